@@ -1,0 +1,39 @@
+//! Shared-memory foundation of Tidegate.
+//!
+//! Everything that several processes share stands on this crate. It knows no protocol and no data layout, only
+//! mechanisms:
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`region`] | creating, opening and mapping files so that hostile paths, modes and sizes are refused, and reading and writing the mapping without ever forming a reference to its bytes |
+//! | [`commit`] | the commit word: a writer that never waits, readers that notice overwriting |
+//! | [`doorbell`] | waking a sleeping process through shared memory |
+//! | [`process`] | identity (pid, start time) and death of processes |
+//! | [`lock`] | one holder per directory, released by death |
+//! | [`clock`] | nanoseconds of the monotonic and the wall clock |
+//! | [`sync`] | the atomics everything above uses; loom's under `cfg(loom)` |
+//!
+//! # What a user may rely on
+//!
+//! - No safe function of this crate can cause undefined behaviour, whatever another process writes into a mapping.
+//! - No function panics on input, and every wait takes a deadline on the monotonic clock.
+//! - After [`region::AllowedBases::open`] and [`region::RegionFile::map`] nothing here allocates or enters the
+//!   kernel, except a doorbell that has somebody to wake or has to sleep.
+//!
+//! # Limits
+//!
+//! Linux on 64-bit little-endian machines only; other targets do not compile (TP-004). A peer that is allowed to
+//! truncate a file can still raise SIGBUS in those who mapped it: file permissions decide who can, and a region is
+//! never resized once it is announced (TP-054).
+
+#[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
+compile_error!("tidegate-shm supports 64-bit little-endian Linux only");
+
+pub mod clock;
+pub mod commit;
+pub mod doorbell;
+
+pub mod lock;
+pub mod process;
+pub mod region;
+pub mod sync;

@@ -1,0 +1,156 @@
+//! One holder per directory: an exclusive lock that death releases.
+//!
+//! The lock is `flock` on a file of its own. The file's content, the holder's [`ProcessId`] as text, is only there to
+//! tell people who holds it; the kernel's lock decides. The file stays when the lock is released, because removing it
+//! would race with the next holder.
+//!
+//! The descriptor is close-on-exec, so programs started by the holder do not keep the lock. A child that forks
+//! without exec shares it and keeps it until it exits, too.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, ftruncate, lstat, openat},
+    io::Errno,
+};
+
+use crate::process::{ProcessError, ProcessId};
+
+/// An exclusive lock held by this process until it is dropped or the process dies.
+#[derive(Debug)]
+pub struct DirLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl DirLock {
+    /// Takes the lock whose file is `path`, creating the file with mode 0600 when missing. Never waits.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when another process, or another `DirLock` of this one, has it.
+    pub fn acquire(path: &Path) -> Result<Self, LockError> {
+        let holder = ProcessId::current().map_err(|source| LockError::OwnIdentity { source })?;
+        let failed = |source: io::Error| LockError::Io { path: path.to_owned(), source };
+        // A file that somebody removed between opening and locking guards nothing: take the new one.
+        for _ in 0..ATTEMPTS {
+            let file = open(path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::AGAIN) => {
+                    return Err(LockError::Held { path: path.to_owned(), holder: read_holder(&file) });
+                }
+                Err(errno) => return Err(failed(errno.into())),
+            }
+            if is_still_at(&file, path).map_err(failed)? {
+                write_holder(&file, holder).map_err(failed)?;
+                return Ok(Self { file, path: path.to_owned() });
+            }
+        }
+        Err(LockError::Unstable { path: path.to_owned() })
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Only so that nobody reads a stale name; closing the file is what releases.
+        let _ = ftruncate(&self.file, 0);
+    }
+}
+
+/// Why a lock was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody else has it.
+    #[error("{} is locked by {}; stop that process or use another directory",
+        path.display(), holder.map_or_else(|| "an unknown process".to_owned(), |id| format!("process {id}")))]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// Who wrote its name into the file, when readable.
+        holder: Option<ProcessId>,
+    },
+    /// The path names something else than a regular file.
+    #[error("{} is not a regular file and cannot serve as a lock; remove it or use another directory", path.display())]
+    NotRegular {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The file was replaced again and again while it was being locked.
+    #[error("{} is being replaced by another process; find out which one removes lock files", path.display())]
+    Unstable {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("cannot lock {}; check that its directory exists and is writable", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The identity to be written into the file is not known.
+    #[error("cannot find out the identity of this process")]
+    OwnIdentity {
+        /// Why.
+        source: ProcessError,
+    },
+}
+
+/// Rounds of open and lock before giving up on a file that keeps being replaced.
+const ATTEMPTS: u32 = 16;
+
+fn open(path: &Path) -> Result<File, LockError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let not_regular = || LockError::NotRegular { path: path.to_owned() };
+    let failed = |errno: Errno| LockError::Io { path: path.to_owned(), source: errno.into() };
+    let fd = match openat(CWD, path, flags, MODE) {
+        Ok(fd) => fd,
+        // A link, a directory, a socket.
+        Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Err(not_regular()),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let stat = fstat(&fd).map_err(failed)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(not_regular());
+    }
+    // A file just made may have lost bits to the umask, without which the next holder could not open it.
+    if stat.st_uid == rustix::process::geteuid().as_raw() && Mode::from_raw_mode(stat.st_mode) != MODE {
+        fchmod(&fd, MODE).map_err(failed)?;
+    }
+    Ok(File::from(fd))
+}
+
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
+    let held = fstat(file)?;
+    match lstat(path) {
+        Ok(named) => Ok((named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn write_holder(file: &File, holder: ProcessId) -> io::Result<()> {
+    ftruncate(file, 0)?;
+    file.write_all_at(format!("{holder}\n").as_bytes(), 0)
+}
+
+/// What the file says, if it says anything sensible.
+fn read_holder(file: &File) -> Option<ProcessId> {
+    let mut text = [0; 64];
+    let len = file.read_at(&mut text, 0).ok()?;
+    std::str::from_utf8(text.get(..len)?).ok()?.trim_end().parse().ok()
+}

@@ -1,0 +1,33 @@
+//! Files mapped as shared memory: making them, opening them, and touching their bytes.
+//!
+//! ```text
+//!  RegionDir --create_region--> RegionMut          the owner: directories, exact modes, reserved space
+//!  AllowedBases --open--> RegionFile --map-----> Region       everybody else: nothing about the path is trusted
+//!                                    --map_mut-> RegionMut
+//!  Region / RegionMut --atomic_u64--> SharedU64 / SharedU64Mut     one word, atomically
+//!                     --span--------> Span / SpanMut               bytes, untrusted
+//! ```
+//!
+//! # Invariants
+//!
+//! - No `&T` or `&mut T` to mapped bytes exists anywhere: only atomics, opaque copies and raw pointers.
+//! - Whether a mapping can be written is a matter of type: [`Region`] has no way to write, [`RegionMut`] has.
+//! - Every offset and length is checked, in 64-bit arithmetic, against the length that was mapped, and the file was at
+//!   least that long when it was mapped (TP-064, TP-086).
+//! - All handles are cheap clones of one mapping, which is unmapped when the last of them is dropped.
+
+mod copy;
+mod create;
+mod dir;
+mod mapping;
+mod open;
+mod span;
+mod walk;
+mod word;
+
+pub use create::{CreateError, CreateOptions, create_region};
+pub use dir::{DirEntry, DirError, Entries, FileKind, FileStat, RegionDir, free_space};
+pub use mapping::{AccessError, MapError, Region, RegionMut};
+pub use open::{Access, AllowedBases, HugePages, OpenError, PermissionPolicy, RegionFile, RejectedBase};
+pub use span::{Chunks, SharedSpan, SharedSpanMut, Span, SpanMut};
+pub use word::{LoadU64, OwnedU64, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut, StoreU64};

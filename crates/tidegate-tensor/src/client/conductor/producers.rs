@@ -1,0 +1,509 @@
+//! The conductor's side of one producer.
+
+use std::sync::PoisonError;
+
+use tidegate_sbe::control::{
+    ClockDomain, DataSourceAnnounce, PayloadPool, QosProducer, ShmPoolAnnounce,
+};
+use tidegate_sbe::driver::{self, HugepagesPolicy, Role};
+use tidegate_shm::clock::Nanos;
+use tidegate_shm::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+
+use super::Shared;
+use super::link::{Link, send_periodic};
+use crate::client::adding::Completion;
+use crate::client::error::ClientError;
+use crate::client::event::ClientEvent;
+use crate::client::handoff::Handoff;
+use crate::client::lease::{Grant, LeaseEvent, LeaseLoss, LeaseMachine, LeaseRequest};
+use crate::client::producer::{
+    Attachment, Producer, ProducerConfig, ProducerShared, ProducerStats, ProducerStatus, RegionSource,
+};
+use crate::client::random::Random;
+use crate::frame::Fence;
+use crate::ids::{ClientId, Epoch, StreamId};
+use crate::layout::{LAYOUT_VERSION, SLOT_LEN};
+use crate::region::RegionSpec;
+use crate::region::store::{EpochRegions, RegionStore};
+use crate::transport::{Opening, Publication, TransportError};
+
+/// One producer of the client.
+pub(super) struct ProducerEntry {
+    shared: Arc<ProducerShared>,
+    completion: Option<Arc<Completion<Producer>>>,
+    authority: Authority,
+    attachment: Option<Arc<Attachment>>,
+    descriptors: Descriptors,
+    announces: Option<Opening<Box<dyn Publication>>>,
+    announce_out: Option<Box<dyn Publication>>,
+    heard: Nanos,
+    next_periodic: Nanos,
+    gone: bool,
+}
+
+/// Who allows the producer to write.
+enum Authority {
+    /// A driver, by lease.
+    Lease(Box<LeaseMachine>),
+    /// Itself: it made the regions, and removes them at the end.
+    Own { store: RegionStore, regions: Option<EpochRegions>, client: ClientId },
+}
+
+enum Descriptors {
+    Missing,
+    Opening(Opening<Box<dyn Publication>>),
+    HandedOver,
+}
+
+impl ProducerEntry {
+    pub(super) fn new(
+        config: ProducerConfig,
+        completion: Arc<Completion<Producer>>,
+        shared: &Shared,
+        now: Nanos,
+    ) -> Result<Self, ClientError> {
+        let mut random = Random::new();
+        let mut attachment = None;
+        let authority = match &config.regions {
+            RegionSource::Driver => {
+                let request = LeaseRequest {
+                    stream: config.stream,
+                    role: Role::Producer,
+                    client: config.client,
+                    create: true,
+                    hugepages: hugepages(config.huge_pages),
+                    desired_node: config.node,
+                };
+                Authority::Lease(Box::new(LeaseMachine::new(request, &shared.context, random)))
+            }
+            RegionSource::Own { store, profile } => {
+                let stream = config.stream.ok_or(ClientError::StreamNeeded)?;
+                let store = RegionStore::open(store.clone())?;
+                let regions = store.create_epoch(stream, profile, Epoch::NONE, now)?;
+                let mapped = shared.opener.open_write(RegionSpec::clone(regions.spec()))?;
+                attachment = Some(Arc::new(Attachment {
+                    regions: Arc::new(mapped),
+                    fence: Arc::new(Fence::unlimited()),
+                }));
+                let client = config.client.unwrap_or_else(|| random.client_id());
+                Authority::Own { store, regions: Some(regions), client }
+            }
+        };
+        let status = ProducerStatus { stream: config.stream, ..ProducerStatus::default() };
+        let entry = Self {
+            shared: Arc::new(ProducerShared {
+                config,
+                regions: Handoff::default(),
+                publication: Handoff::default(),
+                status: std::sync::Mutex::new(status),
+                stats: ProducerStats::default(),
+                next_seq: AtomicU64::new(0),
+                released: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+            }),
+            completion: Some(completion),
+            authority,
+            attachment: None,
+            descriptors: Descriptors::Missing,
+            announces: None,
+            announce_out: None,
+            heard: now,
+            next_periodic: now,
+            gone: false,
+        };
+        Ok(match attachment {
+            None => entry,
+            Some(attachment) => entry.with_own(attachment, shared),
+        })
+    }
+
+    fn with_own(mut self, attachment: Arc<Attachment>, shared: &Shared) -> Self {
+        let spec = attachment.regions.spec();
+        let (stream, epoch, client) = (spec.stream(), spec.epoch(), self.client());
+        self.hand_over(attachment);
+        self.set_status(|status| {
+            status.stream = Some(stream);
+            status.client = Some(client);
+            status.epoch = Some(epoch);
+        });
+        shared.tell(ClientEvent::Attached { stream, client, epoch });
+        self
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The application, or the client, does not want it any more.
+    pub(super) fn release(&self) {
+        // Release: pairs with the Acquire in `tick`.
+        self.shared.released.store(true, Ordering::Release);
+    }
+
+    /// The client ends without waiting any longer.
+    pub(super) fn abandon(&self) {
+        self.revoke();
+        // Release: pairs with the Acquire in the handle.
+        self.shared.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn on_driver_message(
+        &mut self,
+        message: &driver::Message<'_>,
+        shared: &Shared,
+        now: Nanos,
+        send: &mut dyn FnMut(&[u8]) -> bool,
+    ) {
+        let Authority::Lease(lease) = &mut self.authority else { return };
+        if let Some(event) = lease.on_message(message, now, send) {
+            self.on_lease_event(event, shared, now, send);
+        }
+    }
+
+    /// Any announce of the stream is a sign of life of the driver.
+    pub(super) fn on_announce(&mut self, announce: &ShmPoolAnnounce<'_>, now: Nanos) {
+        if self.stream().is_some_and(|stream| stream.get() == announce.stream_id) {
+            self.heard = now;
+        }
+    }
+
+    pub(super) fn on_transport_lost(&mut self, shared: &Shared, now: Nanos) {
+        self.descriptors = Descriptors::Missing;
+        self.announces = None;
+        self.announce_out = None;
+        self.shared.publication.put(None);
+        if let Authority::Lease(lease) = &mut self.authority
+            && let Some(event) = lease.on_transport_lost(now)
+        {
+            self.on_lease_event(event, shared, now, &mut |_| false);
+        }
+    }
+
+    /// Reports the failure to whoever waits for the producer; true if somebody did.
+    pub(super) fn fail(&mut self, error: &TransportError) -> bool {
+        let Some(completion) = self.completion.take() else { return false };
+        self.revoke();
+        completion.complete(Err(error.clone().into()));
+        true
+    }
+
+    pub(super) fn tick(&mut self, link: &mut Link, shared: &Shared, now: Nanos) -> usize {
+        // Acquire: pairs with the Release of the handle, whose writer is gone by then.
+        if self.shared.released.load(Ordering::Acquire) {
+            self.close(link, shared, now);
+        }
+        self.open_descriptors(link, shared);
+        self.tick_lease(link, shared, now);
+        if self.attachment.is_some() && matches!(self.descriptors, Descriptors::HandedOver) {
+            if let Some(completion) = self.completion.take() {
+                completion.complete(Ok(Producer::new(Arc::clone(&self.shared), Arc::clone(&shared.clock))));
+            }
+            if now >= self.next_periodic {
+                self.next_periodic = now.saturating_add(shared.context.announce_period.into());
+                self.send_periodic(link, now);
+                return 1;
+            }
+        }
+        0
+    }
+
+    fn tick_lease(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
+        let Authority::Lease(lease) = &mut self.authority else { return };
+        let mut send = |bytes: &[u8]| link.control.send(bytes);
+        if let Some(event) = lease.tick(now, &mut send) {
+            self.on_lease_event(event, shared, now, &mut send);
+        }
+        let Authority::Lease(lease) = &mut self.authority else { return };
+        if let (Some(attachment), Some(deadline)) = (&self.attachment, lease.deadline()) {
+            attachment.fence.extend(deadline);
+            // A driver that no longer announces the stream is gone or has forgotten it (TP-305).
+            if now > self.heard.saturating_add(shared.context.stale_after().into())
+                && let Some(event) = lease.renew(LeaseLoss::DriverSilent, now, &mut send)
+            {
+                self.on_lease_event(event, shared, now, &mut send);
+            }
+        }
+    }
+
+    fn on_lease_event(
+        &mut self,
+        event: LeaseEvent,
+        shared: &Shared,
+        now: Nanos,
+        send: &mut dyn FnMut(&[u8]) -> bool,
+    ) {
+        match event {
+            LeaseEvent::Granted(grant) => self.on_grant(grant, shared, now, send),
+            LeaseEvent::Lost(loss) => {
+                self.revoke();
+                self.attachment = None;
+                self.set_status(|status| {
+                    status.epoch = None;
+                    status.loss = Some(loss.clone());
+                });
+                if let Some(stream) = self.stream() {
+                    shared.tell(ClientEvent::LeaseLost { stream, loss });
+                }
+            }
+            LeaseEvent::Refused(refusal) => {
+                if let Some(completion) = self.completion.take() {
+                    self.gone = true;
+                    completion.complete(Err(ClientError::Refused(refusal)));
+                    return;
+                }
+                self.set_status(|status| status.refusal = Some(refusal.clone()));
+                if let Some(stream) = self.stream() {
+                    shared.tell(ClientEvent::Refused { stream, refusal });
+                }
+            }
+            LeaseEvent::Malformed(error) => self.give_up(error.into(), now, send),
+            LeaseEvent::Closed => self.gone = true,
+        }
+    }
+
+    fn on_grant(&mut self, grant: Grant, shared: &Shared, now: Nanos, send: &mut dyn FnMut(&[u8]) -> bool) {
+        let Grant { stream, client, node, regions, .. } = grant;
+        let epoch = regions.epoch();
+        match shared.opener.open_write(regions) {
+            Ok(regions) => {
+                let fence = Fence::closed();
+                if let Authority::Lease(lease) = &self.authority
+                    && let Some(deadline) = lease.deadline()
+                {
+                    fence.extend(deadline);
+                }
+                self.heard = now;
+                self.next_periodic = now;
+                self.set_status(|status| {
+                    *status = ProducerStatus {
+                        stream: Some(stream),
+                        client: Some(client),
+                        node,
+                        epoch: Some(epoch),
+                        loss: None,
+                        refusal: None,
+                    };
+                });
+                self.hand_over(Arc::new(Attachment { regions: Arc::new(regions), fence: Arc::new(fence) }));
+                shared.tell(ClientEvent::Attached { stream, client, epoch });
+            }
+            Err(error) => {
+                shared.tell(ClientEvent::MapFailed { stream, epoch, error: error.to_string() });
+                self.give_up(error.into(), now, send);
+            }
+        }
+    }
+
+    /// The lease cannot be used: report it to whoever waits, otherwise try again later.
+    fn give_up(&mut self, error: ClientError, now: Nanos, send: &mut dyn FnMut(&[u8]) -> bool) {
+        let Authority::Lease(lease) = &mut self.authority else { return };
+        match self.completion.take() {
+            Some(completion) => {
+                // Its answer is of no interest; the request is on its way.
+                let _event = lease.close(now, send);
+                self.release();
+                completion.complete(Err(error));
+            }
+            None => {
+                tracing::warn!(%error, "a producer lease cannot be used; trying again");
+                let _event = lease.renew(LeaseLoss::MappingFailed, now, send);
+            }
+        }
+    }
+
+    fn close(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
+        let mut send = |bytes: &[u8]| link.control.send(bytes);
+        match &mut self.authority {
+            Authority::Lease(lease) => {
+                if let Some(event) = lease.close(now, &mut send) {
+                    self.on_lease_event(event, shared, now, &mut send);
+                }
+            }
+            Authority::Own { store, regions, .. } => {
+                if let Some(regions) = regions.take() {
+                    store.discard(regions);
+                }
+                self.revoke();
+                self.attachment = None;
+                self.gone = true;
+            }
+        }
+    }
+
+    fn open_descriptors(&mut self, link: &mut Link, shared: &Shared) {
+        let endpoint = &shared.context.descriptor;
+        let transport = &*link.transport;
+        let state = std::mem::replace(&mut self.descriptors, Descriptors::Missing);
+        self.descriptors = match state {
+            Descriptors::HandedOver => Descriptors::HandedOver,
+            Descriptors::Missing => match Opening::exclusive(transport, &endpoint.channel, endpoint.stream) {
+                Ok(opening) => Descriptors::Opening(opening),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot open the descriptor publication yet");
+                    Descriptors::Missing
+                }
+            },
+            Descriptors::Opening(mut opening) => match opening.poll(transport) {
+                Ok(None) => Descriptors::Opening(opening),
+                Ok(Some(publication)) => {
+                    self.shared.publication.put(Some(publication));
+                    Descriptors::HandedOver
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the descriptor publication was refused");
+                    self.fail(&error);
+                    Descriptors::Missing
+                }
+            },
+        };
+        if matches!(self.authority, Authority::Own { .. }) && self.announce_out.is_none() {
+            self.open_announces(link, shared);
+        }
+    }
+
+    fn open_announces(&mut self, link: &mut Link, shared: &Shared) {
+        let endpoint = &shared.context.announce;
+        let transport = &*link.transport;
+        let polled = match &mut self.announces {
+            None => Opening::publication(transport, &endpoint.channel, endpoint.stream)
+                .map(|opening| self.announces = Some(opening))
+                .map(|()| None),
+            Some(opening) => opening.poll(transport),
+        };
+        match polled {
+            Ok(publication) => self.announce_out = publication,
+            Err(error) => {
+                tracing::warn!(%error, "the announce publication was refused");
+                self.announces = None;
+            }
+        }
+    }
+
+    fn send_periodic(&mut self, link: &mut Link, now: Nanos) {
+        let Some(attachment) = self.attachment.clone() else { return };
+        // The regions belong to somebody else once the lease is over.
+        if attachment.fence.test(now).is_some() {
+            attachment.regions.refresh_activity(now.as_u64());
+        }
+        let spec = attachment.regions.spec();
+        let qos = QosProducer {
+            stream_id: spec.stream().get(),
+            producer_id: self.client().get(),
+            epoch: spec.epoch().get(),
+            // Relaxed: a statistic.
+            current_seq: self.shared.next_seq.load(Ordering::Relaxed),
+            watermark: None,
+        };
+        if let Ok(message) = qos.to_vec() {
+            send_periodic(&mut *link.qos, "QosProducer", &message);
+        }
+        if let Some(name) = &self.shared.config.name {
+            let announce = DataSourceAnnounce {
+                stream_id: spec.stream().get(),
+                producer_id: self.client().get(),
+                epoch: spec.epoch().get(),
+                meta_version: 0,
+                name: name.as_str().into(),
+                summary: "".into(),
+            };
+            if let Ok(message) = announce.to_vec() {
+                send_periodic(&mut *link.metadata, "DataSourceAnnounce", &message);
+            }
+        }
+        if let (Authority::Own { client, .. }, Some(publication)) = (&self.authority, &mut self.announce_out)
+            && let Ok(message) = announce_of(spec, *client, now).to_vec()
+        {
+            send_periodic(&mut **publication, "ShmPoolAnnounce", &message);
+        }
+    }
+
+    fn hand_over(&mut self, attachment: Arc<Attachment>) {
+        self.shared.regions.put(Some(Arc::clone(&attachment)));
+        self.attachment = Some(attachment);
+    }
+
+    fn revoke(&self) {
+        if let Some(attachment) = &self.attachment {
+            attachment.fence.revoke();
+        }
+        self.shared.regions.put(None);
+    }
+
+    fn client(&self) -> ClientId {
+        match &self.authority {
+            Authority::Lease(lease) => lease.client(),
+            Authority::Own { client, .. } => *client,
+        }
+    }
+
+    fn stream(&self) -> Option<StreamId> {
+        self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).stream
+    }
+
+    fn set_status(&self, change: impl FnOnce(&mut ProducerStatus)) {
+        change(&mut self.shared.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+pub(super) fn hugepages(wish: Option<bool>) -> HugepagesPolicy {
+    match wish {
+        None => HugepagesPolicy::Unspecified,
+        Some(false) => HugepagesPolicy::Standard,
+        Some(true) => HugepagesPolicy::Hugepages,
+    }
+}
+
+/// The announce of a producer without a driver (TP-149, TP-150).
+fn announce_of(spec: &RegionSpec, client: ClientId, now: Nanos) -> OwnAnnounce {
+    OwnAnnounce {
+        stream: spec.stream().get(),
+        client: client.get(),
+        epoch: spec.epoch().get(),
+        now: now.as_u64(),
+        nslots: spec.slots().get(),
+        header: spec.header().to_string(),
+        pools: spec
+            .pools()
+            .iter()
+            .map(|pool| (pool.geometry.pool_id.get(), pool.geometry.stride.get(), pool.uri.to_string()))
+            .collect(),
+    }
+}
+
+/// Owns the strings that a [`ShmPoolAnnounce`] borrows.
+struct OwnAnnounce {
+    stream: u32,
+    client: u32,
+    epoch: u64,
+    now: u64,
+    nslots: u32,
+    header: String,
+    pools: Vec<(u16, u32, String)>,
+}
+
+impl OwnAnnounce {
+    fn to_vec(&self) -> Result<Vec<u8>, tidegate_sbe::EncodeError> {
+        ShmPoolAnnounce {
+            stream_id: self.stream,
+            producer_id: self.client,
+            epoch: self.epoch,
+            announce_timestamp_ns: self.now,
+            announce_clock_domain: ClockDomain::Monotonic,
+            layout_version: LAYOUT_VERSION,
+            header_nslots: self.nslots,
+            header_slot_bytes: SLOT_LEN as u16,
+            payload_pools: self
+                .pools
+                .iter()
+                .map(|(pool_id, stride_bytes, uri)| PayloadPool {
+                    pool_id: *pool_id,
+                    pool_nslots: self.nslots,
+                    stride_bytes: *stride_bytes,
+                    region_uri: uri.as_str().into(),
+                })
+                .collect(),
+            header_region_uri: self.header.as_str().into(),
+        }
+        .to_vec()
+    }
+}

@@ -1,0 +1,194 @@
+//! Aeron as the transport.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidegate_aeron as aeron;
+
+use super::{Connector, Message, OfferError, Pending, Publication, Subscription, Transport, TransportError};
+use crate::channel::Channel;
+use crate::ids::{AeronStreamId, SessionId};
+
+/// Connects to the media driver of a directory.
+#[derive(Debug, Clone)]
+pub struct AeronConnector {
+    /// Directory of the media driver.
+    pub dir: PathBuf,
+    /// Name of the client in Aeron's counters.
+    pub client_name: String,
+    /// How long [`Connector::connect`] waits for the media driver to show itself.
+    pub connect_timeout: Duration,
+    /// Drive Aeron's client by [`Transport::do_work`] instead of a thread of its own (TP-438).
+    pub use_invoker: bool,
+}
+
+impl AeronConnector {
+    /// Connects at once or not at all, with a thread of Aeron's own.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            client_name: "tidegate".to_owned(),
+            connect_timeout: Duration::ZERO,
+            use_invoker: false,
+        }
+    }
+}
+
+impl Connector for AeronConnector {
+    fn connect(&self) -> Result<Box<dyn Transport>, TransportError> {
+        let mut options = aeron::ClientOptions::new(&self.dir);
+        options.name.clone_from(&self.client_name);
+        options.connect_timeout = self.connect_timeout;
+        options.use_invoker = self.use_invoker;
+        let location = self.dir.display().to_string();
+        let client = aeron::Client::connect(&options).map_err(|error| TransportError::Unreachable {
+            location: location.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Box::new(AeronTransport { client, location }))
+    }
+}
+
+struct AeronTransport {
+    client: aeron::Client,
+    location: String,
+}
+
+struct AeronPending<T: aeron::Registrable>(aeron::Pending<T>);
+
+struct AeronSubscription {
+    subscription: aeron::Subscription,
+    location: String,
+}
+
+struct PendingSubscription {
+    pending: aeron::Pending<aeron::Subscription>,
+    location: String,
+}
+
+impl Transport for AeronTransport {
+    fn publication(
+        &self,
+        channel: &Channel,
+        stream: AeronStreamId,
+    ) -> Result<Box<dyn Pending<Box<dyn Publication>>>, TransportError> {
+        let pending =
+            self.client.add_publication_async(channel.as_str(), stream.get()).map_err(refusal)?;
+        Ok(Box::new(AeronPending(pending)))
+    }
+
+    fn exclusive_publication(
+        &self,
+        channel: &Channel,
+        stream: AeronStreamId,
+    ) -> Result<Box<dyn Pending<Box<dyn Publication>>>, TransportError> {
+        let pending =
+            self.client.add_exclusive_publication_async(channel.as_str(), stream.get()).map_err(refusal)?;
+        Ok(Box::new(AeronPending(pending)))
+    }
+
+    fn subscription(
+        &self,
+        channel: &Channel,
+        stream: AeronStreamId,
+    ) -> Result<Box<dyn Pending<Box<dyn Subscription>>>, TransportError> {
+        let pending =
+            self.client.add_subscription_async(channel.as_str(), stream.get()).map_err(refusal)?;
+        Ok(Box::new(PendingSubscription { pending, location: self.location.clone() }))
+    }
+
+    fn do_work(&self) -> usize {
+        self.client.do_work()
+    }
+
+    fn failure(&self) -> Option<TransportError> {
+        self.client.is_closed().then(|| TransportError::Lost {
+            location: self.location.clone(),
+            reason: self.client.failure().map_or_else(|| "closed".to_owned(), |error| error.to_string()),
+        })
+    }
+}
+
+impl<A: aeron::LogAccess + 'static> Pending<Box<dyn Publication>> for AeronPending<aeron::PublicationOf<A>>
+where
+    aeron::PublicationOf<A>: aeron::Registrable + Send,
+{
+    fn poll(&mut self) -> Result<Option<Box<dyn Publication>>, TransportError> {
+        let polled = self.0.poll().map_err(refusal)?;
+        Ok(polled.map(|publication| Box::new(publication) as Box<dyn Publication>))
+    }
+}
+
+impl Pending<Box<dyn Subscription>> for PendingSubscription {
+    fn poll(&mut self) -> Result<Option<Box<dyn Subscription>>, TransportError> {
+        let polled = self.pending.poll().map_err(refusal)?;
+        Ok(polled.map(|subscription| {
+            Box::new(AeronSubscription { subscription, location: self.location.clone() })
+                as Box<dyn Subscription>
+        }))
+    }
+}
+
+impl<A: aeron::LogAccess> Publication for aeron::PublicationOf<A>
+where
+    Self: Send,
+{
+    fn offer(&mut self, message: &[u8]) -> Result<i64, OfferError> {
+        aeron::PublicationOf::offer(self, message).map(|position| position.0).map_err(|error| match error {
+            aeron::OfferError::BackPressured => OfferError::BackPressured,
+            aeron::OfferError::NotConnected => OfferError::NotConnected,
+            aeron::OfferError::AdminAction => OfferError::AdminAction,
+            aeron::OfferError::Closed => OfferError::Closed,
+            aeron::OfferError::MaxPositionExceeded => OfferError::MaxPosition,
+            aeron::OfferError::TooLong { .. } => OfferError::TooLong,
+            aeron::OfferError::Other(error) => OfferError::Other(error.code().unwrap_or(-1)),
+            _ => OfferError::Other(-1),
+        })
+    }
+
+    fn session(&self) -> SessionId {
+        SessionId::new(self.session_id())
+    }
+}
+
+impl Subscription for AeronSubscription {
+    fn poll(
+        &mut self,
+        limit: usize,
+        handler: &mut dyn FnMut(Message<'_>),
+    ) -> Result<usize, TransportError> {
+        self.subscription
+            .poll(limit, &mut |fragment| {
+                handler(Message { bytes: fragment.data, session: SessionId::new(fragment.session_id) });
+            })
+            .map_err(|error| TransportError::Lost {
+                location: self.location.clone(),
+                reason: error.to_string(),
+            })
+    }
+
+    fn has_image(&self, session: SessionId) -> bool {
+        let mut sessions = Vec::new();
+        self.subscription.image_sessions(&mut sessions);
+        sessions.contains(&session.get())
+    }
+
+    fn image_count(&self) -> usize {
+        self.subscription.image_count()
+    }
+}
+
+fn refusal(error: aeron::AeronError) -> TransportError {
+    let (channel, stream) = error
+        .resource()
+        .and_then(aeron::Resource::stream)
+        .map_or((String::new(), AeronStreamId::new(0)), |(channel, stream)| {
+            (channel.to_owned(), AeronStreamId::new(stream))
+        });
+    let reason = error.to_string();
+    if error.is_channel_conflict() {
+        return TransportError::ChannelClash { channel, stream, reason };
+    }
+    TransportError::Refused { channel, stream, code: error.code().unwrap_or(-1), reason }
+}

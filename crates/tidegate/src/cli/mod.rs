@@ -1,0 +1,121 @@
+//! The command tree: `tidegate <noun> <verb>`.
+//!
+//! One file per command. A command takes its parsed arguments and an [`Output`], and returns `Ok` or a [`Stop`], which
+//! carries the exit code. Nothing here panics on arguments, environment, input or a closed terminal.
+
+mod logging;
+mod tensor;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::output::{Exit, Output, Stop};
+
+/// Moves data between processes without copying it.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 refused (fenced, permission), 5 timed out.
+
+Example:
+  tidegate tensor config check driver.toml";
+
+/// Options of every command.
+#[derive(Debug, Clone, Copy, Args)]
+struct Global {
+    /// Print one JSON object per line instead of text; errors too, on standard error
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log more; repeat for still more. TP_LOG_LEVEL (0 errors to 4 trace, default 2) says where to start
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lossy broadcast of tensors over shared memory
+    #[command(subcommand)]
+    Tensor(tensor::Command),
+}
+
+/// Runs one command line, the program's name first.
+pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(refusal) => return refuse(&refusal, &args),
+    };
+    let json = cli.global.json;
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => stop.report(json),
+    }
+}
+
+fn execute(cli: Cli) -> Result<(), Stop> {
+    logging::start(cli.global.verbose, cli.global.quiet)?;
+    let mut output = Output::stdout(cli.global.json);
+    match cli.command {
+        Command::Tensor(command) => tensor::run(command, &mut output),
+    }
+}
+
+/// Answers a command line that is not to be executed: help, version, or a mistake.
+fn refuse(refusal: &clap::Error, args: &[OsString]) -> ExitCode {
+    let text = refusal.render();
+    match refusal.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that is gone has seen enough.
+            let _ = write!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        // There was no parse to tell, so the flag is looked for where an option can stand.
+        _ if args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json") => {
+            let text = text.to_string();
+            let message = text.trim().trim_start_matches("error: ").to_owned();
+            Stop::Error { exit: Exit::Usage, code: "usage", message }.report(true)
+        }
+        _ => {
+            let _ = write!(std::io::stderr(), "{text}");
+            ExitCode::from(Exit::Usage as u8)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command, path: &str) -> usize {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains("\n  tidegate "), "{path} has no example");
+            assert!(command.get_about().is_some(), "{path} does not say what it does");
+            let nested = command.get_subcommands().map(|sub| check(sub, &format!("{path} {}", sub.get_name())));
+            1 + nested.sum::<usize>()
+        }
+        assert!(check(&Cli::command(), "tidegate") > 4);
+    }
+}

@@ -1,0 +1,19 @@
+//! Tidegate moves data between processes without copying it.
+//!
+//! This crate is the one to depend on: it re-exports the parts of the workspace under short names. The command line
+//! `tidegate` is built from the same package.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`tensor`] | the tensor pool: lossy broadcast of tensors over shared memory |
+//! | [`sbe`] | messages of the tensor pool's control plane |
+//! | [`shm`] | shared-memory foundation: regions, doorbells, process identity |
+//! | [`media`] | frames from and to files: `.npy`, `.y4m`, raw |
+
+#![forbid(unsafe_code)]
+
+pub use tidegate_sbe as sbe;
+pub use tidegate_shm as shm;
+pub use tidegate_tensor as tensor;
+
+pub mod media;

@@ -1,0 +1,170 @@
+//! What a command prints, and how it ends.
+//!
+//! Results go to standard output: text for people, or with `--json` one JSON object per line. Errors and logs go to
+//! standard error; with `--json` an error is one line `{"error":{"code":...,"exit":...,"message":...}}`.
+//! Field names are stable; `docs/json.md` lists them.
+//!
+//! When the reader of standard output goes away (`tidegate ... | head`), the command ends quietly and successfully.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+/// The exit codes of every command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// It failed.
+    Failed = 1,
+    /// The command line, or a variable that stands for an option, is wrong.
+    Usage = 2,
+    /// Something that was named is not there.
+    NotFound = 3,
+    /// Permission, or a fence, is against it.
+    Refused = 4,
+}
+
+/// An error of a library as the command line reports it: [`Display`](std::fmt::Display) says what happened, to what, and
+/// what to do next.
+pub(crate) trait Report: std::error::Error {
+    /// The exit code.
+    fn exit(&self) -> Exit;
+
+    /// What happened, for programs: one stable word.
+    fn code(&self) -> &'static str;
+}
+
+/// A command that did not succeed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Nobody reads standard output any more: success, there is nothing left to say.
+    ReaderGone,
+    /// The results already say what failed.
+    Reported(Exit),
+    /// An error that is still to be printed.
+    Error {
+        /// The exit code.
+        exit: Exit,
+        /// One stable word.
+        code: &'static str,
+        /// For people.
+        message: String,
+    },
+}
+
+impl<E: Report> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Error { exit: error.exit(), code: error.code(), message: error.to_string() }
+    }
+}
+
+impl Stop {
+    /// Prints the error, if there is one to print, and gives the exit code of the process.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        match self {
+            Self::ReaderGone => ExitCode::SUCCESS,
+            Self::Reported(exit) => ExitCode::from(*exit as u8),
+            Self::Error { exit, code, message } => {
+                let line = if json {
+                    json!({ "error": error_object(code, Some(*exit), message) }).to_string()
+                } else {
+                    format!("tidegate: {message}")
+                };
+                // There is no place left to complain to when standard error is closed.
+                let _ = writeln!(io::stderr(), "{line}");
+                ExitCode::from(*exit as u8)
+            }
+        }
+    }
+}
+
+/// The object under `error`. The exit code is left out where the command goes on.
+pub(crate) fn error_object(code: &str, exit: Option<Exit>, message: &str) -> Value {
+    match exit {
+        Some(exit) => json!({ "code": code, "exit": exit as u8, "message": message }),
+        None => json!({ "code": code, "message": message }),
+    }
+}
+
+/// How an error of the operating system ends a command.
+pub(crate) fn exit_of_io(error: &io::Error) -> (Exit, &'static str) {
+    match error.kind() {
+        io::ErrorKind::NotFound => (Exit::NotFound, "not_found"),
+        io::ErrorKind::PermissionDenied => (Exit::Refused, "permission"),
+        _ => (Exit::Failed, "io"),
+    }
+}
+
+/// Standard output of a command.
+pub(crate) struct Output {
+    json: bool,
+    to: Box<dyn Write>,
+}
+
+impl Output {
+    /// Prints to standard output, line by line.
+    pub(crate) fn stdout(json: bool) -> Self {
+        Self { json, to: Box::new(io::stdout().lock()) }
+    }
+
+    /// Whether `--json` was given.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints one result: `text` for people, which may have several lines, or `value` on one line.
+    pub(crate) fn result(
+        &mut self,
+        text: impl FnOnce() -> String,
+        value: impl FnOnce() -> Value,
+    ) -> Result<(), Stop> {
+        if self.json { self.print(&value().to_string()) } else { self.print(text().trim_end_matches('\n')) }
+    }
+
+    fn print(&mut self, text: &str) -> Result<(), Stop> {
+        writeln!(self.to, "{text}").map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Stop::ReaderGone,
+            _ => Stop::Error {
+                exit: Exit::Failed,
+                code: "io",
+                message: format!("cannot write to standard output: {error}; give it a place with room"),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Sink(io::ErrorKind);
+
+    impl Write for Sink {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn print_to(kind: io::ErrorKind) -> Result<(), Stop> {
+        Output { json: false, to: Box::new(Sink(kind)) }.result(|| "text".to_owned(), || Value::Null)
+    }
+
+    #[test]
+    fn a_gone_reader_is_no_error_but_a_full_disk_is() {
+        assert_eq!(print_to(io::ErrorKind::BrokenPipe), Err(Stop::ReaderGone));
+        assert!(matches!(print_to(io::ErrorKind::StorageFull), Err(Stop::Error { exit: Exit::Failed, .. })));
+    }
+
+    #[test]
+    fn system_errors_have_their_exit_codes() {
+        let exit = |kind: io::ErrorKind| exit_of_io(&kind.into());
+        assert_eq!(exit(io::ErrorKind::NotFound), (Exit::NotFound, "not_found"));
+        assert_eq!(exit(io::ErrorKind::PermissionDenied), (Exit::Refused, "permission"));
+        assert_eq!(exit(io::ErrorKind::StorageFull), (Exit::Failed, "io"));
+    }
+}

@@ -1,0 +1,94 @@
+//! The judgement on a planted sheet, scope and tests.
+
+use std::path::Path;
+
+use super::*;
+use crate::workspace::{RustSource, TargetFile};
+
+const SHEET: &str = "## 1. Wire\n
+| TP-001 | MUST | first |\n| TP-002 | SHOULD | second |\n| TP-003 | MUST | third |\n
+## 2. Joins\n
+| TP-004 | MUST | fourth |\n
+| TC-001 | setup | outcome | TP-001 |\n| TC-002 | setup | outcome | TP-004 |\n";
+
+const SCOPE: &str = "
+[specs.pool]
+file = \"pool.md\"
+prefix = \"TP\"
+rules = 4
+[[areas]]
+spec = \"pool\"
+name = \"wire\"
+status = \"finished\"
+sections = [\"1\"]
+[[areas]]
+spec = \"pool\"
+name = \"joins\"
+status = \"later\"
+sections = [\"2\"]
+[notes]
+";
+
+struct Outcome {
+    gaps: Vec<String>,
+    findings: Vec<String>,
+    rules: Tally,
+    cases: Tally,
+}
+
+/// Judges the planted sheet with the given notes and tests.
+fn judge(notes: &str, tests: &str) -> Outcome {
+    let scope: ScopeFile = toml::from_str(&format!("{SCOPE}{notes}")).unwrap();
+    let sheet = Sheet::parse(SHEET, "TP");
+    let mut found = Vec::new();
+    let placement = scope.place("pool", &sheet, &mut found);
+    assert_eq!(found, Vec::<String>::new());
+    let mut citations = Citations::default();
+    let source = RustSource::parse(Path::new("lib.rs"), tests.to_owned()).unwrap();
+    citations.add_file("pool", &TargetFile { source, module_path: Vec::new(), test_only: false });
+    let ledgers = [Ledger::new("pool", &sheet, &placement, &citations, &scope.notes)];
+    Outcome {
+        gaps: ledgers[0].gaps().map(|line| line.id.to_string()).collect(),
+        findings: findings(&scope, &citations, &ledgers),
+        rules: ledgers[0].tally(false),
+        cases: ledgers[0].tally(true),
+    }
+}
+
+/// Rules: TP-478.
+#[test]
+fn a_must_or_case_of_a_finished_area_without_test_or_note_is_a_gap() {
+    let outcome = judge("", "/// Rules: TP-001.\n#[test]\nfn a() {}");
+    assert_eq!(outcome.gaps, ["TP-003", "TC-001"]);
+    assert_eq!(outcome.rules, Tally { total: 3, in_scope: 2, tested: 1, noted: 0, open: 1 });
+    assert_eq!(outcome.cases, Tally { total: 2, in_scope: 1, tested: 0, noted: 0, open: 1 });
+}
+
+/// Rules: TP-478.
+#[test]
+fn tests_and_notes_close_gaps_and_nothing_else_does() {
+    let tests = "/// Rules: TP-001, TC-001.\n#[test]\nfn a() {}";
+    let outcome = judge("TP-003 = \"read and compared by hand\"", tests);
+    assert_eq!(outcome.gaps, Vec::<String>::new());
+    assert_eq!(outcome.findings, Vec::<String>::new());
+    assert_eq!((outcome.rules.tested, outcome.rules.noted), (1, 1));
+
+    let ignored = tests.replace("#[test]", "#[test]\n#[ignore]");
+    assert_eq!(judge("TP-003 = \"read\"", &ignored).gaps, ["TP-001", "TC-001"]);
+}
+
+#[test]
+fn an_unknown_id_is_a_finding() {
+    let found = judge("", "/// Rules: TP-001, TP-999.\n#[test]\nfn a() {}").findings;
+    assert_eq!(found, ["lib.rs:3: test `pool::a` cites TP-999, which no sheet defines"]);
+}
+
+#[test]
+fn stale_empty_and_homeless_notes_are_findings() {
+    let notes = "TP-001 = \"once\"\nTP-003 = \" \"\nTP-777 = \"?\"";
+    let found = judge(notes, "/// Rules: TP-001.\n#[test]\nfn a() {}").findings;
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].contains("TP-001 has a note although `pool::a` shows it"), "{found:?}");
+    assert!(found[1].contains("the note for TP-003 is empty"), "{found:?}");
+    assert!(found[2].contains("TP-777 is about no rule"), "{found:?}");
+}
