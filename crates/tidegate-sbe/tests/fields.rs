@@ -67,7 +67,7 @@ fn absent_values_are_written_as_null_and_read_as_absent() {
 
 /// Zero is a value wherever it is not the null.
 ///
-/// Rules: TP-014, TP-015, TP-219.
+/// Rules: TP-014, TP-015.
 #[test]
 fn zero_is_not_absent() {
     let zero = FrameDescriptor { timestamp_ns: Some(0), meta_version: Some(0), ..DESCRIPTOR };

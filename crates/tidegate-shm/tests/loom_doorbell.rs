@@ -70,13 +70,16 @@ struct Shared {
     change: AtomicU64,
 }
 
-/// `rings` changes are made and rung one after the other while `waiters` threads wait for the last. Returns the number
+/// `rings` changes are made and rung one after the other while `waiters` threads wait for the last. At most
+/// `preemptions` switches away from a thread that could go on are explored, all of them when none. Returns the number
 /// of runs and of rings that found nobody.
-fn model<O: Orderings + 'static>(rings: u64, waiters: usize) -> (usize, usize) {
+fn model<O: Orderings + 'static>(rings: u64, waiters: usize, preemptions: Option<usize>) -> (usize, usize) {
     let runs = std::sync::Arc::new(StdUsize::new(0));
     let silent = std::sync::Arc::new(StdUsize::new(0));
     let counts = (runs.clone(), silent.clone());
-    loom::model(move || {
+    let mut explorer = loom::model::Builder::new();
+    explorer.preemption_bound = preemptions;
+    explorer.check(move || {
         runs.fetch_add(1, SeqCst);
         let shared = Arc::new(Shared { bell: Word::new(), waiters: Word::new(), change: AtomicU64::new(0) });
         let waiting: Vec<_> = (0..waiters)
@@ -144,40 +147,42 @@ impl Orderings for NoAnnounceFence {
 /// Rules: VX-320, VX-321, VX-322, VX-326.
 #[test]
 fn no_wake_up_is_lost() {
-    let (runs, silent) = model::<Shipped>(1, 1);
+    let (runs, silent) = model::<Shipped>(1, 1, None);
     assert!(runs > 10 && silent > 0 && silent < runs, "{runs} runs, {silent} silent rings");
 }
 
 /// Rules: VX-322, VX-326.
 #[test]
 fn no_wake_up_is_lost_over_several_rings() {
-    let (runs, silent) = model::<Shipped>(2, 1);
+    let (runs, silent) = model::<Shipped>(2, 1, Some(3));
     assert!(runs > 100 && silent > 0, "{runs} runs, {silent} silent rings");
 }
 
 /// Rules: VX-322, VX-326.
 #[test]
 fn no_wake_up_is_lost_with_two_waiters() {
-    let (runs, silent) = model::<Shipped>(1, 2);
+    let (runs, silent) = model::<Shipped>(1, 2, Some(2));
     assert!(runs > 100 && silent > 0, "{runs} runs, {silent} silent rings");
 }
 
 #[test]
 fn the_release_of_the_ring_is_needed() {
-    assert!(breaks("the_release_of_the_ring_is_needed", "deadlock", || model::<RelaxedRing>(1, 1)));
+    assert!(breaks("the_release_of_the_ring_is_needed", "deadlock", || model::<RelaxedRing>(1, 1, None)));
 }
 
 #[test]
 fn the_fence_between_ringing_and_looking_for_waiters_is_needed() {
     assert!(breaks("the_fence_between_ringing_and_looking_for_waiters_is_needed", "deadlock", || model::<
         NoRingFence,
-    >(1, 1)));
+    >(
+        1, 1, None
+    )));
 }
 
 #[test]
 fn the_acquire_of_the_observed_bell_is_needed() {
     assert!(breaks("the_acquire_of_the_observed_bell_is_needed", "deadlock", || model::<NoObserveFence>(
-        1, 1
+        1, 1, None
     )));
 }
 
@@ -185,5 +190,5 @@ fn the_acquire_of_the_observed_bell_is_needed() {
 fn the_fence_between_announcing_and_sleeping_is_needed() {
     assert!(breaks("the_fence_between_announcing_and_sleeping_is_needed", "deadlock", || model::<
         NoAnnounceFence,
-    >(1, 1)));
+    >(1, 1, None)));
 }

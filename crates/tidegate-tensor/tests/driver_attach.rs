@@ -1,5 +1,13 @@
 //! Attaching: what is granted, what is refused, and what is left behind (15.2).
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod driver_support;
 
 use driver_support::*;
@@ -51,7 +59,10 @@ fn a_producer_gets_regions_a_lease_and_an_announce_in_this_order() {
     assert_eq!((answer.correlation, answer.code, answer.text.as_str()), (-7, ResponseCode::Ok, ""));
     assert_eq!(answer.lease, Some(FIRST_LEASE));
     assert_eq!(answer.expiry, Some(now.saturating_add(Nanos::from_millis(LEASE)).as_u64()));
-    assert_eq!((answer.stream, answer.layout, answer.slots, answer.slot_bytes), (Some(CAM), Some(1), Some(8), Some(256)));
+    assert_eq!(
+        (answer.stream, answer.layout, answer.slots, answer.slot_bytes),
+        (Some(CAM), Some(1), Some(8), Some(256))
+    );
     assert_eq!(answer.node, Some(1));
     let geometry: Vec<_> = answer.pools.iter().map(|pool| (pool.id, pool.slots, pool.stride)).collect();
     assert_eq!(geometry, [(1, 8, 4096), (2, 8, 64)]);
@@ -68,7 +79,7 @@ fn what_an_answer_names_can_be_opened_under_the_rules_for_clients() {
     let mut rig = Rig::new();
     let answer = rig.granted(42, Role::Producer, CAM);
     let epoch = answer.epoch.unwrap();
-    let (allowed, rejected) = AllowedBases::new([rig.base.path()]);
+    let (allowed, rejected) = AllowedBases::new([rig.base()]);
     assert!(rejected.is_empty());
     let open = |uri: &str| {
         let uri = RegionUri::parse(uri.as_bytes()).unwrap();
@@ -123,7 +134,8 @@ fn consumers_share_the_epoch_that_the_first_of_them_makes() {
     let mut rig = Rig::new();
     let first = rig.granted(1, Role::Consumer, CAM);
     for client in 2..=100 {
-        let sent = rig.send(&request(client, Role::Consumer, CAM, i64::from(client) + 1000).to_vec().unwrap());
+        let sent =
+            rig.send(&request(client, Role::Consumer, CAM, i64::from(client) + 1000).to_vec().unwrap());
         let [Sent::Attach(answer)] = &sent[..] else { panic!("no announce without a new epoch: {sent:?}") };
         assert_eq!((answer.code, answer.epoch), (ResponseCode::Ok, first.epoch));
     }
@@ -376,7 +388,8 @@ fn when_node_ids_run_out_everything_made_for_the_attach_is_removed() {
 fn without_node_ids_leases_come_without_one() {
     let options = DriverOptions { assign_node_ids: false, ..options() };
     let mut rig = Rig::with_options(|_| {}, options);
-    let answer = rig.ask(&ShmAttachRequest { desired_node_id: Some(5), ..request(1, Role::Producer, CAM, 1) });
+    let answer =
+        rig.ask(&ShmAttachRequest { desired_node_id: Some(5), ..request(1, Role::Producer, CAM, 1) });
     assert_eq!((answer.code, answer.node), (ResponseCode::Ok, None));
 }
 

@@ -8,6 +8,7 @@
 //! | [`tensor`] | the tensor pool: lossy broadcast of tensors over shared memory |
 //! | [`sbe`] | messages of the tensor pool's control plane |
 //! | [`shm`] | shared-memory foundation: regions, doorbells, process identity |
+//! | [`node`] | the node: media driver and tensor driver in one process |
 //! | [`media`] | frames from and to files: `.npy`, `.y4m`, raw |
 
 #![forbid(unsafe_code)]
@@ -17,3 +18,4 @@ pub use tidegate_shm as shm;
 pub use tidegate_tensor as tensor;
 
 pub mod media;
+pub mod node;

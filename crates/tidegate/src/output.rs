@@ -23,6 +23,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// Permission, or a fence, is against it.
     Refused = 4,
+    /// What was waited for did not come in time.
+    TimedOut = 5,
 }
 
 /// An error of a library as the command line reports it: [`Display`](std::fmt::Display) says what happened, to what, and

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::support::{
     CHANNEL, DEADLINE, Node, ROLE, Role, Scratch, eventually, ready_until_told, receive, role, send,
 };
@@ -159,8 +161,7 @@ fn a_stopped_driver_is_refused_although_its_heartbeat_is_old() {
     let scratch = Scratch::new();
     let name = test_name!(a_stopped_driver_is_refused_although_its_heartbeat_is_old);
     let child = Role::start(name, "driver", scratch.path());
-    let pid = child.child.id().to_string();
-    assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    child.signal(Signal::STOP);
     eventually("the heartbeat to age", || !driver_is_active(scratch.path(), Duration::from_millis(1_500)));
     let options = MediaDriverOptions {
         driver_timeout: Duration::from_millis(1_500),
@@ -168,7 +169,7 @@ fn a_stopped_driver_is_refused_although_its_heartbeat_is_old() {
     };
     let error = MediaDriver::launch(&options).unwrap_err();
     assert!(matches!(error, AeronError::DriverActive { .. }), "{error:?}");
-    assert!(Command::new("kill").args(["-CONT", &pid]).status().unwrap().success());
+    child.signal(Signal::CONT);
     exchange(&Client::connect(&ClientOptions::new(scratch.path())).unwrap());
     child.finish();
 }
@@ -290,13 +291,23 @@ fn a_full_file_system_is_reported_with_numbers() {
     }
     let scratch = Scratch::new();
     fs::create_dir(scratch.path()).unwrap();
-    let test = test_name!(a_full_file_system_is_reported_with_numbers);
     let script = format!(
         "mount -t tmpfs -o size=8m tmpfs {dir} && exec {exe} {test} --exact --nocapture",
         dir = scratch.path().display(),
         exe = std::env::current_exe().unwrap().display(),
+        test = test_name!(a_full_file_system_is_reported_with_numbers),
     );
-    in_namespaces(&["--user", "--map-root-user", "--mount"], &script, scratch.path());
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let output = unshare
+        .args(["--mount", "sh", "-c", &script])
+        .env(ROLE, format!("launcher {}", scratch.path().display()))
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("ready"), "{out}{err}");
 }
 
 /// A whole life with a stale directory, a refused publication and a lost client prints nothing.
@@ -362,31 +373,20 @@ fn cpu_time(name: &str) -> Duration {
     total
 }
 
-/// In a user namespace of its own even root has only the rights of a directory's owner.
 #[test]
 fn a_forbidden_directory_is_a_permission_error() {
-    if let Some((_, dir)) = role() {
-        let error = MediaDriver::launch(&MediaDriverOptions::new(dir.join("driver"))).unwrap_err();
-        assert!(matches!(error, AeronError::Permission { .. }), "{error:?}");
-        println!("ready");
-        return;
-    }
     let scratch = Scratch::new();
     fs::create_dir(scratch.path()).unwrap();
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o555)).unwrap();
-    let test = test_name!(a_forbidden_directory_is_a_permission_error);
-    let script = format!("exec {} {test} --exact --nocapture", std::env::current_exe().unwrap().display());
-    in_namespaces(&["--user"], &script, scratch.path());
-}
-
-/// Runs `script`, which ends in this test's child role, in new namespaces.
-fn in_namespaces(namespaces: &[&str], script: &str, dir: &Path) {
-    let output = Command::new("unshare")
-        .args(namespaces)
-        .args(["sh", "-c", script])
-        .env(ROLE, format!("launcher {}", dir.display()))
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("ready"), "{out}{err}");
+    let options = MediaDriverOptions::new(scratch.path().join("driver"));
+    let launching = std::thread::spawn(move || {
+        // Root may write everywhere, so this thread becomes somebody else.
+        if rustix::process::geteuid().is_root() {
+            let nobody = rustix::process::Uid::from_raw(65_534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        }
+        MediaDriver::launch(&options)
+    });
+    let error = launching.join().unwrap().unwrap_err();
+    assert!(matches!(error, AeronError::Permission { .. }), "{error:?}");
 }

@@ -474,3 +474,53 @@ pub(super) fn resolve_directory(path: &Path) -> io::Result<PathBuf> {
         _ => Err(Errno::NOTDIR.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::mkfifoat;
+
+    use super::*;
+
+    /// Opens a regular file, with `exchange` happening after it was looked at.
+    fn open_exchanged(exchange: impl FnOnce(&Path)) -> Result<RegionFile, OpenError> {
+        let place = tempfile::tempdir().unwrap();
+        let (bases, rejected) = AllowedBases::new([place.path()]);
+        assert!(rejected.is_empty());
+        let path = place.path().join("region");
+        fs::write(&path, [1; 64]).unwrap();
+        let policy = PermissionPolicy { enforce: false, ..PermissionPolicy::default() };
+        bases.open_interrupted(&path, Access::ReadOnly, &policy, HugePages::NotRequired, || exchange(&path))
+    }
+
+    /// Rules: TP-058, TP-061, TC-031.
+    #[test]
+    fn a_file_replaced_between_look_and_open_is_refused() {
+        open_exchanged(|_| ()).expect("an undisturbed file opens");
+        let refused = open_exchanged(|path| {
+            // The old inode must stay in use, or the new file may get its number.
+            fs::rename(path, path.with_extension("old")).unwrap();
+            fs::write(path, [2; 64]).unwrap();
+        });
+        assert!(matches!(refused, Err(OpenError::Replaced { .. })), "{refused:?}");
+        assert_eq!(refused.unwrap_err().step(), 9);
+    }
+
+    /// Rules: TP-058, TP-059, TP-061, TC-031, TC-032.
+    #[test]
+    fn other_things_put_in_the_place_of_the_file_are_refused_without_hanging() {
+        let fifo = open_exchanged(|path| {
+            fs::remove_file(path).unwrap();
+            mkfifoat(CWD, path, Mode::RWXU).unwrap();
+        });
+        assert!(matches!(fifo, Err(OpenError::NotRegular { kind: FileKind::Fifo, step: 9, .. })), "{fifo:?}");
+        let link = open_exchanged(|path| {
+            fs::rename(path, path.with_extension("old")).unwrap();
+            std::os::unix::fs::symlink(path.with_extension("old"), path).unwrap();
+        });
+        assert_eq!(link.unwrap_err().step(), 8, "even though the link leads to the same inode");
+        let missing = open_exchanged(|path| fs::remove_file(path).unwrap());
+        assert_eq!(missing.unwrap_err().errno(), Some(Errno::NOENT.raw_os_error()));
+    }
+}

@@ -161,8 +161,6 @@ pub(super) struct MappingMachine {
     quiet: Option<(Epoch, u64)>,
     /// When the last announce of the stream was accepted, or the lease granted.
     heard: Nanos,
-    /// Announces of lower epochs that were ignored because they came from somebody else than the authority.
-    ignored_regressions: u64,
 }
 
 impl MappingMachine {
@@ -177,7 +175,6 @@ impl MappingMachine {
             applied: 0,
             quiet: None,
             heard: now,
-            ignored_regressions: 0,
         }
     }
 
@@ -192,10 +189,6 @@ impl MappingMachine {
 
     pub(super) fn fallback_uri(&self) -> Option<&FallbackUri> {
         self.uri.as_ref()
-    }
-
-    pub(super) fn ignored_regressions(&self) -> u64 {
-        self.ignored_regressions
     }
 
     /// The driver granted a lease on these regions: it is the authority, so the floor does not apply.
@@ -288,7 +281,7 @@ impl MappingMachine {
                 if spec.epoch() < held {
                     let from_authority = authority.is_some_and(|authority| authority.source == arrival.source);
                     if !from_authority || sent < self.applied {
-                        self.ignored_regressions += 1;
+                        self.ignore_regression(spec.epoch(), held);
                         return None;
                     }
                     self.floor = Epoch::NONE;
@@ -312,7 +305,7 @@ impl MappingMachine {
             }
             State::Unmapped | State::Fallback(_) => {
                 if spec.epoch() < self.floor {
-                    self.ignored_regressions += 1;
+                    self.ignore_regression(spec.epoch(), self.floor);
                     return None;
                 }
                 match self.quiet {
@@ -442,6 +435,11 @@ impl MappingMachine {
             State::Mapped(mapped) if now >= mapped.next_check => Some(MappingCommand::Recheck),
             _ => None,
         }
+    }
+
+    /// A producer that has not noticed its revocation still names its old epoch (TP-483).
+    fn ignore_regression(&self, announced: Epoch, floor: Epoch) {
+        tracing::debug!(stream = %self.stream, %announced, %floor, "an announce of an older epoch is ignored");
     }
 
     fn window(&self) -> Duration {

@@ -265,6 +265,13 @@ impl Producer {
         attached.largest_stride()
     }
 
+    /// Whether somebody subscribes to the descriptors at the moment.
+    #[must_use]
+    pub fn is_connected(&mut self) -> bool {
+        self.refresh();
+        self.publication.as_ref().is_some_and(|publication| publication.is_connected())
+    }
+
     /// Takes over what the conductor handed out since the last call.
     fn refresh(&mut self) {
         if let Some(publication) = self.shared.publication.take_if_newer(&mut self.seen_publication) {

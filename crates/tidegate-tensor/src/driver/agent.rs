@@ -1,7 +1,8 @@
 //! The driver on a message transport.
 //!
 //! One duty cycle: questions of other threads, control messages, what these caused, timers, what those caused. The
-//! clock is read once per cycle (TP-028).
+//! clock is read once per cycle (TP-028). A cycle never waits for others, but one that makes regions takes as long as
+//! the kernel needs to give and clear the memory; what arrives meanwhile is handled before anything is judged dead.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tidegate_sbe::driver::ShutdownReason;
 use tidegate_shm::clock::Nanos;
 
 use super::handle::Command;
-use super::{Driver, DriverHandle, DriverOptions, DriverStartError, DriverState, Endpoint};
+use super::{Driver, DriverHandle, DriverOptions, DriverStartError, DriverState, Endpoint, share_a_stream};
 use crate::agent::Agent;
 use crate::clock::Clock;
 use crate::config::DriverConfig;
@@ -54,14 +55,20 @@ pub enum DriverAgentError {
 /// See the module documentation.
 pub struct DriverAgent {
     /// `None` once closed.
-    driver: Option<Driver>,
+    live: Option<Live>,
     endpoints: Endpoints,
     transport: Box<dyn Transport>,
     clock: Arc<dyn Clock>,
     handle: DriverHandle,
-    commands: Receiver<Command>,
     /// Since when requests have been waiting at the end of each poll.
     backlog_since: Option<Nanos>,
+}
+
+/// What ends with [`Agent::close`].
+#[derive(Debug)]
+struct Live {
+    driver: Driver,
+    commands: Receiver<Command>,
 }
 
 impl DriverAgent {
@@ -81,7 +88,8 @@ impl DriverAgent {
         let transport = connector.connect()?;
         let endpoints = Endpoints::open(driver.config(), &*transport)?;
         let (handle, commands) = DriverHandle::new();
-        Ok(Self { driver: Some(driver), endpoints, transport, clock, handle, commands, backlog_since: None })
+        let live = Some(Live { driver, commands });
+        Ok(Self { live, endpoints, transport, clock, handle, backlog_since: None })
     }
 
     /// For questions from other threads.
@@ -109,9 +117,9 @@ impl Agent for DriverAgent {
             return Err(failure.into());
         }
         let mut work = self.transport.do_work();
-        let Some(driver) = &mut self.driver else { return Err(DriverAgentError::Stopped) };
+        let Some(Live { driver, commands }) = &mut self.live else { return Err(DriverAgentError::Stopped) };
         let now = self.clock.monotonic();
-        for command in self.commands.try_iter() {
+        for command in commands.try_iter() {
             command.run(driver, now);
             work += 1;
         }
@@ -139,7 +147,7 @@ impl Agent for DriverAgent {
     }
 
     fn close(&mut self) {
-        let Some(mut driver) = self.driver.take() else { return };
+        let Some(Live { mut driver, .. }) = self.live.take() else { return };
         let now = self.clock.monotonic();
         driver.shutdown(ShutdownReason::Normal, "driver closed", now);
         for _ in 0..FAREWELL_ATTEMPTS {
@@ -155,7 +163,7 @@ impl Agent for DriverAgent {
 
 impl std::fmt::Debug for DriverAgent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DriverAgent").field("driver", &self.driver).finish_non_exhaustive()
+        f.debug_struct("DriverAgent").field("live", &self.live).finish_non_exhaustive()
     }
 }
 
@@ -197,7 +205,7 @@ impl Endpoints {
         Ok(Self {
             requests: Slot::Opening(Opening::subscription(transport, &control.channel, control.stream_id)?),
             control: publication(control)?,
-            announce: if control == announce { None } else { Some(publication(announce)?) },
+            announce: if share_a_stream(&config.driver) { None } else { Some(publication(announce)?) },
         })
     }
 
@@ -265,7 +273,11 @@ fn flush(
             // A client that is not there yet asks again (TP-244), and announces are repeated.
             Err(OfferError::NotConnected) => driver.counters.dropped_unconnected += 1,
             Err(OfferError::TooLong) => {
-                tracing::error!(?endpoint, len = message.len(), "a message is longer than the transport can carry");
+                tracing::error!(
+                    ?endpoint,
+                    len = message.len(),
+                    "a message is longer than the transport can carry"
+                );
                 driver.counters.dropped_refused += 1;
             }
             Err(source) => {

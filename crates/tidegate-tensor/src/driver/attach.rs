@@ -11,15 +11,18 @@ use tidegate_sbe::driver::{
 use tidegate_sbe::{EncodeError, Open};
 use tidegate_shm::clock::Nanos;
 
+use super::Driver;
 use super::lease::Grant;
 use super::outbox::Granted;
 use super::shutdown::Phase;
 use super::stream::Stream;
-use super::Driver;
 use crate::config::Profile;
 use crate::ids::{ClientId, CorrelationId, Epoch, NodeId, StreamId};
 use crate::layout::LAYOUT_VERSION;
 use crate::region::store::{EpochRegions, StoreError};
+
+/// A repeated failure is logged at most this often (TP-468).
+const LOG_PERIOD: Nanos = Nanos::from_secs(1);
 
 /// A line of table 15.2 other than OK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,8 +209,10 @@ impl Driver {
     fn serve(&mut self, plan: Plan, now: Nanos) -> Result<(), Refusal> {
         let known = self.streams.get(plan.stream);
         let last = known.map_or(Epoch::NONE, |stream| stream.last_epoch);
-        let profile = plan.create.clone().or(known.map(|stream| Arc::clone(&stream.profile))).ok_or(NO_PROFILE)?;
-        let current = known.and_then(|stream| stream.regions.as_ref()).map(|regions| Arc::clone(regions.spec()));
+        let profile =
+            plan.create.clone().or(known.map(|stream| Arc::clone(&stream.profile))).ok_or(NO_PROFILE)?;
+        let current =
+            known.and_then(|stream| stream.regions.as_ref()).map(|regions| Arc::clone(regions.spec()));
         // A producer always starts in an epoch of its own; a consumer only needs that there is one (TP-248, TP-261).
         let (regions, fresh) = match current {
             Some(current) if plan.role == Role::Consumer => (current, None),
@@ -270,17 +275,19 @@ impl Driver {
         last: Epoch,
         now: Nanos,
     ) -> Result<EpochRegions, StoreError> {
-        let first = match self.store.create_epoch(stream, profile, last, now) {
-            Ok(regions) => return Ok(self.count_created(regions)),
-            Err(error) => error,
-        };
-        tracing::warn!(%stream, error = %first, "creating regions failed; collecting old epochs and trying again");
+        if let Ok(regions) = self.store.create_epoch(stream, profile, last, now) {
+            return Ok(self.count_created(regions));
+        }
         self.collect_all(now);
         match self.store.create_epoch(stream, profile, last, now) {
             Ok(regions) => Ok(self.count_created(regions)),
             Err(error) => {
                 self.counters.epochs_failed += 1;
-                tracing::error!(%stream, %error, "creating regions failed");
+                // Clients ask again several times per second.
+                if self.failure_logged.is_none_or(|last| now.saturating_sub(last) >= LOG_PERIOD) {
+                    self.failure_logged = Some(now);
+                    tracing::error!(%stream, %error, "regions could not be made, also after collecting old epochs");
+                }
                 Err(error)
             }
         }
@@ -310,4 +317,65 @@ fn encode_refusal(correlation_id: i64, refusal: Refusal) -> Result<Vec<u8>, Enco
         error_message: refusal.text.into(),
     }
     .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tidegate_sbe::driver::Message;
+
+    use super::*;
+    use crate::config::{DriverConfig, StreamEntry};
+    use crate::driver::DriverOptions;
+
+    const NOW: Nanos = Nanos::from_secs(1);
+
+    fn driver() -> (TempDir, Driver) {
+        let base = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut config = DriverConfig::default_node();
+        config.shm.base_dir = base.path().to_owned();
+        config.shm.allowed_base_dirs = vec![base.path().to_owned()];
+        let profile = config.profiles[0].name.clone();
+        config.streams = vec![StreamEntry { name: "cam".to_owned(), stream_id: StreamId::new(10), profile }];
+        let driver = Driver::new(config, DriverOptions::new(2), NOW).unwrap();
+        (base, driver)
+    }
+
+    fn ask(driver: &mut Driver, stream_id: u32) -> (ResponseCode, String) {
+        let request = ShmAttachRequest {
+            correlation_id: 1,
+            stream_id,
+            client_id: 5,
+            role: Role::Consumer.into(),
+            expected_layout_version: 0,
+            publish_mode: Some(PublishMode::ExistingOrCreate.into()),
+            require_hugepages: HugepagesPolicy::Unspecified.into(),
+            desired_node_id: None,
+        };
+        driver.on_control(&request.to_vec().unwrap(), NOW);
+        let answer = driver.pop_outgoing(NOW).unwrap();
+        let Ok(Message::ShmAttachResponse(answer)) = Message::decode(&answer.bytes) else { panic!() };
+        (answer.code, answer.error_message.as_str().unwrap().to_owned())
+    }
+
+    /// A loaded configuration has no such holes, so they are made in the running driver.
+    ///
+    /// Rules: TP-239, TC-101, TC-104.
+    #[test]
+    fn profiles_that_are_missing_or_empty_at_run_time_are_refused() {
+        let (_base, mut driver) = driver();
+        driver.config.policies.default_profile = Some("gone".to_owned());
+        let missing = (ResponseCode::InvalidParams, "profile not found".to_owned());
+        assert_eq!(ask(&mut driver, 0), missing);
+
+        driver.config.policies.default_profile = None;
+        driver.config.profiles[0].payload_pools.clear();
+        let empty = (ResponseCode::InvalidParams, "stream has no payload pools".to_owned());
+        assert_eq!(ask(&mut driver, 0), empty);
+        if let Some(stream) = driver.streams.get_mut(StreamId::new(10)) {
+            stream.profile = Arc::new(driver.config.profiles[0].clone());
+        }
+        assert_eq!(ask(&mut driver, 10), empty);
+        assert_eq!(driver.streams.iter().count(), 1);
+    }
 }

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use tidegate_sbe::driver::{
-    LeaseRevokeReason, ResponseCode, Role, ShmDetachRequest, ShmDetachResponse, ShmLeaseKeepalive, ShmLeaseRevoked,
+    LeaseRevokeReason, ResponseCode, Role, ShmDetachRequest, ShmDetachResponse, ShmLeaseKeepalive,
+    ShmLeaseRevoked,
 };
 use tidegate_shm::clock::Nanos;
 
-use super::Driver;
+use super::{Driver, DriverState};
 
 use super::lease::{Claim, Lease};
 use super::outbox::error_text;
@@ -19,9 +20,9 @@ use crate::ids::{ClientId, LeaseId, StreamId};
 
 impl Driver {
     /// Ends a lease by decision of the operator, or because its holder is known to be dead (TP-258). `text` goes to the
-    /// client. Returns whether there was such a lease.
+    /// client. Returns whether the lease was ended: there is such a lease, and its notice can be sent.
     pub fn revoke(&mut self, lease: LeaseId, text: &str, now: Nanos) -> bool {
-        if !self.outbox.has_room() {
+        if self.state() == DriverState::Stopped || !self.outbox.has_room() {
             return false;
         }
         match self.leases.remove(lease) {

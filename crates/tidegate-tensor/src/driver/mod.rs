@@ -31,8 +31,8 @@ mod stream;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidegate_sbe::driver::{self as wire, Message, ShmAttachRequest, ShmDetachRequest};
 use tidegate_sbe::MessageHeader;
+use tidegate_sbe::driver::{self as wire, Message, ShmAttachRequest, ShmDetachRequest};
 use tidegate_shm::clock::{Nanos, realtime_now};
 
 pub use agent::{DriverAgent, DriverAgentError};
@@ -41,7 +41,7 @@ pub use outbox::{Endpoint, Outgoing};
 pub use shutdown::DriverState;
 pub use snapshot::{DriverCounters, DriverSnapshot, LeaseSnapshot, PoolSnapshot, StreamSnapshot};
 
-use crate::config::{ConfigError, DriverConfig};
+use crate::config::{ConfigError, DriverConfig, DriverSection};
 use crate::ids::{LeaseId, StreamId};
 use crate::region::store::{
     CollectPolicy, CollectTime, EpochRegions, RegionStore, StoreError, StoreSettings,
@@ -130,6 +130,8 @@ pub struct Driver {
     phase: Phase,
     counters: DriverCounters,
     lease_duration: Nanos,
+    /// When a failure to make regions was last logged (TP-468).
+    failure_logged: Option<Nanos>,
 }
 
 impl Driver {
@@ -144,15 +146,15 @@ impl Driver {
         let policies = &config.policies;
         let lease_duration =
             policies.lease_keepalive_interval.saturating_mul(policies.lease_expiry_grace_intervals).into();
-        let shares_stream = config.driver.control == config.driver.announce;
         let mut driver = Self {
             streams: Streams::new(&config),
             leases: Leases::new(options.first_lease),
             node_ids: NodeIds::new(policies.node_id_cooldown().into()),
-            outbox: Outbox::new(shares_stream, lease_duration),
+            outbox: Outbox::new(share_a_stream(&config.driver), lease_duration),
             phase: Phase::Running,
             counters: DriverCounters::default(),
             lease_duration,
+            failure_logged: None,
             config,
             options,
             store,
@@ -271,7 +273,10 @@ impl Driver {
             return Err(NameError::DynamicDisabled { name: owned() });
         }
         // 0 is no id: without a wish the lowest free one is taken.
-        let id = self.streams.free_id(StreamId::new(0)).ok_or_else(|| NameError::RangeExhausted { name: owned() })?;
+        let id = self
+            .streams
+            .free_id(StreamId::new(0))
+            .ok_or_else(|| NameError::RangeExhausted { name: owned() })?;
         let profile = self.config.default_profile().ok_or_else(|| NameError::NoProfile { name: owned() })?;
         self.streams.insert(id, Stream::new(Some(owned()), Arc::new(profile.clone()), true));
         Ok(id)
@@ -352,6 +357,14 @@ impl Driver {
             self.collect(id, now);
         }
     }
+}
+
+/// Whether control messages and announces go into one Aeron stream. IPC streams are told apart by their id alone.
+fn share_a_stream(driver: &DriverSection) -> bool {
+    let (control, announce) = (&driver.control, &driver.announce);
+    let same_channel =
+        control.channel == announce.channel || (control.channel.is_ipc() && announce.channel.is_ipc());
+    control.stream_id == announce.stream_id && same_channel
 }
 
 fn is_stream_name(name: &str) -> bool {

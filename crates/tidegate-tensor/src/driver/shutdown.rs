@@ -53,8 +53,11 @@ impl Driver {
             return;
         }
         let text = error_text(text);
-        let notice =
-            ShmDriverShutdown { timestamp_ns: now.as_u64(), reason: reason.into(), error_message: text.as_str().into() };
+        let notice = ShmDriverShutdown {
+            timestamp_ns: now.as_u64(),
+            reason: reason.into(),
+            error_message: text.as_str().into(),
+        };
         self.outbox.push_control(notice.to_vec());
         self.phase = Phase::Stopped;
     }

@@ -159,7 +159,12 @@ impl Driver {
             instance_id: self.config.driver.instance_id.clone(),
             state: self.state(),
             root: self.store.root().to_owned(),
-            streams: self.streams.iter().map(|(id, _)| id).filter_map(|id| self.stream_snapshot(id)).collect(),
+            streams: self
+                .streams
+                .iter()
+                .map(|(id, _)| id)
+                .filter_map(|id| self.stream_snapshot(id))
+                .collect(),
             leases: self
                 .leases
                 .iter()

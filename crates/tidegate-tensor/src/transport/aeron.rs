@@ -147,6 +147,10 @@ where
         })
     }
 
+    fn is_connected(&self) -> bool {
+        aeron::PublicationOf::is_connected(self)
+    }
+
     fn session(&self) -> SessionId {
         SessionId::new(self.session_id())
     }

@@ -14,9 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{
-    Connector, Message, OfferError, Pending, Publication, Subscription, Transport, TransportError,
-};
+use super::{Connector, Message, OfferError, Pending, Publication, Subscription, Transport, TransportError};
 use crate::channel::{Channel, Media};
 use crate::ids::{AeronStreamId, SessionId};
 
@@ -143,11 +141,7 @@ struct LogKey {
 
 impl LogKey {
     fn new(channel: &Channel, stream: AeronStreamId) -> Self {
-        Self {
-            media: channel.media(),
-            endpoint: channel.parameter("endpoint").map(str::to_owned),
-            stream,
-        }
+        Self { media: channel.media(), endpoint: channel.parameter("endpoint").map(str::to_owned), stream }
     }
 }
 
@@ -351,6 +345,12 @@ impl Publication for MemoryPublication {
         Ok(position)
     }
 
+    fn is_connected(&self) -> bool {
+        let state = self.bus.lock();
+        state.lost(self.incarnation).is_none()
+            && state.logs.get(&self.key).is_some_and(|log| !log.inboxes.is_empty())
+    }
+
     fn session(&self) -> SessionId {
         self.session
     }
@@ -385,11 +385,7 @@ struct MemorySubscription {
 }
 
 impl Subscription for MemorySubscription {
-    fn poll(
-        &mut self,
-        limit: usize,
-        handler: &mut dyn FnMut(Message<'_>),
-    ) -> Result<usize, TransportError> {
+    fn poll(&mut self, limit: usize, handler: &mut dyn FnMut(Message<'_>)) -> Result<usize, TransportError> {
         let mut handled = 0;
         while handled < limit {
             let parcel = {

@@ -160,6 +160,9 @@ pub trait Publication: Send {
     /// [`OfferError`]; the message was not sent.
     fn offer(&mut self, message: &[u8]) -> Result<i64, OfferError>;
 
+    /// Whether anybody subscribes.
+    fn is_connected(&self) -> bool;
+
     /// The session that receivers see as [`Message::session`].
     fn session(&self) -> SessionId;
 }

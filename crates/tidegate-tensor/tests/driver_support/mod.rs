@@ -1,6 +1,7 @@
 //! A driver in a directory of its own, with a clock and clients under the test's control.
 
 #![allow(dead_code, reason = "every test binary uses another part")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tidegate_sbe::driver::{
-    HugepagesPolicy, LeaseRevokeReason, Message, PublishMode, ResponseCode, Role, ShmAttachRequest, ShmDetachRequest,
-    ShmDriverShutdownRequest, ShmLeaseKeepalive, ShutdownReason,
+    HugepagesPolicy, LeaseRevokeReason, Message, PublishMode, ResponseCode, Role, ShmAttachRequest,
+    ShmDetachRequest, ShmDriverShutdownRequest, ShmLeaseKeepalive, ShutdownReason,
 };
 use tidegate_sbe::{AnyMessage, Open, control};
 use tidegate_shm::clock::Nanos;
@@ -19,17 +20,17 @@ use tidegate_tensor::ids::{PoolId, StreamId};
 use tidegate_tensor::layout::{PoolSpec, SUPERBLOCK_LEN, SlotCount, Stride, Superblock};
 
 /// The configured stream of every rig.
-pub const CAM: u32 = 10_000;
-pub const FIRST_LEASE: u64 = 1_000;
-pub const TOKEN: &str = "open sesame";
-pub const LEASE: u64 = 3_000;
+pub(crate) const CAM: u32 = 10_000;
+pub(crate) const FIRST_LEASE: u64 = 1_000;
+pub(crate) const TOKEN: &str = "open sesame";
+pub(crate) const LEASE: u64 = 3_000;
 
 /// A directory on tmpfs that goes away with the value.
-pub fn temp_base() -> TempDir {
+pub(crate) fn temp_base() -> TempDir {
     tempfile::Builder::new().prefix("tidegate-driver-test-").tempdir_in("/dev/shm").unwrap()
 }
 
-pub fn profile(name: &str, slots: u32, strides: &[u32]) -> Profile {
+pub(crate) fn profile(name: &str, slots: u32, strides: &[u32]) -> Profile {
     Profile {
         name: name.to_owned(),
         header_nslots: SlotCount::new(slots).unwrap(),
@@ -41,7 +42,7 @@ pub fn profile(name: &str, slots: u32, strides: &[u32]) -> Profile {
 }
 
 /// One configured stream, 20 dynamic ones possible, two small pools.
-pub fn config(base: &Path) -> DriverConfig {
+pub(crate) fn config(base: &Path) -> DriverConfig {
     let mut config = DriverConfig::default_node();
     config.shm.base_dir = base.to_owned();
     config.shm.allowed_base_dirs = vec![base.to_owned()];
@@ -56,12 +57,12 @@ pub fn config(base: &Path) -> DriverConfig {
     config
 }
 
-pub fn options() -> DriverOptions {
+pub(crate) fn options() -> DriverOptions {
     DriverOptions::new(FIRST_LEASE << 1)
 }
 
 /// An attach request, valid unless a test makes it otherwise.
-pub fn request(client: u32, role: Role, stream: u32, correlation: i64) -> ShmAttachRequest {
+pub(crate) fn request(client: u32, role: Role, stream: u32, correlation: i64) -> ShmAttachRequest {
     ShmAttachRequest {
         correlation_id: correlation,
         stream_id: stream,
@@ -76,7 +77,7 @@ pub fn request(client: u32, role: Role, stream: u32, correlation: i64) -> ShmAtt
 
 /// A message a driver sent, without borrowing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     Attach(Answer),
     Detach { correlation: i64, code: ResponseCode, text: String },
     Revoked { lease: u64, stream: u32, client: u32, role: Role, reason: LeaseRevokeReason, text: String },
@@ -85,7 +86,7 @@ pub enum Sent {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub correlation: i64,
     pub code: ResponseCode,
     pub lease: Option<u64>,
@@ -102,7 +103,7 @@ pub struct Answer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pool {
+pub(crate) struct Pool {
     pub id: u16,
     pub slots: u32,
     pub stride: u32,
@@ -110,7 +111,7 @@ pub struct Pool {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announced {
+pub(crate) struct Announced {
     pub endpoint: Endpoint,
     pub stream: u32,
     pub producer: u32,
@@ -121,7 +122,7 @@ pub struct Announced {
 }
 
 impl Sent {
-    pub fn decode(bytes: &[u8], endpoint: Endpoint) -> Self {
+    pub(crate) fn decode(bytes: &[u8], endpoint: Endpoint) -> Self {
         let text = |text: tidegate_sbe::Text<'_>| text.as_str().unwrap().to_owned();
         match AnyMessage::decode(bytes).expect("a driver sends valid messages") {
             AnyMessage::Driver(Message::ShmAttachResponse(it)) => Self::Attach(Answer {
@@ -192,53 +193,69 @@ impl Sent {
 }
 
 /// A driver, its directory and its clock.
-pub struct Rig {
-    pub base: TempDir,
+pub(crate) struct Rig {
+    /// `None` when somebody else removes the directory.
+    base: Option<TempDir>,
     pub driver: Driver,
     pub now: Nanos,
     correlation: i64,
 }
 
 impl Rig {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut DriverConfig)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut DriverConfig)) -> Self {
         Self::with_options(change, options())
     }
 
-    pub fn with_options(change: impl FnOnce(&mut DriverConfig), options: DriverOptions) -> Self {
+    pub(crate) fn with_options(change: impl FnOnce(&mut DriverConfig), options: DriverOptions) -> Self {
         let base = temp_base();
         let mut config = config(base.path());
         change(&mut config);
         let now = Nanos::from_secs(1_000);
         let driver = Driver::new(config, options, now).unwrap();
-        Self { base, driver, now, correlation: 0 }
+        Self { base: Some(base), driver, now, correlation: 0 }
+    }
+
+    /// Around a driver that was started elsewhere.
+    pub(crate) fn around(driver: Driver) -> Self {
+        Self { base: None, driver, now: Nanos::from_secs(1_000), correlation: 0 }
     }
 
     /// Ends the driver as kill -9 would, as far as a process can, and starts another one on the same directory.
-    pub fn restart(self, change: impl FnOnce(&mut DriverConfig), first_lease: u64) -> Self {
+    pub(crate) fn restart(self, change: impl FnOnce(&mut DriverConfig), first_lease: u64) -> Self {
         let Self { base, driver, now, correlation } = self;
         drop(driver);
-        let mut config = config(base.path());
+        let mut config = config(base.as_ref().unwrap().path());
         change(&mut config);
         let driver = Driver::new(config, DriverOptions::new(first_lease << 1), now).unwrap();
         Self { base, driver, now, correlation }
     }
 
-    pub fn correlation(&mut self) -> i64 {
+    pub(crate) fn base(&self) -> &Path {
+        self.base.as_ref().unwrap().path()
+    }
+
+    /// Closes the driver in order and returns the directory it served.
+    pub(crate) fn close(self) -> Option<TempDir> {
+        self.driver.close();
+        self.base
+    }
+
+    pub(crate) fn correlation(&mut self) -> i64 {
         self.correlation += 1;
         self.correlation
     }
 
     /// Puts a message in and returns what comes out.
-    pub fn send(&mut self, bytes: &[u8]) -> Vec<Sent> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Vec<Sent> {
         self.driver.on_control(bytes, self.now);
         self.outgoing()
     }
 
-    pub fn outgoing(&mut self) -> Vec<Sent> {
+    pub(crate) fn outgoing(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         while let Some(message) = self.driver.pop_outgoing(self.now) {
             sent.push(Sent::decode(&message.bytes, message.endpoint));
@@ -247,14 +264,14 @@ impl Rig {
     }
 
     /// Moves the clock and runs one tick.
-    pub fn step(&mut self, milliseconds: u64) -> Vec<Sent> {
+    pub(crate) fn step(&mut self, milliseconds: u64) -> Vec<Sent> {
         self.now = self.now.saturating_add(Nanos::from_millis(milliseconds));
         self.driver.on_tick(self.now);
         self.outgoing()
     }
 
     /// One attach; returns its answer only.
-    pub fn ask(&mut self, request: &ShmAttachRequest) -> Answer {
+    pub(crate) fn ask(&mut self, request: &ShmAttachRequest) -> Answer {
         let sent = self.send(&request.to_vec().unwrap());
         match sent.first() {
             Some(Sent::Attach(answer)) => answer.clone(),
@@ -262,19 +279,19 @@ impl Rig {
         }
     }
 
-    pub fn attach(&mut self, client: u32, role: Role, stream: u32) -> Answer {
+    pub(crate) fn attach(&mut self, client: u32, role: Role, stream: u32) -> Answer {
         let correlation = self.correlation();
         self.ask(&request(client, role, stream, correlation))
     }
 
     /// An attach that must be granted.
-    pub fn granted(&mut self, client: u32, role: Role, stream: u32) -> Answer {
+    pub(crate) fn granted(&mut self, client: u32, role: Role, stream: u32) -> Answer {
         let answer = self.attach(client, role, stream);
         assert_eq!(answer.code, ResponseCode::Ok, "{}", answer.text);
         answer
     }
 
-    pub fn keepalive(&mut self, answer: &Answer, client: u32, role: Role) -> Vec<Sent> {
+    pub(crate) fn keepalive(&mut self, answer: &Answer, client: u32, role: Role) -> Vec<Sent> {
         let keepalive = ShmLeaseKeepalive {
             lease_id: answer.lease.unwrap(),
             stream_id: answer.stream.unwrap(),
@@ -285,7 +302,7 @@ impl Rig {
         self.send(&keepalive.to_vec().unwrap())
     }
 
-    pub fn detach(&mut self, answer: &Answer, client: u32, role: Role) -> Vec<Sent> {
+    pub(crate) fn detach(&mut self, answer: &Answer, client: u32, role: Role) -> Vec<Sent> {
         let correlation_id = self.correlation();
         let request = ShmDetachRequest {
             correlation_id,
@@ -297,7 +314,7 @@ impl Rig {
         self.send(&request.to_vec().unwrap())
     }
 
-    pub fn shutdown_request(&mut self, token: &str, reason: Open<ShutdownReason>) -> Vec<Sent> {
+    pub(crate) fn shutdown_request(&mut self, token: &str, reason: Open<ShutdownReason>) -> Vec<Sent> {
         let correlation_id = self.correlation();
         let request = ShmDriverShutdownRequest {
             correlation_id,
@@ -309,27 +326,27 @@ impl Rig {
     }
 
     /// Directory of the namespace.
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.driver.snapshot(self.now).root
     }
 
-    pub fn epoch_dirs(&self, stream: u32) -> BTreeSet<u64> {
+    pub(crate) fn epoch_dirs(&self, stream: u32) -> BTreeSet<u64> {
         epoch_dirs(&self.root().join(stream.to_string()))
     }
 
     /// Everything below the namespace directory, as relative paths.
-    pub fn files(&self) -> BTreeSet<PathBuf> {
+    pub(crate) fn files(&self) -> BTreeSet<PathBuf> {
         let root = self.root();
         files_below(&root).into_iter().map(|path| path.strip_prefix(&root).unwrap().to_owned()).collect()
     }
 }
 
-pub fn epoch_dirs(stream_dir: &Path) -> BTreeSet<u64> {
+pub(crate) fn epoch_dirs(stream_dir: &Path) -> BTreeSet<u64> {
     let Ok(entries) = fs::read_dir(stream_dir) else { return BTreeSet::new() };
     entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
-pub fn files_below(dir: &Path) -> BTreeSet<PathBuf> {
+pub(crate) fn files_below(dir: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -342,17 +359,17 @@ pub fn files_below(dir: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// The path in a region URI.
-pub fn path_of(uri: &str) -> PathBuf {
+pub(crate) fn path_of(uri: &str) -> PathBuf {
     PathBuf::from(uri.strip_prefix("shm:file?path=").unwrap_or_else(|| panic!("no region URI: {uri}")))
 }
 
-pub fn superblock(path: &Path) -> Superblock {
+pub(crate) fn superblock(path: &Path) -> Superblock {
     let bytes = fs::read(path).unwrap();
     Superblock::decode(bytes[..SUPERBLOCK_LEN].try_into().unwrap())
 }
 
 /// Only the announces among what was sent.
-pub fn announces(sent: &[Sent]) -> Vec<Announced> {
+pub(crate) fn announces(sent: &[Sent]) -> Vec<Announced> {
     sent.iter()
         .filter_map(|sent| match sent {
             Sent::Announce(announce) => Some(announce.clone()),
@@ -362,7 +379,7 @@ pub fn announces(sent: &[Sent]) -> Vec<Announced> {
 }
 
 /// What was sent, by kind, to compare orders.
-pub fn kinds(sent: &[Sent]) -> Vec<&'static str> {
+pub(crate) fn kinds(sent: &[Sent]) -> Vec<&'static str> {
     sent.iter()
         .map(|sent| match sent {
             Sent::Attach(_) => "attach",

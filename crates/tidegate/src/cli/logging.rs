@@ -12,14 +12,11 @@ use crate::output::{Exit, Report};
 /// # Errors
 /// `TP_LOG_LEVEL` is not a number from 0 to 4.
 pub(crate) fn start(verbose: u8, quiet: bool) -> Result<(), LogLevelError> {
-    let configured = log_level(&|name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned()))
-        .map_err(LogLevelError)?;
+    let configured =
+        log_level(&|name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned()))
+            .map_err(LogLevelError)?;
     let level = if quiet { LevelFilter::ERROR } else { raised(configured, verbose) };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .log_internal_errors(false)
-        .init();
+    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).log_internal_errors(false).init();
     Ok(())
 }
 
@@ -52,8 +49,13 @@ mod tests {
     #[test]
     fn levels_count_from_errors_to_trace() {
         let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
-        let filters =
-            [LevelFilter::ERROR, LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE];
+        let filters = [
+            LevelFilter::ERROR,
+            LevelFilter::WARN,
+            LevelFilter::INFO,
+            LevelFilter::DEBUG,
+            LevelFilter::TRACE,
+        ];
         for (start, level) in levels.into_iter().enumerate() {
             for steps in 0..=255 {
                 assert_eq!(raised(level, steps), filters[(start + usize::from(steps)).min(4)]);

@@ -4,7 +4,10 @@
 //! carries the exit code. Nothing here panics on arguments, environment, input or a closed terminal.
 
 mod logging;
+mod session;
+mod signal;
 mod tensor;
+mod up;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -47,6 +50,8 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node in the foreground: media driver and tensor driver in one process
+    Up(up::Up),
     /// Lossy broadcast of tensors over shared memory
     #[command(subcommand)]
     Tensor(tensor::Command),
@@ -70,6 +75,7 @@ fn execute(cli: Cli) -> Result<(), Stop> {
     logging::start(cli.global.verbose, cli.global.quiet)?;
     let mut output = Output::stdout(cli.global.json);
     match cli.command {
+        Command::Up(command) => command.run(&mut output),
         Command::Tensor(command) => tensor::run(command, &mut output),
     }
 }
@@ -113,7 +119,8 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example") && help.contains("\n  tidegate "), "{path} has no example");
             assert!(command.get_about().is_some(), "{path} does not say what it does");
-            let nested = command.get_subcommands().map(|sub| check(sub, &format!("{path} {}", sub.get_name())));
+            let nested =
+                command.get_subcommands().map(|sub| check(sub, &format!("{path} {}", sub.get_name())));
             1 + nested.sum::<usize>()
         }
         assert!(check(&Cli::command(), "tidegate") > 4);

@@ -134,7 +134,9 @@ fn files_that_are_something_else() {
     let path = directory.path().join("photo.npy");
     std::fs::write(&path, cases[0].0).unwrap();
     let message = error(open(&path, OpenOptions::default())).to_string();
-    assert!(message.starts_with(&format!("{} is neither .npy nor .y4m (it looks like a PNG", path.display())));
+    assert!(
+        message.starts_with(&format!("{} is neither .npy nor .y4m (it looks like a PNG", path.display()))
+    );
 }
 
 #[test]
@@ -221,7 +223,9 @@ fn videos_truncated_at_every_length() {
             assert_eq!(outcome.unwrap().len(), (len - header) / 14);
             continue;
         }
-        let Err(MediaError::Truncated { expected, found, .. }) = outcome else { panic!("{len}: {outcome:?}") };
+        let Err(MediaError::Truncated { expected, found, .. }) = outcome else {
+            panic!("{len}: {outcome:?}")
+        };
         assert!(found == len as u64 && expected > found && expected <= whole.len() as u64);
     }
 }

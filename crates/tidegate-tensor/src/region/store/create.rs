@@ -35,7 +35,7 @@ struct Made {
 }
 
 /// Why one epoch number did not work.
-enum Obstacle {
+pub(super) enum Obstacle {
     /// It is taken; the next may be free.
     Taken,
     Failed(StoreError),
@@ -63,8 +63,7 @@ impl RegionStore {
     ) -> Result<EpochRegions, StoreError> {
         let name = stream_component(stream);
         let existed = self.root.stat(&name).is_ok();
-        let dir =
-            self.root.create_dirs(&[&name], self.settings.dir_mode()).map_err(StoreError::Directory)?;
+        let dir = self.root.create_dirs(&[&name], self.settings.dir_mode()).map_err(StoreError::Directory)?;
         let made = self.create_next(&dir, stream, profile, previous, now);
         if made.is_err() && !existed {
             // Fails when somebody else uses it by now, which is as well.
@@ -117,7 +116,7 @@ impl RegionStore {
     }
 
     /// Makes exactly this epoch (TP-053, TP-054, TP-055).
-    fn create_at(
+    pub(super) fn create_at(
         &self,
         stream_dir: &RegionDir,
         stream: StreamId,

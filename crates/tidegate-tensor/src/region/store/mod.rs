@@ -39,6 +39,9 @@ const LOCK_FILE: &str = ".driver.lock";
 const HEADER_FILE: &str = "header.ring";
 const POOL_SUFFIX: &str = ".pool";
 
+/// What clients do not accept unless told to (TP-069).
+const WORLD_BITS: u32 = 0o007;
+
 /// Most entries of a directory that are looked at; more means that somebody fills it endlessly.
 const MAX_ENTRIES: usize = 65_536;
 
@@ -107,6 +110,10 @@ impl RegionStore {
         let (allowed, _) = AllowedBases::new(&settings.allowed_base_dirs);
         if !allowed.paths().iter().any(|dir| base.path().starts_with(dir)) {
             return Err(StoreError::OutsideAllowlist { base: base.path().to_owned() });
+        }
+        if settings.mode.bits() & WORLD_BITS != 0 {
+            let mode = settings.mode;
+            tracing::warn!(%mode, "shm.permissions_mode gives rights to everybody; clients refuse such regions by default");
         }
         let user = format!("tensorpool-{}", user_component(&settings.user));
         let longest = format!("{}/{}/{}.pool", u32::MAX, u64::MAX, u16::MAX);
@@ -180,3 +187,6 @@ fn epoch_of(name: &std::ffi::OsStr) -> Option<Epoch> {
 fn stream_component(stream: StreamId) -> String {
     stream.to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,9 +93,18 @@ fn check(source: &Source, output: &mut Output) -> Result<(), Stop> {
 }
 
 fn dump(source: &Source, output: &mut Output) -> Result<(), Stop> {
-    let text = source.load()?.config.to_toml();
-    let value = text.parse::<toml::Table>().ok().and_then(|table| serde_json::to_value(table).ok());
-    output.result(|| text, || value.unwrap_or_default())
+    let Loaded { config, warnings } = source.load()?;
+    for warning in warnings {
+        tracing::warn!("{}: {warning}", source.name());
+    }
+    let text = config.to_toml();
+    let value = as_json(&text).map_err(|source| LoadError::NoJson { source })?;
+    output.result(|| text, || value)
+}
+
+/// The same tables as JSON objects.
+fn as_json(text: &str) -> Result<Value, toml::de::Error> {
+    toml::from_str(text)
 }
 
 fn describe(profile: &Profile) -> String {
@@ -132,7 +141,12 @@ impl Source {
         }
     }
 
-    fn load(&self) -> Result<Loaded, LoadError> {
+    /// The configuration in a file.
+    pub(crate) fn file(path: &Path) -> Self {
+        Self { file: Some(path.to_owned()) }
+    }
+
+    pub(crate) fn load(&self) -> Result<Loaded, LoadError> {
         let text = match &self.file {
             None => DriverConfig::default_node().to_toml(),
             Some(path) => self.read(path)?,
@@ -164,7 +178,7 @@ fn is_stdin(path: &Path) -> bool {
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+pub(crate) enum LoadError {
     #[error("cannot read {name}: {source}; `tidegate tensor config dump` writes a file to start from")]
     Read { name: String, source: io::Error },
     #[error("{name} is longer than {MAX_FILE} bytes, no configuration is; name another file")]
@@ -173,13 +187,17 @@ enum LoadError {
     NotText { name: String },
     #[error("{name}: {source}")]
     Config { name: String, source: ConfigError },
+    #[error("the configuration has no form in JSON: {source}; leave out --json")]
+    NoJson { source: toml::de::Error },
 }
 
 impl Report for LoadError {
     fn exit(&self) -> Exit {
         match self {
             Self::Read { source, .. } => exit_of_io(source).0,
-            Self::TooLong { .. } | Self::NotText { .. } | Self::Config { .. } => Exit::Failed,
+            Self::TooLong { .. } | Self::NotText { .. } | Self::Config { .. } | Self::NoJson { .. } => {
+                Exit::Failed
+            }
         }
     }
 
@@ -187,7 +205,7 @@ impl Report for LoadError {
         match self {
             Self::Read { source, .. } => exit_of_io(source).1,
             Self::TooLong { .. } | Self::NotText { .. } => "not_a_configuration",
-            Self::Config { .. } => "configuration",
+            Self::Config { .. } | Self::NoJson { .. } => "configuration",
         }
     }
 }

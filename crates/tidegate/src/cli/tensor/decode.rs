@@ -149,7 +149,9 @@ impl Problem {
 enum InputError {
     #[error("cannot read {path}: {source}; name a file of hexadecimal digits, one message per line")]
     Read { path: String, source: io::Error },
-    #[error("line {line} of {path} is longer than {MAX_LINE} bytes, no message is; put one message on a line")]
+    #[error(
+        "line {line} of {path} is longer than {MAX_LINE} bytes, no message is; put one message on a line"
+    )]
     LineTooLong { path: String, line: usize },
 }
 
@@ -201,10 +203,9 @@ fn parse_hex(text: &[u8]) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::with_capacity(text.len() / 2);
     let digit = |(index, &byte): (usize, &u8)| {
         let value = char::from(byte).to_digit(16);
-        value.map(|value| value as u8).ok_or_else(|| Problem::Digit {
-            found: byte.escape_ascii().to_string(),
-            position: index + 1,
-        })
+        value
+            .map(|value| value as u8)
+            .ok_or_else(|| Problem::Digit { found: byte.escape_ascii().to_string(), position: index + 1 })
     };
     while let Some(high) = digits.next() {
         let high = digit(high)?;

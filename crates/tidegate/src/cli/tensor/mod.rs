@@ -2,6 +2,8 @@
 
 mod config;
 mod decode;
+mod publish;
+mod subscribe;
 
 use clap::Subcommand;
 
@@ -10,6 +12,10 @@ use crate::output::{Output, Stop};
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Example:\n  tidegate tensor config dump")]
 pub(crate) enum Command {
+    /// Publish frames from a file or a pipe
+    Pub(publish::Publish),
+    /// Receive frames: print them, or write them to a file
+    Sub(subscribe::Subscribe),
     /// Explain control messages given as hexadecimal digits
     Decode(decode::Decode),
     /// Check or show the configuration of a driver
@@ -19,7 +25,14 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
     match command {
+        Command::Pub(command) => command.run(output),
+        Command::Sub(command) => command.run(output),
         Command::Decode(command) => command.run(output),
         Command::Config(command) => command.run(output),
     }
+}
+
+/// A driver's configuration in a file, as every command reads it.
+pub(crate) fn config_source(path: &std::path::Path) -> config::Source {
+    config::Source::file(path)
 }

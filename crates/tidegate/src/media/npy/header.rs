@@ -24,7 +24,9 @@ pub(super) struct NpyHeader {
 #[non_exhaustive]
 pub enum NpyHeaderError {
     /// A format version that does not exist.
-    #[error("format version {major}.{minor} is unknown, 1.0, 2.0 and 3.0 can be read; save it again with np.save")]
+    #[error(
+        "format version {major}.{minor} is unknown, 1.0, 2.0 and 3.0 can be read; save it again with np.save"
+    )]
     Version {
         /// First version byte.
         major: u8,
@@ -40,7 +42,9 @@ pub enum NpyHeaderError {
         max: usize,
     },
     /// The text is not the dictionary that numpy writes.
-    #[error("the header text has {found} at byte {offset}, expected {expected}; save the array again with np.save")]
+    #[error(
+        "the header text has {found} at byte {offset}, expected {expected}; save the array again with np.save"
+    )]
     Syntax {
         /// Byte in the header text.
         offset: usize,
@@ -50,7 +54,9 @@ pub enum NpyHeaderError {
         found: String,
     },
     /// A key that does not belong there, or a second time.
-    #[error("the header has the key `{key}` that it must not have, or has it twice; save it again with np.save")]
+    #[error(
+        "the header has the key `{key}` that it must not have, or has it twice; save it again with np.save"
+    )]
     Key {
         /// The key.
         key: String,
@@ -100,7 +106,9 @@ pub enum DtypeReason {
     #[error("they are complex; save np.stack([array.real, array.imag], axis=-1)")]
     Complex,
     /// Anything else.
-    #[error("tensors hold int8 to int64, uint8 to uint64, float32, float64 and bool; convert with array.astype(...)")]
+    #[error(
+        "tensors hold int8 to int64, uint8 to uint64, float32, float64 and bool; convert with array.astype(...)"
+    )]
     Unsupported,
 }
 

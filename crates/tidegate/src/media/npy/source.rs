@@ -62,7 +62,17 @@ impl NpySource {
             _ => {}
         }
         let interleaved = interleaved.then(Vec::new);
-        Ok(Self { input, layout, start, array_bytes, frame_bytes, frames, next: 0, buffer: Vec::new(), interleaved })
+        Ok(Self {
+            input,
+            layout,
+            start,
+            array_bytes,
+            frame_bytes,
+            frames,
+            next: 0,
+            buffer: Vec::new(),
+            interleaved,
+        })
     }
 
     /// Bytes of memory reserved for elements.
@@ -82,7 +92,8 @@ impl NpySource {
         let size = self.layout.element_size();
         self.buffer.clear();
         for column in array.chunks_exact(size * self.frames) {
-            self.buffer.extend_from_slice(column.get(self.next * size..(self.next + 1) * size).unwrap_or_default());
+            self.buffer
+                .extend_from_slice(column.get(self.next * size..(self.next + 1) * size).unwrap_or_default());
         }
         Ok(())
     }

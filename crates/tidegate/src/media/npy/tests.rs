@@ -61,7 +61,7 @@ fn counting(dtype: Dtype, i: u8) -> Vec<u8> {
     match dtype {
         Dtype::Float32 => (f32::from(i) / 2.0).to_le_bytes().to_vec(),
         Dtype::Float64 => (f64::from(i) / 2.0).to_le_bytes().to_vec(),
-        Dtype::Boolean => vec![u8::from(i % 3 == 0)],
+        Dtype::Boolean => vec![u8::from(i.is_multiple_of(3))],
         _ => {
             let mut bytes = vec![0; dtype.element_size()];
             bytes[0] = i;
@@ -81,7 +81,13 @@ fn drain(source: &mut dyn FrameSource) -> (usize, Vec<u8>) {
     (frames, all)
 }
 
-fn check_fixture(mut source: Box<dyn FrameSource>, dtype: Dtype, order: MajorOrder, frames: usize, shape: &[i32]) {
+fn check_fixture(
+    mut source: Box<dyn FrameSource>,
+    dtype: Dtype,
+    order: MajorOrder,
+    frames: usize,
+    shape: &[i32],
+) {
     assert_eq!(source.layout().dtype(), dtype);
     assert_eq!(source.layout().order(), order);
     assert_eq!(source.layout().shape(), shape);
@@ -291,7 +297,10 @@ fn hostile_headers() {
 fn memory_follows_the_bytes_that_are_there() {
     for (order, text) in [
         ("C", "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2, 2000000000)}".to_owned()),
-        ("F", format!("{{'descr': '|u1', 'fortran_order': True, 'shape': (2, {})}}", MAX_INTERLEAVED_BYTES / 2)),
+        (
+            "F",
+            format!("{{'descr': '|u1', 'fortran_order': True, 'shape': (2, {})}}", MAX_INTERLEAVED_BYTES / 2),
+        ),
     ] {
         let mut bytes = with_text(text.as_bytes());
         bytes.extend_from_slice(&[7; 1000]);
@@ -415,14 +424,16 @@ fn peeking_does_not_lose_bytes_of_a_slow_pipe() {
 fn any_layout() -> impl Strategy<Value = TensorLayout> {
     let order = prop_oneof![Just(MajorOrder::Row), Just(MajorOrder::Column)];
     let dtype = prop::sample::select(NUMBERS.to_vec());
-    (dtype, order, prop::collection::vec(1_usize..5, 1..5), 0_usize..3).prop_map(|(dtype, order, shape, pad)| {
-        let tight = TensorLayout::contiguous(dtype, order, &shape).unwrap();
-        // Padding behind each step of the slowest axis.
-        let slowest = if order == MajorOrder::Row { 0 } else { shape.len() - 1 };
-        let mut strides: Vec<usize> = tight.strides().iter().map(|&stride| stride as usize).collect();
-        strides[slowest] += pad * dtype.element_size();
-        tight.with_strides(&strides).unwrap()
-    })
+    (dtype, order, prop::collection::vec(1_usize..5, 1..5), 0_usize..3).prop_map(
+        |(dtype, order, shape, pad)| {
+            let tight = TensorLayout::contiguous(dtype, order, &shape).unwrap();
+            // Padding behind each step of the slowest axis.
+            let slowest = if order == MajorOrder::Row { 0 } else { shape.len() - 1 };
+            let mut strides: Vec<usize> = tight.strides().iter().map(|&stride| stride as usize).collect();
+            strides[slowest] += pad * dtype.element_size();
+            tight.with_strides(&strides).unwrap()
+        },
+    )
 }
 
 proptest! {

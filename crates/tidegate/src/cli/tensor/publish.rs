@@ -1,0 +1,459 @@
+//! `tidegate tensor pub`: frames of a file or pipe into a stream.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+use tidegate::media::{self, FrameSource, MediaError, OpenOptions};
+use tidegate::tensor::client::{
+    ClientError, ClientEvent, Producer, ProducerConfig, PublishError,
+};
+use tidegate::tensor::frame::FrameMeta;
+use tidegate::tensor::ids::StreamId;
+use tidegate::tensor::tensor::{Dtype, MajorOrder, TensorLayout};
+use tidegate::tensor::transport::OfferError;
+
+use crate::cli::session::{DriverArgs, Session, StreamRef, parse_duration};
+use crate::cli::signal::Interrupt;
+use crate::output::{Exit, Output, Stop};
+
+/// Longest sleep before signals are looked at again.
+const NAP: Duration = Duration::from_millis(20);
+/// How long the first frame waits for a consumer that is there already to be connected.
+const CONNECT_WAIT: Duration = Duration::from_millis(300);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+STREAM is a number, a configured name, or a new name, for which the node makes a stream. The producer never waits for \
+consumers: slow ones lose frames and count them.
+
+With --json: a line {\"attached\":true,...} for each epoch, {\"lease_lost\":true,...} when a lease ends, and a last line \
+{\"summary\":true,...}.
+
+Examples:
+  tidegate tensor pub camera --input examples/data/astronaut-pan.npy --rate 30 --loop forever
+  ffmpeg -i film.mp4 -f yuv4mpegpipe - | tidegate tensor pub film --input - --rate 25
+  tidegate tensor pub 20001 --input depth.raw --dtype uint16 --shape 480x640 --rate max")]
+pub(crate) struct Publish {
+    /// The stream
+    stream: StreamRef,
+    /// The frames: .npy, .y4m or raw; - is standard input
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Frames per second, or max
+    #[arg(long, value_name = "HZ|max", default_value = "30")]
+    rate: Rate,
+    /// How often to go through the input
+    #[arg(long = "loop", value_name = "N|forever", default_value = "1")]
+    repeat: Repeat,
+    /// The input is raw frames of this element type (uint8, float32, ...)
+    #[arg(long, value_name = "TYPE", requires = "shape")]
+    dtype: Option<Dtype>,
+    /// Shape of a raw frame, slowest axis first
+    #[arg(long, value_name = "480x640", requires = "dtype", value_parser = parse_shape)]
+    shape: Option<Shape>,
+    /// Publish an .npy array as one tensor instead of frames along its first axis
+    #[arg(long)]
+    whole: bool,
+    /// Pad each row in memory to a multiple of this many bytes
+    #[arg(long, value_name = "BYTES", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    align: u32,
+    /// How long to stay after the last frame, so that consumers can finish reading
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration)]
+    linger: Duration,
+    /// How long to wait for the driver
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    driver: DriverArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rate {
+    Max,
+    Hz(f64),
+}
+
+impl std::str::FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.parse::<f64>() {
+            Ok(hz) if hz.is_finite() && hz >= 1e-3 => Ok(Self::Hz(hz)),
+            _ => Err("a rate is a number of frames per second from 0.001 on, or max".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Forever,
+    Times(u64),
+}
+
+impl std::str::FromStr for Repeat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "forever" {
+            return Ok(Self::Forever);
+        }
+        match text.parse() {
+            Ok(times) if times > 0 => Ok(Self::Times(times)),
+            _ => Err("give a number of times from 1 on, or forever".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shape(Vec<usize>);
+
+fn parse_shape(text: &str) -> Result<Shape, String> {
+    let axes: Result<Vec<usize>, _> = text.split(['x', ',']).map(str::parse).collect();
+    match axes {
+        Ok(axes) if (1..=8).contains(&axes.len()) => Ok(Shape(axes)),
+        _ => Err("a shape is 1 to 8 lengths joined by x, for example 480x640".to_owned()),
+    }
+}
+
+impl Publish {
+    pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        let interrupt = Interrupt::install()?;
+        let mut source = self.open()?;
+        let padding = Padding::new(source.layout(), self.align)?;
+        let session = Session::open(&self.driver)?;
+        let stream = session.resolve(&self.stream, true)?;
+        let (events, received) = channel();
+        // The receiver lives as long as the client.
+        let client = session.client(Box::new(move |event| drop(events.send(event))))?;
+        let config = ProducerConfig {
+            stream: Some(stream),
+            name: match &self.stream {
+                StreamRef::Name(name) => Some(name.clone()),
+                StreamRef::Id(_) => None,
+            },
+            ..ProducerConfig::default()
+        };
+        let producer = client.add_producer(config)?.wait(self.timeout)?;
+        let mut run = Run {
+            publish: &self,
+            stream,
+            producer,
+            events: received,
+            interrupt,
+            padding,
+            sent: 0,
+            bytes: 0,
+            epochs: 0,
+            started: Instant::now(),
+            told: Instant::now(),
+        };
+        run.check_granted()?;
+        let outcome = run.all(&mut *source, output);
+        let summary = run.summary(output);
+        drop(run);
+        client.close()?;
+        outcome?;
+        summary
+    }
+
+    fn open(&self) -> Result<Box<dyn FrameSource>, Stop> {
+        let raw = match (&self.dtype, &self.shape) {
+            (Some(dtype), Some(Shape(axes))) => Some(
+                TensorLayout::contiguous(*dtype, MajorOrder::Row, axes).map_err(|error| Stop::Error {
+                    exit: Exit::Usage,
+                    code: "usage",
+                    message: format!("--shape: {error}"),
+                })?,
+            ),
+            _ => None,
+        };
+        let mut source = media::open(&self.input, OpenOptions { single_tensor: self.whole, raw })?;
+        if self.repeat != Repeat::Times(1) {
+            // Found out now, not after the first pass.
+            source.rewind()?;
+        }
+        Ok(source)
+    }
+}
+
+struct Run<'a> {
+    publish: &'a Publish,
+    stream: StreamId,
+    producer: Producer,
+    events: Receiver<ClientEvent>,
+    interrupt: Interrupt,
+    padding: Padding,
+    sent: u64,
+    bytes: u64,
+    epochs: u64,
+    started: Instant,
+    told: Instant,
+}
+
+impl Run<'_> {
+    /// A driver may answer a request for a stream it does not allow with another one.
+    fn check_granted(&mut self) -> Result<(), Stop> {
+        let granted = self.producer.status().stream;
+        if granted.is_some_and(|granted| granted != self.stream) {
+            return Err(Stop::Error {
+                exit: Exit::Refused,
+                code: "other_stream",
+                message: format!(
+                    "the driver does not serve stream {}; use a configured number, or a name",
+                    self.stream
+                ),
+            });
+        }
+        let len = self.padding.len();
+        match self.producer.max_payload() {
+            Some(max) if len > max => Err(Stop::Error {
+                exit: Exit::Failed,
+                code: "too_large",
+                message: format!(
+                    "a frame has {len} bytes but the largest slot of stream {} holds {max}; give the stream a profile \
+                     with a larger stride_bytes (tidegate tensor config dump)",
+                    self.stream
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn all(&mut self, source: &mut dyn FrameSource, output: &mut Output) -> Result<(), Stop> {
+        let patience = Instant::now() + CONNECT_WAIT;
+        while !self.producer.is_connected() && Instant::now() < patience && !self.interrupt.is_set() {
+            sleep(Duration::from_millis(1));
+        }
+        self.started = Instant::now();
+        let mut passes = 0;
+        let mut due = self.started;
+        loop {
+            loop {
+                self.tell_events(output)?;
+                let next = source.next_frame();
+                if matches!(next, Ok(None)) {
+                    break;
+                }
+                due = self.pace(due);
+                if self.interrupt.is_set() {
+                    return Ok(());
+                }
+                match next {
+                    Ok(Some(frame)) => {
+                        let layout = self.padding.layout;
+                        let bytes = self.padding.apply(frame.bytes);
+                        if !send(&mut self.producer, &self.interrupt, &layout, bytes)? {
+                            return Ok(());
+                        }
+                        self.sent += 1;
+                        self.bytes += bytes.len() as u64;
+                    }
+                    Ok(None) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            passes += 1;
+            if self.publish.repeat == Repeat::Times(passes) {
+                self.linger(output)?;
+                return Ok(());
+            }
+            source.rewind().map_err(|error: MediaError| Stop::from(error))?;
+        }
+    }
+
+    /// Waits for the time of the next frame and returns the one after it. A late frame goes out at once and the schedule
+    /// starts from there: no bursts.
+    fn pace(&self, due: Instant) -> Instant {
+        let Rate::Hz(hz) = self.publish.rate else { return due };
+        while !self.interrupt.is_set() {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            sleep(left.min(NAP));
+        }
+        due.max(Instant::now() - Duration::from_millis(1)) + Duration::from_secs_f64(1.0 / hz)
+    }
+
+    fn linger(&mut self, output: &mut Output) -> Result<(), Stop> {
+        let end = Instant::now() + self.publish.linger;
+        while Instant::now() < end && !self.interrupt.is_set() {
+            self.tell_events(output)?;
+            sleep(NAP.min(self.publish.linger));
+        }
+        Ok(())
+    }
+
+    fn tell_events(&mut self, output: &mut Output) -> Result<(), Stop> {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                ClientEvent::Attached { stream, client, epoch } => {
+                    self.epochs += 1;
+                    output.result(
+                        || format!("producing stream {stream} in epoch {epoch} as client {client}"),
+                        || {
+                            json!({
+                                "attached": true,
+                                "stream": stream.get(),
+                                "name": self.publish.stream.name(),
+                                "epoch": epoch.get(),
+                                "client": client.get(),
+                            })
+                        },
+                    )?;
+                }
+                ClientEvent::LeaseLost { stream, loss } => output.result(
+                    || format!("lost the lease on stream {stream}: {loss}; attaching again"),
+                    || json!({ "lease_lost": true, "stream": stream.get(), "reason": loss.to_string() }),
+                )?,
+                _ => {}
+            }
+        }
+        if !output.json() && std::io::stderr().is_terminal() && self.told.elapsed() >= Duration::from_secs(1) {
+            self.told = Instant::now();
+            // A lost terminal is noticed elsewhere.
+            let _ = writeln!(std::io::stderr(), "  {} frames, {:.1} per second", self.sent, self.rate());
+        }
+        Ok(())
+    }
+
+    fn rate(&self) -> f64 {
+        self.sent as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    fn summary(&self, output: &mut Output) -> Result<(), Stop> {
+        use tidegate::shm::sync::Ordering::Relaxed;
+        let stats = self.producer.stats();
+        let announced = stats.announced.load(Relaxed);
+        let back_pressured = stats.back_pressured.load(Relaxed);
+        let not_connected = stats.not_connected.load(Relaxed);
+        let refused = stats.refused.load(Relaxed);
+        output.result(
+            || {
+                format!(
+                    "{} frames, {} bytes, {:.1} per second; announced {announced}, without consumers {not_connected}, \
+                     back-pressured {back_pressured}",
+                    self.sent,
+                    self.bytes,
+                    self.rate()
+                )
+            },
+            || {
+                json!({
+                    "summary": true,
+                    "stream": self.stream.get(),
+                    "frames": self.sent,
+                    "bytes": self.bytes,
+                    "announced": announced,
+                    "not_connected": not_connected,
+                    "back_pressured": back_pressured,
+                    "refused": refused,
+                    "epochs": self.epochs,
+                    "rate_hz": self.rate(),
+                })
+            },
+        )
+    }
+}
+
+/// Publishes one frame, waiting for a new lease where necessary; false when interrupted.
+fn send(
+    producer: &mut Producer,
+    interrupt: &Interrupt,
+    layout: &TensorLayout,
+    bytes: &[u8],
+) -> Result<bool, Stop> {
+    loop {
+        match producer.offer(layout, bytes, FrameMeta::default()) {
+            // A frame that nobody was told of is counted; the stream goes on.
+            Ok(_)
+            | Err(PublishError::Unannounced {
+                cause: OfferError::NotConnected | OfferError::BackPressured | OfferError::AdminAction,
+                ..
+            }) => return Ok(true),
+            Err(PublishError::NotAttached { .. } | PublishError::Unannounced { .. }) => {
+                if interrupt.is_set() {
+                    return Ok(false);
+                }
+                if let Some(refusal) = producer.status().refusal {
+                    return Err(ClientError::Refused(refusal).into());
+                }
+                sleep(Duration::from_millis(2));
+            }
+            Err(error) => {
+                return Err(Stop::Error { exit: Exit::Failed, code: "publish", message: error.to_string() });
+            }
+        }
+    }
+}
+
+impl StreamRef {
+    /// The name, if it was given by name.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Id(_) => None,
+        }
+    }
+}
+
+/// Rows moved apart to multiples of an alignment.
+struct Padding {
+    layout: TensorLayout,
+    line: usize,
+    pitch: usize,
+    buffer: Vec<u8>,
+}
+
+impl Padding {
+    fn new(packed: &TensorLayout, align: u32) -> Result<Self, Stop> {
+        let usage = |error: tidegate::tensor::tensor::TensorError| Stop::Error {
+            exit: Exit::Usage,
+            code: "usage",
+            message: format!("--align {align}: {error}"),
+        };
+        let shape = packed.shape();
+        let (fastest, next) = match packed.order() {
+            MajorOrder::Row => (shape.len() - 1, shape.len().checked_sub(2)),
+            MajorOrder::Column => (0, (shape.len() > 1).then_some(1)),
+        };
+        let length = shape.get(fastest).copied().unwrap_or(0);
+        let line = usize::try_from(length).unwrap_or(0) * packed.element_size();
+        let pitch = line.next_multiple_of(align as usize);
+        let layout = match next {
+            Some(next) if pitch != line => {
+                let mut strides = vec![0; shape.len()];
+                strides[next] = pitch;
+                packed.with_strides(&strides).map_err(usage)?
+            }
+            _ => *packed,
+        };
+        Ok(Self { layout, line, pitch, buffer: Vec::new() })
+    }
+
+    fn len(&self) -> usize {
+        usize::try_from(self.layout.extent_bytes()).unwrap_or(usize::MAX)
+    }
+
+    fn apply<'a>(&'a mut self, packed: &'a [u8]) -> &'a [u8] {
+        if self.layout.is_contiguous() {
+            return packed;
+        }
+        self.buffer.resize(self.len(), 0);
+        for (row, line) in packed.chunks_exact(self.line.max(1)).enumerate() {
+            let start = row * self.pitch;
+            if let Some(place) = self.buffer.get_mut(start..start + line.len()) {
+                place.copy_from_slice(line);
+            }
+        }
+        &self.buffer
+    }
+}

@@ -1,0 +1,116 @@
+//! `tidegate up`: the node in the foreground.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tidegate::node::{MediaDriverHost, Node, NodeError, NodeOptions, NodePlace};
+use tidegate::tensor::agent::IdleStrategy;
+use tidegate::tensor::driver::DriverAgentError;
+
+use super::session::load_config;
+use super::signal::Interrupt;
+use crate::output::{Exit, Output, Report, Stop, exit_of_io};
+
+/// Longest sleep of the idle tensor driver; bounds how long an attach request waits.
+const DRIVER_IDLE: Duration = Duration::from_millis(2);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+SIGINT and SIGTERM stop the node: leases end with a notice, files are removed. A directory that a killed node left is \
+taken over.
+
+Example:
+  tidegate up
+  tidegate up --config driver.toml --dir /dev/shm/lab --json")]
+pub(crate) struct Up {
+    /// Configuration of the tensor driver (TOML); without one, streams are made on demand inside the node's directory
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The node's directory [default: $TIDEGATE_DIR, else /dev/shm/tidegate-<user>]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Directory of the media driver; a live one there is used, otherwise the node runs its own in it
+    #[arg(long, value_name = "DIR")]
+    aeron_dir: Option<PathBuf>,
+    /// Lowest latency for attaching: the tensor driver spins instead of sleeping, which takes one core
+    #[arg(long)]
+    busy: bool,
+}
+
+impl Up {
+    pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        // Before anything is created, so that a signal cannot leave it behind.
+        let interrupt = Interrupt::install()?;
+        let config = self.config.as_deref().map(load_config).transpose()?;
+        let place = NodePlace::find(self.dir, std::env::var_os(tidegate::node::DIR_VARIABLE));
+        let idle = if self.busy { IdleStrategy::BusySpin } else { IdleStrategy::Sleep(DRIVER_IDLE) };
+        let mut node = Node::start(NodeOptions { place, aeron_dir: self.aeron_dir, config, idle })?;
+        let told = tell_ready(&node, output);
+        let ran = told.and_then(|()| node.run(&interrupt).map_err(Stop::from));
+        let stopped = node.stop();
+        ran?;
+        Ok(stopped?)
+    }
+}
+
+fn tell_ready(node: &Node, output: &mut Output) -> Result<(), Stop> {
+    let description = node.description();
+    let embedded = node.media_driver() == MediaDriverHost::Embedded;
+    output.result(
+        || {
+            format!(
+                "node ready (pid {})\n  directory     {}\n  media driver  {} ({})\n  regions       {}\n\
+                 Publish with `tidegate tensor pub NAME --input FILE`, read with `tidegate tensor sub NAME`.",
+                description.pid,
+                node.dir().display(),
+                description.aeron_dir.display(),
+                if embedded { "embedded" } else { "external" },
+                description.shm_base_dir.display(),
+            )
+        },
+        || {
+            json!({
+                "ready": true,
+                "dir": node.dir(),
+                "aeron_dir": description.aeron_dir,
+                "pid": description.pid,
+                "media_driver": if embedded { "embedded" } else { "external" },
+                "shm_base_dir": description.shm_base_dir,
+            })
+        },
+    )
+}
+
+impl Report for NodeError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotRunning { .. } => Exit::NotFound,
+            Self::Held { .. } | Self::Directory { .. } => Exit::Refused,
+            Self::Refused { code, .. } if code == "unknown_stream" => Exit::NotFound,
+            Self::Refused { .. } => Exit::Refused,
+            Self::NoAnswer { .. } => Exit::TimedOut,
+            Self::Io { source, .. } => exit_of_io(source).0,
+            Self::MediaDriver(tidegate_aeron::AeronError::Permission { .. })
+            | Self::MediaDriver(tidegate_aeron::AeronError::DriverActive { .. }) => Exit::Refused,
+            Self::Driver(DriverAgentError::Start(_)) => Exit::Refused,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotRunning { .. } => "no_node",
+            Self::Held { .. } => "node_running",
+            Self::Directory { .. } => "bad_directory",
+            Self::Refused { code, .. } if code == "unknown_stream" => "unknown_stream",
+            Self::Refused { .. } => "refused",
+            Self::NoAnswer { .. } => "no_answer",
+            Self::Io { source, .. } => exit_of_io(source).1,
+            Self::MediaDriver(_) => "media_driver",
+            Self::Driver(_) => "tensor_driver",
+            _ => "node",
+        }
+    }
+}

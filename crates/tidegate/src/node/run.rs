@@ -1,0 +1,307 @@
+//! Starting, running and stopping a node.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use tidegate_aeron::{AeronError, MediaDriver, MediaDriverOptions};
+use tidegate_shm::lock::{DirLock, LockError};
+use tidegate_shm::process::ProcessId;
+use tidegate_tensor::agent::{AgentRunner, IdleStrategy, RunnerError};
+use tidegate_tensor::clock::SystemClock;
+use tidegate_tensor::config::{DriverConfig, Endpoint, user_component};
+use tidegate_tensor::driver::{DriverAgent, DriverAgentError};
+use tidegate_tensor::region::store::user_name;
+use tidegate_tensor::transport::aeron::AeronConnector;
+
+use super::admin::Admin;
+use super::description::{EndpointDescription, NodeDescription};
+use super::error::NodeError;
+use super::place::NodePlace;
+
+/// How often the node looks whether its services still run.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// What a node is made of.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// Its directory.
+    pub place: NodePlace,
+    /// Directory of the media driver. A live one there is used; otherwise the node runs its own in it.
+    pub aeron_dir: Option<PathBuf>,
+    /// The tensor driver's configuration; `None` for the defaults, with all regions inside the node's directory.
+    pub config: Option<DriverConfig>,
+    /// How the tensor driver idles.
+    pub idle: IdleStrategy,
+}
+
+/// Who runs the media driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaDriverHost {
+    /// The node.
+    Embedded,
+    /// Another process.
+    External,
+}
+
+/// A running node. Stop it with [`Node::stop`]; dropping it stops it as well, without a word about failures.
+#[derive(Debug)]
+pub struct Node {
+    // In the order of their end: clients of the media driver before the media driver, the lock last.
+    driver: Option<AgentRunner<DriverAgentError>>,
+    media_driver: Option<MediaDriver>,
+    files: NodeFiles,
+    listener: UnixListener,
+    admin: Admin,
+    description: NodeDescription,
+}
+
+/// The node's directory. Removes what the node made in it.
+#[derive(Debug)]
+struct NodeFiles {
+    place: NodePlace,
+    /// Directories of the regions below the node's own, innermost first; empty when regions lie elsewhere.
+    region_dirs: Vec<PathBuf>,
+    lock: Option<DirLock>,
+}
+
+impl Node {
+    /// Starts every service; clients can attach when this returns.
+    ///
+    /// # Errors
+    /// [`NodeError::Held`] when another node has the directory. Nothing is left behind by a failed start.
+    pub fn start(options: NodeOptions) -> Result<Self, NodeError> {
+        let mut files = NodeFiles::acquire(options.place)?;
+        let config = match options.config {
+            Some(config) => config,
+            None => files.default_config(),
+        };
+        let place = &files.place;
+        let named = options.aeron_dir.or_else(|| config.driver.aeron_dir.clone());
+        let external_allowed = named.is_some();
+        let aeron_dir = named.unwrap_or_else(|| place.aeron_dir());
+        let media_driver = match MediaDriver::launch(&MediaDriverOptions::new(&aeron_dir)) {
+            Ok(media_driver) => Some(media_driver),
+            Err(AeronError::DriverActive { .. }) if external_allowed => None,
+            Err(error) => return Err(error.into()),
+        };
+        let mut connector = AeronConnector::new(&aeron_dir);
+        connector.client_name = "tidegate node".to_owned();
+        connector.connect_timeout = Duration::from_secs(3);
+        let description = describe(&config, &aeron_dir)?;
+        let agent = DriverAgent::start(config, &connector, Arc::new(SystemClock))?;
+        let handle = agent.handle();
+        let driver = AgentRunner::start(agent, options.idle).map_err(driver_failed)?;
+        let listener = bind(&place.admin_socket())?;
+        let admin = Admin::new(handle);
+        description.write(place)?;
+        Ok(Self { driver: Some(driver), media_driver, files, listener, admin, description })
+    }
+
+    /// What clients need to know.
+    #[must_use]
+    pub fn description(&self) -> &NodeDescription {
+        &self.description
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.files.place.dir()
+    }
+
+    /// Who runs the media driver.
+    #[must_use]
+    pub fn media_driver(&self) -> MediaDriverHost {
+        match self.media_driver {
+            Some(_) => MediaDriverHost::Embedded,
+            None => MediaDriverHost::External,
+        }
+    }
+
+    /// Answers admin requests until `stop` becomes readable, sleeping in the kernel in between.
+    ///
+    /// # Errors
+    /// When a service ended by itself.
+    pub fn run(&mut self, stop: impl AsFd) -> Result<(), NodeError> {
+        let watch = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(WATCH.subsec_nanos()),
+        };
+        while self.driver.as_ref().is_some_and(AgentRunner::is_running) {
+            let mut fds =
+                [PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+            match poll(&mut fds, Some(&watch)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(NodeError::Io {
+                        action: "wait at",
+                        path: self.files.place.admin_socket(),
+                        source: errno.into(),
+                    });
+                }
+            }
+            if !fds[0].revents().is_empty() {
+                return Ok(());
+            }
+            if !fds[1].revents().is_empty() {
+                match self.listener.accept() {
+                    Ok((stream, _)) => self.admin.serve(stream),
+                    Err(error) => tracing::debug!(%error, "an admin connection went away"),
+                }
+            }
+        }
+        // A driver that was asked to shut down by an administrator's message ends the node in good order.
+        match self.driver.take().map(AgentRunner::stop) {
+            Some(Err(RunnerError::Agent(DriverAgentError::Stopped))) | Some(Ok(())) | None => Ok(()),
+            Some(Err(error)) => Err(driver_failed(error)),
+        }
+    }
+
+    /// Stops the services, with their notices, and removes the node's files.
+    ///
+    /// # Errors
+    /// When a service ended badly; the rest is cleaned up all the same.
+    pub fn stop(mut self) -> Result<(), NodeError> {
+        let driver = match self.driver.take().map(AgentRunner::stop) {
+            None | Some(Ok(()) | Err(RunnerError::Agent(DriverAgentError::Stopped))) => Ok(()),
+            Some(Err(error)) => Err(driver_failed(error)),
+        };
+        let media_driver = self.media_driver.take().map_or(Ok(()), MediaDriver::close);
+        drop(self);
+        driver?;
+        Ok(media_driver?)
+    }
+}
+
+impl NodeFiles {
+    /// Makes or takes over the directory.
+    fn acquire(place: NodePlace) -> Result<Self, NodeError> {
+        let dir = place.dir().to_owned();
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_dir(&dir)?,
+            Err(source) => return Err(NodeError::Io { action: "create", path: dir, source }),
+        }
+        let lock = DirLock::acquire(&place.lock()).map_err(|error| match error {
+            LockError::Held { holder, .. } => {
+                NodeError::Held { dir: dir.clone(), pid: holder.map(|id| id.pid) }
+            }
+            other => NodeError::Lock(other),
+        })?;
+        // Whatever a former node left is stale now that the lock is ours.
+        for stale in [place.description(), place.admin_socket()] {
+            remove(&stale)?;
+        }
+        Ok(Self { place, region_dirs: Vec::new(), lock: Some(lock) })
+    }
+
+    /// Regions inside the node's directory, removed with it.
+    fn default_config(&mut self) -> DriverConfig {
+        let dir = self.place.dir().to_owned();
+        let mut config = DriverConfig::default_node();
+        let user = dir.join(format!("tensorpool-{}", user_component(&user_name())));
+        self.region_dirs = vec![user.join(config.shm.namespace.as_str()), user];
+        config.shm.allowed_base_dirs = vec![dir.clone()];
+        config.shm.base_dir = dir;
+        config.policies.cleanup_shm_on_exit = true;
+        config.policies.epoch_gc_on_startup = true;
+        config
+    }
+}
+
+impl Drop for NodeFiles {
+    fn drop(&mut self) {
+        for path in [self.place.description(), self.place.admin_socket()] {
+            if let Err(error) = remove(&path) {
+                tracing::warn!(%error, "could not clean up");
+            }
+        }
+        let mut aeron_lock = self.place.aeron_dir().into_os_string();
+        aeron_lock.push(".lock");
+        // The lock file goes while the lock is still held, so that nobody can have taken it.
+        for path in [PathBuf::from(aeron_lock), self.place.lock()] {
+            if let Err(error) = remove(&path) {
+                tracing::warn!(%error, "could not clean up");
+            }
+        }
+        self.lock = None;
+        // Fails, rightly, when somebody else keeps files in them.
+        for dir in self.region_dirs.iter().map(PathBuf::as_path).chain([self.place.dir()]) {
+            if let Err(error) = fs::remove_dir(dir) {
+                tracing::debug!(dir = %dir.display(), %error, "a directory stays");
+            }
+        }
+    }
+}
+
+/// Refuses a directory that somebody else could tamper with.
+fn check_dir(dir: &Path) -> Result<(), NodeError> {
+    let refuse = |reason| Err(NodeError::Directory { dir: dir.to_owned(), reason });
+    let metadata = fs::symlink_metadata(dir)
+        .map_err(|source| NodeError::Io { action: "look at", path: dir.to_owned(), source })?;
+    if !metadata.is_dir() {
+        return refuse("it is not a directory");
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return refuse("it belongs to another user");
+    }
+    if metadata.permissions().mode() & 0o022 != 0 {
+        return refuse("others may write to it; take that right away with chmod go-w");
+    }
+    Ok(())
+}
+
+fn describe(config: &DriverConfig, aeron_dir: &Path) -> Result<NodeDescription, NodeError> {
+    let process = ProcessId::current().map_err(|error| NodeError::Thread {
+        service: "node",
+        reason: error.to_string(),
+    })?;
+    let endpoint = |endpoint: &Endpoint| EndpointDescription {
+        channel: endpoint.channel.as_str().to_owned(),
+        stream_id: endpoint.stream_id.get(),
+    };
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Ok(NodeDescription {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: process.pid,
+        start_time: process.start_time,
+        aeron_dir: aeron_dir.to_owned(),
+        shm_base_dir: config.shm.base_dir.clone(),
+        control: endpoint(&config.driver.control),
+        announce: endpoint(&config.driver.announce),
+        qos: endpoint(&config.driver.qos),
+        announce_period_ms: millis(config.policies.announce_period),
+        keepalive_interval_ms: millis(config.policies.lease_keepalive_interval),
+        lease_grace_intervals: config.policies.lease_expiry_grace_intervals,
+    })
+}
+
+fn bind(path: &Path) -> Result<UnixListener, NodeError> {
+    let failed = |source| NodeError::Io { action: "listen at", path: path.to_owned(), source };
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn remove(path: &Path) -> Result<(), NodeError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(NodeError::Io { action: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn driver_failed(error: RunnerError<DriverAgentError>) -> NodeError {
+    match error {
+        RunnerError::Agent(error) => error.into(),
+        other => NodeError::Thread { service: "tensor driver", reason: other.to_string() },
+    }
+}
