@@ -34,6 +34,15 @@ pub fn driver_is_active(dir: &Path, timeout: Duration) -> bool {
     read(dir).is_ok_and(|state| state.is_alive(timeout))
 }
 
+/// The process id that the driver of `dir` wrote down, dead or alive; `None` when there is no driver's file. It may belong to
+/// another pid namespace.
+pub fn driver_pid(dir: &Path) -> Option<i64> {
+    match read(dir) {
+        Ok(DriverState::Running { run, .. }) => Some(run.pid),
+        _ => None,
+    }
+}
+
 /// Names one run of one driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DriverRun {

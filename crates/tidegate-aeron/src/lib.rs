@@ -47,7 +47,7 @@ mod publication;
 mod subscription;
 
 pub use client::{Client, ClientOptions};
-pub use cnc::driver_is_active;
+pub use cnc::{driver_is_active, driver_pid};
 pub use counter::{Counter, CounterInfo};
 pub use driver::{Idle, MediaDriver, MediaDriverOptions, Threading};
 pub use error::{AeronError, ChannelConflict, OfferError, Resource};

@@ -98,7 +98,6 @@ fn a_waiting_announce_is_stamped_when_it_leaves() {
     assert_eq!(rig.driver.next_outgoing(Endpoint::Announce, rig.now), None);
 }
 
-/// Rules: TP-256.
 #[test]
 fn a_lease_starts_when_its_answer_leaves() {
     let mut rig = Rig::new();

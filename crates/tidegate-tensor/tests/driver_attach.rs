@@ -49,7 +49,7 @@ fn refused(answer: &Answer) -> (ResponseCode, &str) {
     (answer.code, &answer.text)
 }
 
-/// Rules: TP-147, TP-148, TP-150, TP-238, TP-241, TP-242, TP-256.
+/// Rules: TP-147, TP-148, TP-150, TP-238, TP-241, TP-242.
 #[test]
 fn a_producer_gets_regions_a_lease_and_an_announce_in_this_order() {
     let mut rig = Rig::new();
@@ -73,7 +73,7 @@ fn a_producer_gets_regions_a_lease_and_an_announce_in_this_order() {
     assert_eq!((&announce.pools, &announce.header_uri), (&answer.pools, &answer.header_uri));
 }
 
-/// Rules: TP-049, TP-053, TP-060, TP-237.
+/// Rules: TP-049, TP-053, TP-234, TP-237.
 #[test]
 fn what_an_answer_names_can_be_opened_under_the_rules_for_clients() {
     let mut rig = Rig::new();
@@ -211,7 +211,7 @@ fn malformed_values_are_answered_by_row() {
     assert_eq!(rig.epoch_dirs(CAM), [].into());
 }
 
-/// Rules: TP-009, TP-250, TC-099.
+/// Rules: TP-009, TP-010, TP-011, TP-250, TC-099.
 #[test]
 fn requests_of_a_newer_version_are_answered_unsupported_and_of_version_0_dropped() {
     let mut rig = Rig::new();
@@ -344,7 +344,7 @@ fn the_consumers_of_one_stream_are_limited() {
     rig.granted(3, Role::Consumer, CAM);
 }
 
-/// Rules: TP-275, TC-110.
+/// Rules: TP-274, TP-275, TC-110.
 #[test]
 fn a_wished_node_id_must_be_free_and_rested() {
     let mut rig = Rig::new();
@@ -393,7 +393,7 @@ fn without_node_ids_leases_come_without_one() {
     assert_eq!((answer.code, answer.node), (ResponseCode::Ok, None));
 }
 
-/// Rules: TP-036.
+/// Rules: TP-251.
 #[test]
 fn a_producer_on_one_stream_does_not_touch_another() {
     let mut rig = Rig::new();

@@ -181,10 +181,10 @@ fn cases(situation: Situation) -> Vec<Case> {
 fn every_combination_is_answered_as_the_table_says() {
     for situation in [Situation::Free, Situation::Produced, Situation::Static] {
         let mut rig = arrange(situation);
+        let mut files = rig.files();
         let mut granted = 0;
         for (number, case) in (1_000..).zip(cases(situation)) {
             let before = (rig.driver.snapshot(rig.now).leases, rig.driver.snapshot(rig.now).streams);
-            let files = rig.files();
             let answer = rig.ask(&build(&case, number));
             assert_eq!(answer.correlation, number);
             assert_eq!((answer.code, answer.text.as_str()), expected(&case), "{case:?}");
@@ -210,6 +210,7 @@ fn every_combination_is_answered_as_the_table_says() {
             assert_eq!((answer.layout, answer.slot_bytes, answer.pools.len()), (Some(1), Some(256), 2));
             assert!(path_of(&answer.header_uri).exists());
             rig = arrange(situation);
+            files = rig.files();
         }
         let roles_that_can = if situation == Situation::Produced { 1 } else { 2 };
         // mode x layout x pages x node on the configured stream, and mode 2 on the three others.

@@ -304,7 +304,7 @@ fn a_cooldown_of_0_is_the_only_one_below_a_second() {
     }
 }
 
-/// Rules: TP-122, TP-235, TP-252, TP-270, TC-114.
+/// Rules: TP-122, TP-252, TP-270.
 #[test]
 fn a_driver_that_takes_over_knows_no_old_lease_and_uses_higher_epochs() {
     let mut rig = Rig::new();

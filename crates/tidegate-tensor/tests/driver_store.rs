@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use driver_support::*;
-use tidegate_sbe::driver::{PublishMode, ResponseCode, Role};
+use tidegate_sbe::driver::{HugepagesPolicy, PublishMode, ResponseCode, Role};
 use tidegate_shm::clock::Nanos;
 use tidegate_shm::lock::LockError;
 use tidegate_tensor::config::{DriverConfig, FileMode, Namespace};
@@ -107,7 +107,7 @@ fn a_base_that_is_a_link_is_resolved_once_and_announced_resolved() {
     assert!(files_below(other.path()).is_empty());
 }
 
-/// Rules: TP-059, TP-066, TP-492.
+/// Rules: TP-066, TP-492.
 #[test]
 fn below_the_base_links_and_world_writable_levels_are_refused() {
     let elsewhere = temp_base();
@@ -212,7 +212,7 @@ fn one_namespace_has_one_driver() {
     start(config(base.path())).unwrap();
 }
 
-/// Rules: TP-054, TP-234.
+/// Rules: TP-054.
 #[test]
 fn an_old_epoch_is_not_touched_by_the_next_one() {
     let mut rig = Rig::new();
@@ -299,16 +299,54 @@ fn fill(path: &Path) {
     while file.write_all(&[1; 4096]).is_ok() {}
 }
 
-/// Rules: TP-239, TP-247.
+/// Rules: TP-040, TP-239, TP-247.
 #[test]
-fn on_huge_pages_standard_pages_are_refused() {
-    let mount = Mount::new("hugetlbfs", "mode=700");
+fn on_hugetlbfs_regions_are_huge_and_say_so() {
+    let _pages = HugePages::reserve(8);
+    let mount = Mount::new("hugetlbfs", "mode=700,pagesize=2M");
     let driver = start(config(mount.path())).unwrap();
     let mut rig = Rig::around(driver);
-    let mut standard = request(1, Role::Producer, CAM, 1);
-    standard.require_hugepages = tidegate_sbe::driver::HugepagesPolicy::Standard.into();
-    let answer = rig.ask(&standard);
-    assert_eq!((answer.code, answer.text.as_str()), (ResponseCode::Rejected, "standard pages requested"));
+    let wanting = |policy: HugepagesPolicy, client| {
+        let mut request = request(client, Role::Consumer, CAM, i64::from(client));
+        request.require_hugepages = policy.into();
+        request
+    };
+    let refused = rig.ask(&wanting(HugepagesPolicy::Standard, 1));
+    assert_eq!((refused.code, refused.text.as_str()), (ResponseCode::Rejected, "standard pages requested"));
+    let answer = rig.ask(&wanting(HugepagesPolicy::Hugepages, 2));
+    assert_eq!(answer.code, ResponseCode::Ok, "{}", answer.text);
+    for uri in answer.pools.iter().map(|pool| &pool.uri).chain([&answer.header_uri]) {
+        let path = path_of(uri.strip_suffix("|require_hugepages=true").expect("the flag of TP-040"));
+        assert_eq!(fs::metadata(path).unwrap().len(), HugePages::SIZE, "rounded up to whole pages");
+    }
+    assert_eq!(rig.ask(&wanting(HugepagesPolicy::Unspecified, 3)).code, ResponseCode::Ok);
+}
+
+/// Huge pages of the kernel's pool, given back with the value. The lock keeps others who do the same apart.
+struct HugePages {
+    pool: fs::File,
+    before: u64,
+}
+
+impl HugePages {
+    const POOL: &str = "/proc/sys/vm/nr_hugepages";
+    const SIZE: u64 = 2 << 20;
+
+    fn reserve(pages: u64) -> Self {
+        let pool = fs::File::open(Self::POOL).unwrap();
+        pool.lock().unwrap();
+        let before: u64 = fs::read_to_string(Self::POOL).unwrap().trim().parse().unwrap();
+        fs::write(Self::POOL, (before + pages).to_string())
+            .expect("this test reserves huge pages: run it as root");
+        Self { pool, before }
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::POOL, self.before.to_string());
+        let _ = self.pool.unlock();
+    }
 }
 
 /// A file system of its own, unmounted and removed with the value.

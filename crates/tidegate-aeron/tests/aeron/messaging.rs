@@ -221,7 +221,7 @@ fn a_client_may_be_dropped_before_what_was_made_from_it() {
     assert!(!scratch.path().exists());
 }
 
-/// Rules: TP-487, TP-488.
+/// What the retry of TP-488 builds on.
 #[test]
 fn a_clash_of_term_lengths_is_recognised_and_resolved_by_joining() {
     let node = Node::start();
@@ -260,7 +260,6 @@ fn other_refusals_name_the_channel_and_are_no_clash() {
     assert!(!node.client.is_closed());
 }
 
-/// Rules: TP-469.
 #[test]
 fn counters_are_shared_with_every_client_of_the_driver() {
     let node = Node::start();

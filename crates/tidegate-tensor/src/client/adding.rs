@@ -1,6 +1,6 @@
 //! The handle of an endpoint that is being added (23.1, "async handle").
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::ClientError;
@@ -10,12 +10,17 @@ use super::error::ClientError;
 /// Dropping it gives the endpoint up.
 #[derive(Debug)]
 pub struct Adding<T> {
-    state: Arc<Completion<T>>,
+    state: Arc<State<T>>,
 }
 
-/// The conductor's side.
+/// The conductor's side. Dropped without an outcome it says that the client is closed.
 #[derive(Debug)]
 pub(super) struct Completion<T> {
+    state: Arc<State<T>>,
+}
+
+#[derive(Debug)]
+struct State<T> {
     inner: Mutex<Inner<T>>,
     done: Condvar,
 }
@@ -23,16 +28,17 @@ pub(super) struct Completion<T> {
 #[derive(Debug)]
 struct Inner<T> {
     registration: i64,
+    completed: bool,
     outcome: Option<Result<T, ClientError>>,
 }
 
 impl<T> Adding<T> {
-    pub(super) fn new() -> (Self, Arc<Completion<T>>) {
-        let state = Arc::new(Completion {
-            inner: Mutex::new(Inner { registration: -1, outcome: None }),
+    pub(super) fn new() -> (Self, Completion<T>) {
+        let state = Arc::new(State {
+            inner: Mutex::new(Inner { registration: -1, completed: false, outcome: None }),
             done: Condvar::new(),
         });
-        (Self { state: Arc::clone(&state) }, state)
+        (Self { state: Arc::clone(&state) }, Completion { state })
     }
 
     /// The endpoint if it is there. In invoker mode, call it between duty cycles.
@@ -48,13 +54,14 @@ impl<T> Adding<T> {
     /// # Errors
     /// Why it could not be added, or [`ClientError::TimedOut`].
     pub fn wait(self, timeout: Duration) -> Result<T, ClientError> {
-        let deadline = Instant::now() + timeout;
+        // A deadline beyond what the clock can express is none.
+        let deadline = Instant::now().checked_add(timeout);
         let mut inner = self.state.lock();
         loop {
             if let Some(outcome) = inner.outcome.take() {
                 return outcome;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(ClientError::TimedOut { after: timeout });
             }
@@ -71,15 +78,72 @@ impl<T> Adding<T> {
 
 impl<T> Completion<T> {
     pub(super) fn register(&self, id: i64) {
-        self.lock().registration = id;
+        self.state.lock().registration = id;
     }
 
-    pub(super) fn complete(&self, outcome: Result<T, ClientError>) {
-        self.lock().outcome = Some(outcome);
+    /// Whether nobody waits any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.state) == 1
+    }
+
+    pub(super) fn complete(self, outcome: Result<T, ClientError>) {
+        self.state.complete(outcome);
+    }
+}
+
+impl<T> Drop for Completion<T> {
+    fn drop(&mut self) {
+        self.state.complete(Err(ClientError::Closed));
+    }
+}
+
+impl<T> State<T> {
+    /// Only the first outcome counts.
+    fn complete(&self, outcome: Result<T, ClientError>) {
+        let mut inner = self.lock();
+        if !inner.completed {
+            inner.completed = true;
+            inner.outcome = Some(outcome);
+        }
+        drop(inner);
         self.done.notify_all();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner<T>> {
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        // Nothing panics while the lock is held, and the state is whole after every statement.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_is_handed_over_once() {
+        let (mut adding, completion) = Adding::new();
+        assert_eq!(adding.registration_id(), -1);
+        completion.register(7);
+        assert_eq!(adding.registration_id(), 7);
+        assert!(matches!(adding.poll(), Ok(None)));
+        completion.complete(Ok("endpoint"));
+        assert!(matches!(adding.poll(), Ok(Some("endpoint"))));
+        assert!(matches!(adding.poll(), Ok(None)));
+    }
+
+    #[test]
+    fn a_request_that_nobody_will_answer_ends_as_closed() {
+        let (adding, completion) = Adding::<()>::new();
+        drop(completion);
+        assert!(matches!(adding.wait(Duration::from_secs(60)), Err(ClientError::Closed)));
+    }
+
+    #[test]
+    fn waiting_has_a_deadline_and_giving_up_shows() {
+        let (adding, completion) = Adding::<()>::new();
+        assert!(!completion.is_abandoned());
+        let outcome = adding.wait(Duration::from_millis(1));
+        assert!(matches!(outcome, Err(ClientError::TimedOut { .. })), "{outcome:?}");
+        assert!(completion.is_abandoned());
     }
 }

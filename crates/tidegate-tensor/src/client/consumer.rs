@@ -147,7 +147,6 @@ pub struct Consumer {
 
 /// The part of a consumer that a descriptor changes.
 struct Reading {
-    stream: StreamId,
     max_gap: u64,
     mapped: Option<Arc<MappedEpoch>>,
     tracker: SeqTracker,
@@ -181,7 +180,6 @@ impl Consumer {
     pub(super) fn new(shared: Arc<ConsumerShared>, max_gap: u64) -> Self {
         Self {
             reading: Reading {
-                stream: shared.config.stream,
                 max_gap,
                 mapped: None,
                 tracker: SeqTracker::default(),
@@ -257,6 +255,11 @@ impl Consumer {
                 _ => ReadOutcome::NotMapped,
             };
         };
+        // A slot whose content is older than what was accepted from it is stale, whatever its word says (TP-117).
+        let slots = u64::from(mapped.regions().spec().slots().get());
+        if self.reading.tracker.last().is_some_and(|last| seq.get().saturating_add(slots) <= last.get()) {
+            return ReadOutcome::DroppedLate { seq };
+        }
         match mapped.read(seq) {
             Ok(frame) => ReadOutcome::Frame(frame),
             Err(FrameDrop::Invalid(why)) => ReadOutcome::DroppedInvalid { seq, why },
@@ -334,12 +337,12 @@ impl Reading {
         shared: &ConsumerShared,
         handler: &mut dyn FnMut(ReadOutcome<'_>),
     ) {
+        let Some(mapped) = self.mapped.as_deref().filter(|mapped| !mapped.is_stopped()) else { return };
+        let (stream, epoch) = (mapped.regions().spec().stream(), mapped.regions().spec().epoch());
         // Several streams may share one descriptor stream (TP-036).
-        if descriptor.stream_id != self.stream.get() || self.superseded {
+        if descriptor.stream_id != stream.get() || self.superseded {
             return;
         }
-        let Some(mapped) = self.mapped.as_deref().filter(|mapped| !mapped.is_stopped()) else { return };
-        let epoch = mapped.regions().spec().epoch();
         let described = Epoch::new(descriptor.epoch);
         if described != epoch {
             self.superseded = described > epoch;
@@ -359,7 +362,7 @@ impl Reading {
             SeqStep::Forward { gap } => {
                 EpochStats::add(&stats.gap, gap);
                 if self.max_gap != 0 && gap >= self.max_gap {
-                    warn_gap(&mut self.last_warning, self.stream, gap);
+                    warn_gap(&mut self.last_warning, stream, gap);
                 }
                 handler(ReadOutcome::DroppedGap { frames: gap });
             }

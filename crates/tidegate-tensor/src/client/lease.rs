@@ -346,7 +346,6 @@ impl LeaseMachine {
                 *last = true;
                 None
             }
-            State::Closed => None,
             _ => {
                 self.state = State::Closed;
                 Some(LeaseEvent::Closed)
@@ -379,9 +378,10 @@ impl LeaseMachine {
                 Some(LeaseEvent::Granted(grant))
             }
             Err(error) => {
-                match (response.lease_id, response.stream_id) {
+                let stream = response.stream_id.map(StreamId::new).or(self.request.stream);
+                match (response.lease_id, stream) {
                     (Some(lease), Some(stream)) => {
-                        self.detach(LeaseId::new(lease), StreamId::new(stream), false, now, send);
+                        self.detach(LeaseId::new(lease), stream, false, now, send);
                     }
                     _ => self.back_off(now),
                 }
@@ -591,3 +591,6 @@ fn encode<M, E: std::fmt::Debug>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

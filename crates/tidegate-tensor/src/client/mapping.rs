@@ -150,6 +150,8 @@ pub(super) struct MappingMachine {
     stream: StreamId,
     /// Whether regions come from a driver; then only its announce stream carries authority (TP-483).
     driver_mode: bool,
+    /// Whether the application may map at all (TP-186).
+    supports_shm: bool,
     period: Duration,
     state: State,
     uri: Option<FallbackUri>,
@@ -157,9 +159,11 @@ pub(super) struct MappingMachine {
     floor: Epoch,
     /// Send time of the newest announce that was applied.
     applied: u64,
+    /// Who announced the epoch that is about to be mapped.
+    candidate: Option<(Epoch, Authority)>,
     /// Epoch and activity at the last drop for stale activity.
     quiet: Option<(Epoch, u64)>,
-    /// When the last announce of the stream was accepted, or the lease granted.
+    /// When the last announce of whoever hands out the regions was accepted, or the lease granted.
     heard: Nanos,
 }
 
@@ -168,11 +172,13 @@ impl MappingMachine {
         Self {
             stream,
             driver_mode,
+            supports_shm,
             period: context.announce_period,
             state: if supports_shm { State::Unmapped } else { State::Fallback(FallbackCause::Config) },
             uri: None,
             floor: Epoch::NONE,
             applied: 0,
+            candidate: None,
             quiet: None,
             heard: now,
         }
@@ -196,6 +202,7 @@ impl MappingMachine {
         self.stream = spec.stream();
         self.heard = now;
         self.floor = spec.epoch();
+        self.candidate = None;
         match self.state {
             State::Fallback(FallbackCause::Config) => None,
             _ => Some(MappingCommand::Map(spec.clone())),
@@ -228,7 +235,9 @@ impl MappingMachine {
         }
         let spec = RegionSpec::from_announce(announce)?;
         self.check_time(announce, arrival)?;
-        self.heard = arrival.monotonic;
+        if self.qualifies(arrival.source) {
+            self.heard = arrival.monotonic;
+        }
         Ok(self.apply(spec, announce.announce_timestamp_ns, arrival, image_alive))
     }
 
@@ -259,14 +268,15 @@ impl MappingMachine {
         image_alive: &dyn Fn(Source) -> bool,
     ) -> Option<MappingCommand> {
         let window = self.window();
+        let qualifies = self.qualifies(arrival.source);
         match &mut self.state {
             State::Fallback(FallbackCause::Config) => None,
             State::Fallback(FallbackCause::MapFailed(failed)) if *failed == spec.epoch() => None,
             State::Remapping { epoch, announced, .. } => {
                 if spec.epoch() > *epoch {
-                    return self.map(spec, sent);
+                    return Some(self.map(spec, sent, arrival));
                 }
-                *announced = true;
+                *announced |= qualifies;
                 None
             }
             State::Mapped(mapped) => {
@@ -276,7 +286,7 @@ impl MappingMachine {
                         && arrival.monotonic <= authority.last_heard.saturating_add(window.into())
                 });
                 if spec.epoch() > held {
-                    return self.map(spec, sent);
+                    return Some(self.map(spec, sent, arrival));
                 }
                 if spec.epoch() < held {
                     let from_authority = authority.is_some_and(|authority| authority.source == arrival.source);
@@ -290,7 +300,6 @@ impl MappingMachine {
                 if spec != mapped.spec {
                     return Some(self.unmap(UnmapReason::Inconsistent));
                 }
-                let qualifies = arrival.source.announce_stream || !self.driver_mode;
                 mapped.authority = match authority {
                     Some(authority) if authority.source != arrival.source => Some(authority),
                     None if !qualifies => None,
@@ -308,19 +317,25 @@ impl MappingMachine {
                     self.ignore_regression(spec.epoch(), self.floor);
                     return None;
                 }
-                match self.quiet {
-                    Some((epoch, activity)) if epoch == spec.epoch() => {
-                        Some(MappingCommand::MapIfActive(spec, activity))
-                    }
-                    _ => self.map(spec, sent),
-                }
+                Some(self.map(spec, sent, arrival))
             }
         }
     }
 
-    fn map(&mut self, spec: RegionSpec, sent: u64) -> Option<MappingCommand> {
+    fn map(&mut self, spec: RegionSpec, sent: u64, arrival: Arrival) -> MappingCommand {
         self.applied = sent;
-        Some(MappingCommand::Map(spec))
+        let announcer =
+            Authority { source: arrival.source, last_heard: arrival.monotonic, announced_at: sent };
+        self.candidate = self.qualifies(arrival.source).then_some((spec.epoch(), announcer));
+        match self.quiet {
+            Some((epoch, activity)) if epoch == spec.epoch() => MappingCommand::MapIfActive(spec, activity),
+            _ => MappingCommand::Map(spec),
+        }
+    }
+
+    /// Whether the word of this publication counts as that of whoever hands out the regions (TP-483).
+    fn qualifies(&self, source: Source) -> bool {
+        source.announce_stream || !self.driver_mode
     }
 
     fn unmap(&mut self, reason: UnmapReason) -> MappingCommand {
@@ -333,11 +348,12 @@ impl MappingMachine {
         self.floor = self.floor.max(spec.epoch());
         self.quiet = None;
         self.uri = None;
+        let authority = self.candidate.take().filter(|(epoch, _)| *epoch == spec.epoch());
         self.state = State::Mapped(Mapped {
             spec,
             since: now,
             next_check: now.saturating_add(self.period.into()),
-            authority: None,
+            authority: authority.map(|(_, announcer)| announcer),
         });
     }
 
@@ -355,11 +371,12 @@ impl MappingMachine {
     /// A producer of this stream lost its lease at driver time `sent` (TP-299).
     pub(super) fn on_producer_revoked(&mut self, sent: u64, now: Nanos) -> Option<MappingCommand> {
         let State::Mapped(mapped) = &self.state else { return None };
-        // Control and announce are separate streams: the notice may arrive after the epoch that followed it.
+        // Control and announce are separate streams: the notice may arrive after the epoch that followed it, and both
+        // may have left the driver in the same duty cycle.
         let begun = mapped.authority.map_or(mapped.since.as_u64(), |authority| {
             authority.announced_at.min(mapped.since.as_u64())
         });
-        if sent < begun {
+        if sent <= begun {
             return None;
         }
         let epoch = mapped.spec.epoch();
@@ -371,7 +388,7 @@ impl MappingMachine {
     /// A configuration for this consumer (10.7).
     pub(super) fn on_config(&mut self, config: &ConsumerConfig<'_>) -> Option<MappingCommand> {
         if config.use_shm {
-            if matches!(self.state, State::Fallback(_)) {
+            if self.supports_shm && matches!(self.state, State::Fallback(_)) {
                 self.state = State::Fallback(FallbackCause::Released);
             }
             return None;

@@ -86,9 +86,16 @@ pub struct Producer {
     clock: Arc<dyn Clock>,
     seen_regions: u64,
     seen_publication: u64,
-    writer: Option<RingWriter>,
+    attached: Option<Attached>,
     publication: Option<Box<dyn Publication>>,
+    /// Kept here while there is no writer to hold it.
     flush: Option<FlushHook>,
+}
+
+/// What a producer has while it holds a lease.
+struct Attached {
+    writer: RingWriter,
+    attachment: Arc<Attachment>,
 }
 
 /// Everything the conductor and the handle share.
@@ -98,8 +105,6 @@ pub(super) struct ProducerShared {
     pub publication: Handoff<Box<dyn Publication>>,
     pub status: Mutex<ProducerStatus>,
     pub stats: ProducerStats,
-    /// Next sequence, for QosProducer.
-    pub next_seq: AtomicU64,
     /// Set when the handle is gone.
     pub released: AtomicBool,
     /// Set when the client is gone.
@@ -110,6 +115,8 @@ pub(super) struct ProducerShared {
 pub(super) struct Attachment {
     pub regions: Arc<WriteRegions>,
     pub fence: Arc<Fence>,
+    /// Next sequence of the epoch, for QosProducer (TP-214).
+    next_seq: AtomicU64,
 }
 
 /// Where a producer stands.
@@ -142,7 +149,7 @@ impl Producer {
             clock,
             seen_regions: 0,
             seen_publication: 0,
-            writer: None,
+            attached: None,
             publication: None,
             flush: None,
         }
@@ -161,12 +168,9 @@ impl Producer {
         meta: FrameMeta,
     ) -> Result<Seq, PublishError> {
         let now = self.clock.monotonic();
-        let writer = self.attached()?;
-        let outcome = writer.put(layout, payload, meta, now);
-        let next = writer.next_seq();
-        match outcome {
+        match self.write(|writer| writer.put(layout, payload, meta, now))? {
             Ok(seq) => {
-                self.note_commit(next);
+                count(&self.shared.stats.committed);
                 self.announce_due().map(|()| seq)
             }
             Err(PutError::Claim(error)) => Err(self.claim_failed(error)),
@@ -180,12 +184,7 @@ impl Producer {
     /// [`PublishError::TooLarge`], [`PublishError::ClaimsExhausted`], [`PublishError::NotAttached`].
     pub fn try_claim(&mut self, len: usize) -> Result<Claim, PublishError> {
         let now = self.clock.monotonic();
-        let writer = self.attached()?;
-        let outcome = writer.claim(len, now);
-        let next = writer.next_seq();
-        // Relaxed: a statistic.
-        self.shared.next_seq.store(next.get(), Ordering::Relaxed);
-        outcome.map_err(|error| self.claim_failed(error))
+        self.write(|writer| writer.claim(len, now))?.map_err(|error| self.claim_failed(error))
     }
 
     /// Commits a claim: writes its header, makes it visible, announces it. Does not touch the payload.
@@ -199,12 +198,9 @@ impl Producer {
         meta: FrameMeta,
     ) -> Result<Seq, PublishError> {
         let now = self.clock.monotonic();
-        let writer = self.attached()?;
-        let outcome = writer.commit(claim, layout, meta, now);
-        let next = writer.next_seq();
-        match outcome {
+        match self.write(|writer| writer.commit(claim, layout, meta, now))? {
             Ok(seq) => {
-                self.note_commit(next);
+                count(&self.shared.stats.committed);
                 self.announce_due().map(|()| seq)
             }
             Err(error) => {
@@ -216,8 +212,8 @@ impl Producer {
 
     /// Gives a claim up. Its slot stays in progress; consumers count a gap.
     pub fn abort(&mut self, claim: Claim) {
-        if let Some(writer) = &mut self.writer {
-            writer.abort(claim);
+        if let Some(attached) = &mut self.attached {
+            attached.writer.abort(claim);
             // What was waiting behind the claim can go out now; failures are counted.
             let _counted = self.announce_due();
         }
@@ -229,18 +225,13 @@ impl Producer {
     /// [`PublishError::Claim`] outside fixed-pool mode, [`PublishError::StaleClaim`], [`PublishError::NotAttached`].
     pub fn queue_claim(&mut self, claim: &mut Claim) -> Result<Seq, PublishError> {
         let now = self.clock.monotonic();
-        let writer = self.attached()?;
-        let outcome = writer.queue(claim, now);
-        let next = writer.next_seq();
-        // Relaxed: a statistic.
-        self.shared.next_seq.store(next.get(), Ordering::Relaxed);
-        outcome.map_err(|error| self.commit_failed(error))
+        self.write(|writer| writer.queue(claim, now))?.map_err(|error| self.commit_failed(error))
     }
 
     /// Sets the hook that makes device writes visible (TP-454), or removes it.
     pub fn set_flush_hook(&mut self, hook: Option<FlushHook>) {
-        match &mut self.writer {
-            Some(writer) => writer.set_flush_hook(hook),
+        match &mut self.attached {
+            Some(attached) => attached.writer.set_flush_hook(hook),
             None => self.flush = hook,
         }
     }
@@ -261,8 +252,7 @@ impl Producer {
     #[must_use]
     pub fn max_payload(&mut self) -> Option<usize> {
         self.refresh();
-        let attached = self.attached().ok()?;
-        attached.largest_stride()
+        self.attached.as_ref()?.writer.largest_stride()
     }
 
     /// Whether somebody subscribes to the descriptors at the moment.
@@ -278,30 +268,27 @@ impl Producer {
             self.publication = publication;
         }
         if let Some(attachment) = self.shared.regions.take_if_newer(&mut self.seen_regions) {
-            if let Some(mut old) = self.writer.take() {
-                self.flush = old.take_flush_hook();
+            if let Some(mut old) = self.attached.take() {
+                self.flush = old.writer.take_flush_hook();
             }
-            self.writer = attachment.map(|attachment| {
-                let mut writer = RingWriter::new(
-                    Arc::clone(&attachment.regions),
-                    Arc::clone(&attachment.fence),
-                    self.shared.config.write,
-                );
+            self.attached = attachment.map(|attachment| {
+                let (regions, fence) = (Arc::clone(&attachment.regions), Arc::clone(&attachment.fence));
+                let mut writer = RingWriter::new(regions, fence, self.shared.config.write);
                 writer.set_flush_hook(self.flush.take());
-                writer
+                Attached { writer, attachment }
             });
-            // Relaxed: a statistic.
-            self.shared.next_seq.store(0, Ordering::Relaxed);
         }
     }
 
+    /// Lets `action` use the writer and notes the next sequence for QoS.
     #[inline]
-    fn attached(&mut self) -> Result<&mut RingWriter, PublishError> {
+    fn write<T>(&mut self, action: impl FnOnce(&mut RingWriter) -> T) -> Result<T, PublishError> {
         self.refresh();
-        if self.writer.is_none() {
-            return Err(self.not_attached());
-        }
-        self.writer.as_mut().ok_or(PublishError::Closed)
+        let Some(Attached { writer, attachment }) = &mut self.attached else { return Err(self.not_attached()) };
+        let outcome = action(writer);
+        // Relaxed: a statistic.
+        attachment.next_seq.store(writer.next_seq().get(), Ordering::Relaxed);
+        Ok(outcome)
     }
 
     fn not_attached(&self) -> PublishError {
@@ -331,15 +318,9 @@ impl Producer {
         }
     }
 
-    fn note_commit(&self, next: Seq) {
-        count(&self.shared.stats.committed);
-        // Relaxed: a statistic.
-        self.shared.next_seq.store(next.get(), Ordering::Relaxed);
-    }
-
     /// Sends the descriptors that are in order; reports the last failure.
     fn announce_due(&mut self) -> Result<(), PublishError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let Some(Attached { writer, .. }) = &mut self.attached else { return Ok(()) };
         let stream = writer.stream();
         let epoch = writer.epoch();
         let mut outcome = Ok(());
@@ -354,6 +335,18 @@ impl Producer {
             }
         }
         outcome
+    }
+}
+
+impl Attachment {
+    pub(super) fn new(regions: WriteRegions, fence: Fence) -> Self {
+        Self { regions: Arc::new(regions), fence: Arc::new(fence), next_seq: AtomicU64::new(0) }
+    }
+
+    /// The next sequence to be used (TP-214).
+    pub(super) fn next_seq(&self) -> u64 {
+        // Relaxed: a statistic.
+        self.next_seq.load(Ordering::Relaxed)
     }
 }
 
@@ -410,7 +403,7 @@ fn count(counter: &AtomicU64) {
 impl Drop for Producer {
     fn drop(&mut self) {
         // The mapping goes first, so that nothing is written once the detach is on its way.
-        self.writer = None;
+        self.attached = None;
         // Release: pairs with the Acquire of the conductor.
         self.shared.released.store(true, Ordering::Release);
     }

@@ -249,7 +249,10 @@ impl Driver {
             expires,
         });
         self.counters.count_attach(ResponseCode::Ok);
-        tracing::info!(%lease, stream = %plan.stream, client = %plan.client, role = ?plan.role, epoch = %regions.epoch(), "attached");
+        tracing::info!(
+            %lease, stream = %plan.stream, client = %plan.client, role = ?plan.role, epoch = %regions.epoch(),
+            "attached"
+        );
         self.outbox.push_granted(Granted { correlation: plan.correlation, lease, node, regions, expires });
         if is_fresh {
             self.announce_change(plan.stream, now);

@@ -95,7 +95,10 @@ impl Driver {
         detach: Option<i64>,
         now: Nanos,
     ) {
-        tracing::info!(lease = %lease.id, stream = %lease.stream, client = %lease.client, role = ?lease.role, text, "lease ended");
+        tracing::info!(
+            lease = %lease.id, stream = %lease.stream, client = %lease.client, role = ?lease.role, text,
+            "lease ended"
+        );
         self.counters.count_end(reason);
         let text = error_text(text);
         let notice = ShmLeaseRevoked {
@@ -134,7 +137,6 @@ impl Driver {
                 self.announce_change(id, now);
             }
             Err(_) => {
-                self.streams.unschedule(id);
                 if let Some(stream) = self.streams.get_mut(id) {
                     stream.regions = None;
                 }

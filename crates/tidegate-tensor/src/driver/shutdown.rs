@@ -70,9 +70,6 @@ impl Driver {
             self.counters.shutdown_requests_refused += 1;
             return;
         }
-        if !matches!(self.phase, Phase::Running) {
-            return;
-        }
         // An unlisted reason must not keep an authorised shutdown from happening (TP-304).
         let reason = match request.reason {
             Open::Listed(reason) => reason,
@@ -88,7 +85,8 @@ impl Driver {
         self.drain(reason, &text, now);
     }
 
-    /// Starts draining: attaches are refused from now on, and the notice follows after `shutdown_timeout_ms`.
+    /// Starts draining: attaches are refused from now on, and the notice follows after `shutdown_timeout_ms`. Does nothing
+    /// when that has begun already (TP-268).
     pub fn drain(&mut self, reason: ShutdownReason, text: &str, now: Nanos) {
         if !matches!(self.phase, Phase::Running) {
             return;

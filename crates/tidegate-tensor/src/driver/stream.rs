@@ -50,8 +50,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// The configured streams. An entry that names no known profile gets one without pools, which every attach to it
-    /// is told (row 16 of 15.2); a loaded configuration has no such entry (TP-466).
+    /// The configured streams. Each names a profile that exists, or the configuration would have been refused (TP-466).
     pub(super) fn new(config: &DriverConfig) -> Self {
         let mut streams = Self {
             by_id: BTreeMap::new(),
@@ -114,18 +113,11 @@ impl Streams {
         self.schedule.insert((due, id));
     }
 
-    /// Makes the announces of all streams with regions due.
+    /// Makes the announces of all streams due that ever had regions.
     pub(super) fn schedule_all(&mut self, due: Nanos) {
         let announced: Vec<StreamId> = self.schedule.iter().map(|(_, id)| *id).collect();
         for id in announced {
             self.schedule(id, due);
-        }
-    }
-
-    /// Ends the announces of a stream that lost its regions.
-    pub(super) fn unschedule(&mut self, id: StreamId) {
-        if let Some(old) = self.by_id.get_mut(&id).and_then(|stream| stream.due.take()) {
-            self.schedule.remove(&(old, id));
         }
     }
 

@@ -11,13 +11,16 @@
 //!
 //! Nothing here sends or receives messages.
 
+mod claim;
 mod fence;
+mod order;
 mod reader;
 mod sequence;
 mod writer;
 
+pub use claim::Claim;
 pub use fence::{Fence, Permit};
 pub use reader::{EpochStats, FrameDrop, FrameView, InvalidFrame, MappedEpoch, Overwritten, TypedViewError};
 pub use sequence::{SeqStep, SeqTracker};
 pub(crate) use writer::PutError;
-pub use writer::{Announcement, Claim, ClaimError, CommitError, FlushHook, FrameMeta, RingWriter, WriteOptions};
+pub use writer::{Announcement, ClaimError, CommitError, FlushHook, FrameMeta, RingWriter, WriteOptions};

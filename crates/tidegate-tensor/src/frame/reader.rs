@@ -8,7 +8,7 @@ use tidegate_shm::region::{SharedU64, Span};
 use tidegate_shm::sync::{AtomicBool, AtomicU64, Ordering};
 
 use crate::ids::{Epoch, Seq, StreamId};
-use crate::layout::{PayloadSpan, SLOT_LEN, SlotError, SlotHeader, header_slot_offset};
+use crate::layout::{PayloadSpan, SLOT_LEN, SlotError, SlotHeader, SlotIndex, header_slot_offset};
 use crate::region::ReadRegions;
 use crate::tensor::{TensorError, TensorLayout};
 
@@ -137,20 +137,19 @@ impl MappedEpoch {
         if self.regions.header().read(offset, &mut slot).is_err() {
             return Err(FrameDrop::Late);
         }
-        match self.interpret(&slot, index) {
-            Ok((header, layout, payload)) => {
-                Ok(FrameView { epoch: self, word, token, header, layout, payload })
-            }
-            // A slot that changed under the copy says nothing about the frame.
-            Err(_) if !word.validate(token) => Err(FrameDrop::Late),
-            Err(invalid) => Err(FrameDrop::Invalid(invalid)),
+        let interpreted = self.interpret(&slot, index);
+        // A slot that changed under the copy says nothing about the frame (TP-113).
+        if !word.validate(token) {
+            return Err(FrameDrop::Late);
         }
+        let (header, layout, payload) = interpreted.map_err(FrameDrop::Invalid)?;
+        Ok(FrameView { epoch: self, word, token, header, layout, payload })
     }
 
     fn interpret(
         &self,
         slot: &[u8; SLOT_LEN],
-        index: crate::layout::SlotIndex,
+        index: SlotIndex,
     ) -> Result<(SlotHeader, TensorLayout, Span<'_>), InvalidFrame> {
         let header = SlotHeader::decode(slot)?;
         let stride_of = |id| self.regions.pool(id).map(|(pool, _)| pool.stride);

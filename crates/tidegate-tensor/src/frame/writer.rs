@@ -1,19 +1,15 @@
-//! The writing half: claims, commits, and the order in which commits are announced.
+//! The writing half: taking slots, filling them, committing them.
 //!
-//! A frame is written in the order of table 7.1. Sequence numbers are given out at claim time; claims may be committed in
-//! any order, but their announcements come out in sequence order, because a consumer takes a step back for a second
-//! writer (TP-449). An announcement therefore waits for older open claims, over at most half the ring.
-//!
-//! Nothing allocates after the writer was made (TP-471).
-
-use std::collections::VecDeque;
+//! A frame is written in the order of table 7.1, under a [`Permit`]. The writer never looks at what a slot held before and
+//! never waits for readers (TP-111). Nothing allocates after it was made (TP-471).
 
 use tidegate_shm::clock::Nanos;
 use tidegate_shm::commit::CommitWriter;
-use tidegate_shm::region::{SharedSpanMut, SpanMut};
-use tidegate_shm::sync::{Arc, AtomicU8, Ordering};
+use tidegate_shm::sync::Arc;
 
-use super::fence::Fence;
+use super::claim::{Claim, ClaimTable, Place, SlotUse};
+use super::fence::{Fence, Permit};
+use super::order::AnnounceOrder;
 use crate::ids::{Epoch, Seq, StreamId};
 use crate::layout::{
     PoolSpec, SLOT_LEN, SlotCount, SlotHeader, SlotIndex, header_slot_offset, payload_slot_offset,
@@ -114,13 +110,15 @@ pub enum CommitError {
         /// Bytes of the payload.
         len: u64,
     },
-    /// Capture times must not go back (TP-193).
-    #[error("timestamp {found} is before {last}, the one of an earlier frame")]
-    TimestampRegression {
+    /// Capture times must not go back along the sequence (TP-193).
+    #[error("timestamp {found} is not within {earliest}..={latest}, the times of the frames before and after")]
+    TimestampOrder {
         /// Timestamp given.
         found: u64,
-        /// Largest timestamp so far.
-        last: u64,
+        /// The one of the frame before.
+        earliest: u64,
+        /// The one of the frame after, if that was committed first.
+        latest: u64,
     },
     /// The frame is committed, but younger ones were announced meanwhile, so it cannot be any more: readers see a gap.
     #[error("it was held so long that its announcement would be out of order")]
@@ -139,48 +137,6 @@ impl CommitError {
     }
 }
 
-/// States of a slot in [`ClaimTable`].
-const FREE: u8 = 0;
-const HELD: u8 = 1;
-const DROPPED: u8 = 2;
-
-/// Which slots are held by claims. Shared by the writer and its claims, which may be dropped anywhere.
-#[derive(Debug)]
-struct ClaimTable(Box<[AtomicU8]>);
-
-/// A slot to fill. Dropping it without a commit leaves the slot in progress: readers see a gap (TP-112).
-///
-/// It keeps its epoch's memory mapped, so writing through it is always sound; after the lease has ended nobody reads what
-/// is written.
-#[derive(Debug)]
-pub struct Claim {
-    seq: Seq,
-    index: SlotIndex,
-    epoch: Epoch,
-    pool: usize,
-    len: u32,
-    claimed_at: Nanos,
-    committed: bool,
-    /// Whether the slot is still this claim's to free.
-    holds: bool,
-    payload: SharedSpanMut,
-    table: Arc<ClaimTable>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    seq: Seq,
-    index: SlotIndex,
-    state: WaitState,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum WaitState {
-    Open,
-    Committed(Announcement),
-    Abandoned,
-}
-
 /// Writes the frames of one epoch. One process, one writer (TP-109).
 pub struct RingWriter {
     regions: Arc<WriteRegions>,
@@ -188,11 +144,8 @@ pub struct RingWriter {
     options: WriteOptions,
     flush: Option<FlushHook>,
     next: Seq,
-    last_timestamp: u64,
     claims: Arc<ClaimTable>,
-    /// Claims in sequence order whose announcement is not out yet.
-    waiting: VecDeque<Waiting>,
-    due: VecDeque<Announcement>,
+    order: AnnounceOrder,
 }
 
 impl std::fmt::Debug for RingWriter {
@@ -209,16 +162,14 @@ impl RingWriter {
     /// Starts at sequence 0 (TP-126, TP-456).
     #[must_use]
     pub fn new(regions: Arc<WriteRegions>, fence: Arc<Fence>, options: WriteOptions) -> Self {
-        let slots = regions.spec().slots().get() as usize;
+        let slots = regions.spec().slots();
         Self {
             fence,
             options,
             flush: None,
             next: Seq::new(0),
-            last_timestamp: 0,
-            claims: Arc::new(ClaimTable((0..slots).map(|_| AtomicU8::new(FREE)).collect())),
-            waiting: VecDeque::with_capacity(slots),
-            due: VecDeque::with_capacity(slots),
+            claims: Arc::new(ClaimTable::new(slots)),
+            order: AnnounceOrder::new(slots),
             regions,
         }
     }
@@ -269,23 +220,23 @@ impl RingWriter {
         meta: FrameMeta,
         now: Nanos,
     ) -> Result<Seq, PutError> {
-        let len = payload.len();
-        self.check_frame(layout, len, meta)?;
-        let (seq, index, pool) = self.begin(len, now)?;
-        let (_, region) = &self.regions.pools()[pool];
-        let offset = payload_slot_offset(index, self.regions.pools()[pool].0.stride);
-        // In bounds: the pool was mapped for this slot count and stride, and the payload fits the stride.
-        let written = region.write(offset, payload);
+        check_extent(layout, payload.len())?;
+        let timestamp = self.capture_time(self.next, meta, now)?;
+        let permit = self.fence.test(now).ok_or(ClaimError::Fenced)?;
+        let place = self.begin(permit, payload.len())?;
+        let (geometry, region) = &self.regions.pools()[place.pool];
+        let written = region.write(payload_slot_offset(place.index, geometry.stride), payload);
+        // The pool was mapped for this slot count and stride, and the payload fits the stride.
         debug_assert!(written.is_ok(), "payload slot inside its pool");
-        if self.waiting.is_empty() || self.options.unordered {
-            let announcement = self.finish(seq, index, pool, len, layout, meta, now)?;
-            self.due.push_back(announcement);
+        let announcement = self.finish(permit, place, payload.len(), layout, meta, timestamp)?;
+        if self.options.unordered || self.order.is_clear() {
+            self.order.announce(announcement, timestamp);
         } else {
-            self.waiting.push_back(Waiting { seq, index, state: WaitState::Open });
-            let announcement = self.finish(seq, index, pool, len, layout, meta, now)?;
-            self.announce(seq, announcement);
+            self.order.open(place.seq);
+            self.order.commit(announcement, timestamp);
+            self.settle();
         }
-        Ok(seq)
+        Ok(place.seq)
     }
 
     /// Takes the next slot of the smallest pool that holds `len` bytes and marks it in progress.
@@ -293,27 +244,19 @@ impl RingWriter {
     /// # Errors
     /// [`ClaimError`]; no sequence number was used.
     pub fn claim(&mut self, len: usize, now: Nanos) -> Result<Claim, ClaimError> {
-        let (seq, index, pool) = self.begin(len, now)?;
-        self.claims.set(index, HELD);
-        self.waiting.push_back(Waiting { seq, index, state: WaitState::Open });
-        let (geometry, region) = &self.regions.pools()[pool];
+        let permit = self.fence.test(now).ok_or(ClaimError::Fenced)?;
+        let place = self.begin(permit, len)?;
+        let (geometry, region) = &self.regions.pools()[place.pool];
         let stride = geometry.stride;
         let payload = region
-            .shared_span_mut(payload_slot_offset(index, stride), stride.get().into())
-            // Unreachable by construction: the pool was mapped for every slot.
+            .shared_span_mut(payload_slot_offset(place.index, stride), stride.get().into())
+            // Cannot happen: the pool was mapped for every slot.
             .map_err(|_| ClaimError::TooLarge { len: len as u64, largest: 0 })?;
-        Ok(Claim {
-            seq,
-            index,
-            epoch: self.epoch(),
-            pool,
-            len: u32::try_from(len).unwrap_or(stride.get()),
-            claimed_at: now,
-            committed: false,
-            holds: true,
-            payload,
-            table: Arc::clone(&self.claims),
-        })
+        if !self.options.unordered {
+            self.order.open(place.seq);
+        }
+        let len = u32::try_from(len).unwrap_or(stride.get());
+        Ok(Claim::new(place, self.epoch(), len, permit.at(), payload, &self.claims))
     }
 
     /// Commits a claim and queues its announcement. The payload is not touched.
@@ -324,30 +267,38 @@ impl RingWriter {
         &mut self,
         claim: &mut Claim,
         layout: &TensorLayout,
-        mut meta: FrameMeta,
+        meta: FrameMeta,
         now: Nanos,
     ) -> Result<Seq, CommitError> {
         self.own(claim)?;
         if claim.committed {
             return Err(CommitError::Committed);
         }
-        meta.timestamp_ns = Some(meta.timestamp_ns.unwrap_or_else(|| claim.claimed_at.as_u64()));
-        self.check_frame(layout, claim.len as usize, meta)?;
-        self.fence.test(now).ok_or(CommitError::Fenced)?;
-        let announcement =
-            self.finish(claim.seq, claim.index, claim.pool, claim.len as usize, layout, meta, now)?;
+        check_extent(layout, claim.len())?;
+        let seq = claim.seq();
+        let awaited = self.options.unordered || self.order.awaits(seq);
+        let timestamp = if awaited {
+            self.capture_time(seq, meta, claim.claimed_at)?
+        } else {
+            // Never announced, so there is no order to keep.
+            meta.timestamp_ns.unwrap_or(claim.claimed_at.as_u64())
+        };
+        let permit = self.fence.test(now).ok_or(CommitError::Fenced)?;
+        let announcement = self.finish(permit, claim.place, claim.len(), layout, meta, timestamp)?;
         claim.committed = true;
         if !self.options.fixed_pool {
-            claim.holds = false;
-            self.claims.set(claim.index, FREE);
+            claim.release();
         }
         if self.options.unordered {
-            self.waiting.retain(|waiting| waiting.seq != claim.seq);
-            self.due.push_back(announcement);
-        } else if !self.announce(claim.seq, announcement) {
-            return Err(CommitError::OutOfWindow);
+            self.order.announce(announcement, timestamp);
+        } else {
+            let placed = self.order.commit(announcement, timestamp);
+            self.settle();
+            if !placed {
+                return Err(CommitError::OutOfWindow);
+            }
         }
-        Ok(claim.seq)
+        Ok(seq)
     }
 
     /// Gives a claim up; its slot stays in progress.
@@ -366,26 +317,26 @@ impl RingWriter {
         if !self.options.fixed_pool || !claim.committed {
             return Err(CommitError::NotQueueable);
         }
-        self.fence.test(now).ok_or(CommitError::Fenced)?;
+        let permit = self.fence.test(now).ok_or(CommitError::Fenced)?;
         let slots = u64::from(self.slots().get());
-        let behind = u64::from(claim.index.get()).wrapping_sub(self.next.get()) & (slots - 1);
+        let behind = u64::from(claim.index().get()).wrapping_sub(self.next.get()) & (slots - 1);
         let seq = Seq::new(self.next.get().saturating_add(behind));
         if seq >= Seq::MAX {
             return Err(CommitError::NotQueueable);
         }
-        self.mark_in_progress(seq, claim.index);
-        self.next = Seq::new(seq.get() + 1);
-        self.waiting.push_back(Waiting { seq, index: claim.index, state: WaitState::Open });
-        claim.seq = seq;
+        self.mark_in_progress(permit, seq, claim.index());
+        if !self.options.unordered {
+            self.order.open(seq);
+        }
+        claim.place.seq = seq;
         claim.committed = false;
-        claim.claimed_at = now;
-        self.settle();
+        claim.claimed_at = permit.at();
         Ok(seq)
     }
 
     /// The next announcement that is due, in order.
     pub fn next_due(&mut self) -> Option<Announcement> {
-        self.due.pop_front()
+        self.order.next_due()
     }
 
     fn slots(&self) -> SlotCount {
@@ -393,27 +344,20 @@ impl RingWriter {
     }
 
     fn own(&self, claim: &Claim) -> Result<(), CommitError> {
-        if Arc::ptr_eq(&claim.table, &self.claims) {
-            return Ok(());
-        }
-        Err(CommitError::OtherEpoch { epoch: claim.epoch })
+        if claim.is_of(&self.claims) { Ok(()) } else { Err(CommitError::OtherEpoch { epoch: claim.epoch }) }
     }
 
-    fn check_frame(&self, layout: &TensorLayout, len: usize, meta: FrameMeta) -> Result<(), CommitError> {
-        let len = len as u64;
-        if !layout.fits(len) {
-            return Err(CommitError::Extent { extent: layout.extent_bytes(), len });
-        }
+    /// The capture time given, if it keeps the order; without one `otherwise`, moved as little as the order demands.
+    fn capture_time(&self, seq: Seq, meta: FrameMeta, otherwise: Nanos) -> Result<u64, CommitError> {
+        let (earliest, latest) = self.order.times_for(seq).into_inner();
         match meta.timestamp_ns {
-            Some(found) if found < self.last_timestamp => {
-                Err(CommitError::TimestampRegression { found, last: self.last_timestamp })
-            }
-            _ => Ok(()),
+            None => Ok(otherwise.as_u64().max(earliest).min(latest)),
+            Some(given) if (earliest..=latest).contains(&given) => Ok(given),
+            Some(found) => Err(CommitError::TimestampOrder { found, earliest, latest }),
         }
     }
 
-    fn begin(&mut self, len: usize, now: Nanos) -> Result<(Seq, SlotIndex, usize), ClaimError> {
-        self.fence.test(now).ok_or(ClaimError::Fenced)?;
+    fn begin(&mut self, permit: Permit, len: usize) -> Result<Place, ClaimError> {
         if self.next >= Seq::MAX {
             return Err(ClaimError::SeqExhausted);
         }
@@ -421,16 +365,15 @@ impl RingWriter {
         let seq = self.next;
         let index = self.slots().index_of(seq);
         match self.claims.get(index) {
-            FREE => {}
-            DROPPED => {
+            SlotUse::Free => {}
+            SlotUse::Dropped => {
                 self.settle();
-                self.claims.set(index, FREE);
+                self.claims.set(index, SlotUse::Free);
             }
-            _ => return Err(ClaimError::SlotHeld),
+            SlotUse::Held => return Err(ClaimError::SlotHeld),
         }
-        self.mark_in_progress(seq, index);
-        self.next = Seq::new(seq.get() + 1);
-        Ok((seq, index, pool))
+        self.mark_in_progress(permit, seq, index);
+        Ok(Place { seq, index, pool })
     }
 
     /// Smallest stride that fits, then lowest id (TP-101); the pools are in order of their ids.
@@ -449,7 +392,9 @@ impl RingWriter {
             })
     }
 
-    fn mark_in_progress(&self, seq: Seq, index: SlotIndex) {
+    /// Step 1 of table 7.1; the number is used up.
+    fn mark_in_progress(&mut self, _: Permit, seq: Seq, index: SlotIndex) {
+        self.next = Seq::new(seq.get() + 1);
         let word = self.regions.header().atomic_u64(header_slot_offset(index));
         // The ring was mapped for this slot count, and slots are 64-aligned.
         if let Ok(word) = word {
@@ -458,72 +403,59 @@ impl RingWriter {
     }
 
     /// Steps 3 to 5 of table 7.1.
-    #[allow(clippy::too_many_arguments, reason = "the facts of one frame, known at different times")]
     fn finish(
         &mut self,
-        seq: Seq,
-        index: SlotIndex,
-        pool: usize,
+        _: Permit,
+        place: Place,
         len: usize,
         layout: &TensorLayout,
         meta: FrameMeta,
-        now: Nanos,
+        timestamp: u64,
     ) -> Result<Announcement, CommitError> {
+        let Place { seq, index, pool } = place;
         let (geometry, region) = &self.regions.pools()[pool];
         let too_long = CommitError::TooLong { len: len as u64, capacity: geometry.stride.get().into() };
         let values_len = u32::try_from(len).map_err(|_| too_long)?;
-        // Without a time of its own the frame gets the present one, but never an older one than its predecessor.
-        let timestamp = meta.timestamp_ns.unwrap_or_else(|| now.as_u64().max(self.last_timestamp));
         let mut header = SlotHeader::new(index, geometry.pool_id, values_len, layout);
         header.timestamp_ns = Some(timestamp);
         header.meta_version = meta.meta_version;
         let mut slot = [0; SLOT_LEN];
         header.encode(&mut slot);
         let offset = header_slot_offset(index);
+        let ring = self.regions.header();
+        // Both hold: the ring was mapped for this slot count, and slots are 64-aligned.
+        let (Ok(()), Ok(word)) = (ring.write(offset + 8, &slot[8..]), ring.atomic_u64(offset)) else {
+            return Err(too_long);
+        };
         if let Some(flush) = &mut self.flush
             && let Ok(span) = region.span(payload_slot_offset(index, geometry.stride), len as u64)
         {
             flush(span.as_ptr(), len);
         }
-        let ring = self.regions.header();
-        let written = ring.write(offset + 8, &slot[8..]);
-        // Both hold: the ring was mapped for this slot count, and slots are 64-aligned.
-        let (Ok(()), Ok(word)) = (written, ring.atomic_u64(offset)) else { return Err(too_long) };
         CommitWriter::new(word).commit(seq.get());
-        self.last_timestamp = timestamp.max(self.last_timestamp);
         Ok(Announcement { seq, meta_version: meta.meta_version, trace_id: meta.trace_id.filter(|id| *id != 0) })
     }
 
-    /// Files the announcement under its place in the order; false when younger ones are out already.
-    fn announce(&mut self, seq: Seq, announcement: Announcement) -> bool {
-        let place = self.waiting.binary_search_by_key(&seq, |waiting| waiting.seq);
-        if let Ok(position) = place {
-            self.waiting[position].state = WaitState::Committed(announcement);
-        }
-        self.settle();
-        place.is_ok()
-    }
-
-    /// Notices dropped claims and moves what is in order to `due`.
+    /// Notices dropped claims, so that nothing waits for them.
     fn settle(&mut self) {
-        for waiting in &mut self.waiting {
-            if matches!(waiting.state, WaitState::Open) && self.claims.get(waiting.index) == DROPPED {
-                self.claims.set(waiting.index, FREE);
-                waiting.state = WaitState::Abandoned;
-            }
+        if self.order.is_clear() {
+            return;
         }
-        let window = u64::from((self.slots().get() / 2).max(1));
-        while let Some(front) = self.waiting.front() {
-            match front.state {
-                WaitState::Committed(announcement) => self.due.push_back(announcement),
-                WaitState::Abandoned => {}
-                // Held too long: the others go ahead (TP-449).
-                WaitState::Open if self.next.get() - front.seq.get() > window => {}
-                WaitState::Open => break,
+        let (claims, slots) = (&self.claims, self.slots());
+        self.order.forget(|seq| {
+            let index = slots.index_of(seq);
+            let dropped = claims.get(index) == SlotUse::Dropped;
+            if dropped {
+                claims.set(index, SlotUse::Free);
             }
-            self.waiting.pop_front();
-        }
+            dropped
+        });
     }
+}
+
+fn check_extent(layout: &TensorLayout, len: usize) -> Result<(), CommitError> {
+    let len = len as u64;
+    if layout.fits(len) { Ok(()) } else { Err(CommitError::Extent { extent: layout.extent_bytes(), len }) }
 }
 
 /// Why [`RingWriter::put`] wrote nothing.
@@ -542,80 +474,5 @@ impl From<ClaimError> for PutError {
 impl From<CommitError> for PutError {
     fn from(error: CommitError) -> Self {
         Self::Commit(error)
-    }
-}
-
-impl ClaimTable {
-    fn get(&self, index: SlotIndex) -> u8 {
-        // Acquire: pairs with the Release of a claim dropped on another thread.
-        self.0.get(index.get() as usize).map_or(FREE, |state| state.load(Ordering::Acquire))
-    }
-
-    fn set(&self, index: SlotIndex, value: u8) {
-        if let Some(state) = self.0.get(index.get() as usize) {
-            // Release: pairs with the Acquire in `get`.
-            state.store(value, Ordering::Release);
-        }
-    }
-}
-
-impl Claim {
-    /// Its frame number. Changes when the claim is queued again.
-    #[must_use]
-    pub fn seq(&self) -> Seq {
-        self.seq
-    }
-
-    /// Index of its header slot.
-    #[must_use]
-    pub fn index(&self) -> SlotIndex {
-        self.index
-    }
-
-    /// Bytes the slot can hold: the pool's stride.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.payload.as_span_mut().len()
-    }
-
-    /// Bytes of the payload that will be committed.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether the payload is empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Changes the payload's length (TP-446).
-    ///
-    /// # Errors
-    /// [`CommitError::TooLong`] above the capacity; the length stays.
-    pub fn set_len(&mut self, len: usize) -> Result<(), CommitError> {
-        let capacity = self.capacity();
-        match u32::try_from(len) {
-            Ok(value) if len <= capacity => {
-                self.len = value;
-                Ok(())
-            }
-            _ => Err(CommitError::TooLong { len: len as u64, capacity: capacity as u64 }),
-        }
-    }
-
-    /// The whole slot, to write into. Devices take its address from [`SpanMut::as_mut_ptr`].
-    #[must_use]
-    pub fn payload(&self) -> SpanMut<'_> {
-        self.payload.as_span_mut()
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if self.holds {
-            self.table.set(self.index, DROPPED);
-        }
     }
 }

@@ -29,7 +29,7 @@ impl TensorLayout {
     pub fn contiguous(dtype: Dtype, order: MajorOrder, shape: &[usize]) -> Result<Self, TensorError> {
         let too_large = |axis, found| TensorError::DimTooLarge { axis, found };
         let dims = wire_numbers(shape, too_large)?;
-        Self::resolve(dtype, order, shape.len(), dims, [0; MAX_DIMS])
+        Self::resolve(dtype, order, shape.len(), &dims, &[0; MAX_DIMS])
     }
 
     /// The same tensor with these byte strides, one per axis; 0 stands for the smallest possible one.
@@ -42,7 +42,8 @@ impl TensorLayout {
         }
         let too_large = |axis, found| TensorError::StrideTooLarge { axis, required: found as u64 };
         let strides = wire_numbers(strides, too_large)?;
-        Self::resolve(self.dtype, self.order, self.ndims(), self.dims, strides)?.with_progress(self.progress)
+        Self::resolve(self.dtype, self.order, self.ndims(), &self.dims, &strides)?
+            .with_progress(self.progress)
     }
 
     /// The same tensor with progress reported in `unit`. The progress stride follows from the strides (TP-098).
@@ -50,25 +51,34 @@ impl TensorLayout {
     /// # Errors
     /// [`TensorError::ProgressRank`] when the tensor lacks the axis.
     pub const fn with_progress(mut self, unit: ProgressUnit) -> Result<Self, TensorError> {
+        match self.set_progress(unit) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline]
+    pub(super) const fn set_progress(&mut self, unit: ProgressUnit) -> Result<(), TensorError> {
         match unit.axis() {
             Some(axis) if axis >= self.ndims() => {
                 Err(TensorError::ProgressRank { unit, ndims: self.ndims() })
             }
             _ => {
                 self.progress = unit;
-                Ok(self)
+                Ok(())
             }
         }
     }
 
     /// Checks lengths and strides and infers missing strides (TP-090, TP-091, TP-094 to TP-096). Entries of `dims` and
     /// `strides` from `ndims` on are ignored.
+    #[inline]
     pub(super) fn resolve(
         dtype: Dtype,
         order: MajorOrder,
         ndims: usize,
-        dims: [i32; MAX_DIMS],
-        strides: [i32; MAX_DIMS],
+        dims: &[i32; MAX_DIMS],
+        strides: &[i32; MAX_DIMS],
     ) -> Result<Self, TensorError> {
         if ndims == 0 || ndims > MAX_DIMS {
             return Err(TensorError::Rank { found: ndims });
@@ -81,13 +91,8 @@ impl TensorLayout {
             dims: [0; MAX_DIMS],
             strides: [0; MAX_DIMS],
         };
-        // Both factors are below 2^31, so the product fits 62 bits.
         let mut required = dtype.element_size() as u64;
-        for step in 0..ndims {
-            let axis = match order {
-                MajorOrder::Row => ndims - 1 - step,
-                MajorOrder::Column => step,
-            };
+        let mut resolve_axis = |axis: usize| {
             let dim = dims[axis];
             if dim < 0 {
                 return Err(TensorError::NegativeDim { axis, found: dim });
@@ -95,7 +100,13 @@ impl TensorLayout {
             let stride = resolve_stride(axis, strides[axis], required)?;
             layout.dims[axis] = dim;
             layout.strides[axis] = stride;
+            // Both factors are below 2^31, so the product fits 62 bits.
             required = stride as u64 * dim.max(1) as u64;
+            Ok(())
+        };
+        match order {
+            MajorOrder::Row => (0..ndims).rev().try_for_each(&mut resolve_axis)?,
+            MajorOrder::Column => (0..ndims).try_for_each(&mut resolve_axis)?,
         }
         Ok(layout)
     }
@@ -214,6 +225,7 @@ impl TensorLayout {
 }
 
 /// The stride of one axis, when at least `required` bytes are needed.
+#[inline]
 const fn resolve_stride(axis: usize, stride: i32, required: u64) -> Result<i32, TensorError> {
     if stride < 0 {
         return Err(TensorError::NegativeStride { axis, found: stride });

@@ -86,14 +86,16 @@ impl RawTensorHeader {
     ///
     /// # Errors
     /// [`TensorError`] names the first field that is wrong.
+    #[inline]
     pub fn validate(&self) -> Result<TensorLayout, TensorError> {
         let dtype = Dtype::from_raw(self.dtype).ok_or(TensorError::Dtype { found: self.dtype })?;
         let order = MajorOrder::from_raw(self.major_order)
             .ok_or(TensorError::MajorOrder { found: self.major_order })?;
         let unit = ProgressUnit::from_raw(self.progress_unit)
             .ok_or(TensorError::ProgressUnit { found: self.progress_unit })?;
-        let layout = TensorLayout::resolve(dtype, order, usize::from(self.ndims), self.dims, self.strides)?
-            .with_progress(unit)?;
+        let mut layout =
+            TensorLayout::resolve(dtype, order, usize::from(self.ndims), &self.dims, &self.strides)?;
+        layout.set_progress(unit)?;
 
         let expected = layout.progress_stride_bytes();
         if unit != ProgressUnit::None && self.progress_stride_bytes != expected {

@@ -1,9 +1,11 @@
 //! Aeron as the transport.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tidegate_aeron as aeron;
+use tidegate_shm::process::{ProcessHandle, ProcessId};
 
 use super::{Connector, Message, OfferError, Pending, Publication, Subscription, Transport, TransportError};
 use crate::channel::Channel;
@@ -46,13 +48,46 @@ impl Connector for AeronConnector {
             location: location.clone(),
             reason: error.to_string(),
         })?;
-        Ok(Box::new(AeronTransport { client, location }))
+        let process = DriverProcess::of(&self.dir);
+        Ok(Box::new(AeronTransport { client, location, process }))
     }
 }
 
 struct AeronTransport {
     client: aeron::Client,
     location: String,
+    process: Option<DriverProcess>,
+}
+
+/// The media driver's process. Aeron itself notices its death only after seconds without a heartbeat; the kernel knows at
+/// once.
+struct DriverProcess {
+    handle: ProcessHandle,
+    looked: Cell<Instant>,
+    dead: Cell<bool>,
+}
+
+impl DriverProcess {
+    /// Pause between two looks.
+    const INTERVAL: Duration = Duration::from_millis(20);
+
+    /// `None` when the process cannot be held, for example in another pid namespace; then only heartbeats tell.
+    fn of(dir: &Path) -> Option<Self> {
+        let pid = u32::try_from(aeron::driver_pid(dir)?).ok()?;
+        if pid == std::process::id() {
+            return None;
+        }
+        let handle = ProcessHandle::open(ProcessId::of(pid).ok()?).ok()?;
+        Some(Self { handle, looked: Cell::new(Instant::now()), dead: Cell::new(false) })
+    }
+
+    fn is_dead(&self) -> bool {
+        if !self.dead.get() && self.looked.get().elapsed() >= Self::INTERVAL {
+            self.looked.set(Instant::now());
+            self.dead.set(!self.handle.is_alive());
+        }
+        self.dead.get()
+    }
 }
 
 struct AeronPending<T: aeron::Registrable>(aeron::Pending<T>);
@@ -103,6 +138,10 @@ impl Transport for AeronTransport {
     }
 
     fn failure(&self) -> Option<TransportError> {
+        if self.process.as_ref().is_some_and(DriverProcess::is_dead) {
+            let reason = "its process died".to_owned();
+            return Some(TransportError::Lost { location: self.location.clone(), reason });
+        }
         self.client.is_closed().then(|| TransportError::Lost {
             location: self.location.clone(),
             reason: self.client.failure().map_or_else(|| "closed".to_owned(), |error| error.to_string()),

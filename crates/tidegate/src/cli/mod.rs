@@ -3,10 +3,13 @@
 //! One file per command. A command takes its parsed arguments and an [`Output`], and returns `Ok` or a [`Stop`], which
 //! carries the exit code. Nothing here panics on arguments, environment, input or a closed terminal.
 
+mod doctor;
 mod logging;
+mod overview;
 mod session;
 mod signal;
 mod tensor;
+mod text;
 mod up;
 
 use std::ffi::OsString;
@@ -52,6 +55,10 @@ struct Global {
 enum Command {
     /// Run a node in the foreground: media driver and tensor driver in one process
     Up(up::Up),
+    /// Show the node and its streams
+    Ls(overview::Ls),
+    /// Say what is wrong on this host, who holds it, and what is safe to remove
+    Doctor(doctor::Doctor),
     /// Lossy broadcast of tensors over shared memory
     #[command(subcommand)]
     Tensor(tensor::Command),
@@ -76,6 +83,8 @@ fn execute(cli: Cli) -> Result<(), Stop> {
     let mut output = Output::stdout(cli.global.json);
     match cli.command {
         Command::Up(command) => command.run(&mut output),
+        Command::Ls(command) => command.run(&mut output),
+        Command::Doctor(command) => command.run(&mut output),
         Command::Tensor(command) => tensor::run(command, &mut output),
     }
 }

@@ -130,13 +130,9 @@ impl Node {
     /// # Errors
     /// When a service ended by itself.
     pub fn run(&mut self, stop: impl AsFd) -> Result<(), NodeError> {
-        let watch = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::from(WATCH.subsec_nanos()),
-        };
+        let watch = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH.subsec_nanos()) };
         while self.driver.as_ref().is_some_and(AgentRunner::is_running) {
-            let mut fds =
-                [PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+            let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
             match poll(&mut fds, Some(&watch)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => {
@@ -225,8 +221,10 @@ impl Drop for NodeFiles {
         }
         let mut aeron_lock = self.place.aeron_dir().into_os_string();
         aeron_lock.push(".lock");
-        // The lock file goes while the lock is still held, so that nobody can have taken it.
-        for path in [PathBuf::from(aeron_lock), self.place.lock()] {
+        let driver_lock = self.region_dirs.first().map(|dir| dir.join(".driver.lock"));
+        // Lock files go while the node's own lock is still held, so that nobody can have taken them.
+        let locks = driver_lock.into_iter().chain([PathBuf::from(aeron_lock), self.place.lock()]);
+        for path in locks {
             if let Err(error) = remove(&path) {
                 tracing::warn!(%error, "could not clean up");
             }
@@ -244,8 +242,11 @@ impl Drop for NodeFiles {
 /// Refuses a directory that somebody else could tamper with.
 fn check_dir(dir: &Path) -> Result<(), NodeError> {
     let refuse = |reason| Err(NodeError::Directory { dir: dir.to_owned(), reason });
-    let metadata = fs::symlink_metadata(dir)
-        .map_err(|source| NodeError::Io { action: "look at", path: dir.to_owned(), source })?;
+    let metadata = fs::symlink_metadata(dir).map_err(|source| NodeError::Io {
+        action: "look at",
+        path: dir.to_owned(),
+        source,
+    })?;
     if !metadata.is_dir() {
         return refuse("it is not a directory");
     }
@@ -259,10 +260,8 @@ fn check_dir(dir: &Path) -> Result<(), NodeError> {
 }
 
 fn describe(config: &DriverConfig, aeron_dir: &Path) -> Result<NodeDescription, NodeError> {
-    let process = ProcessId::current().map_err(|error| NodeError::Thread {
-        service: "node",
-        reason: error.to_string(),
-    })?;
+    let process = ProcessId::current()
+        .map_err(|error| NodeError::Thread { service: "node", reason: error.to_string() })?;
     let endpoint = |endpoint: &Endpoint| EndpointDescription {
         channel: endpoint.channel.as_str().to_owned(),
         stream_id: endpoint.stream_id.get(),

@@ -26,10 +26,12 @@ use crate::transport::{Opening, Subscription, TransportError};
 /// One consumer of the client.
 pub(super) struct ConsumerEntry {
     shared: Arc<ConsumerShared>,
-    completion: Option<Arc<Completion<Consumer>>>,
+    completion: Option<Completion<Consumer>>,
     /// `None` without a driver.
     lease: Option<LeaseMachine>,
     client: ClientId,
+    /// The stream of the lease, which may be another one than was asked for (IP-38).
+    stream: StreamId,
     mapping: MappingMachine,
     mapped: Option<Arc<MappedEpoch>>,
     descriptors: Descriptors,
@@ -42,7 +44,8 @@ pub(super) struct ConsumerEntry {
 }
 
 enum Descriptors {
-    Missing,
+    /// To be opened at this time.
+    Missing(Nanos),
     Opening(Opening<Box<dyn Subscription>>),
     HandedOver,
 }
@@ -50,7 +53,7 @@ enum Descriptors {
 impl ConsumerEntry {
     pub(super) fn new(
         config: ConsumerConfig,
-        completion: Arc<Completion<Consumer>>,
+        completion: Completion<Consumer>,
         shared: &Shared,
         now: Nanos,
     ) -> Self {
@@ -91,6 +94,7 @@ impl ConsumerEntry {
             map_error: None,
         };
         Self {
+            stream: config.stream,
             shared: Arc::new(ConsumerShared {
                 config,
                 mapping: Handoff::default(),
@@ -105,7 +109,7 @@ impl ConsumerEntry {
             client,
             mapping,
             mapped: None,
-            descriptors: Descriptors::Missing,
+            descriptors: Descriptors::Missing(now),
             fixed,
             next_periodic: now,
             told_failure: None,
@@ -123,23 +127,24 @@ impl ConsumerEntry {
         self.shared.released.store(true, Ordering::Release);
     }
 
-    /// The client ends without waiting any longer.
+    /// Nothing more is done for it; a handle that is still held learns that it is closed.
     pub(super) fn abandon(&mut self) {
+        // Release: pairs with the Acquire in the handle, which looks once its descriptors are taken away.
+        self.shared.closed.store(true, Ordering::Release);
         self.drop_mapping();
         self.shared.descriptors.put(None);
-        // Release: pairs with the Acquire in the handle.
-        self.shared.closed.store(true, Ordering::Release);
     }
 
-    /// Reports the failure to whoever waits for the consumer; true if somebody did.
-    pub(super) fn fail(&mut self, error: &TransportError) -> bool {
-        let Some(completion) = self.completion.take() else { return false };
-        completion.complete(Err(error.clone().into()));
-        true
+    /// Reports the failure to whoever waits for the consumer, if somebody does, and gives it up then.
+    pub(super) fn fail(&mut self, error: &TransportError) {
+        if let Some(completion) = self.completion.take() {
+            self.release();
+            completion.complete(Err(error.clone().into()));
+        }
     }
 
     pub(super) fn on_transport_lost(&mut self, shared: &Shared, now: Nanos) {
-        self.descriptors = Descriptors::Missing;
+        self.descriptors = Descriptors::Missing(now);
         self.shared.descriptors.put(None);
         let event = self.lease.as_mut().and_then(|lease| lease.on_transport_lost(now));
         if let Some(event) = event {
@@ -171,13 +176,13 @@ impl ConsumerEntry {
         if config.stream_id != self.stream().get() || config.consumer_id != self.client.get() {
             return;
         }
+        let before = (self.mapping.state(), self.mapping.fallback_uri().cloned());
         let command = self.mapping.on_config(config);
         self.execute(command, shared, now, &mut |_| false);
-        if self.mapping.state() == MappingState::Fallback {
-            shared.tell(ClientEvent::Fallback {
-                stream: self.stream(),
-                uri: self.mapping.fallback_uri().cloned(),
-            });
+        let after = (self.mapping.state(), self.mapping.fallback_uri().cloned());
+        // Configurations are repeated; the application hears of changes.
+        if after.0 == MappingState::Fallback && after != before {
+            shared.tell(ClientEvent::Fallback { stream: self.stream(), uri: after.1 });
         }
     }
 
@@ -208,10 +213,9 @@ impl ConsumerEntry {
     }
 
     pub(super) fn tick(&mut self, link: &mut Link, shared: &Shared, now: Nanos) -> usize {
-        self.open_descriptors(link, shared);
+        self.open_descriptors(link, shared, now);
         let mut send = |bytes: &[u8]| link.control.send(bytes);
-        // Acquire: pairs with the Release of the handle.
-        if self.shared.released.load(Ordering::Acquire) {
+        if self.is_unwanted() {
             self.close(shared, now, &mut send);
         }
         let event = self.lease.as_mut().and_then(|lease| lease.tick(now, &mut send));
@@ -243,6 +247,19 @@ impl ConsumerEntry {
         0
     }
 
+    /// As `tick`, while there is no connection.
+    pub(super) fn tick_unlinked(&mut self, shared: &Shared, now: Nanos) {
+        if self.is_unwanted() {
+            self.close(shared, now, &mut |_| false);
+        }
+    }
+
+    fn is_unwanted(&self) -> bool {
+        // Acquire: pairs with the Release of the handle.
+        self.shared.released.load(Ordering::Acquire)
+            || self.completion.as_ref().is_some_and(Completion::is_abandoned)
+    }
+
     fn complete_if_ready(&mut self, shared: &Shared, leased: bool) {
         let attached = leased || self.lease.is_none();
         if attached
@@ -264,8 +281,10 @@ impl ConsumerEntry {
         match event {
             LeaseEvent::Granted(grant) => {
                 self.client = grant.client;
+                self.stream = grant.stream;
                 {
                     let mut status = self.shared.lock();
+                    status.stream = grant.stream;
                     status.client = Some(grant.client);
                     status.node = grant.node;
                     status.loss = None;
@@ -313,7 +332,7 @@ impl ConsumerEntry {
         let mut next = command;
         while let Some(command) = next.take() {
             match command {
-                MappingCommand::Map(spec) => self.map(spec, shared, now, send),
+                MappingCommand::Map(spec) => self.map(spec, shared, now),
                 MappingCommand::MapIfActive(spec, quiet) => match shared.opener.probe_activity(&spec) {
                     Ok(activity) if activity != quiet => next = Some(MappingCommand::Map(spec)),
                     Ok(_) => {}
@@ -342,7 +361,7 @@ impl ConsumerEntry {
         self.publish_state();
     }
 
-    fn map(&mut self, spec: RegionSpec, shared: &Shared, now: Nanos, send: &mut dyn FnMut(&[u8]) -> bool) {
+    fn map(&mut self, spec: RegionSpec, shared: &Shared, now: Nanos) {
         if self.mapped.is_some() {
             self.unmap(UnmapReason::NewEpoch, shared);
         }
@@ -358,18 +377,11 @@ impl ConsumerEntry {
                 self.next_periodic = now;
                 shared.tell(ClientEvent::Mapped { stream: self.stream(), epoch });
             }
-            Err(error) => self.map_failed(epoch, error, shared, now, send),
+            Err(error) => self.map_failed(epoch, error, shared),
         }
     }
 
-    fn map_failed(
-        &mut self,
-        epoch: Epoch,
-        error: MapError,
-        shared: &Shared,
-        now: Nanos,
-        send: &mut dyn FnMut(&[u8]) -> bool,
-    ) {
+    fn map_failed(&mut self, epoch: Epoch, error: MapError, shared: &Shared) {
         self.mapping.map_failed(epoch);
         self.shared.lock().map_error = Some(error.to_string());
         if self.told_failure != Some(epoch) {
@@ -377,13 +389,12 @@ impl ConsumerEntry {
             tracing::warn!(stream = %self.stream(), %epoch, %error, "regions were refused");
             shared.tell(ClientEvent::MapFailed { stream: self.stream(), epoch, error: error.to_string() });
         }
-        // Whoever waits for the consumer learns that it will not work (TP-184).
+        // Whoever waits for the consumer learns that it will not work (TP-184); the next tick gives the lease back.
         if self.mapping.state() != MappingState::Fallback
             && let Some(completion) = self.completion.take()
         {
-            completion.complete(Err(error.into()));
             self.release();
-            let _event = self.lease.as_mut().and_then(|lease| lease.close(now, send));
+            completion.complete(Err(error.into()));
         }
     }
 
@@ -411,18 +422,20 @@ impl ConsumerEntry {
         }
     }
 
-    fn open_descriptors(&mut self, link: &mut Link, shared: &Shared) {
+    fn open_descriptors(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
         let endpoint = &shared.context.descriptor;
         let transport = &*link.transport;
-        let state = std::mem::replace(&mut self.descriptors, Descriptors::Missing);
+        let later = now.saturating_add(shared.context.announce_period.into());
+        let state = std::mem::replace(&mut self.descriptors, Descriptors::Missing(later));
         self.descriptors = match state {
             Descriptors::HandedOver => Descriptors::HandedOver,
-            Descriptors::Missing => {
+            Descriptors::Missing(due) if now < due => Descriptors::Missing(due),
+            Descriptors::Missing(_) => {
                 match Opening::subscription(transport, &endpoint.channel, endpoint.stream) {
                     Ok(opening) => Descriptors::Opening(opening),
                     Err(error) => {
                         tracing::debug!(%error, "cannot open the descriptor subscription yet");
-                        Descriptors::Missing
+                        Descriptors::Missing(later)
                     }
                 }
             }
@@ -435,7 +448,7 @@ impl ConsumerEntry {
                 Err(error) => {
                     tracing::warn!(%error, "the descriptor subscription was refused");
                     self.fail(&error);
-                    Descriptors::Missing
+                    Descriptors::Missing(later)
                 }
             },
         };
@@ -490,6 +503,6 @@ impl ConsumerEntry {
     }
 
     fn stream(&self) -> StreamId {
-        self.shared.config.stream
+        self.stream
     }
 }

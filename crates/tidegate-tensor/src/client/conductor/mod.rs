@@ -10,7 +10,8 @@ mod consumers;
 mod link;
 mod producers;
 
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use tidegate_sbe::AnyMessage;
 use tidegate_shm::clock::Nanos;
@@ -33,12 +34,15 @@ use crate::region::RegionOpener;
 use crate::transport::{Connector, Message, TransportError};
 
 /// How long `close` waits for the answers to its detaches (TP-308).
-const CLOSE_WAIT_MS: u64 = 1000;
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Pause between duty cycles while `close` waits.
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
 /// A request of another thread.
 pub(super) enum Command {
-    AddProducer(ProducerConfig, Arc<Completion<Producer>>),
-    AddConsumer(ConsumerConfig, Arc<Completion<Consumer>>),
+    AddProducer(ProducerConfig, Completion<Producer>),
+    AddConsumer(ConsumerConfig, Completion<Consumer>),
 }
 
 /// See the module documentation. Drive it with an [`AgentRunner`](crate::agent::AgentRunner) or by hand.
@@ -116,22 +120,21 @@ impl ClientAgent {
     }
 
     fn drain_commands(&mut self, now: Nanos) -> usize {
+        // Relaxed: set by this very thread.
+        let closing = self.closing.load(Ordering::Relaxed);
         let mut work = 0;
-        loop {
-            let command = match self.commands.try_recv() {
-                Ok(command) => command,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return work,
-            };
+        while let Ok(command) = self.commands.try_recv() {
             work += 1;
+            if closing {
+                // Dropping it tells whoever waits that the client is closed.
+                continue;
+            }
             let registration = self.next_registration;
             self.next_registration += 1;
             match command {
                 Command::AddProducer(config, completion) => {
                     completion.register(registration);
-                    match ProducerEntry::new(config, Arc::clone(&completion), &self.shared, now) {
-                        Ok(entry) => self.producers.push(entry),
-                        Err(error) => completion.complete(Err(error)),
-                    }
+                    self.producers.extend(ProducerEntry::new(config, completion, &self.shared, now));
                 }
                 Command::AddConsumer(config, completion) => {
                     completion.register(registration);
@@ -139,6 +142,7 @@ impl ClientAgent {
                 }
             }
         }
+        work
     }
 
     /// Makes or repairs the connection; true while it is up.
@@ -191,8 +195,12 @@ impl ClientAgent {
 
     /// A refusal of the first connection is an answer to whoever is waiting for an endpoint.
     fn fail_waiting(&mut self, error: &TransportError) {
-        self.producers.retain_mut(|producer| !producer.fail(error));
-        self.consumers.retain_mut(|consumer| !consumer.fail(error));
+        for producer in &mut self.producers {
+            producer.fail(error);
+        }
+        for consumer in &mut self.consumers {
+            consumer.fail(error);
+        }
     }
 
     fn poll_messages(&mut self, now: Nanos) -> Result<usize, TransportError> {
@@ -256,7 +264,7 @@ impl ClientAgent {
             };
             let arrival = Arrival { source, joined, monotonic: now, realtime };
             for producer in producers.iter_mut() {
-                producer.on_announce(&announce, now);
+                producer.on_announce(&announce, source, now);
             }
             for consumer in consumers.iter_mut() {
                 consumer.on_announce(&announce, arrival, &alive, shared, control);
@@ -266,20 +274,34 @@ impl ClientAgent {
     }
 
     fn tick(&mut self, now: Nanos) -> usize {
-        let LinkState::Up(link) = &mut self.link else {
-            self.producers.retain(|producer| !producer.is_gone());
-            self.consumers.retain(|consumer| !consumer.is_gone());
-            return 0;
-        };
         let mut work = 0;
-        for producer in &mut self.producers {
-            work += producer.tick(link, &self.shared, now);
+        if let LinkState::Up(link) = &mut self.link {
+            for producer in &mut self.producers {
+                work += producer.tick(link, &self.shared, now);
+            }
+            for consumer in &mut self.consumers {
+                work += consumer.tick(link, &self.shared, now);
+            }
+        } else {
+            for producer in &mut self.producers {
+                producer.tick_unlinked(&self.shared, now);
+            }
+            for consumer in &mut self.consumers {
+                consumer.tick_unlinked(&self.shared, now);
+            }
         }
-        for consumer in &mut self.consumers {
-            work += consumer.tick(link, &self.shared, now);
-        }
-        self.producers.retain(|producer| !producer.is_gone());
-        self.consumers.retain(|consumer| !consumer.is_gone());
+        self.producers.retain(|producer| {
+            if producer.is_gone() {
+                producer.abandon();
+            }
+            !producer.is_gone()
+        });
+        self.consumers.retain_mut(|consumer| {
+            if consumer.is_gone() {
+                consumer.abandon();
+            }
+            !consumer.is_gone()
+        });
         work
     }
 }
@@ -315,18 +337,19 @@ impl Agent for ClientAgent {
     fn close(&mut self) {
         // Release: pairs with the Acquire in `Client`.
         self.closing.store(true, Ordering::Release);
-        let deadline = self.shared.clock.monotonic().saturating_add(std::time::Duration::from_millis(CLOSE_WAIT_MS).into());
+        // Real time: the clock of the duty cycle may stand still in a test.
+        let begun = Instant::now();
         for producer in &mut self.producers {
             producer.release();
         }
         for consumer in &mut self.consumers {
             consumer.release();
         }
-        while !(self.producers.is_empty() && self.consumers.is_empty()) {
-            if self.shared.clock.monotonic() >= deadline || self.do_work().is_err() {
+        while self.do_work().is_ok() && !(self.producers.is_empty() && self.consumers.is_empty()) {
+            if begun.elapsed() >= CLOSE_WAIT {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(CLOSE_PAUSE);
         }
         for producer in &self.producers {
             producer.abandon();

@@ -7,7 +7,7 @@ use tidegate_sbe::control::{
 };
 use tidegate_sbe::driver::{self, HugepagesPolicy, Role};
 use tidegate_shm::clock::Nanos;
-use tidegate_shm::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use tidegate_shm::sync::{Arc, AtomicBool, Ordering};
 
 use super::Shared;
 use super::link::{Link, send_periodic};
@@ -16,6 +16,7 @@ use crate::client::error::ClientError;
 use crate::client::event::ClientEvent;
 use crate::client::handoff::Handoff;
 use crate::client::lease::{Grant, LeaseEvent, LeaseLoss, LeaseMachine, LeaseRequest};
+use crate::client::mapping::Source;
 use crate::client::producer::{
     Attachment, Producer, ProducerConfig, ProducerShared, ProducerStats, ProducerStatus, RegionSource,
 };
@@ -30,7 +31,7 @@ use crate::transport::{Opening, Publication, TransportError};
 /// One producer of the client.
 pub(super) struct ProducerEntry {
     shared: Arc<ProducerShared>,
-    completion: Option<Arc<Completion<Producer>>>,
+    completion: Option<Completion<Producer>>,
     authority: Authority,
     attachment: Option<Arc<Attachment>>,
     descriptors: Descriptors,
@@ -49,22 +50,15 @@ enum Authority {
     Own { store: RegionStore, regions: Option<EpochRegions>, client: ClientId },
 }
 
-enum Descriptors {
-    Missing,
-    Opening(Opening<Box<dyn Publication>>),
-    HandedOver,
-}
-
-impl ProducerEntry {
-    pub(super) fn new(
-        config: ProducerConfig,
-        completion: Arc<Completion<Producer>>,
+impl Authority {
+    /// A request for a lease, or own regions ready to write.
+    fn new(
+        config: &ProducerConfig,
         shared: &Shared,
         now: Nanos,
-    ) -> Result<Self, ClientError> {
+    ) -> Result<(Self, Option<Attachment>), ClientError> {
         let mut random = Random::new();
-        let mut attachment = None;
-        let authority = match &config.regions {
+        match &config.regions {
             RegionSource::Driver => {
                 let request = LeaseRequest {
                     stream: config.stream,
@@ -74,19 +68,48 @@ impl ProducerEntry {
                     hugepages: hugepages(config.huge_pages),
                     desired_node: config.node,
                 };
-                Authority::Lease(Box::new(LeaseMachine::new(request, &shared.context, random)))
+                let lease = LeaseMachine::new(request, &shared.context, random);
+                Ok((Self::Lease(Box::new(lease)), None))
             }
             RegionSource::Own { store, profile } => {
                 let stream = config.stream.ok_or(ClientError::StreamNeeded)?;
                 let store = RegionStore::open(store.clone())?;
                 let regions = store.create_epoch(stream, profile, Epoch::NONE, now)?;
-                let mapped = shared.opener.open_write(RegionSpec::clone(regions.spec()))?;
-                attachment = Some(Arc::new(Attachment {
-                    regions: Arc::new(mapped),
-                    fence: Arc::new(Fence::unlimited()),
-                }));
+                let mapped = match shared.opener.open_write(RegionSpec::clone(regions.spec())) {
+                    Ok(mapped) => mapped,
+                    Err(error) => {
+                        store.discard(regions);
+                        return Err(error.into());
+                    }
+                };
                 let client = config.client.unwrap_or_else(|| random.client_id());
-                Authority::Own { store, regions: Some(regions), client }
+                let attachment = Attachment::new(mapped, Fence::unlimited());
+                Ok((Self::Own { store, regions: Some(regions), client }, Some(attachment)))
+            }
+        }
+    }
+}
+
+enum Descriptors {
+    /// To be opened at this time.
+    Missing(Nanos),
+    Opening(Opening<Box<dyn Publication>>),
+    HandedOver,
+}
+
+impl ProducerEntry {
+    /// Starts to attach, or makes its own regions; `None` when that fails, which whoever waits is told.
+    pub(super) fn new(
+        config: ProducerConfig,
+        completion: Completion<Producer>,
+        shared: &Shared,
+        now: Nanos,
+    ) -> Option<Self> {
+        let (authority, attachment) = match Authority::new(&config, shared, now) {
+            Ok(made) => made,
+            Err(error) => {
+                completion.complete(Err(error));
+                return None;
             }
         };
         let status = ProducerStatus { stream: config.stream, ..ProducerStatus::default() };
@@ -97,23 +120,22 @@ impl ProducerEntry {
                 publication: Handoff::default(),
                 status: std::sync::Mutex::new(status),
                 stats: ProducerStats::default(),
-                next_seq: AtomicU64::new(0),
                 released: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
             }),
             completion: Some(completion),
             authority,
             attachment: None,
-            descriptors: Descriptors::Missing,
+            descriptors: Descriptors::Missing(now),
             announces: None,
             announce_out: None,
             heard: now,
             next_periodic: now,
             gone: false,
         };
-        Ok(match attachment {
+        Some(match attachment {
             None => entry,
-            Some(attachment) => entry.with_own(attachment, shared),
+            Some(attachment) => entry.with_own(Arc::new(attachment), shared),
         })
     }
 
@@ -140,11 +162,12 @@ impl ProducerEntry {
         self.shared.released.store(true, Ordering::Release);
     }
 
-    /// The client ends without waiting any longer.
+    /// Nothing more is done for it; a handle that is still held learns that it is closed.
     pub(super) fn abandon(&self) {
-        self.revoke();
-        // Release: pairs with the Acquire in the handle.
+        // Release: pairs with the Acquire in the handle, which looks once its regions are taken away.
         self.shared.closed.store(true, Ordering::Release);
+        self.revoke();
+        self.shared.publication.put(None);
     }
 
     pub(super) fn on_driver_message(
@@ -160,15 +183,16 @@ impl ProducerEntry {
         }
     }
 
-    /// Any announce of the stream is a sign of life of the driver.
-    pub(super) fn on_announce(&mut self, announce: &ShmPoolAnnounce<'_>, now: Nanos) {
-        if self.stream().is_some_and(|stream| stream.get() == announce.stream_id) {
+    /// An announce of the stream where the driver announces is its sign of life. C programs beside a driver announce on
+    /// the control stream (IP-77); those say nothing about the driver.
+    pub(super) fn on_announce(&mut self, announce: &ShmPoolAnnounce<'_>, source: Source, now: Nanos) {
+        if source.announce_stream && self.stream().is_some_and(|stream| stream.get() == announce.stream_id) {
             self.heard = now;
         }
     }
 
     pub(super) fn on_transport_lost(&mut self, shared: &Shared, now: Nanos) {
-        self.descriptors = Descriptors::Missing;
+        self.descriptors = Descriptors::Missing(now);
         self.announces = None;
         self.announce_out = None;
         self.shared.publication.put(None);
@@ -179,20 +203,19 @@ impl ProducerEntry {
         }
     }
 
-    /// Reports the failure to whoever waits for the producer; true if somebody did.
-    pub(super) fn fail(&mut self, error: &TransportError) -> bool {
-        let Some(completion) = self.completion.take() else { return false };
-        self.revoke();
-        completion.complete(Err(error.clone().into()));
-        true
+    /// Reports the failure to whoever waits for the producer, if somebody does, and gives it up then.
+    pub(super) fn fail(&mut self, error: &TransportError) {
+        if let Some(completion) = self.completion.take() {
+            self.release();
+            completion.complete(Err(error.clone().into()));
+        }
     }
 
     pub(super) fn tick(&mut self, link: &mut Link, shared: &Shared, now: Nanos) -> usize {
-        // Acquire: pairs with the Release of the handle, whose writer is gone by then.
-        if self.shared.released.load(Ordering::Acquire) {
-            self.close(link, shared, now);
+        if self.is_unwanted() {
+            self.close(shared, now, &mut |bytes| link.control.send(bytes));
         }
-        self.open_descriptors(link, shared);
+        self.open_descriptors(link, shared, now);
         self.tick_lease(link, shared, now);
         if self.attachment.is_some() && matches!(self.descriptors, Descriptors::HandedOver) {
             if let Some(completion) = self.completion.take() {
@@ -205,6 +228,19 @@ impl ProducerEntry {
             }
         }
         0
+    }
+
+    /// As `tick`, while there is no connection.
+    pub(super) fn tick_unlinked(&mut self, shared: &Shared, now: Nanos) {
+        if self.is_unwanted() {
+            self.close(shared, now, &mut |_| false);
+        }
+    }
+
+    fn is_unwanted(&self) -> bool {
+        // Acquire: pairs with the Release of the handle, whose writer is gone by then.
+        self.shared.released.load(Ordering::Acquire)
+            || self.completion.as_ref().is_some_and(Completion::is_abandoned)
     }
 
     fn tick_lease(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
@@ -284,7 +320,7 @@ impl ProducerEntry {
                         refusal: None,
                     };
                 });
-                self.hand_over(Arc::new(Attachment { regions: Arc::new(regions), fence: Arc::new(fence) }));
+                self.hand_over(Arc::new(Attachment::new(regions, fence)));
                 shared.tell(ClientEvent::Attached { stream, client, epoch });
             }
             Err(error) => {
@@ -296,53 +332,51 @@ impl ProducerEntry {
 
     /// The lease cannot be used: report it to whoever waits, otherwise try again later.
     fn give_up(&mut self, error: ClientError, now: Nanos, send: &mut dyn FnMut(&[u8]) -> bool) {
-        let Authority::Lease(lease) = &mut self.authority else { return };
-        match self.completion.take() {
-            Some(completion) => {
-                // Its answer is of no interest; the request is on its way.
-                let _event = lease.close(now, send);
-                self.release();
-                completion.complete(Err(error));
-            }
-            None => {
-                tracing::warn!(%error, "a producer lease cannot be used; trying again");
-                let _event = lease.renew(LeaseLoss::MappingFailed, now, send);
-            }
+        if let Some(completion) = self.completion.take() {
+            // The next tick gives the lease back.
+            self.release();
+            completion.complete(Err(error));
+        } else if let Authority::Lease(lease) = &mut self.authority {
+            tracing::warn!(%error, "a producer lease cannot be used; trying again");
+            // Nothing was handed over that would have to be taken back.
+            let _lost = lease.renew(LeaseLoss::MappingFailed, now, send);
         }
     }
 
-    fn close(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
-        let mut send = |bytes: &[u8]| link.control.send(bytes);
-        match &mut self.authority {
-            Authority::Lease(lease) => {
-                if let Some(event) = lease.close(now, &mut send) {
-                    self.on_lease_event(event, shared, now, &mut send);
-                }
+    fn close(&mut self, shared: &Shared, now: Nanos, send: &mut dyn FnMut(&[u8]) -> bool) {
+        if let Authority::Lease(lease) = &mut self.authority {
+            if let Some(event) = lease.close(now, send) {
+                self.on_lease_event(event, shared, now, send);
             }
-            Authority::Own { store, regions, .. } => {
-                if let Some(regions) = regions.take() {
-                    store.discard(regions);
-                }
-                self.revoke();
-                self.attachment = None;
-                self.gone = true;
-            }
+            return;
+        }
+        self.revoke();
+        self.attachment = None;
+        self.gone = true;
+        if let Authority::Own { store, regions, .. } = &mut self.authority
+            && let Some(regions) = regions.take()
+        {
+            store.discard(regions);
         }
     }
 
-    fn open_descriptors(&mut self, link: &mut Link, shared: &Shared) {
+    fn open_descriptors(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
         let endpoint = &shared.context.descriptor;
         let transport = &*link.transport;
-        let state = std::mem::replace(&mut self.descriptors, Descriptors::Missing);
+        let later = now.saturating_add(shared.context.announce_period.into());
+        let state = std::mem::replace(&mut self.descriptors, Descriptors::Missing(later));
         self.descriptors = match state {
             Descriptors::HandedOver => Descriptors::HandedOver,
-            Descriptors::Missing => match Opening::exclusive(transport, &endpoint.channel, endpoint.stream) {
-                Ok(opening) => Descriptors::Opening(opening),
-                Err(error) => {
-                    tracing::debug!(%error, "cannot open the descriptor publication yet");
-                    Descriptors::Missing
+            Descriptors::Missing(due) if now < due => Descriptors::Missing(due),
+            Descriptors::Missing(_) => {
+                match Opening::exclusive(transport, &endpoint.channel, endpoint.stream) {
+                    Ok(opening) => Descriptors::Opening(opening),
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot open the descriptor publication yet");
+                        Descriptors::Missing(later)
+                    }
                 }
-            },
+            }
             Descriptors::Opening(mut opening) => match opening.poll(transport) {
                 Ok(None) => Descriptors::Opening(opening),
                 Ok(Some(publication)) => {
@@ -352,16 +386,16 @@ impl ProducerEntry {
                 Err(error) => {
                     tracing::warn!(%error, "the descriptor publication was refused");
                     self.fail(&error);
-                    Descriptors::Missing
+                    Descriptors::Missing(later)
                 }
             },
         };
         if matches!(self.authority, Authority::Own { .. }) && self.announce_out.is_none() {
-            self.open_announces(link, shared);
+            self.open_announces(link, shared, now);
         }
     }
 
-    fn open_announces(&mut self, link: &mut Link, shared: &Shared) {
+    fn open_announces(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
         let endpoint = &shared.context.announce;
         let transport = &*link.transport;
         let polled = match &mut self.announces {
@@ -371,7 +405,12 @@ impl ProducerEntry {
             Some(opening) => opening.poll(transport),
         };
         match polled {
-            Ok(publication) => self.announce_out = publication,
+            Ok(None) => {}
+            Ok(publication) => {
+                self.announce_out = publication;
+                // The first announce is due at once (TP-149).
+                self.next_periodic = now;
+            }
             Err(error) => {
                 tracing::warn!(%error, "the announce publication was refused");
                 self.announces = None;
@@ -390,8 +429,7 @@ impl ProducerEntry {
             stream_id: spec.stream().get(),
             producer_id: self.client().get(),
             epoch: spec.epoch().get(),
-            // Relaxed: a statistic.
-            current_seq: self.shared.next_seq.load(Ordering::Relaxed),
+            current_seq: attachment.next_seq(),
             watermark: None,
         };
         if let Ok(message) = qos.to_vec() {

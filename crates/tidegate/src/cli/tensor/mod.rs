@@ -1,5 +1,6 @@
 //! `tidegate tensor ...`
 
+mod bench;
 mod config;
 mod decode;
 mod publish;
@@ -16,6 +17,11 @@ pub(crate) enum Command {
     Pub(publish::Publish),
     /// Receive frames: print them, or write them to a file
     Sub(subscribe::Subscribe),
+    /// Measure latency and rate, beside references
+    Bench(bench::Bench),
+    /// A process of a measurement
+    #[command(hide = true)]
+    BenchWorker(bench::Worker),
     /// Explain control messages given as hexadecimal digits
     Decode(decode::Decode),
     /// Check or show the configuration of a driver
@@ -27,6 +33,8 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
     match command {
         Command::Pub(command) => command.run(output),
         Command::Sub(command) => command.run(output),
+        Command::Bench(command) => command.run(output),
+        Command::BenchWorker(command) => command.run(),
         Command::Decode(command) => command.run(output),
         Command::Config(command) => command.run(output),
     }

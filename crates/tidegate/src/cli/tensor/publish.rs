@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 use tidegate::media::{self, FrameSource, MediaError, OpenOptions};
-use tidegate::tensor::client::{
-    ClientError, ClientEvent, Producer, ProducerConfig, PublishError,
-};
+use tidegate::tensor::client::{ClientError, ClientEvent, Producer, ProducerConfig, PublishError};
 use tidegate::tensor::frame::FrameMeta;
 use tidegate::tensor::ids::StreamId;
 use tidegate::tensor::tensor::{Dtype, MajorOrder, TensorLayout};
@@ -166,13 +164,11 @@ impl Publish {
 
     fn open(&self) -> Result<Box<dyn FrameSource>, Stop> {
         let raw = match (&self.dtype, &self.shape) {
-            (Some(dtype), Some(Shape(axes))) => Some(
-                TensorLayout::contiguous(*dtype, MajorOrder::Row, axes).map_err(|error| Stop::Error {
-                    exit: Exit::Usage,
-                    code: "usage",
-                    message: format!("--shape: {error}"),
-                })?,
-            ),
+            (Some(dtype), Some(Shape(axes))) => {
+                Some(TensorLayout::contiguous(*dtype, MajorOrder::Row, axes).map_err(|error| {
+                    Stop::Error { exit: Exit::Usage, code: "usage", message: format!("--shape: {error}") }
+                })?)
+            }
             _ => None,
         };
         let mut source = media::open(&self.input, OpenOptions { single_tensor: self.whole, raw })?;
@@ -317,7 +313,8 @@ impl Run<'_> {
                 _ => {}
             }
         }
-        if !output.json() && std::io::stderr().is_terminal() && self.told.elapsed() >= Duration::from_secs(1) {
+        if !output.json() && std::io::stderr().is_terminal() && self.told.elapsed() >= Duration::from_secs(1)
+        {
             self.told = Instant::now();
             // A lost terminal is noticed elsewhere.
             let _ = writeln!(std::io::stderr(), "  {} frames, {:.1} per second", self.sent, self.rate());

@@ -200,7 +200,11 @@ impl Run<'_> {
                     });
                 }
             })
-            .map_err(|error| Stop::Error { exit: Exit::Failed, code: "client", message: error.to_string() })?;
+            .map_err(|error| Stop::Error {
+                exit: Exit::Failed,
+                code: "client",
+                message: error.to_string(),
+            })?;
         Ok((received, work))
     }
 

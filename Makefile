@@ -1,0 +1,69 @@
+# Everything a contributor needs: `make demo`, `make test`. Both install what the build needs when they run as root, and
+# print the one line to run when they do not.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+VENV := $(CURDIR)/.venv
+PYTHON ?= python3
+
+# Aeron's build needs a newer cmake than Debian 12 has, and libclang; both come as Python wheels.
+export PATH := $(VENV)/bin:$(PATH)
+export LIBCLANG_PATH ?= $(wildcard $(VENV)/lib/python3*/site-packages/clang/native)
+export BINDGEN_EXTRA_CLANG_ARGS ?= -isystem $(shell gcc -print-file-name=include 2>/dev/null)
+ifeq ($(shell uname -m),x86_64)
+# Binaries that run on every x86-64 machine of the last decade, not only on the one that built them.
+export RUSTERON_C_MARCH ?= x86-64-v2
+endif
+
+.PHONY: help setup build demo test check loom sanitize fuzz fuzz-smoke trace doc clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## Install what the build and the tests need
+	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV)
+
+build: setup ## Build the release binary, target/release/tidegate
+	$(CARGO) build --release --locked --package tidegate
+
+demo: build ## Run the main job: publish a recording, read it twice, kill the producer, take over
+	scripts/demo.sh target/release/tidegate
+
+test: setup ## Everything that CI runs
+	$(MAKE) --no-print-directory check
+	$(CARGO) nextest run --workspace --locked --profile ci
+	$(CARGO) test --workspace --locked --doc --quiet
+	$(MAKE) --no-print-directory loom
+	$(MAKE) --no-print-directory fuzz-smoke
+
+check: ## Formatting, lints, unsafe boundary, dependency direction, rule-to-test mapping
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
+	$(CARGO) xtask check
+	$(CARGO) xtask trace
+
+trace: ## Write the rule-to-test mapping anew
+	$(CARGO) xtask trace --write
+
+loom: ## Model-check the synchronisation of tidegate-shm
+	scripts/loom.sh
+
+sanitize: setup ## AddressSanitizer and ThreadSanitizer runs
+	scripts/sanitize.sh
+
+fuzz-smoke: ## A few seconds of every fuzz target
+	scripts/fuzz.sh 3
+
+fuzz: ## Ten minutes of every fuzz target; SECONDS_EACH=n for another time
+	scripts/fuzz.sh $${SECONDS_EACH:-600}
+
+doc: ## API documentation
+	$(CARGO) doc --workspace --no-deps --open
+
+clean: ## Remove build results
+	$(CARGO) clean
+	rm -rf $(VENV) fuzz/target

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Runs every fuzz target for some seconds. Needs no nightly toolchain: coverage comes from LLVM's own pass, libFuzzer from
+# the libfuzzer-sys crate. Findings are left in fuzz/artifacts, the corpus in fuzz/corpus.
+set -euo pipefail
+
+seconds=${1:?usage: fuzz.sh SECONDS [TARGET...]}
+shift
+cd "$(dirname "$0")/.."
+
+target=$(rustc -vV | sed -n 's/^host: //p')
+export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \
+-Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+target_dir=$PWD/fuzz/target
+cargo build --quiet --locked --release --manifest-path fuzz/Cargo.toml --target "$target" --target-dir "$target_dir"
+
+targets=("$@")
+if ((${#targets[@]} == 0)); then
+    mapfile -t targets < <(sed -n 's/^name = "\([a-z0-9_]*\)"$/\1/p' fuzz/Cargo.toml)
+fi
+((${#targets[@]})) || { echo "found no fuzz target" >&2; exit 1; }
+failed=0
+for name in "${targets[@]}"; do
+    mkdir -p "fuzz/corpus/$name" "fuzz/artifacts/$name"
+    # Golden messages are good seeds for the decoders of their schema.
+    seeds=()
+    case $name in
+        control) seeds=(conformance/vectors/tensor-pool/wire) ;;
+        driver | bridge | merge | tracelink | discovery) seeds=("conformance/vectors/tensor-pool/$name") ;;
+        npy) seeds=(crates/tidegate/tests/data) ;;
+    esac
+    log=$(mktemp)
+    if "$target_dir/$target/release/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="fuzz/artifacts/$name/" "fuzz/corpus/$name" "${seeds[@]}" >"$log" 2>&1; then
+        echo "fuzz $name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, no finding"
+    else
+        failed=1
+        echo "fuzz $name: FINDING, see fuzz/artifacts/$name" >&2
+        tail -n 30 "$log" >&2
+    fi
+    rm -f "$log"
+done
+exit $failed

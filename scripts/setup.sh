@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs what the build and the tests need: Debian packages, and a Python environment with cmake and libclang.
+# Does nothing that is done already. Without root it prints the one line to run.
+set -euo pipefail
+
+venv=${1:?usage: setup.sh VENV_DIR}
+python=${PYTHON:-python3}
+packages=(g++ make pkg-config uuid-dev libbsd-dev python3-venv strace)
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+# Any Python that can make environments will do, Debian's or another.
+if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    missing=("${missing[@]/python3-venv/}")
+fi
+read -r -a missing <<<"${missing[*]:-}"
+if ((${#missing[@]})); then
+    install="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+    if ((EUID != 0)); then
+        echo "Some packages are missing. Run this once, then try again:" >&2
+        echo "  sudo sh -c '$install'" >&2
+        exit 1
+    fi
+    echo "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    sh -c "$install" >/dev/null
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "There is no Rust toolchain; install one from https://rustup.rs and try again." >&2
+    exit 1
+fi
+if [[ ! -x $venv/bin/cmake || -z $(compgen -G "$venv/lib/python3*/site-packages/clang/native/libclang.so*") ]]; then
+    echo "installing cmake and libclang into $venv"
+    "$python" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check 'cmake>=3.30,<5' 'libclang>=16,<20'
+fi
+if ! cargo nextest --version >/dev/null 2>&1; then
+    echo "installing cargo-nextest"
+    cargo install --quiet --locked cargo-nextest
+fi
