@@ -21,7 +21,7 @@
 //!
 //! An acquiring load is written as relaxed load plus fence because only relaxed loads are promised to work on pages
 //! mapped read-only. That the store in `begin` is itself a Release is asked for by the sheet (TP-107); the fence after
-//! it is what counts (TP-108). All orderings come from [`Orderings`], so that the models in `tests/loom_commit.rs` can
+//! it is what counts (TP-108). All orderings come from one trait, `Orderings`, so that the models in `tests/loom_commit.rs` can
 //! weaken one at a time in the shipped code and see it break.
 
 use std::marker::PhantomData;
@@ -201,7 +201,8 @@ mod tests {
     /// Rules: TP-112, TP-113, TP-118, TC-061, TC-062.
     #[test]
     fn only_the_committed_frame_asked_for_is_accepted() {
-        let (word, reader) = reader_of(10);
+        let word = AtomicU64::new(in_progress(5));
+        let reader = CommitReader::new(&word);
         let token = reader.begin();
         assert_eq!((token.is_committed(), token.seq(), token.holds(5)), (false, 5, false));
         assert!(!reader.validate(token), "an unchanged word of an unfinished frame must not validate");
@@ -218,19 +219,15 @@ mod tests {
     /// Rules: TP-113, TP-116, TC-063, TC-065.
     #[test]
     fn validation_fails_for_ever_once_the_slot_is_reused() {
-        let (word, reader) = reader_of(committed(5));
+        let word = AtomicU64::new(committed(5));
+        let reader = CommitReader::new(&word);
         let token = reader.begin();
         assert!(reader.validate(token) && reader.validate(token));
-        let writer = CommitWriter::new(word);
+        let writer = CommitWriter::new(&word);
         writer.begin(7);
         assert!(!reader.validate(token));
         writer.commit(7);
         assert!(!reader.validate(token));
         assert!(reader.validate(reader.begin()));
-    }
-
-    fn reader_of(value: u64) -> (&'static AtomicU64, CommitReader<&'static AtomicU64>) {
-        let word: &AtomicU64 = Box::leak(Box::new(AtomicU64::new(value)));
-        (word, CommitReader::new(word))
     }
 }

@@ -1,5 +1,7 @@
 //! Making regions: exclusive, exact modes, and every shortage found at creation instead of as a signal later.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod children;
 mod mounts;
 

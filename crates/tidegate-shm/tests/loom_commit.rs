@@ -2,7 +2,10 @@
 //! code, and proof for each ordering that the shipped code is wrong without it.
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p tidegate-shm --release --test loom_commit`.
+
 #![cfg(loom)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::disallowed_types, reason = "runs of a model are counted outside of it")]
 
 use std::{
     process::Command,

@@ -1,5 +1,7 @@
 //! Death of real processes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod children;
 
 use std::{fs, time::Duration};

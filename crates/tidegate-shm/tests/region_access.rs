@@ -1,5 +1,7 @@
 //! Bounds of regions and spans, held against a plain vector of bytes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
 use proptest::prelude::*;
 use tidegate_shm::{
     region::{
@@ -118,6 +120,25 @@ proptest! {
         let bits = span.load_f64(from).ok().map(f64::to_bits);
         prop_assert_eq!(bits, span.load_u64(from).ok());
     }
+}
+
+/// Rules: TP-064.
+#[test]
+fn the_last_byte_is_inside_and_the_next_is_not() {
+    let (region, _) = region();
+    let end = LEN as u64;
+    for offset in 0..=end {
+        assert!(region.span(offset, end - offset).is_ok(), "{offset}");
+        assert!(region.span(offset, end - offset + 1).is_err(), "{offset}");
+        let span = region.span(offset, end - offset).unwrap();
+        assert!(span.sub(0..span.len()).is_ok() && span.sub(0..span.len() + 1).is_err(), "{offset}");
+        assert!(span.read_at(1, &mut vec![0; span.len()]).is_err(), "{offset}");
+    }
+    assert!(region.span(end + 1, 0).is_err());
+    // 300 is a multiple of 4 but not of 8.
+    assert!(region.atomic_u32(end - 4).is_ok() && region.atomic_u32(end).is_err());
+    assert!(region.atomic_u64(end - 12).is_ok() && region.atomic_u64(end - 4).is_err());
+    assert!(matches!(region.atomic_u64(296), Err(AccessError::OutOfBounds { available: 300, .. })));
 }
 
 #[test]

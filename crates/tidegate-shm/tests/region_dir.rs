@@ -1,5 +1,7 @@
 //! Directories of regions: exact modes, no links, and what a collector of old ones needs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod children;
 mod mounts;
 
@@ -118,7 +120,6 @@ fn a_base_that_cannot_be_used_is_refused() {
     with_mount("tmpfs", c"ro", |path| assert!(matches!(open(path), Err(DirError::NotWritable { .. }))));
 }
 
-/// Rules: TP-280.
 #[test]
 fn a_collector_sees_entries_as_they_are_and_removes_only_names() {
     let place = tempfile::tempdir_in("/dev/shm").unwrap();

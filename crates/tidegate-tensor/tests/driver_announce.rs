@@ -12,6 +12,7 @@ mod driver_support;
 
 use driver_support::*;
 use tidegate_sbe::Open;
+use tidegate_sbe::control::DataSourceAnnounce;
 use tidegate_sbe::driver::{PublishMode, Role};
 use tidegate_shm::clock::Nanos;
 use tidegate_tensor::driver::Endpoint;
@@ -171,4 +172,36 @@ fn names_reserve_streams_for_those_who_know_only_the_name() {
     let mut rig = Rig::with(|config| config.driver.stream_id_range = "20000".parse().unwrap());
     rig.driver.create_stream_by_name("one").unwrap();
     assert!(rig.driver.create_stream_by_name("two").is_err());
+}
+
+#[test]
+fn a_producer_names_its_stream_after_a_restart_of_the_driver() {
+    let mut rig = Rig::new();
+    let mut create = request(7, Role::Producer, 20_005, 1);
+    create.publish_mode = Some(Open::Listed(PublishMode::ExistingOrCreate));
+    assert_eq!(rig.ask(&create).stream, Some(20_005));
+    let say = |rig: &mut Rig, stream, producer, name: &str| {
+        let announce = DataSourceAnnounce {
+            stream_id: stream,
+            producer_id: producer,
+            epoch: 1,
+            meta_version: 0,
+            name: name.into(),
+            summary: "".into(),
+        };
+        rig.driver.on_metadata(&announce.to_vec().unwrap());
+    };
+
+    say(&mut rig, 20_005, 8, "depth");
+    assert_eq!(rig.driver.resolve("depth"), None, "only the holder of the producer lease is believed");
+    say(&mut rig, 20_005, 7, "cam");
+    assert_eq!(rig.driver.resolve("cam"), Some(StreamId::new(CAM)), "a configured name stays where it is");
+    say(&mut rig, 20_005, 7, "a b");
+    assert_eq!(rig.driver.resolve("a b"), None);
+    rig.driver.on_metadata(b"noise");
+
+    say(&mut rig, 20_005, 7, "depth");
+    assert_eq!(rig.driver.resolve("depth"), Some(StreamId::new(20_005)));
+    say(&mut rig, 20_005, 7, "other");
+    assert_eq!(rig.driver.resolve("other"), None, "a stream keeps its name");
 }

@@ -19,8 +19,8 @@ use rustix::{
 
 use super::{
     dir::RegionDir,
+    file::HUGETLBFS,
     mapping::{MapError, RegionMut},
-    open::HUGETLBFS,
     walk::is_plain_name,
 };
 

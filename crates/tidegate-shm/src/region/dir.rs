@@ -17,7 +17,8 @@ use rustix::{
 
 pub use super::walk::{FileKind, FileStat};
 use super::{
-    open::{Access, OpenError, RegionFile, resolve_directory},
+    file::{Access, RegionFile},
+    open::{OpenError, resolve_directory},
     walk::{is_plain_name, open_without_links},
 };
 

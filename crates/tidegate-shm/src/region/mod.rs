@@ -19,6 +19,7 @@
 mod copy;
 mod create;
 mod dir;
+mod file;
 mod mapping;
 mod open;
 mod span;
@@ -27,7 +28,8 @@ mod word;
 
 pub use create::{CreateError, CreateOptions, create_region};
 pub use dir::{DirEntry, DirError, Entries, FileKind, FileStat, RegionDir, free_space};
+pub use file::{Access, RegionFile};
 pub use mapping::{AccessError, MapError, Region, RegionMut};
-pub use open::{Access, AllowedBases, HugePages, OpenError, PermissionPolicy, RegionFile, RejectedBase};
+pub use open::{AllowedBases, HugePages, OpenError, PermissionPolicy, RejectedBase};
 pub use span::{Chunks, SharedSpan, SharedSpanMut, Span, SpanMut};
 pub use word::{LoadU64, OwnedU64, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut, StoreU64};

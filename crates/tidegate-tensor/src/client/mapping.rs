@@ -463,3 +463,6 @@ impl MappingMachine {
         self.period.saturating_mul(3)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use crate::frame::{
     Announcement, Claim, ClaimError, CommitError, Fence, FlushHook, FrameMeta, PutError, RingWriter, WriteOptions,
 };
 use crate::ids::{ClientId, Epoch, NodeId, Seq, StreamId};
-use crate::region::WriteRegions;
+use crate::region::{RegionSpec, WriteRegions};
 use crate::region::store::StoreSettings;
 use crate::tensor::TensorLayout;
 use crate::transport::{OfferError, Publication};
@@ -253,6 +253,13 @@ impl Producer {
     pub fn max_payload(&mut self) -> Option<usize> {
         self.refresh();
         self.attached.as_ref()?.writer.largest_stride()
+    }
+
+    /// The regions being written; `None` while there is no lease.
+    #[must_use]
+    pub fn regions(&mut self) -> Option<RegionSpec> {
+        self.refresh();
+        self.attached.as_ref().map(|attached| attached.attachment.regions.spec().clone())
     }
 
     /// Whether somebody subscribes to the descriptors at the moment.

@@ -15,7 +15,7 @@ use super::handle::Command;
 use super::{Driver, DriverHandle, DriverOptions, DriverStartError, DriverState, Endpoint, share_a_stream};
 use crate::agent::Agent;
 use crate::clock::Clock;
-use crate::config::DriverConfig;
+use crate::config::{DriverConfig, stream_ids};
 use crate::transport::{
     Connector, OfferError, Opening, Publication, Subscription, Transport, TransportError,
 };
@@ -139,6 +139,7 @@ impl Agent for DriverAgent {
         if !backlog || now.saturating_sub(since) >= Nanos(check_after) {
             driver.on_tick(now);
         }
+        work += self.endpoints.poll_metadata(driver)?;
         work += self.endpoints.flush(driver, now)?;
         if driver.state() == DriverState::Stopped && !driver.has_outgoing() {
             return Err(DriverAgentError::Stopped);
@@ -170,6 +171,8 @@ impl std::fmt::Debug for DriverAgent {
 /// The driver's ends of its streams.
 struct Endpoints {
     requests: Slot<Box<dyn Subscription>>,
+    /// Where producers say the names of their streams.
+    metadata: Slot<Box<dyn Subscription>>,
     control: Slot<Box<dyn Publication>>,
     /// `None` when announces go out on the control publication.
     announce: Option<Slot<Box<dyn Publication>>>,
@@ -204,13 +207,21 @@ impl Endpoints {
         };
         Ok(Self {
             requests: Slot::Opening(Opening::subscription(transport, &control.channel, control.stream_id)?),
+            metadata: Slot::Opening(Opening::subscription(
+                transport,
+                &control.channel,
+                stream_ids::METADATA,
+            )?),
             control: publication(control)?,
             announce: if share_a_stream(&config.driver) { None } else { Some(publication(announce)?) },
         })
     }
 
     fn is_ready(&self) -> bool {
-        self.requests.is_open() && self.control.is_open() && self.announce.as_ref().is_none_or(Slot::is_open)
+        self.requests.is_open()
+            && self.metadata.is_open()
+            && self.control.is_open()
+            && self.announce.as_ref().is_none_or(Slot::is_open)
     }
 
     /// Completes what is on its way; true when everything is there.
@@ -220,6 +231,7 @@ impl Endpoints {
         }
         // The way out first: no request is taken that could not be answered.
         let mut ready = self.control.poll(transport)?;
+        ready &= self.metadata.poll(transport)?;
         if let Some(announce) = &mut self.announce {
             ready &= announce.poll(transport)?;
         }
@@ -244,6 +256,11 @@ impl Endpoints {
             }
         }
         Ok((handled, true))
+    }
+
+    fn poll_metadata(&mut self, driver: &mut Driver) -> Result<usize, TransportError> {
+        let Slot::Open(metadata) = &mut self.metadata else { return Ok(0) };
+        metadata.poll(FRAGMENT_LIMIT, &mut |message| driver.on_metadata(message.bytes))
     }
 
     /// Sends what waits, as far as the transport takes it. Returns how many messages went out.

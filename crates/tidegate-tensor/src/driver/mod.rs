@@ -32,6 +32,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidegate_sbe::MessageHeader;
+use tidegate_sbe::control::DataSourceAnnounce;
 use tidegate_sbe::driver::{self as wire, Message, ShmAttachRequest, ShmDetachRequest};
 use tidegate_shm::clock::{Nanos, realtime_now};
 
@@ -42,7 +43,7 @@ pub use shutdown::DriverState;
 pub use snapshot::{DriverCounters, DriverSnapshot, LeaseSnapshot, PoolSnapshot, StreamSnapshot};
 
 use crate::config::{ConfigError, DriverConfig, DriverSection};
-use crate::ids::{LeaseId, StreamId};
+use crate::ids::{ClientId, LeaseId, StreamId};
 use crate::region::store::{
     CollectPolicy, CollectTime, EpochRegions, RegionStore, StoreError, StoreSettings,
 };
@@ -280,6 +281,19 @@ impl Driver {
         let profile = self.config.default_profile().ok_or_else(|| NameError::NoProfile { name: owned() })?;
         self.streams.insert(id, Stream::new(Some(owned()), Arc::new(profile.clone()), true));
         Ok(id)
+    }
+
+    /// Takes a metadata message in: a producer that says the name of its stream gives it that name.
+    ///
+    /// A driver that was restarted learns the names of dynamic streams again this way. Only the holder of the producer
+    /// lease is believed, and a name or stream that is taken stays as it is.
+    pub fn on_metadata(&mut self, message: &[u8]) {
+        let Ok(announce) = DataSourceAnnounce::decode(message) else { return };
+        let (id, producer) = (StreamId::new(announce.stream_id), ClientId::new(announce.producer_id));
+        let Some(name) = announce.name.as_str().filter(|name| is_stream_name(name)) else { return };
+        if self.leases.producer_of(id).is_some_and(|lease| lease.client == producer) && self.streams.by_name(name).is_none() {
+            self.streams.name_dynamic(id, name);
+        }
     }
 
     /// Ends the driver's hold on the host: removes regions where configured, and releases the lock. Call

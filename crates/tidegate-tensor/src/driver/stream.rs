@@ -74,6 +74,15 @@ impl Streams {
         self.by_id.insert(id, stream);
     }
 
+    /// Names a dynamic stream that has no name yet. The caller has seen that the name is free.
+    pub(super) fn name_dynamic(&mut self, id: StreamId, name: &str) {
+        let Some(stream) = self.by_id.get_mut(&id).filter(|stream| stream.dynamic && stream.name.is_none()) else {
+            return;
+        };
+        stream.name = Some(name.to_owned());
+        self.by_name.insert(name.to_owned(), id);
+    }
+
     pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
         self.by_id.get(&id)
     }

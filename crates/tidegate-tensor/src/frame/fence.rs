@@ -60,3 +60,33 @@ impl Permit {
         self.at
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fence is open before its deadline and not at it; a revocation closes it for all times.
+    /// Rules: TP-296, TP-307.
+    #[test]
+    fn permits_end_with_the_deadline_and_with_a_revocation() {
+        let fence = Fence::closed();
+        assert!(fence.test(Nanos::ZERO).is_none());
+        fence.extend(Nanos(100));
+        assert_eq!(fence.test(Nanos(99)).map(Permit::at), Some(Nanos(99)));
+        assert!(fence.test(Nanos(100)).is_none());
+        fence.extend(Nanos(200));
+        assert!(fence.test(Nanos(100)).is_some());
+        fence.revoke();
+        for now in [Nanos::ZERO, Nanos(1), Nanos(100)] {
+            assert!(fence.test(now).is_none(), "{now:?}");
+        }
+    }
+
+    #[test]
+    fn an_unlimited_fence_closes_only_when_revoked() {
+        let fence = Fence::unlimited();
+        assert!(fence.test(Nanos(u64::MAX - 1)).is_some());
+        fence.revoke();
+        assert!(fence.test(Nanos::ZERO).is_none());
+    }
+}

@@ -13,6 +13,8 @@
 
 mod claim;
 mod fence;
+#[cfg(test)]
+mod fixture;
 mod order;
 mod reader;
 mod sequence;

@@ -259,3 +259,6 @@ impl<'a> FrameView<'a> {
         copied
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,3 +43,38 @@ impl SeqTracker {
         self.last
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(seqs: &[u64]) -> Vec<SeqStep> {
+        let mut tracker = SeqTracker::default();
+        seqs.iter().map(|seq| tracker.step(Seq::new(*seq))).collect()
+    }
+
+    const fn forward(gap: u64) -> SeqStep {
+        SeqStep::Forward { gap }
+    }
+
+    /// Rules: TP-119, TC-066.
+    #[test]
+    fn a_gap_is_what_lies_between() {
+        assert_eq!(steps(&[0, 1, 4, 5]), [forward(0), forward(0), forward(2), forward(0)]);
+        assert_eq!(steps(&[10, 310, 311]), [forward(0), forward(299), forward(0)]);
+    }
+
+    /// Rules: TP-120, TC-067.
+    #[test]
+    fn the_first_one_sets_the_baseline_whatever_it_is() {
+        assert_eq!(steps(&[100]), [forward(0)]);
+        assert_eq!(steps(&[0, 0]), [forward(0), SeqStep::Duplicate], "0 was seen");
+        assert_eq!(SeqTracker::default().last(), None);
+    }
+
+    /// Rules: TP-119, TP-132.
+    #[test]
+    fn a_repetition_is_no_step_back() {
+        assert_eq!(steps(&[9, 9, 3, 10]), [forward(0), SeqStep::Duplicate, SeqStep::Regression, forward(0)]);
+    }
+}

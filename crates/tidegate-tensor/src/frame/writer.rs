@@ -476,3 +476,6 @@ impl From<CommitError> for PutError {
         Self::Commit(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

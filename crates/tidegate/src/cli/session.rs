@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tidegate::node::{NodeClient, NodeDescription, NodeError, NodePlace};
+use tidegate::node::{NodeClient, NodeDescription, NodePlace};
 use tidegate::tensor::channel::Channel;
 use tidegate::tensor::client::{Client, ClientError, Context, Endpoint, Listener, RefusalCode};
 use tidegate::tensor::config::DriverConfig;
 use tidegate::tensor::ids::{AeronStreamId, StreamId};
 use tidegate::tensor::transport::aeron::AeronConnector;
+use tidegate::tensor::transport::{Connector, Transport, TransportError};
 
 use super::signal::Interrupt;
 use crate::output::{Exit, Report, Stop, exit_of_io};
@@ -101,6 +102,11 @@ impl Session {
     /// Connects a client; it follows the node through restarts.
     pub(crate) fn client(&self, listener: Listener) -> Result<Client, Stop> {
         Ok(Client::start(self.context.clone(), Arc::new(self.connector.clone()), listener)?)
+    }
+
+    /// A connection to the media driver, for commands that speak the wire protocol themselves.
+    pub(crate) fn transport(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.connector.connect()
     }
 
     /// The number of a stream. With `create`, a new name gets a number.
@@ -245,9 +251,4 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(bad()),
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| bad())
-}
-
-/// The node's error when there is none, for commands that can do something without it.
-pub(crate) fn is_no_node(error: &NodeError) -> bool {
-    matches!(error, NodeError::NotRunning { .. })
 }

@@ -23,6 +23,9 @@ use crate::ids::{ClientId, Epoch, StreamId};
 use crate::region::{MapError, RegionSpec};
 use crate::transport::{Opening, Subscription, TransportError};
 
+/// A condition that repeats is logged this often at most (TP-468).
+const WARNING_PAUSE: Nanos = Nanos::from_secs(1);
+
 /// One consumer of the client.
 pub(super) struct ConsumerEntry {
     shared: Arc<ConsumerShared>,
@@ -40,6 +43,8 @@ pub(super) struct ConsumerEntry {
     next_periodic: Nanos,
     /// The epoch whose refusal was told last (TP-067).
     told_failure: Option<Epoch>,
+    /// When a malformed announce may be logged again (TP-468).
+    next_warning: Nanos,
     gone: bool,
 }
 
@@ -113,6 +118,7 @@ impl ConsumerEntry {
             fixed,
             next_periodic: now,
             told_failure: None,
+            next_warning: now,
             gone: false,
         }
     }
@@ -203,7 +209,8 @@ impl ConsumerEntry {
                 self.execute(command, shared, arrival.monotonic, &mut |bytes| control.send(bytes));
             }
             Err(AnnounceRejection::OtherStream) => {}
-            Err(AnnounceRejection::Structure(error)) => {
+            Err(AnnounceRejection::Structure(error)) if arrival.monotonic >= self.next_warning => {
+                self.next_warning = arrival.monotonic.saturating_add(WARNING_PAUSE);
                 tracing::warn!(stream = %self.stream(), %error, "an announce was ignored");
             }
             Err(rejection) => {

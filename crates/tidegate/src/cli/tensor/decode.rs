@@ -69,12 +69,7 @@ impl Decode {
     fn decode(&self, digits: &[u8]) -> Result<Decoded, Problem> {
         let bytes = parse_hex(digits)?;
         let (name, template, values) = match self.layout {
-            None => {
-                let message = AnyMessage::decode(&bytes)?;
-                let schema = message.schema().name;
-                let (template, name) = (message.template_id(), message.name());
-                return Ok(Decoded { schema, template, name, values: message.to_json() });
-            }
+            None => return Ok(Decoded::from(AnyMessage::decode(&bytes)?)),
             Some(Layout::Superblock) => (
                 "ShmRegionSuperblock",
                 ShmRegionSuperblock::TEMPLATE_ID,
@@ -89,24 +84,51 @@ impl Decode {
 }
 
 /// A message and its fields.
-struct Decoded {
+pub(super) struct Decoded {
     schema: &'static str,
     template: u16,
     name: &'static str,
     values: Value,
 }
 
+impl From<AnyMessage<'_>> for Decoded {
+    fn from(message: AnyMessage<'_>) -> Self {
+        Self {
+            schema: message.schema().name,
+            template: message.template_id(),
+            name: message.name(),
+            values: message.to_json(),
+        }
+    }
+}
+
 impl Decoded {
-    fn print(self, output: &mut Output) -> Result<(), Stop> {
-        let Self { schema, template, name, values } = self;
-        output.result(
-            || {
-                let mut text = format!("{schema} {name} (template {template})\n");
-                write_fields(&mut text, &values, 1);
-                text
-            },
-            || json!({ "schema": schema, "template": template, "message": name, "values": values }),
-        )
+    pub(super) fn print(self, output: &mut Output) -> Result<(), Stop> {
+        output.result(|| self.text(), || self.json())
+    }
+
+    /// One line per field.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("{} {} (template {})\n", self.schema, self.name, self.template);
+        write_fields(&mut text, &self.values, 1);
+        text
+    }
+
+    /// Name and fields on one line.
+    pub(super) fn line(&self) -> String {
+        let mut text = self.name.to_owned();
+        write_inline(&mut text, &self.values);
+        text
+    }
+
+    /// The object of one message, the same in every command that prints messages.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "schema": self.schema,
+            "template": self.template,
+            "message": self.name,
+            "values": self.values,
+        })
     }
 }
 
@@ -127,8 +149,7 @@ impl Problem {
     fn code(&self) -> &'static str {
         match self {
             Self::Empty | Self::Digit { .. } | Self::Odd { .. } => "hex",
-            Self::Message(error) if error.is_foreign() => "foreign",
-            Self::Message(_) => "malformed",
+            Self::Message(error) => decode_error_code(error),
         }
     }
 
@@ -142,6 +163,11 @@ impl Problem {
         let _ = writeln!(io::stderr(), "tidegate: input {number}: {message}");
         Ok(())
     }
+}
+
+/// The stable word for bytes that are no message of ours, or a broken one.
+pub(super) fn decode_error_code(error: &DecodeError) -> &'static str {
+    if error.is_foreign() { "foreign" } else { "malformed" }
 }
 
 /// Why the inputs cannot be read.
@@ -237,6 +263,24 @@ fn write_fields(text: &mut String, fields: &Value, depth: usize) {
     }
 }
 
+/// Fields behind each other, each after a space: ` name=value`, entries of groups in braces.
+fn write_inline(text: &mut String, fields: &Value) {
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        match value.as_array() {
+            None => text.push_str(&format!(" {name}={}", plain(value))),
+            Some(entries) => {
+                text.push_str(&format!(" {name}=["));
+                for entry in entries {
+                    text.push('{');
+                    write_inline(text, entry);
+                    text.push_str(" }");
+                }
+                text.push(']');
+            }
+        }
+    }
+}
+
 fn count(entries: usize) -> String {
     match entries {
         0 => "none".to_owned(),
@@ -273,6 +317,20 @@ mod tests {
         assert!(matches!(parse_hex(b"00 1"), Err(Problem::Odd { digits: 3 })));
         let Err(Problem::Digit { found, position }) = parse_hex(b"0 0\xff") else { panic!() };
         assert_eq!((found.as_str(), position), ("\\xff", 3));
+    }
+
+    #[test]
+    fn fields_on_one_line() {
+        let values = json!({
+            "id": 7, "code": {"enum": "OK", "value": 0}, "none": null, "empty": [],
+            "pools": [{"poolId": 1}, {"poolId": 2}],
+        });
+        let mut text = String::new();
+        write_inline(&mut text, &values);
+        assert_eq!(
+            text,
+            " id=7 code=OK (0) none=not provided empty=[] pools=[{ poolId=1 }{ poolId=2 }]"
+        );
     }
 
     #[test]

@@ -9,9 +9,15 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 use tidegate::media::{self, FrameSource, MediaError, OpenOptions};
-use tidegate::tensor::client::{ClientError, ClientEvent, Producer, ProducerConfig, PublishError};
+use tidegate::tensor::client::{
+    ClientError, ClientEvent, Producer, ProducerConfig, PublishError, RegionSource,
+};
+use tidegate::tensor::config::{Policies, Profile, ShmSection};
 use tidegate::tensor::frame::FrameMeta;
-use tidegate::tensor::ids::StreamId;
+use tidegate::tensor::ids::{PoolId, StreamId};
+use tidegate::tensor::layout::{PoolSpec, SlotCount, Stride};
+use tidegate::tensor::region::RegionSpec;
+use tidegate::tensor::region::store::StoreSettings;
 use tidegate::tensor::tensor::{Dtype, MajorOrder, TensorLayout};
 use tidegate::tensor::transport::OfferError;
 
@@ -67,7 +73,23 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
+    own: OwnRegions,
+    #[command(flatten)]
     driver: DriverArgs,
+}
+
+/// Options of a producer that is its own driver.
+#[derive(Debug, Args)]
+struct OwnRegions {
+    /// Be one's own driver: make the regions, announce them, remove them at the end. STREAM is a number then
+    #[arg(long)]
+    no_driver: bool,
+    /// With --no-driver: directory to make the regions below
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm", requires = "no_driver")]
+    base_dir: PathBuf,
+    /// With --no-driver: slots of the ring, a power of two
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "no_driver")]
+    slots: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -126,8 +148,14 @@ impl Publish {
         let interrupt = Interrupt::install()?;
         let mut source = self.open()?;
         let padding = Padding::new(source.layout(), self.align)?;
-        let session = Session::open(&self.driver)?;
-        let stream = session.resolve(&self.stream, true)?;
+        let mut session = Session::open(&self.driver)?;
+        let stream = match (&self.stream, self.own.no_driver) {
+            (StreamRef::Name(_), true) => return Err(usage("without a driver, STREAM must be a number".to_owned())),
+            (stream, _) => session.resolve(stream, !self.own.no_driver)?,
+        };
+        if self.own.no_driver {
+            session.context.allowed_base_dirs = vec![self.own.base_dir.clone()];
+        }
         let (events, received) = channel();
         // The receiver lives as long as the client.
         let client = session.client(Box::new(move |event| drop(events.send(event))))?;
@@ -137,6 +165,7 @@ impl Publish {
                 StreamRef::Name(name) => Some(name.clone()),
                 StreamRef::Id(_) => None,
             },
+            regions: self.own.regions(padding.len())?,
             ..ProducerConfig::default()
         };
         let producer = client.add_producer(config)?.wait(self.timeout)?;
@@ -151,6 +180,7 @@ impl Publish {
             bytes: 0,
             epochs: 0,
             started: Instant::now(),
+            last_sent: Instant::now(),
             told: Instant::now(),
         };
         run.check_granted()?;
@@ -180,6 +210,39 @@ impl Publish {
     }
 }
 
+impl OwnRegions {
+    /// Who creates the regions of frames of `len` bytes.
+    fn regions(&self, len: usize) -> Result<RegionSource, Stop> {
+        if !self.no_driver {
+            return Ok(RegionSource::Driver);
+        }
+        let header_nslots =
+            SlotCount::new(self.slots).map_err(|error| usage(format!("--slots: {error}")))?;
+        // A power of two, so that every existing reader takes it (TP-085).
+        let stride = u32::try_from(len.max(64).next_power_of_two())
+            .ok()
+            .and_then(|stride| Stride::new(stride).ok())
+            .ok_or_else(|| usage(format!("a frame of {len} bytes is too large for a slot")))?;
+        let shm = ShmSection {
+            base_dir: self.base_dir.clone(),
+            allowed_base_dirs: vec![self.base_dir.clone()],
+            ..ShmSection::default()
+        };
+        Ok(RegionSource::Own {
+            store: StoreSettings::new(&shm, &Policies::default()),
+            profile: Profile {
+                name: "own".to_owned(),
+                header_nslots,
+                payload_pools: vec![PoolSpec { pool_id: PoolId::new(1), stride }],
+            },
+        })
+    }
+}
+
+fn usage(message: String) -> Stop {
+    Stop::Error { exit: Exit::Usage, code: "usage", message }
+}
+
 struct Run<'a> {
     publish: &'a Publish,
     stream: StreamId,
@@ -191,6 +254,7 @@ struct Run<'a> {
     bytes: u64,
     epochs: u64,
     started: Instant,
+    last_sent: Instant,
     told: Instant,
 }
 
@@ -250,6 +314,7 @@ impl Run<'_> {
                             return Ok(());
                         }
                         self.sent += 1;
+                        self.last_sent = Instant::now();
                         self.bytes += bytes.len() as u64;
                     }
                     Ok(None) => break,
@@ -293,6 +358,7 @@ impl Run<'_> {
             match event {
                 ClientEvent::Attached { stream, client, epoch } => {
                     self.epochs += 1;
+                    let regions = self.producer.regions();
                     output.result(
                         || format!("producing stream {stream} in epoch {epoch} as client {client}"),
                         || {
@@ -302,6 +368,7 @@ impl Run<'_> {
                                 "name": self.publish.stream.name(),
                                 "epoch": epoch.get(),
                                 "client": client.get(),
+                                "regions": regions.as_ref().map(describe_regions),
                             })
                         },
                     )?;
@@ -323,7 +390,7 @@ impl Run<'_> {
     }
 
     fn rate(&self) -> f64 {
-        self.sent as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+        self.sent as f64 / (self.last_sent - self.started).as_secs_f64().max(1e-9)
     }
 
     fn summary(&self, output: &mut Output) -> Result<(), Stop> {
@@ -359,6 +426,22 @@ impl Run<'_> {
             },
         )
     }
+}
+
+/// Where the frames are, for readers that are configured by hand.
+fn describe_regions(spec: &RegionSpec) -> serde_json::Value {
+    let pools: Vec<_> = spec
+        .pools()
+        .iter()
+        .map(|pool| {
+            json!({
+                "pool": pool.geometry.pool_id.get(),
+                "stride": pool.geometry.stride.get(),
+                "uri": pool.uri.to_string(),
+            })
+        })
+        .collect();
+    json!({ "header_uri": spec.header().to_string(), "slots": spec.slots().get(), "pools": pools })
 }
 
 /// Publishes one frame, waiting for a new lease where necessary; false when interrupted.

@@ -9,10 +9,15 @@ use clap::Args;
 use serde_json::{Value, json};
 use tidegate::media::npy::NpyWriter;
 use tidegate::tensor::agent::IdleStrategy;
-use tidegate::tensor::client::{Client, ClientError, Consumer, ConsumerConfig, ConsumerTotals};
+use tidegate::tensor::client::{
+    Client, ClientError, Consumer, ConsumerConfig, ConsumerTotals, RegionOrigin,
+};
 use tidegate::tensor::frame::FrameView;
-use tidegate::tensor::ids::StreamId;
+use tidegate::tensor::ids::{Epoch, PoolId, StreamId};
+use tidegate::tensor::layout::{PoolSpec, SlotCount, Stride};
+use tidegate::tensor::region::{PoolRegion, RegionSpec};
 use tidegate::tensor::tensor::TensorLayout;
+use tidegate::tensor::uri::RegionUri;
 
 use crate::cli::session::{DriverArgs, Session, StreamRef, parse_duration};
 use crate::cli::signal::Interrupt;
@@ -53,19 +58,87 @@ pub(crate) struct Subscribe {
     #[arg(long)]
     busy: bool,
     #[command(flatten)]
+    direct: Direct,
+    #[command(flatten)]
     driver: DriverArgs,
+}
+
+/// Options of a consumer without a driver.
+#[derive(Debug, Args)]
+struct Direct {
+    /// Follow the announces of a producer that is its own driver. STREAM is a number then
+    #[arg(long)]
+    no_driver: bool,
+    /// With --no-driver: the only directories that regions may lie in
+    #[arg(long = "allow", value_name = "DIR", default_value = "/dev/shm", requires = "no_driver")]
+    allowed: Vec<PathBuf>,
+    /// With --no-driver: do not wait for an announce but read these regions: the header ring's URI
+    #[arg(long, value_name = "URI", requires_all = ["no_driver", "pools", "slots", "epoch"])]
+    header: Option<String>,
+    /// With --header: a pool
+    #[arg(long = "pool", value_name = "ID,STRIDE,URI", requires = "header")]
+    pools: Vec<PoolArgument>,
+    /// With --header: slots of the ring
+    #[arg(long, value_name = "N", requires = "header")]
+    slots: Option<u32>,
+    /// With --header: the epoch
+    #[arg(long, value_name = "N", requires = "header")]
+    epoch: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct PoolArgument(PoolRegion);
+
+impl std::str::FromStr for PoolArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, ',');
+        let (Some(id), Some(stride), Some(uri)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err("a pool is its id, stride and URI with commas between".to_owned());
+        };
+        let id = id.parse().map_err(|error| format!("pool id: {error}"))?;
+        let stride = stride.parse().map_err(|error| format!("stride: {error}"))?;
+        let stride = Stride::new(stride).map_err(|error| error.to_string())?;
+        let uri = RegionUri::parse(uri.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(Self(PoolRegion { geometry: PoolSpec { pool_id: PoolId::new(id), stride }, uri }))
+    }
+}
+
+impl Direct {
+    fn origin(&self, stream: StreamId) -> Result<RegionOrigin, Stop> {
+        if !self.no_driver {
+            return Ok(RegionOrigin::Driver);
+        }
+        let (Some(header), Some(slots), Some(epoch)) = (&self.header, self.slots, self.epoch) else {
+            return Ok(RegionOrigin::Announced);
+        };
+        let usage =
+            |message: String| Stop::Error { exit: Exit::Usage, code: "usage", message };
+        let header = RegionUri::parse(header.as_bytes()).map_err(|error| usage(format!("--header: {error}")))?;
+        let slots = SlotCount::new(slots).map_err(|error| usage(format!("--slots: {error}")))?;
+        let pools = self.pools.iter().map(|PoolArgument(pool)| pool.clone()).collect();
+        RegionSpec::new(stream, Epoch::new(epoch), slots, header, pools)
+            .map(RegionOrigin::Fixed)
+            .map_err(|error| usage(error.to_string()))
+    }
 }
 
 impl Subscribe {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let interrupt = Interrupt::install()?;
         let writer = self.output.as_deref().map(NpyWriter::create).transpose()?;
-        let session = Session::open(&self.driver)?;
+        let mut session = Session::open(&self.driver)?;
+        if self.direct.no_driver {
+            session.context.allowed_base_dirs.clone_from(&self.direct.allowed);
+        }
         let wait = self.timeout.map_or(self.wait, |timeout| timeout.min(self.wait));
         let deadline = Instant::now() + wait;
         let stream = session.resolve_until(&self.stream, deadline, &interrupt)?;
         let client = session.client(Box::new(|_| {}))?;
-        let consumer = attach(&client, stream, deadline, &interrupt)?;
+        let config =
+            ConsumerConfig { origin: self.direct.origin(stream)?, ..ConsumerConfig::new(stream) };
+        let consumer = attach(&client, &config, deadline, &interrupt)?;
         let mut run = Run {
             subscribe: &self,
             consumer,
@@ -93,12 +166,12 @@ impl Subscribe {
 /// Attaches, trying again until `deadline` while the driver does not know the stream.
 fn attach(
     client: &Client,
-    stream: StreamId,
+    config: &ConsumerConfig,
     deadline: Instant,
     interrupt: &Interrupt,
 ) -> Result<Consumer, Stop> {
     loop {
-        let adding = client.add_consumer(ConsumerConfig::new(stream))?;
+        let adding = client.add_consumer(config.clone())?;
         match adding.wait(Duration::from_secs(10)) {
             Ok(consumer) => return Ok(consumer),
             Err(ClientError::Refused(refusal))
@@ -113,8 +186,9 @@ fn attach(
                     exit: Exit::NotFound,
                     code: "unknown_stream",
                     message: format!(
-                        "the driver has no stream {stream}; `tidegate tensor ls` shows those it has, and \
-                         `tidegate tensor pub` makes one"
+                        "the driver has no stream {}; `tidegate tensor ls` shows those it has, and \
+                         `tidegate tensor pub` makes one",
+                        config.stream
                     ),
                 });
             }

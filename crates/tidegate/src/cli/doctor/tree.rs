@@ -1,0 +1,54 @@
+//! Directory trees: how much memory they take, and removing them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::MAX_ENTRIES;
+
+/// Deepest tree that is measured: `tensorpool-<user>/<namespace>/<stream>/<epoch>/<file>` inside a node has five levels.
+const MAX_DEPTH: usize = 8;
+
+/// Memory of all files below `path`, links not followed. Pages that were never touched take none.
+pub(super) fn size(path: &Path) -> u64 {
+    sum(path, MAX_DEPTH)
+}
+
+fn sum(path: &Path, depth: usize) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
+    if !metadata.is_dir() || depth == 0 {
+        return metadata.blocks().saturating_mul(512);
+    }
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    entries.take(MAX_ENTRIES).filter_map(Result::ok).map(|entry| sum(&entry.path(), depth - 1)).sum()
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<(), String> {
+    told(path, fs::remove_file(path))
+}
+
+/// Removes a directory with all it holds, if it is there.
+pub(super) fn remove_all(path: &Path) -> Result<(), String> {
+    told(path, fs::remove_dir_all(path))
+}
+
+/// Removes a directory that is expected to be empty, if it is there.
+pub(super) fn remove_empty(path: &Path) -> Result<(), String> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            Err(format!("{} holds files that are not ours; look at them", path.display()))
+        }
+        outcome => told(path, outcome),
+    }
+}
+
+fn told(path: &Path, outcome: io::Result<()>) -> Result<(), String> {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("cannot remove {}: {error}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
