@@ -121,18 +121,28 @@ impl MediaDriverOptions {
                 reason: "must be a power of two from 1 MiB to 256 MiB",
             });
         }
-        if self.client_liveness_timeout <= TIMER_INTERVAL {
+        if self.client_liveness_timeout <= MIN_CLIENT_LIVENESS {
             return Err(AeronError::InvalidOption {
                 option: "client_liveness_timeout",
-                reason: "must be more than 1 s, the interval at which a driver looks for lost clients",
+                reason: "must be more than 1 s, the interval at which a client shows itself",
             });
         }
         Ok(())
     }
 }
 
-/// How often a driver looks at its timers.
-const TIMER_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an untethered subscriber may hold a publisher up before it is disconnected.
+const UNTETHERED_WINDOW_NS: u64 = 250_000_000;
+/// How long its log then stays readable for it.
+const UNTETHERED_LINGER_NS: u64 = 500_000_000;
+/// After which it is connected again, at the publisher's position.
+const UNTETHERED_REST_NS: u64 = 1_000_000_000;
+
+/// How often our driver looks at its timers; shorter than every timeout.
+const TIMER_INTERVAL_NS: u64 = 100_000_000;
+
+/// Clients show themselves about once a second.
+const MIN_CLIENT_LIVENESS: Duration = Duration::from_secs(1);
 
 /// A running media driver. Dropping it stops its threads and, when asked, removes its directory.
 ///
@@ -338,6 +348,11 @@ impl Context {
         context.set(ffi::aeron_driver_context_set_publication_unblock_timeout_ns, unblock)?;
         let spies = options.spies_simulate_connection;
         context.set(ffi::aeron_driver_context_set_spies_simulate_connection, spies)?;
+        // A subscriber that asked not to hold the others up (`tether=false`) and does not read is let go soon.
+        context.set(ffi::aeron_driver_context_set_timer_interval_ns, TIMER_INTERVAL_NS)?;
+        context.set(ffi::aeron_driver_context_set_untethered_window_limit_timeout_ns, UNTETHERED_WINDOW_NS)?;
+        context.set(ffi::aeron_driver_context_set_untethered_linger_timeout_ns, UNTETHERED_LINGER_NS)?;
+        context.set(ffi::aeron_driver_context_set_untethered_resting_timeout_ns, UNTETHERED_REST_NS)?;
         Ok(context)
     }
 

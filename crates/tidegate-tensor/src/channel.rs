@@ -125,6 +125,18 @@ impl Channel {
         Self { text, media: self.media, term_length: None, mtu: None }
     }
 
+    /// The same channel for a subscription that does not hold publishers up when it is not read: it is disconnected for a
+    /// while instead (TP-001). As written, where the channel states its `tether` itself.
+    #[must_use]
+    pub fn untethered(&self) -> Self {
+        let mut channel = self.clone();
+        if self.parameter("tether").is_none() {
+            channel.text.push(if self.text.contains('?') { '|' } else { '?' });
+            channel.text.push_str("tether=false");
+        }
+        channel
+    }
+
     /// Whether the media driver would refuse a shared IPC publication of `other` beside one of `self` on one stream id
     /// (TP-487). Only parameters written in both channels are compared, and by value: `4m` equals `4194304`.
     #[must_use]

@@ -86,3 +86,30 @@ impl NodeId {
     /// Smallest and largest assignable ids (TP-271).
     pub const RANGE: std::ops::RangeInclusive<u16> = 1..=1023;
 }
+
+/// What a client is for a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The only writer.
+    Producer,
+    /// A reader.
+    Consumer,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Producer => "producer",
+            Self::Consumer => "consumer",
+        })
+    }
+}
+
+impl From<tidegate_sbe::driver::Role> for Role {
+    fn from(role: tidegate_sbe::driver::Role) -> Self {
+        match role {
+            tidegate_sbe::driver::Role::Producer => Self::Producer,
+            tidegate_sbe::driver::Role::Consumer => Self::Consumer,
+        }
+    }
+}

@@ -22,7 +22,7 @@ use tidegate_tensor::agent::{Agent, AgentRunner, IdleStrategy, RunnerError};
 use tidegate_tensor::channel::Channel;
 use tidegate_tensor::clock::{Clock, SystemClock};
 use tidegate_tensor::config::DriverConfig;
-use tidegate_tensor::driver::{DriverAgent, DriverAgentError, Endpoint, HandleError};
+use tidegate_tensor::driver::{self, DriverAgent, DriverAgentError, Endpoint, HandleError};
 use tidegate_tensor::ids::AeronStreamId;
 use tidegate_tensor::transport::memory::MemoryBus;
 use tidegate_tensor::transport::{
@@ -375,7 +375,7 @@ fn a_drained_agent_ends_by_itself_after_its_notice() {
     let mut stage = Stage::new();
     stage.attach(1, Role::Producer);
     let handle = stage.agent.handle();
-    ask(&mut stage, move || handle.drain(ShutdownReason::Admin, "update", Duration::from_secs(10)).unwrap());
+    ask(&mut stage, move || handle.drain(driver::ShutdownReason::Admin, "update", Duration::from_secs(10)).unwrap());
     run(&mut stage.agent);
     assert_eq!(announces(&stage.received()).len(), 1, "the final announce");
     stage.clock.advance(2_000);
@@ -423,7 +423,7 @@ fn other_threads_ask_a_running_agent() {
 
     let snapshot = handle.snapshot(patience).unwrap();
     let lease = &snapshot.leases[0];
-    assert_eq!((lease.client.get(), lease.stream, lease.role), (42, id, Role::Producer));
+    assert_eq!((lease.client.get(), lease.stream, lease.role), (42, id, Role::Producer.into()));
     assert_eq!(handle.revoke(lease.id, "enough", patience), Ok(true));
     assert_eq!(handle.revoke(lease.id, "enough", patience), Ok(false));
     match runner.stop() {

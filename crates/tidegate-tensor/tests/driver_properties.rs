@@ -265,7 +265,9 @@ impl History {
             .iter()
             .map(|lease| (lease.id.get(), (lease.client.get(), lease.role, lease.stream.get())))
             .collect();
-        assert_eq!(leases, self.observer.active);
+        let expected = self.observer.active.iter();
+        let expected = expected.map(|(id, (client, role, stream))| (*id, (*client, (*role).into(), *stream)));
+        assert_eq!(leases, expected.collect::<BTreeMap<_, _>>());
         let nodes: BTreeSet<_> = snapshot.leases.iter().map(|lease| lease.node.unwrap()).collect();
         assert_eq!(nodes.len(), snapshot.leases.len(), "a node id is held once");
         let mut on_disk = 0;

@@ -13,6 +13,7 @@ mod driver_support;
 use driver_support::*;
 use tidegate_sbe::Open;
 use tidegate_sbe::driver::{ResponseCode, Role, ShutdownReason};
+use tidegate_tensor::driver;
 use tidegate_tensor::driver::DriverState;
 
 const ADMIN: Open<ShutdownReason> = Open::Listed(ShutdownReason::Admin);
@@ -75,14 +76,17 @@ fn an_unknown_reason_ends_the_driver_as_an_error() {
 /// Rules: TP-267.
 #[test]
 fn every_orderly_end_is_announced_once_with_its_reason() {
-    for reason in [ShutdownReason::Normal, ShutdownReason::Error] {
+    for (cause, reason) in [
+        (driver::ShutdownReason::Normal, ShutdownReason::Normal),
+        (driver::ShutdownReason::Error, ShutdownReason::Error),
+    ] {
         let mut rig = Rig::new();
         rig.granted(1, Role::Producer, CAM);
-        rig.driver.shutdown(reason, "why\u{e9}", rig.now);
+        rig.driver.shutdown(cause, "why\u{e9}", rig.now);
         let sent = rig.outgoing();
         let expected = Sent::Shutdown { at: rig.now.as_u64(), reason, text: "why?".to_owned() };
         assert_eq!(sent, [expected]);
-        rig.driver.shutdown(reason, "again", rig.now);
+        rig.driver.shutdown(cause, "again", rig.now);
         assert!(rig.outgoing().is_empty());
     }
 }

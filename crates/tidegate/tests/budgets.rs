@@ -64,7 +64,10 @@ impl Drop for Process {
 }
 
 fn temporary() -> TempDir {
-    tempfile::Builder::new().prefix("tidegate-budgets-").tempdir_in("/dev/shm").expect("a directory in /dev/shm")
+    tempfile::Builder::new()
+        .prefix("tidegate-budgets-")
+        .tempdir_in("/dev/shm")
+        .expect("a directory in /dev/shm")
 }
 
 fn tidegate() -> Command {
@@ -106,7 +109,8 @@ fn frames_cost_no_system_calls() {
 
     let dir = temporary();
     let base = RegionDir::open_base(dir.path()).expect("the directory");
-    create_region(&base, "lines", &CreateOptions { mode: 0o600, ..CreateOptions::new(4096) }).expect("shared words");
+    create_region(&base, "lines", &CreateOptions { mode: 0o600, ..CreateOptions::new(4096) })
+        .expect("shared words");
     let node = worker(tidegate(), "node", dir.path());
     let summaries = [dir.path().join("reader"), dir.path().join("publisher")];
     let mut reader = worker(counted(&summaries[0]), "pong", dir.path());
@@ -155,7 +159,9 @@ fn idleness_wakes_seldom() {
     let mut node = Process::start(tidegate().args(["up", "--quiet", "--json", "--dir"]).arg(&place));
     assert_eq!(node.hear()["ready"], true);
     let mut command = tidegate();
-    command.args(["tensor", "pub", "idle", "--quiet", "--json", "--input", "-", "--dtype", "uint8", "--shape", "4096"]);
+    command.args([
+        "tensor", "pub", "idle", "--quiet", "--json", "--input", "-", "--dtype", "uint8", "--shape", "4096",
+    ]);
     let mut publisher = Process::start(command.arg("--dir").arg(&place));
     // One frame, for which it attaches; then it waits for the next.
     publisher.stdin.as_mut().expect("standard input").write_all(&[0; 4096]).expect("the publisher reads");

@@ -201,12 +201,12 @@ struct Use {
 
 fn first_overlap(mut uses: Vec<Use>) -> Result<(), ConfigError> {
     uses.sort_by_key(|one| (one.range.start(), one.range.end()));
-    // Sorted by start, a use overlaps an earlier one exactly when it starts at or before the furthest end so far; for
-    // two single ids that is no offence, so ranges keep a furthest end of their own.
-    let mut furthest: Option<&Use> = None;
-    let mut furthest_range: Option<&Use> = None;
+    // Until the first overlap, each use ends behind all before it, so the latest one is the only one to compare with.
+    // Two single ids may coincide, so an id is compared with the latest range.
+    let mut latest: Option<&Use> = None;
+    let mut latest_range: Option<&Use> = None;
     for one in &uses {
-        let earlier = if one.is_range { furthest } else { furthest_range };
+        let earlier = if one.is_range { latest } else { latest_range };
         if let Some(earlier) = earlier.filter(|earlier| one.range.start() <= earlier.range.end()) {
             return Err(ConfigError::Overlap {
                 first_key: earlier.key.clone(),
@@ -215,12 +215,9 @@ fn first_overlap(mut uses: Vec<Use>) -> Result<(), ConfigError> {
                 second: one.range,
             });
         }
-        let further = |known: Option<&Use>| known.is_none_or(|known| known.range.end() <= one.range.end());
-        if further(furthest) {
-            furthest = Some(one);
-        }
-        if one.is_range && further(furthest_range) {
-            furthest_range = Some(one);
+        latest = Some(one);
+        if one.is_range {
+            latest_range = Some(one);
         }
     }
     Ok(())

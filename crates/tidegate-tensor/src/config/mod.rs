@@ -175,7 +175,8 @@ pub struct StreamEntry {
 impl DriverConfig {
     /// The configuration of a node that was started without a file.
     ///
-    /// Clients create the streams they need, ids 20000 to 29999. Announces have their own Aeron stream (TP-032). The one
+    /// There is the stream `primary`, id 10000, which existing programs use unless told otherwise; clients create the others
+    /// they need, ids 20000 to 29999. Announces have their own Aeron stream (TP-032). The one
     /// profile, `video`, has 16 slots of 64 KiB, 1 MiB and 8 MiB: 8 MiB holds a full-HD colour image, the small classes
     /// keep descriptors of results and thumbnails out of it, and 16 slots cover 60 images per second at four times
     /// 60 ms of latency (TP-106). A new stream then costs 145 MiB, which are really used because regions are filled at
@@ -196,8 +197,12 @@ impl DriverConfig {
             },
             shm: ShmSection::default(),
             policies: Policies { allow_dynamic_streams: true, ..Policies::default() },
+            streams: vec![StreamEntry {
+                name: "primary".to_owned(),
+                stream_id: PRIMARY_STREAM,
+                profile: video.name.clone(),
+            }],
             profiles: vec![video],
-            streams: Vec::new(),
         }
     }
 
@@ -306,6 +311,7 @@ impl Profile {
 /// Default of `epoch_gc_min_age_ns`, in announce periods.
 const EPOCH_GC_PERIODS: u32 = 3;
 
+const PRIMARY_STREAM: StreamId = StreamId::new(10_000);
 const DYNAMIC_STREAM_IDS: IdRange = IdRange::known(20_000, 29_999);
 const VIDEO_SLOTS: SlotCount = SlotCount::known(16);
 const VIDEO_POOLS: [PoolSpec; 3] = [

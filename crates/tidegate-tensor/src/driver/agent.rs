@@ -8,11 +8,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use tidegate_sbe::driver::ShutdownReason;
 use tidegate_shm::clock::Nanos;
 
 use super::handle::Command;
-use super::{Driver, DriverHandle, DriverOptions, DriverStartError, DriverState, Endpoint, share_a_stream};
+use super::{Driver, DriverHandle, DriverOptions, DriverStartError, DriverState, Endpoint, ShutdownReason, share_a_stream};
 use crate::agent::Agent;
 use crate::clock::Clock;
 use crate::config::{DriverConfig, stream_ids};

@@ -6,10 +6,9 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use tidegate_sbe::driver::ShutdownReason;
 use tidegate_shm::clock::Nanos;
 
-use super::{Driver, DriverSnapshot, NameError};
+use super::{Driver, DriverSnapshot, NameError, ShutdownReason};
 use crate::ids::{LeaseId, StreamId};
 
 /// Questions that may wait.

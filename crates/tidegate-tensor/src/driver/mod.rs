@@ -39,7 +39,7 @@ use tidegate_shm::clock::{Nanos, realtime_now};
 pub use agent::{DriverAgent, DriverAgentError};
 pub use handle::{DriverHandle, HandleError};
 pub use outbox::{Endpoint, Outgoing};
-pub use shutdown::DriverState;
+pub use shutdown::{DriverState, ShutdownReason};
 pub use snapshot::{DriverCounters, DriverSnapshot, LeaseSnapshot, PoolSnapshot, StreamSnapshot};
 
 use crate::config::{ConfigError, DriverConfig, DriverSection};

@@ -10,11 +10,32 @@
 use std::hint::black_box;
 
 use tidegate_sbe::Open;
-use tidegate_sbe::driver::{ShmDriverShutdown, ShmDriverShutdownRequest, ShutdownReason};
+use tidegate_sbe::driver::{self as wire, ShmDriverShutdown, ShmDriverShutdownRequest};
 use tidegate_shm::clock::Nanos;
 
 use super::Driver;
 use super::outbox::error_text;
+
+/// Why a driver ends (TP-267).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutdownReason {
+    /// A plain exit, for example by a signal.
+    Normal,
+    /// An administrator asked for it.
+    Admin,
+    /// A fatal condition.
+    Error,
+}
+
+impl From<ShutdownReason> for wire::ShutdownReason {
+    fn from(reason: ShutdownReason) -> Self {
+        match reason {
+            ShutdownReason::Normal => Self::Normal,
+            ShutdownReason::Admin => Self::Admin,
+            ShutdownReason::Error => Self::Error,
+        }
+    }
+}
 
 /// Where a driver is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +76,7 @@ impl Driver {
         let text = error_text(text);
         let notice = ShmDriverShutdown {
             timestamp_ns: now.as_u64(),
-            reason: reason.into(),
+            reason: Open::Listed(reason.into()),
             error_message: text.as_str().into(),
         };
         self.outbox.push_control(notice.to_vec());
@@ -72,7 +93,9 @@ impl Driver {
         }
         // An unlisted reason must not keep an authorised shutdown from happening (TP-304).
         let reason = match request.reason {
-            Open::Listed(reason) => reason,
+            Open::Listed(wire::ShutdownReason::Normal) => ShutdownReason::Normal,
+            Open::Listed(wire::ShutdownReason::Admin) => ShutdownReason::Admin,
+            Open::Listed(wire::ShutdownReason::Error) => ShutdownReason::Error,
             Open::Unlisted(found) => {
                 tracing::warn!(found, "shutdown request with an unknown reason is taken as ERROR");
                 ShutdownReason::Error

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use tidegate_sbe::driver::{LeaseRevokeReason, ResponseCode, Role};
+use tidegate_sbe::driver::{LeaseRevokeReason, ResponseCode};
 use tidegate_shm::clock::Nanos;
 
 use super::{Driver, DriverState};
-use crate::ids::{ClientId, Epoch, LeaseId, NodeId, PoolId, StreamId};
+use crate::ids::{ClientId, Epoch, LeaseId, NodeId, PoolId, Role, StreamId};
 
 /// Everything a driver holds at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Driver {
                     id: lease.id,
                     stream: lease.stream,
                     client: lease.client,
-                    role: lease.role,
+                    role: lease.role.into(),
                     node: lease.node,
                     epoch: lease.regions.epoch(),
                     active: lease.active,

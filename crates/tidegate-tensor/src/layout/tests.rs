@@ -104,10 +104,12 @@ fn refuses_another_version_epoch_stream_or_kind() {
     let negative = check_pool(Superblock { region_type: -1, ..pool() });
     assert_eq!(negative, mismatch(RegionKind::PayloadPool, SuperblockField::RegionType, 2, 0xffff));
 
-    // A version that peers agree on but we do not know.
+    // A version we do not know, announced alone or by file and announce alike.
     let announced = Expected { layout_version: 2, ..EXPECTED };
-    let refused = Superblock { layout_version: 2, ..ring() }.check_header_ring(&announced);
-    assert_eq!(refused, mismatch(RegionKind::HeaderRing, SuperblockField::LayoutVersion, 1, 2));
+    for layout_version in [1, 2] {
+        let refused = Superblock { layout_version, ..ring() }.check_header_ring(&announced);
+        assert_eq!(refused, mismatch(RegionKind::HeaderRing, SuperblockField::LayoutVersion, 1, 2));
+    }
 }
 
 /// Rules: TP-078, TC-041.

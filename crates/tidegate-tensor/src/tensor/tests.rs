@@ -155,6 +155,8 @@ fn refuses_strides_beyond_an_i32() {
     // 2^32 would look like 0 in 32 bits.
     let wrapped = row(Dtype::Uint8, &[2, 65536, 65536], &[]);
     assert_eq!(wrapped, Err(TensorError::StrideTooLarge { axis: 0, required: 1 << 32 }));
+    let one_too_many = row(Dtype::Uint8, &[2, 32768, 65536], &[]);
+    assert_eq!(one_too_many, Err(TensorError::StrideTooLarge { axis: 0, required: 1 << 31 }));
     assert!(row(Dtype::Uint8, &[2, i32::MAX], &[]).is_ok());
     // The slowest axis has no stride beyond it.
     let extent = row(Dtype::Uint8, &[i32::MAX, i32::MAX], &[]).unwrap().extent_bytes();

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "every test binary uses another part")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub(crate) mod tapped;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 

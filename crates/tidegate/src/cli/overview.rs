@@ -54,11 +54,12 @@ impl Ls {
         output.result(
             || {
                 format!(
-                    "node {} (pid {}, version {}): {} streams, {leases} leases, {} of regions; media driver {}\n{}",
+                    "node {} (pid {}, version {}): {}, {}, {} of regions; media driver {}\n{}",
                     place.dir().display(),
                     description.pid,
                     description.version,
-                    status.streams.len(),
+                    text::count(status.streams.len(), "stream"),
+                    text::count(leases, "lease"),
                     text::bytes(memory),
                     description.aeron_dir.display(),
                     streams_text(&status)

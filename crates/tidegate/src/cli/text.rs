@@ -48,6 +48,11 @@ pub(crate) fn age(duration: Duration) -> String {
     }
 }
 
+/// A number of things: `1 stream`, `2 streams`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
 /// The value, or a dash.
 pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())

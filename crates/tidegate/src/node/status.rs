@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tidegate_sbe::driver::Role;
 use tidegate_tensor::driver::DriverSnapshot;
 
 /// The tensor side of a node.
@@ -99,10 +98,7 @@ impl From<DriverSnapshot> for NodeStatus {
                     .map(|lease| LeaseStatus {
                         lease: lease.id.get(),
                         client: lease.client.get(),
-                        role: match lease.role {
-                            Role::Producer => "producer".to_owned(),
-                            Role::Consumer => "consumer".to_owned(),
-                        },
+                        role: lease.role.to_string(),
                         node: lease.node.map(|node| node.get()),
                         expires_in_ms: lease.expires_in.as_u64() / 1_000_000,
                     })

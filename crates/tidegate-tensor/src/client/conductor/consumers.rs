@@ -438,7 +438,9 @@ impl ConsumerEntry {
             Descriptors::HandedOver => Descriptors::HandedOver,
             Descriptors::Missing(due) if now < due => Descriptors::Missing(due),
             Descriptors::Missing(_) => {
-                match Opening::subscription(transport, &endpoint.channel, endpoint.stream) {
+                // A consumer that is not polled must not hold up the producer and with it all other consumers.
+                let channel = endpoint.channel.untethered();
+                match Opening::subscription(transport, &channel, endpoint.stream) {
                     Ok(opening) => Descriptors::Opening(opening),
                     Err(error) => {
                         tracing::debug!(%error, "cannot open the descriptor subscription yet");

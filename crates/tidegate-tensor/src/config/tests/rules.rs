@@ -31,6 +31,9 @@ fn ids_serve_one_purpose() {
         keys(descriptors, "driver.qos_stream_id")
     );
     assert_eq!(overlap("stream_id_range = '10000-10999'"), keys("streams.front.stream_id", streams));
+    assert_eq!(overlap("stream_id_range = '9000-10000'"), keys(streams, "streams.front.stream_id"));
+    let around = "stream_id_range = '900-2000'";
+    assert_eq!(overlap(around), keys(streams, "driver.control_stream_id"));
 
     let apart = "stream_id_range = '20000-29999'\ndescriptor_stream_id_range = '31000-31999'\n\
                  control_stream_id_range = '32000-32999'\nannounce_stream_id = 1000\nqos_stream_id = 1000";

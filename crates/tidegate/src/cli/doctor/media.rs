@@ -35,16 +35,22 @@ pub(super) fn look(dir: &Path, fix: &str) -> Found {
         (true, false) => Finding::ok(check, Some(dir), format!("run by {process}")).into(),
         (true, true) => {
             let message = format!("{process} is gone, but the heartbeat is young");
-            let advice = "a driver of another container, or killed a moment ago: look again in 10 s".to_owned();
+            let advice =
+                "a driver of another container, or killed a moment ago: look again in 10 s".to_owned();
             Finding::problem(check, Some(dir), message, advice).into()
         }
         (false, _) => {
             let message = match pid {
-                Some(pid) => format!("no heartbeat, but a process {pid} exists: stopped, or another one by now"),
+                Some(pid) => {
+                    format!("no heartbeat, but a process {pid} exists: stopped, or another one by now")
+                }
                 None => "no heartbeat, and no word of the process that made it".to_owned(),
             };
             let advice = match pid {
-                Some(pid) => format!("see `ps -p {pid} -o stat,args`; when that is no media driver: rm -r {}", dir.display()),
+                Some(pid) => format!(
+                    "see `ps -p {pid} -o stat,args`; when that is no media driver: rm -r {}",
+                    dir.display()
+                ),
                 None => format!("when no media driver is to use it any more: rm -r {}", dir.display()),
             };
             Finding::problem(check, Some(dir), message, advice).into()

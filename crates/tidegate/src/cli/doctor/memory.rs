@@ -60,7 +60,8 @@ fn summary(meminfo: &str, mounts: &str) -> String {
             (kind == "hugetlbfs").then_some(dir)
         })
         .collect();
-    let mounted = if mounted.is_empty() { "nowhere".to_owned() } else { format!("at {}", mounted.join(", ")) };
+    let mounted =
+        if mounted.is_empty() { "nowhere".to_owned() } else { format!("at {}", mounted.join(", ")) };
     if total == 0 {
         return format!("none reserved; hugetlbfs is mounted {mounted}");
     }

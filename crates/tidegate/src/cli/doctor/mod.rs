@@ -227,7 +227,8 @@ impl Doctor {
     fn entries(&self) -> Result<Vec<PathBuf>, Stop> {
         let failed = |error: std::io::Error| {
             let (exit, code) = exit_of_io(&error);
-            let message = format!("cannot list {}: {error}; name another place with --shm", self.shm.display());
+            let message =
+                format!("cannot list {}: {error}; name another place with --shm", self.shm.display());
             Stop::Error { exit, code, message }
         };
         let listed = std::fs::read_dir(&self.shm).map_err(failed)?;

@@ -7,7 +7,10 @@ use tidegate::node::{NodeClient, NodeDescription, NodePlace};
 use tidegate::shm::lock::DirLock;
 use tidegate::shm::process::{ProcessError, ProcessHandle, ProcessId};
 
-use super::{Check, Finding, Found, Remains, foreign_owner, media, of_another_user, regions, tree, with_prefix};
+use super::{
+    Check, Finding, Found, Remains, foreign_owner, media, of_another_user, regions, tree, with_prefix,
+};
+use crate::cli::text;
 
 /// Judges a node directory; nothing is said about a directory in which no node has been.
 pub(super) fn look(dir: &Path, fix: &str) -> Option<Found> {
@@ -48,9 +51,10 @@ fn ask(place: &NodePlace, dir: &Path, pid: Option<u32>) -> Finding {
         Ok(status) => {
             let leases: usize = status.streams.iter().map(|stream| stream.leases.len()).sum();
             let message = format!(
-                "answers (pid {}), {} streams, {leases} leases",
+                "answers (pid {}), {}, {}",
                 pid.unwrap_or_default(),
-                status.streams.len()
+                text::count(status.streams.len(), "stream"),
+                text::count(leases, "lease")
             );
             Finding::ok(Check::Node, Some(dir), message)
         }

@@ -12,6 +12,7 @@ use tidegate::shm::region::{Access, DirError, RegionDir};
 use tidegate::tensor::layout::{MAGIC, SUPERBLOCK_LEN, Superblock};
 
 use super::{Check, Finding, Found, MAX_ENTRIES, Remains, foreign_owner, of_another_user, tree};
+use crate::cli::text;
 
 const LOCK_FILE: &str = ".driver.lock";
 const HEADER_FILE: &str = "header.ring";
@@ -72,16 +73,21 @@ fn judge(space: &RegionDir, fix: &str) -> Found {
     });
     let Epochs { alive, dead, unknown, .. } = epochs;
     let mut found = if dead > 0 {
-        let message = format!("{dead} epochs of dead processes, {alive} of live ones");
+        let message = format!("{} of dead processes, {alive} of live ones", text::count(dead, "epoch"));
         let finding = Finding::problem(check, path, message, format!("safe to remove: {fix}"));
         Found::dead(finding.of(epochs.pid), SpaceRemains { path: space.path().to_owned() })
     } else if unknown > 0 {
-        let message = format!("{unknown} epochs without a readable superblock, {alive} of live processes");
-        let advice =
-            format!("see `tidegate tensor inspect DIR`; when nobody needs them: rm -r {}", space.path().display());
+        let message = format!(
+            "{} without a readable superblock, {alive} of live processes",
+            text::count(unknown, "epoch")
+        );
+        let advice = format!(
+            "see `tidegate tensor inspect DIR`; when nobody needs them: rm -r {}",
+            space.path().display()
+        );
         Finding::problem(check, path, message, advice).into()
     } else {
-        Finding::ok(check, path, format!("{alive} epochs of live processes")).into()
+        Finding::ok(check, path, format!("{} of live processes", text::count(alive, "epoch"))).into()
     };
     found.finding.bytes = Some(if dead > 0 { epochs.dead_bytes } else { tree::size(space.path()) });
     found

@@ -327,10 +327,7 @@ mod tests {
         });
         let mut text = String::new();
         write_inline(&mut text, &values);
-        assert_eq!(
-            text,
-            " id=7 code=OK (0) none=not provided empty=[] pools=[{ poolId=1 }{ poolId=2 }]"
-        );
+        assert_eq!(text, " id=7 code=OK (0) none=not provided empty=[] pools=[{ poolId=1 }{ poolId=2 }]");
     }
 
     #[test]

@@ -139,8 +139,7 @@ impl Attach {
             AnyMessage::Driver(Message::ShmAttachResponse(response))
                 if response.correlation_id == request.correlation_id =>
             {
-                let answer =
-                    Answer { code: response.code, message: response.error_message.to_string() };
+                let answer = Answer { code: response.code, message: response.error_message.to_string() };
                 let lease = response.lease_id.zip(response.stream_id);
                 Some(((answer, lease), print_attach(response, client, output)))
             }
@@ -291,8 +290,7 @@ impl Lease {
             AnyMessage::Driver(Message::ShmDetachResponse(response))
                 if response.correlation_id == request.correlation_id =>
             {
-                let answer =
-                    Answer { code: response.code, message: response.error_message.to_string() };
+                let answer = Answer { code: response.code, message: response.error_message.to_string() };
                 Some((answer, Decoded::from(message.clone()).print(output)))
             }
             _ => None,
@@ -312,13 +310,21 @@ impl Answer {
     fn check(self) -> Result<(), Stop> {
         let (exit, code, hint) = match self.code {
             ResponseCode::Ok => return Ok(()),
-            ResponseCode::Rejected if self.message == "stream not provisioned" => {
-                (Exit::NotFound, "unknown_stream", "`tidegate tensor ls` shows those it has; --create makes one")
+            ResponseCode::Rejected if self.message == "stream not provisioned" => (
+                Exit::NotFound,
+                "unknown_stream",
+                "`tidegate tensor ls` shows those it has; --create makes one",
+            ),
+            ResponseCode::Rejected => {
+                (Exit::Refused, "refused", "`tidegate tensor ls --json` shows who holds leases")
             }
-            ResponseCode::Rejected => (Exit::Refused, "refused", "`tidegate tensor ls --json` shows who holds leases"),
             ResponseCode::InvalidParams => (Exit::Failed, "invalid_params", "correct the arguments"),
-            ResponseCode::Unsupported => (Exit::Failed, "unsupported", "use a driver that knows this request"),
-            ResponseCode::InternalError => (Exit::Failed, "driver_failed", "see the driver's log, and `tidegate doctor`"),
+            ResponseCode::Unsupported => {
+                (Exit::Failed, "unsupported", "use a driver that knows this request")
+            }
+            ResponseCode::InternalError => {
+                (Exit::Failed, "driver_failed", "see the driver's log, and `tidegate doctor`")
+            }
         };
         let message = format!("the driver refused: {}; {hint}", self.message);
         Err(Stop::Error { exit, code, message })

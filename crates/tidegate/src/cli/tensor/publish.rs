@@ -150,7 +150,9 @@ impl Publish {
         let padding = Padding::new(source.layout(), self.align)?;
         let mut session = Session::open(&self.driver)?;
         let stream = match (&self.stream, self.own.no_driver) {
-            (StreamRef::Name(_), true) => return Err(usage("without a driver, STREAM must be a number".to_owned())),
+            (StreamRef::Name(_), true) => {
+                return Err(usage("without a driver, STREAM must be a number".to_owned()));
+            }
             (stream, _) => session.resolve(stream, !self.own.no_driver)?,
         };
         if self.own.no_driver {
@@ -216,8 +218,7 @@ impl OwnRegions {
         if !self.no_driver {
             return Ok(RegionSource::Driver);
         }
-        let header_nslots =
-            SlotCount::new(self.slots).map_err(|error| usage(format!("--slots: {error}")))?;
+        let header_nslots = SlotCount::new(self.slots).map_err(|error| usage(format!("--slots: {error}")))?;
         // A power of two, so that every existing reader takes it (TP-085).
         let stride = u32::try_from(len.max(64).next_power_of_two())
             .ok()

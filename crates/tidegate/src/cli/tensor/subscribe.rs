@@ -9,9 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tidegate::media::npy::NpyWriter;
 use tidegate::tensor::agent::IdleStrategy;
-use tidegate::tensor::client::{
-    Client, ClientError, Consumer, ConsumerConfig, ConsumerTotals, RegionOrigin,
-};
+use tidegate::tensor::client::{Client, ClientError, Consumer, ConsumerConfig, ConsumerTotals, RegionOrigin};
 use tidegate::tensor::frame::FrameView;
 use tidegate::tensor::ids::{Epoch, PoolId, StreamId};
 use tidegate::tensor::layout::{PoolSpec, SlotCount, Stride};
@@ -113,9 +111,9 @@ impl Direct {
         let (Some(header), Some(slots), Some(epoch)) = (&self.header, self.slots, self.epoch) else {
             return Ok(RegionOrigin::Announced);
         };
-        let usage =
-            |message: String| Stop::Error { exit: Exit::Usage, code: "usage", message };
-        let header = RegionUri::parse(header.as_bytes()).map_err(|error| usage(format!("--header: {error}")))?;
+        let usage = |message: String| Stop::Error { exit: Exit::Usage, code: "usage", message };
+        let header =
+            RegionUri::parse(header.as_bytes()).map_err(|error| usage(format!("--header: {error}")))?;
         let slots = SlotCount::new(slots).map_err(|error| usage(format!("--slots: {error}")))?;
         let pools = self.pools.iter().map(|PoolArgument(pool)| pool.clone()).collect();
         RegionSpec::new(stream, Epoch::new(epoch), slots, header, pools)
@@ -136,8 +134,7 @@ impl Subscribe {
         let deadline = Instant::now() + wait;
         let stream = session.resolve_until(&self.stream, deadline, &interrupt)?;
         let client = session.client(Box::new(|_| {}))?;
-        let config =
-            ConsumerConfig { origin: self.direct.origin(stream)?, ..ConsumerConfig::new(stream) };
+        let config = ConsumerConfig { origin: self.direct.origin(stream)?, ..ConsumerConfig::new(stream) };
         let consumer = attach(&client, &config, deadline, &interrupt)?;
         let mut run = Run {
             subscribe: &self,

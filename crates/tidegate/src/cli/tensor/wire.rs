@@ -104,12 +104,16 @@ impl Control {
         loop {
             let waiting = match self.publication.offer(message) {
                 Ok(_) => return Ok(()),
-                Err(error @ (OfferError::NotConnected | OfferError::BackPressured | OfferError::AdminAction)) => error,
+                Err(
+                    error @ (OfferError::NotConnected | OfferError::BackPressured | OfferError::AdminAction),
+                ) => error,
                 Err(error) => {
                     return Err(Stop::Error {
                         exit: Exit::Failed,
                         code: "send",
-                        message: format!("cannot send on the control stream: {error}; is the media driver well?"),
+                        message: format!(
+                            "cannot send on the control stream: {error}; is the media driver well?"
+                        ),
                     });
                 }
             };

@@ -16,9 +16,13 @@ use crate::output::{Exit, Report};
 pub(super) enum BenchError {
     #[error("cannot {action}: {source}")]
     Io { action: &'static str, source: io::Error },
-    #[error("the {role} process sent something else than an answer: {source}; this is a defect, please report it")]
+    #[error(
+        "the {role} process sent something else than an answer: {source}; this is a defect, please report it"
+    )]
     Answer { role: Role, source: serde_json::Error },
-    #[error("the {role} process ended early; see what it wrote to standard error, or whether the kernel killed it")]
+    #[error(
+        "the {role} process ended early; see what it wrote to standard error, or whether the kernel killed it"
+    )]
     Ended { role: Role },
     #[error("the {role} process did not answer within {after:?}; see whether it is stopped")]
     NoAnswer { role: Role, after: Duration },

@@ -201,8 +201,11 @@ impl Inspect {
 
     /// Prints regions and slots; says whether all of them are valid.
     fn print(&self, reports: Vec<RegionReport>, output: &mut Output) -> Result<bool, Stop> {
-        let pools: Option<Vec<(PoolId, Stride)>> =
-            if reports.len() > 1 { Some(reports.iter().filter_map(RegionReport::as_pool).collect()) } else { None };
+        let pools: Option<Vec<(PoolId, Stride)>> = if reports.len() > 1 {
+            Some(reports.iter().filter_map(RegionReport::as_pool).collect())
+        } else {
+            None
+        };
         let mut valid = true;
         for report in reports {
             let ring = match report.slots() {
@@ -288,7 +291,11 @@ fn set_of_stream(stream: &StreamStatus) -> Result<Set, Stop> {
 fn files_of_epoch(dir: &Path) -> Result<Vec<Place>, Stop> {
     let failed = |error: io::Error| {
         let (exit, code) = exit_of_io(&error);
-        Stop::Error { exit, code, message: format!("cannot list {}: {error}; name an epoch directory", dir.display()) }
+        Stop::Error {
+            exit,
+            code,
+            message: format!("cannot list {}: {error}; name an epoch directory", dir.display()),
+        }
     };
     let mut places = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
@@ -309,7 +316,9 @@ fn files_of_epoch(dir: &Path) -> Result<Vec<Place>, Stop> {
     }
     // The ring first, then the pools by number.
     let number = |place: &Place| place.path.file_stem().and_then(OsStr::to_str)?.parse::<u64>().ok();
-    places.sort_by_key(|place| (place.kind == Some(RegionKind::PayloadPool), number(place), place.path.clone()));
+    places.sort_by_key(|place| {
+        (place.kind == Some(RegionKind::PayloadPool), number(place), place.path.clone())
+    });
     Ok(places)
 }
 

@@ -106,7 +106,11 @@ impl RegionReport {
         }
         let stride = pool.map(|(_, stride)| stride).or_else(|| Stride::new(found.stride_bytes).ok());
         if self.kind == RegionKind::PayloadPool && stride.is_none() {
-            self.problems.push(Problem::new("stride_bytes", "a multiple of 64, at least 64", found.stride_bytes));
+            self.problems.push(Problem::new(
+                "stride_bytes",
+                "a multiple of 64, at least 64",
+                found.stride_bytes,
+            ));
             corrected.stride_bytes = smallest.get();
             corrected.slot_bytes = 0;
         }
@@ -133,7 +137,11 @@ impl RegionReport {
     }
 
     /// Runs a check again and again, putting right what it complains about.
-    fn collect(&mut self, mut superblock: Superblock, check: impl Fn(&Superblock) -> Result<(), SuperblockError>) {
+    fn collect(
+        &mut self,
+        mut superblock: Superblock,
+        check: impl Fn(&Superblock) -> Result<(), SuperblockError>,
+    ) {
         for _ in 0..FIELDS {
             match check(&superblock) {
                 Err(SuperblockError::Mismatch { field, expected, found, .. }) => {

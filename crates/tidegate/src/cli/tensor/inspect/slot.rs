@@ -65,11 +65,7 @@ struct SlotReport {
 
 impl RingReport {
     /// Reads every slot. `pools` are the pools of the set, if they were looked at.
-    pub(super) fn read(
-        ring: &Ring,
-        pools: Option<&[(PoolId, Stride)]>,
-        show: Slots,
-    ) -> Result<Self, Stop> {
+    pub(super) fn read(ring: &Ring, pools: Option<&[(PoolId, Stride)]>, show: Slots) -> Result<Self, Stop> {
         let mut report =
             Self { committed: 0, in_progress: 0, empty: 0, invalid: 0, last_seq: None, shown: Vec::new() };
         let limit = match show {
@@ -153,7 +149,19 @@ impl RingReport {
     }
 
     fn table(&self) -> String {
-        let head = ["SLOT", "SEQ", "STATE", "BYTES", "POOL", "TIMESTAMP", "META", "DTYPE", "SHAPE", "STRIDES", "VERDICT"];
+        let head = [
+            "SLOT",
+            "SEQ",
+            "STATE",
+            "BYTES",
+            "POOL",
+            "TIMESTAMP",
+            "META",
+            "DTYPE",
+            "SHAPE",
+            "STRIDES",
+            "VERDICT",
+        ];
         let mut rows = vec![text::heading(head)];
         rows.extend(self.shown.iter().map(SlotReport::row));
         text::table(&rows)
@@ -329,7 +337,9 @@ fn slot_problem(error: &SlotError, pools: Option<&[(PoolId, Stride)]>) -> Proble
             let known = pools.unwrap_or_default().iter().map(|(id, _)| id.to_string());
             Problem::new("pool_id", format!("one of {}", known.collect::<Vec<_>>().join(", ")), found)
         }
-        SlotError::ValuesLen { found, max } => Problem::new("values_len_bytes", format!("at most {max}"), found),
+        SlotError::ValuesLen { found, max } => {
+            Problem::new("values_len_bytes", format!("at most {max}"), found)
+        }
         other => Problem::new("slot", "a valid header", other),
     }
 }
