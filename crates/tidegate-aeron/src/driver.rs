@@ -350,7 +350,8 @@ impl Context {
         context.set(ffi::aeron_driver_context_set_spies_simulate_connection, spies)?;
         // A subscriber that asked not to hold the others up (`tether=false`) and does not read is let go soon.
         context.set(ffi::aeron_driver_context_set_timer_interval_ns, TIMER_INTERVAL_NS)?;
-        context.set(ffi::aeron_driver_context_set_untethered_window_limit_timeout_ns, UNTETHERED_WINDOW_NS)?;
+        context
+            .set(ffi::aeron_driver_context_set_untethered_window_limit_timeout_ns, UNTETHERED_WINDOW_NS)?;
         context.set(ffi::aeron_driver_context_set_untethered_linger_timeout_ns, UNTETHERED_LINGER_NS)?;
         context.set(ffi::aeron_driver_context_set_untethered_resting_timeout_ns, UNTETHERED_REST_NS)?;
         Ok(context)

@@ -9,18 +9,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use client_support::*;
-use tidegate_sbe::control::{ClockDomain, PayloadPool, ShmPoolAnnounce};
-use tidegate_sbe::driver::{ResponseCode, Role, ShmAttachResponse};
-use tidegate_sbe::{AnyMessage, driver};
-use tidegate_shm::clock::Nanos;
+use tidegate_sbe::AnyMessage;
+use tidegate_sbe::control::ShmPoolAnnounce;
+use tidegate_sbe::driver::Role;
 use tidegate_tensor::client::{
-    ClientError, ClientEvent, Consumer, ConsumerConfig, Drops, MappingState, Producer, ReadOutcome, RegionOrigin,
-    UnmapReason,
+    ClientEvent, Consumer, ConsumerConfig, Drops, MappingState, Producer, ReadOutcome, UnmapReason,
 };
 use tidegate_tensor::frame::FrameMeta;
-use tidegate_tensor::ids::{ClientId, Epoch, Seq, StreamId};
-use tidegate_tensor::region::RegionSpec;
-use tidegate_tensor::region::store::{EpochRegions, RegionStore};
+use tidegate_tensor::ids::{ClientId, Epoch, Seq};
 
 /// A producer of its own and a consumer of it, and a voice on the descriptor stream.
 struct Pair {
@@ -64,45 +60,14 @@ impl Pair {
     }
 }
 
-fn announce_of(spec: &RegionSpec, sent: Nanos) -> Vec<u8> {
-    let uris: Vec<String> = spec.pools().iter().map(|pool| pool.uri.to_string()).collect();
-    let header = spec.header().to_string();
-    ShmPoolAnnounce {
-        stream_id: spec.stream().get(),
-        producer_id: 0,
-        epoch: spec.epoch().get(),
-        announce_timestamp_ns: sent.as_u64(),
-        announce_clock_domain: ClockDomain::Monotonic,
-        layout_version: 1,
-        header_nslots: spec.slots().get(),
-        header_slot_bytes: 256,
-        payload_pools: spec
-            .pools()
-            .iter()
-            .zip(&uris)
-            .map(|(pool, uri)| PayloadPool {
-                pool_id: pool.geometry.pool_id.get(),
-                pool_nslots: spec.slots().get(),
-                stride_bytes: pool.geometry.stride.get(),
-                region_uri: uri.as_str().into(),
-            })
-            .collect(),
-        header_region_uri: header.as_str().into(),
-    }
-    .to_vec()
-    .unwrap()
-}
-
-fn regions(stage: &Stage, stream: StreamId) -> (RegionStore, EpochRegions) {
-    let store = RegionStore::open(stage.store_settings()).unwrap();
-    let made = store.create_epoch(stream, &profile(), Epoch::NONE, Nanos(stage.now())).unwrap();
-    (store, made)
-}
-
 fn header_of(dir: &Path) -> PathBuf {
     let ring = |entry: fs::DirEntry| {
         let path = entry.path();
-        if path.is_dir() { Some(header_of(&path)).filter(|path| path.exists()) } else { path.ends_with("header.ring").then_some(path) }
+        if path.is_dir() {
+            Some(header_of(&path)).filter(|path| path.exists())
+        } else {
+            path.ends_with("header.ring").then_some(path)
+        }
     };
     fs::read_dir(dir).unwrap().find_map(|entry| ring(entry.unwrap())).unwrap_or_default()
 }
@@ -128,7 +93,11 @@ fn a_producer_without_a_driver_announces_itself() {
     assert_eq!(heard(&mut stage, &mut peer), [(begun, epoch, client)], "at once");
     stage.pass(3_000, &mut [&mut peer]);
     let seconds = [1_000_000_000, 2_000_000_000, 3_000_000_000];
-    assert_eq!(heard(&mut stage, &mut peer), seconds.map(|later| (begun + later, epoch, client)), "with the time of sending");
+    assert_eq!(
+        heard(&mut stage, &mut peer),
+        seconds.map(|later| (begun + later, epoch, client)),
+        "with the time of sending"
+    );
     let mut consumer = stage.consumer(&mut peer, announced(CAM));
     stage.pass(1_000, &mut [&mut peer]);
     assert_eq!(publish(&mut producer, b"x"), 0);
@@ -168,34 +137,6 @@ fn only_the_activity_of_a_superblock_changes() {
     }
 }
 
-/// Regions configured by hand need no announce (IP-89).
-#[test]
-fn a_fixed_consumer_needs_no_announce() {
-    let mut stage = Stage::bare();
-    let (_store, made) = regions(&stage, CAM);
-    let mut peer = stage.peer();
-    let spec = RegionSpec::clone(made.spec());
-    let config = ConsumerConfig { origin: RegionOrigin::Fixed(spec.clone()), ..ConsumerConfig::new(CAM) };
-    let consumer = stage.consumer(&mut peer, config);
-    assert_eq!(consumer.state(), MappingState::Mapped(spec.epoch()));
-}
-
-/// Rules: TP-184, TC-087.
-#[test]
-fn a_fixed_consumer_of_nothing_is_told_why() {
-    let mut stage = Stage::bare();
-    let (store, made) = regions(&stage, CAM);
-    let spec = RegionSpec::clone(made.spec());
-    store.discard(made);
-    let mut peer = stage.peer();
-    let config = ConsumerConfig { origin: RegionOrigin::Fixed(spec), ..ConsumerConfig::new(CAM) };
-    let mut adding = peer.add_consumer(config).unwrap();
-    stage.settle(&mut [&mut peer]);
-    assert!(matches!(adding.poll(), Err(ClientError::Map(_))));
-    assert!(peer.saw(|event| matches!(event, ClientEvent::MapFailed { .. })));
-    assert!(peer.has_no_endpoints(), "{}", peer.endpoints());
-}
-
 /// One mapping, one Hello a period, counters kept.
 /// Rules: TP-129, TC-072.
 #[test]
@@ -215,7 +156,10 @@ fn repeated_announces_change_nothing() {
 }
 
 fn is_hello(bytes: &[u8]) -> bool {
-    matches!(AnyMessage::decode(bytes), Ok(AnyMessage::Control(tidegate_sbe::control::Message::ConsumerHello(_))))
+    matches!(
+        AnyMessage::decode(bytes),
+        Ok(AnyMessage::Control(tidegate_sbe::control::Message::ConsumerHello(_)))
+    )
 }
 
 /// Rules: TP-119, TP-120, TP-217, TC-066, TC-067.
@@ -277,7 +221,11 @@ fn descriptors_of_other_epochs() {
     publish(&mut pair.producer, b"x");
     assert_eq!(numbers(&mut pair.consumer), [0u64; 0], "behind a higher one nothing is accepted");
     pair.settle();
-    assert_eq!(pair.consumer.state(), MappingState::Mapped(Epoch::new(pair.epoch)), "but nothing is unmapped");
+    assert_eq!(
+        pair.consumer.state(),
+        MappingState::Mapped(Epoch::new(pair.epoch)),
+        "but nothing is unmapped"
+    );
     assert_eq!(pair.drops(), Drops::default());
     drop(std::mem::replace(&mut pair.producer, {
         let config = pair.stage.own(CAM);
@@ -301,12 +249,17 @@ fn a_step_back_unmaps_and_a_repetition_does_not() {
     voice.describe(CAM, pair.epoch, 9);
     assert_eq!(numbers(&mut pair.consumer), [0u64; 0]);
     pair.settle();
-    assert_eq!((pair.consumer.state(), pair.drops().late), (MappingState::Mapped(Epoch::new(pair.epoch)), late));
+    assert_eq!(
+        (pair.consumer.state(), pair.drops().late),
+        (MappingState::Mapped(Epoch::new(pair.epoch)), late)
+    );
     voice.describe(CAM, pair.epoch, 3);
     publish(&mut pair.producer, b"x");
     assert_eq!(numbers(&mut pair.consumer), [0u64; 0], "nothing is accepted behind the step back");
     pair.settle();
-    let regressed = |event: &ClientEvent| matches!(event, ClientEvent::Unmapped { reason: UnmapReason::SeqRegression, .. });
+    let regressed = |event: &ClientEvent| {
+        matches!(event, ClientEvent::Unmapped { reason: UnmapReason::SeqRegression, .. })
+    };
     assert!(pair.peer.saw(regressed));
     pair.pass(1_000);
     publish(&mut pair.producer, b"again");
@@ -350,7 +303,8 @@ fn a_configuration_reaches_the_consumer_it_names() {
     assert!(pair.consumer.payload_fallback_uri().is_some());
     assert!(matches!(pair.consumer.read_frame(Seq::new(0)), ReadOutcome::Fallback));
     let events = pair.peer.events();
-    let told = events.iter().filter(|event| matches!(event, ClientEvent::Fallback { uri: Some(_), .. })).count();
+    let told =
+        events.iter().filter(|event| matches!(event, ClientEvent::Fallback { uri: Some(_), .. })).count();
     assert_eq!(told, 1, "repetitions are no news: {events:?}");
     pair.pass(3_000);
     assert_eq!(pair.consumer.state(), MappingState::Fallback, "announces do not map");
@@ -455,7 +409,10 @@ fn a_slot_that_went_back_is_stale() {
     let header = fs::OpenOptions::new().write(true).open(header_of(pair.stage.base.path())).unwrap();
     header.write_at(&1u64.to_le_bytes(), 64).unwrap();
     assert!(matches!(pair.consumer.read_frame(Seq::new(0)), ReadOutcome::DroppedLate { .. }));
-    assert!(matches!(pair.consumer.read_frame(Seq::new(1)), ReadOutcome::Frame(_)), "its neighbour is still there");
+    assert!(
+        matches!(pair.consumer.read_frame(Seq::new(1)), ReadOutcome::Frame(_)),
+        "its neighbour is still there"
+    );
 }
 
 /// Rules: TP-081, TP-134, TC-083, TC-084.
@@ -466,147 +423,33 @@ fn a_superblock_that_changes_under_the_mapping_ends_it() {
         let header = fs::OpenOptions::new().write(true).open(header_of(pair.stage.base.path())).unwrap();
         header.write_at(&bytes, at).unwrap();
         pair.pass(1_000);
-        let changed =
-            |event: &ClientEvent| matches!(event, ClientEvent::Unmapped { reason: UnmapReason::SuperblockChanged, .. });
+        let changed = |event: &ClientEvent| {
+            matches!(event, ClientEvent::Unmapped { reason: UnmapReason::SuperblockChanged, .. })
+        };
         assert!(pair.peer.saw(changed), "offset {at}");
         pair.pass(3_000);
-        assert_eq!(pair.consumer.state(), MappingState::Unmapped, "offset {at}: the epoch is not trusted again");
+        assert_eq!(
+            pair.consumer.state(),
+            MappingState::Unmapped,
+            "offset {at}: the epoch is not trusted again"
+        );
     }
 }
 
-/// A driver made by hand: answers one attach with what it is told to.
-fn grant(stage: &mut Stage, peer: &mut Peer, spec: &RegionSpec, config: ConsumerConfig) -> (Result<Option<Consumer>, ClientError>, Vec<String>) {
-    let mut control = stage.wire(CONTROL);
-    let mut adding = peer.add_consumer(config).unwrap();
-    stage.settle(&mut [peer]);
-    let request = control.heard().iter().find_map(|bytes| match AnyMessage::decode(bytes) {
-        Ok(AnyMessage::Driver(driver::Message::ShmAttachRequest(request))) => Some(request),
-        _ => None,
-    });
-    let uris: Vec<String> = spec.pools().iter().map(|pool| pool.uri.to_string()).collect();
-    let header = spec.header().to_string();
-    let response = ShmAttachResponse {
-        correlation_id: request.unwrap().correlation_id,
-        code: ResponseCode::Ok,
-        lease_id: Some(1),
-        lease_expiry_timestamp_ns: None,
-        stream_id: Some(spec.stream().get()),
-        epoch: Some(spec.epoch().get()),
-        layout_version: Some(1),
-        header_nslots: Some(spec.slots().get()),
-        header_slot_bytes: Some(256),
-        node_id: None,
-        payload_pools: spec
-            .pools()
-            .iter()
-            .zip(&uris)
-            .map(|(pool, uri)| driver::PayloadPool {
-                pool_id: pool.geometry.pool_id.get(),
-                pool_nslots: spec.slots().get(),
-                stride_bytes: pool.geometry.stride.get(),
-                region_uri: uri.as_str().into(),
-            })
-            .collect(),
-        header_region_uri: header.as_str().into(),
-        error_message: "".into(),
-    };
-    control.say(&response.to_vec().unwrap());
-    stage.settle(&mut [peer]);
-    let said = control.heard().iter().filter_map(|bytes| Some(AnyMessage::decode(bytes).ok()?.name().to_owned())).collect();
-    (adding.poll(), said)
-}
-
-/// Rules: TP-058, TP-062, TP-063, TP-289, TC-035.
+/// Two consumers of one stream in one process take nothing away from each other.
+/// Rules: TP-037.
 #[test]
-fn one_bad_region_refuses_all_of_them() {
-    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
-    type Break = fn(&Path, &Path);
-    let cases: [(&str, Break); 4] = [
-        ("a pool of another epoch", |pool, _| {
-            let file = fs::OpenOptions::new().write(true).open(pool).unwrap();
-            file.write_at(&1u64.to_le_bytes(), 12).unwrap();
-        }),
-        ("a short pool", |pool, _| {
-            let file = fs::OpenOptions::new().write(true).open(pool).unwrap();
-            file.set_len(fs::metadata(pool).unwrap().len() - 1).unwrap();
-        }),
-        ("a missing pool", |pool, _| fs::remove_file(pool).unwrap()),
-        ("a pool outside of the allowed directories", |pool, elsewhere| {
-            let moved = elsewhere.join("2.pool");
-            fs::copy(pool, &moved).unwrap();
-            fs::remove_file(pool).unwrap();
-            std::os::unix::fs::symlink(moved, pool).unwrap();
-        }),
-    ];
-    for (what, break_it) in cases {
-        let mut stage = Stage::bare();
-        let (_store, made) = regions(&stage, CAM);
-        let spec = RegionSpec::clone(made.spec());
-        break_it(spec.pools()[1].uri.path(), elsewhere.path());
-        let mut peer = stage.peer();
-        let (outcome, said) = grant(&mut stage, &mut peer, &spec, ConsumerConfig::new(CAM));
-        assert!(matches!(outcome, Err(ClientError::Map(_))), "{what}: {outcome:?}");
-        assert!(said.contains(&"ShmDetachRequest".to_owned()), "{what}: {said:?}");
-        assert!(!peer.saw(|event| matches!(event, ClientEvent::Mapped { .. })), "{what}");
-        fs::read_dir(elsewhere.path()).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
+fn consumers_of_one_client_do_not_share_their_messages() {
+    let mut pair = Pair::new();
+    let mut second = pair.stage.consumer(&mut pair.peer, announced(CAM));
+    pair.pass(1_000);
+    assert_eq!(second.state(), pair.consumer.state(), "both hear the announces");
+    for _ in 0..3 {
+        publish(&mut pair.producer, b"x");
     }
-}
-
-/// Paths are taken as they are given, whatever they look like; nothing is derived and no directory is searched.
-/// Rules: TP-050, TP-051, TP-306.
-#[test]
-fn regions_may_lie_anywhere_in_the_allowed_directories() {
-    let mut stage = Stage::bare();
-    let (_store, made) = regions(&stage, CAM);
-    let place = stage.base.path().canonicalize().unwrap().join("some where".replace(' ', "-"));
-    fs::create_dir(&place).unwrap();
-    let moved = |path: &Path, name: &str| {
-        fs::rename(path, place.join(name)).unwrap();
-        tidegate_tensor::uri::RegionUri::new(place.join(name), false).unwrap()
-    };
-    let spec = made.spec();
-    let header = moved(spec.header().path(), "a.bin");
-    let mut pools = spec.pools().to_vec();
-    pools[0].uri = moved(&pools[0].uri.path().to_owned(), "b");
-    pools[1].uri = moved(&pools[1].uri.path().to_owned(), "c.dat");
-    let spec = RegionSpec::new(CAM, spec.epoch(), spec.slots(), header, pools).unwrap();
-    let mut peer = stage.peer();
-    let (outcome, _) = grant(&mut stage, &mut peer, &spec, ConsumerConfig::new(CAM));
-    assert_eq!(outcome.unwrap().unwrap().state(), MappingState::Mapped(spec.epoch()));
-
-    let mut without_driver = stage.peer();
-    let consumer = stage.consumer(&mut without_driver, announced(CAM));
-    let mut announce = stage.wire(ANNOUNCE);
-    stage.pass(50, &mut [&mut without_driver]);
-    announce.say(&announce_of(&spec, Nanos(stage.now())));
-    stage.settle(&mut [&mut without_driver]);
-    assert_eq!(consumer.state(), MappingState::Mapped(spec.epoch()));
-}
-
-/// Told once per epoch, however often it is announced.
-/// Rules: TP-067, TP-184, TC-087.
-#[test]
-fn regions_that_cannot_be_mapped_are_told_of_once() {
-    let mut stage = Stage::bare();
-    let (_store, made) = regions(&stage, CAM);
-    let path = made.spec().pools()[0].uri.path().to_owned();
-    let hidden = path.with_extension("hidden");
-    fs::rename(&path, &hidden).unwrap();
-    let mut peer = stage.peer();
-    let consumer = stage.consumer(&mut peer, announced(CAM));
-    let mut announce = stage.wire(ANNOUNCE);
-    stage.pass(100, &mut [&mut peer]);
-    for _ in 0..5 {
-        announce.say(&announce_of(made.spec(), Nanos(stage.now())));
-        stage.pass(1_000, &mut [&mut peer]);
-    }
-    let events = peer.events();
-    let failures = events.iter().filter(|event| matches!(event, ClientEvent::MapFailed { .. })).count();
-    assert_eq!((failures, consumer.state()), (1, MappingState::Unmapped), "{events:?}");
-    assert!(consumer.status().map_error.unwrap().contains("1.pool"));
-    fs::rename(&hidden, &path).unwrap();
-    announce.say(&announce_of(made.spec(), Nanos(stage.now())));
-    stage.settle(&mut [&mut peer]);
-    assert!(matches!(consumer.state(), MappingState::Mapped(_)));
-    assert_eq!(consumer.status().map_error, None);
+    assert_eq!((numbers(&mut pair.consumer), numbers(&mut second)), (vec![0, 1, 2], vec![0, 1, 2]));
+    let client = second.status().client.unwrap().get();
+    pair.stage.wire(CONTROL).say(&config_message(CAM, client, false, ""));
+    pair.settle();
+    assert_eq!((pair.consumer.uses_shm(), second.uses_shm()), (true, false));
 }

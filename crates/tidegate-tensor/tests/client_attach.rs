@@ -14,8 +14,8 @@ use tidegate_sbe::driver::{Message, Role};
 use tidegate_sbe::{AnyMessage, MessageHeader};
 use tidegate_tensor::agent::Agent;
 use tidegate_tensor::client::{
-    ClientError, ClientEvent, ConsumerConfig, LeaseLoss, MappingState, ProducerConfig, PublishError, RefusalCode,
-    UnmapReason,
+    ClientError, ClientEvent, ConsumerConfig, LeaseLoss, MappingState, ProducerConfig, PublishError,
+    RefusalCode, UnmapReason,
 };
 use tidegate_tensor::frame::FrameMeta;
 use tidegate_tensor::ids::{ClientId, Epoch, StreamId};
@@ -125,12 +125,17 @@ fn an_expired_producer_is_fenced_and_starts_anew() {
 
     stage.pass(500, &mut [&mut awake]);
     let events = awake.events();
-    let unmapped = events.iter().position(
-        |event| matches!(event, ClientEvent::Unmapped { reason: UnmapReason::ProducerRevoked, .. }),
-    );
-    let mapped = events.iter().position(|event| matches!(event, ClientEvent::Mapped { epoch, .. } if *epoch > first_epoch));
+    let unmapped = events.iter().position(|event| {
+        matches!(event, ClientEvent::Unmapped { reason: UnmapReason::ProducerRevoked, .. })
+    });
+    let mapped = events
+        .iter()
+        .position(|event| matches!(event, ClientEvent::Mapped { epoch, .. } if *epoch > first_epoch));
     assert!(unmapped.is_some() && unmapped < mapped, "{events:?}");
-    assert!(!events.iter().any(|event| matches!(event, ClientEvent::LeaseLost { .. })), "its own lease stays");
+    assert!(
+        !events.iter().any(|event| matches!(event, ClientEvent::LeaseLost { .. })),
+        "its own lease stays"
+    );
 
     stage.until("attached again", &mut [&mut paused, &mut awake], |peer| {
         peer.saw(|event| matches!(event, ClientEvent::Attached { .. }))
@@ -198,7 +203,8 @@ fn a_driver_that_died_silently_is_replaced() {
     stage.pass(2_900, &mut [&mut peer]);
     assert_eq!(publish(&mut producer, b"x"), 1, "within three periods nothing is concluded");
     stage.pass(1_500, &mut [&mut peer]);
-    let silent = |event: &ClientEvent| matches!(event, ClientEvent::LeaseLost { loss: LeaseLoss::DriverSilent, .. });
+    let silent =
+        |event: &ClientEvent| matches!(event, ClientEvent::LeaseLost { loss: LeaseLoss::DriverSilent, .. });
     assert_eq!(peer.events().iter().filter(|event| silent(event)).count(), 2, "producer and consumer");
     assert!(matches!(
         producer.offer(&bytes(1), b"x", FrameMeta::default()),
@@ -227,7 +233,10 @@ fn a_driver_that_says_goodbye_is_believed_at_once() {
         producer.offer(&bytes(1), b"x", FrameMeta::default()),
         Err(PublishError::NotAttached { reason: Some(LeaseLoss::Shutdown) })
     ));
-    assert_eq!((consumer.state(), consumer.status().loss), (MappingState::Unmapped, Some(LeaseLoss::Shutdown)));
+    assert_eq!(
+        (consumer.state(), consumer.status().loss),
+        (MappingState::Unmapped, Some(LeaseLoss::Shutdown))
+    );
 }
 
 /// Unknown reasons of a shutdown count, unknown reasons or roles of a revocation do not.
@@ -344,7 +353,8 @@ fn a_lost_connection_is_made_anew() {
     stage.bus.set_reachable(false);
     stage.bus.fail("killed");
     peer.work();
-    let lost = |event: &ClientEvent| matches!(event, ClientEvent::LeaseLost { loss: LeaseLoss::TransportLost, .. });
+    let lost =
+        |event: &ClientEvent| matches!(event, ClientEvent::LeaseLost { loss: LeaseLoss::TransportLost, .. });
     let events = peer.events();
     assert_eq!(events.iter().filter(|event| lost(event)).count(), 2, "{events:?}");
     assert!(events.iter().any(|event| matches!(event, ClientEvent::Disconnected { .. })));
@@ -385,7 +395,8 @@ fn a_second_producer_is_refused_once_the_first_must_have_ended() {
     let mut stage = Stage::new();
     let mut peer = stage.peer();
     let mut first = stage.producer(&mut peer, produces(CAM));
-    let mut adding = peer.add_producer(ProducerConfig { client: Some(ClientId::new(9)), ..produces(CAM) }).unwrap();
+    let mut adding =
+        peer.add_producer(ProducerConfig { client: Some(ClientId::new(9)), ..produces(CAM) }).unwrap();
     stage.pass(2_900, &mut [&mut peer]);
     assert!(adding.poll().unwrap().is_none());
     let mut outcome = None;
@@ -495,7 +506,8 @@ fn a_consumer_reads_the_stream_it_was_given() {
     let mut producer = stage.producer(&mut peer, ProducerConfig::default());
     let stream = producer.status().stream.unwrap();
     assert!((20_000..30_000).contains(&stream.get()), "{stream}");
-    let mut consumer = stage.consumer(&mut peer, ConsumerConfig { create: true, ..ConsumerConfig::new(stream) });
+    let mut consumer =
+        stage.consumer(&mut peer, ConsumerConfig { create: true, ..ConsumerConfig::new(stream) });
     publish(&mut producer, b"x");
     assert_eq!(frames(&mut consumer), [(0, b"x".to_vec())]);
 }

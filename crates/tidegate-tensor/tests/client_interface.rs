@@ -14,8 +14,8 @@ use tidegate_sbe::driver::Message;
 use tidegate_tensor::agent::{Agent, AgentRunner, IdleStrategy};
 use tidegate_tensor::channel::Channel;
 use tidegate_tensor::client::{
-    Client, ClientError, ClientEvent, ConsumerConfig, Context, Endpoint, MappingState, PollError, ProducerConfig,
-    PublishError, UnmapReason,
+    Client, ClientError, ClientEvent, ConsumerConfig, Context, Endpoint, MappingState, PollError,
+    ProducerConfig, PublishError, UnmapReason,
 };
 use tidegate_tensor::clock::SystemClock;
 use tidegate_tensor::driver::DriverAgent;
@@ -51,7 +51,8 @@ fn events_come_on_the_thread_of_the_duty_cycle() {
     let stage = Stage::bare();
     let threads = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&threads);
-    let listener = Box::new(move |_event| log.lock().unwrap().push(thread::current().name().map(str::to_owned)));
+    let listener =
+        Box::new(move |_event| log.lock().unwrap().push(thread::current().name().map(str::to_owned)));
     let config = driver_config(stage.base.path());
     let driver = DriverAgent::start(config, &stage.bus, Arc::new(SystemClock)).unwrap();
     let driver = AgentRunner::start(driver, IdleStrategy::default()).unwrap();
@@ -183,7 +184,10 @@ fn a_duty_cycle_keeps_its_order() {
     // Request and announce are both waiting when the cycle begins.
     let mut adding = peer.add_consumer(announced(CAM)).unwrap();
     peer.work();
-    assert!(peer.saw(|event| matches!(event, ClientEvent::Mapped { .. })), "the announce met the new consumer");
+    assert!(
+        peer.saw(|event| matches!(event, ClientEvent::Mapped { .. })),
+        "the announce met the new consumer"
+    );
     peer.work();
     assert!(adding.poll().unwrap().is_some());
 
@@ -248,7 +252,10 @@ fn polls_keep_to_their_limits_and_say_how_much_they_did() {
 #[test]
 fn nothing_is_said_on_streams_that_were_not_configured() {
     let mut stage = Stage::bare();
-    let at = |stream| Endpoint { channel: Channel::parse("aeron:ipc?term-length=1m").unwrap(), stream: AeronStreamId::new(stream) };
+    let at = |stream| Endpoint {
+        channel: Channel::parse("aeron:ipc?term-length=1m").unwrap(),
+        stream: AeronStreamId::new(stream),
+    };
     let context = Context {
         control: at(2000),
         announce: at(2001),
@@ -259,8 +266,10 @@ fn nothing_is_said_on_streams_that_were_not_configured() {
     };
     let mut defaults: Vec<_> =
         [CONTROL, ANNOUNCE, DESCRIPTOR, QOS, METADATA].into_iter().map(|stream| stage.wire(stream)).collect();
-    let mut others: Vec<_> =
-        [2000, 2001, 2100, 2200, 2300].into_iter().map(|stream| stage.wire(AeronStreamId::new(stream))).collect();
+    let mut others: Vec<_> = [2000, 2001, 2100, 2200, 2300]
+        .into_iter()
+        .map(|stream| stage.wire(AeronStreamId::new(stream)))
+        .collect();
     let mut peer = stage.peer_with(context, Arc::new(stage.bus.clone()));
     let named = ProducerConfig { name: Some("cam".to_owned()), ..stage.own(CAM) };
     let mut producer = stage.producer(&mut peer, named);
@@ -283,7 +292,10 @@ fn settings_that_cannot_work_are_refused() {
         |it| it.keepalive_interval = Duration::ZERO,
         |it| it.lease_grace_intervals = 0,
         |it| it.fragment_limit = 0,
-        |it| it.qos = Endpoint { channel: Channel::parse("aeron:ipc?term-length=1m").unwrap(), stream: CONTROL },
+        |it| {
+            it.qos =
+                Endpoint { channel: Channel::parse("aeron:ipc?term-length=1m").unwrap(), stream: CONTROL }
+        },
     ];
     for break_it in cases {
         let mut context = stage.context();

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use client_support::tapped::{Tap, Tapped};
 use client_support::*;
 use tidegate_sbe::AnyMessage;
-use tidegate_sbe::control::{ConsumerHello, DataSourceAnnounce, FrameDescriptor, Message, Mode, QosConsumer, QosProducer};
+use tidegate_sbe::control::{
+    ConsumerHello, DataSourceAnnounce, FrameDescriptor, Message, Mode, QosConsumer, QosProducer,
+};
 use tidegate_tensor::client::{ConsumerConfig, ProducerConfig, PublishError};
 use tidegate_tensor::frame::{FrameMeta, WriteOptions};
 use tidegate_tensor::ids::Seq;
@@ -57,7 +59,10 @@ fn header_below(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// A producer of its own whose descriptors pass through `tap`.
-fn tapped(tap: Tap, config: impl FnOnce(ProducerConfig) -> ProducerConfig) -> (Stage, Peer, tidegate_tensor::client::Producer) {
+fn tapped(
+    tap: Tap,
+    config: impl FnOnce(ProducerConfig) -> ProducerConfig,
+) -> (Stage, Peer, tidegate_tensor::client::Producer) {
     let mut stage = Stage::bare();
     let connector = Arc::new(Tapped { bus: stage.bus.clone(), tap });
     let mut peer = stage.peer_with(stage.context(), connector);
@@ -197,7 +202,10 @@ fn a_descriptor_that_is_pushed_back_is_given_up() {
     offered.lock().unwrap().clear();
     *refusals.lock().unwrap() = usize::MAX;
     let refused = producer.offer(&bytes(1), b"1", FrameMeta::default()).unwrap_err();
-    assert_eq!((refused.code(), refused), (-2, PublishError::Unannounced { seq: Seq::new(1), cause: OfferError::BackPressured }));
+    assert_eq!(
+        (refused.code(), refused),
+        (-2, PublishError::Unannounced { seq: Seq::new(1), cause: OfferError::BackPressured })
+    );
     let attempts = offered.lock().unwrap().len();
     assert!((1..100).contains(&attempts), "{attempts} attempts");
     assert_eq!(producer.stats().back_pressured.load(tidegate_shm::sync::Ordering::Relaxed), 1);
@@ -252,7 +260,10 @@ fn a_producers_qos_names_its_next_frame() {
     let announces = metadata.heard();
     assert_eq!(announces.len(), 3);
     let announce = DataSourceAnnounce::decode(&announces[0]).unwrap();
-    assert_eq!((announce.stream_id, announce.producer_id, announce.name.as_str()), (CAM.get(), client, Some("camera")));
+    assert_eq!(
+        (announce.stream_id, announce.producer_id, announce.name.as_str()),
+        (CAM.get(), client, Some("camera"))
+    );
 }
 
 /// The number belongs to the epoch: the QoS of a new one does not carry that of the old one.
@@ -338,7 +349,13 @@ fn a_consumer_in_fallback_goes_on_reporting() {
     let said = qos_consumers(&mut qos);
     assert_eq!(said.len(), 4);
     assert!(said.iter().all(|it| (it.epoch, it.last_seq_seen) == (0, 0)), "{said:?}");
-    assert!(control.heard().iter().filter_map(|bytes| ConsumerHello::decode(bytes).ok()).all(|it| !it.supports_shm));
+    assert!(
+        control
+            .heard()
+            .iter()
+            .filter_map(|bytes| ConsumerHello::decode(bytes).ok())
+            .all(|it| !it.supports_shm)
+    );
 
     let mut mapped = stage.consumer(&mut peer, ConsumerConfig::new(CAM));
     let client = mapped.status().client.unwrap().get();

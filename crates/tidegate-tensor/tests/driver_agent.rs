@@ -375,7 +375,9 @@ fn a_drained_agent_ends_by_itself_after_its_notice() {
     let mut stage = Stage::new();
     stage.attach(1, Role::Producer);
     let handle = stage.agent.handle();
-    ask(&mut stage, move || handle.drain(driver::ShutdownReason::Admin, "update", Duration::from_secs(10)).unwrap());
+    ask(&mut stage, move || {
+        handle.drain(driver::ShutdownReason::Admin, "update", Duration::from_secs(10)).unwrap()
+    });
     run(&mut stage.agent);
     assert_eq!(announces(&stage.received()).len(), 1, "the final announce");
     stage.clock.advance(2_000);

@@ -34,8 +34,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let base = tempfile::Builder::new().prefix("tidegate-tensor-").tempdir_in("/dev/shm").unwrap();
-        let media_driver =
-            MediaDriver::launch(&MediaDriverOptions::new(base.path().join("aeron"))).unwrap();
+        let media_driver = MediaDriver::launch(&MediaDriverOptions::new(base.path().join("aeron"))).unwrap();
         let connector = AeronConnector {
             connect_timeout: Duration::from_secs(3),
             ..AeronConnector::new(media_driver.dir())

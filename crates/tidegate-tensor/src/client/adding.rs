@@ -61,7 +61,8 @@ impl<T> Adding<T> {
             if let Some(outcome) = inner.outcome.take() {
                 return outcome;
             }
-            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left =
+                deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(ClientError::TimedOut { after: timeout });
             }

@@ -97,7 +97,9 @@ pub enum ContextError {
         setting: &'static str,
     },
     /// Two settings name one Aeron stream with different channel parameters (TP-487).
-    #[error("{first} and {second} share Aeron stream {stream} but disagree: {clash}; give both the same channel")]
+    #[error(
+        "{first} and {second} share Aeron stream {stream} but disagree: {clash}; give both the same channel"
+    )]
     Clash {
         /// One setting.
         first: &'static str,

@@ -149,10 +149,27 @@ pub enum MalformedGrant {
 #[derive(Debug)]
 enum State {
     Unattached,
-    Attaching { correlation: CorrelationId, resend: Nanos, deadline: Nanos },
-    Attached { grant: Grant, keepalive: Nanos, deadline: Nanos },
-    Detaching { correlation: CorrelationId, resend: Nanos, deadline: Nanos, lease: LeaseId, stream: StreamId, last: bool },
-    Backoff { until: Nanos },
+    Attaching {
+        correlation: CorrelationId,
+        resend: Nanos,
+        deadline: Nanos,
+    },
+    Attached {
+        grant: Grant,
+        keepalive: Nanos,
+        deadline: Nanos,
+    },
+    Detaching {
+        correlation: CorrelationId,
+        resend: Nanos,
+        deadline: Nanos,
+        lease: LeaseId,
+        stream: StreamId,
+        last: bool,
+    },
+    Backoff {
+        until: Nanos,
+    },
     Closed,
 }
 
@@ -503,7 +520,8 @@ impl LeaseMachine {
     }
 
     fn send_attach(&self, correlation: CorrelationId, send: &mut dyn FnMut(&[u8]) -> bool) {
-        let mode = if self.request.create { PublishMode::ExistingOrCreate } else { PublishMode::RequireExisting };
+        let mode =
+            if self.request.create { PublishMode::ExistingOrCreate } else { PublishMode::RequireExisting };
         let message = ShmAttachRequest {
             correlation_id: correlation.get(),
             stream_id: self.request.stream.map_or(0, StreamId::get),

@@ -168,7 +168,13 @@ pub(super) struct MappingMachine {
 }
 
 impl MappingMachine {
-    pub(super) fn new(stream: StreamId, driver_mode: bool, supports_shm: bool, context: &Context, now: Nanos) -> Self {
+    pub(super) fn new(
+        stream: StreamId,
+        driver_mode: bool,
+        supports_shm: bool,
+        context: &Context,
+        now: Nanos,
+    ) -> Self {
         Self {
             stream,
             driver_mode,
@@ -289,7 +295,8 @@ impl MappingMachine {
                     return Some(self.map(spec, sent, arrival));
                 }
                 if spec.epoch() < held {
-                    let from_authority = authority.is_some_and(|authority| authority.source == arrival.source);
+                    let from_authority =
+                        authority.is_some_and(|authority| authority.source == arrival.source);
                     if !from_authority || sent < self.applied {
                         self.ignore_regression(spec.epoch(), held);
                         return None;
@@ -373,15 +380,16 @@ impl MappingMachine {
         let State::Mapped(mapped) = &self.state else { return None };
         // Control and announce are separate streams: the notice may arrive after the epoch that followed it, and both
         // may have left the driver in the same duty cycle.
-        let begun = mapped.authority.map_or(mapped.since.as_u64(), |authority| {
-            authority.announced_at.min(mapped.since.as_u64())
-        });
+        let begun = mapped
+            .authority
+            .map_or(mapped.since.as_u64(), |authority| authority.announced_at.min(mapped.since.as_u64()));
         if sent <= begun {
             return None;
         }
         let epoch = mapped.spec.epoch();
         self.floor = Epoch::new(epoch.get().saturating_add(1));
-        self.state = State::Remapping { epoch, deadline: now.saturating_add(self.window().into()), announced: false };
+        self.state =
+            State::Remapping { epoch, deadline: now.saturating_add(self.window().into()), announced: false };
         Some(MappingCommand::Unmap(UnmapReason::ProducerRevoked))
     }
 
@@ -405,7 +413,9 @@ impl MappingMachine {
     /// The reader saw a sequence go back (TP-132).
     pub(super) fn on_seq_regression(&mut self, epoch: Epoch) -> Option<MappingCommand> {
         match &self.state {
-            State::Mapped(mapped) if mapped.spec.epoch() == epoch => Some(self.unmap(UnmapReason::SeqRegression)),
+            State::Mapped(mapped) if mapped.spec.epoch() == epoch => {
+                Some(self.unmap(UnmapReason::SeqRegression))
+            }
             _ => None,
         }
     }
@@ -425,7 +435,8 @@ impl MappingMachine {
             return None;
         }
         let activity = Nanos(observed.activity);
-        let stale = now > activity.saturating_add(window.into()) || activity > now.saturating_add(window.into());
+        let stale =
+            now > activity.saturating_add(window.into()) || activity > now.saturating_add(window.into());
         if !stale {
             return None;
         }

@@ -30,7 +30,9 @@ use crate::transport::Connector;
 
 pub use adding::Adding;
 pub use conductor::ClientAgent;
-pub use consumer::{Consumer, ConsumerConfig, ConsumerStatus, ConsumerTotals, Drops, ReadOutcome, RegionOrigin};
+pub use consumer::{
+    Consumer, ConsumerConfig, ConsumerStatus, ConsumerTotals, Drops, ReadOutcome, RegionOrigin,
+};
 pub use context::{Context, ContextError, Endpoint};
 pub use error::{ClientError, PollError, PublishError};
 pub use event::{ClientEvent, Listener};
@@ -54,7 +56,11 @@ impl Client {
     ///
     /// # Errors
     /// No media driver, a bad setting, or no thread.
-    pub fn start(context: Context, connector: Arc<dyn Connector>, listener: Listener) -> Result<Self, ClientError> {
+    pub fn start(
+        context: Context,
+        connector: Arc<dyn Connector>,
+        listener: Listener,
+    ) -> Result<Self, ClientError> {
         let idle = context.idle;
         let (mut client, agent) = Self::with_invoker(context, connector, Arc::new(SystemClock), listener)?;
         let runner = AgentRunner::start(agent, idle).map_err(|error| match error {

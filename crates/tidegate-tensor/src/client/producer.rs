@@ -11,11 +11,12 @@ use super::lease::{LeaseLoss, Refusal};
 use crate::clock::Clock;
 use crate::config::Profile;
 use crate::frame::{
-    Announcement, Claim, ClaimError, CommitError, Fence, FlushHook, FrameMeta, PutError, RingWriter, WriteOptions,
+    Announcement, Claim, ClaimError, CommitError, Fence, FlushHook, FrameMeta, PutError, RingWriter,
+    WriteOptions,
 };
 use crate::ids::{ClientId, Epoch, NodeId, Seq, StreamId};
-use crate::region::{RegionSpec, WriteRegions};
 use crate::region::store::StoreSettings;
+use crate::region::{RegionSpec, WriteRegions};
 use crate::tensor::TensorLayout;
 use crate::transport::{OfferError, Publication};
 
@@ -291,7 +292,9 @@ impl Producer {
     #[inline]
     fn write<T>(&mut self, action: impl FnOnce(&mut RingWriter) -> T) -> Result<T, PublishError> {
         self.refresh();
-        let Some(Attached { writer, attachment }) = &mut self.attached else { return Err(self.not_attached()) };
+        let Some(Attached { writer, attachment }) = &mut self.attached else {
+            return Err(self.not_attached());
+        };
         let outcome = action(writer);
         // Relaxed: a statistic.
         attachment.next_seq.store(writer.next_seq().get(), Ordering::Relaxed);

@@ -11,7 +11,10 @@ use std::sync::mpsc::Receiver;
 use tidegate_shm::clock::Nanos;
 
 use super::handle::Command;
-use super::{Driver, DriverHandle, DriverOptions, DriverStartError, DriverState, Endpoint, ShutdownReason, share_a_stream};
+use super::{
+    Driver, DriverHandle, DriverOptions, DriverStartError, DriverState, Endpoint, ShutdownReason,
+    share_a_stream,
+};
 use crate::agent::Agent;
 use crate::clock::Clock;
 use crate::config::{DriverConfig, stream_ids};

@@ -291,7 +291,9 @@ impl Driver {
         let Ok(announce) = DataSourceAnnounce::decode(message) else { return };
         let (id, producer) = (StreamId::new(announce.stream_id), ClientId::new(announce.producer_id));
         let Some(name) = announce.name.as_str().filter(|name| is_stream_name(name)) else { return };
-        if self.leases.producer_of(id).is_some_and(|lease| lease.client == producer) && self.streams.by_name(name).is_none() {
+        if self.leases.producer_of(id).is_some_and(|lease| lease.client == producer)
+            && self.streams.by_name(name).is_none()
+        {
             self.streams.name_dynamic(id, name);
         }
     }

@@ -76,7 +76,8 @@ impl Streams {
 
     /// Names a dynamic stream that has no name yet. The caller has seen that the name is free.
     pub(super) fn name_dynamic(&mut self, id: StreamId, name: &str) {
-        let Some(stream) = self.by_id.get_mut(&id).filter(|stream| stream.dynamic && stream.name.is_none()) else {
+        let Some(stream) = self.by_id.get_mut(&id).filter(|stream| stream.dynamic && stream.name.is_none())
+        else {
             return;
         };
         stream.name = Some(name.to_owned());

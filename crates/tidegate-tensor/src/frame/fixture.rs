@@ -1,5 +1,7 @@
 //! Regions on tmpfs with both ends mapped, for the tests of this module.
 
+use std::path::Path;
+
 use tempfile::TempDir;
 use tidegate_shm::clock::Nanos;
 use tidegate_shm::region::{AllowedBases, PermissionPolicy};
@@ -27,6 +29,11 @@ pub(super) struct Ring {
 impl Ring {
     /// Pools get the ids 1, 2, ... in the order of their strides here.
     pub(super) fn new(slots: u32, strides: &[u32]) -> Self {
+        Self::prepared(slots, strides, |_| {})
+    }
+
+    /// As `new`, with the pool files changed before they are mapped.
+    pub(super) fn prepared(slots: u32, strides: &[u32], prepare: impl Fn(&Path)) -> Self {
         let base = tempfile::Builder::new().prefix("tidegate-frame-test-").tempdir_in("/dev/shm").unwrap();
         let mut config = DriverConfig::default_node();
         config.shm.base_dir = base.path().to_owned();
@@ -42,6 +49,7 @@ impl Ring {
         };
         let store = RegionStore::open(StoreSettings::new(&config.shm, &config.policies)).unwrap();
         let made = store.create_epoch(StreamId::new(10_000), &profile, Epoch::NONE, NOW).unwrap();
+        made.spec().pools().iter().for_each(|pool| prepare(pool.uri.path()));
         let opener = RegionOpener::new(AllowedBases::new([base.path()]).0, PermissionPolicy::default());
         let spec = RegionSpec::clone(made.spec());
         let regions = Arc::new(opener.open_write(spec.clone()).unwrap());

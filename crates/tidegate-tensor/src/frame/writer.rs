@@ -111,7 +111,9 @@ pub enum CommitError {
         len: u64,
     },
     /// Capture times must not go back along the sequence (TP-193).
-    #[error("timestamp {found} is not within {earliest}..={latest}, the times of the frames before and after")]
+    #[error(
+        "timestamp {found} is not within {earliest}..={latest}, the times of the frames before and after"
+    )]
     TimestampOrder {
         /// Timestamp given.
         found: u64,
@@ -433,7 +435,11 @@ impl RingWriter {
             flush(span.as_ptr(), len);
         }
         CommitWriter::new(word).commit(seq.get());
-        Ok(Announcement { seq, meta_version: meta.meta_version, trace_id: meta.trace_id.filter(|id| *id != 0) })
+        Ok(Announcement {
+            seq,
+            meta_version: meta.meta_version,
+            trace_id: meta.trace_id.filter(|id| *id != 0),
+        })
     }
 
     /// Notices dropped claims, so that nothing waits for them.

@@ -1,7 +1,9 @@
 //! Opening the regions of one epoch: containment, permissions, sizes and superblocks of every file, then the whole set or
 //! nothing (5.2, 6.1).
 
-use tidegate_shm::region::{Access, AllowedBases, HugePages, OpenError, PermissionPolicy, Region, RegionFile, RegionMut};
+use tidegate_shm::region::{
+    Access, AllowedBases, HugePages, OpenError, PermissionPolicy, Region, RegionFile, RegionMut,
+};
 use tidegate_shm::sync::Ordering;
 
 use super::spec::RegionSpec;

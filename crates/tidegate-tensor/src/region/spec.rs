@@ -93,7 +93,9 @@ impl RegionSpec {
             return Err(SpecError::NoPools);
         }
         pools.sort_by_key(|pool| pool.geometry.pool_id);
-        if let Some(twice) = pools.windows(2).find(|pair| pair[0].geometry.pool_id == pair[1].geometry.pool_id) {
+        if let Some(twice) =
+            pools.windows(2).find(|pair| pair[0].geometry.pool_id == pair[1].geometry.pool_id)
+        {
             return Err(SpecError::DuplicatePool { pool: twice[0].geometry.pool_id });
         }
         Ok(Self { stream, epoch, slots, header, pools })
@@ -163,8 +165,8 @@ impl RegionSpec {
                 found: slot_bytes.into(),
             });
         }
-        let slots = SlotCount::new(nslots)
-            .map_err(|source| SpecError::Geometry { field: "headerNslots", source })?;
+        let slots =
+            SlotCount::new(nslots).map_err(|source| SpecError::Geometry { field: "headerNslots", source })?;
         let header = RegionUri::parse(header_uri)
             .map_err(|source| SpecError::Uri { field: "headerRegionUri", source })?;
         let pools = pools
@@ -178,8 +180,8 @@ impl RegionSpec {
                 }
                 let stride = Stride::new(stride)
                     .map_err(|source| SpecError::Geometry { field: "strideBytes", source })?;
-                let uri = RegionUri::parse(uri)
-                    .map_err(|source| SpecError::Uri { field: "regionUri", source })?;
+                let uri =
+                    RegionUri::parse(uri).map_err(|source| SpecError::Uri { field: "regionUri", source })?;
                 Ok(PoolRegion { geometry: PoolSpec { pool_id: PoolId::new(id), stride }, uri })
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -108,8 +108,7 @@ impl Transport for AeronTransport {
         channel: &Channel,
         stream: AeronStreamId,
     ) -> Result<Box<dyn Pending<Box<dyn Publication>>>, TransportError> {
-        let pending =
-            self.client.add_publication_async(channel.as_str(), stream.get()).map_err(refusal)?;
+        let pending = self.client.add_publication_async(channel.as_str(), stream.get()).map_err(refusal)?;
         Ok(Box::new(AeronPending(pending)))
     }
 
@@ -128,8 +127,7 @@ impl Transport for AeronTransport {
         channel: &Channel,
         stream: AeronStreamId,
     ) -> Result<Box<dyn Pending<Box<dyn Subscription>>>, TransportError> {
-        let pending =
-            self.client.add_subscription_async(channel.as_str(), stream.get()).map_err(refusal)?;
+        let pending = self.client.add_subscription_async(channel.as_str(), stream.get()).map_err(refusal)?;
         Ok(Box::new(PendingSubscription { pending, location: self.location.clone() }))
     }
 
@@ -196,11 +194,7 @@ where
 }
 
 impl Subscription for AeronSubscription {
-    fn poll(
-        &mut self,
-        limit: usize,
-        handler: &mut dyn FnMut(Message<'_>),
-    ) -> Result<usize, TransportError> {
+    fn poll(&mut self, limit: usize, handler: &mut dyn FnMut(Message<'_>)) -> Result<usize, TransportError> {
         self.subscription
             .poll(limit, &mut |fragment| {
                 handler(Message { bytes: fragment.data, session: SessionId::new(fragment.session_id) });

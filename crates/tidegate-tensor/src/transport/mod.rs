@@ -56,7 +56,9 @@ pub enum OfferError {
 #[non_exhaustive]
 pub enum TransportError {
     /// The media driver is not there.
-    #[error("no media driver at {location}: {reason}; start a node with `tidegate up` or name one with --aeron-dir")]
+    #[error(
+        "no media driver at {location}: {reason}; start a node with `tidegate up` or name one with --aeron-dir"
+    )]
     Unreachable {
         /// Where it was expected.
         location: String,
@@ -173,11 +175,7 @@ pub trait Subscription: Send {
     ///
     /// # Errors
     /// When the transport is gone.
-    fn poll(
-        &mut self,
-        limit: usize,
-        handler: &mut dyn FnMut(Message<'_>),
-    ) -> Result<usize, TransportError>;
+    fn poll(&mut self, limit: usize, handler: &mut dyn FnMut(Message<'_>)) -> Result<usize, TransportError>;
 
     /// Whether a publication of this session is live and connected to this subscription.
     fn has_image(&self, session: SessionId) -> bool;

@@ -14,8 +14,7 @@ pub struct Opening<T> {
     reopen: Option<Reopen<T>>,
 }
 
-type Reopen<T> =
-    fn(&dyn Transport, &Channel, AeronStreamId) -> Result<Box<dyn Pending<T>>, TransportError>;
+type Reopen<T> = fn(&dyn Transport, &Channel, AeronStreamId) -> Result<Box<dyn Pending<T>>, TransportError>;
 
 impl<T> std::fmt::Debug for Opening<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

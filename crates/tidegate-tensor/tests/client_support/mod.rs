@@ -101,11 +101,8 @@ pub(crate) fn driver_config(base: &Path) -> DriverConfig {
     config.shm.base_dir = base.to_owned();
     config.shm.allowed_base_dirs = vec![base.to_owned()];
     config.profiles = vec![profile()];
-    let stream = |name: &str, stream_id| StreamEntry {
-        name: name.to_owned(),
-        stream_id,
-        profile: "small".to_owned(),
-    };
+    let stream =
+        |name: &str, stream_id| StreamEntry { name: name.to_owned(), stream_id, profile: "small".to_owned() };
     config.streams = vec![stream("cam", CAM), stream("other", OTHER)];
     config
 }
@@ -190,7 +187,12 @@ impl Stage {
     }
 
     /// Lets time pass until something is so, a minute at most.
-    pub(crate) fn until(&mut self, what: &str, peers: &mut [&mut Peer], mut is_so: impl FnMut(&mut Peer) -> bool) {
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        peers: &mut [&mut Peer],
+        mut is_so: impl FnMut(&mut Peer) -> bool,
+    ) {
         for _ in 0..1_200 {
             self.settle(peers);
             if is_so(peers[0]) {

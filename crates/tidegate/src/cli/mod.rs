@@ -61,7 +61,7 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Lossy broadcast of tensors over shared memory
     #[command(subcommand)]
-    Tensor(tensor::Command),
+    Tensor(Box<tensor::Command>),
 }
 
 /// Runs one command line, the program's name first.
@@ -85,7 +85,7 @@ fn execute(cli: Cli) -> Result<(), Stop> {
         Command::Up(command) => command.run(&mut output),
         Command::Ls(command) => command.run(&mut output),
         Command::Doctor(command) => command.run(&mut output),
-        Command::Tensor(command) => tensor::run(command, &mut output),
+        Command::Tensor(command) => tensor::run(*command, &mut output),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -36,14 +37,15 @@ fn of_kind<'a>(results: &'a [Value], kind: &str) -> Vec<&'a Value> {
 
 /// Fields, expectations and findings of all problems.
 fn problems(object: &Value) -> Vec<(&str, &str, &str)> {
-    let text = |problem: &'_ Value, name: &str| -> &'static str {
-        Box::leak(problem[name].as_str().expect("a string").to_owned().into_boxed_str())
-    };
     let list = object["problems"].as_array().expect("a list");
     list.iter().map(|one| (text(one, "field"), text(one, "expected"), text(one, "found"))).collect()
 }
 
-/// Rules: TP-075, TP-077, TP-078, TP-475, TP-476, TP-477.
+fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    object[name].as_str().expect("a string")
+}
+
+/// Rules: TP-075, TP-077, TP-078, TP-477.
 #[test]
 fn golden_regions_are_as_expected() {
     for (set, committed) in [("fresh", 0_u64), ("mix5", 5)] {
@@ -243,7 +245,7 @@ fn a_damaged_slot_is_explained() {
     );
 }
 
-/// Rules: TP-058, TP-059, TP-062, TP-064, TP-069, TP-476.
+/// Rules: TP-059, TP-062, TP-069, TP-476.
 #[test]
 fn paths_and_sizes_are_checked() {
     let place = copy("mix5");
@@ -256,7 +258,9 @@ fn paths_and_sizes_are_checked() {
         message
     };
     // Outside of the allowed directories; inside when they are named.
-    let elsewhere = place_of_other();
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let empty = elsewhere.path().join("empty");
+    fs::create_dir(&empty).expect("a directory");
     let elsewhere_dir = elsewhere.path().to_str().expect("a path");
     assert!(refused(&["--allow", elsewhere_dir], &ring).contains("in none of the allowed base directories"));
     inspect(&["--allow", elsewhere_dir, "--allow", place.path().to_str().expect("a path")], &ring).exits(0);
@@ -290,17 +294,39 @@ fn paths_and_sizes_are_checked() {
     assert_documented(&results[0], "tidegate tensor inspect");
 
     assert_eq!(inspect(&[], &place.path().join("9.pool")).exits(3).error().0, "not_found");
-    assert_eq!(inspect(&[], elsewhere.path().parent().expect("a parent")).exits(3).error().0, "not_found");
+    assert_eq!(inspect(&[], &empty).exits(3).error().0, "not_found");
 }
 
-/// A directory that is not in shared memory.
-fn place_of_other() -> TempDir {
-    let parent = tempfile::tempdir().expect("a directory");
-    let parent = Box::leak(Box::new(parent));
-    tempfile::tempdir_in(parent.path()).expect("a directory")
+/// No file is opened for writing, no page mapped writable.
+///
+/// Rules: TP-476.
+#[test]
+fn regions_are_opened_read_only() {
+    let place = copy("mix5");
+    let trace = tempfile::NamedTempFile::new().expect("a file");
+    let status = Command::new("strace")
+        .args(["-f", "-e", "trace=openat,mmap", "-o"])
+        .arg(trace.path())
+        .arg(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["tensor", "inspect"])
+        .arg(place.path())
+        .stdout(Stdio::null())
+        .status()
+        .expect("strace is installed, `make setup` does it");
+    assert!(status.success());
+    let trace = fs::read_to_string(trace.path()).expect("a trace");
+    for name in ["header.ring", "1.pool", "2.pool"] {
+        let opened: Vec<&str> = trace.lines().filter(|line| line.contains(&format!("\"{name}\""))).collect();
+        assert!(
+            !opened.is_empty() && opened.iter().all(|line| line.contains("O_RDONLY")),
+            "{name}: {opened:?}"
+        );
+    }
+    let shared: Vec<&str> = trace.lines().filter(|line| line.contains("MAP_SHARED")).collect();
+    assert!(shared.iter().any(|line| line.contains("PROT_READ,")), "the ring is mapped: {shared:?}");
+    assert!(shared.iter().all(|line| !line.contains("PROT_WRITE")), "{shared:?}");
 }
 
-/// Rules: TP-475, TP-476.
 #[test]
 fn a_live_stream_is_inspected_while_it_is_written() {
     let node = Node::start();

@@ -70,7 +70,7 @@ fn wrong_usage() {
     }
 }
 
-/// Rules: TP-475, TP-477.
+/// Rules: TP-477.
 #[test]
 fn the_node_and_its_streams_are_listed() {
     let node = Node::start();

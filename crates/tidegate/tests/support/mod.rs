@@ -178,7 +178,7 @@ impl Node {
         let place = place();
         let base = place.path().display();
         let config = format!(
-            "[driver]\nstream_id_range = [\"20000-20099\"]\n\
+            "[driver]\nannounce_stream_id = 1001\nstream_id_range = [\"20000-20099\"]\n\
              [shm]\nbase_dir = \"{base}\"\nallowed_base_dirs = [\"{base}\"]\n\
              [policies]\nallow_dynamic_streams = true\nannounce_period_ms = 200\nlease_keepalive_interval_ms = 200\n\
              cleanup_shm_on_exit = true\n{policies}\n\

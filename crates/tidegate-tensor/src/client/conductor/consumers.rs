@@ -1,6 +1,8 @@
 //! The conductor's side of one consumer.
 
-use tidegate_sbe::control::{ConsumerConfig as ConfigMessage, ConsumerHello, Mode, QosConsumer, ShmPoolAnnounce};
+use tidegate_sbe::control::{
+    ConsumerConfig as ConfigMessage, ConsumerHello, Mode, QosConsumer, ShmPoolAnnounce,
+};
 use tidegate_sbe::driver::{self, Role};
 use tidegate_shm::clock::Nanos;
 use tidegate_shm::sync::{Arc, AtomicBool, AtomicU64, Ordering};

@@ -167,7 +167,10 @@ impl LinkState {
 
     /// To be made again later.
     pub(super) fn retry_later(now: Nanos, backoff: Duration) -> Self {
-        Self::Down { retry: now.saturating_add(backoff.into()), backoff: backoff.saturating_mul(2).min(RECONNECT_MAX) }
+        Self::Down {
+            retry: now.saturating_add(backoff.into()),
+            backoff: backoff.saturating_mul(2).min(RECONNECT_MAX),
+        }
     }
 
     /// After an open link was lost.

@@ -99,7 +99,7 @@ impl ClientAgent {
         for base in rejected {
             tracing::warn!(?base, "an allowed base directory cannot be resolved and is left out");
         }
-        let opener = RegionOpener::new(bases, context.permissions.clone());
+        let opener = RegionOpener::new(bases, context.permissions);
         let link = LinkState::Opening(Box::new(OpeningLink::start(&*connector, &context)?));
         let name = match context.client_name.as_str() {
             "" => "tensor-client".to_owned(),
@@ -229,8 +229,7 @@ impl ClientAgent {
                     use tidegate_sbe::control::Message as Control;
                     match decoded {
                         Control::ShmPoolAnnounce(_) => {
-                            let source =
-                                Source { announce_stream: shares_control, session: message.session };
+                            let source = Source { announce_stream: shares_control, session: message.session };
                             announces.push((source, message.bytes.to_vec()));
                         }
                         Control::ConsumerConfig(config) => {

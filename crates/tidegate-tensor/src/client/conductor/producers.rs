@@ -2,9 +2,7 @@
 
 use std::sync::PoisonError;
 
-use tidegate_sbe::control::{
-    ClockDomain, DataSourceAnnounce, PayloadPool, QosProducer, ShmPoolAnnounce,
-};
+use tidegate_sbe::control::{ClockDomain, DataSourceAnnounce, PayloadPool, QosProducer, ShmPoolAnnounce};
 use tidegate_sbe::driver::{self, HugepagesPolicy, Role};
 use tidegate_shm::clock::Nanos;
 use tidegate_shm::sync::{Arc, AtomicBool, Ordering};
@@ -47,7 +45,7 @@ enum Authority {
     /// A driver, by lease.
     Lease(Box<LeaseMachine>),
     /// Itself: it made the regions, and removes them at the end.
-    Own { store: RegionStore, regions: Option<EpochRegions>, client: ClientId },
+    Own { store: Box<RegionStore>, regions: Option<EpochRegions>, client: ClientId },
 }
 
 impl Authority {
@@ -84,7 +82,7 @@ impl Authority {
                 };
                 let client = config.client.unwrap_or_else(|| random.client_id());
                 let attachment = Attachment::new(mapped, Fence::unlimited());
-                Ok((Self::Own { store, regions: Some(regions), client }, Some(attachment)))
+                Ok((Self::Own { store: Box::new(store), regions: Some(regions), client }, Some(attachment)))
             }
         }
     }

@@ -53,7 +53,12 @@ fn response(correlation_id: i64) -> ShmAttachResponse<'static> {
         header_nslots: Some(8),
         header_slot_bytes: Some(256),
         node_id: Some(3),
-        payload_pools: vec![PayloadPool { pool_id: 1, pool_nslots: 8, stride_bytes: 4096, region_uri: POOL.into() }],
+        payload_pools: vec![PayloadPool {
+            pool_id: 1,
+            pool_nslots: 8,
+            stride_bytes: 4096,
+            region_uri: POOL.into(),
+        }],
         header_region_uri: HEADER.into(),
         error_message: "".into(),
     }
@@ -253,7 +258,8 @@ fn a_request_is_resent_under_its_id_and_abandoned_after_the_timeout() {
 /// Rules: TP-290.
 #[test]
 fn correlation_ids_start_at_random() {
-    let start = |random| LeaseMachine::new(request(Role::Consumer, None), &Context::default(), random).correlation;
+    let start =
+        |random| LeaseMachine::new(request(Role::Consumer, None), &Context::default(), random).correlation;
     assert_ne!(start(Random::new()), start(Random::new()));
     for seed in 0..100 {
         let id = start(Random::seeded(seed));
@@ -284,7 +290,10 @@ fn a_grant_carries_what_the_driver_said() {
     let mut bench = Bench::new(request(Role::Consumer, Some(CLIENT)));
     let correlation = bench.attach();
     let Some(LeaseEvent::Granted(grant)) = bench.respond(&response(correlation)) else { panic!("no grant") };
-    assert_eq!((grant.lease, grant.stream, grant.client), (LeaseId::new(LEASE), StreamId::new(STREAM), ClientId::new(CLIENT)));
+    assert_eq!(
+        (grant.lease, grant.stream, grant.client),
+        (LeaseId::new(LEASE), StreamId::new(STREAM), ClientId::new(CLIENT))
+    );
     assert_eq!(grant.node, Some(NodeId::new(3)));
     assert_eq!(grant.regions.epoch().get(), EPOCH);
     assert_eq!(bench.machine.grant(), Some(&grant));
@@ -353,7 +362,9 @@ fn a_malformed_grant_is_handed_back() {
         let event = bench.respond(&answer);
         assert!(matches!(event, Some(LeaseEvent::Malformed(_))), "{what}: {event:?}");
         assert!(!bench.is_attached(), "{what}");
-        let [Sent::Detach { lease: LEASE, stream, client: CLIENT, role: Role::Consumer, .. }] = bench.wire[..] else {
+        let [Sent::Detach { lease: LEASE, stream, client: CLIENT, role: Role::Consumer, .. }] =
+            bench.wire[..]
+        else {
             panic!("{what}: {:?}", bench.wire);
         };
         assert_eq!(stream, answer.stream_id.unwrap_or(STREAM), "{what}");
@@ -381,7 +392,9 @@ fn a_created_stream_may_have_another_id() {
 /// Rules: TC-107.
 #[test]
 fn a_node_id_out_of_range_is_not_used_but_the_lease_is() {
-    for (id, used) in [(Some(70_000), None), (Some(0), None), (Some(1024), None), (None, None), (Some(1023), Some(1023))] {
+    for (id, used) in
+        [(Some(70_000), None), (Some(0), None), (Some(1024), None), (None, None), (Some(1023), Some(1023))]
+    {
         let mut bench = Bench::new(request(Role::Consumer, Some(CLIENT)));
         let correlation = bench.attach();
         let event = bench.respond(&ShmAttachResponse { node_id: id, ..response(correlation) });
@@ -406,7 +419,10 @@ fn a_refusal_is_reported_and_followed_by_a_growing_pause() {
         let State::Backoff { until } = bench.machine.state else { panic!("{:?}", bench.machine.state) };
         let pause = until.saturating_sub(bench.now);
         let around = 100_000_000u64 << failures.min(5);
-        assert!((around * 8 / 10..=around * 12 / 10).contains(&pause.as_u64()), "{pause:?} after {failures} failures");
+        assert!(
+            (around * 8 / 10..=around * 12 / 10).contains(&pause.as_u64()),
+            "{pause:?} after {failures} failures"
+        );
         bench.wire.clear();
         bench.now = until.saturating_sub(Nanos(1));
         assert_eq!(bench.tick(), None);
@@ -442,7 +458,9 @@ fn a_taken_automatic_id_is_replaced_silently() {
     assert_ne!(bench.machine.client(), taken);
     let second = bench.attach();
     assert!(second > first);
-    assert!(matches!(bench.wire[..], [Sent::Attach { client, .. }] if client == bench.machine.client().get()));
+    assert!(
+        matches!(bench.wire[..], [Sent::Attach { client, .. }] if client == bench.machine.client().get())
+    );
     let event = bench.respond(&response(second));
     assert!(matches!(event, Some(LeaseEvent::Granted(grant)) if grant.client == bench.machine.client()));
 }
@@ -600,7 +618,10 @@ fn a_notice_for_the_own_lease_ends_it_once() {
         assert_eq!(bench.message(&notice), None);
     }
     let correlation = bench.attach();
-    assert!(bench.wire.iter().all(|sent| matches!(sent, Sent::Attach { .. })), "nothing is left to hand back");
+    assert!(
+        bench.wire.iter().all(|sent| matches!(sent, Sent::Attach { .. })),
+        "nothing is left to hand back"
+    );
     assert_eq!(bench.message(&notice), None, "a late duplicate does not disturb the next attach");
     let answer = ShmAttachResponse { lease_id: Some(LEASE + 1), ..response(correlation) };
     assert!(bench.respond(&answer).is_some());
@@ -630,7 +651,8 @@ fn a_notice_for_another_lease_is_ignored() {
 fn a_shutdown_ends_the_lease_whatever_its_reason() {
     for reason in [0, 1, 2, 9] {
         let mut bench = Bench::attached();
-        let notice = ShmDriverShutdown { timestamp_ns: 0, reason: Open::from_raw(reason), error_message: "".into() };
+        let notice =
+            ShmDriverShutdown { timestamp_ns: 0, reason: Open::from_raw(reason), error_message: "".into() };
         let event = bench.message(&Message::ShmDriverShutdown(notice.clone()));
         assert_eq!(event, Some(LeaseEvent::Lost(LeaseLoss::Shutdown)), "{reason}");
         assert!(bench.is_backing_off());
@@ -655,7 +677,11 @@ fn closing_hands_the_lease_back_and_waits_a_second_at_most() {
     };
     let response = |correlation_id| {
         let error_message = "".into();
-        Message::ShmDetachResponse(ShmDetachResponse { correlation_id, code: ResponseCode::Ok, error_message })
+        Message::ShmDetachResponse(ShmDetachResponse {
+            correlation_id,
+            code: ResponseCode::Ok,
+            error_message,
+        })
     };
     assert_eq!(answered.message(&response(correlation + 1)), None, "for somebody else");
     assert_eq!(answered.message(&response(correlation)), Some(LeaseEvent::Closed));

@@ -381,7 +381,11 @@ fn two_announces_of_one_epoch_must_say_the_same() {
         let mut other = announce(7, bench.now);
         change(&mut other);
         bench.deliver(&other).unwrap();
-        assert_eq!((bench.state(), &bench.unmaps[..]), (UNMAPPED, &[UnmapReason::Inconsistent][..]), "{what}");
+        assert_eq!(
+            (bench.state(), &bench.unmaps[..]),
+            (UNMAPPED, &[UnmapReason::Inconsistent][..]),
+            "{what}"
+        );
     }
     let mut bench = Bench::announced(7);
     bench.pass(10);
@@ -394,11 +398,12 @@ fn two_announces_of_one_epoch_must_say_the_same() {
 }
 
 /// Every structural line of table 8.3, while unmapped and while mapped.
-/// Rules: TP-136, TP-124.
+/// Rules: TP-005, TP-124, TP-136.
 #[test]
 fn a_malformed_announce_changes_nothing() {
     type Break = fn(&mut ShmPoolAnnounce<'static>);
-    let cases: [(&str, Break); 12] = [
+    let cases: [(&str, Break); 13] = [
+        ("POSIX shared memory", |it| it.header_region_uri = "shm:posix?path=/header".into()),
         ("layout 2", |it| it.layout_version = 2),
         ("slot bytes", |it| it.header_slot_bytes = 128),
         ("6 slots", |it| it.header_nslots = 6),
@@ -459,7 +464,8 @@ fn an_announce_from_before_the_join_is_dropped() {
     assert_eq!(bench.state(), UNMAPPED);
     assert_eq!(bench.deliver(&announce(7, bench.joined)), Ok(()), "not older than the join");
 
-    let realtime = |sent| ShmPoolAnnounce { announce_clock_domain: ClockDomain::RealtimeSynced, ..announce(7, sent) };
+    let realtime =
+        |sent| ShmPoolAnnounce { announce_clock_domain: ClockDomain::RealtimeSynced, ..announce(7, sent) };
     let mut bench = Bench::new(false, true);
     bench.joined = bench.now;
     let sent = bench.realtime.saturating_sub(Nanos::from_millis(2_900));
@@ -468,7 +474,11 @@ fn an_announce_from_before_the_join_is_dropped() {
     let sent = bench.realtime.saturating_sub(Nanos::from_millis(3_100));
     assert_eq!(bench.deliver(&realtime(sent)), Err(AnnounceRejection::Stale));
     let sent = bench.now;
-    assert_eq!(bench.deliver(&realtime(sent)), Err(AnnounceRejection::Stale), "a monotonic time is no real time");
+    assert_eq!(
+        bench.deliver(&realtime(sent)),
+        Err(AnnounceRejection::Stale),
+        "a monotonic time is no real time"
+    );
     let sent = bench.realtime;
     assert_eq!(bench.deliver(&announce(7, sent)), Err(AnnounceRejection::Future), "nor the other way");
 }

@@ -1,5 +1,6 @@
 //! Table 7.1 and chapter 23.2 on real regions.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Mutex;
 
 use super::*;
@@ -324,7 +325,10 @@ fn a_queued_claim_keeps_its_slot_and_gets_the_next_number_that_leads_there() {
     for claim in &mut claims {
         writer.commit(claim, &bytes(1), FrameMeta::default(), NOW).unwrap();
     }
-    assert_eq!(writer.commit(&mut claims[1], &bytes(1), FrameMeta::default(), NOW), Err(CommitError::Committed));
+    assert_eq!(
+        writer.commit(&mut claims[1], &bytes(1), FrameMeta::default(), NOW),
+        Err(CommitError::Committed)
+    );
     // The next number would be 3, which leads to slot 3.
     assert_eq!(writer.queue(&mut claims[1], NOW), Ok(Seq::new(5)));
     assert_eq!((claims[1].index(), claims[1].payload().as_mut_ptr()), (SlotIndex::new(1), address));
@@ -358,7 +362,11 @@ fn a_ring_of_buffers_recycled_in_order_has_no_gaps() {
     }
     assert_eq!(due(&mut writer), (0..20).collect::<Vec<_>>());
     assert_eq!(writer.regions.pools().len(), pools);
-    assert_eq!(writer.claim(1, NOW).err(), Some(ClaimError::SlotHeld), "all slots are in the pool of buffers");
+    assert_eq!(
+        writer.claim(1, NOW).err(),
+        Some(ClaimError::SlotHeld),
+        "all slots are in the pool of buffers"
+    );
 }
 
 /// Rules: TP-448, TC-197.
@@ -371,7 +379,10 @@ fn a_claim_of_another_epoch_is_refused_without_touching_memory() {
         let mut after = new.writer(options);
         let slots = (old.slot(0), new.slot(0));
         let refused = after.commit(&mut claim, &bytes(1), FrameMeta::default(), NOW).unwrap_err();
-        assert_eq!((refused, refused.code()), (CommitError::OtherEpoch { epoch: old.regions.spec().epoch() }, -4));
+        assert_eq!(
+            (refused, refused.code()),
+            (CommitError::OtherEpoch { epoch: old.regions.spec().epoch() }, -4)
+        );
         let refused = after.queue(&mut claim, NOW).unwrap_err();
         assert_eq!(refused.code(), -4);
         after.abort(claim);
@@ -406,20 +417,26 @@ fn nothing_is_written_behind_a_closed_fence() {
     }
 }
 
-/// The commit of a claim reads and writes nothing of the payload: what a device wrote stays, to the byte.
+/// A pool whose payload pages do not exist until somebody touches them: a claim that is committed touches none.
 #[test]
 fn a_commit_does_not_touch_the_payload() {
-    let ring = Ring::new(2, &[4096]);
+    const STRIDE: u32 = 1 << 20;
+    let ring = Ring::prepared(2, &[STRIDE], |pool| {
+        let superblock = std::fs::read(pool).unwrap()[..64].to_vec();
+        let len = std::fs::metadata(pool).unwrap().len();
+        std::fs::remove_file(pool).unwrap();
+        std::fs::write(pool, superblock).unwrap();
+        std::fs::OpenOptions::new().write(true).open(pool).unwrap().set_len(len).unwrap();
+        std::fs::set_permissions(pool, std::fs::Permissions::from_mode(0o660)).unwrap();
+    });
+    let allocated = || std::fs::metadata(ring.regions.spec().pools()[0].uri.path()).unwrap().blocks() * 512;
+    assert!(allocated() <= 4096, "the superblock's page");
     let mut writer = ring.writer(WriteOptions::default());
-    let mut claim = writer.claim(4096, NOW).unwrap();
-    let pattern: Vec<u8> = (0..4096u32).map(|at| (at * 7 + 3) as u8).collect();
-    claim.payload().copy_from(&pattern).unwrap();
-    claim.set_len(16).unwrap();
-    writer.commit(&mut claim, &bytes(16), FrameMeta::default(), NOW).unwrap();
-    let pool = &ring.regions.pools()[0].1;
-    let mut now = vec![0; 4096];
-    pool.as_region().read(payload_slot_offset(SlotIndex::new(0), ring.regions.pools()[0].0.stride), &mut now).unwrap();
-    assert_eq!(now, pattern);
+    let mut claim = writer.claim(STRIDE as usize, NOW).unwrap();
+    writer.commit(&mut claim, &bytes(STRIDE as usize), FrameMeta::default(), NOW).unwrap();
+    assert!(allocated() <= 4096, "{} bytes after the commit", allocated());
+    put(&mut writer, &[1; STRIDE as usize]);
+    assert!(allocated() > u64::from(STRIDE), "a copy does");
 }
 
 /// Rules: TP-443.

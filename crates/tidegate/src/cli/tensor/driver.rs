@@ -58,7 +58,7 @@ enum Reason {
 impl Shutdown {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let session = Session::open(&self.driver)?;
-        let mut control = Control::open(&session)?;
+        let mut control = Control::open(&session, self.timeout)?;
         let reason = match self.reason {
             Reason::Admin => ShutdownReason::Admin,
             Reason::Normal => ShutdownReason::Normal,

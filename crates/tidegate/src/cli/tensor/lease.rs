@@ -131,7 +131,7 @@ impl Attach {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let session = Session::open(&self.driver)?;
         let stream = session.resolve(&self.stream, self.create)?;
-        let mut control = Control::open(&session)?;
+        let mut control = Control::open(&session, self.timeout)?;
         let request = self.request(stream);
         let message = encoded(request.to_vec())?;
         let client = request.client_id;
@@ -150,11 +150,9 @@ impl Attach {
         answer.check()?;
         let (Some(hold), Some((lease_id, stream_id))) = (self.hold, lease) else { return Ok(()) };
         let held = Lease { lease_id, stream_id, client_id: client, role: self.role.into() };
-        let kept = held.keep(&mut control, hold, session.context.keepalive_interval);
-        match kept {
-            Ok(()) => held.detach(&mut control, self.timeout, output),
-            Err(stop) => Err(stop),
-        }
+        held.keep(&mut control, hold, session.context.keepalive_interval)?;
+        control.finish_first();
+        held.detach(&mut control, self.timeout, output)
     }
 
     fn request(&self, stream: StreamId) -> ShmAttachRequest {
@@ -183,7 +181,7 @@ impl Keepalive {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let session = Session::open(&self.lease.driver)?;
         let lease = self.lease.resolve(&session)?;
-        let mut control = Control::sender(&session)?;
+        let mut control = Control::sender(&session, self.lease.timeout)?;
         lease.keepalive(&mut control, Instant::now() + self.lease.timeout)?;
         output.result(
             || format!("sent a keepalive for lease {} of stream {}", lease.lease_id, lease.stream_id),
@@ -204,7 +202,7 @@ impl Detach {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let session = Session::open(&self.lease.driver)?;
         let lease = self.lease.resolve(&session)?;
-        let mut control = Control::open(&session)?;
+        let mut control = Control::open(&session, self.lease.timeout)?;
         lease.detach(&mut control, self.lease.timeout, output)
     }
 }

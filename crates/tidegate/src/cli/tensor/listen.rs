@@ -17,6 +17,8 @@ use crate::cli::session::{DriverArgs, Session, parse_duration};
 use crate::cli::signal::Interrupt;
 use crate::output::{Output, Stop, error_object};
 
+/// Longest time for the media driver to open a subscription.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// Messages taken per poll and stream.
 const BATCH: usize = 16;
 
@@ -74,7 +76,7 @@ impl Listen {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let interrupt = Interrupt::install()?;
         let session = Session::open(&self.driver)?;
-        let wire = Wire::connect(&session)?;
+        let wire = Wire::connect(&session, OPEN_WAIT)?;
         let mut streams: Vec<(AeronStreamId, Box<dyn Subscription>)> = Vec::new();
         for endpoint in self.what.endpoints(&session.context) {
             let subscription = wire.subscribe(&endpoint)?;

@@ -391,8 +391,7 @@ impl Run<'_> {
 fn values_crc32(layout: &TensorLayout, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for run in layout.runs() {
-        let (start, len) = (run.start as usize, (run.end - run.start) as usize);
-        if let Some(values) = payload.get(start..start + len) {
+        if let Some(values) = payload.get(run) {
             hasher.update(values);
         }
     }

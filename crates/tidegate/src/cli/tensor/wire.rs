@@ -13,8 +13,6 @@ use crate::cli::session::Session;
 use crate::cli::signal::Interrupt;
 use crate::output::{Exit, Report, Stop};
 
-/// Longest time for the media driver to open an endpoint.
-const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// Pause between two looks at an endpoint.
 const NAP: Duration = Duration::from_millis(1);
 /// A request without an answer is sent again this often, as clients do.
@@ -25,11 +23,13 @@ const BATCH: usize = 32;
 /// A connection to the media driver.
 pub(super) struct Wire {
     transport: Box<dyn Transport>,
+    /// Longest time for the media driver to open an endpoint.
+    open_wait: Duration,
 }
 
 impl Wire {
-    pub(super) fn connect(session: &Session) -> Result<Self, Stop> {
-        Ok(Self { transport: session.transport()? })
+    pub(super) fn connect(session: &Session, open_wait: Duration) -> Result<Self, Stop> {
+        Ok(Self { transport: session.transport()?, open_wait })
     }
 
     /// Listens to an endpoint.
@@ -47,16 +47,18 @@ impl Wire {
     }
 
     fn open<T>(&self, mut opening: Opening<T>, endpoint: &Endpoint) -> Result<T, Stop> {
-        let deadline = Instant::now() + OPEN_WAIT;
+        let deadline = Instant::now() + self.open_wait;
         loop {
-            if let Some(opened) = opening.poll(&*self.transport)? {
-                return Ok(opened);
+            match opening.poll(&*self.transport) {
+                Ok(Some(opened)) => return Ok(opened),
+                Ok(None) => self.check()?,
+                // Where the connection is lost, that is the reason for everything else.
+                Err(error) => return self.check().and(Err(error.into())),
             }
-            self.check()?;
             if Instant::now() >= deadline {
                 return Err(timed_out(format!(
-                    "the media driver did not open Aeron stream {} on '{}' within {OPEN_WAIT:?}; is its process stopped?",
-                    endpoint.stream, endpoint.channel
+                    "the media driver did not open Aeron stream {} on '{}' within {:?}; is its process stopped?",
+                    endpoint.stream, endpoint.channel, self.open_wait
                 )));
             }
             sleep(NAP);
@@ -71,6 +73,8 @@ pub(super) struct Control {
     publication: Box<dyn Publication>,
     wire: Wire,
     interrupt: Interrupt,
+    /// Whether a signal ends waiting.
+    interruptible: bool,
 }
 
 /// What ended waiting for a message.
@@ -85,18 +89,27 @@ pub(super) enum Wait<T> {
 
 impl Control {
     /// Opens the control stream for requests and their answers.
-    pub(super) fn open(session: &Session) -> Result<Self, Stop> {
-        let mut control = Self::sender(session)?;
+    pub(super) fn open(session: &Session, timeout: Duration) -> Result<Self, Stop> {
+        let mut control = Self::sender(session, timeout)?;
         control.subscription = Some(control.wire.subscribe(&session.context.control)?);
         Ok(control)
     }
 
     /// Opens the control stream for messages that have no answer.
-    pub(super) fn sender(session: &Session) -> Result<Self, Stop> {
+    pub(super) fn sender(session: &Session, timeout: Duration) -> Result<Self, Stop> {
         let interrupt = Interrupt::install()?;
-        let wire = Wire::connect(session)?;
+        let wire = Wire::connect(session, timeout)?;
         let publication = wire.publish(&session.context.control)?;
-        Ok(Self { subscription: None, publication, wire, interrupt })
+        Ok(Self { subscription: None, publication, wire, interrupt, interruptible: true })
+    }
+
+    /// From now on only a second signal ends the command: there is something to finish.
+    pub(super) fn finish_first(&mut self) {
+        self.interruptible = false;
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interruptible && self.interrupt.is_set()
     }
 
     /// Sends one message, waiting for room and for somebody to listen until `deadline`.
@@ -118,7 +131,7 @@ impl Control {
                 }
             };
             self.wire.check()?;
-            if Instant::now() >= deadline || self.interrupt.is_set() {
+            if Instant::now() >= deadline || self.is_interrupted() {
                 return Err(timed_out(format!(
                     "could not send on the control stream: {waiting}; does a tensor driver run on this media driver?"
                 )));
@@ -168,7 +181,7 @@ impl Control {
                 return Ok(Wait::Found(found));
             }
             self.wire.check()?;
-            if self.interrupt.is_set() {
+            if self.is_interrupted() {
                 return Ok(Wait::Interrupted);
             }
             if Instant::now() >= deadline {
