@@ -191,3 +191,97 @@ impl<E: Error + Send + 'static> Drop for AgentRunner<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Instant;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, thiserror::Error)]
+    #[error("no more")]
+    struct NoMore;
+
+    /// What an agent does in its duty cycle.
+    type Cycle = fn(u32) -> Result<usize, NoMore>;
+
+    /// Reports each of its calls by name.
+    struct Probe {
+        calls: Sender<String>,
+        cycles: u32,
+        cycle: Cycle,
+    }
+
+    impl Agent for Probe {
+        type Error = NoMore;
+
+        fn name(&self) -> &str {
+            "probe"
+        }
+
+        fn do_work(&mut self) -> Result<usize, NoMore> {
+            self.cycles += 1;
+            if self.cycles == 1 {
+                let _ = self.calls.send(format!("works on {:?}", thread::current().name()));
+            }
+            (self.cycle)(self.cycles)
+        }
+
+        fn close(&mut self) {
+            let _ = self.calls.send("closes".to_owned());
+        }
+    }
+
+    fn run(idle: IdleStrategy, cycle: Cycle) -> (AgentRunner<NoMore>, impl Iterator<Item = String>) {
+        let (calls, called) = channel();
+        let runner = AgentRunner::start(Probe { calls, cycles: 0, cycle }, idle).unwrap();
+        (runner, std::iter::from_fn(move || called.recv_timeout(Duration::from_secs(20)).ok()))
+    }
+
+    const WORKS: &str = "works on Some(\"probe\")";
+
+    #[test]
+    fn a_runner_works_until_it_is_stopped_and_closes_once() {
+        for idle in [
+            IdleStrategy::default(),
+            IdleStrategy::BusySpin,
+            IdleStrategy::Backoff { spins: 2, max: Duration::from_millis(1) },
+        ] {
+            let (runner, mut calls) = run(idle, |_| Ok(0));
+            assert_eq!(calls.next().as_deref(), Some(WORKS));
+            assert!(runner.is_running());
+            runner.stop().unwrap();
+            assert_eq!(calls.collect::<Vec<_>>(), ["closes"], "{idle:?}");
+        }
+    }
+
+    /// Stopping wakes a thread that sleeps between its cycles.
+    #[test]
+    fn stopping_does_not_wait_for_the_end_of_a_sleep() {
+        let (runner, mut calls) = run(IdleStrategy::Sleep(Duration::from_secs(3_600)), |_| Ok(0));
+        assert_eq!(calls.next().as_deref(), Some(WORKS));
+        let begun = Instant::now();
+        drop(runner);
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert_eq!(calls.collect::<Vec<_>>(), ["closes"]);
+    }
+
+    #[test]
+    fn an_agent_that_fails_is_closed_and_its_error_is_kept() {
+        let (runner, calls) =
+            run(IdleStrategy::BusySpin, |cycle| if cycle < 3 { Ok(1) } else { Err(NoMore) });
+        assert_eq!(calls.collect::<Vec<_>>(), [WORKS, "closes"]);
+        assert!(matches!(runner.stop(), Err(RunnerError::Agent(NoMore))));
+    }
+
+    #[test]
+    fn a_panic_is_reported_as_the_defect_it_is() {
+        let (runner, calls) = run(IdleStrategy::BusySpin, |_| panic!("by intention"));
+        assert_eq!(calls.collect::<Vec<_>>(), [WORKS]);
+        match runner.stop() {
+            Err(RunnerError::Panicked { name }) => assert_eq!(name, "probe"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

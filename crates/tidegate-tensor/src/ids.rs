@@ -105,8 +105,8 @@ impl fmt::Display for Role {
     }
 }
 
-impl From<tidegate_sbe::driver::Role> for Role {
-    fn from(role: tidegate_sbe::driver::Role) -> Self {
+impl Role {
+    pub(crate) fn from_wire(role: tidegate_sbe::driver::Role) -> Self {
         match role {
             tidegate_sbe::driver::Role::Producer => Self::Producer,
             tidegate_sbe::driver::Role::Consumer => Self::Consumer,

@@ -166,7 +166,7 @@ fn frames_in_flight_end_with_their_epoch() {
     let old = producer.status().epoch.unwrap();
     stage.pass(3_500, &mut [&mut awake]);
     assert!(matches!(consumer.state(), MappingState::Mapped(epoch) if epoch > old));
-    assert_eq!(numbers(&mut consumer), []);
+    assert_eq!(numbers(&mut consumer), Vec::<u64>::new());
     assert_eq!((consumer.totals().frames, consumer.totals().drops), (1, Default::default()));
 }
 

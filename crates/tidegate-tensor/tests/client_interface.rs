@@ -153,7 +153,7 @@ fn handles_outlive_a_dropped_client() {
 /// Rules: TP-437.
 #[test]
 fn a_duty_cycle_never_waits() {
-    let mut stage = Stage::bare();
+    let stage = Stage::bare();
     let mut peer = stage.peer();
     let adding = peer.add_consumer(ConsumerConfig::new(CAM)).unwrap();
     let begun = Instant::now();

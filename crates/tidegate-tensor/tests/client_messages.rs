@@ -25,14 +25,14 @@ fn descriptors(wire: &mut Wire) -> Vec<FrameDescriptor> {
 
 fn qos_consumers(wire: &mut Wire) -> Vec<QosConsumer> {
     pick(wire, |message| match message {
-        Message::QosConsumer(qos) => Some(qos.clone()),
+        Message::QosConsumer(qos) => Some(*qos),
         _ => None,
     })
 }
 
 fn qos_producers(wire: &mut Wire) -> Vec<QosProducer> {
     pick(wire, |message| match message {
-        Message::QosProducer(qos) => Some(qos.clone()),
+        Message::QosProducer(qos) => Some(*qos),
         _ => None,
     })
 }

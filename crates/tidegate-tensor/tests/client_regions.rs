@@ -81,15 +81,16 @@ fn a_fixed_consumer_of_nothing_is_told_why() {
     assert!(peer.has_no_endpoints(), "{}", peer.endpoints());
 }
 
-/// A driver made by hand: answers one attach with what it is told to.
-fn grant(
+/// A driver made by hand: grants the attach that `add` asks for, on these regions. Returns what came of it and what the
+/// client said afterwards.
+fn grant<T>(
     stage: &mut Stage,
     peer: &mut Peer,
     spec: &RegionSpec,
-    config: ConsumerConfig,
-) -> (Result<Option<Consumer>, ClientError>, Vec<String>) {
+    add: impl FnOnce(&Peer) -> Adding<T>,
+) -> (Result<Option<T>, ClientError>, Vec<String>) {
     let mut control = stage.wire(CONTROL);
-    let mut adding = peer.add_consumer(config).unwrap();
+    let mut adding = add(peer);
     stage.settle(&mut [peer]);
     let request = control.heard().iter().find_map(|bytes| match AnyMessage::decode(bytes) {
         Ok(AnyMessage::Driver(driver::Message::ShmAttachRequest(request))) => Some(request),
@@ -191,7 +192,7 @@ fn patch_file(path: &Path, at: u64, bytes: &[u8]) {
 fn regions_may_lie_anywhere_in_the_allowed_directories() {
     let mut stage = Stage::bare();
     let (_store, made) = regions(&stage, CAM);
-    let place = stage.base.path().canonicalize().unwrap().join("some where".replace(' ', "-"));
+    let place = stage.base.path().canonicalize().unwrap().join("anywhere");
     fs::create_dir(&place).unwrap();
     let moved = |path: &Path, name: &str| {
         fs::rename(path, place.join(name)).unwrap();
@@ -200,8 +201,8 @@ fn regions_may_lie_anywhere_in_the_allowed_directories() {
     let spec = made.spec();
     let header = moved(spec.header().path(), "a.bin");
     let mut pools = spec.pools().to_vec();
-    pools[0].uri = moved(&pools[0].uri.path().to_owned(), "b");
-    pools[1].uri = moved(&pools[1].uri.path().to_owned(), "c.dat");
+    pools[0].uri = moved(pools[0].uri.path(), "b");
+    pools[1].uri = moved(pools[1].uri.path(), "c.dat");
     let spec = RegionSpec::new(CAM, spec.epoch(), spec.slots(), header, pools).unwrap();
     let mut peer = stage.peer();
     let (outcome, _) =

@@ -23,7 +23,7 @@ use tidegate_tensor::channel::Channel;
 use tidegate_tensor::clock::{Clock, SystemClock};
 use tidegate_tensor::config::DriverConfig;
 use tidegate_tensor::driver::{self, DriverAgent, DriverAgentError, Endpoint, HandleError};
-use tidegate_tensor::ids::AeronStreamId;
+use tidegate_tensor::ids::{self, AeronStreamId};
 use tidegate_tensor::transport::memory::MemoryBus;
 use tidegate_tensor::transport::{
     Connector, OfferError, Publication, Subscription, Transport, TransportError,
@@ -425,7 +425,7 @@ fn other_threads_ask_a_running_agent() {
 
     let snapshot = handle.snapshot(patience).unwrap();
     let lease = &snapshot.leases[0];
-    assert_eq!((lease.client.get(), lease.stream, lease.role), (42, id, Role::Producer.into()));
+    assert_eq!((lease.client.get(), lease.stream, lease.role), (42, id, ids::Role::Producer));
     assert_eq!(handle.revoke(lease.id, "enough", patience), Ok(true));
     assert_eq!(handle.revoke(lease.id, "enough", patience), Ok(false));
     match runner.stop() {

@@ -18,7 +18,7 @@ use tidegate_sbe::Open;
 use tidegate_sbe::driver::{
     ResponseCode, Role, ShmAttachRequest, ShmDetachRequest, ShmDriverShutdownRequest, ShmLeaseKeepalive,
 };
-use tidegate_tensor::ids::LeaseId;
+use tidegate_tensor::ids::{self, LeaseId};
 
 /// One thing that happens. Small numbers, so that histories meet: the same clients, streams and leases come again.
 #[derive(Debug, Clone)]
@@ -266,7 +266,7 @@ impl History {
             .map(|lease| (lease.id.get(), (lease.client.get(), lease.role, lease.stream.get())))
             .collect();
         let expected = self.observer.active.iter();
-        let expected = expected.map(|(id, (client, role, stream))| (*id, (*client, (*role).into(), *stream)));
+        let expected = expected.map(|(id, (client, role, stream))| (*id, (*client, held(*role), *stream)));
         assert_eq!(leases, expected.collect::<BTreeMap<_, _>>());
         let nodes: BTreeSet<_> = snapshot.leases.iter().map(|lease| lease.node.unwrap()).collect();
         assert_eq!(nodes.len(), snapshot.leases.len(), "a node id is held once");
@@ -307,5 +307,12 @@ proptest! {
         if !history.observer.ended {
             prop_assert!(history.observer.active.is_empty());
         }
+    }
+}
+
+fn held(role: Role) -> ids::Role {
+    match role {
+        Role::Producer => ids::Role::Producer,
+        Role::Consumer => ids::Role::Consumer,
     }
 }

@@ -78,7 +78,7 @@ fn worker(mut command: Command, role: &str, dir: &Path) -> Process {
     command.args(["tensor", "bench-worker", "--quiet", "--name", "budget", "--role", role]);
     command.arg("--dir").arg(dir.join("node")).arg("--lines").arg(dir);
     let mut process = Process::start(&mut command);
-    assert_eq!(process.hear(), "ready");
+    assert!(process.hear()["ready"].is_number());
     process
 }
 

@@ -3,6 +3,8 @@
 //! Messages and time go in, messages and events come out; nothing here does I/O. One machine asks for one lease, for one
 //! (stream, role, client id). Messages that concern somebody else are ignored (TP-300).
 
+mod outcome;
+
 use std::time::Duration;
 
 use tidegate_sbe::Open;
@@ -15,7 +17,9 @@ use tidegate_shm::clock::Nanos;
 use super::context::Context;
 use super::random::Random;
 use crate::ids::{ClientId, CorrelationId, LeaseId, NodeId, StreamId};
-use crate::region::{RegionSpec, SpecError};
+use crate::region::RegionSpec;
+pub(super) use outcome::{Grant, LeaseEvent};
+pub use outcome::{LeaseLoss, MalformedGrant, Refusal, RefusalCode};
 
 /// Exact text that clients with automatic ids react to (TP-240).
 const ALREADY_ATTACHED: &str = "client_id already attached";
@@ -42,108 +46,6 @@ pub(super) struct LeaseRequest {
     pub create: bool,
     pub hugepages: HugepagesPolicy,
     pub desired_node: Option<NodeId>,
-}
-
-/// A lease that was granted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub lease: LeaseId,
-    pub stream: StreamId,
-    pub client: ClientId,
-    /// `None` also when the driver sent one outside 1..=1023 (16.2).
-    pub node: Option<NodeId>,
-    pub regions: RegionSpec,
-    /// The driver's own deadline for the first keepalive.
-    pub first_deadline: Option<Nanos>,
-}
-
-/// A refusal of the driver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The driver's code.
-    pub code: RefusalCode,
-    /// The driver's text.
-    pub message: String,
-}
-
-/// Why a driver refused (TP-153).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RefusalCode {
-    /// The driver does not implement what was asked.
-    Unsupported,
-    /// Malformed or inconsistent request.
-    InvalidParams,
-    /// Valid, but refused by policy or state.
-    Rejected,
-    /// The driver failed; trying again later may work.
-    InternalError,
-}
-
-/// Why a lease ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LeaseLoss {
-    /// The driver says so.
-    #[error("the driver revoked the lease: {message}")]
-    Revoked {
-        /// The driver's text.
-        message: String,
-    },
-    /// The driver shut down.
-    #[error("the driver shut down")]
-    Shutdown,
-    /// No keepalive could be sent in time (TP-296).
-    #[error("no keepalive reached the driver within the lease")]
-    KeepaliveFailed,
-    /// The driver has not announced the stream for three periods (TP-305).
-    #[error("the driver has been silent for three announce periods")]
-    DriverSilent,
-    /// The connection to the media driver was lost.
-    #[error("the media driver is gone")]
-    TransportLost,
-    /// The regions of the lease could not be mapped.
-    #[error("the regions of the lease could not be mapped")]
-    MappingFailed,
-    /// The endpoint gave the lease back.
-    #[error("the lease was given back")]
-    Released,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum LeaseEvent {
-    Granted(Grant),
-    Lost(LeaseLoss),
-    /// Reported to the application; the machine goes on with backoff.
-    Refused(Refusal),
-    /// An OK that cannot be used (TP-289).
-    Malformed(MalformedGrant),
-    /// Detached for good.
-    Closed,
-}
-
-/// Why an OK response was not accepted (16.2).
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MalformedGrant {
-    /// The regions do not pass.
-    #[error("the driver's attach response is unusable: {0}")]
-    Regions(#[from] SpecError),
-    /// The lease id is absent.
-    #[error("the driver's attach response carries no lease id")]
-    NoLease,
-    /// Another stream than the one asked for.
-    #[error("the driver answered for stream {found} instead of {expected}")]
-    OtherStream {
-        /// Asked for.
-        expected: StreamId,
-        /// Answered.
-        found: StreamId,
-    },
-    /// The lease had already run out when it arrived.
-    #[error("the driver's attach response names a deadline in the past")]
-    Expired,
 }
 
 #[derive(Debug)]

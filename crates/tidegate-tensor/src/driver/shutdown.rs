@@ -27,12 +27,12 @@ pub enum ShutdownReason {
     Error,
 }
 
-impl From<ShutdownReason> for wire::ShutdownReason {
-    fn from(reason: ShutdownReason) -> Self {
-        match reason {
-            ShutdownReason::Normal => Self::Normal,
-            ShutdownReason::Admin => Self::Admin,
-            ShutdownReason::Error => Self::Error,
+impl ShutdownReason {
+    fn to_wire(self) -> wire::ShutdownReason {
+        match self {
+            Self::Normal => wire::ShutdownReason::Normal,
+            Self::Admin => wire::ShutdownReason::Admin,
+            Self::Error => wire::ShutdownReason::Error,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Driver {
         let text = error_text(text);
         let notice = ShmDriverShutdown {
             timestamp_ns: now.as_u64(),
-            reason: Open::Listed(reason.into()),
+            reason: Open::Listed(reason.to_wire()),
             error_message: text.as_str().into(),
         };
         self.outbox.push_control(notice.to_vec());

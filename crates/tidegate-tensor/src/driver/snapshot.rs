@@ -172,7 +172,7 @@ impl Driver {
                     id: lease.id,
                     stream: lease.stream,
                     client: lease.client,
-                    role: lease.role.into(),
+                    role: Role::from_wire(lease.role),
                     node: lease.node,
                     epoch: lease.regions.epoch(),
                     active: lease.active,

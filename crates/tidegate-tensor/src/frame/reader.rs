@@ -12,6 +12,9 @@ use crate::layout::{PayloadSpan, SLOT_LEN, SlotError, SlotHeader, SlotIndex, hea
 use crate::region::ReadRegions;
 use crate::tensor::{TensorError, TensorLayout};
 
+/// Bytes of a slot that say something, in whole words: up to the end of the strides.
+const DESCRIBED: usize = 152;
+
 /// The regions of one epoch as a consumer holds them, with what both of its threads need to know.
 #[derive(Debug)]
 pub struct MappedEpoch {
@@ -134,7 +137,8 @@ impl MappedEpoch {
             return Err(FrameDrop::Late);
         }
         let mut slot = [0; SLOT_LEN];
-        if self.regions.header().read(offset, &mut slot).is_err() {
+        // What lies behind the tensor header is padding (TP-097).
+        if self.regions.header().read(offset, &mut slot[..DESCRIBED]).is_err() {
             return Err(FrameDrop::Late);
         }
         let interpreted = self.interpret(&slot, index);

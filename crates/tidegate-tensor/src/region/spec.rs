@@ -105,7 +105,7 @@ impl RegionSpec {
     ///
     /// # Errors
     /// The first line that fails.
-    pub fn from_announce(announce: &control::ShmPoolAnnounce<'_>) -> Result<Self, SpecError> {
+    pub(crate) fn from_announce(announce: &control::ShmPoolAnnounce<'_>) -> Result<Self, SpecError> {
         let pools = announce
             .payload_pools
             .iter()
@@ -125,7 +125,7 @@ impl RegionSpec {
     ///
     /// # Errors
     /// The first line that fails; a null where a value is needed is [`SpecError::Absent`].
-    pub fn from_attach_response(response: &driver::ShmAttachResponse<'_>) -> Result<Self, SpecError> {
+    pub(crate) fn from_attach_response(response: &driver::ShmAttachResponse<'_>) -> Result<Self, SpecError> {
         let absent = |field| SpecError::Absent { field };
         let pools = response
             .payload_pools

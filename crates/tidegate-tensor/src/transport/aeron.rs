@@ -11,6 +11,9 @@ use super::{Connector, Message, OfferError, Pending, Publication, Subscription, 
 use crate::channel::Channel;
 use crate::ids::{AeronStreamId, SessionId};
 
+/// How long Aeron's own thread sleeps. It only opens and closes endpoints and keeps the client alive; no frame waits for it.
+const CONDUCTOR_IDLE: Duration = Duration::from_millis(16);
+
 /// Connects to the media driver of a directory.
 #[derive(Debug, Clone)]
 pub struct AeronConnector {
@@ -43,6 +46,7 @@ impl Connector for AeronConnector {
         options.name.clone_from(&self.client_name);
         options.connect_timeout = self.connect_timeout;
         options.use_invoker = self.use_invoker;
+        options.conductor_idle = CONDUCTOR_IDLE;
         let location = self.dir.display().to_string();
         let client = aeron::Client::connect(&options).map_err(|error| TransportError::Unreachable {
             location: location.clone(),

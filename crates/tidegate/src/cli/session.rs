@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tidegate::node::{NodeClient, NodeDescription, NodePlace};
+use tidegate::tensor::agent::IdleStrategy;
 use tidegate::tensor::channel::Channel;
 use tidegate::tensor::client::{Client, ClientError, Context, Endpoint, Listener, RefusalCode};
 use tidegate::tensor::config::DriverConfig;
@@ -16,6 +17,8 @@ use tidegate::tensor::transport::{Connector, Transport, TransportError};
 use super::signal::Interrupt;
 use crate::output::{Exit, Report, Stop, exit_of_io};
 
+/// Sleep of the client's own thread, which attaches and keeps leases; frames do not pass through it.
+const CONDUCTOR_IDLE: Duration = Duration::from_millis(4);
 /// Pause between two looks for something that is not there yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -84,7 +87,11 @@ pub(crate) struct Session {
 impl Session {
     /// Finds the node, or takes the media driver that was named.
     pub(crate) fn open(args: &DriverArgs) -> Result<Self, Stop> {
-        let mut context = Context { client_name: "tidegate".to_owned(), ..Context::default() };
+        let mut context = Context {
+            client_name: "tidegate".to_owned(),
+            idle: IdleStrategy::Sleep(CONDUCTOR_IDLE),
+            ..Context::default()
+        };
         if let Some(aeron_dir) = &args.aeron_dir {
             let config = args.config.as_deref().map(load_config).transpose()?;
             if let Some(config) = &config {

@@ -14,7 +14,7 @@ use super::signal::Interrupt;
 use crate::output::{Exit, Output, Report, Stop, exit_of_io};
 
 /// Longest sleep of the idle tensor driver; bounds how long an attach request waits.
-const DRIVER_IDLE: Duration = Duration::from_millis(2);
+const DRIVER_IDLE: Duration = Duration::from_millis(4);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

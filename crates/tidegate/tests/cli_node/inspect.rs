@@ -35,8 +35,12 @@ fn of_kind<'a>(results: &'a [Value], kind: &str) -> Vec<&'a Value> {
     results.iter().filter(|result| result["kind"] == kind).collect()
 }
 
-/// Fields, expectations and findings of all problems.
-fn problems(object: &Value) -> Vec<(&str, &str, &str)> {
+/// Field, expectation and finding.
+type Problem<'a> = (&'a str, &'a str, &'a str);
+/// Bytes to be written at an offset, and what is to be found then.
+type Damage = (u64, &'static [u8], Problem<'static>);
+
+fn problems(object: &Value) -> Vec<Problem<'_>> {
     let list = object["problems"].as_array().expect("a list");
     list.iter().map(|one| (text(one, "field"), text(one, "expected"), text(one, "found"))).collect()
 }
@@ -156,7 +160,7 @@ fn a_damaged_superblock_is_explained() {
         }
         place
     };
-    let ring: [(u64, &[u8], (&str, &str, &str)); 6] = [
+    let ring: [Damage; 6] = [
         (0, b"1MHSLPOX", ("magic", "0x544f504c53484d31", "0x584f504c53484d31")),
         (8, &[2], ("layout_version", "1", "2")),
         (24, &[2], ("region_type", "1", "2")),
@@ -172,7 +176,7 @@ fn a_damaged_superblock_is_explained() {
         assert_eq!((&results[0]["valid"], problems(&results[0])), (&json!(false), vec![problem]));
         assert!(outcome.stderr.is_empty(), "the result says it all: {}", outcome.stderr);
     }
-    let pool: [(u64, &[u8], (&str, &str, &str)); 6] = [
+    let pool: [Damage; 6] = [
         (12, &[8], ("epoch", "3560101126615", "3560101126408")),
         (20, &[27], ("stream_id", "10010", "10011")),
         (24, &[1], ("region_type", "2", "1")),
@@ -204,7 +208,7 @@ fn a_damaged_superblock_is_explained() {
 #[test]
 fn a_damaged_slot_is_explained() {
     // Slot 1 holds sequence 1: two axes of float32, 24 bytes in pool 1.
-    let cases: [(u64, &[u8], (&str, &str, &str)); 10] = [
+    let cases: [Damage; 10] = [
         (0, &[7], ("seq_commit", "a sequence that is 1 modulo 8", "sequence 3")),
         (8, &[0, 5], ("values_len_bytes", "at most 1024", "1280")),
         (12, &[2], ("payload_slot", "1", "2")),
@@ -329,7 +333,7 @@ fn regions_are_opened_read_only() {
 
 #[test]
 fn a_live_stream_is_inspected_while_it_is_written() {
-    let node = Node::start();
+    let node = Node::with_leases_of(50);
     let frame = node.place().join("frame.raw");
     fs::write(&frame, [7; 3000]).expect("a frame");
     let mut command = node.command("tensor pub camera --dtype uint8 --shape 3000 --rate max --loop forever");

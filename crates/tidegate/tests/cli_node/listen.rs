@@ -50,7 +50,7 @@ fn announces_descriptors_and_qos_of_a_running_stream() {
     let response = until(&control, "ShmAttachResponse");
     assert_eq!(response["values"]["correlationId"], attach["values"]["correlationId"]);
     let announce = until(&control, "ShmPoolAnnounce");
-    assert_eq!((&announce["schema"], &announce["stream_id"]), (&json!("control"), &json!(1001)));
+    assert_eq!((&announce["schema"], &announce["stream_id"]), (&json!("wire"), &json!(1001)));
     assert_eq!(announce["values"]["epoch"], response["values"]["epoch"]);
     let sent = announce["values"]["announceTimestampNs"].as_u64().expect("a time");
     let received = announce["received_ns"].as_u64().expect("a time");

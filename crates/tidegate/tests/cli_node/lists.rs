@@ -73,7 +73,7 @@ fn wrong_usage() {
 /// Rules: TP-477.
 #[test]
 fn the_node_and_its_streams_are_listed() {
-    let node = Node::start();
+    let node = Node::with_leases_of(15);
     let results = node.run("ls").exits(0).results();
     assert_eq!(results.len(), 1);
     assert_documented(&results[0], "tidegate ls");

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use rustix::process::Signal;
-use serde_json::Value;
 use support::{DEADLINE, Node, Running, eventually, tidegate};
 use tidegate::media::{OpenOptions, open};
 
@@ -102,7 +101,7 @@ fn attached(publisher: &Running) -> u64 {
 fn leases(node: &Node, role: &str) -> usize {
     let streams = node.run("tensor ls").exits(0).results();
     let leases = streams.iter().filter_map(|stream| stream["leases"].as_array());
-    leases.flatten().filter(|lease| lease["role"] == Value::from(role)).count()
+    leases.flatten().filter(|lease| lease["role"] == role).count()
 }
 
 /// Rules: TP-002, TP-127, TP-261, TC-089, TC-090.
@@ -189,4 +188,29 @@ fn clients_survive_a_killed_node_and_go_on_with_the_next_one() {
     next.signal(Signal::TERM);
     next.finish().exits(0);
     assert!(!dir.exists());
+}
+
+/// Rules: TP-308, TP-460, TP-473, TC-201.
+#[test]
+fn a_terminated_producer_and_reader_give_their_leases_back() {
+    let node = Node::start();
+    let notices = Running::start(&mut node.command("tensor listen control"));
+    let publisher = publisher(&node);
+    let mut reader = Reader::start(&node);
+    let epoch = attached(&publisher);
+    reader.stay(epoch);
+    for (process, role) in [(reader.process, "CONSUMER"), (publisher, "PRODUCER")] {
+        process.signal(Signal::TERM);
+        process.finish().exits(0);
+        // Said by the driver in answer to a detach; a lease that merely ran out would be EXPIRED.
+        let notice = loop {
+            let message = notices.json();
+            if message["message"] == "ShmLeaseRevoked" {
+                break message["values"].clone();
+            }
+        };
+        assert_eq!((&notice["role"]["enum"], &notice["reason"]["enum"]), (&role.into(), &"DETACHED".into()));
+    }
+    drop(notices);
+    node.stop();
 }

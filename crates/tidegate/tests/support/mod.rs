@@ -2,6 +2,7 @@
 //!
 //! Every test has its own place in shared memory, which is gone afterwards, also when the test fails. Nothing here waits
 //! without a deadline.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -171,6 +172,11 @@ impl Node {
     /// Leases last 600 ms, announces come five times a second, streams are made on demand.
     pub(crate) fn start() -> Self {
         Self::with_policies("")
+    }
+
+    /// As [`Node::start`], with leases of this many times 200 ms, for tests that need them to last.
+    pub(crate) fn with_leases_of(intervals: u32) -> Self {
+        Self::with_policies(&format!("lease_expiry_grace_intervals = {intervals}"))
     }
 
     /// As [`Node::start`], with more lines in `[policies]`.

@@ -346,7 +346,7 @@ fn a_malformed_grant_is_handed_back() {
         ("empty header URI", |it| it.header_region_uri = "".into()),
         ("relative header URI", |it| it.header_region_uri = "shm:file?path=a/b".into()),
         ("twice one pool id", |it| {
-            let again = it.payload_pools[0].clone();
+            let again = it.payload_pools[0];
             it.payload_pools.push(again);
         }),
         ("another stream", |it| it.stream_id = Some(STREAM + 1)),
@@ -533,7 +533,7 @@ fn keepalives_begin_at_once_and_keep_their_interval() {
     bench.wire.clear();
     assert_eq!(bench.tick(), None);
     let keepalive = Sent::Keepalive { lease: LEASE, stream: STREAM, client: CLIENT, role: Role::Producer };
-    assert_eq!(bench.wire, [keepalive.clone()]);
+    assert_eq!(bench.wire, std::slice::from_ref(&keepalive));
     assert_eq!(bench.after(999), None);
     assert_eq!(bench.wire.len(), 1);
     assert_eq!(bench.after(1), None);
@@ -640,7 +640,7 @@ fn a_notice_for_another_lease_is_ignored() {
         revoked(LEASE, STREAM, CLIENT, Role::Producer),
     ] {
         let mut bench = Bench::attached();
-        assert_eq!(bench.message(&Message::ShmLeaseRevoked(notice.clone())), None, "{notice:?}");
+        assert_eq!(bench.message(&Message::ShmLeaseRevoked(notice)), None, "{notice:?}");
         assert!(bench.is_attached(), "{notice:?}");
     }
 }
@@ -653,7 +653,7 @@ fn a_shutdown_ends_the_lease_whatever_its_reason() {
         let mut bench = Bench::attached();
         let notice =
             ShmDriverShutdown { timestamp_ns: 0, reason: Open::from_raw(reason), error_message: "".into() };
-        let event = bench.message(&Message::ShmDriverShutdown(notice.clone()));
+        let event = bench.message(&Message::ShmDriverShutdown(notice));
         assert_eq!(event, Some(LeaseEvent::Lost(LeaseLoss::Shutdown)), "{reason}");
         assert!(bench.is_backing_off());
         let correlation = bench.attach();

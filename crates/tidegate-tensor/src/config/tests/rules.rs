@@ -40,7 +40,7 @@ fn ids_serve_one_purpose() {
     assert!(with(apart).is_ok());
 }
 
-/// Rules: TP-465, TC-104.
+/// Rules: TP-105, TP-465, TC-104.
 #[test]
 fn profiles_are_usable() {
     let profile =

@@ -114,7 +114,9 @@ impl Remains for NodeRemains {
         tree::remove_file(&self.place.admin_socket())?;
         media::remove(&self.place.aeron_dir())?;
         let entries = fs::read_dir(dir).map_err(|error| format!("cannot list {}: {error}", dir.display()))?;
-        let entries: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+        let dirs =
+            entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let entries: Vec<PathBuf> = dirs.map(|entry| entry.path()).collect();
         for pools in with_prefix(&entries, "tensorpool-") {
             regions::clear(&pools)?;
         }

@@ -56,6 +56,7 @@ Examples:
 pub(crate) struct Attach {
     /// The stream: a number or a name
     stream: StreamRef,
+    /// What to attach as
     #[arg(long)]
     role: RoleArg,
     /// Client id [default: random]

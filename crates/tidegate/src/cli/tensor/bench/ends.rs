@@ -76,9 +76,14 @@ impl Ends {
         Ok(())
     }
 
+    /// Bytes of the largest slots.
+    pub(super) fn largest(&self) -> usize {
+        self.strides.iter().copied().max().unwrap_or(0)
+    }
+
     /// Size of the slots that payloads of this size go to.
     pub(super) fn stride(&self, bytes: usize) -> Result<usize, BenchError> {
-        let largest = self.strides.iter().copied().max().unwrap_or(0);
+        let largest = self.largest();
         let fitting = self.strides.iter().copied().filter(|&stride| stride >= bytes).min();
         fitting.ok_or(BenchError::TooLarge { bytes, largest })
     }

@@ -77,6 +77,10 @@ impl Bench {
         if let Some(time) = self.idle {
             return idle::measure(&mut processes, time, output);
         }
+        let largest = processes.largest;
+        if let Some(&bytes) = self.sizes.iter().find(|&&bytes| bytes > largest) {
+            return Err(BenchError::TooLarge { bytes, largest }.into());
+        }
         let plan = self.plan();
         let (rounds, time) = if self.quick { (QUICK_ROUNDS, QUICK) } else { (ROUNDS, self.duration) };
         let slices = rounds.saturating_mul(u32::try_from(plan.len()).unwrap_or(u32::MAX)).max(1);

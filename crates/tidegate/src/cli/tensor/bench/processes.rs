@@ -28,6 +28,8 @@ pub(super) struct Processes {
     pub(super) ping: Worker,
     pub(super) pong: Worker,
     pub(super) node_pid: u32,
+    /// Largest payload of the node's streams, in bytes.
+    pub(super) largest: usize,
     run: u64,
     interrupt: Interrupt,
     /// `None` when a running node is used.
@@ -46,18 +48,19 @@ impl Processes {
         let private = dir.is_none();
         let dir = dir.unwrap_or_else(|| own.path().join("node"));
         let name = format!("bench-{}", std::process::id());
-        let start = |role| -> Result<Worker, Stop> {
+        let start = |role| -> Result<(Worker, usize), Stop> {
             let mut worker = Worker::start(role, &dir, own.path(), &name)?;
             match worker.receive(PATIENCE, &interrupt)? {
                 Answer::Failed(message) => Err(BenchError::Failed { role, message }.into()),
-                Answer::Ready | Answer::Done(_) => Ok(worker),
+                Answer::Ready(bytes) => Ok((worker, bytes)),
+                Answer::Done(_) => Ok((worker, 0)),
             }
         };
-        let node = private.then(|| start(Role::Node)).transpose()?;
+        let node = private.then(|| start(Role::Node)).transpose()?.map(|(node, _)| node);
         let node_pid = NodeDescription::read(&NodePlace::find(Some(dir.clone()), None))?.pid;
-        let pong = start(Role::Pong)?;
-        let ping = start(Role::Ping)?;
-        let mut processes = Self { ping, pong, node_pid, run: 0, interrupt, _node: node, _dir: own };
+        let (pong, _) = start(Role::Pong)?;
+        let (ping, largest) = start(Role::Ping)?;
+        let mut processes = Self { ping, pong, node_pid, largest, run: 0, interrupt, _node: node, _dir: own };
         processes.both(Duration::ZERO, |run| Order::Meet { run })?;
         Ok(processes)
     }
@@ -164,7 +167,7 @@ impl Worker {
         match self.receive(within, interrupt)? {
             Answer::Done(outcome) => Ok(outcome),
             Answer::Failed(message) => Err(BenchError::Failed { role: self.role, message }),
-            Answer::Ready => Ok(Outcome::default()),
+            Answer::Ready(_) => Ok(Outcome::default()),
         }
     }
 

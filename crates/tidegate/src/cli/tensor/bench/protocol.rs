@@ -70,8 +70,8 @@ pub(super) enum Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {
-    /// Attached; waiting for orders.
-    Ready,
+    /// Attached and waiting for orders; payloads have at most so many bytes.
+    Ready(usize),
     /// The order was carried out.
     Done(Outcome),
     /// It was not.

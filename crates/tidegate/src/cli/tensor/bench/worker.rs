@@ -66,7 +66,7 @@ impl Worker {
     fn run_node(self) -> Result<(), Stop> {
         let place = NodePlace::find(Some(self.dir), None);
         let mut node = Node::start(NodeOptions { place, aeron_dir: None, config: None, idle: NODE_IDLE })?;
-        answer(&Answer::Ready)?;
+        answer(&Answer::Ready(0))?;
         // The end of standard input makes it readable.
         let ran = node.run(io::stdin());
         node.stop()?;
@@ -87,7 +87,7 @@ impl Worker {
             samples: Vec::with_capacity(ROUND_SAMPLES),
             pools: HashMap::new(),
         };
-        answer(&Answer::Ready)?;
+        answer(&Answer::Ready(side.ends.largest()))?;
         for line in io::stdin().lock().lines() {
             let failed = |source| BenchError::Io { action: "read orders", source };
             let line = line.map_err(failed)?;

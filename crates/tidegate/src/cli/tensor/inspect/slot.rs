@@ -21,7 +21,7 @@ use crate::output::{Exit, Output, Stop};
 /// A slot that changes while it is read is read again this often: a producer that is faster shows as "in progress".
 const ATTEMPTS: usize = 4;
 /// Stride of a pool that was not looked at: large enough for every length.
-const ANY_STRIDE: u32 = u32::MAX & !63;
+const ANY_STRIDE: u32 = !63;
 
 /// What the ring holds, and the slots to be shown.
 pub(super) struct RingReport {
