@@ -11,7 +11,7 @@ PYTHON ?= python3
 
 # Aeron's build needs a newer cmake than Debian 12 has, and libclang; both come as Python wheels.
 export PATH := $(VENV)/bin:$(PATH)
-export LIBCLANG_PATH ?= $(wildcard $(VENV)/lib/python3*/site-packages/clang/native)
+export LIBCLANG_PATH ?= $(VENV)/libclang
 export BINDGEN_EXTRA_CLANG_ARGS ?= -isystem $(shell gcc -print-file-name=include 2>/dev/null)
 ifeq ($(shell uname -m),x86_64)
 # Binaries that run on every x86-64 machine of the last decade, not only on the one that built them.

@@ -32,10 +32,13 @@ if ! command -v cargo >/dev/null; then
     echo "There is no Rust toolchain; install one from https://rustup.rs and try again." >&2
     exit 1
 fi
-if [[ ! -x $venv/bin/cmake || -z $(compgen -G "$venv/lib/python3*/site-packages/clang/native/libclang.so*") ]]; then
+if [[ ! -x $venv/bin/cmake || ! -e $venv/libclang/libclang.so ]]; then
     echo "installing cmake and libclang into $venv"
     "$python" -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'cmake>=3.30,<5' 'libclang>=16,<20'
+    # A place that does not depend on the version of Python.
+    libclang=$(compgen -G "$venv/lib/python3*/site-packages/clang/native/libclang.so")
+    ln -sfn "$(dirname "$libclang")" "$venv/libclang"
 fi
 if ! cargo nextest --version >/dev/null 2>&1; then
     echo "installing cargo-nextest"

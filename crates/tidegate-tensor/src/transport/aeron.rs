@@ -231,5 +231,8 @@ fn refusal(error: aeron::AeronError) -> TransportError {
     if error.is_channel_conflict() {
         return TransportError::ChannelClash { channel, stream, reason };
     }
+    if error.resource().is_none() {
+        return TransportError::Lost { location: "its directory".to_owned(), reason };
+    }
     TransportError::Refused { channel, stream, code: error.code().unwrap_or(-1), reason }
 }

@@ -54,12 +54,30 @@ pub enum MediaDriverHost {
 #[derive(Debug)]
 pub struct Node {
     // In the order of their end: clients of the media driver before the media driver, the lock last.
+    /// `None` while the media driver cannot be reached.
     driver: Option<AgentRunner<DriverAgentError>>,
+    recipe: Recipe,
     media_driver: Option<MediaDriver>,
     files: NodeFiles,
     listener: UnixListener,
     admin: Admin,
     description: NodeDescription,
+}
+
+/// How to start the tensor driver, also a second time.
+#[derive(Debug)]
+struct Recipe {
+    config: DriverConfig,
+    connector: AeronConnector,
+    idle: IdleStrategy,
+}
+
+impl Recipe {
+    fn start(&self) -> Result<(AgentRunner<DriverAgentError>, Admin), NodeError> {
+        let agent = DriverAgent::start(self.config.clone(), &self.connector, Arc::new(SystemClock))?;
+        let admin = Admin::new(agent.handle());
+        Ok((AgentRunner::start(agent, self.idle).map_err(driver_failed)?, admin))
+    }
 }
 
 /// The node's directory. Removes what the node made in it.
@@ -95,13 +113,11 @@ impl Node {
         connector.client_name = "tidegate node".to_owned();
         connector.connect_timeout = Duration::from_secs(3);
         let description = describe(&config, &aeron_dir)?;
-        let agent = DriverAgent::start(config, &connector, Arc::new(SystemClock))?;
-        let handle = agent.handle();
-        let driver = AgentRunner::start(agent, options.idle).map_err(driver_failed)?;
+        let recipe = Recipe { config, connector, idle: options.idle };
+        let (driver, admin) = recipe.start()?;
         let listener = bind(&place.admin_socket())?;
-        let admin = Admin::new(handle);
         description.write(place)?;
-        Ok(Self { driver: Some(driver), media_driver, files, listener, admin, description })
+        Ok(Self { driver: Some(driver), recipe, media_driver, files, listener, admin, description })
     }
 
     /// What clients need to know.
@@ -125,13 +141,14 @@ impl Node {
         }
     }
 
-    /// Answers admin requests until `stop` becomes readable, sleeping in the kernel in between.
+    /// Answers admin requests until `stop` becomes readable, sleeping in the kernel in between. A tensor driver that lost
+    /// the media driver, for example because the whole machine was suspended, is started anew.
     ///
     /// # Errors
-    /// When a service ended by itself.
+    /// When a service ended by itself and cannot be started again.
     pub fn run(&mut self, stop: impl AsFd) -> Result<(), NodeError> {
         let watch = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH.subsec_nanos()) };
-        while self.driver.as_ref().is_some_and(AgentRunner::is_running) {
+        while self.keep_driver()? {
             let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
             match poll(&mut fds, Some(&watch)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -153,11 +170,34 @@ impl Node {
                 }
             }
         }
-        // A driver that was asked to shut down by an administrator's message ends the node in good order.
-        match self.driver.take().map(AgentRunner::stop) {
-            Some(Err(RunnerError::Agent(DriverAgentError::Stopped))) | Some(Ok(())) | None => Ok(()),
-            Some(Err(error)) => Err(driver_failed(error)),
+        Ok(())
+    }
+
+    /// False once the tensor driver was shut down by an administrator's message.
+    fn keep_driver(&mut self) -> Result<bool, NodeError> {
+        if self.driver.as_ref().is_some_and(AgentRunner::is_running) {
+            return Ok(true);
         }
+        match self.driver.take().map(AgentRunner::stop) {
+            Some(Ok(()) | Err(RunnerError::Agent(DriverAgentError::Stopped))) => return Ok(false),
+            Some(Err(RunnerError::Agent(
+                error @ (DriverAgentError::Transport(_) | DriverAgentError::Publication { .. }),
+            ))) => tracing::warn!(%error, "starting the tensor driver anew"),
+            Some(Err(error)) => return Err(driver_failed(error)),
+            None => {}
+        }
+        match self.recipe.start() {
+            Ok((driver, admin)) => {
+                self.driver = Some(driver);
+                self.admin = admin;
+            }
+            // Tried again at the next look.
+            Err(NodeError::Driver(DriverAgentError::Transport(error))) => {
+                tracing::debug!(%error, "no media driver yet");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
     }
 
     /// Stops the services, with their notices, and removes the node's files.
