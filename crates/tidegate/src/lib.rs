@@ -19,3 +19,8 @@ pub use tidegate_tensor as tensor;
 
 pub mod media;
 pub mod node;
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
