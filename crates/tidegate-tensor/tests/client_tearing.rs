@@ -28,6 +28,7 @@ use tidegate_tensor::frame::FrameMeta;
 use tidegate_tensor::ids::{AeronStreamId, Epoch, PoolId, SessionId};
 use tidegate_tensor::layout::{PoolSpec, SlotCount, Stride};
 use tidegate_tensor::region::{PoolRegion, ReadRegions, RegionOpener, RegionSpec};
+use tidegate_tensor::tensor::{Dtype, MajorOrder, TensorLayout};
 use tidegate_tensor::transport::memory::MemoryBus;
 use tidegate_tensor::transport::{
     Connector, Message, Pending, Publication, Subscription, Transport, TransportError,
@@ -56,6 +57,14 @@ struct Tally {
 
 fn word(frame: u64, index: usize) -> u64 {
     frame.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index as u64)
+}
+
+/// Frames that follow each other in a slot differ in their headers too, so that a mixture of those is no valid tensor.
+fn layout(frame: u64) -> TensorLayout {
+    match frame / u64::from(RING) % 2 {
+        0 => bytes(LEN),
+        _ => TensorLayout::contiguous(Dtype::Float64, MajorOrder::Column, &[LEN / 64, 8]).unwrap(),
+    }
 }
 
 fn is_whole(frame: u64, payload: &[u8]) -> bool {
@@ -210,13 +219,14 @@ fn read_all(consumer: &mut Consumer, in_place: bool) -> Tally {
         let handled = consumer.poll_outcomes(1, &mut |outcome| match outcome {
             ReadOutcome::Frame(frame) => {
                 last = frame.seq().get();
+                let described = *frame.described_layout() == layout(last);
                 let (whole, valid) = if in_place {
                     (is_whole_in_place(last, frame.payload()), frame.validate().is_ok())
                 } else {
                     let copied = frame.copy_to(&mut copy).is_ok();
                     (!copied || is_whole(last, &copy), copied)
                 };
-                match (whole, valid) {
+                match (whole && described, valid) {
                     (false, true) => tally.torn += 1,
                     (false, false) => tally.mixed += 1,
                     (true, _) => {}
@@ -272,13 +282,12 @@ fn lapped_readers_accept_no_torn_frame() {
                 .unwrap()
         })
         .into();
-    let layout = bytes(LEN);
     let mut payload = [0; LEN];
     for frame in 0..FRAMES {
         for (index, bytes) in payload.chunks_exact_mut(8).enumerate() {
             bytes.copy_from_slice(&word(frame, index).to_le_bytes());
         }
-        assert_eq!(producer.offer(&layout, &payload, FrameMeta::default()).unwrap().get(), frame);
+        assert_eq!(producer.offer(&layout(frame), &payload, FrameMeta::default()).unwrap().get(), frame);
         mailbox.refresh_activity(frame + 1);
         if frame == 0 {
             readers.iter_mut().for_each(wait_until_ready);

@@ -227,7 +227,7 @@ fn refusal(error: aeron::AeronError) -> TransportError {
         .map_or((String::new(), AeronStreamId::new(0)), |(channel, stream)| {
             (channel.to_owned(), AeronStreamId::new(stream))
         });
-    let reason = error.to_string();
+    let reason = one_line(&error.to_string());
     if error.is_channel_conflict() {
         return TransportError::ChannelClash { channel, stream, reason };
     }
@@ -235,4 +235,13 @@ fn refusal(error: aeron::AeronError) -> TransportError {
         return TransportError::Lost { location: "its directory".to_owned(), reason };
     }
     TransportError::Refused { channel, stream, code: error.code().unwrap_or(-1), reason }
+}
+
+/// Aeron's text without the places in its sources.
+fn one_line(text: &str) -> String {
+    let causes = text.lines().map(|line| match line.split_once("] ") {
+        Some((place, cause)) if place.starts_with('[') => cause,
+        _ => line,
+    });
+    causes.collect::<Vec<_>>().join("; ")
 }

@@ -204,7 +204,7 @@ fn apply_description(context: &mut Context, description: &NodeDescription) -> Re
 impl Report for ClientError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Transport(_) => Exit::NotFound,
+            Self::Transport(TransportError::Unreachable { .. }) => Exit::NotFound,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::Refused(refusal) if refusal.message == "stream not provisioned" => Exit::NotFound,
             Self::Refused(refusal) if refusal.code == RefusalCode::InternalError => Exit::Failed,
@@ -216,7 +216,8 @@ impl Report for ClientError {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Transport(_) => "no_media_driver",
+            Self::Transport(TransportError::Unreachable { .. }) => "no_media_driver",
+            Self::Transport(_) => "media_driver",
             Self::TimedOut { .. } => "timed_out",
             Self::Refused(refusal) if refusal.message == "stream not provisioned" => "unknown_stream",
             Self::Refused(_) => "refused",

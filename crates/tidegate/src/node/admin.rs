@@ -105,7 +105,13 @@ impl Admin {
             }
             Request::Resolve { name, create: false } => match self.driver.resolve(&name, DRIVER_TIMEOUT) {
                 Ok(Some(stream)) => json!({ "ok": { "stream": stream.get() } }),
-                Ok(None) => refusal("unknown_stream", &format!("no stream is called '{name}'")),
+                Ok(None) => refusal(
+                    "unknown_stream",
+                    &format!(
+                        "no stream is called '{name}'; `tidegate tensor ls` shows those there are, and \
+                         `tidegate tensor pub {name}` makes it"
+                    ),
+                ),
                 Err(error) => busy(error),
             },
         }

@@ -468,8 +468,13 @@ fn an_announce_from_before_the_join_is_dropped() {
         |sent| ShmPoolAnnounce { announce_clock_domain: ClockDomain::RealtimeSynced, ..announce(7, sent) };
     let mut bench = Bench::new(false, true);
     bench.joined = bench.now;
+    bench.realtime = Nanos::from_secs(50);
     let sent = bench.realtime.saturating_sub(Nanos::from_millis(2_900));
-    assert_eq!(bench.deliver(&realtime(sent)), Ok(()), "sent before the join");
+    assert_eq!(
+        bench.deliver(&realtime(sent)),
+        Ok(()),
+        "sent before the join, and on a clock of lower numbers"
+    );
     let mut bench = Bench::new(false, true);
     let sent = bench.realtime.saturating_sub(Nanos::from_millis(3_100));
     assert_eq!(bench.deliver(&realtime(sent)), Err(AnnounceRejection::Stale));
