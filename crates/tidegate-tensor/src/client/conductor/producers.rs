@@ -543,3 +543,45 @@ impl OwnAnnounce {
         .to_vec()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::agent::Agent;
+    use crate::client::{Client, Context, ProducerConfig, RegionSource};
+    use crate::clock::SystemClock;
+    use crate::config::DriverConfig;
+    use crate::ids::StreamId;
+    use crate::region::store::StoreSettings;
+    use crate::transport::memory::MemoryBus;
+    use tidegate_shm::clock::Nanos;
+    use tidegate_shm::sync::Arc;
+
+    /// A thread in the middle of a call has taken its writer already; only the fence still reaches it.
+    /// Rules: TP-297, TP-307.
+    #[test]
+    fn the_end_of_a_producer_closes_its_fence() {
+        let base = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut config = DriverConfig::default_node();
+        config.shm.base_dir = base.path().to_owned();
+        config.shm.allowed_base_dirs = vec![base.path().to_owned()];
+        let mut profile = config.profiles[0].clone();
+        profile.payload_pools.truncate(1);
+        let regions = RegionSource::Own { store: StoreSettings::new(&config.shm, &config.policies), profile };
+        let context = Context { allowed_base_dirs: vec![base.path().to_owned()], ..Context::default() };
+        let (client, mut agent) = Client::with_invoker(
+            context,
+            Arc::new(MemoryBus::new()),
+            Arc::new(SystemClock),
+            Box::new(|_| {}),
+        )
+        .unwrap();
+        let stream = Some(StreamId::new(7));
+        let adding = client.add_producer(ProducerConfig { stream, regions, ..ProducerConfig::default() });
+        agent.do_work().unwrap();
+        let attachment = agent.producers[0].attachment.clone().unwrap();
+        assert!(attachment.fence.test(Nanos::ZERO).is_some());
+        drop(adding);
+        agent.do_work().unwrap();
+        assert!(attachment.fence.test(Nanos::ZERO).is_none());
+    }
+}
