@@ -8,6 +8,7 @@ use tidegate_shm::clock::Nanos;
 use tidegate_shm::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
 use super::Shared;
+use super::descriptors::Descriptors;
 use super::link::{ControlSender, Link, send_periodic};
 use super::producers::hugepages;
 use crate::client::adding::Completion;
@@ -39,7 +40,7 @@ pub(super) struct ConsumerEntry {
     stream: StreamId,
     mapping: MappingMachine,
     mapped: Option<Arc<MappedEpoch>>,
-    descriptors: Descriptors,
+    descriptors: Descriptors<Box<dyn Subscription>>,
     /// Regions configured by hand that were not tried yet.
     fixed: Option<RegionSpec>,
     next_periodic: Nanos,
@@ -48,13 +49,6 @@ pub(super) struct ConsumerEntry {
     /// When a malformed announce may be logged again (TP-468).
     next_warning: Nanos,
     gone: bool,
-}
-
-enum Descriptors {
-    /// To be opened at this time.
-    Missing(Nanos),
-    Opening(Opening<Box<dyn Subscription>>),
-    HandedOver,
 }
 
 impl ConsumerEntry {
@@ -272,7 +266,7 @@ impl ConsumerEntry {
     fn complete_if_ready(&mut self, shared: &Shared, leased: bool) {
         let attached = leased || self.lease.is_none();
         if attached
-            && matches!(self.descriptors, Descriptors::HandedOver)
+            && self.descriptors.is_handed_over()
             && let Some(completion) = self.completion.take()
         {
             let consumer = Consumer::new(Arc::clone(&self.shared), shared.context.max_outstanding_seq_gap);
@@ -434,35 +428,17 @@ impl ConsumerEntry {
     fn open_descriptors(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
         let endpoint = &shared.context.descriptor;
         let transport = &*link.transport;
-        let later = now.saturating_add(shared.context.announce_period.into());
-        let state = std::mem::replace(&mut self.descriptors, Descriptors::Missing(later));
-        self.descriptors = match state {
-            Descriptors::HandedOver => Descriptors::HandedOver,
-            Descriptors::Missing(due) if now < due => Descriptors::Missing(due),
-            Descriptors::Missing(_) => {
-                // A consumer that is not polled must not hold up the producer and with it all other consumers.
-                let channel = endpoint.channel.untethered();
-                match Opening::subscription(transport, &channel, endpoint.stream) {
-                    Ok(opening) => Descriptors::Opening(opening),
-                    Err(error) => {
-                        tracing::debug!(%error, "cannot open the descriptor subscription yet");
-                        Descriptors::Missing(later)
-                    }
-                }
+        let opened = self.descriptors.advance(transport, now, shared.context.announce_period, || {
+            // A consumer that is not polled must not hold up the producer and with it all other consumers.
+            Opening::subscription(transport, &endpoint.channel.untethered(), endpoint.stream)
+        });
+        match opened {
+            Ok(None) => {}
+            Ok(subscription) => self.shared.descriptors.put(subscription),
+            Err(error) => {
+                self.fail(&error);
             }
-            Descriptors::Opening(mut opening) => match opening.poll(transport) {
-                Ok(None) => Descriptors::Opening(opening),
-                Ok(Some(subscription)) => {
-                    self.shared.descriptors.put(Some(subscription));
-                    Descriptors::HandedOver
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the descriptor subscription was refused");
-                    self.fail(&error);
-                    Descriptors::Missing(later)
-                }
-            },
-        };
+        }
     }
 
     /// Hello and QoS (TP-169, TP-213).

@@ -7,6 +7,7 @@
 //! anything else happens when a lease ends.
 
 mod consumers;
+mod descriptors;
 mod link;
 mod producers;
 

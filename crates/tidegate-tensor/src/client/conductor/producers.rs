@@ -8,6 +8,7 @@ use tidegate_shm::clock::Nanos;
 use tidegate_shm::sync::{Arc, AtomicBool, Ordering};
 
 use super::Shared;
+use super::descriptors::Descriptors;
 use super::link::{Link, send_periodic};
 use crate::client::adding::Completion;
 use crate::client::error::ClientError;
@@ -32,7 +33,7 @@ pub(super) struct ProducerEntry {
     completion: Option<Completion<Producer>>,
     authority: Authority,
     attachment: Option<Arc<Attachment>>,
-    descriptors: Descriptors,
+    descriptors: Descriptors<Box<dyn Publication>>,
     announces: Option<Opening<Box<dyn Publication>>>,
     announce_out: Option<Box<dyn Publication>>,
     heard: Nanos,
@@ -86,13 +87,6 @@ impl Authority {
             }
         }
     }
-}
-
-enum Descriptors {
-    /// To be opened at this time.
-    Missing(Nanos),
-    Opening(Opening<Box<dyn Publication>>),
-    HandedOver,
 }
 
 impl ProducerEntry {
@@ -215,7 +209,7 @@ impl ProducerEntry {
         }
         self.open_descriptors(link, shared, now);
         self.tick_lease(link, shared, now);
-        if self.attachment.is_some() && matches!(self.descriptors, Descriptors::HandedOver) {
+        if self.attachment.is_some() && self.descriptors.is_handed_over() {
             if let Some(completion) = self.completion.take() {
                 completion.complete(Ok(Producer::new(Arc::clone(&self.shared), Arc::clone(&shared.clock))));
             }
@@ -361,33 +355,16 @@ impl ProducerEntry {
     fn open_descriptors(&mut self, link: &mut Link, shared: &Shared, now: Nanos) {
         let endpoint = &shared.context.descriptor;
         let transport = &*link.transport;
-        let later = now.saturating_add(shared.context.announce_period.into());
-        let state = std::mem::replace(&mut self.descriptors, Descriptors::Missing(later));
-        self.descriptors = match state {
-            Descriptors::HandedOver => Descriptors::HandedOver,
-            Descriptors::Missing(due) if now < due => Descriptors::Missing(due),
-            Descriptors::Missing(_) => {
-                match Opening::exclusive(transport, &endpoint.channel, endpoint.stream) {
-                    Ok(opening) => Descriptors::Opening(opening),
-                    Err(error) => {
-                        tracing::debug!(%error, "cannot open the descriptor publication yet");
-                        Descriptors::Missing(later)
-                    }
-                }
+        let opened = self.descriptors.advance(transport, now, shared.context.announce_period, || {
+            Opening::exclusive(transport, &endpoint.channel, endpoint.stream)
+        });
+        match opened {
+            Ok(None) => {}
+            Ok(publication) => self.shared.publication.put(publication),
+            Err(error) => {
+                self.fail(&error);
             }
-            Descriptors::Opening(mut opening) => match opening.poll(transport) {
-                Ok(None) => Descriptors::Opening(opening),
-                Ok(Some(publication)) => {
-                    self.shared.publication.put(Some(publication));
-                    Descriptors::HandedOver
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the descriptor publication was refused");
-                    self.fail(&error);
-                    Descriptors::Missing(later)
-                }
-            },
-        };
+        }
         if matches!(self.authority, Authority::Own { .. }) && self.announce_out.is_none() {
             self.open_announces(link, shared, now);
         }
