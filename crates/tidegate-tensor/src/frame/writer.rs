@@ -148,6 +148,24 @@ pub struct RingWriter {
     next: Seq,
     claims: Arc<ClaimTable>,
     order: AnnounceOrder,
+    image: SlotImage,
+}
+
+/// The slot as it was written last. Frames of one layout share most of it, so only what differs is encoded anew.
+struct SlotImage {
+    layout: Option<TensorLayout>,
+    bytes: [u8; SLOT_LEN],
+}
+
+impl SlotImage {
+    fn put(&mut self, header: &SlotHeader, layout: &TensorLayout) {
+        if self.layout.as_ref() == Some(layout) {
+            header.encode_frame(&mut self.bytes);
+        } else {
+            header.encode(&mut self.bytes);
+            self.layout = Some(*layout);
+        }
+    }
 }
 
 impl std::fmt::Debug for RingWriter {
@@ -172,6 +190,7 @@ impl RingWriter {
             next: Seq::new(0),
             claims: Arc::new(ClaimTable::new(slots)),
             order: AnnounceOrder::new(slots),
+            image: SlotImage { layout: None, bytes: [0; SLOT_LEN] },
             regions,
         }
     }
@@ -421,12 +440,12 @@ impl RingWriter {
         let mut header = SlotHeader::new(index, geometry.pool_id, values_len, layout);
         header.timestamp_ns = Some(timestamp);
         header.meta_version = meta.meta_version;
-        let mut slot = [0; SLOT_LEN];
-        header.encode(&mut slot);
+        self.image.put(&header, layout);
         let offset = header_slot_offset(index);
         let ring = self.regions.header();
         // Both hold: the ring was mapped for this slot count, and slots are 64-aligned.
-        let (Ok(()), Ok(word)) = (ring.write(offset + 8, &slot[8..]), ring.atomic_u64(offset)) else {
+        let (Ok(()), Ok(word)) = (ring.write(offset + 8, &self.image.bytes[8..]), ring.atomic_u64(offset))
+        else {
             return Err(too_long);
         };
         if let Some(flush) = &mut self.flush

@@ -108,18 +108,24 @@ impl SlotHeader {
     /// Writes bytes 8 to 255, padding as zero, and leaves the commit word alone (TP-089, TP-097).
     #[inline]
     pub fn encode(&self, slot: &mut [u8; SLOT_LEN]) {
-        put(slot, VALUES_LEN, self.values_len.to_le_bytes());
-        put(slot, PAYLOAD_SLOT, self.payload_slot.to_le_bytes());
-        put(slot, POOL_ID, self.pool_id.get().to_le_bytes());
-        put(slot, PAYLOAD_OFFSET, self.payload_offset.to_le_bytes());
-        put(slot, TIMESTAMP, self.timestamp_ns.unwrap_or(u64::MAX).to_le_bytes());
-        put(slot, META_VERSION, self.meta_version.unwrap_or(u32::MAX).to_le_bytes());
+        self.encode_frame(slot);
         put(slot, PAD, [0; HEADER_BYTES_LEN - PAD]);
         put(slot, HEADER_BYTES_LEN, HEADER_BYTES.to_le_bytes());
         for (i, number) in EMBEDDED.iter().enumerate() {
             put(slot, EMBEDDED_HEADER + 2 * i, number.to_le_bytes());
         }
         put(slot, TENSOR, self.tensor.encode());
+    }
+
+    /// Writes bytes 8 to 33 only: what differs between two frames of one tensor layout.
+    #[inline]
+    pub(crate) fn encode_frame(&self, slot: &mut [u8; SLOT_LEN]) {
+        put(slot, VALUES_LEN, self.values_len.to_le_bytes());
+        put(slot, PAYLOAD_SLOT, self.payload_slot.to_le_bytes());
+        put(slot, POOL_ID, self.pool_id.get().to_le_bytes());
+        put(slot, PAYLOAD_OFFSET, self.payload_offset.to_le_bytes());
+        put(slot, TIMESTAMP, self.timestamp_ns.unwrap_or(u64::MAX).to_le_bytes());
+        put(slot, META_VERSION, self.meta_version.unwrap_or(u32::MAX).to_le_bytes());
     }
 
     /// Checks the fields that say where the payload lies (TP-100, TP-102, TP-103) and returns the place.

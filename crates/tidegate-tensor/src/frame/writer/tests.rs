@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use super::*;
 use crate::frame::fixture::{NOW, Ring, bytes, committed, due, in_progress, put};
 use crate::frame::{FrameDrop, FrameView};
+use crate::ids::PoolId;
+use crate::tensor::{Dtype, MajorOrder};
 
 fn meta(timestamp_ns: u64) -> FrameMeta {
     FrameMeta { timestamp_ns: Some(timestamp_ns), ..FrameMeta::default() }
@@ -456,4 +458,24 @@ fn result_codes_of_commits() {
     .map(CommitError::code)
     .collect();
     assert_eq!(codes, [-3, -4, -4, -4, -1, -1, -1, -1]);
+}
+
+/// The header of a frame does not depend on the frames before it.
+/// Rules: TP-089.
+#[test]
+fn a_slot_image_is_the_same_as_a_header_written_anew() {
+    let layouts = [
+        TensorLayout::contiguous(Dtype::Uint8, MajorOrder::Row, &[4, 4]).unwrap(),
+        TensorLayout::contiguous(Dtype::Float32, MajorOrder::Column, &[2, 1, 2]).unwrap(),
+    ];
+    let mut image = SlotImage { layout: None, bytes: [0xa5; SLOT_LEN] };
+    for (number, choice) in [0, 0, 1, 1, 0].into_iter().enumerate() {
+        let mut header = SlotHeader::new(SlotIndex::new(number as u32), PoolId::new(7), 16, &layouts[choice]);
+        header.timestamp_ns = Some(1_000 + number as u64);
+        header.meta_version = (number % 2 == 0).then_some(number as u32);
+        image.put(&header, &layouts[choice]);
+        let mut anew = [0xa5; SLOT_LEN];
+        header.encode(&mut anew);
+        assert_eq!(image.bytes, anew, "frame {number}");
+    }
 }
