@@ -1,0 +1,7 @@
+//! (being written)
+/// Facts about a stream.
+#[derive(Debug)]
+pub struct StreamInfo {}
+/// Reaches a connection from any thread.
+#[derive(Clone, Debug)]
+pub struct Control {}

@@ -1,0 +1,28 @@
+//! The I/O kernel of Tidegate: moves messages between applications and byte streams, and knows no protocol.
+//!
+//! From the outside in:
+//! - [`engine`]: worker threads that own every file descriptor, each a compio runtime on io_uring or on polling. A worker
+//!   drives a connection by two pumps, one reading and one writing, and hands bytes to the connection's
+//!   [`Connection`](protocol::Connection), which is where a protocol is plugged in.
+//! - [`hub`]: how a socket with many peers chooses among them: fair queue, load balancer, distributor, routing table,
+//!   all of them pure data structures keyed by [`PeerKey`](peer::PeerKey) and [`Epoch`](peer::Epoch).
+//! - [`index`]: which peers want a topic.
+//! - [`queue`] and [`wait`]: a bounded queue of messages, and who waits for room or for a message.
+//! - [`message`] and [`buffer`]: reference-counted parts, receive pages, write batches.
+//!
+//! The crate has no unsafe code of its own; buffers lent to the operating system are moved into the runtime and come
+//! back with the result.
+
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod buffer;
+pub mod engine;
+pub mod hub;
+pub mod index;
+pub mod message;
+pub mod peer;
+pub mod protocol;
+pub mod queue;
+pub mod sync;
+pub mod wait;
