@@ -1,16 +1,29 @@
 #!/usr/bin/env bash
-# Model-checks the synchronisation of tidegate-shm over the shipped code. Fails when it finds no model to run.
+# Model-checks the synchronisation of tidegate-shm and tidegate-io over the shipped code. Fails when it finds no model
+# to run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-models=(crates/tidegate-shm/tests/loom_*.rs)
-[[ -e ${models[0]} ]] || { echo "found no model" >&2; exit 1; }
 export RUSTFLAGS="--cfg loom"
-for model in "${models[@]}"; do
-    name=$(basename "$model" .rs)
-    output=$(cargo test --quiet --locked --release --package tidegate-shm --test "$name" \
-        --target-dir target/loom 2>&1) || { echo "$output" >&2; exit 1; }
+
+# Runs what is named by the arguments of `cargo test` after the package.
+check() {
+    local package=$1 name=$2 output passed
+    shift 2
+    output=$(cargo test --quiet --locked --release --package "$package" --target-dir target/loom "$@" 2>&1) ||
+        { echo "$output" >&2; exit 1; }
     passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' <<<"$output")
     ((${passed:-0} > 0)) || { echo "$name ran no model" >&2; echo "$output" >&2; exit 1; }
     echo "$name: $passed models"
+}
+
+for package in tidegate-shm tidegate-io; do
+    models=("crates/$package"/tests/loom_*.rs)
+    [[ -e ${models[0]} ]] || { echo "found no model of $package" >&2; exit 1; }
+    for model in "${models[@]}"; do
+        name=$(basename "$model" .rs)
+        check "$package" "$name" --test "$name"
+    done
 done
+# Models of what is private to the engine stand beside the code.
+check tidegate-io "tidegate-io engine" --lib engine::

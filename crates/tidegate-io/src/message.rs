@@ -3,7 +3,12 @@
 //! A part of at most [`Part::INLINE`] bytes is stored in place, a longer one is a reference-counted slice. A message
 //! of up to four parts needs no allocation for its list of parts (MQ-018, MQ-024).
 
-use std::{borrow::Borrow, fmt, ops::Deref};
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{Hash, Hasher},
+    ops::Deref,
+};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -148,6 +153,13 @@ impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Part {
 
 impl Eq for Part {}
 
+/// As a slice of the same bytes, so that tables with parts as keys are searched by slice.
+impl Hash for Part {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_slice().hash(state);
+    }
+}
+
 /// Shows printable text as text and the rest escaped, at most 64 bytes of it.
 impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -166,8 +178,8 @@ pub struct Message {
 
 impl Message {
     /// A message without parts, to which parts are added.
-    pub const fn new() -> Self {
-        Self { parts: SmallVec::new_const() }
+    pub fn new() -> Self {
+        Self { parts: SmallVec::new() }
     }
 
     /// The parts in order.
@@ -281,5 +293,75 @@ impl<'a> IntoIterator for &'a Message {
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(&self.parts).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However a part is made, it holds these bytes.
+        #[test]
+        fn a_part_holds_what_it_was_made_from(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let shared = Bytes::from(bytes.clone());
+            let parts = [Part::copy_from(&bytes), Part::from(shared), Part::from(bytes.clone())];
+            for part in parts {
+                prop_assert_eq!(&part, &bytes);
+                prop_assert_eq!(part.clone().into_bytes(), &bytes);
+                let table = HashMap::from([(part, ())]);
+                prop_assert!(table.contains_key(bytes.as_slice()));
+            }
+            prop_assert_eq!(Part::inline(&bytes).is_some(), bytes.len() <= Part::INLINE);
+        }
+
+        /// A message behaves as a list of parts.
+        #[test]
+        fn a_message_is_a_list(
+            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..8),
+            count in 0usize..10,
+        ) {
+            let mut message: Message = parts.iter().map(|part| part.as_slice()).collect();
+            prop_assert_eq!(message.len(), parts.len());
+            prop_assert_eq!(message.byte_len(), parts.iter().map(Vec::len).sum::<usize>());
+            let front = message.split_front(count);
+            let count = count.min(parts.len());
+            prop_assert!(front.parts().iter().eq(parts[..count].iter()));
+            prop_assert!(message.parts().iter().eq(parts[count..].iter()));
+            if let Some(first) = message.pop_front() {
+                prop_assert_eq!(&first, &parts[count]);
+                message.push_front(first);
+            }
+            prop_assert!(message.into_iter().eq(parts[count..].iter()));
+        }
+    }
+
+    /// Rules: MQ-018.
+    #[test]
+    fn a_clone_of_a_long_part_shares_its_bytes() {
+        let part = Part::from(vec![1; 1000]);
+        assert_eq!(part.clone().as_ptr(), part.as_ptr());
+        assert_eq!(
+            Message::from(part.clone()).clone().first().map(|part| part.as_ptr()),
+            Some(part.as_ptr())
+        );
+    }
+
+    /// Rules: MQ-023.
+    #[test]
+    fn a_part_is_charged_with_its_place_and_what_it_shares() {
+        assert_eq!(Part::copy_from(&[0; 32]).retained(), size_of::<Part>());
+        assert_eq!(Part::copy_from(&[0; 33]).retained(), size_of::<Part>() + 33);
+    }
+
+    #[test]
+    fn long_parts_are_shown_in_short() {
+        assert_eq!(format!("{:?}", Part::from("a\n")), "\"a\\n\"");
+        let long = format!("{:?}", Part::from(vec![b'x'; 100]));
+        assert!(long.ends_with("... (100 bytes)") && long.len() < 100, "{long}");
     }
 }

@@ -32,6 +32,9 @@ impl fmt::Debug for PeerKey {
 pub struct Epoch(u64);
 
 impl Epoch {
+    /// Before any connection.
+    pub const ZERO: Self = Self(0);
+
     /// The epoch after this one.
     #[must_use]
     pub const fn next(self) -> Self {

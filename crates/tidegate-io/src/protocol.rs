@@ -36,10 +36,12 @@ pub enum Flow {
 /// Why a stream ended, as far as the engine knows.
 #[derive(Debug)]
 pub enum Ended {
-    /// The connection said [`Flow::Close`] or [`Flow::Abort`], or was told so by its [`Control`].
+    /// The connection said [`Flow::Close`] or [`Flow::Abort`], or was told so by its [`Control`], listener, dialer or engine.
     Local,
     /// The peer closed its side.
     Eof,
+    /// Its place among the pending handshakes of its listener went to a newcomer (MQ-262).
+    Displaced,
     /// Reading or writing failed.
     Failed(io::Error),
 }
@@ -60,7 +62,7 @@ pub enum Retry {
 /// Protocol state of one byte stream, with whatever ties it to its user.
 pub trait Connection: 'static {
     /// The stream is up. `control` reaches this connection from any thread.
-    fn opened(&mut self, stream: StreamInfo, control: Control, now: Instant) -> Flow;
+    fn opened(&mut self, stream: &StreamInfo, control: Control, now: Instant) -> Flow;
 
     /// Bytes have arrived, in order, split anywhere. They are the connection's own: parts of them may be kept as
     /// shared slices, or written over.
@@ -94,5 +96,5 @@ pub trait Connection: 'static {
     fn expired(&mut self, now: Instant) -> Flow;
 
     /// The stream is gone. No other call follows.
-    fn closed(&mut self, why: Ended, now: Instant) -> Retry;
+    fn closed(&mut self, why: &Ended, now: Instant) -> Retry;
 }

@@ -1,0 +1,437 @@
+//! One stream on its worker: the protocol state that owns it, and what the engine does at the protocol's word.
+//!
+//! Two pumps serve a stream. [`read`](super::read) is a task for as long as the stream lives; [`write`](super::write)
+//! is a function that becomes a task only while the socket is full. Both call the protocol through [`Conn::call`],
+//! never two at once.
+//!
+//! ```text
+//!   Open --- Flow::Close --> Flushing --- all written --> Draining --- end of stream, 200 ms --> Ended
+//!     \--- write fails --> Deaf (reads what the peer said last) ---- end of stream, 200 ms -----^
+//! ```
+
+use std::{
+    cell::RefCell,
+    io,
+    net::Shutdown,
+    os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use socket2::SockRef;
+
+use super::{
+    StreamInfo,
+    control::{ABORT, CLOSE, Control, DISPLACE, ESTABLISHED, KICK, RESUME, Shared},
+    event::StreamEvent,
+    listen::Admission,
+    read,
+    table::Key,
+    worker::{Target, Worker},
+};
+use crate::{
+    batch::WriteBatch,
+    protocol::{Connection, Ended, Flow, Retry},
+};
+
+/// How long the peer is listened to after our last byte (MQ-082).
+pub(super) const DRAIN: Duration = Duration::from_millis(200);
+
+/// Shortest time between two calls for the same deadline, so that a protocol that leaves a passed deadline in place
+/// does not keep the worker busy.
+const DEADLINE_STEP: Duration = Duration::from_millis(1);
+
+/// Where a stream came from, which is told when it comes up and when it ends.
+pub(super) enum Origin {
+    Listener(Admission),
+    Dialer(Key),
+}
+
+/// A stream.
+pub(super) struct Conn {
+    pub(super) key: Key,
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) info: StreamInfo,
+    origin: Origin,
+    pub(super) state: RefCell<State>,
+}
+
+/// What changes about a stream.
+pub(super) struct State {
+    /// Gone when the stream has ended.
+    pub(super) protocol: Option<Box<dyn Connection>>,
+    pub(super) phase: Phase,
+    /// The protocol asked not to be given more.
+    pub(super) paused: bool,
+    /// The read pump, while it waits to be allowed on.
+    pub(super) reader: Option<Waker>,
+    /// The peer has closed its side.
+    pub(super) read_ended: bool,
+    /// What is being written.
+    pub(super) batch: Option<WriteBatch>,
+    /// The write pump is at work further up the stack.
+    pub(super) pumping: bool,
+    /// The write pump is a task just now.
+    pub(super) writing: bool,
+    /// The write pump gave way and is on the worker's list.
+    pub(super) again: bool,
+    /// When closing must be over.
+    linger: Option<Instant>,
+    armed: Option<Instant>,
+}
+
+/// How far a stream has come.
+pub(super) enum Phase {
+    Open,
+    /// Writes what there is, then shuts its side down.
+    Flushing,
+    /// Waits for the peer to close.
+    Draining {
+        until: Instant,
+    },
+    /// Can no longer write, and reads what the peer may have said about it.
+    Deaf {
+        until: Instant,
+        error: io::Error,
+    },
+    Ended,
+}
+
+/// What the read pump shall do next.
+pub(super) enum Reading {
+    Deliver,
+    Discard,
+    Wait,
+    Stop,
+}
+
+impl Conn {
+    /// Takes a stream that is up into `worker` and starts it.
+    pub(super) fn open(
+        worker: &Rc<Worker>,
+        fd: OwnedFd,
+        info: StreamInfo,
+        origin: Origin,
+        protocol: Box<dyn Connection>,
+    ) {
+        if let Some(conn) = Self::prepare(worker, fd, info, origin, protocol) {
+            conn.start(worker);
+        }
+    }
+
+    /// Takes a stream that is up into `worker`; it is to be [started](Self::start).
+    pub(super) fn prepare(
+        worker: &Rc<Worker>,
+        fd: OwnedFd,
+        info: StreamInfo,
+        origin: Origin,
+        protocol: Box<dyn Connection>,
+    ) -> Option<Rc<Self>> {
+        let fd = Arc::new(fd);
+        let mut conns = worker.conns.borrow_mut();
+        let key = conns.insert(|key| {
+            Rc::new(Self {
+                key,
+                shared: Arc::new(Shared::new(key, worker.door.clone(), fd.clone())),
+                fd,
+                info,
+                origin,
+                state: RefCell::new(State {
+                    protocol: Some(protocol),
+                    phase: Phase::Open,
+                    paused: false,
+                    reader: None,
+                    read_ended: false,
+                    batch: None,
+                    pumping: false,
+                    writing: false,
+                    again: false,
+                    linger: None,
+                    armed: None,
+                }),
+            })
+        });
+        conns.get(key).cloned()
+    }
+
+    /// Calls the protocol and does what it says. Does nothing when the stream has ended.
+    pub(super) fn call(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        call: impl FnOnce(&mut dyn Connection, Instant) -> Flow,
+    ) {
+        let flow = self.ask(worker, call);
+        self.apply(worker, flow);
+    }
+
+    /// Calls the protocol. A protocol that panics is ended.
+    pub(super) fn ask(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        call: impl FnOnce(&mut dyn Connection, Instant) -> Flow,
+    ) -> Flow {
+        let mut state = self.state.borrow_mut();
+        let Some(protocol) = state.protocol.as_deref_mut() else { return Flow::Continue };
+        let now = worker.now();
+        match catch_unwind(AssertUnwindSafe(|| call(protocol, now))) {
+            Ok(flow) => {
+                self.arm(worker, &mut state, now);
+                flow
+            }
+            Err(panic) => {
+                worker.report_panic("a connection's protocol", &*panic);
+                // Not called again: its state may be broken.
+                state.protocol = None;
+                Flow::Abort
+            }
+        }
+    }
+
+    pub(super) fn apply(self: &Rc<Self>, worker: &Rc<Worker>, flow: Flow) {
+        match flow {
+            Flow::Continue => {}
+            Flow::Pause => self.state.borrow_mut().paused = true,
+            Flow::Close => self.close(worker, None),
+            Flow::Abort => self.end(worker, Ended::Local),
+        }
+    }
+
+    /// Serves what was asked for through controls.
+    pub(super) fn serve_requests(self: &Rc<Self>, worker: &Rc<Worker>) {
+        let requests = self.shared.requests();
+        if requests & ESTABLISHED != 0 {
+            self.established(worker);
+        }
+        if requests & DISPLACE != 0 {
+            return self.end(worker, Ended::Displaced);
+        }
+        if requests & ABORT != 0 {
+            return self.end(worker, Ended::Local);
+        }
+        if requests & RESUME != 0 {
+            self.let_read(false);
+        }
+        if requests & CLOSE != 0 {
+            return self.close(worker, self.shared.linger());
+        }
+        if requests & KICK != 0 {
+            self.pump(worker);
+        }
+    }
+
+    /// Writes what is left, then closes (MQ-082).
+    fn close(self: &Rc<Self>, worker: &Rc<Worker>, linger: Option<Duration>) {
+        let mut state = self.state.borrow_mut();
+        if let Some(linger) = linger {
+            let by = worker.now() + linger;
+            state.linger = Some(state.linger.map_or(by, |old| old.min(by)));
+            self.arm(worker, &mut state, worker.now());
+        }
+        if !matches!(state.phase, Phase::Open) {
+            return;
+        }
+        state.phase = Phase::Flushing;
+        drop(state);
+        self.let_read(false);
+        self.pump(worker);
+    }
+
+    /// Everything is written: if the stream is being closed, says so to the peer.
+    pub(super) fn flushed(self: &Rc<Self>, worker: &Rc<Worker>) {
+        let mut state = self.state.borrow_mut();
+        if !matches!(state.phase, Phase::Flushing) {
+            return;
+        }
+        self.shared.token.close();
+        if state.read_ended || SockRef::from(&*self.fd).shutdown(Shutdown::Write).is_err() {
+            drop(state);
+            return self.end(worker, Ended::Local);
+        }
+        state.phase = Phase::Draining { until: worker.now() + DRAIN };
+        self.arm(worker, &mut state, worker.now());
+    }
+
+    /// The stream can no longer be written to. What the peer has said before is still read.
+    pub(super) fn write_failed(self: &Rc<Self>, worker: &Rc<Worker>, error: io::Error) {
+        let mut state = self.state.borrow_mut();
+        self.shared.token.close();
+        state.batch = None;
+        match state.phase {
+            Phase::Open if !state.paused && !state.read_ended => {
+                state.phase = Phase::Deaf { until: worker.now() + DRAIN, error };
+                self.arm(worker, &mut state, worker.now());
+            }
+            _ => {
+                drop(state);
+                self.end(worker, Ended::Failed(error));
+            }
+        }
+    }
+
+    /// The peer has closed its side, or reading has failed.
+    pub(super) fn read_ended(self: &Rc<Self>, worker: &Rc<Worker>, outcome: io::Result<()>) {
+        let mut state = self.state.borrow_mut();
+        state.read_ended = true;
+        let why = match (&state.phase, outcome) {
+            (Phase::Flushing, Ok(())) => return,
+            (Phase::Flushing | Phase::Draining { .. }, _) => Ended::Local,
+            (_, Ok(())) => Ended::Eof,
+            (_, Err(error)) => Ended::Failed(error),
+        };
+        drop(state);
+        self.end(worker, why);
+    }
+
+    /// The stream is over; what still holds the descriptor lets go of it.
+    pub(super) fn end(self: &Rc<Self>, worker: &Rc<Worker>, why: Ended) {
+        let mut state = self.state.borrow_mut();
+        if matches!(state.phase, Phase::Ended) {
+            return;
+        }
+        state.phase = Phase::Ended;
+        let protocol = state.protocol.take();
+        state.batch = None;
+        worker.disarm(Target::Conn(self.key), &mut state.armed);
+        drop(state);
+
+        self.shared.token.close();
+        {
+            let mut held = self.shared.held();
+            held.fd = None;
+            held.rest = None;
+        }
+        // Operations under way end by this; they give their buffers back before the descriptor is closed (MQ-035).
+        let _ = SockRef::from(&*self.fd).shutdown(Shutdown::Both);
+        self.wake_reader();
+        worker.conns.borrow_mut().remove(self.key);
+
+        if self.shared.requests() & ESTABLISHED != 0 {
+            self.established(worker);
+        }
+        let retry = protocol.map_or(Retry::Slow, |mut protocol| {
+            let now = worker.now();
+            catch_unwind(AssertUnwindSafe(|| protocol.closed(&why, now))).unwrap_or_else(|panic| {
+                worker.report_panic("a connection's protocol", &*panic);
+                Retry::Slow
+            })
+        });
+        let event =
+            StreamEvent::Disconnected { stream: &self.info, why: &why, traffic: self.shared.traffic() };
+        match &self.origin {
+            Origin::Listener(admission) => {
+                worker.door.remove_load();
+                admission.ended(&event);
+            }
+            Origin::Dialer(key) => worker.dialer_ended(*key, &event, retry),
+        }
+    }
+
+    fn established(&self, worker: &Rc<Worker>) {
+        match &self.origin {
+            Origin::Listener(admission) => admission.established(),
+            Origin::Dialer(key) => worker.dialer_established(*key),
+        }
+    }
+
+    /// A deadline of this stream has passed.
+    pub(super) fn expire(self: &Rc<Self>, worker: &Rc<Worker>) {
+        let now = worker.now();
+        let mut state = self.state.borrow_mut();
+        state.armed = None;
+        if state.linger.is_some_and(|by| by <= now) {
+            drop(state);
+            return self.end(worker, Ended::Local);
+        }
+        match &mut state.phase {
+            Phase::Draining { until } if *until <= now => {
+                drop(state);
+                return self.end(worker, Ended::Local);
+            }
+            Phase::Deaf { until, error } if *until <= now => {
+                let error = std::mem::replace(error, io::ErrorKind::BrokenPipe.into());
+                drop(state);
+                return self.end(worker, Ended::Failed(error));
+            }
+            _ => {}
+        }
+        let due =
+            state.protocol.as_ref().and_then(|protocol| protocol.deadline()).is_some_and(|at| at <= now);
+        if !due {
+            return self.arm(worker, &mut state, now);
+        }
+        drop(state);
+        self.call(worker, |protocol, now| protocol.expired(now));
+        let mut state = self.state.borrow_mut();
+        self.arm(worker, &mut state, now + DEADLINE_STEP);
+        drop(state);
+        self.pump(worker);
+    }
+
+    /// Sets the timer to the next deadline, not before `earliest`. A deadline that has moved away is left to pass,
+    /// one that is gone is removed.
+    fn arm(&self, worker: &Worker, state: &mut State, earliest: Instant) {
+        let mut wanted = state.protocol.as_ref().and_then(|protocol| protocol.deadline());
+        let phase = match state.phase {
+            Phase::Draining { until } | Phase::Deaf { until, .. } => Some(until),
+            Phase::Open | Phase::Flushing => None,
+            Phase::Ended => return,
+        };
+        for other in [state.linger, phase].into_iter().flatten() {
+            wanted = Some(wanted.map_or(other, |at| at.min(other)));
+        }
+        if let (Some(armed), Some(at)) = (state.armed, wanted)
+            && armed <= at
+            && armed >= earliest
+        {
+            return;
+        }
+        worker.arm(Target::Conn(self.key), &mut state.armed, wanted.map(|at| at.max(earliest)));
+    }
+
+    /// Whether the read pump may read.
+    pub(super) fn reading(&self) -> Reading {
+        let state = self.state.borrow();
+        match state.phase {
+            Phase::Ended => Reading::Stop,
+            Phase::Flushing | Phase::Draining { .. } => Reading::Discard,
+            Phase::Open if state.paused => Reading::Wait,
+            Phase::Open | Phase::Deaf { .. } => Reading::Deliver,
+        }
+    }
+
+    /// The buffer into which the protocol wants the next bytes, if it has one with room.
+    pub(super) fn staging(&self) -> Option<BytesMut> {
+        let mut state = self.state.borrow_mut();
+        let protocol = match state.phase {
+            Phase::Open | Phase::Deaf { .. } => state.protocol.as_deref_mut()?,
+            Phase::Flushing | Phase::Draining { .. } | Phase::Ended => return None,
+        };
+        protocol.staging().filter(|buffer| buffer.len() < buffer.capacity())
+    }
+
+    fn let_read(&self, paused: bool) {
+        self.state.borrow_mut().paused = paused;
+        self.wake_reader();
+    }
+
+    fn wake_reader(&self) {
+        let reader = self.state.borrow_mut().reader.take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Tells the protocol that the stream is up, and starts the pumps.
+    pub(super) fn start(self: &Rc<Self>, worker: &Rc<Worker>) {
+        self.origin.arrived(&self.shared);
+        let control = Control(self.shared.clone());
+        self.call(worker, |protocol, now| protocol.opened(&self.info, control, now));
+        worker.spawn(read::pump(worker.clone(), self.clone()));
+        self.pump(worker);
+    }
+}

@@ -1,0 +1,116 @@
+//! Options of sockets, applied through safe wrappers only.
+
+use std::{io, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// Options of streams and listeners. Those of TCP have no effect on Unix sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// `SO_SNDBUF` in bytes; `None` leaves the system's choice.
+    pub send_buffer: Option<u32>,
+    /// `SO_RCVBUF` in bytes; `None` leaves the system's choice.
+    pub receive_buffer: Option<u32>,
+    /// `IP_TOS` and `IPV6_TCLASS`; 0 leaves it alone.
+    pub tos: u8,
+    /// Whether keep-alive probes are sent; `None` leaves the system's choice.
+    pub keepalive: Option<bool>,
+    /// Probes that may go unanswered.
+    pub keepalive_count: Option<u32>,
+    /// Idle time before the first probe.
+    pub keepalive_idle: Option<Duration>,
+    /// Time between probes.
+    pub keepalive_interval: Option<Duration>,
+    /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
+    pub user_timeout: Option<Duration>,
+    /// Network device to which the socket is tied (`SO_BINDTODEVICE`; needs `CAP_NET_RAW`).
+    pub device: Option<String>,
+    /// Whether IPv6 is used: names resolve to IPv6 first, and wildcards bind both families (MQ-257).
+    pub ipv6: bool,
+    /// Connections that may wait to be accepted.
+    pub backlog: u32,
+    /// `SO_REUSEPORT`: several listeners share a port.
+    pub reuse_port: bool,
+    /// Bind a path although somebody listens there, who is then cut off from newcomers (MQ-263).
+    pub unix_takeover: bool,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self {
+            send_buffer: None,
+            receive_buffer: None,
+            tos: 0,
+            keepalive: None,
+            keepalive_count: None,
+            keepalive_idle: None,
+            keepalive_interval: None,
+            user_timeout: None,
+            device: None,
+            ipv6: false,
+            backlog: 100,
+            reuse_port: false,
+            unix_takeover: false,
+        }
+    }
+}
+
+impl StreamOptions {
+    /// Applies what must be set before a socket is bound or connected, so that windows and routes follow it.
+    pub(super) fn before_connect(&self, socket: &SockRef<'_>, tcp: bool) -> io::Result<()> {
+        if let Some(bytes) = self.send_buffer {
+            socket.set_send_buffer_size(bytes as usize)?;
+        }
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes as usize)?;
+        }
+        if let Some(device) = &self.device
+            && tcp
+        {
+            socket.bind_device(Some(device.as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// Applies what belongs to a stream, accepted or dialed (MQ-054, MQ-258).
+    pub(super) fn on_stream(&self, socket: &SockRef<'_>, tcp: bool, v6: bool) -> io::Result<()> {
+        if let Some(bytes) = self.send_buffer {
+            socket.set_send_buffer_size(bytes as usize)?;
+        }
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes as usize)?;
+        }
+        if !tcp {
+            return Ok(());
+        }
+        socket.set_tcp_nodelay(true)?;
+        if self.tos != 0 {
+            if v6 {
+                socket.set_tclass_v6(u32::from(self.tos))?;
+            } else {
+                socket.set_tos_v4(u32::from(self.tos))?;
+            }
+        }
+        match self.keepalive {
+            None => {}
+            Some(false) => socket.set_keepalive(false)?,
+            Some(true) => {
+                let mut keepalive = TcpKeepalive::new();
+                if let Some(count) = self.keepalive_count {
+                    keepalive = keepalive.with_retries(count);
+                }
+                if let Some(idle) = self.keepalive_idle {
+                    keepalive = keepalive.with_time(idle);
+                }
+                if let Some(interval) = self.keepalive_interval {
+                    keepalive = keepalive.with_interval(interval);
+                }
+                socket.set_tcp_keepalive(&keepalive)?;
+            }
+        }
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
+        Ok(())
+    }
+}

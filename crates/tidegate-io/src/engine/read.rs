@@ -1,0 +1,209 @@
+//! The read pump: one task for each stream, for as long as it lives (MQ-032).
+//!
+//! An idle stream waits in one receive operation with a buffer of [`SMALL`] bytes (MQ-020). When that comes back full
+//! there is more: it is read without waiting, page by page, until the socket is empty. What is too large for pages is
+//! read into a buffer of the protocol's own. No operation is ever dropped under way: the end of a stream is brought
+//! about by shutting the socket down, which completes them (MQ-036).
+
+use std::{future::poll_fn, io, rc::Rc, task::Poll};
+
+use bytes::{Bytes, BytesMut};
+use compio::{
+    BufResult,
+    buf::IntoInner,
+    driver::op::{Interest, PollOnce, Recv, RecvFlags},
+};
+use rustix::{buffer::spare_capacity, io::Errno, net};
+
+use super::{
+    conn::{Conn, Reading},
+    worker::Worker,
+};
+
+/// Size of the buffer with which an idle stream waits.
+const SMALL: usize = 512;
+/// Bytes after which a stream gives way to the others of its worker (MQ-072).
+const TURN: usize = 256 * 1024;
+/// A read of at least this much took so long to digest that looking once more before waiting is worth it.
+const BUSY: usize = 8 * 1024;
+/// How much is asked for in one read without waiting: at least, and at most.
+const ASK_LEAST: usize = 4 * 1024;
+const ASK_MOST: usize = 64 * 1024;
+/// Room of a page that is worth a read.
+const PAGE_LEAST: usize = 8 * 1024;
+
+/// How to read next.
+enum Next {
+    /// There is nothing: wait with the small buffer.
+    Wait,
+    /// There may be more: look without waiting.
+    Look,
+    /// The same, after the others of the worker have had their turn.
+    LookLater,
+    /// Into the protocol's own buffer.
+    Large(BytesMut),
+}
+
+/// Reads until the stream ends.
+pub(super) async fn pump(worker: Rc<Worker>, conn: Rc<Conn>) {
+    let mut small = BytesMut::new();
+    let mut ask = ASK_LEAST;
+    let mut next = Next::Wait;
+    loop {
+        if !may_read(&conn).await {
+            return;
+        }
+        let outcome = match next {
+            Next::Wait => wait(&worker, &conn, &mut small).await,
+            Next::Look | Next::LookLater => burst(&worker, &conn, &mut ask),
+            Next::Large(buffer) => large(&worker, &conn, buffer).await,
+        };
+        next = match outcome {
+            Ok(next) => next,
+            Err(end) => return conn.read_ended(&worker, end),
+        };
+        conn.pump(&worker);
+        if let Next::LookLater = next {
+            yield_now().await;
+        }
+    }
+}
+
+/// Waits until the protocol wants bytes; returns whether there still is a stream.
+async fn may_read(conn: &Conn) -> bool {
+    poll_fn(|cx| match conn.reading() {
+        Reading::Deliver | Reading::Discard => Poll::Ready(true),
+        Reading::Stop => Poll::Ready(false),
+        Reading::Wait => {
+            conn.state.borrow_mut().reader = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Why reading is over: the end of the stream, or an error.
+type End = io::Result<()>;
+
+/// Waits for bytes with the small buffer.
+async fn wait(worker: &Rc<Worker>, conn: &Rc<Conn>, small: &mut BytesMut) -> Result<Next, End> {
+    let mut buffer = std::mem::take(small);
+    // Takes the old memory again when the protocol has let go of what was in it.
+    buffer.reserve(SMALL);
+    // Safe code cannot extend a buffer by what an operation has written behind its end.
+    buffer.resize(SMALL, 0);
+    let operation = Recv::new(conn.fd.clone(), buffer, RecvFlags::empty());
+    let BufResult(outcome, operation) = worker.submit(operation).await;
+    let mut buffer = operation.into_inner();
+    worker.refresh_now();
+    match outcome {
+        Ok(0) => return Err(Ok(())),
+        Ok(count) => {
+            let bytes = buffer.split_to(count.min(buffer.len()));
+            buffer.clear();
+            *small = buffer;
+            let more = if count >= SMALL { Next::Look } else { Next::Wait };
+            Ok(deliver(worker, conn, bytes).unwrap_or(more))
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Next::Wait),
+        Err(error) => Err(Err(error)),
+    }
+}
+
+/// Reads what is there without waiting.
+fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize) -> Result<Next, End> {
+    let mut turn = 0;
+    while turn < TURN {
+        if !matches!(conn.reading(), Reading::Deliver | Reading::Discard) {
+            return Ok(Next::Wait);
+        }
+        let mut page = worker.pool.page(PAGE_LEAST);
+        // Safe code can only read into bytes that are set; `ask` keeps that to about what is read.
+        let asked = page.capacity().min(*ask);
+        page.resize(asked, 0);
+        let outcome = net::recv(&conn.fd, &mut page[..], net::RecvFlags::DONTWAIT);
+        let count = outcome.map_or(0, |(_, count)| count);
+        let bytes = page.split_to(count);
+        worker.pool.give_back(page);
+        match outcome {
+            Ok((_, 0)) => return Err(Ok(())),
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => return Ok(Next::Wait),
+            Err(error) => return Err(Err(error.into())),
+        }
+        worker.refresh_now();
+        turn += count;
+        if let Some(large) = deliver(worker, conn, bytes) {
+            return Ok(large);
+        }
+        *ask = if count == asked { ASK_MOST.min(asked * 4) } else { (count * 2).clamp(ASK_LEAST, ASK_MOST) };
+        if count < asked && count < BUSY {
+            return Ok(Next::Wait);
+        }
+    }
+    Ok(Next::LookLater)
+}
+
+/// Reads into the protocol's own buffer what is there, and waits if there is nothing. What follows the large frame in
+/// the stream may be there already.
+async fn large(worker: &Rc<Worker>, conn: &Rc<Conn>, buffer: BytesMut) -> Result<Next, End> {
+    // As a vector, which can be read into without being set first. Neither way copies.
+    let mut buffer = Vec::from(buffer);
+    let had = buffer.len();
+    let mut end = None;
+    while buffer.len() < buffer.capacity() && buffer.len() - had < TURN {
+        match net::recv(&conn.fd, spare_capacity(&mut buffer), net::RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => end = Some(Ok(())),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if buffer.len() > had => break,
+            Err(Errno::AGAIN) => {
+                let readable = PollOnce::new(conn.fd.clone(), Interest::Readable);
+                worker.submit(readable).await.0.map_err(Err)?;
+                worker.refresh_now();
+            }
+            Err(error) => end = Some(Err(error.into())),
+        }
+        if end.is_some() {
+            break;
+        }
+    }
+    let count = buffer.len() - had;
+    conn.shared.add_received(count);
+    let buffer = BytesMut::from(Bytes::from(buffer));
+    if count > 0 && matches!(conn.reading(), Reading::Deliver) {
+        conn.call(worker, |protocol, now| protocol.received_into(buffer, now));
+    }
+    match (end, conn.staging()) {
+        (Some(end), _) => Err(end),
+        (None, Some(buffer)) => {
+            yield_now().await;
+            Ok(Next::Large(buffer))
+        }
+        (None, None) => Ok(Next::Look),
+    }
+}
+
+/// Hands `bytes` to the protocol, which may want what follows in a buffer of its own.
+fn deliver(worker: &Rc<Worker>, conn: &Rc<Conn>, bytes: BytesMut) -> Option<Next> {
+    conn.shared.add_received(bytes.len());
+    if !matches!(conn.reading(), Reading::Deliver) {
+        return None;
+    }
+    conn.call(worker, |protocol, now| protocol.received(bytes, now));
+    conn.staging().map(Next::Large)
+}
+
+/// Lets the other tasks of the worker run.
+pub(super) async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

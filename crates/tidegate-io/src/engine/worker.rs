@@ -1,0 +1,383 @@
+//! A worker: one thread, one compio runtime, and everything that lives on it.
+//!
+//! Every descriptor belongs to one worker, which alone reads, accepts and dials with it (only writing may be done by
+//! senders, see [`token`](super::token)). The loop is ours: look into the mailbox, let deadlines pass, run the tasks of
+//! the runtime, then sleep in its driver until something happens.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use compio::runtime::Runtime;
+
+use super::{
+    conn::Conn,
+    control::Control,
+    dial::DialerTask,
+    listen::ListenerTask,
+    mailbox::{Inbox, Mailbox},
+    table::{Key, Table},
+    timers::Timers,
+};
+use crate::{
+    batch::WriteBatch,
+    buffer::Slab,
+    protocol::Ended,
+    sync::{AtomicUsize, Ordering},
+};
+
+/// How other threads reach a worker.
+#[derive(Debug)]
+pub(super) struct Door {
+    mailbox: Mailbox<Work, Key>,
+    /// Connections and dialers on the worker, by which the least loaded one is chosen.
+    load: AtomicUsize,
+    thread: ThreadId,
+}
+
+/// Something to run on a worker.
+pub(super) struct Work(Box<dyn FnOnce(&Rc<Worker>) + Send>);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Work")
+    }
+}
+
+impl Door {
+    /// The door of the worker that the calling thread will be.
+    pub(super) fn new(waker: Waker) -> Self {
+        Self { mailbox: Mailbox::new(waker), load: AtomicUsize::new(0), thread: thread::current().id() }
+    }
+
+    /// Runs `job` on the worker; returns whether there still is a worker.
+    pub(super) fn post(&self, job: impl FnOnce(&Rc<Worker>) + Send + 'static) -> bool {
+        self.mailbox.post(Work(Box::new(job))).is_ok()
+    }
+
+    #[inline]
+    pub(super) fn kick(&self, key: Key) {
+        self.mailbox.kick(key);
+    }
+
+    /// Whether the calling thread is the worker.
+    pub(super) fn is_here(&self) -> bool {
+        self.thread == thread::current().id()
+    }
+
+    // Relaxed below: a hint for spreading load.
+    pub(super) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_load(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove_load(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Target {
+    Conn(Key),
+    Dialer(Key),
+}
+
+/// A worker, as what lives on it sees it.
+pub(super) struct Worker {
+    pub(super) door: Arc<Door>,
+    /// Every worker of the engine, this one too.
+    pub(super) doors: Arc<Vec<Arc<Door>>>,
+    pub(super) conns: RefCell<Table<Rc<Conn>>>,
+    pub(super) dialers: RefCell<Table<Rc<DialerTask>>>,
+    pub(super) listeners: RefCell<Table<Rc<ListenerTask>>>,
+    timers: RefCell<Timers<Target>>,
+    /// Connections whose write pump gave way to others.
+    again: RefCell<Vec<Key>>,
+    pub(super) pool: Pool,
+    now: Cell<Instant>,
+    stopping: Cell<Option<Stop>>,
+}
+
+/// How a worker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// When its streams have ended.
+    WhenIdle,
+    /// At once.
+    Now,
+}
+
+impl Worker {
+    pub(super) fn new(door: Arc<Door>, doors: Arc<Vec<Arc<Door>>>) -> Rc<Self> {
+        Rc::new(Self {
+            door,
+            doors,
+            conns: RefCell::new(Table::new()),
+            dialers: RefCell::new(Table::new()),
+            listeners: RefCell::new(Table::new()),
+            timers: RefCell::new(Timers::new()),
+            again: RefCell::new(Vec::new()),
+            pool: Pool::default(),
+            now: Cell::new(Instant::now()),
+            stopping: Cell::new(None),
+        })
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn run(self: &Rc<Self>, runtime: &Runtime) {
+        runtime.enter(|| {
+            let mut inbox = Inbox::new();
+            let mut panics = 0;
+            while !self.is_done() && panics < PANICS {
+                match catch_unwind(AssertUnwindSafe(|| self.turn(runtime, &mut inbox))) {
+                    Ok(()) => panics = 0,
+                    Err(panic) => {
+                        self.report_panic("an engine worker", &*panic);
+                        panics += 1;
+                    }
+                }
+            }
+        });
+    }
+
+    /// One round: serve what has come, then sleep until there is more.
+    fn turn(self: &Rc<Self>, runtime: &Runtime, inbox: &mut Inbox<Work, Key>) {
+        for _ in 0..BUSY_ROUNDS {
+            self.door.mailbox.awake();
+            self.refresh_now();
+            self.door.mailbox.take(inbox);
+            for job in inbox.jobs.drain(..) {
+                (job.0)(self);
+            }
+            for key in inbox.kicked.drain(..) {
+                if let Some(conn) = self.conn(key) {
+                    conn.serve_requests(self);
+                }
+            }
+            self.serve_again();
+            self.serve_timers();
+            let more = runtime.run() || !self.again.borrow().is_empty();
+            if self.is_done() {
+                return;
+            }
+            if more {
+                break;
+            }
+            if self.door.mailbox.may_park() {
+                let own = self.timers.borrow().next().map(|at| at.saturating_duration_since(Instant::now()));
+                let timeout = match (own, runtime.current_timeout()) {
+                    (Some(own), Some(other)) => Some(own.min(other)),
+                    (own, other) => own.or(other),
+                };
+                runtime.poll_with(timeout);
+                return;
+            }
+        }
+        runtime.poll_with(Some(Duration::ZERO));
+    }
+
+    fn serve_again(self: &Rc<Self>) {
+        let mut keys = std::mem::take(&mut *self.again.borrow_mut());
+        for key in keys.drain(..) {
+            if let Some(conn) = self.conn(key) {
+                conn.pump_again(self);
+            }
+        }
+        let mut again = self.again.borrow_mut();
+        if again.is_empty() {
+            *again = keys;
+        }
+    }
+
+    fn serve_timers(self: &Rc<Self>) {
+        let now = self.now();
+        loop {
+            let target = self.timers.borrow_mut().expire(now);
+            match target {
+                None => return,
+                Some(Target::Conn(key)) => {
+                    if let Some(conn) = self.conn(key) {
+                        conn.expire(self);
+                    }
+                }
+                Some(Target::Dialer(key)) => {
+                    let dialer = self.dialers.borrow().get(key).cloned();
+                    if let Some(dialer) = dialer {
+                        dialer.expire(self);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the worker was told to stop and may.
+    fn is_done(&self) -> bool {
+        match self.stopping.get() {
+            None => false,
+            Some(Stop::WhenIdle) => self.conns.borrow().len() == 0,
+            Some(Stop::Now) => true,
+        }
+    }
+
+    pub(super) fn stop(&self, stop: Stop) {
+        self.stopping.set(Some(stop));
+    }
+
+    /// Closes listeners, dialers and streams, and ends the worker when that is done.
+    pub(super) fn close_everything(self: &Rc<Self>, linger: Duration) {
+        let listeners = std::mem::replace(&mut *self.listeners.borrow_mut(), Table::new());
+        drop(listeners);
+        self.close_dialers(Some(linger));
+        let conns: Vec<Rc<Conn>> = self.conns.borrow().values().cloned().collect();
+        for conn in conns {
+            Control(conn.shared.clone()).close_within(linger);
+        }
+        if self.stopping.get().is_none() {
+            self.stop(Stop::WhenIdle);
+        }
+    }
+
+    /// Ends what is left; returns how many streams that were.
+    pub(super) fn finish(self: &Rc<Self>) -> usize {
+        self.door.mailbox.close();
+        drop(std::mem::replace(&mut *self.listeners.borrow_mut(), Table::new()));
+        let conns: Vec<Rc<Conn>> = self.conns.borrow().values().cloned().collect();
+        for conn in &conns {
+            conn.end(self, Ended::Local);
+        }
+        self.close_dialers(Some(Duration::ZERO));
+        drop(std::mem::replace(&mut *self.dialers.borrow_mut(), Table::new()));
+        conns.len()
+    }
+
+    /// The worker among those of `mask` that has the least to do.
+    pub(super) fn least_loaded(&self, mask: u64) -> Arc<Door> {
+        least_loaded(&self.doors, mask).unwrap_or_else(|| self.door.clone())
+    }
+
+    fn conn(&self, key: Key) -> Option<Rc<Conn>> {
+        self.conns.borrow().get(key).cloned()
+    }
+
+    /// The time, as of the start of what is being done.
+    #[inline]
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    #[inline]
+    pub(super) fn refresh_now(&self) {
+        self.now.set(Instant::now());
+    }
+
+    pub(super) fn arm(&self, target: Target, armed: &mut Option<Instant>, wanted: Option<Instant>) {
+        self.timers.borrow_mut().set(target, armed, wanted);
+    }
+
+    pub(super) fn disarm(&self, target: Target, armed: &mut Option<Instant>) {
+        self.arm(target, armed, None);
+    }
+
+    pub(super) fn again(&self, key: Key) {
+        self.again.borrow_mut().push(key);
+    }
+
+    /// Runs `task` on this worker until it ends by itself.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        compio::runtime::spawn(task).detach();
+    }
+
+    /// Runs `task` on this worker until it ends or the handle is dropped.
+    pub(super) fn spawn_owned(
+        &self,
+        task: impl Future<Output = ()> + 'static,
+    ) -> compio::runtime::JoinHandle<()> {
+        compio::runtime::spawn(task)
+    }
+
+    /// Hands an operation to the driver.
+    pub(super) fn submit<T: compio::driver::OpCode + 'static>(
+        &self,
+        operation: T,
+    ) -> compio::runtime::Submit<T> {
+        compio::runtime::submit(operation)
+    }
+
+    pub(super) fn report_panic(&self, who: &str, panic: &(dyn Any + Send)) {
+        let what = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned());
+        tracing::error!(panic = what.as_deref().unwrap_or("of unknown type"), "{who} panicked");
+    }
+}
+
+/// The worker among those of `mask` (0 is all) that has the least to do.
+pub(super) fn least_loaded(doors: &[Arc<Door>], mask: u64) -> Option<Arc<Door>> {
+    let allowed = |index: usize| mask == 0 || (index < 64 && mask >> index & 1 == 1);
+    let doors = doors.iter().enumerate().filter(|(index, _)| allowed(*index));
+    doors.min_by_key(|(_, door)| door.load()).map(|(_, door)| door.clone())
+}
+
+/// Panics in a row, without anything done between them, after which a worker gives up and ends its streams.
+const PANICS: usize = 3;
+
+/// Rounds without a look at the driver while other threads keep posting.
+const BUSY_ROUNDS: usize = 8;
+
+/// Memory that streams of a worker borrow while they need it (MQ-026).
+#[derive(Default)]
+pub(super) struct Pool {
+    slab: RefCell<Slab>,
+    batches: RefCell<Vec<WriteBatch>>,
+    segments: RefCell<Vec<Vec<Bytes>>>,
+}
+
+impl Pool {
+    /// Idle pieces that are kept of each kind.
+    const KEPT: usize = 32;
+
+    pub(super) fn page(&self, least: usize) -> BytesMut {
+        self.slab.borrow_mut().take(least)
+    }
+
+    pub(super) fn give_back(&self, tail: BytesMut) {
+        self.slab.borrow_mut().give_back(tail);
+    }
+
+    pub(super) fn batch(&self) -> WriteBatch {
+        self.batches.borrow_mut().pop().unwrap_or_else(|| WriteBatch::new(64 * 1024))
+    }
+
+    pub(super) fn put_batch(&self, batch: WriteBatch) {
+        let mut batches = self.batches.borrow_mut();
+        if batches.len() < Self::KEPT {
+            batches.push(batch);
+        }
+    }
+
+    pub(super) fn segments(&self) -> Vec<Bytes> {
+        self.segments.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put_segments(&self, mut used: Vec<Bytes>) {
+        used.clear();
+        let mut segments = self.segments.borrow_mut();
+        if segments.len() < Self::KEPT {
+            segments.push(used);
+        }
+    }
+}

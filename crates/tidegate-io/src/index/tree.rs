@@ -1,0 +1,393 @@
+//! See [`PrefixTree`].
+
+use std::ops::{Index, IndexMut};
+
+use smallvec::SmallVec;
+
+/// A map from byte strings to values that finds all stored prefixes of a string in one walk along it.
+///
+/// A radix tree: every node but the root stands for one or more bytes, its label, and a node without a value has at
+/// least two children. A walk takes one step per node, of which there are at most as many as the string has bytes,
+/// and a binary search among at most 256 children; strings that are stored but are not prefixes are never looked at.
+/// Nodes live in one table and refer to each other by index, so that nothing recurses and inserting moves no other
+/// entry. The node of a stored string stays at its index until the string is removed.
+#[derive(Debug)]
+pub struct PrefixTree<V> {
+    nodes: Nodes<V>,
+    /// Strings stored.
+    len: usize,
+}
+
+/// The place of a stored string, valid until it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NodeId(u32);
+
+#[derive(Debug)]
+struct Node<V> {
+    label: SmallVec<[u8; 16]>,
+    parent: NodeId,
+    /// By the first byte of their label.
+    children: Vec<(u8, NodeId)>,
+    value: Option<V>,
+}
+
+const ROOT: NodeId = NodeId(0);
+
+impl<V> PrefixTree<V> {
+    /// Nothing stored.
+    pub fn new() -> Self {
+        Self { nodes: Nodes::new(), len: 0 }
+    }
+
+    /// Number of strings stored.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &[u8]) -> Option<&V> {
+        self.nodes[self.find(key)?].value.as_ref()
+    }
+
+    /// The value of `key`.
+    pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
+        let id = self.find(key)?;
+        self.nodes[id].value.as_mut()
+    }
+
+    /// The value of `key`, which is stored with the value that `make` gives when it is not stored yet.
+    pub fn get_or_insert_with(&mut self, key: &[u8], make: impl FnOnce() -> V) -> &mut V {
+        self.entry(key, make).1
+    }
+
+    /// Removes `key` and gives its value.
+    pub fn remove(&mut self, key: &[u8]) -> Option<V> {
+        self.remove_at(self.find(key)?)
+    }
+
+    /// Whether a stored string is a prefix of `key`.
+    pub fn has_prefix_of(&self, key: &[u8]) -> bool {
+        self.prefixes_of(key).next().is_some()
+    }
+
+    /// The values of all stored prefixes of `key`, shortest first.
+    #[inline]
+    pub fn prefixes_of(&self, key: &[u8]) -> impl Iterator<Item = &V> {
+        let mut next = Some((ROOT, key));
+        std::iter::from_fn(move || {
+            let (id, rest) = next?;
+            next = self.step(id, rest);
+            Some(self.nodes[id].value.as_ref())
+        })
+        .flatten()
+    }
+
+    /// Visits all strings in lexical order.
+    pub fn for_each(&self, mut visit: impl FnMut(&[u8], &V)) {
+        let mut path = Vec::new();
+        let mut ahead = vec![(ROOT, 0)];
+        while let Some((id, above)) = ahead.pop() {
+            let node = &self.nodes[id];
+            path.truncate(above);
+            path.extend_from_slice(&node.label);
+            if let Some(value) = &node.value {
+                visit(&path, value);
+            }
+            ahead.extend(node.children.iter().rev().map(|&(_, child)| (child, path.len())));
+        }
+    }
+
+    pub(super) fn at_mut(&mut self, id: NodeId) -> Option<&mut V> {
+        self.nodes[id].value.as_mut()
+    }
+
+    /// Where `key` is stored.
+    pub(super) fn find(&self, key: &[u8]) -> Option<NodeId> {
+        let (mut id, mut rest) = (ROOT, key);
+        while !rest.is_empty() {
+            (id, rest) = self.step(id, rest)?;
+        }
+        self.nodes[id].value.is_some().then_some(id)
+    }
+
+    /// Where `key` is stored, and its value; stored now when it was not.
+    pub(super) fn entry(&mut self, key: &[u8], make: impl FnOnce() -> V) -> (NodeId, &mut V) {
+        let id = self.make_node(key);
+        let value = &mut self.nodes[id].value;
+        self.len += usize::from(value.is_none());
+        (id, value.get_or_insert_with(make))
+    }
+
+    /// Writes the string stored at `id` to `path`.
+    pub(super) fn path(&self, id: NodeId, path: &mut Vec<u8>) {
+        path.clear();
+        let mut at = id;
+        while at != ROOT {
+            path.extend(self.nodes[at].label.iter().rev());
+            at = self.nodes[at].parent;
+        }
+        path.reverse();
+    }
+
+    /// Removes the string stored at `id` and gives its value.
+    pub(super) fn remove_at(&mut self, id: NodeId) -> Option<V> {
+        let value = self.nodes[id].value.take()?;
+        self.len -= 1;
+        if self.nodes[id].children.is_empty() && id != ROOT {
+            let parent = self.nodes[id].parent;
+            self.detach(id);
+            self.join_only_child(parent);
+        } else {
+            self.join_only_child(id);
+        }
+        if self.len == 0 {
+            self.nodes = Nodes::new();
+        }
+        Some(value)
+    }
+
+    /// From a node to the child on the way to `rest`, and what is left of it there.
+    #[inline]
+    fn step<'k>(&self, id: NodeId, rest: &'k [u8]) -> Option<(NodeId, &'k [u8])> {
+        let node = &self.nodes[id];
+        let at = node.child_place(*rest.first()?).ok()?;
+        let child = node.children[at].1;
+        Some((child, rest.strip_prefix(self.nodes[child].label.as_slice())?))
+    }
+
+    /// The node of `key`, made when there is none.
+    fn make_node(&mut self, key: &[u8]) -> NodeId {
+        let (mut id, mut rest) = (ROOT, key);
+        loop {
+            let Some(&first) = rest.first() else { return id };
+            let node = &mut self.nodes[id];
+            let child = match node.child_place(first) {
+                Ok(at) => node.children[at].1,
+                Err(at) => {
+                    let leaf = self.nodes.add(Node::new(rest, id));
+                    self.nodes[id].children.insert(at, (first, leaf));
+                    return leaf;
+                }
+            };
+            let label = &self.nodes[child].label;
+            let common = label.iter().zip(rest).take_while(|(a, b)| a == b).count();
+            id = if common == label.len() { child } else { self.split(child, common) };
+            rest = &rest[common..];
+        }
+    }
+
+    /// Puts a new node above `child` that takes the first `at` bytes of its label.
+    fn split(&mut self, child: NodeId, at: usize) -> NodeId {
+        let parent = self.nodes[child].parent;
+        let above = Node::new(&self.nodes[child].label[..at], parent);
+        let above = self.nodes.add(above);
+        let below = &mut self.nodes[child];
+        below.parent = above;
+        below.label.drain(..at);
+        below.label.shrink_to_fit();
+        let first = below.label[0];
+        self.nodes[above].children.push((first, child));
+        self.replace_child(parent, above);
+        above
+    }
+
+    /// Restores the rule that a node without a value has two children: gives the label of one that has a single child
+    /// to the child.
+    fn join_only_child(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id];
+        let &[(_, child)] = node.children.as_slice() else { return };
+        if id == ROOT || node.value.is_some() {
+            return;
+        }
+        let mut label = std::mem::take(&mut node.label);
+        let parent = node.parent;
+        let below = &mut self.nodes[child];
+        label.extend_from_slice(&below.label);
+        below.label = label;
+        below.parent = parent;
+        self.replace_child(parent, child);
+        self.nodes.free(id);
+    }
+
+    /// Makes `child` the child of `parent` that begins with the first byte of its label.
+    fn replace_child(&mut self, parent: NodeId, child: NodeId) {
+        let first = self.nodes[child].label[0];
+        let parent = &mut self.nodes[parent];
+        if let Ok(at) = parent.child_place(first) {
+            parent.children[at].1 = child;
+        }
+    }
+
+    /// Removes a node without children.
+    fn detach(&mut self, id: NodeId) {
+        let Node { parent, ref label, .. } = self.nodes[id];
+        let first = label[0];
+        let above = &mut self.nodes[parent];
+        if let Ok(at) = above.child_place(first) {
+            above.children.remove(at);
+            if above.children.is_empty() {
+                above.children = Vec::new();
+            }
+        }
+        self.nodes.free(id);
+    }
+}
+
+impl<V> Default for PrefixTree<V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<V> Node<V> {
+    fn new(label: &[u8], parent: NodeId) -> Self {
+        Self { label: SmallVec::from_slice(label), parent, children: Vec::new(), value: None }
+    }
+
+    /// Where the child that begins with `first` is, or would be.
+    #[inline]
+    fn child_place(&self, first: u8) -> Result<usize, usize> {
+        self.children.binary_search_by_key(&first, |&(byte, _)| byte)
+    }
+}
+
+/// The table of nodes. Holds the root always; a [`NodeId`] in use is an index into it.
+#[derive(Debug)]
+struct Nodes<V> {
+    table: Vec<Node<V>>,
+    /// First of the unused nodes, linked by `parent`; the root when there is none.
+    unused: NodeId,
+}
+
+impl<V> Nodes<V> {
+    fn new() -> Self {
+        Self { table: vec![Node::new(&[], ROOT)], unused: ROOT }
+    }
+
+    fn add(&mut self, node: Node<V>) -> NodeId {
+        if self.unused == ROOT {
+            self.table.push(node);
+            return NodeId((self.table.len() - 1) as u32);
+        }
+        let id = self.unused;
+        self.unused = self[id].parent;
+        self[id] = node;
+        id
+    }
+
+    fn free(&mut self, id: NodeId) {
+        let unused = Node::new(&[], self.unused);
+        self[id] = unused;
+        self.unused = id;
+    }
+}
+
+impl<V> Index<NodeId> for Nodes<V> {
+    type Output = Node<V>;
+
+    #[inline]
+    fn index(&self, id: NodeId) -> &Node<V> {
+        &self.table[id.0 as usize]
+    }
+}
+
+impl<V> IndexMut<NodeId> for Nodes<V> {
+    #[inline]
+    fn index_mut(&mut self, id: NodeId) -> &mut Node<V> {
+        &mut self.table[id.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl<V> PrefixTree<V> {
+        /// Panics unless every node but the root has a label, and a value or two children, and knows its parent, and
+        /// no node is lost.
+        fn check(&self) {
+            let mut seen = 0;
+            let mut ahead = vec![ROOT];
+            while let Some(id) = ahead.pop() {
+                seen += 1;
+                let node = &self.nodes[id];
+                assert!(id == ROOT || node.value.is_some() || node.children.len() > 1);
+                assert!(node.children.is_sorted_by(|a, b| a.0 < b.0));
+                for &(first, child) in &node.children {
+                    assert_eq!((self.nodes[child].label[0], self.nodes[child].parent), (first, id));
+                    ahead.push(child);
+                }
+            }
+            let mut unused = self.nodes.unused;
+            while unused != ROOT {
+                seen += 1;
+                unused = self.nodes[unused].parent;
+            }
+            assert_eq!(seen, self.nodes.table.len());
+        }
+    }
+
+    /// Rules: MQ-075.
+    #[test]
+    fn unrelated_strings_add_no_step() {
+        let key = b"sensor/7/temperature";
+        let steps = |unrelated: usize| {
+            let mut tree = PrefixTree::new();
+            tree.get_or_insert_with(b"sensor/7", || 0);
+            for number in 0..unrelated {
+                tree.get_or_insert_with(format!("account/{number}").as_bytes(), || 0);
+            }
+            std::iter::successors(Some((ROOT, &key[..])), |&(id, rest)| tree.step(id, rest)).count()
+        };
+        assert_eq!([1, 1000, 100_000].map(steps), [2, 2, 2]);
+    }
+
+    proptest! {
+        /// Against a sorted map.
+        ///
+        /// Rules: MQ-075.
+        #[test]
+        fn behaves_as_the_model(
+            steps in prop::collection::vec((0u8..4, prop::collection::vec(0u8..3, 0..8)), 0..300),
+        ) {
+            let mut tree = PrefixTree::new();
+            let mut model = BTreeMap::new();
+            for (number, (step, key)) in steps.into_iter().enumerate() {
+                if step == 0 {
+                    prop_assert_eq!(tree.remove(&key), model.remove(&key));
+                } else {
+                    let value = *tree.get_or_insert_with(&key, || number);
+                    prop_assert_eq!(value, *model.entry(key.clone()).or_insert(number));
+                }
+                tree.check();
+                prop_assert_eq!(tree.len(), model.len());
+                prop_assert_eq!(tree.get(&key), model.get(&key));
+                prop_assert_eq!(tree.get_mut(&key), model.get_mut(&key));
+                let prefixes: Vec<_> =
+                    (0..=key.len()).filter_map(|len| model.get(&key[..len])).copied().collect();
+                prop_assert!(tree.prefixes_of(&key).copied().eq(prefixes));
+                let mut all = Vec::new();
+                tree.for_each(|key, value| all.push((key.to_vec(), *value)));
+                prop_assert!(all.into_iter().eq(model.clone()));
+                if let Some(id) = tree.find(&key) {
+                    let mut path = Vec::new();
+                    tree.path(id, &mut path);
+                    prop_assert_eq!(path, key);
+                }
+            }
+            for key in model.keys() {
+                tree.remove(key);
+            }
+            prop_assert_eq!(tree.nodes.table.len(), 1);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The context: engine threads, names of in-process endpoints, limits.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use tidegate_io::engine::{Driver, DriverChoice, Engine, EngineConfig, EngineError};
+use tidegate_io::sync::{AtomicBool, AtomicU64, Ordering};
+
+use crate::{
+    error::{Error, Result},
+    inproc::Names,
+    shared::{Phase, Shared},
+    timer::{Timer, Timers},
+};
+
+/// Options of a context.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ContextOptions {
+    /// Engine threads; 0 is allowed when only inproc endpoints are used. Default 1.
+    pub io_threads: usize,
+    /// Most sockets at a time; `None` is no limit.
+    pub max_sockets: Option<usize>,
+    /// Largest part that may be sent, in bytes. Default 2^31 - 1.
+    pub max_msgsz: usize,
+    /// How the engine does I/O. Default: io_uring where the system allows it, else epoll; the environment variable
+    /// `TIDEGATE_MQ_DRIVER` (`io_uring` or `polling`) says otherwise.
+    pub driver: DriverChoice,
+    /// What the names of the engine's threads begin with.
+    pub thread_name_prefix: String,
+}
+
+impl Default for ContextOptions {
+    fn default() -> Self {
+        Self {
+            io_threads: 1,
+            max_sockets: None,
+            max_msgsz: i32::MAX as usize,
+            driver: match std::env::var("TIDEGATE_MQ_DRIVER").as_deref() {
+                Ok("io_uring") => DriverChoice::IoUring,
+                Ok("polling") => DriverChoice::Polling,
+                _ => DriverChoice::Auto,
+            },
+            thread_name_prefix: "tidegate-mq".into(),
+        }
+    }
+}
+
+/// What sockets share. Clones are the same context; a process usually has one.
+///
+/// Dropping the last clone leaves its sockets working; [`shutdown`](Self::shutdown) ends them.
+#[derive(Clone)]
+pub struct Context(Arc<ContextInner>);
+
+pub(crate) struct ContextInner {
+    options: ContextOptions,
+    engine: OnceLock<Engine>,
+    starting: Mutex<()>,
+    sockets: Mutex<Sockets>,
+    pub(crate) names: Names,
+    timers: Timers,
+    terminated: AtomicBool,
+    /// Messages that closing sockets gave up.
+    discarded: AtomicU64,
+    process: u32,
+}
+
+#[derive(Default)]
+struct Sockets {
+    alive: HashMap<u64, Weak<Shared>>,
+    last: u64,
+}
+
+impl Context {
+    /// A context with default options.
+    pub fn new() -> Self {
+        Self::with_options(ContextOptions::default())
+    }
+
+    /// A context with the given options. Engine threads start when the first is needed.
+    pub fn with_options(options: ContextOptions) -> Self {
+        Self(Arc::new(ContextInner {
+            options,
+            engine: OnceLock::new(),
+            starting: Mutex::new(()),
+            sockets: Mutex::default(),
+            names: Names::default(),
+            timers: Timers::default(),
+            terminated: AtomicBool::new(false),
+            discarded: AtomicU64::new(0),
+            process: std::process::id(),
+        }))
+    }
+
+    /// How the engine does I/O; `None` before the first bind or connect that needs it (MQ-038).
+    pub fn driver(&self) -> Option<Driver> {
+        self.0.engine.get().map(Engine::driver)
+    }
+
+    /// Ends the context: every pending and later call on its sockets fails with [`Error::Terminated`], what is queued is
+    /// sent for as long as each socket's linger allows, then everything is closed. Returns how many messages had to be
+    /// discarded (MQ-081).
+    pub async fn shutdown(&self) -> u64 {
+        let sockets = self.0.begin_shutdown();
+        for socket in sockets {
+            let linger = socket.lock().options.linger;
+            socket.close_terminated(linger).await;
+        }
+        self.0.finish_shutdown()
+    }
+
+    /// [`shutdown`](Self::shutdown) on the calling thread.
+    pub fn term_blocking(&self) -> u64 {
+        tidegate_io::wait::block_on(self.shutdown(), None).unwrap_or_default()
+    }
+
+    pub(crate) fn from_inner(inner: Arc<ContextInner>) -> Self {
+        Self(inner)
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<ContextInner> {
+        &self.0
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("options", &self.0.options).field("driver", &self.driver()).finish()
+    }
+}
+
+impl ContextInner {
+    /// The engine, started if need be. `endpoint` is for the error.
+    pub(crate) fn engine(&self, endpoint: &str) -> Result<&Engine> {
+        if self.options.io_threads == 0 {
+            return Err(Error::NoIoThread(endpoint.to_owned()));
+        }
+        self.check_process()?;
+        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let config = EngineConfig {
+            workers: self.options.io_threads,
+            driver: self.options.driver,
+            thread_name: self.options.thread_name_prefix.clone(),
+        };
+        let engine = Engine::new(&config).map_err(|error| Error::System {
+            what: "cannot start the I/O engine".into(),
+            source: match error {
+                EngineError::Driver { error, .. } | EngineError::Thread(error) => error,
+                other => std::io::Error::other(other),
+            },
+        })?;
+        Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// Fails in a forked child, where nobody would answer (MQ-084). Costs a system call.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.process { Ok(()) } else { Err(Error::Forked) }
+    }
+
+    pub(crate) fn max_part(&self) -> Option<usize> {
+        Some(self.options.max_msgsz)
+    }
+
+    /// A timer for an option of a timeout; `None` when it waits for ever.
+    pub(crate) fn timer(&self, timeout: Option<Duration>) -> Option<Timer> {
+        self.timers.after(timeout?)
+    }
+
+    pub(crate) fn random_u32(&self) -> u32 {
+        let mut bytes = [0; 4];
+        fill_random(&mut bytes);
+        u32::from_ne_bytes(bytes)
+    }
+
+    pub(crate) fn register(&self, socket: &Arc<Shared>) -> Result<()> {
+        let mut sockets = self.sockets();
+        // Relaxed: the lock orders this against the shutdown.
+        if self.terminated.load(Ordering::Relaxed) {
+            return Err(Error::Terminated);
+        }
+        sockets.alive.retain(|_, socket| socket.strong_count() > 0);
+        if let Some(limit) = self.options.max_sockets
+            && sockets.alive.len() >= limit
+        {
+            return Err(Error::TooManySockets { limit });
+        }
+        sockets.last += 1;
+        let number = sockets.last;
+        sockets.alive.insert(number, Arc::downgrade(socket));
+        Ok(())
+    }
+
+    pub(crate) fn count_discarded(&self, messages: u64) {
+        self.discarded.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    fn begin_shutdown(&self) -> Vec<Arc<Shared>> {
+        let sockets: Vec<_> = {
+            let sockets = self.sockets();
+            self.terminated.store(true, Ordering::Relaxed);
+            sockets.alive.values().filter_map(Weak::upgrade).collect()
+        };
+        for socket in &sockets {
+            socket.set_phase(Phase::Terminated);
+        }
+        sockets
+    }
+
+    fn finish_shutdown(&self) -> u64 {
+        if let Some(engine) = self.engine.get() {
+            engine.shutdown(Duration::ZERO);
+        }
+        self.discarded.load(Ordering::Relaxed)
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fills with the operating system's randomness; keys are made of it.
+pub(crate) fn fill_random(bytes: &mut [u8]) {
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..)
+        && !rest.is_empty()
+    {
+        // Fails only when interrupted, since the pool is ready long before any program of ours runs.
+        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+    }
+}
+
+/// When `timeout` from now is over; `None` is never.
+pub(crate) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(timeout?)
+}

@@ -1,0 +1,232 @@
+//! Links between sockets of one context: messages move by reference, without encoding and without a worker (MQ-269).
+//!
+//! A link has two ends, each a pipe of its socket. Connecting before the name is bound is allowed: the pipe queues, and
+//! is linked when the name appears. When the bound side goes, the connecting side waits for the name again (MQ-272).
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+};
+
+use bytes::Bytes;
+use tidegate_io::peer::{Epoch, PeerKey};
+use tidegate_zmtp::{greeting::Version, metadata::Metadata};
+
+use crate::{
+    error::{Error, Result},
+    monitor::{Event, EventKind},
+    shared::{Inner, Link, Shared},
+    state::{Arrival, Origin, PeerInfo, Refusal, SocketType},
+};
+
+/// One end's view of a link.
+#[derive(Clone)]
+pub(crate) struct InprocLink {
+    ends: Arc<[OnceLock<End>; 2]>,
+    /// Which end this is: 0 has connected, 1 is bound.
+    side: usize,
+    name: Arc<str>,
+}
+
+struct End {
+    socket: Weak<Shared>,
+    key: PeerKey,
+    epoch: Epoch,
+}
+
+impl InprocLink {
+    /// The socket at the far end, and its pipe.
+    pub(crate) fn far(&self) -> Option<(Arc<Shared>, PeerKey, Epoch)> {
+        let end = self.ends.get(1 - self.side)?.get()?;
+        Some((end.socket.upgrade()?, end.key, end.epoch))
+    }
+
+    /// Ends the link: both pipes lose their connection, and the connecting one waits for the name again.
+    pub(crate) fn part(&self) {
+        for end in self.ends.iter().filter_map(OnceLock::get) {
+            let Some(socket) = end.socket.upgrade() else { continue };
+            let dialed =
+                self.ends.first().and_then(OnceLock::get).is_some_and(|first| std::ptr::eq(first, end));
+            let mut inner = socket.lock();
+            let keep = dialed && inner.endpoints.is_inproc_connected(end.key);
+            inner.state.pipe_down(end.key, end.epoch, keep, 0);
+            socket.finish(inner);
+            if keep {
+                socket.context.names.wait_for(&self.name, &socket, end.key);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for InprocLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InprocLink").field("name", &self.name).field("side", &self.side).finish()
+    }
+}
+
+/// The names of a context, and who waits for one.
+#[derive(Default)]
+pub(crate) struct Names(Mutex<HashMap<Arc<str>, Name>>);
+
+#[derive(Default)]
+struct Name {
+    bound: Option<Weak<Shared>>,
+    waiting: Vec<(Weak<Shared>, PeerKey)>,
+}
+
+impl Names {
+    pub(crate) fn bind(&self, name: &str, socket: &Arc<Shared>) -> Result<()> {
+        let waiting = {
+            let mut names = self.lock();
+            let entry = names.entry(name.into()).or_default();
+            if entry.bound.as_ref().is_some_and(|bound| bound.strong_count() > 0) {
+                return Err(Error::AddressInUse(format!("inproc://{name}")));
+            }
+            entry.bound = Some(Arc::downgrade(socket));
+            std::mem::take(&mut entry.waiting)
+        };
+        for (connecting, key) in waiting {
+            if let Some(connecting) = connecting.upgrade() {
+                link(name, &connecting, key, socket);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unbind(&self, name: &str) {
+        let mut names = self.lock();
+        if let Some(entry) = names.get_mut(name) {
+            entry.bound = None;
+            if entry.waiting.is_empty() {
+                names.remove(name);
+            }
+        }
+    }
+
+    /// Whoever is bound to the name.
+    pub(crate) fn bound(&self, name: &str) -> Option<Arc<Shared>> {
+        self.lock().get(name)?.bound.as_ref()?.upgrade()
+    }
+
+    /// Links the pipe to the name now, or when it is bound.
+    pub(crate) fn wait_for(&self, name: &str, socket: &Arc<Shared>, key: PeerKey) {
+        let bound = {
+            let mut names = self.lock();
+            let entry = names.entry(name.into()).or_default();
+            match entry.bound.as_ref().and_then(Weak::upgrade) {
+                Some(bound) => bound,
+                None => {
+                    entry.waiting.retain(|(waiting, _)| waiting.strong_count() > 0);
+                    entry.waiting.push((Arc::downgrade(socket), key));
+                    return;
+                }
+            }
+        };
+        link(name, socket, key, &bound);
+    }
+
+    pub(crate) fn forget(&self, name: &str, socket: &Shared, key: PeerKey) {
+        let mut names = self.lock();
+        if let Some(entry) = names.get_mut(name) {
+            let this = socket.weak();
+            entry.waiting.retain(|(waiting, waiting_key)| !(waiting.ptr_eq(&this) && *waiting_key == key));
+            if entry.waiting.is_empty() && entry.bound.is_none() {
+                names.remove(name);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Name>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fails when the two types do not fit each other (MQ-123).
+pub(crate) fn check_types(endpoint: &str, ours: SocketType, theirs: SocketType) -> Result<()> {
+    if ours.accepts(theirs) {
+        return Ok(());
+    }
+    Err(Error::IncompatibleProtocol {
+        endpoint: endpoint.to_owned(),
+        ours: ours.name(),
+        theirs: theirs.name(),
+    })
+}
+
+/// Ties the connecting pipe to a new pipe of the bound socket.
+fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>) {
+    if check_types(name, connecting.kind, bound.kind).is_err() {
+        return;
+    }
+    let name: Arc<str> = name.into();
+    let ends: Arc<[OnceLock<End>; 2]> = Arc::default();
+    let view = |side| InprocLink { ends: ends.clone(), side, name: name.clone() };
+    let (near_info, near_limits) = describe(&connecting.lock(), connecting.kind);
+    let (far_info, far_limits) = describe(&bound.lock(), bound.kind);
+
+    let mut inner = bound.lock();
+    let arrival = Arrival {
+        origin: Origin::Accepted,
+        peer: Arc::new(near_info),
+        link: Link::Inproc(view(1)),
+        assigned: None,
+        far: Some(near_limits),
+    };
+    let (bound_key, bound_epoch) = match inner.state.pipe_up(None, arrival) {
+        Ok(pipe) => pipe,
+        Err(refusal) => {
+            drop(inner);
+            let kind = match refusal {
+                Refusal::PairBusy => EventKind::PairBusy,
+                Refusal::RoutingIdInUse => EventKind::RoutingIdInUse,
+                Refusal::Gone => EventKind::Stopped,
+            };
+            bound.monitors.report(|| Event {
+                endpoint: format!("inproc://{name}"),
+                peer_address: None,
+                kind,
+            });
+            return;
+        }
+    };
+    inner.endpoints.inproc_accepted(&name, bound_key, view(1));
+    // What it has to say at once waits until the other end is there.
+    drop(inner);
+    let _ = ends[1].set(End { socket: Arc::downgrade(bound), key: bound_key, epoch: bound_epoch });
+
+    let mut inner = connecting.lock();
+    let arrival = Arrival {
+        origin: Origin::Dialed,
+        peer: Arc::new(far_info),
+        link: Link::Inproc(view(0)),
+        assigned: None,
+        far: Some(far_limits),
+    };
+    match inner.state.pipe_up(Some(key), arrival) {
+        Ok((key, epoch)) => {
+            let _ = ends[0].set(End { socket: Arc::downgrade(connecting), key, epoch });
+            inner.endpoints.inproc_connected(key, view(0));
+            connecting.finish(inner);
+            // Notes from before the other end was there went nowhere.
+            bound.move_inproc(bound_key, bound_epoch, &view(1));
+            bound.finish(bound.lock());
+        }
+        Err(_) => {
+            connecting.finish(inner);
+            view(0).part();
+        }
+    }
+}
+
+fn describe(inner: &Inner, kind: SocketType) -> (PeerInfo, crate::state::LinkLimits) {
+    let info = PeerInfo {
+        socket_type: Some(kind),
+        routing_id: inner.options.routing_id.as_ref().map_or_else(Bytes::new, |id| id.as_bytes().clone()),
+        mechanism: "NULL",
+        user_id: Bytes::new(),
+        metadata: Metadata::default(),
+        version: Version::V3_1,
+    };
+    (info, inner.state.link_limits())
+}

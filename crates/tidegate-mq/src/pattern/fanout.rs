@@ -1,0 +1,214 @@
+//! Publishing: who subscribed to what, and handing a message to all of them (6.7).
+//!
+//! Topics of a peer form a set (MQ-216). A peer is known here while its connection is up.
+
+use bytes::Bytes;
+use tidegate_io::{
+    hub::Distributor,
+    index::{Cancelled, Subscribed, TopicIndex},
+    message::{Message, Part},
+    peer::PeerKey,
+};
+
+use super::envelope::Payload;
+use crate::state::{Awaited, Core, SendRefusal, SlowPolicy, SubscriptionLimits, Violation};
+
+#[derive(Debug, Default)]
+pub(crate) struct Fanout {
+    /// What decides who gets a message.
+    pub(super) index: TopicIndex,
+    /// Those who are connected.
+    peers: Distributor,
+    /// Those who get the message in hand.
+    chosen: Vec<PeerKey>,
+    /// By peer key: the last publication that matched the peer, for inverted matching.
+    matched: Vec<u64>,
+    publication: u64,
+    /// Those who missed too many messages (MQ-222).
+    slow: Vec<PeerKey>,
+}
+
+impl Fanout {
+    /// The peer is connected: it gets the welcome message first (MQ-227).
+    pub(super) fn up<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.peers.attach(key, core.epoch(key));
+        if !core.settings.welcome.is_empty() {
+            let welcome = Payload::single(core.settings.welcome.clone());
+            core.enqueue(key, welcome);
+        }
+    }
+
+    /// The peer is not connected any more: nothing of it matches again, and what was queued for it is dropped. Its
+    /// topics are reported, with whether they have no subscriber left.
+    pub(super) fn down<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        removed: impl FnMut(&[u8], bool),
+    ) {
+        let others_wait = !core.is_writable(key);
+        self.peers.detach(key, core.epoch(key));
+        self.index.remove_peer(key, removed);
+        core.effects.subscriptions = true;
+        if core.settings.nodrop && others_wait {
+            core.effects.room_for(1);
+        }
+    }
+
+    /// Adds a topic to those of the peer.
+    pub(super) fn subscribe<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        topic: &[u8],
+    ) -> Result<Subscribed, Violation> {
+        let result = subscribe_within(&mut self.index, &core.settings.subscriptions, key, topic)?;
+        core.effects.subscriptions = true;
+        Ok(result)
+    }
+
+    /// Removes a topic from those of the peer (MQ-216).
+    pub(super) fn cancel<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, topic: &[u8]) -> Cancelled {
+        core.effects.subscriptions = true;
+        self.index.cancel(topic, key)
+    }
+
+    /// Queues the message for everybody it is for, or for `only` if it is for that peer. Without `xpub_nodrop` always
+    /// takes it.
+    pub(super) fn publish<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        message: &mut Message,
+        only: Option<PeerKey>,
+    ) -> Result<(), SendRefusal> {
+        let subject = message.first().map(Part::as_slice).unwrap_or_default();
+        self.choose(subject, core.settings.invert_matching);
+        if let Some(only) = only {
+            self.chosen.retain(|key| *key == only);
+        }
+        if core.settings.nodrop && !self.chosen.iter().all(|key| core.is_writable(*key)) {
+            return Err(SendRefusal::WouldBlock(Awaited::Room));
+        }
+        let slow = &mut self.slow;
+        self.chosen.retain(|&key| {
+            let takes = core.is_writable(key);
+            if !takes {
+                let missed = core.count_full(key);
+                if matches!(core.settings.slow, SlowPolicy::DisconnectAfter(most) if missed >= most) {
+                    slow.push(key);
+                }
+            }
+            takes
+        });
+        let message = std::mem::take(message);
+        if let Some((last, others)) = self.chosen.split_last() {
+            for key in others {
+                core.enqueue(*key, Payload::verbatim(message.clone()));
+            }
+            core.enqueue(*last, Payload::verbatim(message));
+        }
+        Ok(())
+    }
+
+    /// A peer that missed too many messages, to be cut off.
+    pub(super) fn next_slow(&mut self) -> Option<PeerKey> {
+        self.slow.pop()
+    }
+
+    /// Whether everybody has room.
+    pub(super) fn all_have_room<L: Clone>(&self, core: &Core<L>) -> bool {
+        self.peers.peers().iter().all(|(key, _)| core.is_writable(*key))
+    }
+
+    /// Number of peers that would get a message whose first part is `subject` (MQ-221).
+    pub(crate) fn subscribers<L: Clone>(&mut self, core: &Core<L>, subject: &[u8]) -> usize {
+        self.choose(subject, core.settings.invert_matching);
+        self.chosen.len()
+    }
+
+    /// Number of distinct topics (MQ-229).
+    pub(crate) fn topics(&self) -> usize {
+        self.index.topics()
+    }
+
+    fn choose(&mut self, subject: &[u8], invert: bool) {
+        self.index.matches(subject, &mut self.chosen);
+        if !invert {
+            return;
+        }
+        self.publication += 1;
+        for key in &self.chosen {
+            if self.matched.len() <= key.index() {
+                self.matched.resize(key.index() + 1, 0);
+            }
+            if let Some(matched) = self.matched.get_mut(key.index()) {
+                *matched = self.publication;
+            }
+        }
+        let is_matched = |key: PeerKey| self.matched.get(key.index()) == Some(&self.publication);
+        self.chosen.clear();
+        self.chosen.extend(self.peers.peers().iter().map(|(key, _)| *key).filter(|key| !is_matched(*key)));
+    }
+}
+
+/// Adds a topic to those of the peer, within the limits (MQ-180).
+pub(super) fn subscribe_within(
+    index: &mut TopicIndex,
+    limits: &SubscriptionLimits,
+    key: PeerKey,
+    topic: &[u8],
+) -> Result<Subscribed, Violation> {
+    if topic.len() > limits.topic {
+        return Err(Violation::SubscriptionLimit);
+    }
+    let result = index.subscribe(topic, key);
+    // Whoever exceeds a limit is closed, and with that the one topic too many is gone again.
+    let usage = index.usage(key);
+    if usage.topics > limits.topics || usage.bytes > limits.bytes {
+        return Err(Violation::SubscriptionLimit);
+    }
+    Ok(result)
+}
+
+/// A part of a message that changes subscriptions: the older form, `01` or `00` and the topic (MQ-177).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Subscribe,
+    Cancel,
+}
+
+impl Change {
+    /// Reads a part as change of subscriptions.
+    pub(super) fn read(part: &Part) -> Option<(Self, Bytes)> {
+        let change = match part.first()? {
+            0 => Self::Cancel,
+            1 => Self::Subscribe,
+            _ => return None,
+        };
+        let topic = match part.shared() {
+            Some(bytes) => bytes.slice(1..),
+            None => Bytes::copy_from_slice(part.get(1..).unwrap_or_default()),
+        };
+        Some((change, topic))
+    }
+
+    /// Splits a message into changes of subscriptions, which are reported in order, and what remains for the user. With
+    /// `only_first`, parts after the first are never changes.
+    pub(super) fn extract<E>(
+        message: Message,
+        only_first: bool,
+        mut report: impl FnMut(Self, Bytes) -> Result<(), E>,
+    ) -> Result<Message, E> {
+        if !message.parts().iter().any(|part| matches!(part.first(), Some(0 | 1))) {
+            return Ok(message);
+        }
+        let mut rest = Message::new();
+        for (at, part) in message.into_iter().enumerate() {
+            match Self::read(&part) {
+                Some((change, topic)) if at == 0 || !only_first => report(change, topic)?,
+                _ => rest.push(part),
+            }
+        }
+        Ok(rest)
+    }
+}

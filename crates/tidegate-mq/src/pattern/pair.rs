@@ -1,0 +1,102 @@
+//! PAIR: one peer, both ways, blocking (6.12).
+//!
+//! The *partner* is the pipe that counts, connected or not. Messages of former partners are read first.
+
+use std::collections::VecDeque;
+
+use tidegate_io::{message::Message, peer::PeerKey};
+
+use super::{Pattern, envelope::Payload};
+use crate::state::{Awaited, Core, RecvRefusal, Refusal, SendRefusal, Violation};
+
+#[derive(Debug, Default)]
+pub(super) struct Pair {
+    partner: Option<PeerKey>,
+    /// Former partners with messages to be read, oldest first.
+    former: VecDeque<PeerKey>,
+}
+
+impl Pair {
+    fn pair_with<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.partner = Some(key);
+        let room = core.pipe(key).map_or(0, |pipe| pipe.room());
+        core.effects.room_for(room);
+    }
+}
+
+impl<L: Clone> Pattern<L> for Pair {
+    fn opened(&mut self, core: &mut Core<L>, key: PeerKey) {
+        if self.partner.is_none() {
+            self.pair_with(core, key);
+        }
+    }
+
+    fn up(&mut self, core: &mut Core<L>, key: PeerKey) -> Result<(), Refusal> {
+        match self.partner {
+            Some(partner) if partner != key => Err(Refusal::PairBusy),
+            Some(_) => Ok(()),
+            None => {
+                self.pair_with(core, key);
+                Ok(())
+            }
+        }
+    }
+
+    fn closing(&mut self, core: &mut Core<L>, key: PeerKey) {
+        if self.partner == Some(key) {
+            self.partner = None;
+            if core.pipe(key).is_some_and(|pipe| pipe.has_received()) {
+                self.former.push_back(key);
+            }
+        }
+    }
+
+    fn forget_received(&mut self, _core: &mut Core<L>, key: PeerKey) {
+        self.former.retain(|former| *former != key);
+    }
+
+    fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
+        if self.partner == Some(key) {
+            self.pair_with(core, key);
+        }
+    }
+
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+        core.arrive(key, payload);
+        Ok(())
+    }
+
+    fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
+        match self.partner.filter(|partner| core.is_writable(*partner)) {
+            Some(partner) => {
+                core.enqueue(partner, Payload::verbatim(std::mem::take(message)));
+                Ok(())
+            }
+            None => Err(SendRefusal::WouldBlock(Awaited::Room)),
+        }
+    }
+
+    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
+        while let Some(&former) = self.former.front() {
+            let received = core.pop(former);
+            if !matches!(received, Some((_, true))) {
+                self.former.pop_front();
+            }
+            if let Some((payload, _)) = received {
+                return Ok((payload.into_message(), former));
+            }
+        }
+        let partner = self.partner.ok_or(RecvRefusal::WouldBlock)?;
+        let (payload, _) = core.pop(partner).ok_or(RecvRefusal::WouldBlock)?;
+        Ok((payload.into_message(), partner))
+    }
+
+    fn is_readable(&self, core: &Core<L>) -> bool {
+        let has_received = |key: &PeerKey| core.pipe(*key).is_some_and(|pipe| pipe.has_received());
+        self.former.iter().chain(&self.partner).any(has_received)
+    }
+
+    fn is_writable(&self, core: &Core<L>) -> bool {
+        self.partner.is_some_and(|partner| core.is_writable(partner))
+    }
+}

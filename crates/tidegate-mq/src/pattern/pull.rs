@@ -1,0 +1,31 @@
+//! PULL: takes messages from peers in strict rotation (6.11).
+
+use tidegate_io::{message::Message, peer::PeerKey};
+
+use super::{Pattern, envelope::Payload, lanes::Incoming};
+use crate::state::{Core, RecvRefusal, Violation};
+
+#[derive(Debug, Default)]
+pub(super) struct Pull {
+    incoming: Incoming,
+}
+
+impl<L: Clone> Pattern<L> for Pull {
+    fn forget_received(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.incoming.forget(core, key);
+    }
+
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+        self.incoming.arrived(core, key, payload);
+        Ok(())
+    }
+
+    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
+        let (key, payload) = self.incoming.next(core).ok_or(RecvRefusal::WouldBlock)?;
+        Ok((payload.into_message(), key))
+    }
+
+    fn is_readable(&self, _core: &Core<L>) -> bool {
+        !self.incoming.is_empty()
+    }
+}

@@ -1,0 +1,201 @@
+//! REQ: asks, then waits for the answer (6.3).
+//!
+//! Whatever is not the awaited reply is dropped when it arrives, so that nothing has to be thrown away later: a reply
+//! that was not read is the only one that is kept.
+
+use tidegate_io::{
+    message::Message,
+    peer::{Epoch, PeerKey},
+};
+
+use super::{
+    Pattern,
+    envelope::{Body, Payload, ReplyHead, RequestId},
+    lanes::Outgoing,
+};
+use crate::state::{Core, Held, OnPeerLoss, RecvRefusal, SendRefusal, Violation};
+
+#[derive(Debug)]
+pub(super) struct Req {
+    out: Outgoing,
+    /// Id of the next request (MQ-193).
+    next_id: u32,
+    state: Exchange,
+}
+
+#[derive(Debug)]
+enum Exchange {
+    Idle,
+    Waiting(Waiting),
+    /// The peer was lost; the next receive says so (MQ-197).
+    Failed,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// The pipe that carries the request, and its stamp. None while the request waits to be sent anew.
+    carrier: Option<(PeerKey, Epoch)>,
+    id: Option<RequestId>,
+    /// The request, where it may be sent anew.
+    copy: Option<Payload>,
+    resent: u32,
+    reply: Option<(Body, Held)>,
+}
+
+impl Req {
+    pub(super) fn new(seed: u32) -> Self {
+        Self { out: Outgoing::default(), next_id: seed, state: Exchange::Idle }
+    }
+
+    /// The pipe will not bring the reply any more.
+    fn lost_carrier<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey) {
+        let Exchange::Waiting(waiting) = &mut self.state else { return };
+        if waiting.reply.is_some() || !waiting.carrier.is_some_and(|(carrier, _)| carrier == key) {
+            return;
+        }
+        match core.settings.req_on_peer_loss {
+            OnPeerLoss::Resend if waiting.copy.is_some() => {
+                waiting.carrier = None;
+                self.resend(core);
+            }
+            OnPeerLoss::Wait | OnPeerLoss::Resend => {}
+            OnPeerLoss::Fail => self.fail(core),
+        }
+    }
+
+    /// Sends the request anew if it waits for that and there is a peer.
+    fn resend<L: Clone>(&mut self, core: &mut Core<L>) {
+        let Exchange::Waiting(waiting) = &mut self.state else { return };
+        let (None, Some(copy)) = (waiting.carrier, &waiting.copy) else { return };
+        if waiting.resent >= core.settings.req_resend_max {
+            return self.fail(core);
+        }
+        let mut message = copy.clone().into_message();
+        if let Ok(key) = self.out.send(core, &mut message, Payload::verbatim) {
+            waiting.carrier = Some((key, core.born(key)));
+            waiting.resent += 1;
+        }
+    }
+
+    fn fail<L: Clone>(&mut self, core: &mut Core<L>) {
+        self.state = Exchange::Failed;
+        core.effects.receivers += 1;
+    }
+
+    /// Ends the exchange; a reply that was not read is dropped.
+    fn forget<L: Clone>(&mut self, core: &mut Core<L>) {
+        if let Exchange::Waiting(Waiting { carrier: Some(carrier), reply: Some((_, held)), .. }) =
+            std::mem::replace(&mut self.state, Exchange::Idle)
+        {
+            core.let_go(carrier, held, false);
+        }
+    }
+
+    fn may_send<L: Clone>(&self, core: &Core<L>) -> bool {
+        matches!(self.state, Exchange::Idle) || core.settings.req_relaxed
+    }
+}
+
+impl<L: Clone> Pattern<L> for Req {
+    fn opened(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.out.join(core, key);
+        self.resend(core);
+    }
+
+    fn lost(&mut self, core: &mut Core<L>, key: PeerKey) {
+        // The request is the last that was queued: while anything is queued, it is, and goes by the next connection.
+        if core.pipe(key).is_some_and(|pipe| pipe.is_drained()) {
+            self.lost_carrier(core, key);
+        }
+    }
+
+    fn closing(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.out.leave(core, key);
+        self.lost_carrier(core, key);
+    }
+
+    fn forget_received(&mut self, core: &mut Core<L>, key: PeerKey) {
+        if let Exchange::Waiting(waiting) = &mut self.state
+            && let Some(carrier) = waiting.carrier.filter(|(carrier, _)| *carrier == key)
+            && let Some((_, held)) = waiting.reply.take()
+        {
+            core.let_go(carrier, held, false);
+            self.lost_carrier(core, key);
+        }
+    }
+
+    fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.out.join(core, key);
+        self.resend(core);
+    }
+
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+        let Some(head) = ReplyHead::of(&payload) else {
+            let is_inproc = core.pipe(key).is_some_and(|pipe| pipe.is_inproc());
+            core.drop_received(key, payload);
+            return if is_inproc { Ok(()) } else { Err(Violation::MalformedReply) };
+        };
+        let from = (key, core.born(key));
+        match &mut self.state {
+            Exchange::Waiting(waiting)
+                if waiting.carrier == Some(from) && waiting.id == head.id && waiting.reply.is_none() =>
+            {
+                let held = Held::of(&payload);
+                core.hold(key, held);
+                waiting.reply = Some((head.strip(payload), held));
+                core.effects.receivers += 1;
+            }
+            _ => core.drop_received(key, payload),
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
+        if !self.may_send(core) {
+            return Err(SendRefusal::WrongState);
+        }
+        let id = core.settings.req_correlate.then_some(RequestId(self.next_id));
+        let keeps = id.is_some() && core.settings.req_on_peer_loss == OnPeerLoss::Resend;
+        let mut copy = None;
+        let key = self.out.send(core, message, |message| {
+            let request = Body::new(message).into_request(id);
+            copy = keeps.then(|| request.clone());
+            request
+        })?;
+        self.next_id = self.next_id.wrapping_add(1);
+        self.forget(core);
+        let carrier = Some((key, core.born(key)));
+        self.state = Exchange::Waiting(Waiting { carrier, id, copy, resent: 0, reply: None });
+        Ok(())
+    }
+
+    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
+        match &mut self.state {
+            Exchange::Idle => Err(RecvRefusal::WrongState),
+            Exchange::Failed => {
+                self.state = Exchange::Idle;
+                Err(RecvRefusal::PeerLost)
+            }
+            Exchange::Waiting(waiting) => {
+                let (Some(carrier), Some((body, held))) = (waiting.carrier, waiting.reply.take()) else {
+                    return Err(RecvRefusal::WouldBlock);
+                };
+                self.state = Exchange::Idle;
+                core.let_go(carrier, held, true);
+                Ok((body.into_message(), carrier.0))
+            }
+        }
+    }
+
+    fn is_readable(&self, _core: &Core<L>) -> bool {
+        match &self.state {
+            Exchange::Idle => false,
+            Exchange::Waiting(waiting) => waiting.reply.is_some(),
+            Exchange::Failed => true,
+        }
+    }
+
+    fn is_writable(&self, core: &Core<L>) -> bool {
+        self.may_send(core) && !self.out.is_mute()
+    }
+}

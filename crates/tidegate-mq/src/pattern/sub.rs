@@ -1,0 +1,58 @@
+//! SUB: receives what it subscribed to (6.9).
+
+use tidegate_io::{
+    message::{Message, Part},
+    peer::PeerKey,
+};
+
+use super::{Extras, Pattern, envelope::Payload, interest::Interest, lanes::Incoming};
+use crate::state::{Core, RecvRefusal, Refusal, Violation};
+
+#[derive(Debug, Default)]
+pub(super) struct Sub {
+    interest: Interest,
+    incoming: Incoming,
+}
+
+impl<L: Clone> Pattern<L> for Sub {
+    fn up(&mut self, core: &mut Core<L>, key: PeerKey) -> Result<(), Refusal> {
+        self.interest.up(core, key);
+        Ok(())
+    }
+
+    fn lost(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.interest.down(core, key);
+    }
+
+    fn closing(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.interest.down(core, key);
+    }
+
+    fn forget_received(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.incoming.forget(core, key);
+    }
+
+    /// Publishers may lag behind cancellations, or not filter at all (MQ-233).
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+        let subject = payload.parts().first().map(Part::as_slice).unwrap_or_default();
+        if self.interest.wants(subject) == core.settings.invert_matching {
+            core.drop_received(key, payload);
+        } else {
+            self.incoming.arrived(core, key, payload);
+        }
+        Ok(())
+    }
+
+    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
+        let (key, payload) = self.incoming.next(core).ok_or(RecvRefusal::WouldBlock)?;
+        Ok((payload.into_message(), key))
+    }
+
+    fn is_readable(&self, _core: &Core<L>) -> bool {
+        !self.incoming.is_empty()
+    }
+
+    fn extras(&mut self) -> Extras<'_> {
+        Extras::Subscriber(&mut self.interest)
+    }
+}

@@ -1,0 +1,65 @@
+//! Writing by the sending thread (MQ-057): a message that finds its queue empty and its stream free goes out without
+//! waking a worker, unless messages come so fast that collecting them pays.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tidegate_io::{batch::WriteBatch, message::Message, sync::MutexGuard};
+use tidegate_zmtp::frame;
+
+use super::{Deeds, Inner, Link, Shared};
+use crate::state::{Effect, Most};
+
+/// Messages that follow each other faster than this are left to the worker, which writes many at once.
+const STREAMING: Duration = Duration::from_micros(25);
+
+/// What a sending thread needs for writing, kept so that nothing is allocated.
+struct Scratch {
+    batch: WriteBatch,
+    messages: VecDeque<Message>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Shared {
+    /// Unlocks after a message was taken for sending, and does what the state noted; writes it at once if that is best.
+    pub(super) fn finish_send(&self, mut inner: MutexGuard<'_, Inner>) {
+        let (pipe, epoch, control) = match inner.state.effects().list.as_slice() {
+            [Effect::Write { pipe, epoch, link: Link::Stream { control, direct: true } }] => {
+                (*pipe, *epoch, control.clone())
+            }
+            _ => return self.finish(inner),
+        };
+        let now = Instant::now();
+        let last = inner.last_direct.replace(now);
+        let streaming = last.is_some_and(|last| now.saturating_duration_since(last) < STREAMING);
+        if streaming || self.context.check_process().is_err() {
+            return self.finish(inner);
+        }
+        let Some(writer) = control.writer() else { return self.finish(inner) };
+        let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_else(|| {
+            Box::new(Scratch { batch: WriteBatch::new(64 << 10), messages: VecDeque::new() })
+        });
+        let Scratch { batch, messages } = &mut *scratch;
+        inner.state.take_outbound(pipe, epoch, Most { messages: 16, bytes: 1 << 20 }, messages);
+        let threshold = inner.options.vectored_threshold as usize;
+        // The note was for what is written here. If more is queued than was taken, the note stays with the worker.
+        if inner.state.queued(pipe) == 0 {
+            inner.state.effects().list.retain(|effect| !matches!(effect, Effect::Write { .. }));
+        }
+        let deeds = Deeds::collect(inner);
+        for message in messages.drain(..) {
+            frame::encode(&message, batch, threshold);
+        }
+        writer.write(batch);
+        if let Some(mut deeds) = deeds {
+            deeds.perform(self);
+        }
+        let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
+    }
+}

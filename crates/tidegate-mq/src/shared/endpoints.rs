@@ -1,0 +1,548 @@
+//! Binding, connecting, and their ends (section 7.5 of the specification).
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tidegate_io::{
+    engine::{
+        BindAddress, BindError, BindHost, Dial, Dialer, EngineError, Listen, ListenError, Listener,
+        StreamAddress, Target,
+    },
+    message::Part,
+    peer::{Epoch, PeerKey},
+};
+
+use super::{Inner, Phase, Shared};
+use crate::{
+    endpoint::{BindEndpoint, ConnectEndpoint, EndpointError, Host, HostPort, LocalName},
+    error::{Error, Result},
+    inproc::{InprocLink, check_types},
+    monitor::Monitor,
+    options::Options,
+    state::{SocketType, Unread},
+    wire::{Accepting, Connecting, Plan},
+};
+
+/// What a socket is bound and connected to.
+#[derive(Default)]
+pub(crate) struct Endpoints {
+    bound: Vec<Bound>,
+    connected: Vec<Connected>,
+    last: String,
+    /// Numbers endpoints, so that connections can say where they belong.
+    next: u64,
+    /// Pipes of established connections, by the endpoint they belong to.
+    pipes: HashMap<u64, Vec<(PeerKey, Epoch)>>,
+}
+
+struct Bound {
+    endpoint: String,
+    number: u64,
+    place: BoundPlace,
+}
+
+enum BoundPlace {
+    Listener(Listener),
+    Inproc { name: String, links: Vec<(PeerKey, InprocLink)> },
+}
+
+struct Connected {
+    endpoint: String,
+    number: u64,
+    /// The pipe that outlives connections; none with `immediate`.
+    pipe: Option<PeerKey>,
+    place: ConnectedPlace,
+}
+
+enum ConnectedPlace {
+    Dialer(Dialer),
+    Inproc { name: String, link: Option<InprocLink> },
+}
+
+impl Endpoints {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// A connection of this endpoint is established.
+    pub(crate) fn pipe_up(&mut self, number: u64, key: PeerKey, epoch: Epoch) {
+        self.pipes.entry(number).or_default().push((key, epoch));
+    }
+
+    pub(crate) fn pipe_down(&mut self, number: u64, key: PeerKey, epoch: Epoch) {
+        if let Some(pipes) = self.pipes.get_mut(&number) {
+            pipes.retain(|pipe| *pipe != (key, epoch));
+            if pipes.is_empty() {
+                self.pipes.remove(&number);
+            }
+        }
+    }
+
+    /// Whether an endpoint has an established connection.
+    fn is_up(&self, endpoint: &str) -> bool {
+        self.connected.iter().filter(|connected| connected.endpoint == endpoint).any(|connected| {
+            match &connected.place {
+                ConnectedPlace::Dialer(_) => self.pipes.contains_key(&connected.number),
+                ConnectedPlace::Inproc { link, .. } => link.is_some(),
+            }
+        })
+    }
+
+    pub(crate) fn is_inproc_connected(&self, key: PeerKey) -> bool {
+        self.connected.iter().any(|connected| {
+            connected.pipe == Some(key) && matches!(connected.place, ConnectedPlace::Inproc { .. })
+        })
+    }
+
+    pub(crate) fn inproc_accepted(&mut self, name: &str, key: PeerKey, link: InprocLink) {
+        for bound in &mut self.bound {
+            if let BoundPlace::Inproc { name: own, links } = &mut bound.place
+                && own == name
+            {
+                links.push((key, link));
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn inproc_connected(&mut self, key: PeerKey, link: InprocLink) {
+        for connected in &mut self.connected {
+            if connected.pipe == Some(key)
+                && let ConnectedPlace::Inproc { link: own, .. } = &mut connected.place
+            {
+                *own = Some(link);
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) async fn bind(&self, endpoint: &str) -> Result<String> {
+        let parsed: BindEndpoint = endpoint.parse().map_err(endpoint_error)?;
+        let this = self.arc()?;
+        let (number, options) = {
+            let mut inner = self.lock();
+            inner.phase.check()?;
+            (inner.endpoints.number(), inner.options.clone())
+        };
+        options.check()?;
+        if let BindEndpoint::Inproc(name) = parsed {
+            let bound = Bound {
+                endpoint: endpoint.to_owned(),
+                number,
+                place: BoundPlace::Inproc { name: name.clone(), links: Vec::new() },
+            };
+            self.lock().endpoints.bound.push(bound);
+            if let Err(error) = self.context.names.bind(&name, &this) {
+                self.lock().endpoints.bound.retain(|bound| bound.number != number);
+                return Err(error);
+            }
+            self.lock().endpoints.last = endpoint.to_owned();
+            return Ok(endpoint.to_owned());
+        }
+        let mut listen = Listen::new(bind_address(parsed));
+        listen.options = options.stream();
+        listen.limits = options.listen_limits();
+        listen.workers = options.affinity;
+        let engine = self.context.engine(endpoint)?;
+        let plan = Plan::new(&this, number, endpoint, &options, true)?;
+        let accepting = Arc::new(Accepting::new(plan));
+        let listener =
+            engine.listen(listen, accepting.clone()).map_err(|error| listen_error(endpoint, error))?;
+        let resolved = resolved(listener.local_address());
+        accepting.set_endpoint(&resolved);
+        let mut inner = self.lock();
+        inner.endpoints.last.clone_from(&resolved);
+        inner.endpoints.bound.push(Bound {
+            endpoint: resolved.clone(),
+            number,
+            place: BoundPlace::Listener(listener),
+        });
+        Ok(resolved)
+    }
+
+    pub(crate) fn connect(&self, endpoint: &str) -> Result<()> {
+        let parsed: ConnectEndpoint = endpoint.parse().map_err(endpoint_error)?;
+        let this = self.arc()?;
+        let mut inner = self.lock();
+        inner.phase.check()?;
+        inner.options.check()?;
+        let once =
+            matches!(self.kind, SocketType::Req | SocketType::Dealer | SocketType::Pub | SocketType::Sub);
+        if once && inner.endpoints.connected.iter().any(|connected| connected.endpoint == endpoint) {
+            drop(inner);
+            return self.retry(endpoint);
+        }
+        let number = inner.endpoints.number();
+        let options = inner.options.clone();
+        let routing_id = options.connect_routing_id.as_ref().map(|id| Part::copy_from(id.as_bytes()));
+        if let ConnectEndpoint::Inproc(name) = &parsed {
+            drop(inner);
+            if let Some(bound) = self.context.names.bound(name) {
+                check_types(endpoint, self.kind, bound.kind)?;
+            }
+            inner = self.lock();
+        }
+        // With `immediate` there is no pipe before there is a connection. An in-process link has one always.
+        let is_inproc = matches!(parsed, ConnectEndpoint::Inproc(_));
+        let mut assigned = None;
+        let pipe = if options.immediate && !is_inproc {
+            assigned = routing_id;
+            None
+        } else {
+            let opened = inner.state.open_pipe(routing_id);
+            Some(opened.map_err(|_| Error::AddressInUse("connect_routing_id".into()))?)
+        };
+        inner.options.connect_routing_id = None;
+        endpoint.clone_into(&mut inner.endpoints.last);
+        if let ConnectEndpoint::Inproc(name) = parsed {
+            inner.endpoints.connected.push(Connected {
+                endpoint: endpoint.to_owned(),
+                number,
+                pipe,
+                place: ConnectedPlace::Inproc { name: name.clone(), link: None },
+            });
+            self.finish(inner);
+            if let Some(pipe) = pipe {
+                self.context.names.wait_for(&name, &this, pipe);
+            }
+            return Ok(());
+        }
+        self.finish(inner);
+        let started = self.dial(endpoint, parsed, &this, number, pipe, assigned, &options);
+        let mut inner = self.lock();
+        match started {
+            Ok(dialer) => inner.endpoints.connected.push(Connected {
+                endpoint: endpoint.to_owned(),
+                number,
+                pipe,
+                place: ConnectedPlace::Dialer(dialer),
+            }),
+            Err(error) => {
+                if let Some(pipe) = pipe {
+                    inner.state.remove_pipe(pipe, Unread::Discard);
+                }
+                self.finish(inner);
+                return Err(error);
+            }
+        }
+        self.finish(inner);
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call, each of another kind")]
+    fn dial(
+        &self,
+        endpoint: &str,
+        parsed: ConnectEndpoint,
+        this: &Arc<Self>,
+        number: u64,
+        pipe: Option<PeerKey>,
+        assigned: Option<Part>,
+        options: &Options,
+    ) -> Result<Dialer> {
+        let engine = self.context.engine(endpoint)?;
+        let mut dial = Dial::new(target(parsed));
+        dial.options = options.stream();
+        dial.backoff = options.backoff();
+        dial.connect_timeout = options.connect_timeout.filter(|timeout| !timeout.is_zero());
+        dial.workers = options.affinity;
+        let plan = Plan::new(this, number, endpoint, options, false)?;
+        engine
+            .dial(dial, Arc::new(Connecting::new(plan, pipe, assigned)))
+            .map_err(|error| listen_error(endpoint, ListenError::Engine(error)))
+    }
+
+    pub(crate) async fn connect_ready(&self, endpoint: &str, timeout: Duration) -> Result<()> {
+        self.connect(endpoint)?;
+        let mut timer = self.context.timer(Some(timeout));
+        let ready = self.watch(|inner| inner.endpoints.is_up(endpoint).then_some(Ok(())));
+        let mut ready = std::pin::pin!(ready);
+        std::future::poll_fn(|context| {
+            if let std::task::Poll::Ready(result) = ready.as_mut().poll(context) {
+                return std::task::Poll::Ready(result);
+            }
+            if timer.as_mut().is_some_and(|timer| timer.is_over(context.waker())) {
+                std::task::Poll::Ready(Err(Error::Timeout))
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn unbind(&self, endpoint: &str, keep: bool) -> Result<()> {
+        let mut inner = self.lock();
+        let Some(index) = inner.endpoints.bound.iter().position(|bound| bound.endpoint == endpoint) else {
+            return Err(Error::NotFound(endpoint.to_owned()));
+        };
+        let bound = inner.endpoints.bound.swap_remove(index);
+        let linger = inner.options.linger;
+        if !keep {
+            for (key, _) in inner.endpoints.pipes.get(&bound.number).cloned().unwrap_or_default() {
+                inner.state.detach_pipe(key, Unread::Keep);
+            }
+        }
+        self.finish(inner);
+        match bound.place {
+            BoundPlace::Listener(listener) if keep => listener.close_keep(),
+            BoundPlace::Listener(listener) => listener.close(linger),
+            // As with libzmq, links that exist stay.
+            BoundPlace::Inproc { name, .. } => self.context.names.unbind(&name),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn disconnect(&self, endpoint: &str) -> Result<()> {
+        let mut inner = self.lock();
+        let linger = inner.options.linger;
+        let endpoints = &mut inner.endpoints;
+        let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut endpoints.connected)
+            .into_iter()
+            .partition(|connected| connected.endpoint == endpoint);
+        endpoints.connected = stay;
+        if gone.is_empty() {
+            return Err(Error::NotFound(endpoint.to_owned()));
+        }
+        for connected in &gone {
+            let up = inner.endpoints.pipes.get(&connected.number).cloned().unwrap_or_default();
+            for (key, _) in &up {
+                inner.state.detach_pipe(*key, Unread::Discard);
+            }
+            if let Some(pipe) = connected.pipe
+                && up.is_empty()
+            {
+                inner.state.remove_pipe(pipe, Unread::Discard);
+            }
+        }
+        self.finish(inner);
+        for connected in gone {
+            match connected.place {
+                ConnectedPlace::Dialer(dialer) => dialer.close(linger),
+                ConnectedPlace::Inproc { name, link } => {
+                    if let Some(pipe) = connected.pipe {
+                        self.context.names.forget(&name, self, pipe);
+                    }
+                    if let Some(link) = link {
+                        link.part();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn retry(&self, endpoint: &str) -> Result<()> {
+        let inner = self.lock();
+        let mut found = false;
+        for connected in inner.endpoints.connected.iter().filter(|connected| connected.endpoint == endpoint) {
+            found = true;
+            if let ConnectedPlace::Dialer(dialer) = &connected.place {
+                dialer.retry();
+            }
+        }
+        if found { Ok(()) } else { Err(Error::NotFound(endpoint.to_owned())) }
+    }
+
+    pub(crate) fn last_endpoint(&self) -> String {
+        self.lock().endpoints.last.clone()
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        self.lock().options.clone()
+    }
+
+    pub(crate) fn set_options(&self, change: impl FnOnce(&mut Options) -> Result<()>) -> Result<()> {
+        let mut inner = self.lock();
+        let mut options = inner.options.clone();
+        change(&mut options)?;
+        options.check()?;
+        let settings = options.settings(self.kind);
+        inner.options = options;
+        inner.state.configure(|old| *old = settings);
+        self.finish(inner);
+        Ok(())
+    }
+
+    pub(crate) fn monitor(&self) -> Monitor {
+        self.monitors.add()
+    }
+
+    /// Closes in the background.
+    pub(crate) fn start_close(&self, linger: Option<Duration>) {
+        let open = self.lock().phase == Phase::Open;
+        if open {
+            self.set_phase(Phase::Closed);
+        }
+        self.end_endpoints(linger);
+    }
+
+    /// Closes and waits until nothing is left to send, or the linger time is over. Returns how many messages were
+    /// discarded.
+    pub(crate) async fn close(&self, linger: Option<Duration>) -> u64 {
+        self.set_phase(Phase::Closed);
+        self.drain(linger).await
+    }
+
+    pub(crate) async fn close_terminated(&self, linger: Option<Duration>) -> u64 {
+        self.drain(linger).await
+    }
+
+    async fn drain(&self, linger: Option<Duration>) -> u64 {
+        self.stop_listening();
+        let mut timer = self.context.timer(linger);
+        std::future::poll_fn(|context| {
+            let mut inner = self.lock();
+            if inner.state.queued_in_all() == 0 {
+                return std::task::Poll::Ready(());
+            }
+            inner.watchers.push(context.waker().clone());
+            drop(inner);
+            if timer.as_mut().is_some_and(|timer| timer.is_over(context.waker())) {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+        let left = self.lock().state.queued_in_all() as u64;
+        self.context.count_discarded(left);
+        self.end_endpoints(Some(Duration::ZERO));
+        left
+    }
+
+    fn stop_listening(&self) {
+        let mut inner = self.lock();
+        let bound = std::mem::take(&mut inner.endpoints.bound);
+        drop(inner);
+        let mut kept = Vec::new();
+        for bound in bound {
+            match bound.place {
+                BoundPlace::Listener(listener) => listener.close_keep(),
+                BoundPlace::Inproc { name, links } => {
+                    self.context.names.unbind(&name);
+                    kept.push(Bound { place: BoundPlace::Inproc { name, links }, ..bound });
+                }
+            }
+        }
+        self.lock().endpoints.bound = kept;
+    }
+
+    /// Ends everything; streams may write what they have for `linger`.
+    fn end_endpoints(&self, linger: Option<Duration>) {
+        let mut inner = self.lock();
+        let bound = std::mem::take(&mut inner.endpoints.bound);
+        let connected = std::mem::take(&mut inner.endpoints.connected);
+        drop(inner);
+        for bound in bound {
+            match bound.place {
+                BoundPlace::Listener(listener) => listener.close(linger),
+                BoundPlace::Inproc { name, links } => {
+                    self.context.names.unbind(&name);
+                    links.iter().for_each(|(_, link)| link.part());
+                }
+            }
+        }
+        for connected in connected {
+            match connected.place {
+                ConnectedPlace::Dialer(dialer) => dialer.close(linger),
+                ConnectedPlace::Inproc { name, link } => {
+                    if let Some(pipe) = connected.pipe {
+                        self.context.names.forget(&name, self, pipe);
+                    }
+                    if let Some(link) = link {
+                        link.part();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Whether waiting senders wait for pipes of their own, and so do not stand in each other's way.
+    pub(super) fn senders_wait_for_pipes(&self) -> bool {
+        self.state.kind() == SocketType::Router
+    }
+}
+
+fn endpoint_error(error: EndpointError) -> Error {
+    match error {
+        EndpointError::UnknownScheme { endpoint, scheme } => Error::ProtocolNotSupported { endpoint, scheme },
+        EndpointError::NameTooLong(endpoint) => Error::NameTooLong(endpoint),
+        other => Error::Endpoint(other),
+    }
+}
+
+fn listen_error(endpoint: &str, error: ListenError) -> Error {
+    let endpoint = endpoint.to_owned();
+    match error {
+        ListenError::Engine(EngineError::Stopped) => Error::Terminated,
+        ListenError::Engine(_) => Error::NoIoThread(endpoint),
+        ListenError::Bind(error) => bind_error(endpoint, error),
+        other => Error::System { what: endpoint, source: std::io::Error::other(other) },
+    }
+}
+
+fn bind_error(endpoint: String, error: BindError) -> Error {
+    match error {
+        BindError::InUse { .. } => Error::AddressInUse(endpoint),
+        BindError::NoDevice { .. } => Error::NoDevice(endpoint),
+        BindError::NameTooLong { .. } => Error::NameTooLong(endpoint),
+        BindError::NoDirectory { .. } => Error::NotFound(endpoint),
+        BindError::System { error, .. } if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+            Error::AddressNotAvailable(endpoint)
+        }
+        BindError::System { step, error } => {
+            Error::System { what: format!("{endpoint}: cannot {step}"), source: error }
+        }
+        other => Error::System { what: endpoint, source: std::io::Error::other(other) },
+    }
+}
+
+fn bind_host(host: Host) -> BindHost {
+    match host {
+        Host::Any => BindHost::Any,
+        Host::Address(address, None) => BindHost::Ip(address),
+        Host::Address(address, Some(zone)) => BindHost::Name(format!("{address}%{zone}")),
+        Host::Name(name) => BindHost::Name(name),
+    }
+}
+
+fn bind_address(endpoint: BindEndpoint) -> BindAddress {
+    match endpoint {
+        BindEndpoint::Tcp(HostPort { host, port }) => BindAddress::Tcp { host: bind_host(host), port },
+        BindEndpoint::Ipc(LocalName::Path(path)) => BindAddress::Path(path),
+        BindEndpoint::Ipc(LocalName::Abstract(name)) => BindAddress::Abstract(name),
+        BindEndpoint::Ipc(LocalName::Any) | BindEndpoint::Inproc(_) => BindAddress::PrivatePath,
+    }
+}
+
+fn target(endpoint: ConnectEndpoint) -> Target {
+    match endpoint {
+        ConnectEndpoint::Tcp { source, target } => Target::Tcp {
+            host: match target.host {
+                Host::Address(address, None) => address.to_string(),
+                Host::Address(address, Some(zone)) => format!("{address}%{zone}"),
+                Host::Name(name) => name,
+                Host::Any => String::new(),
+            },
+            port: target.port,
+            source: source.map(|source| (bind_host(source.host), source.port)),
+        },
+        ConnectEndpoint::Ipc(LocalName::Path(path)) => Target::Path(path),
+        ConnectEndpoint::Ipc(LocalName::Abstract(name)) => Target::Abstract(name),
+        ConnectEndpoint::Ipc(LocalName::Any) | ConnectEndpoint::Inproc(_) => Target::Path(Default::default()),
+    }
+}
+
+/// The endpoint of an address that the system knows.
+fn resolved(address: &StreamAddress) -> String {
+    match address {
+        StreamAddress::Ip(address) => format!("tcp://{address}"),
+        StreamAddress::Path(path) => format!("ipc://{}", path.display()),
+        StreamAddress::Abstract(name) => format!("ipc://@{}", String::from_utf8_lossy(name)),
+        StreamAddress::Unnamed => String::new(),
+    }
+}

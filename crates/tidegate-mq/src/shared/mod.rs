@@ -1,0 +1,393 @@
+//! A socket as its handles, its connections and its in-process peers share it.
+//!
+//! All of it is one [`State`] behind one mutex. Who changes it takes the notes of what is to be done outside with it,
+//! unlocks, and then wakes, kicks and moves. The lock of another socket is never taken while one is held.
+//!
+//! ```text
+//!   handles            Shared                          worker threads
+//!   send, recv  --->   Mutex<Inner> (State, waiters) <--- Wire (one per connection)
+//!                         |
+//!                         +--> after unlocking: wake tasks, kick pumps, write directly, move messages in process
+//! ```
+
+mod direct;
+mod endpoints;
+mod recv;
+mod send;
+mod topics;
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use tidegate_io::{
+    message::Message,
+    peer::{Epoch, PeerKey},
+    protocol::Control,
+    sync::{Mutex, MutexGuard, lock},
+    wait::{Decision, Waiters, Wakes, block_on},
+};
+
+pub(crate) use self::endpoints::Endpoints;
+pub use self::{recv::Recv, send::Send};
+use crate::{
+    context::{Context, ContextInner},
+    error::{Error, Result},
+    inproc::InprocLink,
+    monitor::Monitors,
+    options::Options,
+    state::{Awaited, Command, Credit, Effect, Effects, LinkLimits, Most, Received, SocketType, State},
+};
+
+/// The way from a pipe to its connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Link {
+    /// A stream. `direct`: a sending thread may write to it itself, since frames are the same on every connection.
+    Stream { control: Control, direct: bool },
+    /// A socket of this context.
+    Inproc(InprocLink),
+}
+
+/// One socket.
+pub(crate) struct Shared {
+    pub(crate) kind: SocketType,
+    pub(crate) context: Arc<ContextInner>,
+    pub(crate) monitors: Monitors,
+    this: Weak<Shared>,
+    inner: Mutex<Inner>,
+}
+
+/// What the lock guards.
+pub(crate) struct Inner {
+    pub(crate) state: State<Link>,
+    pub(crate) options: Options,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) phase: Phase,
+    senders: Waiters<Awaited>,
+    receivers: Waiters,
+    /// Tasks that wait for subscribers, for a connection, or for queues to run empty: woken by any change.
+    watchers: Vec<Waker>,
+    /// Something changed that watchers may wait for.
+    look_again: bool,
+    /// When a sending thread last wrote by itself.
+    last_direct: Option<Instant>,
+}
+
+/// How far a socket is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In use.
+    Open,
+    /// Closed by its owner; may still send what is queued.
+    Closed,
+    /// Its context is shut down.
+    Terminated,
+}
+
+impl Shared {
+    pub(crate) fn new(context: &Context, kind: SocketType, options: Options) -> Result<Arc<Self>> {
+        options.check()?;
+        let context = context.inner().clone();
+        let settings = options.settings(kind);
+        let shared = Arc::new_cyclic(|this| Self {
+            kind,
+            monitors: Monitors::default(),
+            this: this.clone(),
+            inner: Mutex::new(Inner {
+                state: State::new(kind, settings, context.random_u32()),
+                options,
+                endpoints: Endpoints::default(),
+                phase: Phase::Open,
+                senders: Waiters::new(),
+                receivers: Waiters::new(),
+                watchers: Vec::new(),
+                look_again: false,
+                last_direct: None,
+            }),
+            context: context.clone(),
+        });
+        context.register(&shared)?;
+        Ok(shared)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+
+    pub(crate) fn arc(&self) -> Result<Arc<Self>> {
+        self.this.upgrade().ok_or(Error::Closed)
+    }
+
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        self.this.clone()
+    }
+
+    /// Unlocks, then does what the state noted.
+    pub(crate) fn finish(&self, inner: MutexGuard<'_, Inner>) {
+        if let Some(mut deeds) = Deeds::collect(inner) {
+            deeds.perform(self);
+        }
+    }
+
+    /// Fails every pending and later call, and wakes those who wait (MQ-083).
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        let mut wakes = Wakes::new();
+        let mut inner = self.lock();
+        inner.phase = phase;
+        inner.senders.grant_all(&mut wakes);
+        inner.receivers.grant_all(&mut wakes);
+        let watchers = std::mem::take(&mut inner.watchers);
+        drop(inner);
+        watchers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until `ready` gives something; asked again after every change of pipes, subscriptions or queues.
+    pub(crate) async fn watch<T>(&self, mut ready: impl FnMut(&mut Inner) -> Option<Result<T>>) -> Result<T> {
+        std::future::poll_fn(|context| {
+            let mut inner = self.lock();
+            if let Some(result) = ready(&mut inner) {
+                return std::task::Poll::Ready(result);
+            }
+            if let Err(error) = inner.phase.check() {
+                return std::task::Poll::Ready(Err(error));
+            }
+            if !inner.watchers.iter().any(|waker| waker.will_wake(context.waker())) {
+                inner.watchers.push(context.waker().clone());
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+
+    /// Moves what a pipe has to write to the far end of its in-process link, until nothing is left.
+    pub(crate) fn move_inproc(&self, key: PeerKey, epoch: Epoch, link: &InprocLink) {
+        const AT_ONCE: Most = Most { messages: 256, bytes: 1 << 20 };
+        let Some((far, far_key, far_epoch)) = link.far() else { return };
+        let mut moving = Moving::take();
+        loop {
+            let mut inner = self.lock();
+            inner.state.take_commands(key, epoch, AT_ONCE.messages, &mut moving.commands);
+            inner.state.take_outbound(key, epoch, AT_ONCE, &mut moving.messages);
+            self.finish(inner);
+            if moving.commands.is_empty() && moving.messages.is_empty() {
+                return;
+            }
+            let mut refused = false;
+            let mut inner = far.lock();
+            for command in moving.commands.drain(..) {
+                let received = match command {
+                    Command::Subscribe(topic) => inner.state.subscribed(far_key, far_epoch, topic),
+                    Command::Cancel(topic) => inner.state.cancelled(far_key, far_epoch, topic),
+                };
+                refused |= matches!(received, Received::Violation(_));
+            }
+            for message in moving.messages.drain(..) {
+                refused |=
+                    matches!(inner.state.received(far_key, far_epoch, message), Received::Violation(_));
+            }
+            far.finish(inner);
+            if refused {
+                link.part();
+                return;
+            }
+        }
+    }
+
+    fn credit(&self, key: PeerKey, epoch: Epoch, credit: Credit) {
+        let mut inner = self.lock();
+        inner.state.credit(key, epoch, credit);
+        self.finish(inner);
+    }
+
+    fn far_limits(&self, key: PeerKey, epoch: Epoch, limits: LinkLimits) {
+        let mut inner = self.lock();
+        inner.state.far_limits(key, epoch, limits);
+        self.finish(inner);
+    }
+}
+
+impl Phase {
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Closed => Err(Error::Closed),
+            Self::Terminated => Err(Error::Terminated),
+        }
+    }
+}
+
+impl Inner {
+    /// Has those who wait for a change look again when the lock is released.
+    pub(crate) fn wake_watchers(&mut self) {
+        self.look_again = true;
+    }
+
+    /// Grants waiting tasks what the effects say they may have.
+    fn grant(&mut self, effects: &Effects<Link>, wakes: &mut Wakes) {
+        if effects.receivers > 0 {
+            self.receivers.grant_many(effects.receivers, wakes);
+        }
+        if effects.senders > 0 {
+            let mut left = effects.senders;
+            self.senders.grant(wakes, |awaited| match (awaited, left) {
+                (Awaited::RoomOn(_), _) => Decision::Skip,
+                (Awaited::Room, 0) => Decision::Stop,
+                (Awaited::Room, _) => {
+                    left -= 1;
+                    Decision::Grant
+                }
+            });
+        }
+        for effect in &effects.list {
+            if let Effect::WakeFor(key) = effect {
+                self.senders.grant(wakes, |awaited| match awaited {
+                    Awaited::RoomOn(wanted) if wanted == key => Decision::Grant,
+                    _ => Decision::Skip,
+                });
+            }
+        }
+    }
+}
+
+/// What is to be done after unlocking.
+struct Deeds {
+    effects: Effects<Link>,
+    wakes: Wakes,
+    watchers: Vec<Waker>,
+}
+
+thread_local! {
+    /// Room for effects, kept between calls so that nothing is allocated.
+    static SPARE_EFFECTS: Cell<Option<Effects<Link>>> = const { Cell::new(None) };
+    static SPARE_MOVING: Cell<Option<Moving>> = const { Cell::new(None) };
+}
+
+impl Deeds {
+    /// Takes the notes and unlocks; `None` when there are none.
+    fn collect(mut inner: MutexGuard<'_, Inner>) -> Option<Self> {
+        let inner = &mut *inner;
+        let look_again = std::mem::take(&mut inner.look_again) && !inner.watchers.is_empty();
+        if inner.state.effects().is_empty() && !look_again {
+            return None;
+        }
+        let mut effects = SPARE_EFFECTS.try_with(Cell::take).ok().flatten().unwrap_or_else(Effects::new);
+        inner.state.effects().take_into(&mut effects);
+        let mut wakes = Wakes::new();
+        inner.grant(&effects, &mut wakes);
+        let all = look_again || effects.subscriptions;
+        let watchers = if all { std::mem::take(&mut inner.watchers) } else { Vec::new() };
+        Some(Self { effects, wakes, watchers })
+    }
+
+    fn perform(&mut self, shared: &Shared) {
+        self.wakes.fire();
+        self.watchers.drain(..).for_each(Waker::wake);
+        for index in 0..self.effects.list.len() {
+            let Some(effect) = self.effects.list.get(index) else { break };
+            match effect {
+                Effect::Write { link: Link::Stream { control, .. }, .. } => control.kick(),
+                Effect::Write { pipe, epoch, link: Link::Inproc(link) } => {
+                    shared.move_inproc(*pipe, *epoch, link);
+                }
+                Effect::Resume { link: Link::Stream { control, .. } } => {
+                    // The connection first gives what it holds back; it is asked to write for that.
+                    control.kick();
+                    control.resume();
+                }
+                Effect::Close { link: Link::Stream { control, .. }, .. } => {
+                    control.close_within(Duration::ZERO)
+                }
+                Effect::Close { link: Link::Inproc(link), .. } => link.part(),
+                Effect::Credit { link: Link::Inproc(link), credit } => {
+                    if let Some((far, key, epoch)) = link.far() {
+                        far.credit(key, epoch, *credit);
+                    }
+                }
+                Effect::Limits { link: Link::Inproc(link), limits } => {
+                    if let Some((far, key, epoch)) = link.far() {
+                        far.far_limits(key, epoch, *limits);
+                    }
+                }
+                Effect::Resume { link: Link::Inproc(_) }
+                | Effect::Credit { link: Link::Stream { .. }, .. }
+                | Effect::Limits { link: Link::Stream { .. }, .. }
+                | Effect::WakeFor(_) => {}
+            }
+        }
+        let mut effects = std::mem::replace(&mut self.effects, Effects::new());
+        effects.clear();
+        let _ = SPARE_EFFECTS.try_with(|spare| spare.set(Some(effects)));
+    }
+}
+
+/// Messages on their way from one socket to another.
+#[derive(Default)]
+struct Moving {
+    commands: VecDeque<Command>,
+    messages: VecDeque<Message>,
+}
+
+impl Moving {
+    fn take() -> MovingGuard {
+        MovingGuard(SPARE_MOVING.try_with(Cell::take).ok().flatten().unwrap_or_default())
+    }
+}
+
+/// Gives the room back when dropped.
+struct MovingGuard(Moving);
+
+impl std::ops::Deref for MovingGuard {
+    type Target = Moving;
+
+    fn deref(&self) -> &Moving {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for MovingGuard {
+    fn deref_mut(&mut self) -> &mut Moving {
+        &mut self.0
+    }
+}
+
+impl Drop for MovingGuard {
+    fn drop(&mut self) {
+        let mut moving = std::mem::take(&mut self.0);
+        moving.commands.clear();
+        moving.messages.clear();
+        let _ = SPARE_MOVING.try_with(|spare| spare.set(Some(moving)));
+    }
+}
+
+/// Keeps a socket open; dropping the last one closes it in the background (MQ-081).
+pub(crate) struct Owner(Arc<Shared>);
+
+impl Owner {
+    pub(crate) fn new(context: &Context, kind: SocketType, options: Options) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self(Shared::new(context, kind, options)?)))
+    }
+}
+
+impl std::ops::Deref for Owner {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let linger = self.0.lock().options.linger;
+        self.0.start_close(linger);
+    }
+}
+
+/// Runs a future on the calling thread.
+pub(crate) fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    block_on(future, None).unwrap_or(Err(Error::Timeout))
+}

@@ -1,0 +1,174 @@
+//! Receiving: at once, as a future, and on the calling thread.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::Instant,
+};
+
+use tidegate_io::{
+    message::Message,
+    wait::{Ticket, Wakes, block_on},
+};
+
+use super::{Inner, Shared, send::Patience};
+use crate::{
+    error::{Error, Result},
+    state::{PeerInfo, RecvRefusal},
+};
+
+/// Something that a receive gives.
+pub(crate) trait Taken: Sized {
+    fn take(inner: &mut Inner) -> Result<Self, RecvRefusal>;
+}
+
+impl Taken for Message {
+    #[inline]
+    fn take(inner: &mut Inner) -> Result<Self, RecvRefusal> {
+        inner.state.recv()
+    }
+}
+
+impl Taken for (Message, Option<Arc<PeerInfo>>) {
+    fn take(inner: &mut Inner) -> Result<Self, RecvRefusal> {
+        inner.state.recv_from()
+    }
+}
+
+impl Taken for crate::pattern::Request {
+    fn take(inner: &mut Inner) -> Result<Self, RecvRefusal> {
+        inner.state.recv_request()
+    }
+}
+
+impl Taken for (crate::pattern::Event, Option<Arc<PeerInfo>>) {
+    fn take(inner: &mut Inner) -> Result<Self, RecvRefusal> {
+        inner.state.recv_event()
+    }
+}
+
+impl Shared {
+    pub(crate) fn try_recv<T: Taken>(&self) -> Result<T> {
+        let mut inner = self.lock();
+        let result = match inner.phase.check() {
+            Err(error) => Err(error),
+            // Those who wait come first.
+            Ok(()) if inner.receivers.granted() > 0 => Err(Error::WouldBlock),
+            Ok(()) => T::take(&mut inner).map_err(refusal),
+        };
+        self.finish(inner);
+        result
+    }
+
+    pub(crate) fn recv<T: Taken>(&self) -> Recv<'_, T> {
+        Recv { shared: self, ticket: None, timer: Patience::Unasked, taken: std::marker::PhantomData }
+    }
+
+    pub(crate) fn recv_blocking<T: Taken>(&self) -> Result<T> {
+        // The usual case needs neither clock nor parking.
+        match self.try_recv() {
+            Err(Error::WouldBlock) => {}
+            result => return result,
+        }
+        let deadline = self.lock().options.rcvtimeo.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut future =
+            Recv { shared: self, ticket: None, timer: Patience::Elsewhere, taken: std::marker::PhantomData };
+        block_on(&mut future, deadline).unwrap_or(Err(Error::Timeout))
+    }
+}
+
+fn refusal(refusal: RecvRefusal) -> Error {
+    match refusal {
+        RecvRefusal::WouldBlock => Error::WouldBlock,
+        RecvRefusal::WrongState => Error::WrongState(
+            "a REQ socket sends before it receives; a REP socket answers before it receives again",
+        ),
+        RecvRefusal::PeerLost => Error::PeerLost,
+        RecvRefusal::NotSupported => Error::NotSupported("this socket type does not receive"),
+    }
+}
+
+/// Future of [`Socket::recv`](crate::Socket::recv).
+#[must_use = "nothing is received unless it is awaited"]
+pub struct Recv<'a, T = Message> {
+    shared: &'a Shared,
+    ticket: Option<Ticket>,
+    timer: Patience,
+    taken: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: Taken> Future for Recv<'_, T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let shared = this.shared;
+        let mut inner = shared.lock();
+        let result = match inner.phase.check() {
+            Err(error) => Err(error),
+            Ok(()) => {
+                let may_take = match &this.ticket {
+                    Some(ticket) => inner.receivers.is_granted(ticket, context.waker()),
+                    None => inner.receivers.granted() == 0,
+                };
+                let taken = if may_take { T::take(&mut inner) } else { Err(RecvRefusal::WouldBlock) };
+                match taken {
+                    Ok(taken) => Ok(taken),
+                    Err(RecvRefusal::WouldBlock) => {
+                        match &this.ticket {
+                            Some(ticket) => inner.receivers.wait_again(ticket, context.waker()),
+                            None => this.ticket = Some(inner.receivers.join((), context.waker())),
+                        }
+                        let timeout = inner.options.rcvtimeo;
+                        shared.finish(inner);
+                        shared.context.check_process()?;
+                        if this.timer.is_over(|| shared.context.timer(timeout), context) {
+                            let at_once = timeout.is_some_and(|timeout| timeout.is_zero());
+                            return Poll::Ready(Err(if at_once {
+                                Error::WouldBlock
+                            } else {
+                                Error::Timeout
+                            }));
+                        }
+                        return Poll::Pending;
+                    }
+                    Err(why) => Err(refusal(why)),
+                }
+            }
+        };
+        let mut wakes = Wakes::new();
+        if let Some(ticket) = this.ticket.take() {
+            inner.receivers.finish(ticket);
+            // What is left is for the next in line.
+            if inner.receivers.is_waiting()
+                && inner.receivers.granted() == 0
+                && inner.state.readiness().readable
+            {
+                inner.receivers.grant_many(1, &mut wakes);
+            }
+        }
+        shared.finish(inner);
+        Poll::Ready(result)
+    }
+}
+
+impl<T> Drop for Recv<'_, T> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let mut wakes = Wakes::new();
+            let mut inner = self.shared.lock();
+            let inner = &mut *inner;
+            let readable = inner.state.readiness().readable;
+            let mut one = true;
+            inner.receivers.cancel(ticket, &mut wakes, |()| {
+                if std::mem::take(&mut one) && readable {
+                    tidegate_io::wait::Decision::Grant
+                } else {
+                    tidegate_io::wait::Decision::Stop
+                }
+            });
+        }
+    }
+}

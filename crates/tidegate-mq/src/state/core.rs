@@ -1,0 +1,604 @@
+//! What every pattern stands on: the pipes of a socket, their queues and accounts, and the notes for outside.
+//!
+//! A pattern decides which pipe; this module moves the message, keeps the limits, counts, and notes what is to be done
+//! outside. Keys of pipes are dense and reused; every pipe and every connection has an epoch of its own, from one
+//! counter, so that news of what is gone cannot be taken for news of its successor (MQ-068).
+
+use std::{collections::VecDeque, mem, sync::Arc};
+
+use tidegate_io::{
+    hub::Peers,
+    message::{Message, Part},
+    peer::{Epoch, PeerKey},
+    queue::{Capacity, Queue},
+};
+
+use super::{
+    counters::{Counters, Reading},
+    effects::{CloseCause, Credit, Effect, Effects, LinkLimits},
+    peer::{Arrival, Origin, SocketType},
+    pipe::{Command, Far, Pipe, Stage, Took},
+    settings::{Settings, in_a_row},
+};
+use crate::pattern::envelope::Payload;
+
+/// Pipes, options and notes of one socket.
+#[derive(Debug)]
+pub(crate) struct Core<L> {
+    pub(crate) kind: SocketType,
+    pub(crate) settings: Settings,
+    pub(crate) effects: Effects<L>,
+    pipes: Peers<Pipe<L>>,
+    /// Retired pipes that were drained; they are removed when the call in progress ends.
+    drained: Vec<PeerKey>,
+    /// Of pipes that are gone.
+    past: Counters,
+}
+
+impl<L: Clone> Core<L> {
+    pub(super) fn new(kind: SocketType, settings: Settings) -> Self {
+        Self {
+            kind,
+            settings,
+            effects: Effects::new(),
+            pipes: Peers::new(),
+            drained: Vec::new(),
+            past: Counters::default(),
+        }
+    }
+
+    // ---- pipes ----
+
+    /// The pipe of this key.
+    #[inline]
+    pub(crate) fn pipe(&self, key: PeerKey) -> Option<&Pipe<L>> {
+        self.pipes.get(key)
+    }
+
+    #[inline]
+    pub(crate) fn pipe_mut(&mut self, key: PeerKey) -> Option<&mut Pipe<L>> {
+        self.pipes.get_mut(key)
+    }
+
+    /// Every pipe with its key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerKey, &Pipe<L>)> {
+        self.pipes.iter().map(|(key, _, pipe)| (key, pipe))
+    }
+
+    /// The stamp of the pipe's present or last connection.
+    #[inline]
+    pub(crate) fn epoch(&self, key: PeerKey) -> Epoch {
+        self.pipe(key).map_or(Epoch::ZERO, |pipe| pipe.epoch)
+    }
+
+    /// The stamp of the pipe itself.
+    #[inline]
+    pub(crate) fn born(&self, key: PeerKey) -> Epoch {
+        self.pipe(key).map_or(Epoch::ZERO, |pipe| pipe.born)
+    }
+
+    /// The keys of all pipes, to be visited while pipes change.
+    pub(crate) fn keys(&self) -> Vec<PeerKey> {
+        self.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Whether the pipe takes part in the pattern.
+    #[inline]
+    pub(crate) fn is_open(&self, key: PeerKey) -> bool {
+        self.pipe(key).is_some_and(|pipe| pipe.stage == Stage::Open)
+    }
+
+    /// Whether this is the present connection of the pipe.
+    #[inline]
+    pub(crate) fn is_connected(&self, key: PeerKey, epoch: Epoch) -> bool {
+        self.pipe(key).is_some_and(|pipe| pipe.epoch == epoch && pipe.is_up())
+    }
+
+    /// Whether a message may be queued on the pipe now.
+    #[inline]
+    pub(crate) fn is_writable(&self, key: PeerKey) -> bool {
+        self.pipe(key).is_some_and(Pipe::is_writable)
+    }
+
+    /// A new pipe without connection.
+    pub(super) fn create(&mut self, origin: Origin) -> PeerKey {
+        let settings = &self.settings;
+        let (inbound_conflates, out_conflates) = match self.kind {
+            _ if !settings.conflate => (false, false),
+            SocketType::Dealer => (true, true),
+            SocketType::Pull | SocketType::Sub => (true, false),
+            SocketType::Push | SocketType::Pub => (false, true),
+            _ => (false, false),
+        };
+        let queue = |conflates, capacity| if conflates { Queue::conflating() } else { Queue::new(capacity) };
+        let pipe = Pipe {
+            born: Epoch::ZERO,
+            epoch: Epoch::ZERO,
+            stage: Stage::Open,
+            origin,
+            peer: None,
+            label: Part::EMPTY,
+            link: None,
+            out: queue(out_conflates, settings.send),
+            inbound: queue(inbound_conflates, settings.receive),
+            missed: 0,
+            held: 0,
+            held_bytes: 0,
+            notices: 0,
+            out_conflates,
+            inbound_conflates,
+            commands: VecDeque::new(),
+            far: None,
+            paused: false,
+            noted: false,
+            counters: Arc::default(),
+        };
+        let (key, epoch) = self.pipes.insert(pipe);
+        if let Some(pipe) = self.pipes.get_mut(key) {
+            pipe.born = epoch;
+            pipe.epoch = epoch;
+        }
+        key
+    }
+
+    /// Ties the pipe to a connection.
+    pub(super) fn attach(&mut self, key: PeerKey, arrival: Arrival<L>) -> Epoch {
+        let own = self.link_limits();
+        let epoch = self.pipes.renew(key).unwrap_or_default();
+        let Some(pipe) = self.pipes.get_mut(key) else { return epoch };
+        pipe.epoch = epoch;
+        pipe.peer = Some(arrival.peer);
+        pipe.link = Some(arrival.link);
+        pipe.noted = false;
+        pipe.missed = 0;
+        if let Some(theirs) = arrival.far {
+            pipe.out.set_capacity(Capacity::UNLIMITED);
+            pipe.inbound.set_capacity(Capacity::UNLIMITED);
+            pipe.far = Some(Far {
+                in_flight: Credit::default(),
+                consumed: Credit::default(),
+                sending: in_a_row(own.send, theirs.receive),
+                receiving: in_a_row(theirs.send, own.receive),
+                theirs,
+                took_commands: false,
+                stalled: false,
+            });
+            let stalled = pipe.is_at_far_limit();
+            if let Some(far) = &mut pipe.far {
+                far.stalled = stalled;
+            }
+        }
+        epoch
+    }
+
+    /// Parts the pipe from its connection; what is queued stays.
+    pub(super) fn release(&mut self, key: PeerKey, in_flight: u64) {
+        let own = self.link_limits();
+        let Some(pipe) = self.pipe_mut(key) else { return };
+        pipe.link = None;
+        pipe.noted = false;
+        pipe.commands.clear();
+        pipe.counters.lost_in_flight(in_flight);
+        if pipe.far.take().is_some() {
+            pipe.out.set_capacity(own.send);
+            pipe.inbound.set_capacity(own.receive);
+        }
+    }
+
+    /// Whether a pipe that was full has room again, since this was last asked.
+    pub(super) fn took_room(&mut self, key: PeerKey) -> bool {
+        let Some(pipe) = self.pipe_mut(key) else { return false };
+        let limited = pipe.is_at_far_limit();
+        let own = pipe.out.take_credit();
+        match &mut pipe.far {
+            None => own,
+            Some(far) => mem::replace(&mut far.stalled, limited) && !limited,
+        }
+    }
+
+    /// Drops what is queued for sending, and counts it.
+    pub(crate) fn discard_outbound(&mut self, key: PeerKey) {
+        while let Some(_message) = self.recall(key) {}
+    }
+
+    /// Takes back the oldest message queued for sending: it leaves as discarded.
+    pub(crate) fn recall(&mut self, key: PeerKey) -> Option<Payload> {
+        let pipe = self.pipe_mut(key)?;
+        let message = pipe.out.pop()?;
+        pipe.counters.out.discarded(1);
+        pipe.counters.out.depth(pipe.out.len());
+        Some(Payload::verbatim(message))
+    }
+
+    /// Drops what was received and not read, and counts it.
+    pub(super) fn discard_inbound(&mut self, key: PeerKey) {
+        if let Some(pipe) = self.pipe_mut(key) {
+            while pipe.inbound.pop().is_some() {
+                pipe.counters.inbound.discarded(1);
+            }
+            pipe.counters.inbound.depth(pipe.unread());
+        }
+    }
+
+    /// The pipe takes nothing new.
+    pub(super) fn set_closing(&mut self, key: PeerKey) {
+        if let Some(pipe) = self.pipe_mut(key) {
+            pipe.stage = Stage::Closing;
+            pipe.commands.clear();
+        }
+    }
+
+    /// The pipe is without connection for good, and is removed once nothing received is left in it.
+    pub(super) fn retire(&mut self, key: PeerKey) {
+        if let Some(pipe) = self.pipe_mut(key) {
+            pipe.stage = Stage::Retired;
+            if pipe.is_empty_inbound() {
+                self.drained.push(key);
+            }
+        }
+    }
+
+    /// Gives what was received on the pipe and not read to a retired pipe of its own, which keeps the label and the
+    /// peer of the connection that it came by.
+    pub(crate) fn hand_down_received(&mut self, key: PeerKey) -> Option<PeerKey> {
+        let pipe = self.pipe(key).filter(|pipe| pipe.has_received())?;
+        let origin = pipe.origin;
+        let heir_key = self.create(origin);
+        let pipe = self.pipes.get_mut(key)?;
+        let (label, peer, counters) = (pipe.label.clone(), pipe.peer.clone(), pipe.counters.clone());
+        let mut received = mem::replace(&mut pipe.inbound, Queue::new(self.settings.receive));
+        let heir = self.pipes.get_mut(heir_key)?;
+        let (mut messages, mut bytes) = (0, 0);
+        while let Some(message) = received.pop() {
+            messages += 1;
+            bytes += message.byte_len();
+            heir.inbound.push_over(message);
+        }
+        counters.inbound.moved_to(&heir.counters.inbound, messages, bytes);
+        heir.stage = Stage::Retired;
+        heir.label = label;
+        heir.peer = peer;
+        self.resume(key);
+        Some(heir_key)
+    }
+
+    /// Removes the pipes that were drained during this call.
+    #[inline]
+    pub(super) fn sweep(&mut self) {
+        while let Some(key) = self.drained.pop() {
+            self.remove(key);
+        }
+    }
+
+    /// Removes a pipe without a trace but its numbers.
+    pub(super) fn remove(&mut self, key: PeerKey) {
+        let epoch = self.epoch(key);
+        if let Some(pipe) = self.pipes.remove(key, epoch) {
+            self.past.absorb(&pipe.counters.reading());
+        }
+    }
+
+    /// Ends the pipe's part in everything and asks for its connection to be closed.
+    pub(crate) fn cut(&mut self, key: PeerKey, why: CloseCause) {
+        self.discard_outbound(key);
+        let Some(pipe) = self.pipes.get_mut(key) else { return };
+        pipe.stage = Stage::Closing;
+        pipe.commands.clear();
+        if let Some(link) = pipe.link.clone() {
+            self.effects.list.push(Effect::Close { pipe: key, epoch: pipe.epoch, link, why });
+        }
+    }
+
+    // ---- sending ----
+
+    /// Queues a message for sending; the caller has seen that the pipe [`is_writable`](Self::is_writable), or the
+    /// message is under no limit. Says whether the pipe is writable still.
+    #[inline]
+    pub(crate) fn enqueue(&mut self, key: PeerKey, payload: Payload) -> bool {
+        let Some(pipe) = self.pipes.get_mut(key) else { return false };
+        let message = payload.into_message();
+        let bytes = message.byte_len();
+        let was_stalled = pipe.is_stalled();
+        if pipe.out_conflates && !pipe.out.is_empty() {
+            pipe.counters.out.dropped_by_rule();
+        }
+        pipe.out.push_over(message);
+        pipe.counters.out.entered(bytes, pipe.out.len());
+        if pipe.far.is_some()
+            && pipe.is_at_far_limit()
+            && let Some(far) = &mut pipe.far
+        {
+            far.stalled = true;
+        }
+        let stalled = pipe.is_stalled();
+        if stalled && !was_stalled {
+            pipe.counters.out.stalled();
+        }
+        Self::note_write(pipe, key, &mut self.effects);
+        !stalled
+    }
+
+    /// Counts a message that was not queued because the pipe was full. Says how many that makes on this connection.
+    pub(crate) fn count_full(&mut self, key: PeerKey) -> u64 {
+        let Some(pipe) = self.pipe_mut(key) else { return 0 };
+        pipe.missed += 1;
+        pipe.counters.out.dropped_full();
+        pipe.missed
+    }
+
+    /// Counts a message that nobody was to get.
+    pub(crate) fn count_unroutable(&self) {
+        self.past.unroutable();
+    }
+
+    /// Queues a change of subscriptions.
+    pub(crate) fn command(&mut self, key: PeerKey, command: Command) {
+        if let Some(pipe) = self.pipes.get_mut(key) {
+            pipe.commands.push_back(command);
+            Self::note_write(pipe, key, &mut self.effects);
+        }
+    }
+
+    /// Notes that the pipe has something to write, unless that is noted already.
+    pub(super) fn nudge(&mut self, key: PeerKey) {
+        if let Some(pipe) = self.pipes.get_mut(key)
+            && !(pipe.out.is_empty() && pipe.commands.is_empty())
+        {
+            Self::note_write(pipe, key, &mut self.effects);
+        }
+    }
+
+    #[inline]
+    fn note_write(pipe: &mut Pipe<L>, key: PeerKey, effects: &mut Effects<L>) {
+        if !pipe.noted
+            && let Some(link) = &pipe.link
+        {
+            effects.list.push(Effect::Write { pipe: key, epoch: pipe.epoch, link: link.clone() });
+            pipe.noted = true;
+        }
+    }
+
+    /// Takes messages for writing. Says how many.
+    #[inline]
+    pub(super) fn take(&mut self, key: PeerKey, most: Most, into: &mut VecDeque<Message>) -> usize {
+        let Some(pipe) = self.pipe_mut(key) else { return 0 };
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < most.messages && bytes < most.bytes {
+            let before = pipe.out.bytes();
+            let Some(message) = pipe.out.pop() else { break };
+            if let Some(far) = &mut pipe.far {
+                far.in_flight.messages += 1;
+                far.in_flight.bytes += before - pipe.out.bytes();
+            }
+            let len = message.byte_len();
+            pipe.counters.out.left(len, pipe.out.len());
+            into.push_back(message);
+            messages += 1;
+            bytes += len;
+        }
+        pipe.settle_note(Took::Messages(messages));
+        messages
+    }
+
+    /// Takes changes of subscriptions for writing.
+    pub(super) fn take_commands(&mut self, key: PeerKey, most: usize, into: &mut VecDeque<Command>) -> usize {
+        let Some(pipe) = self.pipe_mut(key) else { return 0 };
+        let count = most.min(pipe.commands.len());
+        into.extend(pipe.commands.drain(..count));
+        pipe.settle_note(Took::Commands(count));
+        count
+    }
+
+    /// The far socket has consumed so much.
+    pub(super) fn credit(&mut self, key: PeerKey, credit: Credit) {
+        if let Some(far) = self.pipe_mut(key).and_then(|pipe| pipe.far.as_mut()) {
+            far.in_flight.messages = far.in_flight.messages.saturating_sub(credit.messages);
+            far.in_flight.bytes = far.in_flight.bytes.saturating_sub(credit.bytes);
+        }
+    }
+
+    // ---- receiving ----
+
+    /// Queues a received message.
+    #[inline]
+    pub(crate) fn arrive(&mut self, key: PeerKey, payload: Payload) {
+        let Some(pipe) = self.pipe_mut(key) else { return };
+        let message = payload.into_message();
+        let bytes = message.byte_len();
+        let replaced = (pipe.inbound_conflates && !pipe.inbound.is_empty()).then(|| pipe.inbound.bytes());
+        pipe.inbound.push_over(message);
+        pipe.counters.inbound.entered(bytes, pipe.inbound.len());
+        match replaced {
+            None => self.effects.receivers += 1,
+            Some(retained) => {
+                pipe.counters.inbound.dropped_by_rule();
+                self.consumed(key, retained);
+            }
+        }
+    }
+
+    /// Counts a received message that the pattern keeps in a place of its own, until it is [`let_go`](Self::let_go).
+    pub(crate) fn hold(&mut self, key: PeerKey, held: Held) {
+        if let Some(pipe) = self.pipe_mut(key) {
+            pipe.held += 1;
+            pipe.held_bytes += held.retained;
+            pipe.counters.inbound.entered(held.bytes, pipe.unread());
+        }
+    }
+
+    /// Counts a message that leaves such a place: to the application, or dropped by a rule. `born` tells whether the
+    /// pipe that it came by is still the same.
+    pub(crate) fn let_go(&mut self, (key, born): (PeerKey, Epoch), held: Held, delivered: bool) {
+        let Some(pipe) = self.pipe_mut(key).filter(|pipe| pipe.born == born) else { return };
+        pipe.held = pipe.held.saturating_sub(1);
+        pipe.held_bytes = pipe.held_bytes.saturating_sub(held.retained);
+        if delivered {
+            pipe.counters.inbound.left(held.bytes, pipe.unread());
+        } else {
+            pipe.counters.inbound.dropped_by_rule();
+            pipe.counters.inbound.depth(pipe.unread());
+        }
+        let is_drained = pipe.stage == Stage::Retired && pipe.is_empty_inbound();
+        self.consumed(key, held.retained);
+        if is_drained {
+            self.drained.push(key);
+        }
+    }
+
+    /// Drops a received message by a rule of the pattern.
+    pub(crate) fn drop_received(&mut self, key: PeerKey, payload: Payload) {
+        self.drop_received_as(key, Held::of(&payload));
+    }
+
+    /// The same for a message that was taken apart.
+    pub(crate) fn drop_received_as(&mut self, key: PeerKey, Held { bytes, retained }: Held) {
+        if let Some(pipe) = self.pipe(key) {
+            pipe.counters.inbound.entered(bytes, pipe.unread());
+            pipe.counters.inbound.dropped_by_rule();
+        }
+        self.consumed(key, retained);
+    }
+
+    /// Takes the oldest message received on the pipe; says whether there are more.
+    #[inline]
+    pub(crate) fn pop(&mut self, key: PeerKey) -> Option<(Payload, bool)> {
+        let pipe = self.pipe_mut(key)?;
+        let before = pipe.inbound.bytes();
+        let message = pipe.inbound.pop()?;
+        let retained = before - pipe.inbound.bytes();
+        pipe.counters.inbound.left(message.byte_len(), pipe.inbound.len());
+        let more = !pipe.inbound.is_empty();
+        if pipe.far.is_some() {
+            self.consumed(key, retained);
+        } else if pipe.paused && !pipe.inbound.is_full() {
+            self.resume(key);
+        } else if pipe.stage == Stage::Retired && pipe.is_empty_inbound() {
+            self.drained.push(key);
+        }
+        Some((Payload::verbatim(message), more))
+    }
+
+    /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062).
+    #[inline]
+    pub(super) fn is_to_wait(&mut self, key: PeerKey) -> bool {
+        if self.pipe(key).is_some_and(|pipe| pipe.inbound.is_full()) {
+            self.pause(key);
+        }
+        self.pipe(key).is_some_and(|pipe| pipe.paused)
+    }
+
+    /// Lets reading of the pipe's connection go on.
+    pub(crate) fn resume(&mut self, key: PeerKey) {
+        if let Some(pipe) = self.pipes.get_mut(key)
+            && mem::take(&mut pipe.paused)
+            && let Some(link) = &pipe.link
+        {
+            self.effects.list.push(Effect::Resume { link: link.clone() });
+        }
+    }
+
+    /// Stops reading of the pipe's connection, unless it is in-process.
+    pub(crate) fn pause(&mut self, key: PeerKey) {
+        if let Some(pipe) = self.pipe_mut(key)
+            && pipe.far.is_none()
+            && !mem::replace(&mut pipe.paused, true)
+        {
+            pipe.counters.inbound.stalled();
+        }
+    }
+
+    /// Accounts for a message of an in-process link that is no longer held, and gives credit for a batch of them.
+    pub(crate) fn consumed(&mut self, key: PeerKey, retained: usize) {
+        let Some(pipe) = self.pipes.get_mut(key) else { return };
+        let (Some(far), Some(link)) = (&mut pipe.far, &pipe.link) else { return };
+        far.consumed.messages += 1;
+        far.consumed.bytes += retained;
+        let Capacity { messages, bytes } = far.receiving;
+        let is_due = |consumed: usize, limit: usize| limit != 0 && consumed >= limit.div_ceil(2);
+        if is_due(far.consumed.messages, messages) || is_due(far.consumed.bytes, bytes) {
+            let credit = mem::take(&mut far.consumed);
+            self.effects.list.push(Effect::Credit { link: link.clone(), credit });
+        }
+    }
+
+    // ---- limits ----
+
+    /// The limits of this socket, as the far end of an in-process link needs them.
+    pub(crate) fn link_limits(&self) -> LinkLimits {
+        LinkLimits { send: self.settings.send, receive: self.settings.receive }
+    }
+
+    /// The far end of an in-process link has other limits now.
+    pub(super) fn set_far_limits(&mut self, key: PeerKey, theirs: LinkLimits) {
+        let own = self.link_limits();
+        let Some(pipe) = self.pipes.get_mut(key) else { return };
+        let (Some(far), Some(link)) = (&mut pipe.far, &pipe.link) else { return };
+        far.sending = in_a_row(own.send, theirs.receive);
+        far.receiving = in_a_row(theirs.send, own.receive);
+        far.theirs = theirs;
+        // With other limits the batches of credit are other ones: give what is due by the old.
+        let credit = mem::take(&mut far.consumed);
+        if credit != Credit::default() {
+            self.effects.list.push(Effect::Credit { link: link.clone(), credit });
+        }
+    }
+
+    /// The limits of this socket changed: every pipe gets them, and the far ends of in-process links are told.
+    pub(super) fn apply_limits(&mut self, key: PeerKey) {
+        let own = self.link_limits();
+        let Some(pipe) = self.pipes.get_mut(key) else { return };
+        match (&pipe.far, &pipe.link) {
+            (Some(far), Some(link)) => {
+                let (link, theirs) = (link.clone(), far.theirs);
+                self.effects.list.push(Effect::Limits { link, limits: own });
+                self.set_far_limits(key, theirs);
+            }
+            _ => {
+                pipe.out.set_capacity(own.send);
+                pipe.inbound.set_capacity(own.receive);
+                // What an XPUB has unread is not in the pipes: it judges that itself.
+                if pipe.paused && !pipe.inbound.is_full() && self.kind != SocketType::XPub {
+                    self.resume(key);
+                }
+            }
+        }
+    }
+
+    // ---- counters ----
+
+    /// The numbers of all pipes, with those that are gone.
+    pub(super) fn totals(&self) -> Reading {
+        self.iter().fold(self.past.reading(), |sum, (_, pipe)| sum.plus(pipe.counters.reading()))
+    }
+}
+
+/// Sizes of a received message that a pattern keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    bytes: usize,
+    retained: usize,
+}
+
+impl Held {
+    pub(crate) fn of(payload: &Payload) -> Self {
+        let parts = payload.parts();
+        Self {
+            bytes: parts.iter().map(|part| part.len()).sum(),
+            retained: parts.iter().map(Part::retained).sum(),
+        }
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn retained(self) -> usize {
+        self.retained
+    }
+}
+
+/// How much to take at once: until either number is reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// Messages.
+    pub(crate) messages: usize,
+    /// Payload bytes; at least one message is taken however long it is.
+    pub(crate) bytes: usize,
+}

@@ -1,0 +1,498 @@
+//! The state of one socket: a pure machine without locks, clocks or I/O, behind one mutex of its owner.
+//!
+//! ```text
+//!  application                  State                        connections (workers, in-process links)
+//!  send, recv, options  --->   Pattern   <--- pipe_up, received, subscribed, pipe_down
+//!                                |  ^
+//!                                v  |    ---> take_commands, take_outbound
+//!                               Core          Effects: write, resume, credit, close; wake receivers, senders
+//! ```
+//! Every call runs to its end at once. What would wait is refused with `WouldBlock`; the effects tell when to try
+//! again. After each call the owner takes the [`Effects`], unlocks, and does what they say.
+//!
+//! News of a connection carries the pipe's key and the connection's epoch, both from [`State::pipe_up`]; what does not
+//! belong to the present connection is ignored (MQ-068).
+//!
+//! # In-process links
+//!
+//! Two states are never locked at once. Who holds an [`Effect::Write`] of such a link repeats: take changes, then messages,
+//! from the one, unlock, give to the other by [`State::received`] and the like, until both takes give nothing. The far side's
+//! [`Effect::Credit`] goes to [`State::credit`]. A far side that is already gone answers [`Received::Stale`].
+
+mod core;
+mod counters;
+mod effects;
+mod peer;
+mod pipe;
+mod refusal;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use tidegate_io::{
+    message::{Message, Part},
+    peer::{Epoch, PeerKey},
+};
+
+pub(crate) use self::{
+    core::{Core, Held, Most},
+    counters::{Counters, Reading},
+    effects::{CloseCause, Credit, Effect, Effects, LinkLimits},
+    peer::{Arrival, Origin, PeerInfo, SocketType},
+    pipe::{Command, Stage},
+    refusal::{Awaited, NotSupported, RecvRefusal, Refusal, SendRefusal, Violation},
+    settings::{OnPeerLoss, Settings, SlowPolicy, SubscriptionLimits, Verbosity},
+};
+use crate::pattern::{self, Event, Extras, Pattern, ReplyRefusal, Request, WayBack, envelope::Payload};
+
+/// Everything of one socket that its lock guards. `L` is the way to a connection.
+pub(crate) struct State<L> {
+    core: Core<L>,
+    pattern: Box<dyn Pattern<L>>,
+}
+
+/// What became of something that arrived from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Received {
+    /// It was dealt with; read on.
+    Taken,
+    /// It was dealt with, and no more is to be read until [`Effect::Resume`]. What was read already may still be given.
+    Full,
+    /// It was dropped, and the connection is to be closed.
+    Violation(Violation),
+    /// The connection is not the present one of its pipe, or the pipe is being closed: it was dropped.
+    Stale,
+}
+
+/// What may be done at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    /// A receive would give something.
+    pub(crate) readable: bool,
+    /// A send would be taken.
+    pub(crate) writable: bool,
+}
+
+/// What shall become of messages that were received and not read, when a pipe is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// They stay readable (unbind).
+    Keep,
+    /// They are dropped (disconnect).
+    Discard,
+}
+
+impl<L: Clone> State<L> {
+    /// A socket without pipes. `seed` starts request ids and generated routing ids (MQ-128, MQ-193).
+    pub(crate) fn new(kind: SocketType, settings: Settings, seed: u32) -> Self {
+        Self { core: Core::new(kind, settings), pattern: pattern::of(kind, seed) }
+    }
+
+    /// What is to be done after unlocking.
+    #[inline]
+    pub(crate) fn effects(&mut self) -> &mut Effects<L> {
+        &mut self.core.effects
+    }
+
+    // ---- pipes ----
+
+    /// Makes the pipe of an endpoint that is being dialed without `immediate`; messages may be queued at once (MQ-182).
+    /// `routing_id` is its `connect_routing_id`.
+    ///
+    /// # Errors
+    ///
+    /// The routing id is in use; nothing was made.
+    pub(crate) fn open_pipe(&mut self, routing_id: Option<Part>) -> Result<PeerKey, Refusal> {
+        let key = self.core.create(Origin::Dialed);
+        if let Some(routing_id) = routing_id
+            && let Err(refusal) = self.pattern.assign(&mut self.core, key, routing_id)
+        {
+            self.core.remove(key);
+            return Err(refusal);
+        }
+        self.introduce(key);
+        Ok(key)
+    }
+
+    /// A connection is past its handshake: `pipe` is the one it was dialed for, or none for an accepted connection and
+    /// one dialed with `immediate`. If the pipe still has an older connection, that one counts as lost.
+    ///
+    /// # Errors
+    ///
+    /// The peer is not let in: close the connection. A pipe it was dialed for stays, and waits for the next.
+    pub(crate) fn pipe_up(
+        &mut self,
+        pipe: Option<PeerKey>,
+        arrival: Arrival<L>,
+    ) -> Result<(PeerKey, Epoch), Refusal> {
+        let Some(key) = pipe else { return self.new_pipe_up(arrival) };
+        match self.core.pipe(key) {
+            Some(pipe) if pipe.stage == Stage::Open => {
+                let (is_up, epoch) = (pipe.is_up(), pipe.epoch);
+                if is_up {
+                    self.pipe_down(key, epoch, true, 0);
+                }
+            }
+            _ => return Err(Refusal::Gone),
+        }
+        let epoch = self.core.attach(key, arrival);
+        let up = self.pattern.up(&mut self.core, key);
+        if up.is_ok() {
+            self.core.nudge(key);
+        } else {
+            self.core.release(key, 0);
+        }
+        self.pass_room(key);
+        up.map(|()| (key, epoch))
+    }
+
+    fn new_pipe_up(&mut self, mut arrival: Arrival<L>) -> Result<(PeerKey, Epoch), Refusal> {
+        let key = self.core.create(arrival.origin);
+        let assigned = arrival.assigned.take();
+        let epoch = self.core.attach(key, arrival);
+        let up = match assigned {
+            Some(routing_id) => self.pattern.assign(&mut self.core, key, routing_id),
+            None => Ok(()),
+        };
+        if let Err(refusal) = up.and_then(|()| self.pattern.up(&mut self.core, key)) {
+            self.core.remove(key);
+            return Err(refusal);
+        }
+        self.introduce(key);
+        Ok((key, epoch))
+    }
+
+    /// Queues what a new pipe starts with, and gives it to the pattern (MQ-204, MQ-214).
+    fn introduce(&mut self, key: PeerKey) {
+        let settings = &self.core.settings;
+        let kind = self.core.kind;
+        let hello = (matches!(kind, SocketType::Router | SocketType::Dealer) && !settings.hello.is_empty())
+            .then(|| settings.hello.clone());
+        let probe = (matches!(kind, SocketType::Router | SocketType::Dealer | SocketType::Req)
+            && settings.probe_router)
+            .then_some(Part::EMPTY);
+        for part in [hello, probe].into_iter().flatten() {
+            self.core.enqueue(key, Payload::single(part));
+        }
+        self.pattern.opened(&mut self.core, key);
+    }
+
+    /// The connection is gone, with so many messages being written, which are lost (MQ-184). With `keep` its pipe
+    /// waits for the next one; else the pipe ends, and only what was received stays.
+    pub(crate) fn pipe_down(&mut self, key: PeerKey, epoch: Epoch, keep: bool, in_flight: u64) {
+        if !self.core.is_connected(key, epoch) {
+            return;
+        }
+        if keep && self.core.is_open(key) {
+            self.core.release(key, in_flight);
+            self.pattern.lost(&mut self.core, key);
+            self.pass_room(key);
+        } else {
+            self.end(key, in_flight);
+        }
+        self.core.sweep();
+    }
+
+    /// Takes the pipe out of the pattern, after unbind or disconnect: what is queued for sending may still be taken,
+    /// nothing new is queued, nothing more is received. [`pipe_down`](Self::pipe_down) or
+    /// [`remove_pipe`](Self::remove_pipe) ends it.
+    pub(crate) fn detach_pipe(&mut self, key: PeerKey, unread: Unread) {
+        if self.core.is_open(key) {
+            self.close(key);
+        }
+        if unread == Unread::Discard {
+            self.pattern.forget_received(&mut self.core, key);
+            self.core.discard_inbound(key);
+        }
+        self.core.sweep();
+    }
+
+    /// Ends a pipe, connected or not, at once.
+    pub(crate) fn remove_pipe(&mut self, key: PeerKey, unread: Unread) {
+        self.detach_pipe(key, unread);
+        if self.core.pipe(key).is_some_and(|pipe| pipe.stage != Stage::Retired) {
+            self.end(key, 0);
+        }
+        self.core.sweep();
+    }
+
+    fn close(&mut self, key: PeerKey) {
+        self.pattern.closing(&mut self.core, key);
+        self.core.set_closing(key);
+    }
+
+    fn end(&mut self, key: PeerKey, in_flight: u64) {
+        if self.core.is_open(key) {
+            self.close(key);
+        }
+        self.core.release(key, in_flight);
+        self.pattern.gone(&mut self.core, key);
+        self.core.discard_outbound(key);
+        self.core.retire(key);
+    }
+
+    // ---- from the connections ----
+
+    /// A message arrived.
+    #[inline]
+    pub(crate) fn received(&mut self, key: PeerKey, epoch: Epoch, message: Message) -> Received {
+        self.news(key, epoch, |pattern, core| pattern.received(core, key, Payload::verbatim(message)))
+    }
+
+    /// The peer subscribed.
+    pub(crate) fn subscribed(&mut self, key: PeerKey, epoch: Epoch, topic: Bytes) -> Received {
+        self.news(key, epoch, |pattern, core| pattern.subscribed(core, key, topic))
+    }
+
+    /// The peer cancelled a subscription.
+    pub(crate) fn cancelled(&mut self, key: PeerKey, epoch: Epoch, topic: Bytes) -> Received {
+        self.news(key, epoch, |pattern, core| pattern.cancelled(core, key, topic))
+    }
+
+    #[inline]
+    fn news(
+        &mut self,
+        key: PeerKey,
+        epoch: Epoch,
+        tell: impl FnOnce(&mut dyn Pattern<L>, &mut Core<L>) -> Result<(), Violation>,
+    ) -> Received {
+        if !(self.core.is_connected(key, epoch) && self.core.is_open(key)) {
+            return Received::Stale;
+        }
+        match tell(&mut *self.pattern, &mut self.core) {
+            Err(violation) => Received::Violation(violation),
+            Ok(()) if self.core.is_to_wait(key) => Received::Full,
+            Ok(()) => Received::Taken,
+        }
+    }
+
+    /// Takes messages for writing, and gives the room to those who wait for it. Returns how many; there may be more.
+    #[inline]
+    pub(crate) fn take_outbound(
+        &mut self,
+        key: PeerKey,
+        epoch: Epoch,
+        most: Most,
+        into: &mut VecDeque<Message>,
+    ) -> usize {
+        if !self.core.is_connected(key, epoch) {
+            return 0;
+        }
+        let taken = self.core.take(key, most, into);
+        self.pass_room(key);
+        taken
+    }
+
+    /// Takes changes of subscriptions for writing, ahead of messages; returns how many. After
+    /// [`pipe_up`](Self::pipe_up) these are first all topics held, then every change in order (MQ-232, MQ-235).
+    pub(crate) fn take_commands(
+        &mut self,
+        key: PeerKey,
+        epoch: Epoch,
+        most: usize,
+        into: &mut VecDeque<Command>,
+    ) -> usize {
+        if self.core.is_connected(key, epoch) { self.core.take_commands(key, most, into) } else { 0 }
+    }
+
+    /// The far socket of an in-process link has consumed so much.
+    pub(crate) fn credit(&mut self, key: PeerKey, epoch: Epoch, credit: Credit) {
+        if self.core.is_connected(key, epoch) {
+            self.core.credit(key, credit);
+            self.pass_room(key);
+        }
+    }
+
+    /// The far socket of an in-process link has other limits now.
+    pub(crate) fn far_limits(&mut self, key: PeerKey, epoch: Epoch, limits: LinkLimits) {
+        if self.core.is_connected(key, epoch) {
+            self.core.set_far_limits(key, limits);
+            self.pass_room(key);
+        }
+    }
+
+    #[inline]
+    fn pass_room(&mut self, key: PeerKey) {
+        if self.core.took_room(key) && self.core.is_open(key) {
+            self.pattern.room(&mut self.core, key);
+        }
+    }
+
+    // ---- by the application ----
+
+    /// Takes the message for sending: then it is left without parts. Refused, it is as it was (MQ-372).
+    #[inline]
+    pub(crate) fn send(&mut self, message: &mut Message) -> Result<(), SendRefusal> {
+        if message.is_empty() {
+            return Err(SendRefusal::Empty);
+        }
+        self.pattern.send(&mut self.core, message)
+    }
+
+    /// The next message.
+    #[inline]
+    pub(crate) fn recv(&mut self) -> Result<Message, RecvRefusal> {
+        let (message, _) = self.pattern.recv(&mut self.core)?;
+        self.core.sweep();
+        Ok(message)
+    }
+
+    /// The next message, with what the peer it came from said of itself.
+    pub(crate) fn recv_from(&mut self) -> Result<(Message, Option<Arc<PeerInfo>>), RecvRefusal> {
+        let (message, key) = self.pattern.recv(&mut self.core)?;
+        let peer = self.core.pipe(key).and_then(|pipe| pipe.peer.clone());
+        self.core.sweep();
+        Ok((message, peer))
+    }
+
+    /// What may be done at once (MQ-048, MQ-212).
+    pub(crate) fn readiness(&self) -> Readiness {
+        Readiness {
+            readable: self.pattern.is_readable(&self.core),
+            writable: self.pattern.is_writable(&self.core),
+        }
+    }
+
+    /// The options.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.core.settings
+    }
+
+    /// Changes options. Those that are live take effect on existing pipes; lowered limits drop nothing (MQ-299).
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Settings)) {
+        let before = self.core.settings.clone();
+        change(&mut self.core.settings);
+        let (old, new) = (&before, &self.core.settings);
+        if old.send != new.send || old.receive != new.receive {
+            for key in self.core.keys() {
+                self.core.apply_limits(key);
+                self.pass_room(key);
+            }
+        }
+        self.pattern.configured(&mut self.core, &before);
+    }
+
+    /// REP: the next request with its way back, leaving the alternation alone (MQ-202).
+    pub(crate) fn recv_request(&mut self) -> Result<Request, RecvRefusal> {
+        let Extras::Rep(rep) = self.pattern.extras() else { return Err(RecvRefusal::NotSupported) };
+        let request = rep.recv_request(&mut self.core);
+        self.core.sweep();
+        request
+    }
+
+    /// REP: answers a request of [`recv_request`](Self::recv_request).
+    ///
+    /// # Errors
+    ///
+    /// With `rep_report_drop`, as [`send`](Self::send); the way back is returned when another try makes sense.
+    pub(crate) fn reply(&mut self, way_back: WayBack, message: &mut Message) -> Result<(), ReplyRefusal> {
+        pattern::reply(&mut self.core, way_back, message)
+    }
+
+    /// ROUTER: what may be done with the peer of this routing id; none when there is no such peer (MQ-212).
+    pub(crate) fn peer_state(&mut self, routing_id: &[u8]) -> Result<Option<Readiness>, NotSupported> {
+        match self.pattern.extras() {
+            Extras::Router(router) => Ok(router.peer_state(&self.core, routing_id)),
+            _ => Err(NotSupported),
+        }
+    }
+
+    /// SUB, XSUB: asks for a topic once more. XPUB in manual mode: adds a topic to what the peer gets whose notification
+    /// was received last (6.8).
+    pub(crate) fn subscribe(&mut self, topic: Bytes) -> Result<(), NotSupported> {
+        let core = &mut self.core;
+        match self.pattern.extras() {
+            Extras::Subscriber(interest) => {
+                let repeat = core.kind == SocketType::XSub || core.settings.forward_duplicates;
+                interest.add(core, topic, repeat);
+            }
+            Extras::XPub(xpub) if core.settings.xpub_manual => xpub.subscribe(core, &topic),
+            _ => return Err(NotSupported),
+        }
+        Ok(())
+    }
+
+    /// Takes one [`subscribe`](Self::subscribe) back.
+    pub(crate) fn unsubscribe(&mut self, topic: Bytes) -> Result<(), NotSupported> {
+        let core = &mut self.core;
+        match self.pattern.extras() {
+            Extras::Subscriber(interest) => {
+                let always = core.kind == SocketType::XSub && core.settings.verbose_unsubscribe;
+                interest.remove(core, topic, always);
+            }
+            Extras::XPub(xpub) if core.settings.xpub_manual => xpub.unsubscribe(core, &topic),
+            _ => return Err(NotSupported),
+        }
+        Ok(())
+    }
+
+    /// XPUB: the next event, with what the peer it came from said of itself, if that is still known (MQ-226).
+    pub(crate) fn recv_event(&mut self) -> Result<(Event, Option<Arc<PeerInfo>>), RecvRefusal> {
+        let Extras::XPub(xpub) = self.pattern.extras() else { return Err(RecvRefusal::NotSupported) };
+        let (event, key) = xpub.next_event(&mut self.core).ok_or(RecvRefusal::WouldBlock)?;
+        let peer = self.core.pipe(key).and_then(|pipe| pipe.peer.clone());
+        self.core.sweep();
+        Ok((event, peer))
+    }
+
+    /// PUB, XPUB: number of peers that would get a message whose first part is `subject` (MQ-221). Changes are told by
+    /// [`Effects::subscriptions`].
+    pub(crate) fn subscribers(&mut self, subject: &[u8]) -> Result<usize, NotSupported> {
+        match self.pattern.extras() {
+            Extras::Publisher(fanout) => Ok(fanout.subscribers(&self.core, subject)),
+            Extras::XPub(xpub) => Ok(xpub.fanout.subscribers(&self.core, subject)),
+            _ => Err(NotSupported),
+        }
+    }
+
+    /// PUB, XPUB, SUB, XSUB: number of distinct topics (MQ-347).
+    pub(crate) fn topics_count(&mut self) -> Result<usize, NotSupported> {
+        match self.pattern.extras() {
+            Extras::Publisher(fanout) => Ok(fanout.topics()),
+            Extras::XPub(xpub) => Ok(xpub.fanout.topics()),
+            Extras::Subscriber(interest) => Ok(interest.topics()),
+            _ => Err(NotSupported),
+        }
+    }
+
+    /// Limits that the far socket of an in-process link counts with.
+    pub(crate) fn link_limits(&self) -> LinkLimits {
+        self.core.link_limits()
+    }
+
+    // ---- for people ----
+
+    /// Type of the socket.
+    pub(crate) fn kind(&self) -> SocketType {
+        self.core.kind
+    }
+
+    /// The numbers of one pipe, readable without the lock.
+    pub(crate) fn counters(&self, key: PeerKey) -> Option<Arc<Counters>> {
+        self.core.pipe(key).map(|pipe| pipe.counters())
+    }
+
+    /// The numbers of all pipes together, with those that are gone.
+    pub(crate) fn totals(&self) -> Reading {
+        self.core.totals()
+    }
+
+    /// Messages queued for sending on this pipe (MQ-059, MQ-080).
+    pub(crate) fn queued(&self, key: PeerKey) -> usize {
+        self.core.pipe(key).map_or(0, |pipe| pipe.queued())
+    }
+
+    /// Messages queued for sending on all pipes.
+    pub(crate) fn queued_in_all(&self) -> usize {
+        self.core.iter().map(|(_, pipe)| pipe.queued()).sum()
+    }
+
+    /// What the peer of a pipe said of itself.
+    pub(crate) fn peer(&self, key: PeerKey) -> Option<Arc<PeerInfo>> {
+        self.core.pipe(key)?.peer.clone()
+    }
+}

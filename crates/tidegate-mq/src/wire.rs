@@ -1,0 +1,558 @@
+//! One stream connection of a socket: the protocol session tied to the socket's state. No I/O here (MQ-012); the engine
+//! calls with bytes and the time.
+//!
+//! What was received is decoded without the socket's lock and then given to the state in one go. When the state says
+//! that its queue is full, the rest is held back and reading pauses; the resume comes with a kick, which gives first.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::{Context as TaskContext, Poll, Wake, Waker},
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use tidegate_io::{
+    batch::WriteBatch,
+    buffer::with_local_slab,
+    engine::{AcceptFailure, Acceptor, Dialing, StreamAddress, StreamEvent, Traffic},
+    message::{Message, Part},
+    peer::{Epoch, PeerKey},
+    protocol::{Connection, Control, Ended, Flow, Retry, StreamInfo},
+};
+use tidegate_zmtp::{
+    auth::{AuthRequest, Verdict},
+    close::CloseReason,
+    config::SessionConfig,
+    session::{Event as SessionEvent, PeerInfo, Session},
+};
+
+use crate::{
+    auth::{Asker, Asking},
+    context::fill_random,
+    error::Result,
+    monitor::{Event, EventKind},
+    options::Options,
+    shared::{Link, Shared},
+    state::{Arrival, Command, Most, Origin, Received, Refusal, Violation},
+};
+
+/// What the connections of one endpoint have in common.
+pub(crate) struct Plan {
+    socket: Weak<Shared>,
+    number: u64,
+    endpoint: Mutex<Arc<str>>,
+    session: Arc<SessionConfig>,
+    asker: Asker,
+    origin: Origin,
+    /// Whether queues of dialed connections end with them.
+    immediate: bool,
+    auth_retry: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        socket: &Arc<Shared>,
+        number: u64,
+        endpoint: &str,
+        options: &Options,
+        accepted: bool,
+    ) -> Result<Self> {
+        Ok(Self {
+            socket: Arc::downgrade(socket),
+            number,
+            endpoint: Mutex::new(endpoint.into()),
+            session: options.session(socket.kind, accepted)?,
+            asker: Asker::new(&socket.context, options),
+            origin: if accepted { Origin::Accepted } else { Origin::Dialed },
+            immediate: options.immediate,
+            auth_retry: options.auth_retry_ivl.is_some(),
+        })
+    }
+
+    fn endpoint(&self) -> Arc<str> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn report(&self, peer: Option<&StreamAddress>, kind: EventKind) {
+        if let Some(socket) = self.socket.upgrade() {
+            socket.monitors.report(|| Event {
+                endpoint: self.endpoint().as_ref().to_owned(),
+                peer_address: peer.map(ToString::to_string),
+                kind,
+            });
+        }
+    }
+
+    fn stream_event(&self, event: &StreamEvent<'_>) {
+        let errno = |error: &std::io::Error| error.raw_os_error().unwrap_or(0);
+        match event {
+            StreamEvent::Listening { fd, .. } => self.report(None, EventKind::Listening(*fd)),
+            StreamEvent::BindFailed(error) => self.report(None, EventKind::BindFailed(error.errno())),
+            StreamEvent::Accepted(stream) => self.report(Some(&stream.peer), EventKind::Accepted(stream.fd)),
+            StreamEvent::AcceptFailed(failure) => self.report(
+                None,
+                EventKind::AcceptFailed(match failure {
+                    AcceptFailure::System { error, .. }
+                    | AcceptFailure::Fatal(error)
+                    | AcceptFailure::Setup(error) => errno(error),
+                    _ => 0,
+                }),
+            ),
+            StreamEvent::ListenerClosed { fd } => self.report(None, EventKind::Closed(*fd)),
+            StreamEvent::ResolveFailed(error) => self.report(None, EventKind::ConnectFailed(errno(error))),
+            StreamEvent::ConnectDelayed { address, .. } => {
+                self.report(Some(address), EventKind::ConnectDelayed)
+            }
+            StreamEvent::ConnectFailed { address, error, fd } => {
+                self.report(Some(address), EventKind::ConnectFailed(errno(error)));
+                self.report(Some(address), EventKind::Closed(fd.unwrap_or(-1)));
+            }
+            StreamEvent::Connected(stream) => {
+                self.report(Some(&stream.peer), EventKind::Connected(stream.fd))
+            }
+            StreamEvent::Disconnected { stream, traffic: Traffic { received, sent }, .. } => self.report(
+                Some(&stream.peer),
+                EventKind::Disconnected { fd: stream.fd, received: *received, sent: *sent },
+            ),
+            StreamEvent::Retried { delay } => self.report(None, EventKind::ConnectRetried(*delay)),
+            StreamEvent::Stopped | StreamEvent::Refused => self.report(None, EventKind::Stopped),
+            _ => {}
+        }
+    }
+}
+
+/// Makes connections of streams that come in.
+pub(crate) struct Accepting(Arc<Plan>);
+
+impl Accepting {
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self(Arc::new(plan))
+    }
+
+    /// The endpoint with the address that the system chose.
+    pub(crate) fn set_endpoint(&self, endpoint: &str) {
+        *self.0.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint.into();
+    }
+}
+
+impl Acceptor for Accepting {
+    fn accept(&self, _stream: &StreamInfo) -> Option<Box<dyn Connection>> {
+        let socket = self.0.socket.upgrade()?;
+        Some(Box::new(Wire::new(self.0.clone(), socket, None, None)))
+    }
+
+    fn event(&self, event: &StreamEvent<'_>) {
+        self.0.stream_event(event);
+    }
+}
+
+/// Makes connections of streams that were dialed.
+pub(crate) struct Connecting {
+    plan: Arc<Plan>,
+    pipe: Option<PeerKey>,
+    assigned: Option<Part>,
+}
+
+impl Connecting {
+    pub(crate) fn new(plan: Plan, pipe: Option<PeerKey>, assigned: Option<Part>) -> Self {
+        Self { plan: Arc::new(plan), pipe, assigned }
+    }
+}
+
+impl Dialing for Connecting {
+    fn connect(&self, _stream: &StreamInfo) -> Box<dyn Connection> {
+        match self.plan.socket.upgrade() {
+            Some(socket) => Box::new(Wire::new(self.plan.clone(), socket, self.pipe, self.assigned.clone())),
+            None => Box::new(Orphan),
+        }
+    }
+
+    fn event(&self, event: &StreamEvent<'_>) {
+        self.plan.stream_event(event);
+    }
+}
+
+/// The connection of a socket that is gone: closes at once.
+struct Orphan;
+
+impl Connection for Orphan {
+    fn opened(&mut self, _stream: &StreamInfo, _control: Control, _now: Instant) -> Flow {
+        Flow::Abort
+    }
+
+    fn received(&mut self, _bytes: BytesMut, _now: Instant) -> Flow {
+        Flow::Abort
+    }
+
+    fn fill(&mut self, _batch: &mut WriteBatch, _now: Instant) -> Flow {
+        Flow::Abort
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn expired(&mut self, _now: Instant) -> Flow {
+        Flow::Abort
+    }
+
+    fn closed(&mut self, _why: &Ended, _now: Instant) -> Retry {
+        Retry::Never
+    }
+}
+
+/// One connection.
+struct Wire {
+    plan: Arc<Plan>,
+    socket: Arc<Shared>,
+    session: Session,
+    control: Option<Control>,
+    peer_address: Option<StreamAddress>,
+    /// Address as an authenticator sees it.
+    auth_address: String,
+    /// The pipe it was dialed for.
+    dialed: Option<PeerKey>,
+    assigned: Option<Part>,
+    pipe: Option<(PeerKey, Epoch)>,
+    /// Decoded and not yet given to the state.
+    held: VecDeque<SessionEvent>,
+    paused: bool,
+    asking: Option<Pin<Box<dyn Future<Output = Verdict>>>>,
+    outbound: VecDeque<Message>,
+    commands: VecDeque<Command>,
+    /// Messages in the batch that is being written.
+    in_flight: u64,
+    reason: Option<CloseReason>,
+    turned_away: bool,
+    was_up: bool,
+}
+
+impl Wire {
+    fn new(plan: Arc<Plan>, socket: Arc<Shared>, dialed: Option<PeerKey>, assigned: Option<Part>) -> Self {
+        let session = Session::new(plan.session.clone(), &mut fill_random, Instant::now());
+        Self {
+            plan,
+            socket,
+            session,
+            control: None,
+            peer_address: None,
+            auth_address: String::new(),
+            dialed,
+            assigned,
+            pipe: None,
+            held: VecDeque::new(),
+            paused: false,
+            asking: None,
+            outbound: VecDeque::new(),
+            commands: VecDeque::new(),
+            in_flight: 0,
+            reason: None,
+            turned_away: false,
+            was_up: false,
+        }
+    }
+
+    /// Decodes what has arrived and gives it to the socket.
+    fn work(&mut self, now: Instant) -> Flow {
+        loop {
+            self.give(now);
+            if self.paused || self.reason.is_some() || self.turned_away {
+                break;
+            }
+            let held = &mut self.held;
+            let session = &mut self.session;
+            with_local_slab(|slab| {
+                while held.len() < 1024
+                    && let Some(event) = session.next_event(slab)
+                {
+                    held.push_back(event);
+                }
+            });
+            if self.held.is_empty() {
+                break;
+            }
+        }
+        if self.held.is_empty() {
+            // An idle connection keeps no memory for events.
+            self.held = VecDeque::new();
+        }
+        self.flow()
+    }
+
+    fn flow(&self) -> Flow {
+        if self.reason.is_some() || self.turned_away {
+            Flow::Close
+        } else if self.paused || self.session.is_undecided() {
+            Flow::Pause
+        } else {
+            Flow::Continue
+        }
+    }
+
+    /// Gives what is held to the state, until it is full.
+    fn give(&mut self, now: Instant) {
+        while let Some(event) = self.held.pop_front() {
+            match event {
+                SessionEvent::Message(_) | SessionEvent::Subscribe(_) | SessionEvent::Cancel(_) => {
+                    self.held.push_front(event);
+                    if !self.give_news() {
+                        return;
+                    }
+                }
+                SessionEvent::Up(peer) => self.up(peer),
+                SessionEvent::Authenticate(request) => self.ask(request, now),
+                SessionEvent::Closed(reason) => self.reason = Some(reason),
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives messages and subscriptions under one lock. False when no more is to be given now.
+    fn give_news(&mut self) -> bool {
+        let Some((key, epoch)) = self.pipe else {
+            self.held.clear();
+            return false;
+        };
+        let mut inner = self.socket.lock();
+        let mut goes_on = true;
+        while let Some(event) = self.held.pop_front() {
+            let received = match event {
+                SessionEvent::Message(message) => inner.state.received(key, epoch, message),
+                SessionEvent::Subscribe(topic) => inner.state.subscribed(key, epoch, topic.into_bytes()),
+                SessionEvent::Cancel(topic) => inner.state.cancelled(key, epoch, topic.into_bytes()),
+                other => {
+                    self.held.push_front(other);
+                    break;
+                }
+            };
+            match received {
+                Received::Taken | Received::Stale => {}
+                Received::Full => {
+                    self.paused = true;
+                    goes_on = false;
+                }
+                Received::Violation(violation) => {
+                    self.reason = Some(close_reason(violation));
+                    self.held.clear();
+                    goes_on = false;
+                }
+            }
+            if !goes_on {
+                break;
+            }
+        }
+        self.socket.finish(inner);
+        goes_on
+    }
+
+    fn up(&mut self, peer: PeerInfo) {
+        let Some(control) = self.control.clone() else { return };
+        let (routing_id, user_id) = (peer.routing_id.clone(), peer.user_id.clone());
+        let link = Link::Stream { control: control.clone(), direct: self.session.stateless() };
+        let arrival = Arrival {
+            origin: self.plan.origin,
+            peer: Arc::new(peer),
+            link,
+            assigned: self.assigned.clone(),
+            far: None,
+        };
+        let mut inner = self.socket.lock();
+        match inner.state.pipe_up(self.dialed, arrival) {
+            Ok((key, epoch)) => {
+                self.pipe = Some((key, epoch));
+                self.was_up = true;
+                inner.endpoints.pipe_up(self.plan.number, key, epoch);
+                inner.wake_watchers();
+                self.socket.finish(inner);
+                control.established();
+                self.report(EventKind::HandshakeSucceeded { routing_id, user_id });
+            }
+            Err(refusal) => {
+                self.socket.finish(inner);
+                self.turned_away = true;
+                match refusal {
+                    Refusal::RoutingIdInUse => self.report(EventKind::RoutingIdInUse),
+                    Refusal::PairBusy => self.report(EventKind::PairBusy),
+                    Refusal::Gone => {}
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, request: AuthRequest, now: Instant) {
+        match self.plan.asker.ask(request, &self.auth_address) {
+            Asking::Decided(verdict) => self.session.verdict(verdict, now),
+            Asking::Pending(future) => {
+                self.asking = Some(future);
+                self.poll_asking(now);
+            }
+        }
+    }
+
+    fn poll_asking(&mut self, now: Instant) {
+        let (Some(asking), Some(control)) = (&mut self.asking, &self.control) else { return };
+        let waker = Waker::from(Arc::new(Kick(control.clone())));
+        if let Poll::Ready(verdict) = asking.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
+            self.asking = None;
+            self.session.verdict(verdict, now);
+            control.resume();
+        }
+    }
+
+    fn report(&self, kind: EventKind) {
+        self.plan.report(self.peer_address.as_ref(), kind);
+    }
+
+    /// Adds commands and messages of the pipe.
+    fn fill_from_pipe(&mut self, batch: &mut WriteBatch) {
+        const COMMANDS: usize = 256;
+        const MESSAGES: Most = Most { messages: 1024, bytes: 64 << 10 };
+        let Some((key, epoch)) = self.pipe else { return };
+        while !batch.is_full() {
+            let mut inner = self.socket.lock();
+            inner.state.take_commands(key, epoch, COMMANDS, &mut self.commands);
+            if self.commands.is_empty() {
+                inner.state.take_outbound(key, epoch, MESSAGES, &mut self.outbound);
+            }
+            self.socket.finish(inner);
+            if self.commands.is_empty() && self.outbound.is_empty() {
+                break;
+            }
+            for command in self.commands.drain(..) {
+                match command {
+                    Command::Subscribe(topic) => self.session.subscribe(&topic),
+                    Command::Cancel(topic) => self.session.cancel(&topic),
+                }
+            }
+            self.session.fill(batch);
+            self.in_flight += self.outbound.len() as u64;
+            for message in self.outbound.drain(..) {
+                self.session.encode(&message, batch);
+            }
+        }
+        if self.outbound.capacity() > 0 && batch.is_empty() {
+            // An idle connection keeps no memory for messages.
+            self.outbound = VecDeque::new();
+        }
+    }
+}
+
+impl Connection for Wire {
+    fn opened(&mut self, stream: &StreamInfo, control: Control, _now: Instant) -> Flow {
+        self.auth_address = match (&stream.peer, stream.credentials) {
+            (StreamAddress::Ip(address), _) => address.ip().to_string(),
+            (_, Some(who)) => format!("localhost:{}:{}:{}", who.uid, who.gid, who.pid),
+            _ => String::new(),
+        };
+        self.peer_address = Some(stream.peer.clone());
+        self.control = Some(control);
+        Flow::Continue
+    }
+
+    fn received(&mut self, bytes: BytesMut, now: Instant) -> Flow {
+        self.session.receive(bytes, now);
+        if self.paused { Flow::Pause } else { self.work(now) }
+    }
+
+    fn staging(&mut self) -> Option<BytesMut> {
+        self.session.staging()
+    }
+
+    fn received_into(&mut self, staging: BytesMut, now: Instant) -> Flow {
+        self.session.receive_into(staging, now);
+        if self.paused { Flow::Pause } else { self.work(now) }
+    }
+
+    fn fill(&mut self, batch: &mut WriteBatch, now: Instant) -> Flow {
+        let mut flow = Flow::Continue;
+        if self.asking.is_some() {
+            self.poll_asking(now);
+            flow = self.work(now);
+        }
+        if self.paused {
+            self.paused = false;
+            self.session.reading_resumed(now);
+            flow = self.work(now);
+            if self.paused {
+                self.session.reading_paused(now);
+            }
+        }
+        self.session.fill(batch);
+        self.fill_from_pipe(batch);
+        flow
+    }
+
+    fn written(&mut self, _now: Instant) {
+        self.in_flight = 0;
+        let mut inner = self.socket.lock();
+        inner.wake_watchers();
+        self.socket.finish(inner);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.session.deadline()
+    }
+
+    fn expired(&mut self, now: Instant) -> Flow {
+        self.session.expired(now);
+        self.work(now)
+    }
+
+    fn closed(&mut self, why: &Ended, now: Instant) -> Retry {
+        let _ = now;
+        self.asking = None;
+        let by_peer = !matches!(why, Ended::Local);
+        if self.reason.is_none() && by_peer && !self.was_up && !self.turned_away {
+            self.session.disconnected();
+            let session = &mut self.session;
+            if let Some(SessionEvent::Closed(reason)) = with_local_slab(|slab| session.next_event(slab)) {
+                self.reason = Some(reason);
+            }
+        }
+        if let Some(reason) = &self.reason
+            && !(self.was_up && matches!(reason, CloseReason::Disconnected { .. }))
+        {
+            self.report(EventKind::HandshakeFailed(reason.clone()));
+        }
+        if let Some((key, epoch)) = self.pipe.take() {
+            let mut inner = self.socket.lock();
+            let keep = self.dialed.is_some() && !self.plan.immediate;
+            inner.state.pipe_down(key, epoch, keep, self.in_flight);
+            inner.endpoints.pipe_down(self.plan.number, key, epoch);
+            inner.wake_watchers();
+            self.socket.finish(inner);
+        }
+        match &self.reason {
+            None if self.was_up => Retry::Lost,
+            None => Retry::Unexplained,
+            Some(CloseReason::Disconnected { .. } | CloseReason::TimedOut(_)) if self.was_up => Retry::Lost,
+            Some(CloseReason::Disconnected { .. } | CloseReason::TimedOut(_)) => Retry::Unexplained,
+            Some(CloseReason::AuthFailed(code)) if code.status() == 300 || self.plan.auth_retry => {
+                Retry::Slow
+            }
+            Some(CloseReason::AuthFailed(_)) => Retry::Never,
+            Some(_) => Retry::Slow,
+        }
+    }
+}
+
+/// Asks the connection to look at its authenticator again.
+struct Kick(Control);
+
+impl Wake for Kick {
+    fn wake(self: Arc<Self>) {
+        self.0.kick();
+    }
+}
+
+fn close_reason(violation: Violation) -> CloseReason {
+    match violation {
+        Violation::UnexpectedData => CloseReason::UnexpectedData,
+        Violation::UnexpectedCommand => CloseReason::UnexpectedCommand,
+        Violation::MalformedReply => CloseReason::MalformedMessage,
+        Violation::SubscriptionLimit => CloseReason::SubscriptionLimit,
+    }
+}

@@ -1,0 +1,57 @@
+//! Asking the context's ZAP handler: a REP or ROUTER socket bound to `inproc://zeromq.zap.01` (MQ-159 to MQ-165).
+//!
+//! Every question goes by a DEALER of its own, so that a slow answer delays no other and nothing is left behind when the
+//! connection that asks is gone.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tidegate_zmtp::{
+    auth::{AuthRequest, Verdict},
+    socket_type::SocketType,
+    zap,
+};
+
+use crate::{
+    context::{Context, ContextInner},
+    options::Options,
+    shared::Owner,
+};
+
+/// One question.
+pub(crate) struct Client {
+    socket: Arc<Owner>,
+}
+
+impl Client {
+    /// `None` when no handler is there.
+    pub(crate) fn new(context: &Arc<ContextInner>) -> Option<Self> {
+        let name = zap::ENDPOINT.strip_prefix("inproc://")?;
+        context.names.bound(name)?;
+        let context = Context::from_inner(context.clone());
+        let mut options = Options::default();
+        options.linger = Some(Duration::ZERO);
+        let socket = Owner::new(&context, SocketType::Dealer, options).ok()?;
+        socket.connect(zap::ENDPOINT).ok()?;
+        Some(Self { socket })
+    }
+
+    /// Puts the question. Dropping the future forgets it.
+    pub(crate) fn ask(
+        self,
+        request: AuthRequest,
+        domain: String,
+        address: String,
+    ) -> impl Future<Output = Verdict> {
+        const ID: &[u8] = b"1";
+        async move {
+            let question = zap::request(ID, domain.as_bytes(), address.as_bytes(), &request);
+            if self.socket.send(question).await.is_err() {
+                return Verdict::Unanswered;
+            }
+            match self.socket.recv().await {
+                Ok(reply) => zap::verdict(ID, &reply),
+                Err(_) => Verdict::Unanswered,
+            }
+        }
+    }
+}

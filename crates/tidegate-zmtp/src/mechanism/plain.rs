@@ -1,0 +1,122 @@
+//! PLAIN: the client says who it is in clear text (§4.5).
+//!
+//! ```text
+//! client: HELLO = length (1) user name, length (1) password        server: WELCOME, or ERROR
+//! client: INITIATE = metadata                                      server: READY = metadata
+//! ```
+
+use bytes::Bytes;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Context, Handshake, Refusal, Step, Traffic};
+use crate::{
+    auth::{AuthRequest, Credentials, PlainCredentials},
+    close::CloseReason,
+    command,
+};
+
+/// The side that presents credentials.
+pub(super) struct Client {
+    /// Until HELLO is sent.
+    credentials: Option<PlainCredentials>,
+    welcomed: bool,
+}
+
+impl Client {
+    pub(super) fn new(credentials: PlainCredentials) -> Self {
+        Self { credentials: Some(credentials), welcomed: false }
+    }
+}
+
+impl Handshake for Client {
+    fn start(&mut self, context: &mut Context<'_>) -> Result<Step, Refusal> {
+        if let Some(credentials) = self.credentials.take() {
+            // Room for all of it at once, so that growing leaves no copy behind.
+            let mut body = Zeroizing::new(Vec::with_capacity(6 + 2 * 256));
+            body.extend_from_slice(b"\x05HELLO");
+            for secret in [credentials.username.as_bytes(), credentials.password.as_bytes()] {
+                body.push(secret.len() as u8);
+                body.extend_from_slice(secret);
+            }
+            context.send(&body);
+        }
+        Ok(Step::Wait)
+    }
+
+    fn command(&mut self, body: &mut [u8], context: &mut Context<'_>) -> Result<Step, Refusal> {
+        match (command::split(body)?, self.welcomed) {
+            ((b"WELCOME", b""), false) => {
+                self.welcomed = true;
+                context.send(&[b"\x08INITIATE", context.metadata().as_slice()].concat());
+                Ok(Step::Wait)
+            }
+            ((b"WELCOME", _), false) => Err(CloseReason::MalformedWelcome.into()),
+            ((b"READY", properties), true) => Ok(Step::Done(context.peer(properties)?, Traffic::Clear)),
+            _ => Err(CloseReason::UnexpectedCommand.into()),
+        }
+    }
+
+    fn accepted(&mut self, _context: &mut Context<'_>) -> Result<Step, Refusal> {
+        Err(CloseReason::UnexpectedCommand.into())
+    }
+}
+
+/// The side that has credentials verified.
+pub(super) struct Server {
+    state: ServerState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ServerState {
+    WaitHello,
+    WaitVerdict,
+    WaitInitiate,
+}
+
+impl Server {
+    pub(super) fn new() -> Self {
+        Self { state: ServerState::WaitHello }
+    }
+}
+
+impl Handshake for Server {
+    fn start(&mut self, _context: &mut Context<'_>) -> Result<Step, Refusal> {
+        Ok(Step::Wait)
+    }
+
+    fn command(&mut self, body: &mut [u8], context: &mut Context<'_>) -> Result<Step, Refusal> {
+        match (command::split(body)?, self.state) {
+            ((b"HELLO", data), ServerState::WaitHello) => {
+                let credentials = hello(data).ok_or(CloseReason::MalformedHello);
+                body.zeroize();
+                let request =
+                    AuthRequest { identity: Bytes::new(), credentials: Credentials::Plain(credentials?) };
+                self.state = ServerState::WaitVerdict;
+                Ok(Step::Authenticate(request))
+            }
+            ((b"INITIATE", properties), ServerState::WaitInitiate) => {
+                let peer = context.peer(properties)?;
+                context.send(&[b"\x05READY", context.metadata().as_slice()].concat());
+                Ok(Step::Done(peer, Traffic::Clear))
+            }
+            _ => Err(CloseReason::UnexpectedCommand.into()),
+        }
+    }
+
+    fn accepted(&mut self, context: &mut Context<'_>) -> Result<Step, Refusal> {
+        context.send(b"\x07WELCOME");
+        self.state = ServerState::WaitInitiate;
+        Ok(Step::Wait)
+    }
+}
+
+/// The credentials in the data of a HELLO that is exactly right (MQ-134).
+fn hello(data: &[u8]) -> Option<PlainCredentials> {
+    let (&len, rest) = data.split_first()?;
+    let (username, rest) = rest.split_at_checked(usize::from(len))?;
+    let (&len, password) = rest.split_first()?;
+    if password.len() != usize::from(len) {
+        return None;
+    }
+    PlainCredentials::new(username, password)
+}

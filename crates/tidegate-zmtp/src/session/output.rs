@@ -1,0 +1,104 @@
+//! What a session itself has to send: greeting and handshake, then commands; always ahead of data (MQ-056).
+
+use bytes::{Buf, BufMut, BytesMut};
+use tidegate_io::batch::WriteBatch;
+
+use crate::{
+    close::CloseReason,
+    command, frame,
+    mechanism::{Boxing, INNER_COMMAND, Traffic},
+};
+
+/// Most PONGs that wait to be written (MQ-170).
+const MAX_PONGS: usize = 64;
+
+/// Memory that is kept when nothing waits.
+const KEPT: usize = 1024;
+
+/// Octets and commands in the order in which they are to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    /// Greeting, handshake, and an ERROR that ends it: as they go out.
+    handshake: BytesMut,
+    /// Frames of the established connection, not boxed yet: boxes are made in the order of the wire (MQ-145).
+    commands: BytesMut,
+    pongs: usize,
+}
+
+impl Output {
+    pub(super) fn is_empty(&self) -> bool {
+        self.handshake.is_empty() && self.commands.is_empty()
+    }
+
+    /// Where the greeting and the commands of the handshake go.
+    pub(super) fn handshake(&mut self) -> &mut BytesMut {
+        &mut self.handshake
+    }
+
+    pub(super) fn ping(&mut self, ttl: u16) {
+        frame::put_header(&mut self.commands, frame::COMMAND, 7);
+        command::put_ping(&mut self.commands, ttl);
+    }
+
+    /// Queues the answer to a PING.
+    ///
+    /// # Errors
+    ///
+    /// When too many answers wait already.
+    pub(super) fn pong(&mut self, context: &[u8]) -> Result<(), CloseReason> {
+        if self.pongs == MAX_PONGS {
+            return Err(CloseReason::PingFlood);
+        }
+        self.pongs += 1;
+        frame::put_header(&mut self.commands, frame::COMMAND, 5 + context.len().min(command::MAX_CONTEXT));
+        command::put_pong(&mut self.commands, context);
+        Ok(())
+    }
+
+    /// Queues a frame whose body is `head` and `tail`.
+    pub(super) fn frame(&mut self, flags: u8, head: &[u8], tail: &[u8]) {
+        self.commands.reserve(frame::MAX_HEADER + head.len() + tail.len());
+        frame::put_header(&mut self.commands, flags, head.len() + tail.len());
+        self.commands.put_slice(head);
+        self.commands.put_slice(tail);
+    }
+
+    /// Moves what is queued into `batch`, whole frames until it is full.
+    ///
+    /// # Errors
+    ///
+    /// When a command cannot be boxed.
+    pub(super) fn fill(&mut self, batch: &mut WriteBatch, traffic: &mut Traffic) -> Result<(), CloseReason> {
+        if !self.handshake.is_empty() {
+            batch.put(&self.handshake);
+            // Credentials may have been in it.
+            zeroize::Zeroize::zeroize(self.handshake.as_mut());
+            self.handshake = BytesMut::new();
+        }
+        while !batch.is_full()
+            && let Some((header, used)) = frame::Header::parse(&self.commands)?
+        {
+            let len = used + usize::try_from(header.size).unwrap_or(usize::MAX);
+            let bytes = self.commands.get(..len).unwrap_or(&self.commands);
+            let body = bytes.get(used..).unwrap_or_default();
+            if header.command() && body.starts_with(b"\x04PONG") {
+                self.pongs = self.pongs.saturating_sub(1);
+            }
+            match traffic {
+                Traffic::Clear => batch.put(bytes),
+                Traffic::Boxed(boxes) => {
+                    boxes.seal(if header.command() { INNER_COMMAND } else { 0 }, body, batch)?;
+                }
+            }
+            self.commands.advance(bytes.len());
+        }
+        if self.commands.is_empty() {
+            if self.commands.capacity() > KEPT {
+                self.commands = BytesMut::new();
+            } else {
+                self.commands.clear();
+            }
+        }
+        Ok(())
+    }
+}
