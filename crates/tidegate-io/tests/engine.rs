@@ -1,5 +1,7 @@
 //! The engine under load, under faults, and at rest, on both drivers.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod toy;
 
 use std::{
@@ -215,7 +217,7 @@ fn handshake_deadlines_are_kept() {
         });
         assert_eq!(server.ended(), "Local");
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(400), "{took:?}");
+        assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(440), "{took:?}");
         assert_eq!(dripping.join().unwrap(), 0, "the stream is closed");
         server.event("Stopped");
     });
@@ -235,15 +237,15 @@ fn resets_at_random_points_leave_nothing() {
             wire.extend_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
             wire.resize(wire.len() + size, 7);
         }
-        for round in 0..1000_usize {
+        for round in 0..500_usize {
             let mut peer = raw(listener.local_address());
             let cut = round * 7919 % wire.len();
             peer.write_all(&wire[..cut]).unwrap();
             socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
         }
-        server.wait("all ends", |state| (state.ended.len() == 1000).then_some(()));
-        assert_eq!(listener.connections(), 0);
+        server.wait("all ends", |state| (state.ended.len() == 500).then_some(()));
         wait_descriptors(before);
+        assert_eq!(listener.connections(), 0);
         // Still at work.
         let client = Node::new(Role::Collect);
         let _dialer = dial(engine, listener.local_address(), &client);
@@ -272,7 +274,7 @@ fn reconnects_leave_nothing() {
             link.send(vec![round as u8; 100]);
             assert_eq!(client.recv(), vec![round as u8; 100]);
             link.control.abort();
-            client.wait("the end", |state| (state.up == 0).then(|| state.events.clear()));
+            client.wait("the end", |state| (state.ended.len() > round).then(|| state.events.clear()));
         }
         wait_descriptors(after_warm_up + 2);
     });
@@ -661,9 +663,9 @@ fn a_server_that_closes_at_once_is_left_alone() {
     });
 }
 
-/// With IPv6 on, an address that answers late is overtaken by the next.
+/// An address that does not answer is given up in time, or when the dialer is closed.
 ///
-/// Rules: MQ-257, MQ-282.
+/// Rules: MQ-035, MQ-282.
 #[test]
 fn connecting_is_bounded_in_time() {
     on_both(|engine| {
@@ -685,6 +687,34 @@ fn connecting_is_bounded_in_time() {
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(1), "{took:?}");
         client.event("Stopped");
+
+        // An attempt that is given up leaves no descriptor.
+        let before = descriptors();
+        let mut how = Dial::new(target(&StreamAddress::Ip(address)));
+        how.connect_timeout = None;
+        let dialer = engine.dial(how, Arc::new(Ends(client.clone()))).unwrap();
+        client.event("ConnectDelayed");
+        dialer.close(None);
+        client.event("Removed");
+        wait_descriptors(before);
+    });
+}
+
+/// A stream that has met itself is a failed attempt.
+///
+/// Rules: MQ-260.
+#[test]
+fn dialing_oneself_fails() {
+    on_both(|engine| {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let client = Node::new(Role::Collect);
+        let here = tidegate_io::engine::BindHost::Ip([127, 0, 0, 1].into());
+        let mut how = Dial::new(Target::Tcp { host: "127.0.0.1".into(), port, source: Some((here, port)) });
+        how.backoff.base = None;
+        let _dialer = engine.dial(how, Arc::new(Ends(client.clone()))).unwrap();
+        assert!(client.event("ConnectFailed").contains("itself"));
+        client.event("Stopped");
+        assert!(client.state.lock().unwrap().infos.is_empty(), "a connection was made of it");
     });
 }
 

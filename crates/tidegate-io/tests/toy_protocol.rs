@@ -1,5 +1,7 @@
 //! The engine knows no protocol: a trivial one of length-prefixed frames runs on it as it is (MQ-009).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod toy;
 
 use std::sync::Arc;
@@ -32,5 +34,39 @@ fn frames_are_echoed() {
             dialer.close(None);
             listener.close(None);
         }
+    });
+}
+
+/// A frame of one client reaches all of them, and not those that are gone, through the crate's hubs.
+///
+/// Rules: MQ-009, MQ-068.
+#[test]
+fn frames_are_broadcast() {
+    on_both(|engine| {
+        let server = Node::new(Role::Broadcast);
+        let listener = engine.listen(Listen::new(loopback()), Arc::new(Ends(server.clone()))).unwrap();
+        let clients: Vec<_> = (0..5).map(|_| Node::new(Role::Collect)).collect();
+        let mut dialers: Vec<_> = clients
+            .iter()
+            .map(|client| {
+                let how = Dial::new(target(listener.local_address()));
+                engine.dial(how, Arc::new(Ends(client.clone()))).unwrap()
+            })
+            .collect();
+        for client in &clients {
+            client.link(0);
+        }
+        server.wait("all", |state| (state.up == 5).then_some(()));
+        clients[0].link(0).send(&b"to all"[..]);
+        for client in &clients {
+            assert_eq!(&client.recv()[..], b"to all");
+        }
+        dialers.pop();
+        server.wait("one gone", |state| (state.up == 4).then_some(()));
+        clients[1].link(0).send(&b"to four"[..]);
+        for client in &clients[..4] {
+            assert_eq!(&client.recv()[..], b"to four");
+        }
+        assert!(clients[4].state.lock().unwrap().inbox.is_empty());
     });
 }

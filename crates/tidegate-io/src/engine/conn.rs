@@ -54,10 +54,11 @@ pub(super) enum Origin {
 /// A stream.
 pub(super) struct Conn {
     pub(super) key: Key,
+    /// Dropped with the stream, not when it ends: its place is taken until its descriptor is closed.
+    origin: Origin,
     pub(super) fd: Arc<OwnedFd>,
     pub(super) shared: Arc<Shared>,
     pub(super) info: StreamInfo,
-    origin: Origin,
     pub(super) state: RefCell<State>,
 }
 

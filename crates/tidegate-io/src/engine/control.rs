@@ -2,7 +2,13 @@
 
 use std::{fmt, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use super::{event::Traffic, send, table::Key, token::Token, worker::Door};
+use super::{
+    event::Traffic,
+    send,
+    table::Key,
+    token::Token,
+    worker::{BATCH, Door},
+};
 use crate::{
     batch::WriteBatch,
     sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, lock},
@@ -94,7 +100,7 @@ impl DirectWriter<'_> {
         let left = batch.len();
         self.shared.add_sent(before - left);
         if left > 0 {
-            let mut rest = WriteBatch::new(left);
+            let mut rest = WriteBatch::new(BATCH);
             for segment in batch.segments() {
                 rest.put_shared(segment.clone());
             }

@@ -86,7 +86,7 @@ pub enum AcceptFailure {
         /// How long the listener pauses.
         pause: Duration,
     },
-    /// A listener was closed by an error that does not pass by itself.
+    /// The listener has stopped by an error that does not pass by itself.
     Fatal(io::Error),
     /// The listener has as many connections as it may, and the newcomer was closed (MQ-262).
     TooMany {

@@ -26,7 +26,7 @@ use super::{
     event::{AcceptFailure, StreamEvent},
     options::StreamOptions,
     table::Key,
-    worker::{Door, Worker},
+    worker::{Door, Worker, guarded},
 };
 use crate::{
     protocol::Connection,
@@ -107,6 +107,7 @@ impl Listener {
     fn stop(&mut self, streams: Option<Option<Duration>>) {
         let Some(fd) = self.fd.take() else { return };
         self.file = None;
+        lock(&self.shared.members).stopped = true;
         bind::deafen(&fd);
         let number = fd.as_fd().as_raw_fd();
         let closed = fd.closed.0.clone();
@@ -192,6 +193,8 @@ impl std::fmt::Debug for ListenerShared {
 #[derive(Default)]
 struct Members {
     task: Option<Key>,
+    /// The handle has closed the listener.
+    stopped: bool,
     /// Number of the next stream; numbers grow with age.
     next: u64,
     all: BTreeMap<u64, Member>,
@@ -235,7 +238,7 @@ impl Members {
 
 impl ListenerShared {
     fn event(&self, event: &StreamEvent<'_>) {
-        self.acceptor.event(event);
+        guarded("an acceptor", || self.acceptor.event(event));
     }
 
     /// Takes a newcomer in, or says why not.
@@ -386,11 +389,19 @@ async fn accept(worker: Rc<Worker>, listener: Arc<ListenerShared>, fd: Arc<Liste
                     place(&worker, &listener, stream, StreamAddress::from_accept(peer));
                 }
                 Err(Errno::AGAIN) => {
-                    let _ = worker.submit(PollOnce::new(fd.clone(), Interest::Readable)).await;
+                    let readable = worker.submit(PollOnce::new(fd.clone(), Interest::Readable)).await;
+                    if readable.0.is_err() {
+                        compio::time::sleep(PAUSE_FIRST).await;
+                    }
                 }
                 Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
-                // The listener was shut down.
-                Err(Errno::INVAL | Errno::BADF | Errno::NOTSOCK) => return,
+                // It was shut down: by its handle, or else by somebody who shares the descriptor.
+                Err(error @ (Errno::INVAL | Errno::BADF | Errno::NOTSOCK)) => {
+                    if !lock(&listener.members).stopped {
+                        listener.event(&StreamEvent::AcceptFailed(AcceptFailure::Fatal(error.into())));
+                    }
+                    return;
+                }
                 Err(error) => {
                     let failure = AcceptFailure::System { error: error.into(), pause };
                     listener.event(&StreamEvent::AcceptFailed(failure));
@@ -435,7 +446,7 @@ fn adopt(worker: &Rc<Worker>, fd: OwnedFd, info: StreamInfo, admission: Admissio
     });
     let Some(protocol) = protocol else {
         worker.door.remove_load();
-        acceptor.event(&StreamEvent::AcceptFailed(AcceptFailure::Unwanted { peer: info.peer }));
+        admission.listener.event(&StreamEvent::AcceptFailed(AcceptFailure::Unwanted { peer: info.peer }));
         return;
     };
     Conn::open(worker, fd, info, Origin::Listener(admission), protocol);
@@ -489,5 +500,26 @@ impl Rate {
 
     fn spend(&mut self) {
         self.paid = self.paid.map(|paid| paid + self.interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rules: MQ-262.
+    #[test]
+    fn a_rate_is_kept_over_a_second() {
+        let start = Instant::now();
+        let mut rate = Rate::new(10);
+        for _ in 0..10 {
+            assert_eq!(rate.wait(start), None, "a second's worth at once");
+            rate.spend();
+        }
+        assert_eq!(rate.wait(start), Some(Duration::from_millis(100)));
+        assert_eq!(rate.wait(start + Duration::from_millis(100)), None);
+        rate.spend();
+        assert!(rate.wait(start + Duration::from_millis(100)).is_some());
+        assert_eq!(rate.wait(start + Duration::from_secs(60)), None);
     }
 }

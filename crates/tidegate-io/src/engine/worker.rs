@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     batch::WriteBatch,
-    buffer::Slab,
+    buffer::with_local_slab,
     protocol::Ended,
     sync::{AtomicUsize, Ordering},
 };
@@ -44,8 +44,10 @@ pub(super) struct Door {
     thread: ThreadId,
 }
 
+type Job = dyn FnOnce(&Rc<Worker>) + Send;
+
 /// Something to run on a worker.
-pub(super) struct Work(Box<dyn FnOnce(&Rc<Worker>) + Send>);
+pub(super) struct Work(Box<Job>);
 
 impl std::fmt::Debug for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -317,12 +319,23 @@ impl Worker {
     }
 
     pub(super) fn report_panic(&self, who: &str, panic: &(dyn Any + Send)) {
-        let what = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned());
-        tracing::error!(panic = what.as_deref().unwrap_or("of unknown type"), "{who} panicked");
+        report_panic(who, panic);
     }
+}
+
+/// Runs code of the engine's user, whose panic ends nothing but itself (MQ-085).
+pub(super) fn guarded(who: &str, code: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(code)) {
+        report_panic(who, &*panic);
+    }
+}
+
+fn report_panic(who: &str, panic: &(dyn Any + Send)) {
+    let what = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    tracing::error!(panic = what.as_deref().unwrap_or("of unknown type"), "{who} panicked");
 }
 
 /// The worker among those of `mask` (0 is all) that has the least to do.
@@ -338,10 +351,12 @@ const PANICS: usize = 3;
 /// Rounds without a look at the driver while other threads keep posting.
 const BUSY_ROUNDS: usize = 8;
 
+/// Copied bytes of a write batch (MQ-052).
+pub(super) const BATCH: usize = 64 * 1024;
+
 /// Memory that streams of a worker borrow while they need it (MQ-026).
 #[derive(Default)]
 pub(super) struct Pool {
-    slab: RefCell<Slab>,
     batches: RefCell<Vec<WriteBatch>>,
     segments: RefCell<Vec<Vec<Bytes>>>,
 }
@@ -350,16 +365,17 @@ impl Pool {
     /// Idle pieces that are kept of each kind.
     const KEPT: usize = 32;
 
+    /// Room for at least `least` bytes, from the slab that the protocols of this worker use, too.
     pub(super) fn page(&self, least: usize) -> BytesMut {
-        self.slab.borrow_mut().take(least)
+        with_local_slab(|slab| slab.take(least))
     }
 
     pub(super) fn give_back(&self, tail: BytesMut) {
-        self.slab.borrow_mut().give_back(tail);
+        with_local_slab(|slab| slab.give_back(tail));
     }
 
     pub(super) fn batch(&self) -> WriteBatch {
-        self.batches.borrow_mut().pop().unwrap_or_else(|| WriteBatch::new(64 * 1024))
+        self.batches.borrow_mut().pop().unwrap_or_else(|| WriteBatch::new(BATCH))
     }
 
     pub(super) fn put_batch(&self, batch: WriteBatch) {

@@ -8,6 +8,7 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 #![allow(unreachable_pub, reason = "a module of several tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "only tests use it")]
 
 use std::{
     collections::VecDeque,
@@ -22,6 +23,8 @@ use tidegate_io::{
         Acceptor, BindAddress, BindHost, Control, Dialing, Driver, DriverChoice, Engine, EngineConfig,
         StreamAddress, StreamEvent, StreamInfo, Target,
     },
+    hub::{Distributor, Offer, Peers},
+    peer::{Epoch, PeerKey},
     protocol::{Connection, Ended, Flow, Retry},
 };
 
@@ -37,6 +40,8 @@ pub enum Role {
     Collect,
     /// Counts frames, keeps nothing.
     Count,
+    /// Sends every frame to all its connections, by the hubs of the crate.
+    Broadcast,
 }
 
 /// Everything connections of one side share with the test.
@@ -67,6 +72,30 @@ pub struct State {
     pub events: Vec<String>,
     pub infos: Vec<StreamInfo>,
     pub paused: Vec<Control>,
+    /// How long connections have lived.
+    pub lifetimes: Vec<Duration>,
+    pub hub: Hub,
+}
+
+/// Who gets what is broadcast, by the crate's own hubs.
+#[derive(Default)]
+pub struct Hub {
+    peers: Peers<Arc<Link>>,
+    distributor: Distributor,
+}
+
+impl Hub {
+    fn broadcast(&mut self, body: &Bytes) -> usize {
+        let Self { peers, distributor } = self;
+        let sent = distributor.send_to_all(|key, epoch| match peers.at_epoch(key, epoch) {
+            Some(link) => {
+                link.send(body.clone());
+                Offer::Taken
+            }
+            None => Offer::Gone(()),
+        });
+        sent.taken
+    }
 }
 
 /// One connection as the test sees it.
@@ -235,8 +264,11 @@ pub struct Toy {
     node: Arc<Node>,
     link: Option<Arc<Link>>,
     control: Option<Control>,
+    /// In the node's hub.
+    name: Option<(PeerKey, Epoch)>,
     greeting_due: bool,
     up: bool,
+    opened: Option<Instant>,
     deadline: Option<Instant>,
     pending: BytesMut,
     large: Option<BytesMut>,
@@ -248,8 +280,10 @@ impl Toy {
             node,
             link: None,
             control: None,
+            name: None,
             greeting_due: accepted,
             up: false,
+            opened: None,
             deadline: None,
             pending: BytesMut::new(),
             large: None,
@@ -263,8 +297,12 @@ impl Toy {
             self.deadline = None;
             control.established();
             let link = link.clone();
+            let name = &mut self.name;
             self.node.change(|state| {
                 state.up += 1;
+                let (key, epoch) = state.hub.peers.insert(link.clone());
+                state.hub.distributor.attach(key, epoch);
+                *name = Some((key, epoch));
                 state.links.push(link);
             });
             return Flow::Continue;
@@ -274,6 +312,9 @@ impl Toy {
         }
         match self.node.role {
             Role::Echo => link.queue.lock().unwrap().frames.push_back(body),
+            Role::Broadcast => {
+                self.node.state.lock().unwrap().hub.broadcast(&body);
+            }
             Role::Count => {
                 let mut state = self.node.state.lock().unwrap();
                 state.frames += 1;
@@ -301,8 +342,7 @@ impl Toy {
 
     fn frames(&mut self, mut bytes: BytesMut) -> Flow {
         let mut flow = Flow::Continue;
-        loop {
-            let Some(header) = bytes.first_chunk::<4>() else { break };
+        while let Some(header) = bytes.first_chunk::<4>() {
             let len = u32::from_be_bytes(*header) as usize;
             if len > 1 << 30 {
                 return Flow::Abort;
@@ -325,7 +365,7 @@ impl Toy {
                 other => return other,
             }
         }
-        self.pending = bytes;
+        self.pending = if bytes.is_empty() { BytesMut::new() } else { bytes };
         flow
     }
 }
@@ -338,6 +378,7 @@ fn put(batch: &mut WriteBatch, body: &[u8]) {
 impl Connection for Toy {
     fn opened(&mut self, _stream: &StreamInfo, control: Control, now: Instant) -> Flow {
         self.control = Some(control.clone());
+        self.opened = Some(now);
         self.deadline = Some(now + self.node.handshake);
         self.link = Some(Arc::new(Link { control, queue: Mutex::default() }));
         Flow::Continue
@@ -395,7 +436,8 @@ impl Connection for Toy {
         Flow::Abort
     }
 
-    fn closed(&mut self, why: &Ended, _now: Instant) -> Retry {
+    fn closed(&mut self, why: &Ended, now: Instant) -> Retry {
+        let lifetime = self.opened.map(|opened| now - opened);
         if let Some(link) = &self.link {
             link.queue.lock().unwrap().closed = true;
         }
@@ -403,8 +445,13 @@ impl Connection for Toy {
         let up = self.up;
         self.node.change(|state| {
             state.ended.push(why);
+            state.lifetimes.extend(lifetime);
             if up {
                 state.up -= 1;
+                if let Some((key, epoch)) = self.name {
+                    state.hub.distributor.detach(key, epoch);
+                    state.hub.peers.remove(key, epoch);
+                }
                 let link = self.link.clone();
                 state.links.retain(|other| !link.as_ref().is_some_and(|link| Arc::ptr_eq(link, other)));
             }

@@ -20,8 +20,8 @@ impl Dealer {
     fn hiccup<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey) {
         let dialed = core.pipe(key).is_some_and(|pipe| pipe.origin == Origin::Dialed);
         if dialed && !core.settings.hiccup.is_empty() {
-            let hiccup = Payload::single(core.settings.hiccup.clone());
-            self.incoming.arrived(core, key, hiccup);
+            let mut hiccup = Payload::single(core.settings.hiccup.clone());
+            self.incoming.arrived(core, key, &mut hiccup);
         }
     }
 }
@@ -53,7 +53,7 @@ impl<L: Clone> Pattern<L> for Dealer {
         self.out.join(core, key);
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         self.incoming.arrived(core, key, payload);
         Ok(())
     }
@@ -62,9 +62,8 @@ impl<L: Clone> Pattern<L> for Dealer {
         self.out.send(core, message, Payload::verbatim).map(drop)
     }
 
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
-        let (key, payload) = self.incoming.next(core).ok_or(RecvRefusal::WouldBlock)?;
-        Ok((payload.into_message(), key))
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
+        self.incoming.next(core, place)
     }
 
     fn is_readable(&self, _core: &Core<L>) -> bool {

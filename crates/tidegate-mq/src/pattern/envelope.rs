@@ -11,7 +11,7 @@
 use tidegate_io::message::{Message, Part};
 
 /// The parts of a message as they are on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Payload(Message);
 
 impl Payload {
@@ -32,17 +32,22 @@ impl Payload {
         self.0.parts()
     }
 
+    /// Bytes in all parts together.
+    #[inline]
+    pub(crate) fn byte_len(&self) -> usize {
+        self.0.byte_len()
+    }
+
+    /// Takes the message out and leaves one without parts: messages are large, and moved as seldom as possible.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        Self(std::mem::take(&mut self.0))
+    }
+
     /// The message, for the wire or for an application that gets it unchanged.
     #[inline]
     pub(crate) fn into_message(self) -> Message {
         self.0
-    }
-
-    /// Puts the routing id of the peer it came from before the parts, for the application of a ROUTER (6.6).
-    pub(crate) fn labelled(self, routing_id: Part) -> Message {
-        let mut message = self.0;
-        message.push_front(routing_id);
-        message
     }
 }
 

@@ -10,7 +10,7 @@ use tidegate_io::{
 };
 
 use super::envelope::Payload;
-use crate::state::{Awaited, Core, SendRefusal};
+use crate::state::{Awaited, Core, RecvRefusal, SendRefusal};
 
 /// Sending to peers in turn: the send rows of the table of 6.5.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Queues a message that arrived on the pipe.
     #[inline]
-    pub(super) fn arrived<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) {
+    pub(super) fn arrived<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) {
         core.arrive(key, payload);
         self.queue.activate(key, core.born(key));
     }
@@ -94,14 +94,18 @@ impl Incoming {
         self.queue.deactivate(key, core.born(key));
     }
 
-    /// Takes the next message from the pipe whose turn it is.
+    /// Takes the next message from the pipe whose turn it is, and says which that was.
     #[inline]
-    pub(super) fn next<L: Clone>(&mut self, core: &mut Core<L>) -> Option<(PeerKey, Payload)> {
-        let (key, (payload, more)) = self.queue.next(|key, _| core.pop(key))?;
+    pub(super) fn next<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        place: &mut Message,
+    ) -> Result<PeerKey, RecvRefusal> {
+        let (key, more) = self.queue.next(|key, _| core.pop(key, place)).ok_or(RecvRefusal::WouldBlock)?;
         if !more {
             self.queue.deactivate(key, core.born(key));
         }
-        Some((key, payload))
+        Ok(key)
     }
 
     /// Whether no pipe has a message.

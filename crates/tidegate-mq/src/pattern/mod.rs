@@ -111,12 +111,12 @@ pub(crate) trait Pattern<L: Clone>: Send {
         let _ = (core, key);
     }
 
-    /// A message arrived.
+    /// A message arrived; it is taken out of `payload` where it is kept.
     ///
     /// # Errors
     ///
     /// The peer may not send this.
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation>;
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation>;
 
     /// The peer subscribed to a topic.
     ///
@@ -144,9 +144,9 @@ pub(crate) trait Pattern<L: Clone>: Send {
         Err(SendRefusal::NotSupported)
     }
 
-    /// The next message for the application, and the pipe it came by.
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
-        let _ = core;
+    /// Puts the next message for the application into `place`; answers by which pipe it came.
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
+        let _ = (core, place);
         Err(RecvRefusal::NotSupported)
     }
 

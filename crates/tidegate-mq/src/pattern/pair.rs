@@ -61,7 +61,7 @@ impl<L: Clone> Pattern<L> for Pair {
         }
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         core.arrive(key, payload);
         Ok(())
     }
@@ -76,19 +76,18 @@ impl<L: Clone> Pattern<L> for Pair {
         }
     }
 
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
         while let Some(&former) = self.former.front() {
-            let received = core.pop(former);
-            if !matches!(received, Some((_, true))) {
+            let received = core.pop(former, place);
+            if received != Some(true) {
                 self.former.pop_front();
             }
-            if let Some((payload, _)) = received {
-                return Ok((payload.into_message(), former));
+            if received.is_some() {
+                return Ok(former);
             }
         }
         let partner = self.partner.ok_or(RecvRefusal::WouldBlock)?;
-        let (payload, _) = core.pop(partner).ok_or(RecvRefusal::WouldBlock)?;
-        Ok((payload.into_message(), partner))
+        core.pop(partner, place).map(|_| partner).ok_or(RecvRefusal::WouldBlock)
     }
 
     fn is_readable(&self, core: &Core<L>) -> bool {

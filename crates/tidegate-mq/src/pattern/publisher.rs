@@ -36,16 +36,17 @@ impl<L: Clone> Pattern<L> for Publisher {
         }
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         let only_first = core.settings.only_first_subscribe;
-        let held = Held::of(&payload);
-        let rest = Change::extract(payload.into_message(), only_first, |change, topic| match change {
-            Change::Subscribe => self.fanout.subscribe(core, key, &topic).map(drop),
-            Change::Cancel => {
-                self.fanout.cancel(core, key, &topic);
-                Ok(())
-            }
-        })?;
+        let held = Held::of(payload);
+        let rest =
+            Change::extract(payload.take().into_message(), only_first, |change, topic| match change {
+                Change::Subscribe => self.fanout.subscribe(core, key, &topic).map(drop),
+                Change::Cancel => {
+                    self.fanout.cancel(core, key, &topic);
+                    Ok(())
+                }
+            })?;
         if rest.is_empty() {
             core.consumed(key, held.retained());
         } else {

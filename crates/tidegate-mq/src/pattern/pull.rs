@@ -15,14 +15,13 @@ impl<L: Clone> Pattern<L> for Pull {
         self.incoming.forget(core, key);
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         self.incoming.arrived(core, key, payload);
         Ok(())
     }
 
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
-        let (key, payload) = self.incoming.next(core).ok_or(RecvRefusal::WouldBlock)?;
-        Ok((payload.into_message(), key))
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
+        self.incoming.next(core, place)
     }
 
     fn is_readable(&self, _core: &Core<L>) -> bool {

@@ -29,7 +29,7 @@ impl<L: Clone> Pattern<L> for Push {
         self.out.join(core, key);
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         core.drop_received(key, payload);
         Err(Violation::UnexpectedData)
     }

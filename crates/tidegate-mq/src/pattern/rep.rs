@@ -44,8 +44,9 @@ pub(crate) struct Request {
 impl Rep {
     /// The next request, to be answered by [`reply`](Self::reply).
     pub(crate) fn recv_request<L: Clone>(&mut self, core: &mut Core<L>) -> Result<Request, RecvRefusal> {
-        let (key, payload) = self.incoming.next(core).ok_or(RecvRefusal::WouldBlock)?;
-        let (envelope, body) = Envelope::open(payload);
+        let mut received = Message::new();
+        let key = self.incoming.next(core, &mut received)?;
+        let (envelope, body) = Envelope::open(Payload::verbatim(received));
         let way_back = WayBack { pipe: key, epoch: core.epoch(key), envelope };
         Ok(Request { body: body.into_message(), way_back, from: key })
     }
@@ -94,8 +95,8 @@ impl<L: Clone> Pattern<L> for Rep {
         self.incoming.forget(core, key);
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
-        if Envelope::fits(&payload) {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
+        if Envelope::fits(payload) {
             self.incoming.arrived(core, key, payload);
         } else {
             core.drop_received(key, payload);
@@ -111,13 +112,14 @@ impl<L: Clone> Pattern<L> for Rep {
         })
     }
 
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
         if self.owed.is_some() {
             return Err(RecvRefusal::WrongState);
         }
         let request = self.recv_request(core)?;
         self.owed = Some(request.way_back);
-        Ok((request.body, request.from))
+        *place = request.body;
+        Ok(request.from)
     }
 
     fn is_readable(&self, _core: &Core<L>) -> bool {

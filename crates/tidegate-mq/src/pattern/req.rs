@@ -24,6 +24,7 @@ pub(super) struct Req {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per socket, and a box would be an allocation per request")]
 enum Exchange {
     Idle,
     Waiting(Waiting),
@@ -50,7 +51,7 @@ impl Req {
     /// The pipe will not bring the reply any more.
     fn lost_carrier<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey) {
         let Exchange::Waiting(waiting) = &mut self.state else { return };
-        if waiting.reply.is_some() || !waiting.carrier.is_some_and(|(carrier, _)| carrier == key) {
+        if waiting.reply.is_some() || waiting.carrier.is_none_or(|(carrier, _)| carrier != key) {
             return;
         }
         match core.settings.req_on_peer_loss {
@@ -129,8 +130,8 @@ impl<L: Clone> Pattern<L> for Req {
         self.resend(core);
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
-        let Some(head) = ReplyHead::of(&payload) else {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
+        let Some(head) = ReplyHead::of(payload) else {
             let is_inproc = core.pipe(key).is_some_and(|pipe| pipe.is_inproc());
             core.drop_received(key, payload);
             return if is_inproc { Ok(()) } else { Err(Violation::MalformedReply) };
@@ -140,9 +141,9 @@ impl<L: Clone> Pattern<L> for Req {
             Exchange::Waiting(waiting)
                 if waiting.carrier == Some(from) && waiting.id == head.id && waiting.reply.is_none() =>
             {
-                let held = Held::of(&payload);
+                let held = Held::of(payload);
                 core.hold(key, held);
-                waiting.reply = Some((head.strip(payload), held));
+                waiting.reply = Some((head.strip(payload.take()), held));
                 core.effects.receivers += 1;
             }
             _ => core.drop_received(key, payload),
@@ -169,7 +170,7 @@ impl<L: Clone> Pattern<L> for Req {
         Ok(())
     }
 
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
         match &mut self.state {
             Exchange::Idle => Err(RecvRefusal::WrongState),
             Exchange::Failed => {
@@ -182,7 +183,8 @@ impl<L: Clone> Pattern<L> for Req {
                 };
                 self.state = Exchange::Idle;
                 core.let_go(carrier, held, true);
-                Ok((body.into_message(), carrier.0))
+                *place = body.into_message();
+                Ok(carrier.0)
             }
         }
     }

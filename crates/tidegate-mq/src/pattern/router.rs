@@ -72,11 +72,11 @@ impl Router {
     fn farewell<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey) {
         let accepted = core.pipe(key).is_some_and(|pipe| pipe.origin == Origin::Accepted);
         if accepted && !core.settings.disconnect.is_empty() {
-            let farewell = Payload::single(core.settings.disconnect.clone());
-            self.incoming.arrived(core, key, farewell);
+            let mut farewell = Payload::single(core.settings.disconnect.clone());
+            self.incoming.arrived(core, key, &mut farewell);
         }
         if core.settings.notify_disconnect {
-            self.incoming.arrived(core, key, Payload::single(Part::EMPTY));
+            self.incoming.arrived(core, key, &mut Payload::single(Part::EMPTY));
         }
     }
 
@@ -117,7 +117,7 @@ impl<L: Clone> Pattern<L> for Router {
                 // With `router_mandatory` the socket may have become writable by this.
                 core.effects.room_for(1);
                 if core.settings.notify_connect {
-                    self.incoming.arrived(core, key, Payload::single(Part::EMPTY));
+                    self.incoming.arrived(core, key, &mut Payload::single(Part::EMPTY));
                 }
                 Ok(())
             }
@@ -157,7 +157,7 @@ impl<L: Clone> Pattern<L> for Router {
         core.effects.room_for(1);
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         self.incoming.arrived(core, key, payload);
         Ok(())
     }
@@ -187,10 +187,10 @@ impl<L: Clone> Pattern<L> for Router {
         Ok(())
     }
 
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
-        let (key, payload) = self.incoming.next(core).ok_or(RecvRefusal::WouldBlock)?;
-        let label = core.pipe(key).map(|pipe| pipe.label.clone()).unwrap_or_default();
-        Ok((payload.labelled(label), key))
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
+        let key = self.incoming.next(core, place)?;
+        place.push_front(core.pipe(key).map(|pipe| pipe.label.clone()).unwrap_or_default());
+        Ok(key)
     }
 
     fn is_readable(&self, _core: &Core<L>) -> bool {

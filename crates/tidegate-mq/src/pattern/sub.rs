@@ -33,7 +33,7 @@ impl<L: Clone> Pattern<L> for Sub {
     }
 
     /// Publishers may lag behind cancellations, or not filter at all (MQ-233).
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         let subject = payload.parts().first().map(Part::as_slice).unwrap_or_default();
         if self.interest.wants(subject) == core.settings.invert_matching {
             core.drop_received(key, payload);
@@ -43,9 +43,8 @@ impl<L: Clone> Pattern<L> for Sub {
         Ok(())
     }
 
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
-        let (key, payload) = self.incoming.next(core).ok_or(RecvRefusal::WouldBlock)?;
-        Ok((payload.into_message(), key))
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
+        self.incoming.next(core, place)
     }
 
     fn is_readable(&self, _core: &Core<L>) -> bool {

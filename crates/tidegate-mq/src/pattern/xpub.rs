@@ -251,16 +251,17 @@ impl<L: Clone> Pattern<L> for XPub {
         }
     }
 
-    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: Payload) -> Result<(), Violation> {
+    fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         let only_first = core.settings.only_first_subscribe;
-        let held = Held::of(&payload);
-        let rest = Change::extract(payload.into_message(), only_first, |change, topic| match change {
-            Change::Subscribe => self.subscribed_by(core, key, topic),
-            Change::Cancel => {
-                self.cancelled_by(core, key, topic);
-                Ok(())
-            }
-        })?;
+        let held = Held::of(payload);
+        let rest =
+            Change::extract(payload.take().into_message(), only_first, |change, topic| match change {
+                Change::Subscribe => self.subscribed_by(core, key, topic),
+                Change::Cancel => {
+                    self.cancelled_by(core, key, topic);
+                    Ok(())
+                }
+            })?;
         if rest.is_empty() {
             core.consumed(key, held.retained());
         } else {
@@ -298,9 +299,10 @@ impl<L: Clone> Pattern<L> for XPub {
         Ok(())
     }
 
-    fn recv(&mut self, core: &mut Core<L>) -> Result<(Message, PeerKey), RecvRefusal> {
+    fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {
         let (event, key) = self.next_event(core).ok_or(RecvRefusal::WouldBlock)?;
-        Ok((event.into_message(), key))
+        *place = event.into_message();
+        Ok(key)
     }
 
     fn is_readable(&self, _core: &Core<L>) -> bool {

@@ -15,7 +15,7 @@ use tidegate_io::{
 
 use super::{
     counters::{Counters, Reading},
-    effects::{CloseCause, Credit, Effect, Effects, LinkLimits},
+    effects::{CloseCause, Credit, Effect, Effects},
     peer::{Arrival, Origin, SocketType},
     pipe::{Command, Far, Pipe, Stage, Took},
     settings::{Settings, in_a_row},
@@ -28,7 +28,7 @@ pub(crate) struct Core<L> {
     pub(crate) kind: SocketType,
     pub(crate) settings: Settings,
     pub(crate) effects: Effects<L>,
-    pipes: Peers<Pipe<L>>,
+    pub(super) pipes: Peers<Pipe<L>>,
     /// Retired pipes that were drained; they are removed when the call in progress ends.
     drained: Vec<PeerKey>,
     /// Of pipes that are gone.
@@ -94,6 +94,12 @@ impl<L: Clone> Core<L> {
         self.pipe(key).is_some_and(|pipe| pipe.epoch == epoch && pipe.is_up())
     }
 
+    /// Whether what this connection says counts.
+    #[inline]
+    pub(super) fn is_heard(&self, key: PeerKey, epoch: Epoch) -> bool {
+        self.pipe(key).is_some_and(|pipe| pipe.epoch == epoch && pipe.is_up() && pipe.stage == Stage::Open)
+    }
+
     /// Whether a message may be queued on the pipe now.
     #[inline]
     pub(crate) fn is_writable(&self, key: PeerKey) -> bool {
@@ -129,6 +135,7 @@ impl<L: Clone> Core<L> {
             inbound_conflates,
             commands: VecDeque::new(),
             far: None,
+            owes_room: false,
             paused: false,
             noted: false,
             counters: Arc::default(),
@@ -179,7 +186,8 @@ impl<L: Clone> Core<L> {
         pipe.noted = false;
         pipe.commands.clear();
         pipe.counters.lost_in_flight(in_flight);
-        if pipe.far.take().is_some() {
+        if let Some(far) = pipe.far.take() {
+            pipe.owes_room |= far.stalled;
             pipe.out.set_capacity(own.send);
             pipe.inbound.set_capacity(own.receive);
         }
@@ -189,11 +197,11 @@ impl<L: Clone> Core<L> {
     pub(super) fn took_room(&mut self, key: PeerKey) -> bool {
         let Some(pipe) = self.pipe_mut(key) else { return false };
         let limited = pipe.is_at_far_limit();
-        let own = pipe.out.take_credit();
-        match &mut pipe.far {
-            None => own,
-            Some(far) => mem::replace(&mut far.stalled, limited) && !limited,
+        let mut was_full = pipe.out.take_credit() || mem::take(&mut pipe.owes_room);
+        if let Some(far) = &mut pipe.far {
+            was_full |= mem::replace(&mut far.stalled, limited);
         }
+        was_full && !pipe.is_stalled()
     }
 
     /// Drops what is queued for sending, and counts it.
@@ -389,24 +397,15 @@ impl<L: Clone> Core<L> {
         count
     }
 
-    /// The far socket has consumed so much.
-    pub(super) fn credit(&mut self, key: PeerKey, credit: Credit) {
-        if let Some(far) = self.pipe_mut(key).and_then(|pipe| pipe.far.as_mut()) {
-            far.in_flight.messages = far.in_flight.messages.saturating_sub(credit.messages);
-            far.in_flight.bytes = far.in_flight.bytes.saturating_sub(credit.bytes);
-        }
-    }
-
     // ---- receiving ----
 
     /// Queues a received message.
     #[inline]
-    pub(crate) fn arrive(&mut self, key: PeerKey, payload: Payload) {
+    pub(crate) fn arrive(&mut self, key: PeerKey, payload: &mut Payload) {
         let Some(pipe) = self.pipe_mut(key) else { return };
-        let message = payload.into_message();
-        let bytes = message.byte_len();
+        let bytes = payload.byte_len();
         let replaced = (pipe.inbound_conflates && !pipe.inbound.is_empty()).then(|| pipe.inbound.bytes());
-        pipe.inbound.push_over(message);
+        pipe.inbound.push_over(payload.take().into_message());
         pipe.counters.inbound.entered(bytes, pipe.inbound.len());
         match replaced {
             None => self.effects.receivers += 1,
@@ -446,8 +445,8 @@ impl<L: Clone> Core<L> {
     }
 
     /// Drops a received message by a rule of the pattern.
-    pub(crate) fn drop_received(&mut self, key: PeerKey, payload: Payload) {
-        self.drop_received_as(key, Held::of(&payload));
+    pub(crate) fn drop_received(&mut self, key: PeerKey, payload: &Payload) {
+        self.drop_received_as(key, Held::of(payload));
     }
 
     /// The same for a message that was taken apart.
@@ -459,14 +458,17 @@ impl<L: Clone> Core<L> {
         self.consumed(key, retained);
     }
 
-    /// Takes the oldest message received on the pipe; says whether there are more.
+    /// Takes the oldest message received on the pipe into `place`; says whether there are more, or nothing when there was
+    /// none.
     #[inline]
-    pub(crate) fn pop(&mut self, key: PeerKey) -> Option<(Payload, bool)> {
+    pub(crate) fn pop(&mut self, key: PeerKey, place: &mut Message) -> Option<bool> {
         let pipe = self.pipe_mut(key)?;
         let before = pipe.inbound.bytes();
-        let message = pipe.inbound.pop()?;
+        if !pipe.inbound.pop_into(place) {
+            return None;
+        }
         let retained = before - pipe.inbound.bytes();
-        pipe.counters.inbound.left(message.byte_len(), pipe.inbound.len());
+        pipe.counters.inbound.left(place.byte_len(), pipe.inbound.len());
         let more = !pipe.inbound.is_empty();
         if pipe.far.is_some() {
             self.consumed(key, retained);
@@ -475,16 +477,18 @@ impl<L: Clone> Core<L> {
         } else if pipe.stage == Stage::Retired && pipe.is_empty_inbound() {
             self.drained.push(key);
         }
-        Some((Payload::verbatim(message), more))
+        Some(more)
     }
 
     /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062).
     #[inline]
     pub(super) fn is_to_wait(&mut self, key: PeerKey) -> bool {
-        if self.pipe(key).is_some_and(|pipe| pipe.inbound.is_full()) {
+        let Some(pipe) = self.pipe(key) else { return false };
+        if pipe.inbound.is_full() && !pipe.paused {
             self.pause(key);
+            return true;
         }
-        self.pipe(key).is_some_and(|pipe| pipe.paused)
+        pipe.paused
     }
 
     /// Lets reading of the pipe's connection go on.
@@ -504,63 +508,6 @@ impl<L: Clone> Core<L> {
             && !mem::replace(&mut pipe.paused, true)
         {
             pipe.counters.inbound.stalled();
-        }
-    }
-
-    /// Accounts for a message of an in-process link that is no longer held, and gives credit for a batch of them.
-    pub(crate) fn consumed(&mut self, key: PeerKey, retained: usize) {
-        let Some(pipe) = self.pipes.get_mut(key) else { return };
-        let (Some(far), Some(link)) = (&mut pipe.far, &pipe.link) else { return };
-        far.consumed.messages += 1;
-        far.consumed.bytes += retained;
-        let Capacity { messages, bytes } = far.receiving;
-        let is_due = |consumed: usize, limit: usize| limit != 0 && consumed >= limit.div_ceil(2);
-        if is_due(far.consumed.messages, messages) || is_due(far.consumed.bytes, bytes) {
-            let credit = mem::take(&mut far.consumed);
-            self.effects.list.push(Effect::Credit { link: link.clone(), credit });
-        }
-    }
-
-    // ---- limits ----
-
-    /// The limits of this socket, as the far end of an in-process link needs them.
-    pub(crate) fn link_limits(&self) -> LinkLimits {
-        LinkLimits { send: self.settings.send, receive: self.settings.receive }
-    }
-
-    /// The far end of an in-process link has other limits now.
-    pub(super) fn set_far_limits(&mut self, key: PeerKey, theirs: LinkLimits) {
-        let own = self.link_limits();
-        let Some(pipe) = self.pipes.get_mut(key) else { return };
-        let (Some(far), Some(link)) = (&mut pipe.far, &pipe.link) else { return };
-        far.sending = in_a_row(own.send, theirs.receive);
-        far.receiving = in_a_row(theirs.send, own.receive);
-        far.theirs = theirs;
-        // With other limits the batches of credit are other ones: give what is due by the old.
-        let credit = mem::take(&mut far.consumed);
-        if credit != Credit::default() {
-            self.effects.list.push(Effect::Credit { link: link.clone(), credit });
-        }
-    }
-
-    /// The limits of this socket changed: every pipe gets them, and the far ends of in-process links are told.
-    pub(super) fn apply_limits(&mut self, key: PeerKey) {
-        let own = self.link_limits();
-        let Some(pipe) = self.pipes.get_mut(key) else { return };
-        match (&pipe.far, &pipe.link) {
-            (Some(far), Some(link)) => {
-                let (link, theirs) = (link.clone(), far.theirs);
-                self.effects.list.push(Effect::Limits { link, limits: own });
-                self.set_far_limits(key, theirs);
-            }
-            _ => {
-                pipe.out.set_capacity(own.send);
-                pipe.inbound.set_capacity(own.receive);
-                // What an XPUB has unread is not in the pipes: it judges that itself.
-                if pipe.paused && !pipe.inbound.is_full() && self.kind != SocketType::XPub {
-                    self.resume(key);
-                }
-            }
         }
     }
 

@@ -22,6 +22,7 @@
 mod core;
 mod counters;
 mod effects;
+mod limits;
 mod peer;
 mod pipe;
 mod refusal;
@@ -240,30 +241,34 @@ impl<L: Clone> State<L> {
     /// A message arrived.
     #[inline]
     pub(crate) fn received(&mut self, key: PeerKey, epoch: Epoch, message: Message) -> Received {
-        self.news(key, epoch, |pattern, core| pattern.received(core, key, Payload::verbatim(message)))
+        if !self.core.is_heard(key, epoch) {
+            return Received::Stale;
+        }
+        let result = self.pattern.received(&mut self.core, key, &mut Payload::verbatim(message));
+        self.heard(key, result)
     }
 
     /// The peer subscribed.
     pub(crate) fn subscribed(&mut self, key: PeerKey, epoch: Epoch, topic: Bytes) -> Received {
-        self.news(key, epoch, |pattern, core| pattern.subscribed(core, key, topic))
+        if !self.core.is_heard(key, epoch) {
+            return Received::Stale;
+        }
+        let result = self.pattern.subscribed(&mut self.core, key, topic);
+        self.heard(key, result)
     }
 
     /// The peer cancelled a subscription.
     pub(crate) fn cancelled(&mut self, key: PeerKey, epoch: Epoch, topic: Bytes) -> Received {
-        self.news(key, epoch, |pattern, core| pattern.cancelled(core, key, topic))
+        if !self.core.is_heard(key, epoch) {
+            return Received::Stale;
+        }
+        let result = self.pattern.cancelled(&mut self.core, key, topic);
+        self.heard(key, result)
     }
 
     #[inline]
-    fn news(
-        &mut self,
-        key: PeerKey,
-        epoch: Epoch,
-        tell: impl FnOnce(&mut dyn Pattern<L>, &mut Core<L>) -> Result<(), Violation>,
-    ) -> Received {
-        if !(self.core.is_connected(key, epoch) && self.core.is_open(key)) {
-            return Received::Stale;
-        }
-        match tell(&mut *self.pattern, &mut self.core) {
+    fn heard(&mut self, key: PeerKey, result: Result<(), Violation>) -> Received {
+        match result {
             Err(violation) => Received::Violation(violation),
             Ok(()) if self.core.is_to_wait(key) => Received::Full,
             Ok(()) => Received::Taken,
@@ -336,14 +341,16 @@ impl<L: Clone> State<L> {
     /// The next message.
     #[inline]
     pub(crate) fn recv(&mut self) -> Result<Message, RecvRefusal> {
-        let (message, _) = self.pattern.recv(&mut self.core)?;
+        let mut message = Message::new();
+        self.pattern.recv(&mut self.core, &mut message)?;
         self.core.sweep();
         Ok(message)
     }
 
     /// The next message, with what the peer it came from said of itself.
     pub(crate) fn recv_from(&mut self) -> Result<(Message, Option<Arc<PeerInfo>>), RecvRefusal> {
-        let (message, key) = self.pattern.recv(&mut self.core)?;
+        let mut message = Message::new();
+        let key = self.pattern.recv(&mut self.core, &mut message)?;
         let peer = self.core.pipe(key).and_then(|pipe| pipe.peer.clone());
         self.core.sweep();
         Ok((message, peer))

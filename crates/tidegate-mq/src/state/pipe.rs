@@ -107,6 +107,8 @@ pub(crate) struct Pipe<L> {
     /// Changes of subscriptions, ahead of messages, under no limit (MQ-065).
     pub(super) commands: VecDeque<Command>,
     pub(super) far: Option<Far>,
+    /// It was full on an in-process link that is gone, and nobody was told that this is over.
+    pub(super) owes_room: bool,
     pub(super) paused: bool,
     /// [`Effect::Write`](super::Effect::Write) was noted, and no take has emptied the pipe since.
     pub(super) noted: bool,

@@ -1,8 +1,8 @@
 //! Security mechanisms: what happens between the greeting and the first message, and how traffic is wrapped after it.
 //!
 //! A mechanism is a state machine over whole command bodies; the session finds the frames, keeps the deadlines, talks
-//! to the authenticator and reports. It calls [`Handshake::start`] once both greetings agree, [`Handshake::command`]
-//! for every command frame of the peer except ERROR, and [`Handshake::accepted`] when the authenticator said yes.
+//! to the authenticator and reports. It calls `Handshake::start` once both greetings agree, `Handshake::command`
+//! for every command frame of the peer except ERROR, and `Handshake::accepted` when the authenticator said yes.
 //! Refusals of the authenticator and ERROR commands of the peer never reach a mechanism.
 //!
 //! ```text

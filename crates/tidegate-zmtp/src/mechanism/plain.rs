@@ -63,19 +63,20 @@ impl Handshake for Client {
 
 /// The side that has credentials verified.
 pub(super) struct Server {
-    state: ServerState,
+    awaiting: Awaiting,
 }
 
+/// What comes next: a command of the client, or the authenticator.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum ServerState {
-    WaitHello,
-    WaitVerdict,
-    WaitInitiate,
+enum Awaiting {
+    Hello,
+    Verdict,
+    Initiate,
 }
 
 impl Server {
     pub(super) fn new() -> Self {
-        Self { state: ServerState::WaitHello }
+        Self { awaiting: Awaiting::Hello }
     }
 }
 
@@ -85,16 +86,16 @@ impl Handshake for Server {
     }
 
     fn command(&mut self, body: &mut [u8], context: &mut Context<'_>) -> Result<Step, Refusal> {
-        match (command::split(body)?, self.state) {
-            ((b"HELLO", data), ServerState::WaitHello) => {
+        match (command::split(body)?, self.awaiting) {
+            ((b"HELLO", data), Awaiting::Hello) => {
                 let credentials = hello(data).ok_or(CloseReason::MalformedHello);
                 body.zeroize();
                 let request =
                     AuthRequest { identity: Bytes::new(), credentials: Credentials::Plain(credentials?) };
-                self.state = ServerState::WaitVerdict;
+                self.awaiting = Awaiting::Verdict;
                 Ok(Step::Authenticate(request))
             }
-            ((b"INITIATE", properties), ServerState::WaitInitiate) => {
+            ((b"INITIATE", properties), Awaiting::Initiate) => {
                 let peer = context.peer(properties)?;
                 context.send(&[b"\x05READY", context.metadata().as_slice()].concat());
                 Ok(Step::Done(peer, Traffic::Clear))
@@ -105,7 +106,7 @@ impl Handshake for Server {
 
     fn accepted(&mut self, context: &mut Context<'_>) -> Result<Step, Refusal> {
         context.send(b"\x07WELCOME");
-        self.state = ServerState::WaitInitiate;
+        self.awaiting = Awaiting::Initiate;
         Ok(Step::Wait)
     }
 }

@@ -16,7 +16,7 @@ use zeroize::Zeroize;
 
 use crate::{
     close::CloseReason,
-    frame::{Header, MAX_HEADER},
+    frame::{COMMAND, Header, MAX_HEADER, MORE},
 };
 
 /// Memory that may be committed to a frame ahead of its octets, however few have arrived (MQ-104).
@@ -48,13 +48,59 @@ pub(super) struct Input {
 }
 
 /// A frame that is there as a whole; ends with [`Input::part`] or [`Input::discard`].
+///
+/// Whole words only: it is handed through several results for every message, and a word that was written in pieces is
+/// slow to read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
-    pub(super) header: Header,
-    staged: bool,
     /// Where the body starts in the chunk or in the staging buffer, and where it ends.
     start: usize,
     end: usize,
+    /// Flags of the header, and [`STAGED`].
+    flags: usize,
+}
+
+/// The body is in the staging buffer.
+const STAGED: usize = 1 << 8;
+
+impl Frame {
+    fn new(header: Header, start: usize, end: usize, staged: bool) -> Self {
+        Self { start, end, flags: usize::from(header.flags) | if staged { STAGED } else { 0 } }
+    }
+
+    /// Whether the frame is a command.
+    #[inline]
+    pub(super) fn is_command(self) -> bool {
+        self.flags & usize::from(COMMAND) != 0
+    }
+
+    /// Whether another part of the message follows.
+    #[inline]
+    pub(super) fn has_more(self) -> bool {
+        self.flags & usize::from(MORE) != 0
+    }
+
+    /// Octets of the body.
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        self.end - self.start
+    }
+
+    /// The frame that was in the box: it starts after `overhead` octets and has flags of its own.
+    #[inline]
+    pub(super) fn unboxed(self, overhead: usize, flags: u8) -> Self {
+        let start = self.end.min(self.start + overhead);
+        Self { start, end: self.end, flags: usize::from(flags) | (self.flags & STAGED) }
+    }
+
+    /// The same frame, reduced to the last `len` octets of its body.
+    pub(super) fn last(self, len: usize) -> Self {
+        Self { start: self.end.saturating_sub(len), ..self }
+    }
+
+    fn is_staged(self) -> bool {
+        self.flags & STAGED != 0
+    }
 }
 
 impl Input {
@@ -103,7 +149,7 @@ impl Input {
         admit(header)?;
         let size = usize::try_from(header.size).map_err(|_| CloseReason::OutOfMemory(header.size))?;
         if self.chunk.len() - start >= size {
-            return Ok(Some(Frame { header, staged: false, start, end: start + size }));
+            return Ok(Some(Frame::new(header, start, start + size, false)));
         }
         self.chunk.advance(start);
         self.header = Some(header);
@@ -113,21 +159,21 @@ impl Input {
     /// The body of `frame`.
     #[inline]
     pub(super) fn body(&self, frame: Frame) -> &[u8] {
-        let buffer = if frame.staged { &self.staging } else { &self.chunk };
+        let buffer = if frame.is_staged() { &self.staging } else { &self.chunk };
         buffer.get(frame.start..frame.end).unwrap_or_default()
     }
 
     /// The body of `frame`, to be decrypted or wiped in place.
     #[inline]
     pub(super) fn body_mut(&mut self, frame: Frame) -> &mut [u8] {
-        let buffer = if frame.staged { &mut self.staging } else { &mut self.chunk };
+        let buffer = if frame.is_staged() { &mut self.staging } else { &mut self.chunk };
         buffer.get_mut(frame.start..frame.end).unwrap_or_default()
     }
 
     /// Ends with `frame`.
     #[inline]
     pub(super) fn discard(&mut self, frame: Frame) {
-        if frame.staged {
+        if frame.is_staged() {
             self.header = None;
             self.staging = BytesMut::new();
         } else {
@@ -135,27 +181,28 @@ impl Input {
         }
     }
 
-    /// Ends with `frame` and gives its body from octet `skip` on: a copy of few octets, a slice of many (MQ-022).
+    /// Ends with `frame` and gives its body: a copy of few octets, a slice of many (MQ-022).
     #[inline]
-    pub(super) fn part(&mut self, frame: Frame, skip: usize, threshold: usize, slab: &mut Slab) -> Part {
-        if frame.end - frame.start <= threshold + skip {
-            let part = slab.small(self.body(frame).get(skip..).unwrap_or_default());
-            self.discard(frame);
-            return part;
+    pub(super) fn part(&mut self, frame: Frame, threshold: usize, slab: &mut Slab) -> Part {
+        if frame.len() > threshold {
+            return slab.part(self.take(frame));
         }
-        slab.part(self.take(frame, skip))
+        let body = self.body(frame);
+        let part = Part::inline(body).unwrap_or_else(|| slab.small(body));
+        self.discard(frame);
+        part
     }
 
-    /// Ends with `frame` and shares its body from octet `skip` on.
-    fn take(&mut self, frame: Frame, skip: usize) -> Bytes {
-        if frame.staged {
+    /// Ends with `frame` and shares its body.
+    fn take(&mut self, frame: Frame) -> Bytes {
+        if frame.is_staged() {
             self.header = None;
             let mut body = std::mem::take(&mut self.staging);
-            body.advance(skip);
+            body.advance(frame.start);
             return body.freeze();
         }
-        self.chunk.advance(frame.start + skip);
-        self.chunk.split_to(frame.end - frame.start - skip).freeze()
+        self.chunk.advance(frame.start);
+        self.chunk.split_to(frame.len()).freeze()
     }
 
     /// The staging buffer, where much of a body is missing; see [`Session::staging`](super::Session::staging).
@@ -233,7 +280,7 @@ impl Input {
         }
         if self.staging.len() == size {
             self.chunk.advance(used);
-            return Ok(Some(Frame { header, staged: true, start: 0, end: size }));
+            return Ok(Some(Frame::new(header, 0, size, true)));
         }
         self.chunk = BytesMut::new();
         Ok(None)

@@ -13,37 +13,34 @@
 //! The same octets give the same events and output however they are split (MQ-028). After an error the session is
 //! Closed: it ignores input, gives [`Event::Closed`] once, and `fill` still gives what the peer is to be told.
 
+mod decode;
+mod handshake;
 mod heartbeat;
 mod input;
 mod output;
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tidegate_io::{
     batch::WriteBatch,
     buffer::Slab,
     message::{Message, Part},
 };
 
-use self::{
-    heartbeat::Heartbeat,
-    input::{Frame, Input},
-    output::Output,
-};
+use self::{heartbeat::Heartbeat, input::Input, output::Output};
 use crate::{
     auth::{AuthCode, AuthRequest, Verdict},
-    close::{CloseReason, Deadline, Limit},
-    command::{self, Command},
-    config::{Limits, Security, SessionConfig},
-    frame::{self, Header},
+    close::{CloseReason, Deadline},
+    command,
+    config::SessionConfig,
+    frame,
     greeting::{self, Greeting, Version},
-    mechanism::{
-        self, BOXED_PAYLOAD, Boxing, Context, Handshake, INNER_COMMAND, INNER_MORE, Refusal, Step, Traffic,
-    },
+    mechanism::{self, Boxing, Context, Handshake, INNER_MORE, Refusal, Traffic},
     metadata::Metadata,
     random::Random,
     socket_type::SocketType,
@@ -110,6 +107,8 @@ pub struct Session {
     /// Parts and octets of that message, those included that were not kept.
     parts: usize,
     octets: u64,
+    /// Its last part was a subscription, which is reported first.
+    message_is_complete: bool,
     traffic: Traffic,
     version: Version,
     heartbeat: Option<Heartbeat>,
@@ -127,6 +126,16 @@ pub struct Session {
     closed: Option<CloseReason>,
 }
 
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("state", &self.state)
+            .field("mechanism", &self.config.security.mechanism())
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Session {
     /// The session of a connection that was established at `now`. Its greeting waits to be [filled](Self::fill) in
     /// (MQ-086). All randomness that the session will need is drawn here (MQ-031).
@@ -141,6 +150,7 @@ impl Session {
             message: Message::new(),
             parts: 0,
             octets: 0,
+            message_is_complete: false,
             traffic: Traffic::Clear,
             version: Version::V3_1,
             heartbeat: None,
@@ -194,35 +204,19 @@ impl Session {
     /// where they are not slices of what was received.
     #[inline]
     pub fn next_event(&mut self, slab: &mut Slab) -> Option<Event> {
-        if let Some(event) = self.event.take() {
-            return Some(event);
-        }
-        let result = loop {
-            match self.state {
-                State::Active | State::Closing => break self.decode(slab).map_err(Refusal::from),
-                State::Greeting => match self.greet() {
-                    Ok(true) => {}
-                    Ok(false) => break Ok(None),
-                    Err(refusal) => break Err(refusal),
-                },
-                State::Handshake if self.undecided => break Ok(None),
-                State::Handshake => match self.shake(slab) {
-                    Ok(true) => {}
-                    Ok(false) => break Ok(None),
-                    Err(refusal) => break Err(refusal),
-                },
-                State::Closed => break Ok(None),
+        while self.event.is_none() && self.is_established() {
+            // Messages are made right here: what most octets are should not be moved about.
+            match self.next_last_part(slab) {
+                Ok(Some(frame)) => {
+                    let part = self.input.part(frame, self.config.inline_copy_threshold, slab);
+                    return Some(Event::Message(self.complete_message(part)));
+                }
+                Ok(None) if self.event.is_none() => return None,
+                Ok(None) => {}
+                Err(reason) => self.fail(reason.into()),
             }
-            if let Some(event) = self.event.take() {
-                break Ok(Some(event));
-            }
-        };
-        match result {
-            Ok(Some(event)) => return Some(event),
-            Ok(None) => {}
-            Err(refusal) => self.fail(refusal),
         }
-        self.closed.take().map(Event::Closed)
+        self.next_rare_event(slab)
     }
 
     /// Answers [`Event::Authenticate`]; ignored when nothing was asked.
@@ -354,265 +348,25 @@ impl Session {
         matches!(self.state, State::Active | State::Closing)
     }
 
-    /// Works on the greeting; gives whether there may be more to do.
-    fn greet(&mut self) -> Result<bool, Refusal> {
-        let chunk = self.input.chunk();
-        let (taken, version) = self.greeting.receive(chunk, &self.config.security)?;
-        chunk.advance(taken);
-        let Some(version) = version else {
-            *chunk = BytesMut::new();
-            return Ok(false);
-        };
-        self.version = version;
-        self.state = State::Handshake;
-        self.advance(|handshake, context| handshake.start(context))?;
-        Ok(true)
-    }
-
-    /// Works on one command of the handshake; gives whether there may be more to do.
-    fn shake(&mut self, slab: &mut Slab) -> Result<bool, Refusal> {
-        let limit = self.config.limits.handshake_command;
-        let frame = self.input.next(false, slab, |header| {
-            if !header.command() {
-                return Err(CloseReason::UnexpectedCommand);
-            }
-            if header.size > limit {
-                return Err(CloseReason::MessageTooLarge(Limit::HandshakeCommand));
-            }
-            Ok(())
-        })?;
-        let Some(frame) = frame else {
-            return Ok(false);
-        };
-        let body = self.input.body(frame);
-        if let Some(data) = error_data(body, &self.config.security) {
-            return Err(command::error_reason(data).into());
-        }
-        // The body leaves the input for the call, which needs the rest of the session.
-        let mut input = std::mem::take(&mut self.input);
-        let result = self.advance(|handshake, context| handshake.command(input.body_mut(frame), context));
-        input.discard(frame);
-        self.input = input;
-        result?;
-        Ok(true)
-    }
-
-    /// Lets the mechanism do a step.
-    fn advance(
-        &mut self,
-        step: impl FnOnce(&mut dyn Handshake, &mut Context<'_>) -> Result<Step, Refusal>,
-    ) -> Result<(), Refusal> {
-        let Some(handshake) = &mut self.handshake else {
-            return Err(CloseReason::UnexpectedCommand.into());
-        };
-        let mut context = Context::new(&self.config, self.output.handshake());
-        match step(handshake.as_mut(), &mut context)? {
-            Step::Wait => {}
-            Step::Authenticate(request) => {
-                self.undecided = true;
-                self.event = Some(Event::Authenticate(request));
-            }
-            Step::Done(peer, traffic) => {
-                let (user_id, extra) = self.user.take().unwrap_or_default();
-                let mut metadata = peer.metadata;
-                metadata.merge(extra);
-                self.event = Some(Event::Up(PeerInfo {
-                    socket_type: peer.socket_type,
-                    routing_id: peer.identity,
-                    mechanism: self.config.security.mechanism(),
-                    user_id,
-                    metadata,
-                    version: self.version,
-                }));
-                self.state = State::Active;
-                self.traffic = traffic;
-                self.heartbeat = Some(Heartbeat::new(&self.config.heartbeat, self.version, self.now));
-                self.handshake = None;
-            }
-        }
-        let patience = self.handshake.as_ref().and_then(|handshake| handshake.patience());
-        self.patience_deadline = patience.and_then(|patience| self.now.checked_add(patience));
-        Ok(())
-    }
-
-    /// The next event of an established connection.
-    #[inline]
-    fn decode(&mut self, slab: &mut Slab) -> Result<Option<Event>, CloseReason> {
-        loop {
-            let Some(frame) = self.next_frame(slab)? else {
-                return Ok(None);
+    /// The next event beside those of an established connection.
+    fn next_rare_event(&mut self, slab: &mut Slab) -> Option<Event> {
+        while self.event.is_none() {
+            let progress = match self.state {
+                State::Greeting => self.greet(),
+                State::Handshake if !self.undecided => self.shake(slab),
+                _ => Ok(false),
             };
-            if let Some(heartbeat) = &mut self.heartbeat {
-                heartbeat.alive();
-            }
-            let (skip, flags) = self.open(frame)?;
-            let event = if flags & frame::COMMAND != 0 {
-                self.obey(frame, skip, slab)?
-            } else {
-                self.collect(frame, skip, flags & frame::MORE != 0, slab)?
-            };
-            if event.is_some() {
-                return Ok(event);
+            match progress {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(refusal) => self.fail(refusal),
             }
         }
-    }
-
-    #[inline]
-    fn next_frame(&mut self, slab: &mut Slab) -> Result<Option<Frame>, CloseReason> {
-        let limits = &self.config.limits;
-        let boxed = matches!(self.traffic, Traffic::Boxed(_));
-        self.input.next(true, slab, |header| {
-            if boxed {
-                return check_part(limits, header.size.saturating_sub(BOXED_PAYLOAD as u64));
-            }
-            check_part(limits, header.size)?;
-            if header.command() || self.state == State::Closing {
-                return Ok(());
-            }
-            check_message(&self.config, self.parts, self.octets, header.size)
-        })
-    }
-
-    /// Where the payload of `frame` starts and its flags, once it is out of its box if it is in one.
-    #[inline]
-    fn open(&mut self, frame: Frame) -> Result<(usize, u8), CloseReason> {
-        let Header { flags, size } = frame.header;
-        let Traffic::Boxed(boxes) = &mut self.traffic else {
-            return Ok((0, flags));
-        };
-        // An ERROR is in no box: its sender may have no key for one.
-        let body = self.input.body_mut(frame);
-        if flags & frame::COMMAND != 0 && matches!(command::split(body), Ok((b"ERROR", _))) {
-            return Ok((0, flags));
+        let event = self.event.take().or_else(|| self.closed.take().map(Event::Closed));
+        if self.message_is_complete {
+            self.event = self.finish_message();
         }
-        let inner = boxes.open(body)?;
-        if inner & INNER_COMMAND != 0 {
-            return Ok((BOXED_PAYLOAD, frame::COMMAND));
-        }
-        if self.state != State::Closing {
-            check_message(&self.config, self.parts, self.octets, size - BOXED_PAYLOAD as u64)?;
-        }
-        Ok((BOXED_PAYLOAD, if inner & INNER_MORE != 0 { frame::MORE } else { 0 }))
-    }
-
-    /// Acts on a command.
-    fn obey(&mut self, frame: Frame, skip: usize, slab: &mut Slab) -> Result<Option<Event>, CloseReason> {
-        let body = self.input.body(frame).get(skip..).unwrap_or_default();
-        let publisher = self.config.socket_type.takes_subscriptions();
-        match Command::parse(body)? {
-            Command::Ping { ttl, context } => {
-                if let Some(heartbeat) = &mut self.heartbeat {
-                    heartbeat.pinged(ttl, self.now)?;
-                }
-                self.output.pong(context)?;
-            }
-            Command::Subscribe(topic) if publisher => {
-                let start = skip + body.len() - topic.len();
-                return Ok(Some(Event::Subscribe(self.topic(frame, start, slab)?)));
-            }
-            Command::Cancel(topic) if publisher => {
-                let start = skip + body.len() - topic.len();
-                return Ok(Some(Event::Cancel(self.topic(frame, start, slab)?)));
-            }
-            Command::Error(data) => {
-                return Err(match command::error_reason(data) {
-                    CloseReason::AuthFailed(code) => {
-                        CloseReason::PeerError(Bytes::from_static(code.reason()))
-                    }
-                    reason => reason,
-                });
-            }
-            Command::Subscribe(_)
-            | Command::Cancel(_)
-            | Command::Join(_)
-            | Command::Leave(_)
-            | Command::Handshake => return Err(CloseReason::UnexpectedCommand),
-            Command::Pong { .. } | Command::Unknown => {}
-        }
-        self.input.discard(frame);
-        Ok(None)
-    }
-
-    /// Adds a part to the message, and gives the message with its last part.
-    #[inline]
-    fn collect(
-        &mut self,
-        frame: Frame,
-        skip: usize,
-        more: bool,
-        slab: &mut Slab,
-    ) -> Result<Option<Event>, CloseReason> {
-        let threshold = self.config.inline_copy_threshold;
-        if self.state == State::Closing {
-            self.input.discard(frame);
-            return Ok(None);
-        }
-        if self.config.socket_type.takes_subscriptions() {
-            return self.collect_from_subscriber(frame, skip, more, slab);
-        }
-        if !more && self.parts == 0 {
-            return Ok(Some(Event::Message(Message::from(self.input.part(frame, skip, threshold, slab)))));
-        }
-        self.count(frame, skip);
-        self.message.push(self.input.part(frame, skip, threshold, slab));
-        Ok(if more { None } else { self.finish_message() })
-    }
-
-    /// The same for publishers, to whom parts may be subscriptions and for PUB nothing else (MQ-219, MQ-429).
-    fn collect_from_subscriber(
-        &mut self,
-        frame: Frame,
-        skip: usize,
-        more: bool,
-        slab: &mut Slab,
-    ) -> Result<Option<Event>, CloseReason> {
-        let first = self.parts == 0;
-        self.count(frame, skip);
-        let body = self.input.body(frame).get(skip..).unwrap_or_default();
-        let subscription = match body.first() {
-            Some(&kind @ 0..=1) if first || !self.config.only_first_subscribe => Some(kind == 1),
-            _ => None,
-        };
-        if let Some(subscribe) = subscription {
-            let topic = self.topic(frame, skip + 1, slab)?;
-            self.event = if more { None } else { self.finish_message() };
-            return Ok(Some(if subscribe { Event::Subscribe(topic) } else { Event::Cancel(topic) }));
-        }
-        if self.config.socket_type == SocketType::Pub {
-            self.input.discard(frame);
-        } else {
-            self.message.push(self.input.part(frame, skip, self.config.inline_copy_threshold, slab));
-        }
-        Ok(if more { None } else { self.finish_message() })
-    }
-
-    /// The topic in `frame` from octet `start` on.
-    fn topic(&mut self, frame: Frame, start: usize, slab: &mut Slab) -> Result<Part, CloseReason> {
-        let len = self.input.body(frame).len().saturating_sub(start);
-        if len > self.config.limits.topic_bytes {
-            return Err(CloseReason::SubscriptionLimit);
-        }
-        Ok(self.input.part(frame, start, self.config.inline_copy_threshold, slab))
-    }
-
-    #[inline]
-    fn count(&mut self, frame: Frame, skip: usize) {
-        self.parts += 1;
-        self.octets = self.octets.saturating_add(frame.header.size.saturating_sub(skip as u64));
-    }
-
-    /// The message whose last part has been seen, unless none of its parts was kept.
-    fn finish_message(&mut self) -> Option<Event> {
-        self.parts = 0;
-        self.octets = 0;
-        let message = std::mem::take(&mut self.message);
-        (!message.is_empty()).then_some(Event::Message(message))
-    }
-
-    fn forget_message(&mut self) {
-        self.message = Message::new();
-        self.parts = 0;
-        self.octets = 0;
+        event
     }
 
     fn announce(&mut self, command: &[u8], prefix: &[u8], topic: &[u8]) {
@@ -646,47 +400,6 @@ impl Session {
         self.handshake_deadline = None;
         self.patience_deadline = None;
         self.heartbeat = None;
-    }
-}
-
-/// Refuses a part that is too large, before any of it is kept (MQ-105, MQ-106).
-#[inline]
-fn check_part(limits: &Limits, size: u64) -> Result<(), CloseReason> {
-    if limits.max_msg_size.is_some_and(|most| size > most) {
-        return Err(CloseReason::MessageTooLarge(Limit::MaxMsgSize));
-    }
-    if size > limits.hard_frame {
-        return Err(CloseReason::MessageTooLarge(Limit::HardFrame));
-    }
-    Ok(())
-}
-
-/// Refuses a part of `size` octets after `parts` others with `octets` in them, if the message gets too large or nobody
-/// takes it.
-#[inline]
-fn check_message(config: &SessionConfig, parts: usize, octets: u64, size: u64) -> Result<(), CloseReason> {
-    if config.socket_type == SocketType::Push {
-        return Err(CloseReason::UnexpectedData);
-    }
-    if parts >= config.limits.message_parts {
-        return Err(CloseReason::MessageTooLarge(Limit::MessageParts));
-    }
-    if octets.saturating_add(size) > config.limits.message_bytes {
-        return Err(CloseReason::MessageTooLarge(Limit::MessageBytes));
-    }
-    Ok(())
-}
-
-/// The data of the ERROR command in `body`, if it is one. Some PLAIN servers misspell its name (MQ-535).
-fn error_data<'a>(body: &'a [u8], security: &Security) -> Option<&'a [u8]> {
-    if matches!(security, Security::PlainClient(_))
-        && let Some(data) = body.strip_prefix(b"\x5eRROR")
-    {
-        return Some(data);
-    }
-    match command::split(body) {
-        Ok((b"ERROR", data)) => Some(data),
-        _ => None,
     }
 }
 

@@ -38,7 +38,7 @@ fn null_asked() -> Side {
     side
 }
 
-/// Rules: MQ-129, MQ-130, MQ-116, MQ-029.
+/// Rules: MQ-129, MQ-130, MQ-116, MQ-122, MQ-029.
 #[test]
 fn null_is_done_when_ready_was_sent_and_received() {
     let own = SessionConfig {
@@ -52,7 +52,13 @@ fn null_is_done_when_ready_was_sent_and_received() {
     assert_eq!(side.output()[64..], command("READY", &properties));
     assert!(!side.session.stateless());
     assert!(side.encode("early").is_empty(), "no data before the handshake is complete");
-    let theirs = [socket_type(Router), property("Identity", b"you"), property("X-a", b"b")].concat();
+    let theirs = [
+        socket_type(Router),
+        property("Identity", b"you"),
+        property("X-a", b"b"),
+        property("Resource", b"x/y"),
+    ]
+    .concat();
     let events = side.feed(&command("READY", &theirs));
     let [Event::Up(peer)] = &events[..] else { panic!("{events:?}") };
     assert_eq!(peer.socket_type, Some(Router));
@@ -60,6 +66,7 @@ fn null_is_done_when_ready_was_sent_and_received() {
     assert_eq!(peer.mechanism, "NULL");
     assert_eq!(peer.user_id, "");
     assert_eq!(peer.metadata.get("X-a").unwrap(), "b");
+    assert_eq!(peer.metadata.get("Resource").unwrap(), "x/y");
     assert_eq!(side.session.state(), State::Active);
     assert!(side.session.stateless());
     assert_eq!(side.encode("now"), frame(0, b"now"));

@@ -1,10 +1,15 @@
 //! However octets are split, the same comes of them.
 
+use std::{sync::Arc, time::Instant};
+
+use bytes::BytesMut;
 use proptest::prelude::*;
+use tidegate_io::{batch::WriteBatch, buffer::Slab};
 use tidegate_zmtp::{
     auth::Verdict,
-    config::{Limits, SessionConfig},
-    session::Event,
+    config::{Limits, Security, SessionConfig},
+    mechanism::curve::{CurveClient, SecretKey},
+    session::{Event, Session},
     socket_type::SocketType::{self, Pull, Push, Sub, XPub},
 };
 
@@ -42,7 +47,7 @@ fn observe(
                     new
                 }
             };
-            while matches!(new.last(), Some(Event::Authenticate(_))) {
+            while side.session.is_undecided() {
                 side.session.verdict(Verdict::accept(), side.now);
                 new.extend(side.events());
             }
@@ -150,4 +155,24 @@ fn one_octet_at_a_time_is_enough() {
     let whole = observe(config(Pull), &octets, &[], false);
     assert_eq!(whole.0.len(), 3);
     assert_eq!(observe(config(Pull), &octets, &cuts, false), whole);
+}
+
+/// Rules: MQ-031.
+#[test]
+fn sessions_with_the_same_randomness_write_the_same() {
+    let hello = |seed: u8| {
+        let keys = |octet| SecretKey::from_bytes([octet; 32]);
+        let security = Security::CurveClient(CurveClient { secret: keys(1), server: keys(2).public_key() });
+        let config = Arc::new(SessionConfig { security, ..config(Push) });
+        let now = Instant::now();
+        let mut session = Session::new(config, &mut |bytes: &mut [u8]| bytes.fill(seed), now);
+        session.receive(BytesMut::from(&greeting("CURVE")[..]), now);
+        assert!(session.next_event(&mut Slab::default()).is_none());
+        let mut batch = WriteBatch::new(1000);
+        session.fill(&mut batch);
+        batch.segments().iter().flatten().copied().collect::<Vec<_>>()
+    };
+    assert_eq!(hello(7).len(), 64 + 202);
+    assert_eq!(hello(7), hello(7));
+    assert_ne!(hello(7), hello(8));
 }

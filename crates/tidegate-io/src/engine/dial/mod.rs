@@ -2,7 +2,7 @@
 
 mod connect;
 pub(super) mod state;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -35,7 +35,7 @@ use super::{
     random::Random,
     resolve::Resolver,
     table::Key,
-    worker::{Door, Target as Timed, Worker},
+    worker::{Door, Target as Timed, Worker, guarded},
 };
 use crate::protocol::{Connection, Retry};
 
@@ -360,7 +360,7 @@ impl DialerTask {
     }
 
     fn event(&self, event: &StreamEvent<'_>) {
-        self.dialing.event(event);
+        guarded("a dialer's user", || self.dialing.event(event));
     }
 }
 

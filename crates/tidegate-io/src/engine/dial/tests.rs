@@ -1,5 +1,7 @@
 //! The table of section 7.6 of the specification, row by row.
 
+#![allow(clippy::panic, reason = "a test's helpers")]
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

@@ -17,7 +17,8 @@ struct Link {
 impl Link {
     /// Joins the sockets; the near one may have a pipe for it already.
     fn join(mut near: Rig, mut far: Rig, dialed: Option<PeerKey>) -> Self {
-        let limits = |rig: &Rig| LinkLimits { send: rig.state.settings().send, receive: rig.state.settings().receive };
+        let limits =
+            |rig: &Rig| LinkLimits { send: rig.state.settings().send, receive: rig.state.settings().receive };
         let (of_near, of_far) = (limits(&near), limits(&far));
         let arrival = Arrival { far: Some(of_near), ..far.arrival(Origin::Accepted, "") };
         let (key, epoch) = far.state.pipe_up(None, arrival).expect("let in");
@@ -155,7 +156,7 @@ fn limits_change_under_way_and_drop_nothing() {
     assert_eq!(link.near.send(&[b"x"]), FULL);
     assert_eq!(std::iter::from_fn(|| link.far.recv().ok()).count(), 10, "nothing was dropped");
     link.settle();
-    assert_eq!(fill(&mut link, 100), 7);
+    assert_eq!(fill(&mut link, 100), 5, "of 1 + 6; credit for two of the ten is outstanding");
 }
 
 /// A lost in-process link leaves its pipe ready for the next one, with all its room.
@@ -167,7 +168,8 @@ fn an_inproc_link_starts_anew() {
     assert_eq!(fill(&mut link, 100), 2);
     let peer = link.near_peer;
     link.near.down(peer, true);
-    let mut link = Link::join(link.near, Rig::with(SocketType::Pull, |s| s.receive = messages(1)), Some(peer.key));
+    let mut link =
+        Link::join(link.near, Rig::with(SocketType::Pull, |s| s.receive = messages(1)), Some(peer.key));
     link.settle();
     assert_eq!(fill(&mut link, 100), 2);
 }
@@ -319,7 +321,8 @@ fn bytes_are_limited_and_one_large_message_always_fits() {
     assert_eq!(rig.take(peer).len(), 1);
     assert_eq!(rig.send(&[&[0; 100]]), Ok(()));
 
-    let mut rig = Rig::with(SocketType::Pull, |settings| settings.receive = Capacity { messages: 0, bytes: 1000 });
+    let mut rig =
+        Rig::with(SocketType::Pull, |settings| settings.receive = Capacity { messages: 0, bytes: 1000 });
     let peer = rig.accept();
     assert_eq!(rig.receive(peer, &[&[0; 600]]), Received::Taken);
     assert_eq!(rig.receive(peer, &[&[0; 600]]), Received::Full);
@@ -439,7 +442,8 @@ fn a_new_pipe_starts_with_hello_and_probe() {
         let dialed = rig.up(key);
         assert_eq!(rig.take(dialed), [text(&["hello"]), text(&[""])]);
         rig.down(dialed, true);
-        let told = if kind == SocketType::Dealer { Ok(text(&["hiccup"])) } else { Err(RecvRefusal::WouldBlock) };
+        let told =
+            if kind == SocketType::Dealer { Ok(text(&["hiccup"])) } else { Err(RecvRefusal::WouldBlock) };
         assert_eq!(rig.recv(), told);
         let dialed = rig.up(key);
         assert!(rig.take(dialed).is_empty(), "the pipe is not new");
@@ -482,7 +486,7 @@ fn what_a_type_does_not_take_closes_the_connection() {
         let peer = rig.accept();
         assert_eq!(rig.subscribe(peer, "a"), Received::Violation(Violation::UnexpectedCommand), "{kind:?}");
         assert_eq!(rig.cancel(peer, "a"), Received::Violation(Violation::UnexpectedCommand), "{kind:?}");
-        assert_eq!(rig.recv().err().is_some(), true, "nothing was delivered");
+        assert!(rig.recv().is_err(), "nothing was delivered");
     }
 }
 

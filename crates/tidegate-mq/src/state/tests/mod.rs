@@ -1,10 +1,12 @@
 //! Tests of the state machine: random runs against the tables of chapter 6, and named cases.
 
+mod allocations;
 mod cases;
 mod model;
 mod pubsub_cases;
 mod pubsub_tables;
 mod reqrep_cases;
+mod reqrep_tables;
 mod router_cases;
 mod tables;
 
@@ -16,6 +18,7 @@ use tidegate_io::{
     peer::{Epoch, PeerKey},
     queue::Capacity,
 };
+use tidegate_zmtp::{greeting::Version, metadata::Metadata};
 
 use super::*;
 
@@ -156,7 +159,14 @@ impl Rig {
 }
 
 pub(super) fn peer_info(kind: SocketType, identity: &str) -> PeerInfo {
-    PeerInfo { socket_type: kind, routing_id: Bytes::copy_from_slice(identity.as_bytes()) }
+    PeerInfo {
+        socket_type: Some(kind),
+        routing_id: Bytes::copy_from_slice(identity.as_bytes()),
+        mechanism: "NULL",
+        user_id: Bytes::new(),
+        metadata: Metadata::default(),
+        version: Version::V3_1,
+    }
 }
 
 pub(super) fn text(parts: &[&str]) -> Frames {

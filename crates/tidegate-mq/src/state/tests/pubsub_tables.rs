@@ -199,7 +199,7 @@ impl Table for Pub {
 }
 
 #[derive(Default)]
-pub(super) struct XPub {
+struct XPub {
     publisher: Pub,
     /// Manual mode: what peers asked for.
     asked: BTreeSet<(String, usize)>,
@@ -314,7 +314,7 @@ impl Table for XPub {
 
     /// A peer subscribes or cancels, or the application does for the last one.
     fn special(&mut self, rig: &mut Rig, pipes: &mut Pipes, a: u8, b: u8) {
-        if a % 3 != 0 {
+        if !a.is_multiple_of(3) {
             let Some((at, subscribe, topic, result)) = peer_changes(rig, pipes, a, b) else { return };
             self.change(pipes, at, subscribe, topic);
             let full = pipes.all[at].inbound_full;
