@@ -62,21 +62,21 @@ pub(super) fn look(dir: &Path, fix: &str) -> Found {
 }
 
 /// Removes the directory of a dead driver together with its lock file. Fails when the driver is not proven dead.
-pub(super) fn remove(dir: &Path) -> Result<(), String> {
+pub(super) fn remove(dir: &Path) -> Result<(), tree::Kept> {
     let lock_path = lock_path(dir);
     let lock = match File::open(&lock_path) {
         Ok(file) => match file.try_lock() {
             Ok(()) => Some(file),
-            Err(_) => return Err(format!("a media driver holds {}", lock_path.display())),
+            Err(_) => return Err(tree::Kept::DriverLives { lock: lock_path }),
         },
         Err(_) => None,
     };
     if dir.exists() {
         if !is_proven_dead(dir, lock.is_some()) {
-            return Err(format!("the media driver of {} is not proven dead", dir.display()));
+            return Err(tree::Kept::NotProvenDead { dir: dir.to_owned() });
         }
         if let Some(foreign) = foreign_entry(dir) {
-            return Err(format!("{} is not a media driver's file; look at it", foreign.display()));
+            return Err(tree::Kept::ForeignEntry { path: foreign });
         }
         tree::remove_all(dir)?;
     }
@@ -89,7 +89,7 @@ struct MediaRemains {
 }
 
 impl Remains for MediaRemains {
-    fn remove(&self) -> Result<(), String> {
+    fn remove(&self) -> Result<(), tree::Kept> {
         remove(&self.dir)
     }
 }
