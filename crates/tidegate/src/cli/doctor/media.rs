@@ -32,7 +32,7 @@ pub(super) fn look(dir: &Path, fix: &str) -> Found {
             let finding = Finding::problem(check, Some(dir), message, format!("safe to remove: {fix}"));
             Found::dead(finding, MediaRemains { dir: dir.to_owned() })
         }
-        (true, false) => Finding::ok(check, Some(dir), format!("run by {process}")).into(),
+        (true, false) => Finding::ok(check, Some(dir), format!("run by {process}{}", met_errors(dir))).into(),
         (true, true) => {
             let message = format!("{process} is gone, but the heartbeat is young");
             let advice =
@@ -59,6 +59,14 @@ pub(super) fn look(dir: &Path, fix: &str) -> Found {
     found.finding.pid = pid;
     found.finding.bytes = Some(tree::size(dir));
     found
+}
+
+/// What a driver noted about its own errors, in words to add to a sentence.
+fn met_errors(dir: &Path) -> String {
+    let errors = tidegate_aeron::driver_errors(dir).unwrap_or_default();
+    let Some(last) = errors.iter().max_by_key(|error| error.last) else { return String::new() };
+    let text: Vec<_> = last.text.split_whitespace().collect();
+    format!("; errors it has met: {}, the last of them {}x: {}", errors.len(), last.count, text.join(" "))
 }
 
 /// Removes the directory of a dead driver together with its lock file. Fails when the driver is not proven dead.
