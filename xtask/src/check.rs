@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`tokens`] | `unsafe` and raw atomics only where a proof obligation is accepted |
 //! | [`packages`] | `#![forbid(unsafe_code)]`, dependency direction, descriptions |
+//! | [`agnostic`] | no messaging protocol in the I/O kernel |
 //! | [`shape`] | length and module head of source files, no file outside every target |
 //! | [`wording`] | no workplace paths, no markers of unfinished work, a newline at the end |
 //!
 //! Each check is a function from text (or metadata) to findings, so that its tests can plant a violation.
 
+mod agnostic;
 mod packages;
 mod shape;
 mod tokens;
@@ -74,6 +76,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
             }
         }
     }
+
+    findings.extend(agnostic::check(workspace)?);
 
     for finding in &findings {
         println!("{finding}");

@@ -82,12 +82,11 @@ fn read_sheets(
     Ok(sheets)
 }
 
-/// Citations of all targets whose tests run: libraries, binaries and integration tests.
+/// Citations of all targets whose tests run.
 fn collect_citations(workspace: &Workspace) -> Result<Citations> {
     let mut citations = Citations::default();
     for package in &workspace.packages {
-        for target in package.targets.iter().filter(|target| target.is(&["lib", "bin", "test", "proc-macro"]))
-        {
+        for target in package.targets.iter().filter(|target| target.runs_tests()) {
             let binary_id = package.binary_id(target);
             for mut file in target_files(&target.src_path)? {
                 file.source.path = workspace.relative(&file.source.path).to_owned();

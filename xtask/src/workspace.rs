@@ -39,6 +39,8 @@ pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) kind: Vec<String>,
     pub(crate) src_path: PathBuf,
+    /// Whether `cargo test` builds it as tests.
+    test: bool,
 }
 
 /// One line of a `[dependencies]`, `[dev-dependencies]` or `[build-dependencies]` table.
@@ -47,6 +49,8 @@ pub(crate) struct Dependency {
     pub(crate) name: String,
     /// `None` for an ordinary dependency, else `dev` or `build`.
     pub(crate) kind: Option<String>,
+    /// Where a path dependency is.
+    pub(crate) path: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +110,11 @@ impl Package {
 }
 
 impl Target {
+    /// Whether the tests in it are run: libraries, programs and integration tests, unless the manifest says otherwise.
+    pub(crate) fn runs_tests(&self) -> bool {
+        self.test && self.is(&["lib", "bin", "test", "proc-macro"])
+    }
+
     /// Whether the target is of one of the given kinds.
     pub(crate) fn is(&self, kinds: &[&str]) -> bool {
         self.kind.iter().any(|kind| kinds.contains(&kind.as_str()))
@@ -127,4 +136,23 @@ fn output(what: &'static str, args: &[&str], dir: Option<&Path>) -> Result<Strin
         return Err(XtaskError::Command { command: what, stderr });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_run_in_tested_libraries_programs_and_tests_only() {
+        let runs = |kind: &str, test: bool| {
+            let json = format!("{{\"name\":\"a\",\"kind\":[\"{kind}\"],\"src_path\":\"a\",\"test\":{test}}}");
+            serde_json::from_str::<Target>(&json).unwrap().runs_tests()
+        };
+        for kind in ["lib", "bin", "test", "proc-macro"] {
+            assert!(runs(kind, true) && !runs(kind, false), "{kind}");
+        }
+        for kind in ["bench", "example", "custom-build"] {
+            assert!(!runs(kind, true), "{kind}");
+        }
+    }
 }

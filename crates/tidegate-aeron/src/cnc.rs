@@ -7,16 +7,17 @@
 //! |---|---|---|
 //! | 0 | 4 | version, 0 until the driver has initialised the file |
 //! | 4 | 4 | length of the to-driver ring buffer, trailer included |
+//! | 8, 12, 16, 20 | 4 each | lengths of the to-clients buffer, the counters' labels and values, the error log |
 //! | 32 | 8 | start of the driver, milliseconds since the Unix epoch |
 //! | 40 | 8 | process id of the driver |
-//! | 128 | | to-driver ring buffer |
+//! | 128 | | to-driver ring buffer, then the others in the order of their lengths |
 //!
 //! The last 768 bytes of the ring buffer are its trailer; at 640 in it is the driver's heartbeat, milliseconds since the
 //! Unix epoch, 0 before the first and -1 after a clean shutdown.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,6 +42,21 @@ pub fn driver_pid(dir: &Path) -> Option<i64> {
         Ok(DriverState::Running { run, .. }) => Some(run.pid),
         _ => None,
     }
+}
+
+/// The driver's file of `dir` with offset and length of the error log in it. `None` while there is none.
+pub(crate) fn error_log(dir: &Path) -> io::Result<Option<(File, u64, u64)>> {
+    let Some(file) = open(dir)? else { return Ok(None) };
+    let Some(header) = bytes_at::<48>(&file, 0)? else { return Ok(None) };
+    if i32_at(&header, 0) == 0 {
+        return Ok(None);
+    }
+    let mut offset = METADATA_LENGTH;
+    for field in [4, 8, 12, 16] {
+        let Ok(length) = u64::try_from(i32_at(&header, field)) else { return Ok(None) };
+        offset += length;
+    }
+    Ok(u64::try_from(i32_at(&header, 20)).ok().map(|length| (file, offset, length)))
 }
 
 /// Names one run of one driver.
@@ -84,11 +100,7 @@ impl DriverState {
 
 /// Reads the state of the driver of `dir`.
 pub(crate) fn read(dir: &Path) -> io::Result<DriverState> {
-    let file = match File::open(dir.join(FILE_NAME)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DriverState::Absent),
-        Err(error) => return Err(error),
-    };
+    let Some(file) = open(dir)? else { return Ok(DriverState::Absent) };
     let starting = || -> io::Result<DriverState> {
         let age = SystemTime::now().duration_since(file.metadata()?.modified()?).unwrap_or_default();
         Ok(DriverState::Starting { age })
@@ -116,6 +128,16 @@ pub(crate) fn read(dir: &Path) -> io::Result<DriverState> {
     }
 }
 
+/// Opens the driver's file of `dir`, if there is one. Does not block if something else, such as a FIFO, has its name.
+fn open(dir: &Path) -> io::Result<Option<File>> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    match File::options().read(true).custom_flags(flags).open(dir.join(FILE_NAME)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Age of a time stamp in milliseconds since the Unix epoch.
 fn age_of(epoch_ms: i64) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -137,7 +159,7 @@ fn steady_i64(file: &File, offset: u64) -> io::Result<Option<i64>> {
 }
 
 /// `N` bytes, or `None` when the file is shorter.
-fn bytes_at<const N: usize>(file: &File, offset: u64) -> io::Result<Option<[u8; N]>> {
+pub(crate) fn bytes_at<const N: usize>(file: &File, offset: u64) -> io::Result<Option<[u8; N]>> {
     let mut bytes = [0; N];
     match file.read_exact_at(&mut bytes, offset) {
         Ok(()) => Ok(Some(bytes)),
@@ -146,13 +168,15 @@ fn bytes_at<const N: usize>(file: &File, offset: u64) -> io::Result<Option<[u8; 
     }
 }
 
-fn i32_at(header: &[u8; 48], offset: usize) -> i32 {
+/// The number at `offset`, which lies in the header with all its bytes.
+pub(crate) fn i32_at<const N: usize>(header: &[u8; N], offset: usize) -> i32 {
     let mut bytes = [0; 4];
     bytes.copy_from_slice(&header[offset..offset + 4]);
     i32::from_ne_bytes(bytes)
 }
 
-fn i64_at(header: &[u8; 48], offset: usize) -> i64 {
+/// As [`i32_at`].
+pub(crate) fn i64_at<const N: usize>(header: &[u8; N], offset: usize) -> i64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&header[offset..offset + 8]);
     i64::from_ne_bytes(bytes)

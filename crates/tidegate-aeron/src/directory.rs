@@ -16,6 +16,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+
 use crate::cnc::{self, DriverRun, DriverState};
 use crate::error::AeronError;
 
@@ -130,7 +132,17 @@ impl OwnedDirectory {
     }
 }
 
-/// Opens and locks the lock file. Retries when the owner before removed the file between the two steps.
+/// Refuses a lock file that is not a regular one or has other names: its content will be overwritten.
+fn require_plain(file: &File, path: &Path) -> Result<(), AeronError> {
+    let metadata = file.metadata().map_err(os("inspect", path))?;
+    if metadata.is_file() && metadata.nlink() <= 1 {
+        return Ok(());
+    }
+    let errno = rustix::io::Errno::INVAL.raw_os_error();
+    Err(AeronError::Os { path: path.to_owned(), operation: "use as a lock file", errno })
+}
+
+/// Opens and locks the lock file, following no link. Retries when the owner before removed the file between the two steps.
 fn lock_file(path: &Path, dir: &Path) -> Result<File, AeronError> {
     const ATTEMPTS: usize = 16;
     for _ in 0..ATTEMPTS {
@@ -140,8 +152,10 @@ fn lock_file(path: &Path, dir: &Path) -> Result<File, AeronError> {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
             .open(path)
             .map_err(os("open", path))?;
+        require_plain(&file, path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

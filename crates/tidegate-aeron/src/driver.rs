@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::cnc::{self, DriverState};
 use crate::directory::{OwnedDirectory, os};
 use crate::error::AeronError;
+use crate::error_log::{DriverError, driver_errors};
 use crate::ffi::{self, check, nanos};
 
 /// Which threads a driver's agents run on.
@@ -186,6 +187,14 @@ impl MediaDriver {
     /// The driver's directory, for [`ClientOptions`](crate::ClientOptions).
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What has gone wrong inside the driver since it started; see [`driver_errors`](crate::driver_errors).
+    ///
+    /// # Errors
+    /// As [`driver_errors`](crate::driver_errors).
+    pub fn errors(&self) -> Result<Vec<DriverError>, AeronError> {
+        driver_errors(&self.dir)
     }
 
     /// Stops the driver's threads and, when asked at launch, removes its directory.

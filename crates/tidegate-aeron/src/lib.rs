@@ -41,6 +41,7 @@ mod counter;
 mod directory;
 mod driver;
 mod error;
+mod error_log;
 mod ffi;
 mod pending;
 mod publication;
@@ -51,6 +52,7 @@ pub use cnc::{driver_is_active, driver_pid};
 pub use counter::{Counter, CounterInfo};
 pub use driver::{Idle, MediaDriver, MediaDriverOptions, Threading};
 pub use error::{AeronError, ChannelConflict, OfferError, Resource};
+pub use error_log::{DriverError, driver_errors};
 pub use pending::{Pending, Registrable};
 pub use publication::{
     Exclusive, ExclusivePublication, LogAccess, Position, Publication, PublicationOf, Shared,

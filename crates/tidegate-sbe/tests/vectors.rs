@@ -1,6 +1,7 @@
 //! The codecs against the golden data that a foreign implementation wrote.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
+mod hex;
 mod support;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,8 @@ use std::fs;
 use serde_json::{Value, json};
 use tidegate_sbe::control::{ShmRegionSuperblock, SlotHeader, TensorHeader};
 use tidegate_sbe::{AnyMessage, MessageHeader};
+
+use hex::hex;
 
 /// Rules: TP-481, TP-014, TP-015, TC-214.
 #[test]
@@ -144,8 +147,4 @@ fn plain(values: Value) -> Value {
         None => (name, value),
     });
     Value::Object(fields.collect())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -21,8 +21,8 @@
 //!
 //! An acquiring load is written as relaxed load plus fence because only relaxed loads are promised to work on pages
 //! mapped read-only. That the store in `begin` is itself a Release is asked for by the sheet (TP-107); the fence after
-//! it is what counts (TP-108). All orderings come from one trait, `Orderings`, so that the models in `tests/loom_commit.rs` can
-//! weaken one at a time in the shipped code and see it break.
+//! it is what counts (TP-108). All orderings come from one trait, `Orderings`, so that the models in
+//! `tests/loom_commit.rs` can weaken one at a time in the shipped code and see it break.
 
 use std::marker::PhantomData;
 

@@ -103,7 +103,10 @@ impl<B: BellWord, W: CountWord, O: Orderings> Waiter<B, W, O> {
     }
 
     /// Sleeps until `ready` says true (true) or the deadline passes (false). `ready` is asked before the first sleep,
-    /// after each wake-up, and a last time after the deadline; its loads may be relaxed.
+    /// after each wake-up, and a last time after the deadline.
+    ///
+    /// Its loads may be relaxed: a change made before a ring is not missed. But it may see a change before the ring that
+    /// announces it, so what true permits to read must be ordered by acquiring loads of `ready` itself.
     pub fn wait_until(&self, deadline: Nanos, mut ready: impl FnMut() -> bool) -> bool {
         loop {
             let seen = self.observe();

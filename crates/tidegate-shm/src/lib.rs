@@ -22,9 +22,13 @@
 //!
 //! # Limits
 //!
-//! Linux on 64-bit little-endian machines only; other targets do not compile (TP-004). A peer that is allowed to
-//! truncate a file can still raise SIGBUS in those who mapped it: file permissions decide who can, and a region is
-//! never resized once it is announced (TP-054).
+//! Linux on 64-bit little-endian machines only; other targets do not compile (TP-004).
+//!
+//! A peer that may write a file can still end the processes that mapped it: truncating it, or leaving holes in it on a
+//! file system that is full, raises SIGBUS at the next touch of a missing page. It cannot do more than that. Nothing at
+//! attach time prevents it: lengths are checked when mapping, but can change a moment later; pinned pages are taken away
+//! by truncation as well; and only anonymous memory files can be sealed, not files with a name. So file permissions
+//! decide who can, and a region is never resized once it is announced (TP-054).
 
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("tidegate-shm supports 64-bit little-endian Linux only");
@@ -32,7 +36,6 @@ compile_error!("tidegate-shm supports 64-bit little-endian Linux only");
 pub mod clock;
 pub mod commit;
 pub mod doorbell;
-
 pub mod lock;
 pub mod process;
 pub mod region;

@@ -34,11 +34,17 @@ impl DirLock {
     /// # Errors
     /// [`LockError::Held`] when another process, or another `DirLock` of this one, has it.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
+        Self::acquire_interrupted(path, || ())
+    }
+
+    /// As [`DirLock::acquire`], with something happening between opening the file and locking it.
+    fn acquire_interrupted(path: &Path, mut between: impl FnMut()) -> Result<Self, LockError> {
         let holder = ProcessId::current().map_err(|source| LockError::OwnIdentity { source })?;
         let failed = |source: io::Error| LockError::Io { path: path.to_owned(), source };
         // A file that somebody removed between opening and locking guards nothing: take the new one.
         for _ in 0..ATTEMPTS {
             let file = open(path)?;
+            between();
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::AGAIN) => {
@@ -87,6 +93,13 @@ pub enum LockError {
         /// The lock file.
         path: PathBuf,
     },
+    /// The file has other names: whoever made them could have its content overwritten, or hold two directories with one
+    /// lock.
+    #[error("{} is a hard link to a file with other names and cannot serve as a lock; remove it", path.display())]
+    Linked {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// The file was replaced again and again while it was being locked.
     #[error("{} is being replaced by another process; find out which one removes lock files", path.display())]
     Unstable {
@@ -126,6 +139,10 @@ fn open(path: &Path) -> Result<File, LockError> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(not_regular());
     }
+    // Before anything is changed. None at all means that it was just removed, which the caller finds out.
+    if stat.st_nlink > 1 {
+        return Err(LockError::Linked { path: path.to_owned() });
+    }
     // A file just made may have lost bits to the umask, without which the next holder could not open it.
     if stat.st_uid == rustix::process::geteuid().as_raw() && Mode::from_raw_mode(stat.st_mode) != MODE {
         fchmod(&fd, MODE).map_err(failed)?;
@@ -154,4 +171,33 @@ fn read_holder(file: &File) -> Option<ProcessId> {
     let mut text = [0; 64];
     let len = file.read_at(&mut text, 0).ok()?;
     std::str::from_utf8(text.get(..len)?).ok()?.trim_end().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_removed_before_it_was_locked_guards_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("lock");
+        let mut other = None;
+        let refused = DirLock::acquire_interrupted(&path, || {
+            if other.is_none() {
+                fs::remove_file(&path).unwrap();
+                other = Some(DirLock::acquire(&path).unwrap());
+            }
+        });
+        assert!(matches!(refused, Err(LockError::Held { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_file_that_keeps_being_removed_is_given_up() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("lock");
+        let refused = DirLock::acquire_interrupted(&path, || fs::remove_file(&path).unwrap());
+        assert!(matches!(refused, Err(LockError::Unstable { .. })), "{refused:?}");
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! A pid alone names nobody: the kernel gives it to somebody else after its owner died. The identity used throughout
 //! is (pid, start time), and a question about a living process is asked through a pidfd, which keeps meaning the same
-//! process. Ids are those of the pid namespace of `/proc` as this process sees it; processes in different namespaces
-//! cannot judge each other.
+//! process. Ids are those of the pid namespace of `/proc` as this process sees it, and start times those of its time
+//! namespace; processes in different namespaces cannot judge each other.
 //!
 //! A zombie is dead: it runs no instruction any more, so it can neither write into a region nor hold a right.
 
@@ -120,7 +120,7 @@ impl ProcessHandle {
         for _ in 0..2 {
             let pidfd = match pidfd(id.pid) {
                 Ok(pidfd) => pidfd,
-                Err(Errno::SRCH) => return Err(gone()),
+                Err(errno) if names_no_process(errno) => return Err(gone()),
                 Err(errno) => return Err(ProcessError::Pidfd { pid: id.pid, source: errno.into() }),
             };
             // Reading the start time after opening is what excludes reuse: if it matches and the process behind the
@@ -166,8 +166,7 @@ impl ProcessHandle {
 pub fn pid_is_alive(pid: u32) -> bool {
     match pidfd(pid) {
         Ok(pidfd) => !has_exited(&pidfd, &Timespec { tv_sec: 0, tv_nsec: 0 }).unwrap_or(false),
-        // A pid that only names a thread, or nothing.
-        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => false,
+        Err(errno) if names_no_process(errno) => false,
         // No pidfd to be had (descriptor limit, sandbox): ask /proc, and without proof of death say alive.
         Err(_) => match ProcStat::read(pid) {
             Ok(stat) => stat.alive,
@@ -216,6 +215,12 @@ fn is_missing(error: &io::Error) -> bool {
 fn pidfd(pid: u32) -> Result<OwnedFd, Errno> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     pidfd_open(pid, PidfdFlags::empty())
+}
+
+/// Whether the kernel refused a pidfd because the pid names nothing, or only a thread of another process: EINVAL, and
+/// ENOENT on newer kernels. As long as a process has not been reaped its pid names it, so it is gone in both cases.
+fn names_no_process(errno: Errno) -> bool {
+    matches!(errno, Errno::SRCH | Errno::INVAL | Errno::NOENT)
 }
 
 /// A pidfd becomes readable when the last thread of the process has ended.

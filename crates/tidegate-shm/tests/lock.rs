@@ -113,6 +113,21 @@ fn only_a_regular_file_serves_as_lock() {
 }
 
 #[test]
+fn a_file_with_a_second_name_is_refused_unchanged() {
+    let place = tempfile::tempdir().unwrap();
+    let (precious, path) = (place.path().join("precious"), place.path().join("lock"));
+    fs::write(&precious, "content").unwrap();
+    fs::set_permissions(&precious, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::hard_link(&precious, &path).unwrap();
+    let refused = DirLock::acquire(&path);
+    assert!(matches!(refused, Err(LockError::Linked { .. })), "{refused:?}");
+    assert_eq!(fs::read(&precious).unwrap(), b"content");
+    assert_eq!(fs::metadata(&precious).unwrap().permissions().mode() & 0o7777, 0o640);
+    fs::remove_file(&precious).unwrap();
+    DirLock::acquire(&path).unwrap();
+}
+
+#[test]
 fn nonsense_in_the_lock_file_is_not_a_holder() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("lock");

@@ -10,11 +10,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 #![allow(clippy::disallowed_types, reason = "runs of a model are counted outside of it")]
 
-use std::{
-    process::Command,
-    sync::atomic::{AtomicUsize as StdUsize, Ordering::SeqCst},
-};
+mod broken;
 
+use std::sync::atomic::{AtomicUsize as StdUsize, Ordering::SeqCst};
+
+use broken::breaks;
 use tidegate_shm::{
     clock::Nanos,
     doorbell::{BellWord, CountWord, LoadU32, Orderings, Ringer, Shipped, Waited, Waiter},
@@ -107,24 +107,6 @@ fn model<O: Orderings + 'static>(rings: u64, waiters: usize, preemptions: Option
         }
     });
     (counts.0.load(SeqCst), counts.1.load(SeqCst))
-}
-
-/// Says in a process of its own, because a broken model may end in an abort, whether the explorer finds the model
-/// broken in the expected way. `test` is the name of the calling test.
-fn breaks<R>(test: &str, report: &str, model: impl FnOnce() -> R) -> bool {
-    const INSIDE: &str = "TIDEGATE_BROKEN_MODEL";
-    if std::env::var_os(INSIDE).is_some() {
-        model();
-        // Not broken: the caller's assertion must not fail in here.
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .env("RUST_BACKTRACE", "0")
-        .output()
-        .unwrap();
-    !output.status.success() && String::from_utf8_lossy(&output.stderr).contains(report)
 }
 
 struct RelaxedRing;

@@ -81,6 +81,8 @@ fn a_thread_id_is_not_a_process() {
         let thread = told.recv().unwrap();
         assert_ne!(thread, std::process::id());
         assert!(!pid_is_alive(thread));
+        let namesake = ProcessId::of(thread).unwrap();
+        assert!(matches!(ProcessHandle::open(namesake), Err(ProcessError::Gone { pid }) if pid == thread));
         drop(_keep);
     });
 }

@@ -6,8 +6,9 @@ mod client_support;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use client_support::files::header_rings;
 use client_support::*;
 use tidegate_sbe::AnyMessage;
 use tidegate_sbe::control::ShmPoolAnnounce;
@@ -60,19 +61,7 @@ impl Pair {
     }
 }
 
-fn header_of(dir: &Path) -> PathBuf {
-    let ring = |entry: fs::DirEntry| {
-        let path = entry.path();
-        if path.is_dir() {
-            Some(header_of(&path)).filter(|path| path.exists())
-        } else {
-            path.ends_with("header.ring").then_some(path)
-        }
-    };
-    fs::read_dir(dir).unwrap().find_map(|entry| ring(entry.unwrap())).unwrap_or_default()
-}
-
-/// Rules: TP-149, TP-150, TP-299, TP-307.
+/// Rules: TP-149, TP-150, TP-299, TP-307, TP-490.
 #[test]
 fn a_producer_without_a_driver_announces_itself() {
     let mut stage = Stage::bare();
@@ -92,11 +81,11 @@ fn a_producer_without_a_driver_announces_itself() {
     let client = producer.status().client.unwrap().get();
     assert_eq!(heard(&mut stage, &mut peer), [(begun, epoch, client)], "at once");
     stage.pass(3_000, &mut [&mut peer]);
-    let seconds = [1_000_000_000, 2_000_000_000, 3_000_000_000];
+    let milliseconds = [100, 1_100, 2_100];
     assert_eq!(
         heard(&mut stage, &mut peer),
-        seconds.map(|later| (begun + later, epoch, client)),
-        "with the time of sending"
+        milliseconds.map(|later| (begun + 1_000_000 * later, epoch, client)),
+        "soon again and then periodically, with the time of sending"
     );
     let mut consumer = stage.consumer(&mut peer, announced(CAM));
     stage.pass(1_000, &mut [&mut peer]);
@@ -104,7 +93,7 @@ fn a_producer_without_a_driver_announces_itself() {
     assert_eq!(frames(&mut consumer), [(0, b"x".to_vec())]);
 
     // The next incarnation has a higher epoch, and the files of the last one are gone.
-    let files = header_of(stage.base.path());
+    let files = header_rings(stage.base.path()).remove(0);
     drop(producer);
     stage.settle(&mut [&mut peer]);
     assert!(!files.exists());
@@ -119,21 +108,24 @@ fn a_producer_without_a_driver_announces_itself() {
 #[test]
 fn only_the_activity_of_a_superblock_changes() {
     let mut pair = Pair::new();
-    let header = header_of(pair.stage.base.path());
+    let header = header_rings(pair.stage.base.path()).remove(0);
     let pools = [header.with_file_name("1.pool"), header.with_file_name("2.pool")];
     let files: Vec<_> = [header].into_iter().chain(pools).collect();
     let superblocks = |files: &[PathBuf]| -> Vec<Vec<u8>> {
         files.iter().map(|file| fs::read(file).unwrap()[..64].to_vec()).collect()
     };
     let before = superblocks(&files);
+    let mut announces = pair.stage.wire(ANNOUNCE);
     for _ in 0..20 {
         publish(&mut pair.producer, b"x");
     }
     pair.pass(2_000);
-    let now = pair.stage.now();
+    let last = announces.heard().pop().unwrap();
+    let announced = ShmPoolAnnounce::decode(&last).unwrap().announce_timestamp_ns;
     for (before, after) in before.iter().zip(superblocks(&files)) {
         assert_eq!(before[..56], after[..56]);
-        assert_eq!(u64::from_le_bytes(after[56..].try_into().unwrap()), now, "refreshed with the announce");
+        let activity = u64::from_le_bytes(after[56..].try_into().unwrap());
+        assert_eq!(activity, announced, "refreshed with the announce");
     }
 }
 
@@ -266,6 +258,29 @@ fn a_step_back_unmaps_and_a_repetition_does_not() {
     assert_eq!(frames(&mut pair.consumer), [(11, b"again".to_vec())], "after the next announce");
 }
 
+/// Whoever may write descriptors can name a frame that is far from written. That costs the mapping until the next announce,
+/// as any step back does, and no more, however often it happens.
+/// Rules: TP-132.
+#[test]
+fn a_descriptor_of_the_far_future_costs_one_announce_period() {
+    let mut pair = Pair::new();
+    let mut voice = pair.stage.wire(DESCRIPTOR);
+    for _ in 0..3 {
+        publish(&mut pair.producer, b"x");
+        assert_eq!(numbers(&mut pair.consumer).len(), 1);
+        let late = pair.drops().late;
+        voice.describe(CAM, pair.epoch, u64::MAX);
+        publish(&mut pair.producer, b"x");
+        assert_eq!(numbers(&mut pair.consumer), [0u64; 0], "the next frame is a step back");
+        assert_eq!(pair.drops().late, late + 1);
+        pair.settle();
+        assert_eq!(pair.consumer.state(), MappingState::Unmapped);
+        pair.pass(1_000);
+        assert_eq!(pair.consumer.state(), MappingState::Mapped(Epoch::new(pair.epoch)));
+    }
+    assert_eq!(pair.drops().gap, u64::MAX, "counted as described, and not beyond the end");
+}
+
 /// Rules: TP-135.
 #[test]
 fn without_a_mapping_descriptors_are_dropped_and_not_counted() {
@@ -343,7 +358,8 @@ fn outcomes_tell_what_became_of_a_frame() {
         publish(&mut pair.producer, b"good");
     }
     pair.consumer.poll(1, &mut |_| {}).unwrap();
-    let header = fs::OpenOptions::new().write(true).open(header_of(pair.stage.base.path())).unwrap();
+    let header =
+        fs::OpenOptions::new().write(true).open(header_rings(pair.stage.base.path()).remove(0)).unwrap();
     let slot = |index: u64| 64 + 256 * index;
     // Frame 1 says it is elsewhere, frame 2 is being rewritten.
     header.write_at(&5u32.to_le_bytes(), slot(1) + 12).unwrap();
@@ -406,7 +422,8 @@ fn a_slot_that_went_back_is_stale() {
         publish(&mut pair.producer, b"x");
         numbers(&mut pair.consumer);
     }
-    let header = fs::OpenOptions::new().write(true).open(header_of(pair.stage.base.path())).unwrap();
+    let header =
+        fs::OpenOptions::new().write(true).open(header_rings(pair.stage.base.path()).remove(0)).unwrap();
     header.write_at(&1u64.to_le_bytes(), 64).unwrap();
     assert!(matches!(pair.consumer.read_frame(Seq::new(0)), ReadOutcome::DroppedLate { .. }));
     assert!(
@@ -420,7 +437,8 @@ fn a_slot_that_went_back_is_stale() {
 fn a_superblock_that_changes_under_the_mapping_ends_it() {
     for (at, bytes) in [(0, 0u64.to_le_bytes()), (40, 1u64.to_le_bytes()), (12, 5u64.to_le_bytes())] {
         let mut pair = Pair::new();
-        let header = fs::OpenOptions::new().write(true).open(header_of(pair.stage.base.path())).unwrap();
+        let header =
+            fs::OpenOptions::new().write(true).open(header_rings(pair.stage.base.path()).remove(0)).unwrap();
         header.write_at(&bytes, at).unwrap();
         pair.pass(1_000);
         let changed = |event: &ClientEvent| {

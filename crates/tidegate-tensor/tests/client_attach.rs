@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client_support::files::{files_below, header_rings};
 use client_support::*;
 use tidegate_sbe::driver::{Message, Role};
 use tidegate_sbe::{AnyMessage, MessageHeader};
@@ -18,7 +19,7 @@ use tidegate_tensor::client::{
     RefusalCode, UnmapReason,
 };
 use tidegate_tensor::frame::FrameMeta;
-use tidegate_tensor::ids::{ClientId, Epoch, StreamId};
+use tidegate_tensor::ids::{ClientId, StreamId};
 
 /// What the driver messages on the control stream were, by name.
 fn said(wire: &mut Wire) -> Vec<&'static str> {
@@ -31,17 +32,13 @@ fn said(wire: &mut Wire) -> Vec<&'static str> {
         .collect()
 }
 
-/// Inode, mode and length of every file below `dir`.
-fn files(dir: &Path, found: &mut BTreeMap<PathBuf, (u64, u32, u64)>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        let metadata = entry.metadata().unwrap();
-        if metadata.is_dir() {
-            files(&entry.path(), found);
-        } else {
-            found.insert(entry.path(), (metadata.ino(), metadata.mode(), metadata.len()));
-        }
-    }
+/// Inode, mode and length of everything below `dir`.
+fn files(dir: &Path) -> BTreeMap<PathBuf, (u64, u32, u64)> {
+    let facts = |path: PathBuf| {
+        let metadata = path.metadata().unwrap();
+        (path, (metadata.ino(), metadata.mode(), metadata.len()))
+    };
+    files_below(dir).into_iter().map(facts).collect()
 }
 
 /// The main job.
@@ -79,8 +76,7 @@ fn a_client_makes_and_removes_no_files() {
     let consumer = stage.consumer(&mut peer, ConsumerConfig::new(CAM));
     let mut producer = stage.producer(&mut peer, produces(CAM));
     stage.settle(&mut [&mut peer]);
-    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
-    files(stage.base.path(), &mut before);
+    let before = files(stage.base.path());
     publish(&mut producer, b"x");
     // Only the clients work, so whatever happens to files is their doing.
     drop((producer, consumer));
@@ -88,9 +84,8 @@ fn a_client_makes_and_removes_no_files() {
         peer.work();
     }
     peer.agent.close();
-    files(stage.base.path(), &mut after);
     assert!(before.len() > 3, "{before:?}");
-    assert_eq!(after, before);
+    assert_eq!(files(stage.base.path()), before);
 }
 
 /// A producer that was not heard of fences itself at its deadline, before anybody tells it; it then learns, attaches
@@ -217,6 +212,27 @@ fn a_driver_that_died_silently_is_replaced() {
         !numbers(&mut consumer).is_empty()
     });
     assert!(producer.status().epoch.unwrap() > old);
+}
+
+/// A C program beside a driver announces on the control stream (IP-77). A producer does not take that for the driver.
+/// Rules: TP-305.
+#[test]
+fn announces_of_others_are_no_sign_of_life_of_the_driver() {
+    let mut stage = Stage::new();
+    let mut peer = stage.peer();
+    let mut announces = stage.wire(ANNOUNCE);
+    let _producer = stage.producer(&mut peer, produces(CAM));
+    stage.settle(&mut [&mut peer]);
+    let announce = announces.heard().pop().unwrap();
+    stage.driver = None;
+    let mut control = stage.wire(CONTROL);
+    for _ in 0..8 {
+        control.say(&announce);
+        stage.pass(500, &mut [&mut peer]);
+    }
+    let silent =
+        |event: &ClientEvent| matches!(event, ClientEvent::LeaseLost { loss: LeaseLoss::DriverSilent, .. });
+    assert!(peer.saw(silent));
 }
 
 /// Rules: TP-297, TP-304, TC-113.
@@ -444,12 +460,9 @@ fn dropping_a_handle_detaches_it() {
     let mut producer = stage.producer(&mut peer, produces(CAM));
     let consumer = stage.consumer(&mut peer, ConsumerConfig::new(CAM));
     publish(&mut producer, b"last");
-    let header = stage
-        .driver
-        .as_ref()
-        .map(|_| producer.status().epoch.unwrap())
-        .and_then(|epoch| find(stage.base.path(), epoch, "header.ring"))
-        .expect("the header ring");
+    let epoch = producer.status().epoch.unwrap().to_string();
+    let is_current = |ring: &PathBuf| ring.parent().is_some_and(|dir| dir.ends_with(&epoch));
+    let header = header_rings(stage.base.path()).into_iter().find(is_current).expect("the header ring");
     let slot = std::fs::read(&header).unwrap()[64..64 + 256].to_vec();
     let mut control = stage.wire(CONTROL);
     drop((producer, consumer));
@@ -466,17 +479,6 @@ fn dropping_a_handle_detaches_it() {
     assert_eq!(std::fs::read(&header).unwrap()[56..64], activity, "nobody refreshes it any more");
     assert_eq!(said(&mut control), [] as [&str; 0]);
     assert!(qos.heard().is_empty());
-}
-
-fn find(dir: &Path, epoch: Epoch, name: &str) -> Option<PathBuf> {
-    std::fs::read_dir(dir).unwrap().find_map(|entry| {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            return find(&path, epoch, name);
-        }
-        let in_epoch = path.parent()?.file_name()?.to_str()? == epoch.to_string();
-        (in_epoch && path.ends_with(name)).then_some(path)
-    })
 }
 
 /// Rules: TP-434.

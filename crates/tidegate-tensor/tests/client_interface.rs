@@ -4,6 +4,7 @@
 
 mod client_support;
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,9 +22,12 @@ use tidegate_tensor::clock::SystemClock;
 use tidegate_tensor::driver::DriverAgent;
 use tidegate_tensor::frame::{CommitError, FrameMeta};
 use tidegate_tensor::ids::{AeronStreamId, Epoch, Seq};
-use tidegate_tensor::transport::OfferError;
+use tidegate_tensor::transport::memory::MemoryBus;
+use tidegate_tensor::transport::{Connector, OfferError, Transport, TransportError};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Name of the thread that runs a client's duty cycle.
+const DUTY_CYCLE: &str = "patient";
 
 /// Rules: TP-435, TC-194.
 #[test]
@@ -169,6 +173,37 @@ fn a_duty_cycle_never_waits() {
     }
     assert!(begun.elapsed() < PATIENCE);
     drop(adding);
+}
+
+/// Connects at once, and then only if asked not to wait.
+struct Patient(MemoryBus);
+
+impl Connector for Patient {
+    fn connect(&self) -> Result<Box<dyn Transport>, TransportError> {
+        let calling = thread::current();
+        assert_ne!(calling.name(), Some(DUTY_CYCLE), "this may wait for a media driver");
+        self.0.connect()
+    }
+
+    fn try_connect(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.0.connect()
+    }
+}
+
+/// Rules: TP-437.
+#[test]
+fn a_duty_cycle_does_not_wait_for_a_new_connection() {
+    let stage = Stage::bare();
+    let (said, events) = channel();
+    let listener = Box::new(move |event| said.send(event).unwrap());
+    let context = Context { client_name: DUTY_CYCLE.to_owned(), ..stage.context() };
+    let client = Client::start(context, Arc::new(Patient(stage.bus.clone())), listener).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(events.recv_timeout(PATIENCE), Ok(ClientEvent::Connected)));
+        stage.bus.fail("killed");
+        assert!(matches!(events.recv_timeout(PATIENCE), Ok(ClientEvent::Disconnected { .. })));
+    }
+    client.close().unwrap();
 }
 
 /// Commands come before messages, and control messages before announces.

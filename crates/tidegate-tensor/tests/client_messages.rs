@@ -5,9 +5,10 @@
 mod client_support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use client_support::files::header_rings;
 use client_support::tapped::{Tap, Tapped};
 use client_support::*;
 use tidegate_sbe::AnyMessage;
@@ -47,24 +48,13 @@ fn pick<T>(wire: &mut Wire, pick: impl Fn(&Message<'_>) -> Option<T>) -> Vec<T> 
         .collect()
 }
 
-fn header_below(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            header_below(&path, found);
-        } else if path.ends_with("header.ring") {
-            found.push(path);
-        }
-    }
-}
-
 /// A producer of its own whose descriptors pass through `tap`.
 fn tapped(
     tap: Tap,
     config: impl FnOnce(ProducerConfig) -> ProducerConfig,
 ) -> (Stage, Peer, tidegate_tensor::client::Producer) {
     let mut stage = Stage::bare();
-    let connector = Arc::new(Tapped { bus: stage.bus.clone(), tap });
+    let connector = Tapped::connector(&stage.bus, tap);
     let mut peer = stage.peer_with(stage.context(), connector);
     let config = config(stage.own(CAM));
     let producer = stage.producer(&mut peer, config);
@@ -87,9 +77,7 @@ fn a_descriptor_comes_after_its_commit() {
         Ok(())
     }));
     let (stage, _peer, mut producer) = tapped(tap, |config| config);
-    let mut rings = Vec::new();
-    header_below(stage.base.path(), &mut rings);
-    *header.lock().unwrap() = rings.remove(0);
+    *header.lock().unwrap() = header_rings(stage.base.path()).remove(0);
     let _listener = stage.wire(DESCRIPTOR);
     publish(&mut producer, b"offered");
     let mut claim = producer.try_claim(3).unwrap();
@@ -166,9 +154,8 @@ fn without_a_subscriber_the_frame_is_written_all_the_same() {
                 assert_eq!(outcome, Err(PublishError::Unannounced { seq, cause }));
             }
         }
-        let mut rings = Vec::new();
-        header_below(stage.base.path(), &mut rings);
-        let word = u64::from_le_bytes(fs::read(&rings[0]).unwrap()[64..72].try_into().unwrap());
+        let ring = &header_rings(stage.base.path())[0];
+        let word = u64::from_le_bytes(fs::read(ring).unwrap()[64..72].try_into().unwrap());
         assert_eq!(word, (2 * u64::from(SLOTS)) << 1 | 1);
         let mut consumer = stage.consumer(&mut peer, announced(CAM));
         stage.pass(1_000, &mut [&mut peer]);

@@ -15,8 +15,8 @@ use tidegate_sbe::{AnyMessage, driver};
 use tidegate_shm::clock::Nanos;
 use tidegate_tensor::client::{Adding, ClientError, ClientEvent, ConsumerConfig, MappingState, RegionOrigin};
 use tidegate_tensor::ids::{Epoch, StreamId};
-use tidegate_tensor::region::RegionSpec;
 use tidegate_tensor::region::store::{EpochRegions, RegionStore};
+use tidegate_tensor::region::{MapError, RegionSpec};
 
 fn announce_of(spec: &RegionSpec, sent: Nanos) -> Vec<u8> {
     let uris: Vec<String> = spec.pools().iter().map(|pool| pool.uri.to_string()).collect();
@@ -71,13 +71,15 @@ fn a_fixed_consumer_of_nothing_is_told_why() {
     let mut stage = Stage::bare();
     let (store, made) = regions(&stage, CAM);
     let spec = RegionSpec::clone(made.spec());
+    let header = spec.header().clone();
     store.discard(made);
     let mut peer = stage.peer();
     let config = ConsumerConfig { origin: RegionOrigin::Fixed(spec), ..ConsumerConfig::new(CAM) };
     let mut adding = peer.add_consumer(config).unwrap();
     stage.settle(&mut [&mut peer]);
     assert!(matches!(adding.poll(), Err(ClientError::Map(_))));
-    assert!(peer.saw(|event| matches!(event, ClientEvent::MapFailed { .. })));
+    let says_why = |event: &ClientEvent| matches!(event, ClientEvent::MapFailed { error: MapError::Open { uri, .. }, .. } if uri == &header);
+    assert!(peer.saw(says_why));
     assert!(peer.has_no_endpoints(), "{}", peer.endpoints());
 }
 
@@ -244,4 +246,23 @@ fn regions_that_cannot_be_mapped_are_told_of_once() {
     stage.settle(&mut [&mut peer]);
     assert!(matches!(consumer.state(), MappingState::Mapped(_)));
     assert_eq!(consumer.status().map_error, None);
+}
+
+/// The join is when the announcer appeared, not when the client began to listen.
+/// Rules: TP-137.
+#[test]
+fn an_announce_from_before_its_announcer_appeared_is_dropped() {
+    let mut stage = Stage::bare();
+    let (_store, made) = regions(&stage, CAM);
+    let mut peer = stage.peer();
+    let consumer = stage.consumer(&mut peer, announced(CAM));
+    stage.pass(1_000, &mut [&mut peer]);
+    let mut announce = stage.wire(ANNOUNCE);
+    let before = Nanos(stage.now()).saturating_sub(Nanos::from_millis(500));
+    announce.say(&announce_of(made.spec(), before));
+    stage.settle(&mut [&mut peer]);
+    assert_eq!(consumer.state(), MappingState::Unmapped);
+    announce.say(&announce_of(made.spec(), Nanos(stage.now())));
+    stage.settle(&mut [&mut peer]);
+    assert_eq!(consumer.state(), MappingState::Mapped(made.spec().epoch()));
 }

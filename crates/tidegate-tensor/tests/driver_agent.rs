@@ -8,16 +8,18 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "clock/mod.rs"]
+mod clock;
 mod driver_support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clock::TestClock;
 use driver_support::*;
 use tempfile::TempDir;
 use tidegate_sbe::driver::{PublishMode, ResponseCode, Role, ShmLeaseKeepalive, ShutdownReason};
-use tidegate_shm::clock::Nanos;
-use tidegate_shm::sync::{AtomicU64, Ordering};
+use tidegate_shm::sync::Ordering;
 use tidegate_tensor::agent::{Agent, AgentRunner, IdleStrategy, RunnerError};
 use tidegate_tensor::channel::Channel;
 use tidegate_tensor::clock::{Clock, SystemClock};
@@ -31,30 +33,6 @@ use tidegate_tensor::transport::{
 
 const CONTROL: AeronStreamId = AeronStreamId::new(1000);
 const ANNOUNCE: AeronStreamId = AeronStreamId::new(1001);
-
-/// A clock the test moves; it counts how often it is read.
-#[derive(Debug, Default)]
-struct TestClock {
-    now: AtomicU64,
-    reads: AtomicU64,
-}
-
-impl TestClock {
-    fn advance(&self, milliseconds: u64) {
-        self.now.fetch_add(milliseconds * 1_000_000, Ordering::Relaxed);
-    }
-}
-
-impl Clock for TestClock {
-    fn monotonic(&self) -> Nanos {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        Nanos(self.now.load(Ordering::Relaxed))
-    }
-
-    fn realtime(&self) -> Nanos {
-        Nanos::ZERO
-    }
-}
 
 /// An agent on a bus, and a client beside it.
 struct Stage {
@@ -74,7 +52,7 @@ impl Stage {
 
     fn on(bus: MemoryBus) -> Self {
         let base = temp_base();
-        let clock = Arc::new(TestClock::default());
+        let clock = TestClock::new();
         clock.advance(1_000_000);
         let mut agent =
             DriverAgent::start(config(base.path()), &bus, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();

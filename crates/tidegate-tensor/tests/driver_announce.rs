@@ -205,3 +205,16 @@ fn a_producer_names_its_stream_after_a_restart_of_the_driver() {
     say(&mut rig, 20_005, 7, "other");
     assert_eq!(rig.driver.resolve("other"), None, "a stream keeps its name");
 }
+
+/// A transport that takes nothing for a while does not make announces pile up behind each other.
+#[test]
+fn an_announce_that_waits_is_not_joined_by_the_next() {
+    let mut rig = Rig::new();
+    rig.granted(42, Role::Consumer, CAM);
+    rig.outgoing();
+    for _ in 0..5 {
+        rig.now = rig.now.saturating_add(Nanos::from_secs(1));
+        rig.driver.on_tick(rig.now);
+    }
+    assert_eq!(announces(&rig.outgoing()).len(), 1);
+}

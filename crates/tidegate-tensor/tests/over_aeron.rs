@@ -17,8 +17,8 @@ use tidegate_tensor::driver::{DriverAgent, DriverAgentError};
 use tidegate_tensor::frame::FrameMeta;
 use tidegate_tensor::ids::StreamId;
 use tidegate_tensor::tensor::{Dtype, MajorOrder, TensorLayout};
-use tidegate_tensor::transport::OfferError;
 use tidegate_tensor::transport::aeron::AeronConnector;
+use tidegate_tensor::transport::{Connector, OfferError, TransportError};
 
 const STREAM: StreamId = StreamId::new(20_000);
 const WAIT: Duration = Duration::from_secs(20);
@@ -97,4 +97,17 @@ fn a_consumer_that_is_never_polled_does_not_hold_up_the_others() {
             .unwrap();
     }
     assert!(awake.totals().frames > 0);
+}
+
+/// A client that lost its media driver looks for another one in its duty cycle, so it does not wait for one there.
+/// Rules: TP-437.
+#[test]
+fn a_connector_that_waits_at_the_start_does_not_wait_later() {
+    let base = tempfile::Builder::new().prefix("tidegate-tensor-").tempdir_in("/dev/shm").unwrap();
+    let patient = Duration::from_secs(600);
+    let connector = AeronConnector { connect_timeout: patient, ..AeronConnector::new(base.path()) };
+    let begun = Instant::now();
+    let outcome = connector.try_connect().map(|_| ());
+    assert!(matches!(outcome, Err(TransportError::Unreachable { .. })), "{outcome:?}");
+    assert!(begun.elapsed() < WAIT);
 }

@@ -35,6 +35,11 @@ pub(crate) trait Report: std::error::Error {
 
     /// What happened, for programs: one stable word.
     fn code(&self) -> &'static str;
+
+    /// What to do next with this command line, where the error itself cannot know.
+    fn remedy(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A command that did not succeed.
@@ -57,11 +62,17 @@ pub(crate) enum Stop {
 
 impl<E: Report> From<E> for Stop {
     fn from(error: E) -> Self {
-        Self::Error { exit: error.exit(), code: error.code(), message: error.to_string() }
+        let remedy = error.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
+        Self::Error { exit: error.exit(), code: error.code(), message: format!("{error}{remedy}") }
     }
 }
 
 impl Stop {
+    /// The command line is wrong in a way that its parser cannot see.
+    pub(crate) fn usage(message: impl std::fmt::Display) -> Self {
+        Self::Error { exit: Exit::Usage, code: "usage", message: message.to_string() }
+    }
+
     /// Prints the error, if there is one to print, and gives the exit code of the process.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         match self {

@@ -41,8 +41,10 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Packages with `unsafe` in them, which cannot forbid it as a whole.
-const MAY_USE_UNSAFE: &[&str] =
-    &["tidegate-shm", "tidegate-io", "tidegate-aeron", "tidegate-python", "tidegate-c"];
+const MAY_USE_UNSAFE: &[&str] = &["tidegate-shm", "tidegate-aeron", "tidegate-python", "tidegate-c"];
+
+/// Packages with `unsafe` in one module.
+const IN_ONE_MODULE: &[&str] = &["tidegate-io"];
 
 /// Findings about the manifest of one package.
 pub(super) fn check_package(package: &Package) -> Vec<Finding> {
@@ -56,9 +58,16 @@ pub(super) fn check_package(package: &Package) -> Vec<Finding> {
         return findings;
     };
     for dependency in &package.dependencies {
+        let is_known = LAYERS.iter().any(|(name, _)| *name == dependency.name);
+        if dependency.path.is_some() && !is_known {
+            find(format!(
+                "path dependency on `{}`, which has no place in LAYERS of xtask/src/check/packages.rs",
+                dependency.name
+            ));
+        }
         // A package may name itself among its dev-dependencies to switch a feature on for its tests.
-        let ours = dependency.name != package.name && LAYERS.iter().any(|(name, _)| *name == dependency.name);
-        if ours && !allowed.contains(&dependency.name.as_str()) {
+        let is_other = dependency.name != package.name;
+        if is_known && is_other && !allowed.contains(&dependency.name.as_str()) {
             let kind = dependency.kind.as_deref().map(|kind| format!("{kind}-")).unwrap_or_default();
             find(format!(
                 "{kind}dependency on `{}` is against the layers; see LAYERS in xtask/src/check/packages.rs",
@@ -69,17 +78,25 @@ pub(super) fn check_package(package: &Package) -> Vec<Finding> {
     findings
 }
 
-/// Findings about the root file of a target: libraries and programs forbid `unsafe`, unless the package may use it.
+/// Findings about the root file of a target: libraries and programs forbid `unsafe`, unless the package may use it. One
+/// that may in a single module denies it, so that the module has to allow it (MQ-013).
 pub(super) fn check_root(package: &Package, target: &Target, source: &RustSource) -> Option<Finding> {
-    let must_forbid = target.is(&["lib", "bin", "proc-macro", "cdylib", "rlib", "staticlib"])
-        && !MAY_USE_UNSAFE.contains(&package.name.as_str());
-    (must_forbid && !forbids_unsafe(source))
+    if !target.is(&["lib", "bin", "proc-macro", "cdylib", "dylib", "rlib", "staticlib"]) {
+        return None;
+    }
+    let name = package.name.as_str();
+    if IN_ONE_MODULE.contains(&name) {
+        return (!has_level(source, "deny"))
+            .then(|| Finding::new(&source.path, 1, "crate root without `#![deny(unsafe_code)]`"));
+    }
+    (!MAY_USE_UNSAFE.contains(&name) && !has_level(source, "forbid"))
         .then(|| Finding::new(&source.path, 1, "crate root without `#![forbid(unsafe_code)]`"))
 }
 
-fn forbids_unsafe(source: &RustSource) -> bool {
+/// Whether the root sets the lint `unsafe_code` to `level`.
+fn has_level(source: &RustSource, level: &str) -> bool {
     source.ast.attrs.iter().any(|attribute| match &attribute.meta {
-        Meta::List(list) if list.path.is_ident("forbid") => {
+        Meta::List(list) if list.path.is_ident(level) => {
             list.tokens.clone().into_iter().any(|token| token.to_string() == "unsafe_code")
         }
         _ => false,
@@ -127,6 +144,13 @@ mod tests {
     }
 
     #[test]
+    fn a_path_to_a_package_without_layer_is_found() {
+        let hidden = r#"{"name":"helper","kind":"dev","path":"/elsewhere/helper"}"#;
+        let found = messages(&package("tidegate-shm", "\"x\"", hidden));
+        assert!(matches!(&found[..], [one] if one.contains("path dependency on `helper`")), "{found:?}");
+    }
+
+    #[test]
     fn a_package_may_name_itself() {
         let own = r#"{"name":"tidegate-shm","kind":"dev"}"#;
         assert_eq!(messages(&package("tidegate-shm", "\"x\"", own)), Vec::<String>::new());
@@ -159,9 +183,10 @@ mod tests {
     fn a_root_without_the_lint_is_found_unless_the_package_may_use_unsafe() {
         let root = |package: &str, kind: &str, text: &str| {
             let package = self::package(package, "\"x\"", "");
-            let target: Target =
-                serde_json::from_str(&format!("{{\"name\":\"a\",\"kind\":[\"{kind}\"],\"src_path\":\"a\"}}"))
-                    .unwrap();
+            let target: Target = serde_json::from_str(&format!(
+                "{{\"name\":\"a\",\"kind\":[\"{kind}\"],\"src_path\":\"a\",\"test\":true}}"
+            ))
+            .unwrap();
             let source = RustSource::parse(Path::new("src/lib.rs"), text.to_owned()).unwrap();
             check_root(&package, &target, &source).is_some()
         };
@@ -172,5 +197,9 @@ mod tests {
         assert!(!root("tidegate", "lib", "//! A crate.\n#![forbid(missing_docs, unsafe_code)]"));
         assert!(!root("tidegate", "test", ""));
         assert!(!root("tidegate-shm", "lib", ""));
+        assert!(root("tidegate-io", "lib", "//! A crate."));
+        assert!(root("tidegate-io", "lib", "#![allow(unsafe_code)]"));
+        assert!(!root("tidegate-io", "lib", "#![deny(unsafe_code)]"));
+        assert!(root("tidegate-zmtp", "lib", "#![deny(unsafe_code)]"));
     }
 }

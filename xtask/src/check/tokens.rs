@@ -1,7 +1,7 @@
 //! Where the token `unsafe` and the path `std::sync::atomic` may stand.
 //!
 //! Tokens, not text: comments and strings may speak of both. Attributes such as `#[unsafe(no_mangle)]` contain the
-//! token and count.
+//! token and count. So does lowering the lint `unsafe_code`, which has a purpose only where `unsafe` may be.
 
 use std::path::Path;
 
@@ -65,6 +65,13 @@ impl Scan<'_> {
                     );
                 }
                 TokenTree::Ident(ident)
+                    if ["allow", "expect", "warn"].iter().any(|level| ident == level)
+                        && !self.unsafe_allowed
+                        && names_unsafe_code(tokens.get(index + 1)) =>
+                {
+                    self.find(ident, "the lint `unsafe_code` is lowered where `unsafe` must not be used");
+                }
+                TokenTree::Ident(ident)
                     if ident == "sync"
                         && !self.atomics_allowed
                         && names_atomic(tokens.get(index + 1..).unwrap_or_default()) =>
@@ -79,6 +86,14 @@ impl Scan<'_> {
     fn find(&mut self, ident: &Ident, message: &str) {
         self.findings.push(Finding::new(self.path, ident.span().start().line, message));
     }
+}
+
+/// Whether the parentheses behind `allow` hold `unsafe_code`.
+fn names_unsafe_code(next: Option<&TokenTree>) -> bool {
+    matches!(next, Some(TokenTree::Group(group)) if group
+        .stream()
+        .into_iter()
+        .any(|token| matches!(token, TokenTree::Ident(ident) if ident == "unsafe_code")))
 }
 
 /// Whether tokens behind `sync` go on with `::atomic` or `::{.., atomic, ..}`.
@@ -132,6 +147,14 @@ mod tests {
         }
         assert_eq!(lines("crates/tidegate/tests/allocations/main.rs", text), NONE);
         assert_eq!(lines("crates/tidegate/tests/other.rs", text), [1]);
+    }
+
+    #[test]
+    fn lowering_the_lint_is_found_where_unsafe_is() {
+        let text = "#![allow(dead_code, unsafe_code)]\n#[expect(unsafe_code)]\nmod a;\n\
+                    #[cfg_attr(test, warn(unsafe_code))]\n#[deny(unsafe_code)]\n#[allow(dead_code)]\nfn b() {}\n";
+        assert_eq!(lines("crates/tidegate-io/src/lib.rs", text), [1, 2, 4]);
+        assert_eq!(lines("crates/tidegate-io/src/buffer.rs", text), NONE);
     }
 
     #[test]

@@ -115,9 +115,19 @@ impl<'a> Ledger<'a> {
 
 /// What is wrong with citations and notes: bad form, unknown ids, notes that a test has made stale.
 pub(crate) fn findings(scope: &ScopeFile, citations: &Citations, ledgers: &[Ledger<'_>]) -> Vec<String> {
-    let lines: BTreeMap<&RuleId, &Line<'_>> =
-        ledgers.iter().flat_map(|ledger| ledger.lines.iter().map(|line| (line.id, line))).collect();
     let mut found = Vec::new();
+    let mut lines: BTreeMap<&RuleId, &Line<'_>> = BTreeMap::new();
+    let mut specs: BTreeMap<&RuleId, &str> = BTreeMap::new();
+    for ledger in ledgers {
+        for line in &ledger.lines {
+            lines.insert(line.id, line);
+            if let Some(other) = specs.insert(line.id, ledger.spec)
+                && other != ledger.spec
+            {
+                found.push(format!("{} is defined by the sheets {other} and {}", line.id, ledger.spec));
+            }
+        }
+    }
 
     let mut bad: Vec<&BadCitation> = citations.bad.iter().collect();
     bad.sort();

@@ -92,3 +92,15 @@ fn stale_empty_and_homeless_notes_are_findings() {
     assert!(found[1].contains("the note for TP-003 is empty"), "{found:?}");
     assert!(found[2].contains("TP-777 is about no rule"), "{found:?}");
 }
+
+#[test]
+fn an_id_that_two_sheets_define_is_a_finding() {
+    let scope: ScopeFile = toml::from_str(SCOPE).unwrap();
+    let sheet = Sheet::parse(SHEET, "TP");
+    let placement = scope.place("pool", &sheet, &mut Vec::new());
+    let citations = Citations::default();
+    let ledgers = ["pool", "hub"].map(|spec| Ledger::new(spec, &sheet, &placement, &citations, &scope.notes));
+    let found = findings(&scope, &citations, &ledgers);
+    assert_eq!(found.len(), 6, "{found:?}");
+    assert_eq!(found[0], "TP-001 is defined by the sheets pool and hub");
+}

@@ -109,6 +109,18 @@ impl ScopeFile {
             }
         }
 
+        let mut chapters = BTreeMap::new();
+        for area in &areas {
+            for section in &area.sections {
+                if let Some(other) = chapters.insert(section, &area.name) {
+                    found.push(format!(
+                        "chapter {section} is named by the areas `{other}` and `{}`",
+                        area.name
+                    ));
+                }
+            }
+        }
+
         let mut placed = BTreeMap::new();
         for rule in &sheet.rules {
             let place = by_id.get(&rule.id).cloned().or_else(|| placed_by_section(&areas, &rule.section));
@@ -165,8 +177,7 @@ fn placed_by_id(
     placed
 }
 
-/// The area with the longest chapter number around `section`. The first one wins among equals; two areas that name
-/// the same chapter differ in nothing that matters here unless their status does, which the reader of the file sees.
+/// The area with the longest chapter number around `section`. No two areas name the same chapter.
 fn placed_by_section(areas: &[&Area], section: &str) -> Option<(Status, String)> {
     let mut best: Option<(usize, &Area)> = None;
     for area in areas {
@@ -234,6 +245,7 @@ mod tests {
             area("later", "rules = [\"TP-002\"]\nreason = \"x\""),
             area("later", "rules = [\"TP-001\"]"),
             area("later", "sections = []"),
+            area("later", "sections = [\"10\"]"),
         ];
         let (_, found) = place(&areas.concat());
         let found = found.join("\n");
@@ -242,6 +254,7 @@ mod tests {
             "chapter 99, which the sheet does not have",
             "TP-888, which is not in the sheet",
             "TP-002 is named by the areas",
+            "chapter 10 is named by the areas",
             "must give the `reason`",
             "needs either `sections` or `rules`",
         ] {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
@@ -13,7 +13,7 @@ use crate::support::{
 };
 use tidegate_aeron::{
     AeronError, Client, ClientOptions, Idle, MediaDriver, MediaDriverOptions, OfferError, Threading,
-    driver_is_active,
+    driver_errors, driver_is_active,
 };
 
 /// The module path by which a child process finds a test.
@@ -274,6 +274,60 @@ fn network_channels_work() {
     let message = vec![7; 40_000];
     send(&mut publication, &message);
     assert_eq!(receive(&mut subscription, 1), [message]);
+}
+
+#[test]
+fn a_lock_file_that_leads_elsewhere_is_refused_and_changes_nothing() {
+    let scratch = Scratch::new();
+    let precious = Scratch::new();
+    fs::write(precious.path(), "content").unwrap();
+    let launch = || MediaDriver::launch(&MediaDriverOptions::new(scratch.path()));
+    std::os::unix::fs::symlink(precious.path(), scratch.lock_path()).unwrap();
+    let error = launch().unwrap_err();
+    assert_eq!(error.code(), Some(-rustix::io::Errno::LOOP.raw_os_error()), "{error}");
+    fs::remove_file(scratch.lock_path()).unwrap();
+    fs::hard_link(precious.path(), scratch.lock_path()).unwrap();
+    let error = launch().unwrap_err();
+    assert!(matches!(error, AeronError::Os { operation: "use as a lock file", .. }), "{error}");
+    assert_eq!(fs::read(precious.path()).unwrap(), b"content");
+    fs::remove_file(precious.path()).unwrap();
+    fs::remove_file(scratch.lock_path()).unwrap();
+    launch().unwrap();
+}
+
+/// Opening a FIFO for reading would wait for a writer.
+#[test]
+fn a_fifo_in_the_place_of_the_drivers_file_blocks_nobody() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path()).unwrap();
+    let fifo = scratch.path().join("cnc.dat");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    assert!(!driver_is_active(scratch.path(), DEADLINE));
+    assert!(driver_errors(scratch.path()).is_err());
+    let error = MediaDriver::launch(&MediaDriverOptions::new(scratch.path())).unwrap_err();
+    assert!(matches!(error, AeronError::Os { .. }), "{error}");
+    fs::remove_file(fifo).unwrap();
+}
+
+/// What a driver refuses it notes, and whoever may read its directory can see it, also after its death.
+#[test]
+fn a_drivers_own_errors_can_be_read() {
+    let node = Node::start();
+    assert_eq!(node.driver.errors(), Ok(Vec::new()));
+    let begun = SystemTime::now() - Duration::from_secs(1);
+    for _ in 0..3 {
+        assert!(node.client.add_publication("aeron:carrier-pigeon", 3, DEADLINE).is_err());
+    }
+    assert!(node.client.add_subscription("aeron:udp?endpoint=nowhere", 3, DEADLINE).is_err());
+    let errors = node.driver.errors().unwrap();
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+    assert!(errors[0].text.contains("carrier-pigeon") && errors[0].count == 3, "{errors:#?}");
+    assert!(errors[1].text.contains("nowhere") && errors[1].count == 1, "{errors:#?}");
+    for error in &errors {
+        assert!(begun <= error.first && error.first <= error.last && error.last <= SystemTime::now());
+    }
+    assert_eq!(driver_errors(node.scratch.path()), Ok(errors));
+    assert_eq!(driver_errors(Path::new("/nowhere")), Ok(Vec::new()));
 }
 
 /// A file system of 8 MiB, in a mount namespace of the child process.

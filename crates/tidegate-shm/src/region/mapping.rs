@@ -48,7 +48,8 @@ impl Region {
     /// As [`Region::atomic_u64`].
     pub fn owned_u64(&self, offset: u64) -> Result<OwnedU64, AccessError> {
         let word = NonNull::from(self.mapping.u64_at(offset)?);
-        Ok(OwnedU64::new(self.clone(), word))
+        // SAFETY: `u64_at` found the word inside this mapping.
+        Ok(unsafe { OwnedU64::new(self.clone(), word) })
     }
 
     /// Copies the bytes from `offset` on into `bytes`. Bytes that are written meanwhile may be old, new or mixed.
@@ -107,6 +108,7 @@ impl fmt::Debug for Region {
 /// nothing. Who writes where is for the protocol above to say.
 #[derive(Clone)]
 pub struct RegionMut {
+    /// Mapped writable: `map` is the only place that makes one.
     region: Region,
 }
 
@@ -116,7 +118,9 @@ impl RegionMut {
     /// # Errors
     /// As [`Region::atomic_u32`].
     pub fn atomic_u32(&self, offset: u64) -> Result<SharedU32Mut<'_>, AccessError> {
-        self.region.mapping.u32_at(offset).map(SharedU32Mut::new)
+        let word = self.region.mapping.u32_at(offset)?;
+        // SAFETY: the mapping of a `RegionMut` is writable.
+        Ok(unsafe { SharedU32Mut::new(word) })
     }
 
     /// The 8-byte word at `offset`, to be loaded and stored atomically.
@@ -124,7 +128,9 @@ impl RegionMut {
     /// # Errors
     /// As [`Region::atomic_u64`].
     pub fn atomic_u64(&self, offset: u64) -> Result<SharedU64Mut<'_>, AccessError> {
-        self.region.mapping.u64_at(offset).map(SharedU64Mut::new)
+        let word = self.region.mapping.u64_at(offset)?;
+        // SAFETY: the mapping of a `RegionMut` is writable.
+        Ok(unsafe { SharedU64Mut::new(word) })
     }
 
     /// Copies `bytes` to `offset`. A reader may see any mixture of old and new bytes meanwhile.
@@ -165,7 +171,9 @@ impl RegionMut {
     /// # Errors
     /// As [`RegionMut::span_mut`].
     pub fn shared_span_mut(&self, offset: u64, len: u64) -> Result<SharedSpanMut, AccessError> {
-        self.region.shared_span(offset, len).map(SharedSpanMut::new)
+        let span = self.region.shared_span(offset, len)?;
+        // SAFETY: the mapping of a `RegionMut` is writable.
+        Ok(unsafe { SharedSpanMut::new(span) })
     }
 
     /// Writes the mapped pages back to the file and waits for it; on tmpfs there is nothing to do (TP-053).

@@ -183,7 +183,8 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Step 5.
-    #[error("region path {} cannot be resolved; was the region removed meanwhile?", path.display())]
+    #[error("region path {} cannot be resolved; it was removed, or a directory above it may not be entered",
+        path.display())]
     Unresolvable {
         /// As announced.
         path: PathBuf,
@@ -191,7 +192,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Step 6.
-    #[error("region {} is really {}, which is in none of the allowed base directories",
+    #[error("region {} resolves to {}, which is in none of the allowed base directories",
         path.display(), resolved.display())]
     OutsideBases {
         /// As announced.

@@ -283,13 +283,15 @@ impl fmt::Debug for SharedSpan {
 /// A [`SpanMut`] that keeps its mapping alive by itself.
 #[derive(Clone, Debug)]
 pub struct SharedSpanMut {
-    /// Lies in a writable mapping: `new` is only called by `RegionMut`.
+    /// Lies in a writable mapping.
     span: SharedSpan,
 }
 
 impl SharedSpanMut {
+    /// # Safety
+    /// The span lies in a writable mapping.
     #[inline]
-    pub(super) fn new(span: SharedSpan) -> Self {
+    pub(super) unsafe fn new(span: SharedSpan) -> Self {
         Self { span }
     }
 

@@ -99,8 +99,10 @@ macro_rules! word {
         }
 
         impl<'a> $update<'a> {
+            /// # Safety
+            /// The word lies in a writable mapping.
             #[inline]
-            pub(super) fn new(word: &'a $atomic) -> Self {
+            pub(super) unsafe fn new(word: &'a $atomic) -> Self {
                 Self { word }
             }
 
@@ -205,15 +207,16 @@ unsafe impl Send for OwnedU64 {}
 unsafe impl Sync for OwnedU64 {}
 
 impl OwnedU64 {
-    /// `word` must lie in `region`.
-    pub(super) fn new(region: Region, word: NonNull<MappedU64>) -> Self {
+    /// # Safety
+    /// `word` lies in the mapping of `region`.
+    pub(super) unsafe fn new(region: Region, word: NonNull<MappedU64>) -> Self {
         Self { region, word }
     }
 
     /// The word, borrowed.
     #[inline]
     pub fn as_shared(&self) -> SharedU64<'_> {
-        // SAFETY: made from a valid reference into the mapping that `self.region` keeps alive.
+        // SAFETY: lies in the mapping that `self.region` keeps alive, as `new` was promised.
         SharedU64::new(unsafe { self.word.as_ref() })
     }
 
@@ -243,5 +246,18 @@ fn store_order(order: Ordering) -> Ordering {
         Ordering::Release | Ordering::AcqRel => Ordering::Release,
         Ordering::SeqCst => Ordering::SeqCst,
         _ => Ordering::Relaxed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_keep_what_releases_and_drop_what_acquires() {
+        let kept = [Ordering::Relaxed, Ordering::Release, Ordering::SeqCst];
+        assert_eq!(kept.map(store_order), kept);
+        assert_eq!(store_order(Ordering::AcqRel), Ordering::Release);
+        assert_eq!(store_order(Ordering::Acquire), Ordering::Relaxed);
     }
 }

@@ -323,10 +323,12 @@ impl Reading {
             let stats = mapped.stats();
             // Relaxed: counted by this very thread.
             let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            totals.frames += read(&stats.delivered);
-            totals.drops.gap += read(&stats.gap);
-            totals.drops.late += read(&stats.late);
-            totals.drops.invalid += read(&stats.invalid);
+            let add = |total: &mut u64, counter: &AtomicU64| *total = total.saturating_add(read(counter));
+            add(&mut totals.frames, &stats.delivered);
+            // Gaps are as large as a descriptor says, so their sum may reach the end.
+            add(&mut totals.drops.gap, &stats.gap);
+            add(&mut totals.drops.late, &stats.late);
+            add(&mut totals.drops.invalid, &stats.invalid);
         }
         totals
     }

@@ -20,13 +20,15 @@ pub enum ClientError {
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The conductor's thread could not be started.
-    #[error("cannot start the client's thread: {0}")]
+    #[error(
+        "cannot start the client's thread: {0}; raise the limit of threads, or drive the client by Client::with_invoker"
+    )]
     Thread(std::io::Error),
     /// The conductor has 1024 requests waiting (TP-435).
     #[error("the client's command queue is full; try again")]
     TryAgain,
     /// The client was closed, or its thread ended.
-    #[error("the client is closed")]
+    #[error("the client is closed; start another one")]
     Closed,
     /// Nothing happened in time.
     #[error("no answer from a tensor driver within {after:?}; is a node running?")]
@@ -44,7 +46,7 @@ pub enum ClientError {
     #[error(transparent)]
     Map(#[from] MapError),
     /// A producer without a driver must be told its stream.
-    #[error("a producer without a driver needs a stream id")]
+    #[error("a producer without a driver needs a stream id; set ProducerConfig::stream")]
     StreamNeeded,
     /// The regions of a no-driver producer could not be created.
     #[error(transparent)]
@@ -90,7 +92,7 @@ pub enum PublishError {
     #[error("the claim cannot be used this way: {0}")]
     Claim(#[from] CommitError),
     /// The producer was closed.
-    #[error("the producer is closed")]
+    #[error("the producer's client is closed; start another client")]
     Closed,
 }
 
@@ -121,6 +123,6 @@ impl PublishError {
 #[non_exhaustive]
 pub enum PollError {
     /// The client was closed.
-    #[error("the client is closed")]
+    #[error("the client is closed; start another one")]
     Closed,
 }

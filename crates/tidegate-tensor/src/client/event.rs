@@ -3,6 +3,7 @@
 use super::lease::{LeaseLoss, Refusal};
 use super::mapping::UnmapReason;
 use crate::ids::{ClientId, Epoch, StreamId};
+use crate::region::MapError;
 use crate::transport::TransportError;
 use crate::uri::FallbackUri;
 
@@ -64,7 +65,7 @@ pub enum ClientEvent {
         /// The epoch.
         epoch: Epoch,
         /// Why, with region, step and cause.
-        error: String,
+        error: MapError,
     },
     /// Shared memory is not used for this stream.
     Fallback {

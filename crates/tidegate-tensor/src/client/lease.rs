@@ -85,7 +85,8 @@ pub(super) struct LeaseMachine {
     failures: u32,
     correlation: i64,
     random: Random,
-    /// While refused because of a lease that may be about to end, the time at which that becomes an error (TP-491).
+    /// While refused again and again because of a lease that may be about to end, the time at which that becomes an
+    /// error (TP-491).
     patience: Option<Nanos>,
 }
 
@@ -181,6 +182,9 @@ impl LeaseMachine {
                     if encode(&message, ShmLeaseKeepalive::to_vec, send) {
                         *keepalive = now.saturating_add(self.timing.keepalive.into());
                         *deadline = now.saturating_add(self.timing.lease.into());
+                        // Not earlier: a lease that cannot be used is given back before its first keepalive, and asking
+                        // for those must slow down too.
+                        self.failures = 0;
                     }
                 }
                 None
@@ -290,7 +294,6 @@ impl LeaseMachine {
             Ok(grant) => {
                 let lease_end = now.saturating_add(self.timing.lease.into());
                 let deadline = grant.first_deadline.map_or(lease_end, |first| first.min(lease_end));
-                self.failures = 0;
                 self.patience = None;
                 // The first keepalive is due at once (TP-295).
                 self.state = State::Attached { grant: grant.clone(), keepalive: now, deadline };
@@ -341,6 +344,7 @@ impl LeaseMachine {
     fn on_refusal(&mut self, response: &ShmAttachResponse<'_>, now: Nanos) -> Option<LeaseEvent> {
         let text = response.error_message.as_str().unwrap_or("(unprintable text)");
         let rejected = response.code == ResponseCode::Rejected;
+        let patience = self.patience;
         self.back_off(now);
         if rejected && text == ALREADY_ATTACHED && self.request.client.is_none() {
             self.client = self.random.client_id();
@@ -349,9 +353,10 @@ impl LeaseMachine {
         // A lease of a process that died a moment ago, or of our own earlier request whose answer was lost, ends by
         // itself: wait for that before reporting (TP-491).
         if rejected && (text == ALREADY_ATTACHED || text == PRODUCER_ATTACHED) {
-            let patience = *self.patience.get_or_insert(
-                now.saturating_add(self.timing.lease.into()).saturating_add(self.timing.keepalive.into()),
-            );
+            let patience = patience.unwrap_or_else(|| {
+                now.saturating_add(self.timing.lease.into()).saturating_add(self.timing.keepalive.into())
+            });
+            self.patience = Some(patience);
             if now < patience {
                 return None;
             }
@@ -487,6 +492,8 @@ impl LeaseMachine {
     fn back_off(&mut self, now: Nanos) {
         let delay = BACKOFF_BASE.saturating_mul(1 << self.failures.min(BACKOFF_DOUBLINGS));
         self.failures = self.failures.saturating_add(1);
+        // Whatever stood in the way before, a lease that does so from now on is another one.
+        self.patience = None;
         self.state = State::Backoff { until: now.saturating_add(self.random.jitter(delay).into()) };
     }
 

@@ -44,6 +44,7 @@ pub use snapshot::{DriverCounters, DriverSnapshot, LeaseSnapshot, PoolSnapshot, 
 
 use crate::config::{ConfigError, DriverConfig, DriverSection};
 use crate::ids::{ClientId, LeaseId, StreamId};
+use crate::region::ANNOUNCE_REPEAT;
 use crate::region::store::{
     CollectPolicy, CollectTime, EpochRegions, RegionStore, StoreError, StoreSettings,
 };
@@ -52,9 +53,6 @@ use node_id::NodeIds;
 use outbox::{Announce, Outbox};
 use shutdown::Phase;
 use stream::{Stream, Streams};
-
-/// The announce of a new epoch is repeated after this long, because a C consumer drops the first one it sees (TP-490).
-const REPEAT_AFTER: Nanos = Nanos::from_millis(75);
 
 /// What a driver needs besides its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,7 +322,7 @@ impl Driver {
     fn announce_change(&mut self, id: StreamId, now: Nanos) {
         self.announce(id);
         let period: Nanos = self.config.policies.announce_period.into();
-        self.streams.schedule(id, now.saturating_add(REPEAT_AFTER.min(period)));
+        self.streams.schedule(id, now.saturating_add(ANNOUNCE_REPEAT.min(period)));
     }
 
     fn announce_due(&mut self, now: Nanos) {

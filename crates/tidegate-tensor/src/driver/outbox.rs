@@ -7,14 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_sbe::EncodeError;
-use tidegate_sbe::control::{ClockDomain, PayloadPool as AnnouncedPool, ShmPoolAnnounce};
 use tidegate_sbe::driver::{PayloadPool, ResponseCode, ShmAttachResponse};
 use tidegate_shm::clock::Nanos;
 
 use super::lease::Leases;
 use crate::ids::{ClientId, CorrelationId, LeaseId, NodeId, StreamId};
 use crate::layout::{LAYOUT_VERSION, SLOT_LEN};
-use crate::region::RegionSpec;
+use crate::region::{RegionSpec, RegionUris};
 
 /// Messages that may wait per queue. Requests are taken from the transport only while there is room for their answers.
 const CAPACITY: usize = 1024;
@@ -156,7 +155,7 @@ impl Outbox {
                     let deadline = leases.answered(granted.lease, now.saturating_add(self.lease_duration));
                     Some(granted.encode(deadline.unwrap_or(granted.expires)))
                 }
-                Entry::Announce(announce) => Some(announce.encode(now)),
+                Entry::Announce(announce) => Some(announce.regions.to_announce(announce.producer, now)),
             };
             match stamped {
                 None => break,
@@ -203,7 +202,7 @@ impl Outbox {
 impl Granted {
     fn encode(&self, deadline: Nanos) -> Result<Vec<u8>, EncodeError> {
         let regions = &self.regions;
-        let uris = Uris::new(regions);
+        let uris = RegionUris::new(regions);
         let pools = regions.pools().iter().zip(&uris.pools);
         ShmAttachResponse {
             correlation_id: self.correlation.get(),
@@ -229,49 +228,6 @@ impl Granted {
             error_message: "".into(),
         }
         .to_vec()
-    }
-}
-
-impl Announce {
-    fn encode(&self, now: Nanos) -> Result<Vec<u8>, EncodeError> {
-        let regions = &self.regions;
-        let uris = Uris::new(regions);
-        let pools = regions.pools().iter().zip(&uris.pools);
-        ShmPoolAnnounce {
-            stream_id: regions.stream().get(),
-            producer_id: self.producer.map_or(0, ClientId::get),
-            epoch: regions.epoch().get(),
-            announce_timestamp_ns: now.as_u64(),
-            announce_clock_domain: ClockDomain::Monotonic,
-            layout_version: LAYOUT_VERSION,
-            header_nslots: regions.slots().get(),
-            header_slot_bytes: SLOT_LEN as u16,
-            payload_pools: pools
-                .map(|(pool, uri)| AnnouncedPool {
-                    pool_id: pool.geometry.pool_id.get(),
-                    pool_nslots: regions.slots().get(),
-                    stride_bytes: pool.geometry.stride.get(),
-                    region_uri: uri.as_str().into(),
-                })
-                .collect(),
-            header_region_uri: uris.header.as_str().into(),
-        }
-        .to_vec()
-    }
-}
-
-/// The URIs of a region set as text, for messages to borrow from.
-struct Uris {
-    header: String,
-    pools: Vec<String>,
-}
-
-impl Uris {
-    fn new(regions: &RegionSpec) -> Self {
-        Self {
-            header: regions.header().to_string(),
-            pools: regions.pools().iter().map(|pool| pool.uri.to_string()).collect(),
-        }
     }
 }
 

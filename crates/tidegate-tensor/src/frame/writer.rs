@@ -12,7 +12,7 @@ use super::fence::{Fence, Permit};
 use super::order::AnnounceOrder;
 use crate::ids::{Epoch, Seq, StreamId};
 use crate::layout::{
-    PoolSpec, SLOT_LEN, SlotCount, SlotHeader, SlotIndex, header_slot_offset, payload_slot_offset,
+    SLOT_LEN, SlotCount, SlotHeader, SlotIndex, header_slot_offset, payload_slot_offset, select_pool,
 };
 use crate::region::WriteRegions;
 use crate::tensor::TensorLayout;
@@ -397,20 +397,12 @@ impl RingWriter {
         Ok(Place { seq, index, pool })
     }
 
-    /// Smallest stride that fits, then lowest id (TP-101); the pools are in order of their ids.
     fn select_pool(&self, len: usize) -> Result<usize, ClaimError> {
         let pools = self.regions.pools();
-        let fits = |pool: &PoolSpec| pool.stride.get() as usize >= len;
-        pools
-            .iter()
-            .enumerate()
-            .filter(|(_, (pool, _))| fits(pool))
-            .min_by_key(|(_, (pool, _))| pool.stride)
-            .map(|(position, _)| position)
-            .ok_or_else(|| ClaimError::TooLarge {
-                len: len as u64,
-                largest: pools.iter().map(|(pool, _)| pool.stride.get().into()).max().unwrap_or(0),
-            })
+        select_pool(pools.iter().map(|(pool, _)| *pool), len).ok_or_else(|| ClaimError::TooLarge {
+            len: len as u64,
+            largest: pools.iter().map(|(pool, _)| pool.stride.get().into()).max().unwrap_or(0),
+        })
     }
 
     /// Step 1 of table 7.1; the number is used up.

@@ -150,15 +150,15 @@ pub struct PoolSpec {
     pub stride: Stride,
 }
 
-/// The pool for a payload of `values_len` bytes: the smallest stride that holds it, among equals the lowest id.
-/// `None` when no pool is large enough; the producer then drops the frame and counts it (TP-101).
-#[must_use]
-pub fn select_pool(pools: &[PoolSpec], values_len: usize) -> Option<PoolSpec> {
+/// Position of the pool for a payload of `values_len` bytes: the smallest stride that holds it, among equals the lowest
+/// id. `None` when no pool is large enough; the producer then drops the frame and counts it (TP-101).
+#[inline]
+pub(crate) fn select_pool(pools: impl Iterator<Item = PoolSpec>, values_len: usize) -> Option<usize> {
     pools
-        .iter()
-        .filter(|pool| pool.stride.get() as usize >= values_len)
-        .min_by_key(|pool| (pool.stride, pool.pool_id))
-        .copied()
+        .enumerate()
+        .filter(|(_, pool)| pool.stride.get() as usize >= values_len)
+        .min_by_key(|(_, pool)| (pool.stride, pool.pool_id))
+        .map(|(position, _)| position)
 }
 
 // All sizes below are computed in 64 bits (TP-086) and cannot overflow there: at most 2^31 slots of less than 2^32 bytes.

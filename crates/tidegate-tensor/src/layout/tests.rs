@@ -207,11 +207,11 @@ fn a_sequence_uses_its_slot_modulo_the_ring() {
 fn a_payload_goes_to_the_smallest_pool_that_holds_it() {
     let pool = |id, bytes| PoolSpec { pool_id: PoolId::new(id), stride: Stride::new(bytes).unwrap() };
     let pools = [pool(9, 8192), pool(3, 4096), pool(2, 8192)];
-    let selected = |len| select_pool(&pools, len).map(|pool| pool.pool_id.get());
+    let selected = |len| select_pool(pools.iter().copied(), len).map(|at| pools[at].pool_id.get());
     assert_eq!([selected(0), selected(4096)], [Some(3), Some(3)]);
     assert_eq!([selected(4097), selected(5000), selected(8192)], [Some(2), Some(2), Some(2)]);
     assert_eq!([selected(8193), selected(9000), selected(usize::MAX)], [None, None, None]);
-    assert_eq!(select_pool(&[], 0), None);
+    assert_eq!(select_pool(std::iter::empty(), 0), None);
 }
 
 /// Rules: TP-089, TP-092, TP-097.

@@ -4,7 +4,7 @@
 use tidegate_shm::region::{
     Access, AllowedBases, HugePages, OpenError, PermissionPolicy, Region, RegionFile, RegionMut,
 };
-use tidegate_shm::sync::Ordering;
+use tidegate_shm::sync::{Arc, Ordering};
 
 use super::spec::RegionSpec;
 use crate::ids::PoolId;
@@ -14,8 +14,8 @@ use crate::layout::{
 };
 use crate::uri::RegionUri;
 
-/// Why a set of regions was refused. Nothing of the set stays mapped.
-#[derive(Debug, thiserror::Error)]
+/// Why a set of regions was refused. Nothing of the set stays mapped. Clones share the cause.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
     /// A path, mode, owner or file type that is not acceptable.
@@ -24,7 +24,7 @@ pub enum MapError {
         /// Which region.
         uri: RegionUri,
         /// Failing step of 5.2 and cause.
-        source: OpenError,
+        source: Arc<OpenError>,
     },
     /// Too short, or the kernel refused.
     #[error("region {uri} cannot be mapped: {source}")]
@@ -32,7 +32,7 @@ pub enum MapError {
         /// Which region.
         uri: RegionUri,
         /// The cause.
-        source: tidegate_shm::region::MapError,
+        source: Arc<tidegate_shm::region::MapError>,
     },
     /// The superblock is not the one announced.
     #[error("region {uri}: {source}")]
@@ -122,20 +122,20 @@ impl RegionOpener {
     fn read_region(&self, uri: &RegionUri, len: u64) -> Result<Region, MapError> {
         self.file(uri, Access::ReadOnly)?
             .map(len)
-            .map_err(|source| MapError::Map { uri: uri.clone(), source })
+            .map_err(|source| MapError::Map { uri: uri.clone(), source: Arc::new(source) })
     }
 
     fn write_region(&self, uri: &RegionUri, len: u64) -> Result<RegionMut, MapError> {
         self.file(uri, Access::ReadWrite)?
             .map_mut(len)
-            .map_err(|source| MapError::Map { uri: uri.clone(), source })
+            .map_err(|source| MapError::Map { uri: uri.clone(), source: Arc::new(source) })
     }
 
     fn file(&self, uri: &RegionUri, access: Access) -> Result<RegionFile, MapError> {
         let huge = if uri.require_hugepages() { HugePages::Required } else { HugePages::NotRequired };
         self.bases
             .open(uri.path(), access, &self.permissions, huge)
-            .map_err(|source| MapError::Open { uri: uri.clone(), source })
+            .map_err(|source| MapError::Open { uri: uri.clone(), source: Arc::new(source) })
     }
 }
 
@@ -185,12 +185,6 @@ impl ReadRegions {
 }
 
 impl WriteRegions {
-    /// Takes over regions that this process has just created (no-driver mode).
-    #[must_use]
-    pub fn created(spec: RegionSpec, header: RegionMut, pools: Vec<(PoolSpec, RegionMut)>) -> Self {
-        Self { spec, header, pools }
-    }
-
     /// What was opened.
     #[must_use]
     pub fn spec(&self) -> &RegionSpec {

@@ -21,7 +21,7 @@ pub struct AeronConnector {
     pub dir: PathBuf,
     /// Name of the client in Aeron's counters.
     pub client_name: String,
-    /// How long [`Connector::connect`] waits for the media driver to show itself.
+    /// How long [`Connector::connect`] waits for the media driver to show itself; [`Connector::try_connect`] does not.
     pub connect_timeout: Duration,
     /// Drive Aeron's client by [`Transport::do_work`] instead of a thread of its own (TP-438).
     pub use_invoker: bool,
@@ -42,9 +42,19 @@ impl AeronConnector {
 
 impl Connector for AeronConnector {
     fn connect(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.connect_within(self.connect_timeout)
+    }
+
+    fn try_connect(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.connect_within(Duration::ZERO)
+    }
+}
+
+impl AeronConnector {
+    fn connect_within(&self, timeout: Duration) -> Result<Box<dyn Transport>, TransportError> {
         let mut options = aeron::ClientOptions::new(&self.dir);
         options.name.clone_from(&self.client_name);
-        options.connect_timeout = self.connect_timeout;
+        options.connect_timeout = timeout;
         options.use_invoker = self.use_invoker;
         options.conductor_idle = CONDUCTOR_IDLE;
         let location = self.dir.display().to_string();

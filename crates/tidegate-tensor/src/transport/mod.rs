@@ -38,10 +38,10 @@ pub enum OfferError {
     #[error("the transport is rotating its log; try again")]
     AdminAction,
     /// The publication or its client is closed.
-    #[error("the publication is closed")]
+    #[error("the publication is closed; connect anew")]
     Closed,
     /// The stream position is exhausted; a new publication is needed.
-    #[error("the publication reached its maximum position")]
+    #[error("the publication reached its maximum position; open a new one")]
     MaxPosition,
     /// The message is longer than the transport can carry.
     #[error("the message is longer than the transport can carry")]
@@ -97,13 +97,23 @@ pub enum TransportError {
     },
 }
 
-/// Makes transports: called at start, and again after a transport was lost.
+/// Makes transports.
 pub trait Connector: Send + Sync {
-    /// Connects, or says why not. May take as long as the transport's own driver timeout.
+    /// Connects, or says why not. Called at start, on the caller's thread; may wait for a media driver that is not there
+    /// yet.
     ///
     /// # Errors
     /// [`TransportError::Unreachable`] when there is no media driver.
     fn connect(&self) -> Result<Box<dyn Transport>, TransportError>;
+
+    /// Connects if the media driver is there now. Called in duty cycles, again and again after a transport was lost, so
+    /// it never waits (TP-437). A connector whose [`Connector::connect`] may wait overrides it.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`].
+    fn try_connect(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.connect()
+    }
 }
 
 /// A live connection to a media driver.

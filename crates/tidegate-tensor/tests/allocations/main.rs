@@ -13,14 +13,12 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use client_support::rerouted::{PendingPublication, PendingSubscription, Ready, Rerouted, Route};
 use client_support::*;
-use tidegate_tensor::channel::Channel;
 use tidegate_tensor::client::{Consumer, ConsumerConfig, Producer, ProducerConfig};
 use tidegate_tensor::frame::{Claim, FrameMeta, WriteOptions};
-use tidegate_tensor::ids::{AeronStreamId, SessionId};
-use tidegate_tensor::transport::{
-    Connector, Message, OfferError, Pending, Publication, Subscription, Transport, TransportError,
-};
+use tidegate_tensor::ids::SessionId;
+use tidegate_tensor::transport::{Message, OfferError, Publication, Subscription, TransportError};
 
 const FRAMES: u64 = 1_000_000;
 const WARM_UP: u64 = 100;
@@ -57,75 +55,17 @@ static ALLOCATOR: Counting = Counting;
 /// A message of at most so many bytes.
 type Fixed = ([u8; 64], usize);
 
-/// The in-memory bus, with another way for descriptors.
-struct Direct {
-    bus: tidegate_tensor::transport::memory::MemoryBus,
-    ring: Arc<Mutex<VecDeque<Fixed>>>,
-}
-
-struct DirectTransport {
-    inner: Box<dyn Transport>,
-    ring: Arc<Mutex<VecDeque<Fixed>>>,
-}
-
+/// Both ends of the way that descriptors take here.
 #[derive(Clone)]
 struct End(Arc<Mutex<VecDeque<Fixed>>>);
 
-impl Connector for Direct {
-    fn connect(&self) -> Result<Box<dyn Transport>, TransportError> {
-        Ok(Box::new(DirectTransport { inner: self.bus.connect()?, ring: Arc::clone(&self.ring) }))
-    }
-}
-
-impl Transport for DirectTransport {
-    fn publication(
-        &self,
-        channel: &Channel,
-        stream: AeronStreamId,
-    ) -> Result<Box<dyn Pending<Box<dyn Publication>>>, TransportError> {
-        self.inner.publication(channel, stream)
+impl Route for End {
+    fn publication(&self, _: PendingPublication) -> PendingPublication {
+        Ready::publication(self.clone())
     }
 
-    fn exclusive_publication(
-        &self,
-        channel: &Channel,
-        stream: AeronStreamId,
-    ) -> Result<Box<dyn Pending<Box<dyn Publication>>>, TransportError> {
-        if stream == DESCRIPTOR {
-            return Ok(Box::new(End(Arc::clone(&self.ring))));
-        }
-        self.inner.exclusive_publication(channel, stream)
-    }
-
-    fn subscription(
-        &self,
-        channel: &Channel,
-        stream: AeronStreamId,
-    ) -> Result<Box<dyn Pending<Box<dyn Subscription>>>, TransportError> {
-        if stream == DESCRIPTOR {
-            return Ok(Box::new(End(Arc::clone(&self.ring))));
-        }
-        self.inner.subscription(channel, stream)
-    }
-
-    fn do_work(&self) -> usize {
-        self.inner.do_work()
-    }
-
-    fn failure(&self) -> Option<TransportError> {
-        self.inner.failure()
-    }
-}
-
-impl Pending<Box<dyn Publication>> for End {
-    fn poll(&mut self) -> Result<Option<Box<dyn Publication>>, TransportError> {
-        Ok(Some(Box::new(self.clone())))
-    }
-}
-
-impl Pending<Box<dyn Subscription>> for End {
-    fn poll(&mut self) -> Result<Option<Box<dyn Subscription>>, TransportError> {
-        Ok(Some(Box::new(self.clone())))
+    fn subscription(&self, _: PendingSubscription) -> PendingSubscription {
+        Ready::subscription(self.clone())
     }
 }
 
@@ -172,7 +112,7 @@ impl Subscription for End {
 fn ends(write: WriteOptions) -> (Stage, Peer, Producer, Consumer) {
     let mut stage = Stage::new();
     let ring = Arc::new(Mutex::new(VecDeque::with_capacity(64)));
-    let connector = Arc::new(Direct { bus: stage.bus.clone(), ring });
+    let connector = Rerouted::new(&stage.bus, End(ring));
     let mut peer = stage.peer_with(stage.context(), connector);
     let producer = stage.producer(&mut peer, ProducerConfig { write, ..produces(CAM) });
     let consumer = stage.consumer(&mut peer, ConsumerConfig::new(CAM));

@@ -3,16 +3,20 @@
 #![allow(dead_code, reason = "every test binary uses another part")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../clock/mod.rs"]
+mod clock;
+#[path = "../files/mod.rs"]
+pub(crate) mod files;
+pub(crate) mod rerouted;
 pub(crate) mod tapped;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+pub(crate) use clock::TestClock;
 use tempfile::TempDir;
 use tidegate_sbe::control::{ConsumerConfig as ConfigMessage, FrameDescriptor, Mode};
 use tidegate_sbe::driver::{LeaseRevokeReason, Role, ShmLeaseRevoked};
-use tidegate_shm::clock::Nanos;
-use tidegate_shm::sync::{AtomicU64, Ordering};
 use tidegate_tensor::agent::Agent;
 use tidegate_tensor::channel::Channel;
 use tidegate_tensor::client::{
@@ -40,30 +44,6 @@ pub(crate) const METADATA: AeronStreamId = AeronStreamId::new(1300);
 
 /// Slots of every ring here.
 pub(crate) const SLOTS: u32 = 8;
-
-/// A clock that moves when told to.
-#[derive(Debug)]
-pub(crate) struct TestClock(AtomicU64);
-
-impl TestClock {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(1_000_000_000_000)))
-    }
-
-    pub(crate) fn advance(&self, milliseconds: u64) {
-        self.0.fetch_add(milliseconds * 1_000_000, Ordering::SeqCst);
-    }
-}
-
-impl Clock for TestClock {
-    fn monotonic(&self) -> Nanos {
-        Nanos(self.0.load(Ordering::SeqCst))
-    }
-
-    fn realtime(&self) -> Nanos {
-        Nanos(self.0.load(Ordering::SeqCst) + 1_700_000_000_000_000_000)
-    }
-}
 
 /// The bus, the driver and its directory.
 pub(crate) struct Stage {

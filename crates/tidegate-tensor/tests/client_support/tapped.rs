@@ -2,31 +2,20 @@
 
 use std::sync::{Arc, Mutex};
 
-use tidegate_tensor::channel::Channel;
-use tidegate_tensor::ids::{AeronStreamId, SessionId};
+use tidegate_tensor::ids::SessionId;
 use tidegate_tensor::transport::memory::MemoryBus;
-use tidegate_tensor::transport::{
-    Connector, OfferError, Pending, Publication, Subscription, Transport, TransportError,
-};
+use tidegate_tensor::transport::{OfferError, Pending, Publication, TransportError};
 
-use super::DESCRIPTOR;
+use super::rerouted::{PendingPublication, Rerouted, Route};
 
 /// Looks at a descriptor before it is sent; an error refuses it.
 pub(crate) type Tap = Arc<Mutex<dyn FnMut(&[u8]) -> Result<(), OfferError> + Send>>;
 
-/// The connector of [`Tap`].
-pub(crate) struct Tapped {
-    pub bus: MemoryBus,
-    pub tap: Tap,
-}
-
-struct TappedTransport {
-    inner: Box<dyn Transport>,
-    tap: Tap,
-}
+/// The route of [`Tap`].
+pub(crate) struct Tapped(Tap);
 
 struct TappedPending {
-    inner: Box<dyn Pending<Box<dyn Publication>>>,
+    inner: PendingPublication,
     tap: Tap,
 }
 
@@ -35,47 +24,15 @@ struct TappedPublication {
     tap: Tap,
 }
 
-impl Connector for Tapped {
-    fn connect(&self) -> Result<Box<dyn Transport>, TransportError> {
-        Ok(Box::new(TappedTransport { inner: self.bus.connect()?, tap: Arc::clone(&self.tap) }))
+impl Tapped {
+    pub(crate) fn connector(bus: &MemoryBus, tap: Tap) -> Arc<Rerouted<Self>> {
+        Rerouted::new(bus, Self(tap))
     }
 }
 
-impl Transport for TappedTransport {
-    fn publication(
-        &self,
-        channel: &Channel,
-        stream: AeronStreamId,
-    ) -> Result<Box<dyn Pending<Box<dyn Publication>>>, TransportError> {
-        self.inner.publication(channel, stream)
-    }
-
-    fn exclusive_publication(
-        &self,
-        channel: &Channel,
-        stream: AeronStreamId,
-    ) -> Result<Box<dyn Pending<Box<dyn Publication>>>, TransportError> {
-        let inner = self.inner.exclusive_publication(channel, stream)?;
-        if stream != DESCRIPTOR {
-            return Ok(inner);
-        }
-        Ok(Box::new(TappedPending { inner, tap: Arc::clone(&self.tap) }))
-    }
-
-    fn subscription(
-        &self,
-        channel: &Channel,
-        stream: AeronStreamId,
-    ) -> Result<Box<dyn Pending<Box<dyn Subscription>>>, TransportError> {
-        self.inner.subscription(channel, stream)
-    }
-
-    fn do_work(&self) -> usize {
-        self.inner.do_work()
-    }
-
-    fn failure(&self) -> Option<TransportError> {
-        self.inner.failure()
+impl Route for Tapped {
+    fn publication(&self, own: PendingPublication) -> PendingPublication {
+        Box::new(TappedPending { inner: own, tap: Arc::clone(&self.0) })
     }
 }
 

@@ -3,10 +3,14 @@
 #![allow(dead_code, reason = "every test binary uses another part")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../files/mod.rs"]
+mod files;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub(crate) use files::files_below;
 use tempfile::TempDir;
 use tidegate_sbe::driver::{
     HugepagesPolicy, LeaseRevokeReason, Message, PublishMode, ResponseCode, Role, ShmAttachRequest,
@@ -110,6 +114,12 @@ pub(crate) struct Pool {
     pub uri: String,
 }
 
+impl Pool {
+    fn new(id: u16, slots: u32, stride: u32, uri: String) -> Self {
+        Self { id, slots, stride, uri }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Announced {
     pub endpoint: Endpoint,
@@ -139,11 +149,8 @@ impl Sent {
                 pools: it
                     .payload_pools
                     .iter()
-                    .map(|pool| Pool {
-                        id: pool.pool_id,
-                        slots: pool.pool_nslots,
-                        stride: pool.stride_bytes,
-                        uri: text(pool.region_uri),
+                    .map(|pool| {
+                        Pool::new(pool.pool_id, pool.pool_nslots, pool.stride_bytes, text(pool.region_uri))
                     })
                     .collect(),
                 header_uri: text(it.header_region_uri),
@@ -177,11 +184,13 @@ impl Sent {
                     pools: it
                         .payload_pools
                         .iter()
-                        .map(|pool| Pool {
-                            id: pool.pool_id,
-                            slots: pool.pool_nslots,
-                            stride: pool.stride_bytes,
-                            uri: text(pool.region_uri),
+                        .map(|pool| {
+                            Pool::new(
+                                pool.pool_id,
+                                pool.pool_nslots,
+                                pool.stride_bytes,
+                                text(pool.region_uri),
+                            )
                         })
                         .collect(),
                     header_uri: text(it.header_region_uri),
@@ -344,18 +353,6 @@ impl Rig {
 pub(crate) fn epoch_dirs(stream_dir: &Path) -> BTreeSet<u64> {
     let Ok(entries) = fs::read_dir(stream_dir) else { return BTreeSet::new() };
     entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
-}
-
-pub(crate) fn files_below(dir: &Path) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_below(&path));
-        }
-        found.insert(path);
-    }
-    found
 }
 
 /// The path in a region URI.

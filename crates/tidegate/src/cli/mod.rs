@@ -23,7 +23,7 @@ use crate::output::{Exit, Output, Stop};
 
 /// Moves data between processes without copying it.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "tidegate", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -34,11 +34,14 @@ struct Cli {
 const EXAMPLES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 refused (fenced, permission), 5 timed out.
 
-Example:
-  tidegate tensor config check driver.toml";
+Examples:
+  tidegate up
+  tidegate tensor pub camera --input film.y4m --loop forever
+  tidegate tensor sub camera";
 
 /// Options of every command.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Print one JSON object per line instead of text; errors too, on standard error
     #[arg(long, global = true)]
@@ -102,7 +105,7 @@ fn refuse(refusal: &clap::Error, args: &[OsString]) -> ExitCode {
         _ if args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json") => {
             let text = text.to_string();
             let message = text.trim().trim_start_matches("error: ").to_owned();
-            Stop::Error { exit: Exit::Usage, code: "usage", message }.report(true)
+            Stop::usage(message).report(true)
         }
         _ => {
             let _ = write!(std::io::stderr(), "{text}");

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tidegate::node::{NodeClient, NodeDescription, NodePlace};
+use tidegate::node::{NodeClient, NodeDescription, NodePlace, served_ids};
 use tidegate::tensor::agent::IdleStrategy;
 use tidegate::tensor::channel::Channel;
 use tidegate::tensor::client::{Client, ClientError, Context, Endpoint, Listener, RefusalCode};
-use tidegate::tensor::config::DriverConfig;
+use tidegate::tensor::config::{DriverConfig, IdRange, IdRanges};
 use tidegate::tensor::ids::{AeronStreamId, StreamId};
 use tidegate::tensor::transport::aeron::AeronConnector;
 use tidegate::tensor::transport::{Connector, Transport, TransportError};
@@ -79,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) node: Option<NodeClient>,
     /// Configuration given for a foreign driver.
     config: Option<DriverConfig>,
+    /// Streams the driver can have; `None` for a foreign one without a configuration.
+    served: Option<IdRanges>,
     /// Settings for a client.
     pub(crate) context: Context,
     connector: AeronConnector,
@@ -97,13 +99,16 @@ impl Session {
             if let Some(config) = &config {
                 apply_config(&mut context, config);
             }
-            return Ok(Self { node: None, config, context, connector: AeronConnector::new(aeron_dir) });
+            let served = config.as_ref().map(served_ids);
+            let connector = AeronConnector::new(aeron_dir);
+            return Ok(Self { node: None, config, served, context, connector });
         }
         let place = NodePlace::find(args.dir.clone(), std::env::var_os(tidegate::node::DIR_VARIABLE));
         let node = NodeClient::find(&place)?;
         apply_description(&mut context, node.description())?;
         let connector = AeronConnector::new(&node.description().aeron_dir);
-        Ok(Self { node: Some(node), config: None, context, connector })
+        let served = Some(node.description().served_ids());
+        Ok(Self { node: Some(node), config: None, served, context, connector })
     }
 
     /// Connects a client; it follows the node through restarts.
@@ -136,6 +141,21 @@ impl Session {
         })
     }
 
+    /// Refuses a stream that the driver cannot have, as far as that is known. Asked for it, the driver would make another
+    /// one (TP-246).
+    pub(crate) fn check_served(&self, stream: StreamId) -> Result<(), Stop> {
+        match &self.served {
+            Some(served) if !served.contains(stream.get()) => Err(not_served(stream, Some(served))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The client that produces a stream now, as far as a node says so.
+    pub(crate) fn producer_of(&self, stream: StreamId) -> Option<u32> {
+        let status = self.node.as_ref()?.status().ok()?;
+        status.streams.into_iter().find(|known| known.stream == stream.get())?.producer
+    }
+
     /// As [`Session::resolve`], looking again until `deadline`.
     pub(crate) fn resolve_until(
         &self,
@@ -154,6 +174,24 @@ impl Session {
                 other => return other,
             }
         }
+    }
+}
+
+/// The driver does not have this stream and will not make it.
+pub(crate) fn not_served(stream: StreamId, served: Option<&IdRanges>) -> Stop {
+    let range = |range: &IdRange| match (range.start(), range.end()) {
+        (start, end) if start == end => start.to_string(),
+        (start, end) => format!("{start}-{end}"),
+    };
+    let known: Vec<String> = served.iter().flat_map(|served| served.iter().map(range)).collect();
+    let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+    Stop::Error {
+        exit: Exit::Refused,
+        code: "other_stream",
+        message: format!(
+            "the driver does not serve stream {stream}; use a number that it serves{known}, a name, or widen \
+             driver.stream_id_range in its configuration"
+        ),
     }
 }
 
@@ -206,7 +244,7 @@ impl Report for ClientError {
         match self {
             Self::Transport(TransportError::Unreachable { .. }) => Exit::NotFound,
             Self::TimedOut { .. } => Exit::TimedOut,
-            Self::Refused(refusal) if refusal.message == "stream not provisioned" => Exit::NotFound,
+            Self::Refused(refusal) if refusal.message == UNKNOWN_STREAM => Exit::NotFound,
             Self::Refused(refusal) if refusal.code == RefusalCode::InternalError => Exit::Failed,
             Self::Refused(_) | Self::Map(tidegate::tensor::region::MapError::Open { .. }) => Exit::Refused,
             Self::Context(_) => Exit::Usage,
@@ -219,26 +257,39 @@ impl Report for ClientError {
             Self::Transport(TransportError::Unreachable { .. }) => "no_media_driver",
             Self::Transport(_) => "media_driver",
             Self::TimedOut { .. } => "timed_out",
-            Self::Refused(refusal) if refusal.message == "stream not provisioned" => "unknown_stream",
+            Self::Refused(refusal) if refusal.message == UNKNOWN_STREAM => "unknown_stream",
             Self::Refused(_) => "refused",
             Self::Map(_) | Self::Malformed(_) => "bad_region",
             Self::Context(_) => "bad_setting",
             _ => "client",
         }
     }
+
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(refusal) if refusal.code == RefusalCode::InternalError => {
+                Some("the node's log says why, and `tidegate doctor` whether shared memory is low")
+            }
+            Self::Refused(_) => Some("see `tidegate tensor ls` for who holds what"),
+            _ => None,
+        }
+    }
 }
+
+/// The driver's words for a stream that it does not have.
+pub(crate) const UNKNOWN_STREAM: &str = "stream not provisioned";
 
 impl Report for tidegate::media::MediaError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Open { source, .. } => exit_of_io(source).0,
+            Self::Open { source, .. } | Self::Write { source, .. } => exit_of_io(source).0,
             _ => Exit::Failed,
         }
     }
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Open { source, .. } => exit_of_io(source).1,
+            Self::Open { source, .. } | Self::Write { source, .. } => exit_of_io(source).1,
             _ => "bad_input",
         }
     }

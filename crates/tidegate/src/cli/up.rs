@@ -87,7 +87,7 @@ impl Report for NodeError {
     fn exit(&self) -> Exit {
         match self {
             Self::NotRunning { .. } => Exit::NotFound,
-            Self::Held { .. } | Self::Directory { .. } => Exit::Refused,
+            Self::Foreign { .. } | Self::Held { .. } | Self::Directory { .. } => Exit::Refused,
             Self::Refused { code, .. } if code == "unknown_stream" => Exit::NotFound,
             Self::Refused { .. } => Exit::Refused,
             Self::NoAnswer { .. } => Exit::TimedOut,
@@ -102,6 +102,7 @@ impl Report for NodeError {
     fn code(&self) -> &'static str {
         match self {
             Self::NotRunning { .. } => "no_node",
+            Self::Foreign { .. } => "permission",
             Self::Held { .. } => "node_running",
             Self::Directory { .. } => "bad_directory",
             Self::Refused { code, .. } if code == "unknown_stream" => "unknown_stream",

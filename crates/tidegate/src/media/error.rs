@@ -40,8 +40,7 @@ pub enum MediaError {
     },
     /// The input ends too early.
     #[error(
-        "{name} ends inside {part}: {expected} bytes are needed up to there, {found} are there; \
-         the file is cut short, get it again from where it came"
+        "{name} ends inside {part}: {expected} bytes are needed up to there, {found} are there; {}", part.remedy()
     )]
     Truncated {
         /// The input.
@@ -87,7 +86,7 @@ pub enum MediaError {
         format: &'static str,
     },
     /// The whole-array option was given for a format without an array.
-    #[error("{name} is a {format} file, which has no array to keep whole; leave out --single")]
+    #[error("{name} is a {format} file, which has no array to keep whole; leave out --whole")]
     SingleNotWanted {
         /// The input.
         name: String,
@@ -162,7 +161,7 @@ pub enum MediaError {
         name: String,
     },
     /// The output cannot be created, written or put in its place.
-    #[error("cannot write {}: {source}; nothing was left there", path.display())]
+    #[error("cannot write {}: {source}; nothing was left there, name a place that exists and has room", path.display())]
     Write {
         /// The output.
         path: PathBuf,
@@ -206,8 +205,20 @@ pub enum Part {
     FrameHeader(u64),
     /// The bytes of this frame, from 0.
     Frame(u64),
+    /// The bytes of this frame, from 0, of an input that does not describe itself.
+    RawFrame(u64),
     /// All the frames.
     Array,
+}
+
+impl Part {
+    /// What to do when it is incomplete.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::RawFrame(_) => "it is cut short, or its frames are not what --dtype and --shape say",
+            _ => "the file is cut short, get it again from where it came",
+        }
+    }
 }
 
 impl fmt::Display for Part {
@@ -215,7 +226,7 @@ impl fmt::Display for Part {
         match self {
             Self::Header => f.write_str("its header"),
             Self::FrameHeader(frame) => write!(f, "the header of frame {frame}"),
-            Self::Frame(frame) => write!(f, "frame {frame}"),
+            Self::Frame(frame) | Self::RawFrame(frame) => write!(f, "frame {frame}"),
             Self::Array => f.write_str("its array"),
         }
     }

@@ -22,7 +22,7 @@ impl RawSource {
             let rest = len % frame_bytes as u64;
             if rest != 0 {
                 let expected = (len - rest).saturating_add(frame_bytes as u64);
-                return Err(input.truncated(Part::Frame(frame), expected, len));
+                return Err(input.truncated(Part::RawFrame(frame), expected, len));
             }
         }
         Ok(Self { input, layout, frame_bytes, next: 0, buffer: Vec::new() })
@@ -35,7 +35,7 @@ impl FrameSource for RawSource {
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame<'_>>, MediaError> {
-        if !self.input.fill_or_end(&mut self.buffer, self.frame_bytes, Part::Frame(self.next))? {
+        if !self.input.fill_or_end(&mut self.buffer, self.frame_bytes, Part::RawFrame(self.next))? {
             return Ok(None);
         }
         self.next += 1;

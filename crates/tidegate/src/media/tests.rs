@@ -77,13 +77,13 @@ fn raw_input_that_is_no_whole_number_of_frames() {
     file.write_all(&[7; 10]).unwrap();
     let at_open = error(open(file.path(), raw(Dtype::Uint8, &[4])));
     assert!(
-        matches!(at_open, MediaError::Truncated { part: Part::Frame(2), expected: 12, found: 10, .. }),
+        matches!(at_open, MediaError::Truncated { part: Part::RawFrame(2), expected: 12, found: 10, .. }),
         "{at_open}"
     );
     let mut pipe = open_bytes(&[7; 10], raw(Dtype::Uint8, &[4])).unwrap();
     let at_end = frames(&mut *pipe).unwrap_err();
     assert!(
-        matches!(at_end, MediaError::Truncated { part: Part::Frame(2), expected: 12, found: 10, .. }),
+        matches!(at_end, MediaError::Truncated { part: Part::RawFrame(2), expected: 12, found: 10, .. }),
         "{at_end}"
     );
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tidegate_shm::process::{ProcessHandle, ProcessId};
+use tidegate_tensor::config::{DriverConfig, IdRange, IdRanges};
 
 use super::error::NodeError;
 use super::place::NodePlace;
@@ -36,6 +37,8 @@ pub struct NodeDescription {
     pub keepalive_interval_ms: u64,
     /// Keepalive intervals a lease survives.
     pub lease_grace_intervals: u32,
+    /// Streams that can exist, as first and last number: the configured ones, and the range of those made on demand.
+    pub stream_ids: Vec<(u32, u32)>,
 }
 
 /// One Aeron address.
@@ -51,7 +54,8 @@ impl NodeDescription {
     /// Reads the description of a live node.
     ///
     /// # Errors
-    /// [`NodeError::NotRunning`] when there is none, or its process is dead.
+    /// [`NodeError::NotRunning`] when there is none, or its process is dead; [`NodeError::Foreign`] when it is of another
+    /// user.
     pub fn read(place: &NodePlace) -> Result<Self, NodeError> {
         let path = place.description();
         let not_running = || NodeError::NotRunning {
@@ -61,11 +65,21 @@ impl NodeDescription {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_running()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(NodeError::Foreign { dir: place.dir().to_owned() });
+            }
             Err(source) => return Err(NodeError::Io { action: "read", path, source }),
         };
         let description: Self =
             serde_json::from_slice(&text).map_err(|source| NodeError::Description { path, source })?;
         if description.is_alive() { Ok(description) } else { Err(not_running()) }
+    }
+
+    /// The streams that can exist.
+    #[must_use]
+    pub fn served_ids(&self) -> IdRanges {
+        let ranges = self.stream_ids.iter().filter_map(|&(first, last)| IdRange::new(first, last).ok());
+        IdRanges::new(ranges.collect())
     }
 
     /// Whether the process that wrote it still lives.
@@ -90,4 +104,13 @@ impl NodeDescription {
             .and_then(|mut file| file.write_all(&text));
         written.and_then(|()| fs::rename(&staged, &path)).map_err(failed)
     }
+}
+
+/// The streams that a driver with this configuration can have.
+#[must_use]
+pub fn served_ids(config: &DriverConfig) -> IdRanges {
+    let one = |id: u32| IdRange::new(id, id).ok();
+    let configured = config.streams.iter().filter_map(|stream| one(stream.stream_id.get()));
+    let dynamic = config.driver.stream_id_range.iter().filter(|_| config.policies.allow_dynamic_streams);
+    IdRanges::new(configured.chain(dynamic.copied()).collect())
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tidegate_aeron::AeronError;
 use tidegate_shm::lock::LockError;
+use tidegate_shm::process::ProcessError;
+use tidegate_tensor::agent::RunnerError;
 use tidegate_tensor::driver::DriverAgentError;
 
 /// A node could not be started, found or asked.
@@ -19,6 +21,16 @@ pub enum NodeError {
         dir: PathBuf,
         /// Whether it is the one that is used without options.
         default_dir: bool,
+    },
+    /// The node is not ours to use.
+    #[error(
+        "the node on {} belongs to another user; become that user, or start a node of your own with \
+         `tidegate up --dir DIR`",
+        dir.display()
+    )]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
     },
     /// Another node holds the directory.
     #[error("a node runs on {} already{}; use it, stop it, or choose another --dir", dir.display(), pid_text(*pid))]
@@ -63,14 +75,12 @@ pub enum NodeError {
     /// The tensor driver did not start, or ended.
     #[error(transparent)]
     Driver(#[from] DriverAgentError),
-    /// A service's thread could not be started or panicked.
-    #[error("the thread of the {service} failed: {reason}")]
-    Thread {
-        /// Which service.
-        service: &'static str,
-        /// Why.
-        reason: String,
-    },
+    /// The thread of a service could not be started or panicked.
+    #[error(transparent)]
+    Thread(RunnerError<DriverAgentError>),
+    /// The node cannot say which process it is.
+    #[error("cannot find out the identity of this process: {0}; is /proc mounted?")]
+    Identity(ProcessError),
     /// The node did not answer.
     #[error("the node on {} did not answer within {after:?}; see whether process {pid} is stopped", dir.display())]
     NoAnswer {

@@ -20,7 +20,7 @@ mod run;
 mod status;
 
 pub use client::NodeClient;
-pub use description::{EndpointDescription, NodeDescription};
+pub use description::{EndpointDescription, NodeDescription, served_ids};
 pub use error::NodeError;
 pub use place::{DIR_VARIABLE, NodePlace};
 pub use run::{MediaDriverHost, Node, NodeOptions};

@@ -21,7 +21,7 @@ use tidegate_tensor::region::store::user_name;
 use tidegate_tensor::transport::aeron::AeronConnector;
 
 use super::admin::Admin;
-use super::description::{EndpointDescription, NodeDescription};
+use super::description::{EndpointDescription, NodeDescription, served_ids};
 use super::error::NodeError;
 use super::place::NodePlace;
 
@@ -96,10 +96,8 @@ impl Node {
     /// [`NodeError::Held`] when another node has the directory. Nothing is left behind by a failed start.
     pub fn start(options: NodeOptions) -> Result<Self, NodeError> {
         let mut files = NodeFiles::acquire(options.place)?;
-        let config = match options.config {
-            Some(config) => config,
-            None => files.default_config(),
-        };
+        let config = options.config.unwrap_or_else(|| files.default_config());
+        files.find_region_dirs(&config);
         let place = &files.place;
         let named = options.aeron_dir.or_else(|| config.driver.aeron_dir.clone());
         let external_allowed = named.is_some();
@@ -239,16 +237,24 @@ impl NodeFiles {
     }
 
     /// Regions inside the node's directory, removed with it.
-    fn default_config(&mut self) -> DriverConfig {
+    fn default_config(&self) -> DriverConfig {
         let dir = self.place.dir().to_owned();
         let mut config = DriverConfig::default_node();
-        let user = dir.join(format!("tensorpool-{}", user_component(&user_name())));
-        self.region_dirs = vec![user.join(config.shm.namespace.as_str()), user];
         config.shm.allowed_base_dirs = vec![dir.clone()];
         config.shm.base_dir = dir;
         config.policies.cleanup_shm_on_exit = true;
         config.policies.epoch_gc_on_startup = true;
         config
+    }
+
+    /// Notes the directories to be removed with the node's own: those of the regions, when they lie in it.
+    fn find_region_dirs(&mut self, config: &DriverConfig) {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let base = real(&config.shm.base_dir);
+        if base.starts_with(real(self.place.dir())) {
+            let user = base.join(format!("tensorpool-{}", user_component(&user_name())));
+            self.region_dirs = vec![user.join(config.shm.namespace.as_str()), user];
+        }
     }
 }
 
@@ -300,8 +306,7 @@ fn check_dir(dir: &Path) -> Result<(), NodeError> {
 }
 
 fn describe(config: &DriverConfig, aeron_dir: &Path) -> Result<NodeDescription, NodeError> {
-    let process = ProcessId::current()
-        .map_err(|error| NodeError::Thread { service: "node", reason: error.to_string() })?;
+    let process = ProcessId::current().map_err(NodeError::Identity)?;
     let endpoint = |endpoint: &Endpoint| EndpointDescription {
         channel: endpoint.channel.as_str().to_owned(),
         stream_id: endpoint.stream_id.get(),
@@ -319,6 +324,7 @@ fn describe(config: &DriverConfig, aeron_dir: &Path) -> Result<NodeDescription, 
         announce_period_ms: millis(config.policies.announce_period),
         keepalive_interval_ms: millis(config.policies.lease_keepalive_interval),
         lease_grace_intervals: config.policies.lease_expiry_grace_intervals,
+        stream_ids: served_ids(config).iter().map(|range| (range.start(), range.end())).collect(),
     })
 }
 
@@ -341,6 +347,6 @@ fn remove(path: &Path) -> Result<(), NodeError> {
 fn driver_failed(error: RunnerError<DriverAgentError>) -> NodeError {
     match error {
         RunnerError::Agent(error) => error.into(),
-        other => NodeError::Thread { service: "tensor driver", reason: other.to_string() },
+        other => NodeError::Thread(other),
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tidegate_aeron::{Client, ClientOptions};
 
 use crate::fields::assert_documented;
 use crate::support::{Node, Outcome, Running, eventually, place, run, tidegate};
@@ -198,6 +200,9 @@ fn media_drivers_are_judged_by_lock_process_and_heartbeat() {
     let node = up();
     let live = only(&doctor(place.path(), &["--fix"]).exits(0), "media_driver");
     assert_eq!((&live["status"], &live["pid"]), (&json!("ok"), &json!(node.pid())));
+    refuse_a_channel(&aeron);
+    let met = only(&doctor(place.path(), &[]).exits(0), "media_driver");
+    assert!(met["message"].as_str().is_some_and(|text| text.contains("carrier-pigeon")), "{met}");
     let pid = node.pid();
     node.signal(Signal::KILL);
     node.finish();
@@ -222,6 +227,12 @@ fn media_drivers_are_judged_by_lock_process_and_heartbeat() {
     let unknown = only(&doctor(place.path(), &["--fix"]).exits(1), "media_driver");
     assert_eq!((&unknown["status"], &unknown["safe_to_remove"]), (&json!("problem"), &json!(false)));
     assert!(aeron.exists());
+}
+
+/// Makes the media driver note an error.
+fn refuse_a_channel(aeron: &Path) {
+    let client = Client::connect(&ClientOptions::new(aeron)).expect("a client");
+    client.add_publication("aeron:carrier-pigeon", 3, Duration::from_secs(10)).expect_err("no such medium");
 }
 
 #[test]

@@ -376,7 +376,6 @@ impl ConsumerEntry {
                 self.shared.mapping.put(Some(Arc::clone(&mapped)));
                 self.mapped = Some(mapped);
                 self.shared.lock().map_error = None;
-                self.told_failure = None;
                 self.next_periodic = now;
                 shared.tell(ClientEvent::Mapped { stream: self.stream(), epoch });
             }
@@ -390,7 +389,7 @@ impl ConsumerEntry {
         if self.told_failure != Some(epoch) {
             self.told_failure = Some(epoch);
             tracing::warn!(stream = %self.stream(), %epoch, %error, "regions were refused");
-            shared.tell(ClientEvent::MapFailed { stream: self.stream(), epoch, error: error.to_string() });
+            shared.tell(ClientEvent::MapFailed { stream: self.stream(), epoch, error: error.clone() });
         }
         // Whoever waits for the consumer learns that it will not work (TP-184); the next tick gives the lease back.
         if self.mapping.state() != MappingState::Fallback

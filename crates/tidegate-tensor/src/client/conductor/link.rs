@@ -7,9 +7,7 @@ use std::time::Duration;
 use tidegate_shm::clock::Nanos;
 
 use crate::client::context::{Context, Endpoint};
-use crate::transport::{
-    Connector, OfferError, Opening, Publication, Subscription, Transport, TransportError,
-};
+use crate::transport::{OfferError, Opening, Publication, Subscription, Transport, TransportError};
 
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
@@ -84,9 +82,8 @@ impl<T> Slot<T> {
 }
 
 impl OpeningLink {
-    /// Connects and asks for every endpoint.
-    pub(super) fn start(connector: &dyn Connector, context: &Context) -> Result<Self, TransportError> {
-        let transport = connector.connect()?;
+    /// Asks for every endpoint.
+    pub(super) fn start(transport: Box<dyn Transport>, context: &Context) -> Result<Self, TransportError> {
         let publication = |endpoint: &Endpoint| {
             Opening::publication(&*transport, &endpoint.channel, endpoint.stream).map(Slot::Opening)
         };

@@ -101,7 +101,7 @@ impl ClientAgent {
             tracing::warn!(?base, "an allowed base directory cannot be resolved and is left out");
         }
         let opener = RegionOpener::new(bases, context.permissions);
-        let link = LinkState::Opening(Box::new(OpeningLink::start(&*connector, &context)?));
+        let link = LinkState::Opening(Box::new(OpeningLink::start(connector.connect()?, &context)?));
         let name = match context.client_name.as_str() {
             "" => "tensor-client".to_owned(),
             name => name.to_owned(),
@@ -170,7 +170,8 @@ impl ClientAgent {
                 }
             },
             LinkState::Down { retry, backoff } if now >= retry => {
-                match OpeningLink::start(&*self.connector, &self.shared.context) {
+                let transport = self.connector.try_connect();
+                match transport.and_then(|transport| OpeningLink::start(transport, &self.shared.context)) {
                     Ok(opening) => LinkState::Opening(Box::new(opening)),
                     Err(error) => {
                         tracing::debug!(%error, "no media driver yet");

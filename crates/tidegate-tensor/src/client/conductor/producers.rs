@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use tidegate_sbe::control::{ClockDomain, DataSourceAnnounce, PayloadPool, QosProducer, ShmPoolAnnounce};
+use tidegate_sbe::control::{DataSourceAnnounce, QosProducer, ShmPoolAnnounce};
 use tidegate_sbe::driver::{self, HugepagesPolicy, Role};
 use tidegate_shm::clock::Nanos;
 use tidegate_shm::sync::{Arc, AtomicBool, Ordering};
@@ -22,9 +22,8 @@ use crate::client::producer::{
 use crate::client::random::Random;
 use crate::frame::Fence;
 use crate::ids::{ClientId, Epoch, StreamId};
-use crate::layout::{LAYOUT_VERSION, SLOT_LEN};
-use crate::region::RegionSpec;
 use crate::region::store::{EpochRegions, RegionStore};
+use crate::region::{ANNOUNCE_REPEAT, RegionSpec};
 use crate::transport::{Opening, Publication, TransportError};
 
 /// One producer of the client.
@@ -38,6 +37,8 @@ pub(super) struct ProducerEntry {
     announce_out: Option<Box<dyn Publication>>,
     heard: Nanos,
     next_periodic: Nanos,
+    /// Whether the next announce is the first one on its publication, so that another one follows soon (TP-490).
+    first_announce: bool,
     gone: bool,
 }
 
@@ -123,6 +124,7 @@ impl ProducerEntry {
             announce_out: None,
             heard: now,
             next_periodic: now,
+            first_announce: false,
             gone: false,
         };
         Some(match attachment {
@@ -214,7 +216,10 @@ impl ProducerEntry {
                 completion.complete(Ok(Producer::new(Arc::clone(&self.shared), Arc::clone(&shared.clock))));
             }
             if now >= self.next_periodic {
-                self.next_periodic = now.saturating_add(shared.context.announce_period.into());
+                let period = Nanos::from(shared.context.announce_period);
+                let first = std::mem::take(&mut self.first_announce);
+                let pause = if first { ANNOUNCE_REPEAT.min(period) } else { period };
+                self.next_periodic = now.saturating_add(pause);
                 self.send_periodic(link, now);
                 return 1;
             }
@@ -316,7 +321,7 @@ impl ProducerEntry {
                 shared.tell(ClientEvent::Attached { stream, client, epoch });
             }
             Err(error) => {
-                shared.tell(ClientEvent::MapFailed { stream, epoch, error: error.to_string() });
+                shared.tell(ClientEvent::MapFailed { stream, epoch, error: error.clone() });
                 self.give_up(error.into(), now, send);
             }
         }
@@ -385,6 +390,7 @@ impl ProducerEntry {
                 self.announce_out = publication;
                 // The first announce is due at once (TP-149).
                 self.next_periodic = now;
+                self.first_announce = true;
             }
             Err(error) => {
                 tracing::warn!(%error, "the announce publication was refused");
@@ -424,7 +430,7 @@ impl ProducerEntry {
             }
         }
         if let (Authority::Own { client, .. }, Some(publication)) = (&self.authority, &mut self.announce_out)
-            && let Ok(message) = announce_of(spec, *client, now).to_vec()
+            && let Ok(message) = spec.to_announce(Some(*client), now)
         {
             send_periodic(&mut **publication, "ShmPoolAnnounce", &message);
         }
@@ -463,61 +469,6 @@ pub(super) fn hugepages(wish: Option<bool>) -> HugepagesPolicy {
         None => HugepagesPolicy::Unspecified,
         Some(false) => HugepagesPolicy::Standard,
         Some(true) => HugepagesPolicy::Hugepages,
-    }
-}
-
-/// The announce of a producer without a driver (TP-149, TP-150).
-fn announce_of(spec: &RegionSpec, client: ClientId, now: Nanos) -> OwnAnnounce {
-    OwnAnnounce {
-        stream: spec.stream().get(),
-        client: client.get(),
-        epoch: spec.epoch().get(),
-        now: now.as_u64(),
-        nslots: spec.slots().get(),
-        header: spec.header().to_string(),
-        pools: spec
-            .pools()
-            .iter()
-            .map(|pool| (pool.geometry.pool_id.get(), pool.geometry.stride.get(), pool.uri.to_string()))
-            .collect(),
-    }
-}
-
-/// Owns the strings that a [`ShmPoolAnnounce`] borrows.
-struct OwnAnnounce {
-    stream: u32,
-    client: u32,
-    epoch: u64,
-    now: u64,
-    nslots: u32,
-    header: String,
-    pools: Vec<(u16, u32, String)>,
-}
-
-impl OwnAnnounce {
-    fn to_vec(&self) -> Result<Vec<u8>, tidegate_sbe::EncodeError> {
-        ShmPoolAnnounce {
-            stream_id: self.stream,
-            producer_id: self.client,
-            epoch: self.epoch,
-            announce_timestamp_ns: self.now,
-            announce_clock_domain: ClockDomain::Monotonic,
-            layout_version: LAYOUT_VERSION,
-            header_nslots: self.nslots,
-            header_slot_bytes: SLOT_LEN as u16,
-            payload_pools: self
-                .pools
-                .iter()
-                .map(|(pool_id, stride_bytes, uri)| PayloadPool {
-                    pool_id: *pool_id,
-                    pool_nslots: self.nslots,
-                    stride_bytes: *stride_bytes,
-                    region_uri: uri.as_str().into(),
-                })
-                .collect(),
-            header_region_uri: self.header.as_str().into(),
-        }
-        .to_vec()
     }
 }
 

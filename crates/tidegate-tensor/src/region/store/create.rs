@@ -130,7 +130,9 @@ impl RegionStore {
         }
         let dir =
             stream_dir.create_dirs(&[&name], self.settings.dir_mode()).map_err(StoreError::Directory)?;
-        let spec = self.spec(&dir, stream, profile, epoch)?;
+        let spec = self.spec(&dir, stream, profile, epoch).inspect_err(|_| {
+            roll_back(stream_dir, &dir, &name, &[]);
+        })?;
         let mut made = Vec::new();
         for blueprint in blueprints(stream, profile, epoch, now) {
             match self.make(&dir, blueprint) {

@@ -1,10 +1,12 @@
-use std::collections::BTreeSet;
+#[path = "../../../tests/files/mod.rs"]
+mod files;
+
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tidegate_shm::clock::Nanos;
 
+use self::files::files_below;
 use super::create::Obstacle;
 use super::*;
 use crate::config::{DriverConfig, Profile};
@@ -38,18 +40,6 @@ fn profile(strides: &[u32]) -> Profile {
     }
 }
 
-fn files(dir: &Path) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        }
-        found.insert(path);
-    }
-    found
-}
-
 /// Rules: TP-055.
 #[test]
 fn an_epoch_whose_directory_exists_is_taken_even_when_empty() {
@@ -58,7 +48,7 @@ fn an_epoch_whose_directory_exists_is_taken_even_when_empty() {
     dir.create_dirs(&["100"], 0o700).unwrap();
     let taken = store.create_at(&dir, STREAM, &profile(&[64]), Epoch::new(100), NOW);
     assert!(matches!(taken, Err(Obstacle::Taken)));
-    assert!(files(&dir.path().join("100")).is_empty());
+    assert!(files_below(&dir.path().join("100")).is_empty());
 }
 
 /// Rules: TP-055.
@@ -70,7 +60,7 @@ fn existing_files_are_taken_over_only_when_allowed_and_exactly_alike() {
     let first = store.create_at(&dir, STREAM, &profile(&[64, 128]), epoch, NOW).ok().unwrap();
     let spec = Arc::clone(first.spec());
     drop(first);
-    let before = files(store.root());
+    let before = files_below(store.root());
     let content = fs::read(spec.header().path()).unwrap();
 
     let again = store.create_at(&dir, STREAM, &profile(&[64, 128]), epoch, Nanos(9_000)).ok().unwrap();
@@ -83,7 +73,7 @@ fn existing_files_are_taken_over_only_when_allowed_and_exactly_alike() {
     for (stream, strides) in [(STREAM, &[64, 256, 512][..]), (StreamId::new(8), &[64, 128, 64])] {
         let taken = store.create_at(&dir, stream, &profile(strides), epoch, NOW);
         assert!(matches!(taken, Err(Obstacle::Taken)));
-        assert_eq!(files(store.root()), before);
+        assert_eq!(files_below(store.root()), before);
     }
 }
 
@@ -97,7 +87,7 @@ fn files_of_somebody_else_survive_the_roll_back() {
     fs::write(&foreign, "not ours").unwrap();
     let taken = store.create_at(&dir, STREAM, &profile(&[64, 64, 64]), Epoch::new(100), NOW);
     assert!(matches!(taken, Err(Obstacle::Taken)));
-    assert_eq!(files(epoch_dir.path()), [foreign.clone()].into());
+    assert_eq!(files_below(epoch_dir.path()), [foreign.clone()].into());
     assert_eq!(fs::read(foreign).unwrap(), b"not ours");
 }
 
@@ -124,5 +114,17 @@ fn discarding_an_epoch_leaves_the_others_and_no_empty_directory() {
     store.discard(second);
     assert!(kept.exists());
     store.discard(first);
-    assert!(files(store.root()).is_empty());
+    assert!(files_below(store.root()).is_empty());
+}
+
+/// A profile that no message can describe: two pools with one id.
+#[test]
+fn a_profile_that_cannot_be_announced_leaves_nothing() {
+    let (base, store) = store(false);
+    let before = files_below(base.path());
+    let mut twice = profile(&[64, 128]);
+    twice.payload_pools[1].pool_id = PoolId::new(1);
+    let refused = store.create_epoch(STREAM, &twice, Epoch::NONE, NOW);
+    assert!(matches!(refused, Err(StoreError::Spec { .. })), "{refused:?}");
+    assert_eq!(files_below(base.path()), before);
 }

@@ -32,7 +32,7 @@ pub(super) fn look(dir: &Path, fix: &str) -> Found {
             let finding = Finding::problem(check, Some(dir), message, format!("safe to remove: {fix}"));
             Found::dead(finding, MediaRemains { dir: dir.to_owned() })
         }
-        (true, false) => Finding::ok(check, Some(dir), format!("run by {process}")).into(),
+        (true, false) => Finding::ok(check, Some(dir), format!("run by {process}{}", met_errors(dir))).into(),
         (true, true) => {
             let message = format!("{process} is gone, but the heartbeat is young");
             let advice =
@@ -61,22 +61,30 @@ pub(super) fn look(dir: &Path, fix: &str) -> Found {
     found
 }
 
+/// What a driver noted about its own errors, in words to add to a sentence.
+fn met_errors(dir: &Path) -> String {
+    let errors = tidegate_aeron::driver_errors(dir).unwrap_or_default();
+    let Some(last) = errors.iter().max_by_key(|error| error.last) else { return String::new() };
+    let text: Vec<_> = last.text.split_whitespace().collect();
+    format!("; errors it has met: {}, the last of them {}x: {}", errors.len(), last.count, text.join(" "))
+}
+
 /// Removes the directory of a dead driver together with its lock file. Fails when the driver is not proven dead.
-pub(super) fn remove(dir: &Path) -> Result<(), String> {
+pub(super) fn remove(dir: &Path) -> Result<(), tree::Kept> {
     let lock_path = lock_path(dir);
     let lock = match File::open(&lock_path) {
         Ok(file) => match file.try_lock() {
             Ok(()) => Some(file),
-            Err(_) => return Err(format!("a media driver holds {}", lock_path.display())),
+            Err(_) => return Err(tree::Kept::DriverLives { lock: lock_path }),
         },
         Err(_) => None,
     };
     if dir.exists() {
         if !is_proven_dead(dir, lock.is_some()) {
-            return Err(format!("the media driver of {} is not proven dead", dir.display()));
+            return Err(tree::Kept::NotProvenDead { dir: dir.to_owned() });
         }
         if let Some(foreign) = foreign_entry(dir) {
-            return Err(format!("{} is not a media driver's file; look at it", foreign.display()));
+            return Err(tree::Kept::ForeignEntry { path: foreign });
         }
         tree::remove_all(dir)?;
     }
@@ -89,7 +97,7 @@ struct MediaRemains {
 }
 
 impl Remains for MediaRemains {
-    fn remove(&self) -> Result<(), String> {
+    fn remove(&self) -> Result<(), tree::Kept> {
         remove(&self.dir)
     }
 }

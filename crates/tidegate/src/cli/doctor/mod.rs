@@ -4,6 +4,7 @@
 //! both are known) and the lock that its successor would need could be taken; the lock is held while things are removed.
 //! Everything else is reported with what to look at.
 
+mod bench;
 mod media;
 mod memory;
 mod nodes;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::tensor::BENCH_PREFIX;
 use super::text;
 use crate::output::{Exit, Output, Stop, exit_of_io};
 
@@ -26,8 +28,8 @@ const MAX_ENTRIES: usize = 65_536;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks for nodes (tidegate-*), media drivers (aeron-*) and regions (tensorpool-*) in shared memory, for nodes that hold \
-their directory but do not answer, and for memory running low. Exit code 0 when all is well, 1 when there are problems, \
+Looks for nodes (tidegate-*), media drivers (aeron-*), regions (tensorpool-*) and measurements (tidegate.bench-*) in \
+shared memory, for nodes that hold their directory but do not answer, and for memory running low. Exit code 0 when all is well, 1 when there are problems, \
 0 as well when --fix removed all of them.
 
 With --json: one object {\"check\",\"status\",\"path\",\"pid\",\"bytes\",\"safe_to_remove\",\"message\",\"advice\"} per finding.
@@ -57,6 +59,7 @@ enum Check {
     Node,
     MediaDriver,
     Regions,
+    Bench,
     Memory,
     HugePages,
 }
@@ -67,6 +70,7 @@ impl Check {
             Self::Node => "node",
             Self::MediaDriver => "media_driver",
             Self::Regions => "regions",
+            Self::Bench => "bench",
             Self::Memory => "memory",
             Self::HugePages => "huge_pages",
         }
@@ -155,7 +159,7 @@ impl Finding {
 /// Something dead that can be removed.
 trait Remains {
     /// Removes it, with its lock held. Says what is left and why, if anything is.
-    fn remove(&self) -> Result<(), String>;
+    fn remove(&self) -> Result<(), tree::Kept>;
 }
 
 /// A finding, with what to remove when it is safe.
@@ -216,6 +220,9 @@ impl Doctor {
             for found in regions::look(&dir, &advice) {
                 report(found)?;
             }
+        }
+        for dir in with_prefix(&entries, BENCH_PREFIX) {
+            report(bench::look(&dir, &advice))?;
         }
         // After the repair, so that it counts what is free now.
         report(memory::space(&self.shm, self.min_free)?.into())?;

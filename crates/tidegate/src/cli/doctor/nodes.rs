@@ -105,23 +105,29 @@ struct NodeRemains {
 }
 
 impl Remains for NodeRemains {
-    fn remove(&self) -> Result<(), String> {
-        let dir = self.place.dir();
-        // From here on no node can start in the directory, and none that runs can be missed.
-        let lock = DirLock::acquire(&self.place.lock()).map_err(|error| error.to_string())?;
-        tree::remove_file(&self.place.description())?;
-        tree::remove_file(&self.place.description().with_extension("json.new"))?;
-        tree::remove_file(&self.place.admin_socket())?;
-        media::remove(&self.place.aeron_dir())?;
-        let entries = fs::read_dir(dir).map_err(|error| format!("cannot list {}: {error}", dir.display()))?;
-        let dirs =
-            entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let entries: Vec<PathBuf> = dirs.map(|entry| entry.path()).collect();
-        for pools in with_prefix(&entries, "tensorpool-") {
-            regions::clear(&pools)?;
-        }
-        tree::remove_file(&self.place.lock())?;
-        drop(lock);
-        tree::remove_empty(dir)
+    fn remove(&self) -> Result<(), tree::Kept> {
+        remove(&self.place)
     }
+}
+
+/// Removes what a dead node left, and its directory. Fails when a node lives in it.
+pub(super) fn remove(place: &NodePlace) -> Result<(), tree::Kept> {
+    let dir = place.dir();
+    // From here on no node can start in the directory, and none that runs can be missed.
+    let lock = DirLock::acquire(&place.lock())?;
+    tree::remove_file(&place.description())?;
+    tree::remove_file(&place.description().with_extension("json.new"))?;
+    tree::remove_file(&place.admin_socket())?;
+    media::remove(&place.aeron_dir())?;
+    let unlisted = |source| tree::Kept::Io { action: "list", path: dir.to_owned(), source };
+    let entries = fs::read_dir(dir).map_err(unlisted)?;
+    let dirs =
+        entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let entries: Vec<PathBuf> = dirs.map(|entry| entry.path()).collect();
+    for pools in with_prefix(&entries, "tensorpool-") {
+        regions::clear(&pools)?;
+    }
+    tree::remove_file(&place.lock())?;
+    drop(lock);
+    tree::remove_empty(dir)
 }

@@ -30,8 +30,8 @@ pub(super) fn look(dir: &Path, fix: &str) -> Vec<Found> {
 }
 
 /// Removes all epochs of dead processes in a `tensorpool-<user>` whose node is proven dead, active or not.
-pub(super) fn clear(dir: &Path) -> Result<(), String> {
-    let root = RegionDir::open_base(dir).map_err(|error| error.to_string())?;
+pub(super) fn clear(dir: &Path) -> Result<(), tree::Kept> {
+    let root = RegionDir::open_base(dir)?;
     for name in names(&root) {
         if let Ok(space) = root.open_dir(&name) {
             remove_dead(&space, true)?;
@@ -98,23 +98,23 @@ struct SpaceRemains {
 }
 
 impl Remains for SpaceRemains {
-    fn remove(&self) -> Result<(), String> {
-        let space = RegionDir::open_base(&self.path).map_err(|error| error.to_string())?;
+    fn remove(&self) -> Result<(), tree::Kept> {
+        let space = RegionDir::open_base(&self.path)?;
         remove_dead(&space, false)
     }
 }
 
 /// Removes epochs of dead processes with the driver's lock held, and what is empty then.
-fn remove_dead(space: &RegionDir, node_is_dead: bool) -> Result<(), String> {
+fn remove_dead(space: &RegionDir, node_is_dead: bool) -> Result<(), tree::Kept> {
     let lock_path = space.path().join(LOCK_FILE);
-    let lock = DirLock::acquire(&lock_path).map_err(|error| error.to_string())?;
+    let lock = DirLock::acquire(&lock_path)?;
     let mut failed = None;
     let mut streams = Vec::new();
     each_epoch(space, |stream, epoch| {
         if owner(epoch).is_some_and(|superblock| is_dead(&superblock, node_is_dead))
             && let Err(error) = remove_epoch(stream, epoch)
         {
-            failed = Some(error.to_string());
+            failed = Some(error);
         }
         streams.push(stream.path().to_owned());
     });
@@ -133,7 +133,7 @@ fn remove_dead(space: &RegionDir, node_is_dead: bool) -> Result<(), String> {
             let _ = tree::remove_empty(user);
         }
     }
-    failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn remove_epoch(stream: &RegionDir, epoch: &RegionDir) -> Result<(), DirError> {

@@ -3,7 +3,10 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tidegate::shm::lock::LockError;
+use tidegate::shm::region::DirError;
 
 use super::MAX_ENTRIES;
 
@@ -25,30 +28,49 @@ fn sum(path: &Path, depth: usize) -> u64 {
 }
 
 /// Removes a file, if it is there.
-pub(super) fn remove_file(path: &Path) -> Result<(), String> {
+pub(super) fn remove_file(path: &Path) -> Result<(), Kept> {
     told(path, fs::remove_file(path))
 }
 
 /// Removes a directory with all it holds, if it is there.
-pub(super) fn remove_all(path: &Path) -> Result<(), String> {
+pub(super) fn remove_all(path: &Path) -> Result<(), Kept> {
     told(path, fs::remove_dir_all(path))
 }
 
 /// Removes a directory that is expected to be empty, if it is there.
-pub(super) fn remove_empty(path: &Path) -> Result<(), String> {
+pub(super) fn remove_empty(path: &Path) -> Result<(), Kept> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-            Err(format!("{} holds files that are not ours; look at them", path.display()))
+            Err(Kept::ForeignFiles { path: path.to_owned() })
         }
         outcome => told(path, outcome),
     }
 }
 
-fn told(path: &Path, outcome: io::Result<()>) -> Result<(), String> {
+fn told(path: &Path, outcome: io::Result<()>) -> Result<(), Kept> {
     match outcome {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(format!("cannot remove {}: {error}", path.display()))
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Kept::Io { action: "remove", path: path.to_owned(), source })
         }
         _ => Ok(()),
     }
+}
+
+/// Why something dead was not removed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Kept {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} holds files that are not ours; look at them", path.display())]
+    ForeignFiles { path: PathBuf },
+    #[error("{} is not a media driver's file; look at it", path.display())]
+    ForeignEntry { path: PathBuf },
+    #[error("a media driver holds {}", lock.display())]
+    DriverLives { lock: PathBuf },
+    #[error("the media driver of {} is not proven dead", dir.display())]
+    NotProvenDead { dir: PathBuf },
 }

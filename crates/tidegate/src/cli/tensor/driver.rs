@@ -70,11 +70,7 @@ impl Shutdown {
             token: self.token.as_str().into(),
             error_message: "".into(),
         };
-        let request = request.to_vec().map_err(|error| Stop::Error {
-            exit: Exit::Usage,
-            code: "usage",
-            message: error.to_string(),
-        })?;
+        let request = request.to_vec().map_err(Stop::usage)?;
         let deadline = Instant::now() + self.timeout;
         control.send(&request, deadline)?;
         let notice = control.wait(deadline, &mut |message| match message {

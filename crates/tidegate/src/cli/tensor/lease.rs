@@ -17,7 +17,7 @@ use tidegate::tensor::layout::LAYOUT_VERSION;
 
 use super::decode::Decoded;
 use super::wire::{Control, Wait, random};
-use crate::cli::session::{DriverArgs, Session, StreamRef, parse_duration};
+use crate::cli::session::{DriverArgs, Session, StreamRef, UNKNOWN_STREAM, parse_duration};
 use crate::output::{Exit, Output, Stop};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -309,7 +309,7 @@ impl Answer {
     fn check(self) -> Result<(), Stop> {
         let (exit, code, hint) = match self.code {
             ResponseCode::Ok => return Ok(()),
-            ResponseCode::Rejected if self.message == "stream not provisioned" => (
+            ResponseCode::Rejected if self.message == UNKNOWN_STREAM => (
                 Exit::NotFound,
                 "unknown_stream",
                 "`tidegate tensor ls` shows those it has; --create makes one",
@@ -349,5 +349,5 @@ fn print_attach(
 
 /// The only values that cannot be sent are the ones that mean "not provided".
 fn encoded(message: Result<Vec<u8>, EncodeError>) -> Result<Vec<u8>, Stop> {
-    message.map_err(|error| Stop::Error { exit: Exit::Usage, code: "usage", message: error.to_string() })
+    message.map_err(Stop::usage)
 }

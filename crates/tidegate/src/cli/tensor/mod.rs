@@ -8,11 +8,14 @@ mod inspect;
 mod lease;
 mod list;
 mod listen;
+mod padding;
 mod publish;
 mod subscribe;
 mod wire;
 
 use clap::Subcommand;
+
+pub(crate) use self::bench::{BENCH_PREFIX, BenchPlace};
 
 use crate::output::{Output, Stop};
 

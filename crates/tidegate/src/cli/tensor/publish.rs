@@ -21,7 +21,8 @@ use tidegate::tensor::region::store::StoreSettings;
 use tidegate::tensor::tensor::{Dtype, MajorOrder, TensorLayout};
 use tidegate::tensor::transport::OfferError;
 
-use crate::cli::session::{DriverArgs, Session, StreamRef, parse_duration};
+use super::padding::Padding;
+use crate::cli::session::{DriverArgs, Session, StreamRef, not_served, parse_duration};
 use crate::cli::signal::Interrupt;
 use crate::output::{Exit, Output, Stop};
 
@@ -138,8 +139,8 @@ struct Shape(Vec<usize>);
 fn parse_shape(text: &str) -> Result<Shape, String> {
     let axes: Result<Vec<usize>, _> = text.split(['x', ',']).map(str::parse).collect();
     match axes {
-        Ok(axes) if (1..=8).contains(&axes.len()) => Ok(Shape(axes)),
-        _ => Err("a shape is 1 to 8 lengths joined by x, for example 480x640".to_owned()),
+        Ok(axes) if (1..=8).contains(&axes.len()) && !axes.contains(&0) => Ok(Shape(axes)),
+        _ => Err("a shape is 1 to 8 lengths from 1 on, joined by x, for example 480x640".to_owned()),
     }
 }
 
@@ -151,12 +152,14 @@ impl Publish {
         let mut session = Session::open(&self.driver)?;
         let stream = match (&self.stream, self.own.no_driver) {
             (StreamRef::Name(_), true) => {
-                return Err(usage("without a driver, STREAM must be a number".to_owned()));
+                return Err(Stop::usage("without a driver, STREAM must be a number"));
             }
-            (stream, _) => session.resolve(stream, !self.own.no_driver)?,
+            (stream, own) => session.resolve(stream, !own)?,
         };
         if self.own.no_driver {
             session.context.allowed_base_dirs = vec![self.own.base_dir.clone()];
+        } else {
+            session.check_served(stream)?;
         }
         let (events, received) = channel();
         // The receiver lives as long as the client.
@@ -170,7 +173,20 @@ impl Publish {
             regions: self.own.regions(padding.len())?,
             ..ProducerConfig::default()
         };
-        let producer = client.add_producer(config)?.wait(self.timeout)?;
+        let producer = match client.add_producer(config)?.wait(self.timeout) {
+            Err(ClientError::TimedOut { .. }) if session.producer_of(stream).is_some() => {
+                return Err(Stop::Error {
+                    exit: Exit::TimedOut,
+                    code: "timed_out",
+                    message: format!(
+                        "another producer held stream {stream} for {:?}; stop it, publish to another stream, or wait \
+                         longer with --timeout",
+                        self.timeout
+                    ),
+                });
+            }
+            outcome => outcome?,
+        };
         let mut run = Run {
             publish: &self,
             stream,
@@ -197,9 +213,8 @@ impl Publish {
     fn open(&self) -> Result<Box<dyn FrameSource>, Stop> {
         let raw = match (&self.dtype, &self.shape) {
             (Some(dtype), Some(Shape(axes))) => {
-                Some(TensorLayout::contiguous(*dtype, MajorOrder::Row, axes).map_err(|error| {
-                    Stop::Error { exit: Exit::Usage, code: "usage", message: format!("--shape: {error}") }
-                })?)
+                let layout = TensorLayout::contiguous(*dtype, MajorOrder::Row, axes);
+                Some(layout.map_err(|error| Stop::usage(format!("--shape: {error}")))?)
             }
             _ => None,
         };
@@ -218,12 +233,13 @@ impl OwnRegions {
         if !self.no_driver {
             return Ok(RegionSource::Driver);
         }
-        let header_nslots = SlotCount::new(self.slots).map_err(|error| usage(format!("--slots: {error}")))?;
+        let header_nslots =
+            SlotCount::new(self.slots).map_err(|error| Stop::usage(format!("--slots: {error}")))?;
         // A power of two, so that every existing reader takes it (TP-085).
         let stride = u32::try_from(len.max(64).next_power_of_two())
             .ok()
             .and_then(|stride| Stride::new(stride).ok())
-            .ok_or_else(|| usage(format!("a frame of {len} bytes is too large for a slot")))?;
+            .ok_or_else(|| Stop::usage(format!("a frame of {len} bytes is too large for a slot")))?;
         let shm = ShmSection {
             base_dir: self.base_dir.clone(),
             allowed_base_dirs: vec![self.base_dir.clone()],
@@ -238,10 +254,6 @@ impl OwnRegions {
             },
         })
     }
-}
-
-fn usage(message: String) -> Stop {
-    Stop::Error { exit: Exit::Usage, code: "usage", message }
 }
 
 struct Run<'a> {
@@ -264,14 +276,7 @@ impl Run<'_> {
     fn check_granted(&mut self) -> Result<(), Stop> {
         let granted = self.producer.status().stream;
         if granted.is_some_and(|granted| granted != self.stream) {
-            return Err(Stop::Error {
-                exit: Exit::Refused,
-                code: "other_stream",
-                message: format!(
-                    "the driver does not serve stream {}; use a configured number, or a name",
-                    self.stream
-                ),
-            });
+            return Err(not_served(self.stream, None));
         }
         let len = self.padding.len();
         match self.producer.max_payload() {
@@ -309,7 +314,7 @@ impl Run<'_> {
                 }
                 match next {
                     Ok(Some(frame)) => {
-                        let layout = self.padding.layout;
+                        let layout = self.padding.layout();
                         let bytes = self.padding.apply(frame.bytes);
                         if !send(&mut self.producer, &self.interrupt, &layout, bytes)? {
                             return Ok(());
@@ -483,58 +488,5 @@ impl StreamRef {
             Self::Name(name) => Some(name),
             Self::Id(_) => None,
         }
-    }
-}
-
-/// Rows moved apart to multiples of an alignment.
-struct Padding {
-    layout: TensorLayout,
-    line: usize,
-    pitch: usize,
-    buffer: Vec<u8>,
-}
-
-impl Padding {
-    fn new(packed: &TensorLayout, align: u32) -> Result<Self, Stop> {
-        let usage = |error: tidegate::tensor::tensor::TensorError| Stop::Error {
-            exit: Exit::Usage,
-            code: "usage",
-            message: format!("--align {align}: {error}"),
-        };
-        let shape = packed.shape();
-        let (fastest, next) = match packed.order() {
-            MajorOrder::Row => (shape.len() - 1, shape.len().checked_sub(2)),
-            MajorOrder::Column => (0, (shape.len() > 1).then_some(1)),
-        };
-        let length = shape.get(fastest).copied().unwrap_or(0);
-        let line = usize::try_from(length).unwrap_or(0) * packed.element_size();
-        let pitch = line.next_multiple_of(align as usize);
-        let layout = match next {
-            Some(next) if pitch != line => {
-                let mut strides = vec![0; shape.len()];
-                strides[next] = pitch;
-                packed.with_strides(&strides).map_err(usage)?
-            }
-            _ => *packed,
-        };
-        Ok(Self { layout, line, pitch, buffer: Vec::new() })
-    }
-
-    fn len(&self) -> usize {
-        usize::try_from(self.layout.extent_bytes()).unwrap_or(usize::MAX)
-    }
-
-    fn apply<'a>(&'a mut self, packed: &'a [u8]) -> &'a [u8] {
-        if self.layout.is_contiguous() {
-            return packed;
-        }
-        self.buffer.resize(self.len(), 0);
-        for (row, line) in packed.chunks_exact(self.line.max(1)).enumerate() {
-            let start = row * self.pitch;
-            if let Some(place) = self.buffer.get_mut(start..start + line.len()) {
-                place.copy_from_slice(line);
-            }
-        }
-        &self.buffer
     }
 }

@@ -9,7 +9,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use tidegate::media::npy::NpyWriter;
 use tidegate::tensor::agent::IdleStrategy;
-use tidegate::tensor::client::{Client, ClientError, Consumer, ConsumerConfig, ConsumerTotals, RegionOrigin};
+use tidegate::tensor::client::{
+    Client, ClientError, Consumer, ConsumerConfig, ConsumerTotals, MappingState, RegionOrigin,
+};
 use tidegate::tensor::frame::FrameView;
 use tidegate::tensor::ids::{Epoch, PoolId, StreamId};
 use tidegate::tensor::layout::{PoolSpec, SlotCount, Stride};
@@ -17,8 +19,9 @@ use tidegate::tensor::region::{PoolRegion, RegionSpec};
 use tidegate::tensor::tensor::TensorLayout;
 use tidegate::tensor::uri::RegionUri;
 
-use crate::cli::session::{DriverArgs, Session, StreamRef, parse_duration};
+use crate::cli::session::{DriverArgs, Session, StreamRef, UNKNOWN_STREAM, parse_duration};
 use crate::cli::signal::Interrupt;
+use crate::cli::text;
 use crate::output::{Exit, Output, Stop};
 
 /// Descriptors taken per poll: one, so that a slow reader is late frame by frame and not in bursts.
@@ -111,14 +114,13 @@ impl Direct {
         let (Some(header), Some(slots), Some(epoch)) = (&self.header, self.slots, self.epoch) else {
             return Ok(RegionOrigin::Announced);
         };
-        let usage = |message: String| Stop::Error { exit: Exit::Usage, code: "usage", message };
         let header =
-            RegionUri::parse(header.as_bytes()).map_err(|error| usage(format!("--header: {error}")))?;
-        let slots = SlotCount::new(slots).map_err(|error| usage(format!("--slots: {error}")))?;
+            RegionUri::parse(header.as_bytes()).map_err(|error| Stop::usage(format!("--header: {error}")))?;
+        let slots = SlotCount::new(slots).map_err(|error| Stop::usage(format!("--slots: {error}")))?;
         let pools = self.pools.iter().map(|PoolArgument(pool)| pool.clone()).collect();
         RegionSpec::new(stream, Epoch::new(epoch), slots, header, pools)
             .map(RegionOrigin::Fixed)
-            .map_err(|error| usage(error.to_string()))
+            .map_err(Stop::usage)
     }
 }
 
@@ -133,6 +135,9 @@ impl Subscribe {
         let wait = self.timeout.map_or(self.wait, |timeout| timeout.min(self.wait));
         let deadline = Instant::now() + wait;
         let stream = session.resolve_until(&self.stream, deadline, &interrupt)?;
+        if !self.direct.no_driver {
+            session.check_served(stream)?;
+        }
         let client = session.client(Box::new(|_| {}))?;
         let config = ConsumerConfig { origin: self.direct.origin(stream)?, ..ConsumerConfig::new(stream) };
         let consumer = attach(&client, &config, deadline, &interrupt)?;
@@ -172,13 +177,11 @@ fn attach(
         match adding.wait(Duration::from_secs(10)) {
             Ok(consumer) => return Ok(consumer),
             Err(ClientError::Refused(refusal))
-                if refusal.message == "stream not provisioned"
-                    && Instant::now() < deadline
-                    && !interrupt.is_set() =>
+                if refusal.message == UNKNOWN_STREAM && Instant::now() < deadline && !interrupt.is_set() =>
             {
                 sleep(Duration::from_millis(50));
             }
-            Err(ClientError::Refused(refusal)) if refusal.message == "stream not provisioned" => {
+            Err(ClientError::Refused(refusal)) if refusal.message == UNKNOWN_STREAM => {
                 return Err(Stop::Error {
                     exit: Exit::NotFound,
                     code: "unknown_stream",
@@ -347,11 +350,11 @@ impl Run<'_> {
         let megabytes = (self.bytes - self.told.bytes) as f64 / 1e6 / elapsed.as_secs_f64();
         self.told = Told { at: Instant::now(), frames: self.delivered, bytes: self.bytes };
         let ConsumerTotals { drops, .. } = self.consumer.totals();
-        let state = self.consumer.state();
+        let state = state_text(self.consumer.state());
         output.result(
             || {
                 format!(
-                    "{frames:7.1} frames/s {megabytes:8.1} MB/s  total {}  drops: gap {} late {} invalid {}  {state:?}",
+                    "{frames:7.1} frames/s {megabytes:8.1} MB/s  total {}  drops: gap {} late {} invalid {}  {state}",
                     self.delivered, drops.gap, drops.late, drops.invalid
                 )
             },
@@ -364,9 +367,9 @@ impl Run<'_> {
         output.result(
             || {
                 format!(
-                    "{} frames in {} epochs, {} bytes; drops: gap {} late {} invalid {}",
+                    "{} frames in {}, {} bytes; drops: gap {} late {} invalid {}",
                     self.delivered,
-                    self.epochs.len(),
+                    text::count(self.epochs.len(), "epoch"),
                     self.bytes,
                     drops.gap,
                     drops.late,
@@ -384,6 +387,15 @@ impl Run<'_> {
                 })
             },
         )
+    }
+}
+
+fn state_text(state: MappingState) -> String {
+    match state {
+        MappingState::Unmapped => "waiting for regions".to_owned(),
+        MappingState::Mapped(epoch) => format!("epoch {epoch}"),
+        MappingState::Remapping(epoch) => format!("epoch {epoch} is over, waiting for the next"),
+        MappingState::Fallback => "not through shared memory".to_owned(),
     }
 }
 

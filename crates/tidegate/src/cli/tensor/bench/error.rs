@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use tidegate::shm::lock::LockError;
 use tidegate::shm::region::{AccessError, CreateError, DirError, MapError, OpenError};
 use tidegate::tensor::client::{PollError, PublishError};
 use tidegate::tensor::tensor::TensorError;
@@ -57,6 +58,8 @@ pub(super) enum BenchError {
     Aeron(#[from] AeronError),
     #[error("cannot send the reference message: {0}")]
     Offer(#[from] OfferError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error(transparent)]
     Dir(#[from] DirError),
     #[error(transparent)]

@@ -19,7 +19,8 @@ use tidegate::shm::sync::{Ordering, spin_loop};
 use super::error::BenchError;
 use super::protocol::Role;
 
-const FILE: &str = "lines";
+/// Name of the file.
+pub(super) const FILE: &str = "lines";
 const LEN: u64 = 4096;
 /// More than any processor fetches at once.
 const APART: u64 = 256;

@@ -18,6 +18,7 @@ mod flow;
 mod idle;
 mod lines;
 mod pattern;
+mod place;
 mod processes;
 mod protocol;
 mod report;
@@ -35,6 +36,7 @@ use self::report::Results;
 use crate::cli::session::parse_duration;
 use crate::output::{Output, Stop};
 
+pub(crate) use self::place::{BENCH_PREFIX, BenchPlace};
 pub(crate) use self::worker::Worker;
 
 const ROUNDS: u32 = 5;

@@ -9,19 +9,21 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tempfile::TempDir;
 use tidegate::node::{NodeDescription, NodePlace};
 
 use super::error::BenchError;
 use super::lines::Lines;
+use super::place::OwnPlace;
 use super::protocol::{Answer, Order, Outcome, Role};
 use crate::cli::signal::Interrupt;
 use crate::output::Stop;
 
 /// How long a worker may take for anything but measuring.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a worker may take to end by itself.
-const ENDING: Duration = Duration::from_secs(5);
+/// How long the private node may take to end by itself, which removes its files.
+const NODE_ENDING: Duration = Duration::from_secs(5);
+/// How long the sides may: they look for their end between two orders only, and leave nothing behind when they are killed.
+const SIDE_ENDING: Duration = Duration::from_millis(500);
 
 /// Everything that runs for a measurement. Ends with it, the private node last.
 pub(super) struct Processes {
@@ -35,21 +37,21 @@ pub(super) struct Processes {
     /// `None` when a running node is used.
     _node: Option<Worker>,
     /// Removed last.
-    _dir: TempDir,
+    _place: OwnPlace,
 }
 
 impl Processes {
     /// Starts a node, unless `dir` names a running one, and both sides, and waits until frames go both ways.
     pub(super) fn start(dir: Option<PathBuf>) -> Result<Self, Stop> {
         let interrupt = Interrupt::install()?;
-        let own = tempfile::Builder::new().prefix("tidegate-bench-").tempdir_in("/dev/shm");
-        let own = own.map_err(|source| BenchError::Io { action: "make a directory in /dev/shm", source })?;
-        Lines::create(own.path())?;
+        let own = OwnPlace::make()?;
+        let place = own.place();
+        Lines::create(place.0)?;
         let private = dir.is_none();
-        let dir = dir.unwrap_or_else(|| own.path().join("node"));
+        let dir = dir.unwrap_or_else(|| place.node());
         let name = format!("bench-{}", std::process::id());
         let start = |role| -> Result<(Worker, usize), Stop> {
-            let mut worker = Worker::start(role, &dir, own.path(), &name)?;
+            let mut worker = Worker::start(role, &dir, place.0, &name)?;
             match worker.receive(PATIENCE, &interrupt)? {
                 Answer::Failed(message) => Err(BenchError::Failed { role, message }.into()),
                 Answer::Ready(bytes) => Ok((worker, bytes)),
@@ -60,7 +62,8 @@ impl Processes {
         let node_pid = NodeDescription::read(&NodePlace::find(Some(dir.clone()), None))?.pid;
         let (pong, _) = start(Role::Pong)?;
         let (ping, largest) = start(Role::Ping)?;
-        let mut processes = Self { ping, pong, node_pid, largest, run: 0, interrupt, _node: node, _dir: own };
+        let mut processes =
+            Self { ping, pong, node_pid, largest, run: 0, interrupt, _node: node, _place: own };
         processes.both(Duration::ZERO, |run| Order::Meet { run })?;
         Ok(processes)
     }
@@ -101,6 +104,14 @@ impl Processes {
 
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupt.is_set()
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // Both at once, so that they end side by side.
+        self.ping.dismiss();
+        self.pong.dismiss();
     }
 }
 
@@ -163,6 +174,11 @@ impl Worker {
         orders.write_all(&line).map_err(|_| BenchError::Ended { role })
     }
 
+    /// Tells it to end.
+    fn dismiss(&mut self) {
+        self.orders = None;
+    }
+
     fn outcome(&mut self, within: Duration, interrupt: &Interrupt) -> Result<Outcome, BenchError> {
         match self.receive(within, interrupt)? {
             Answer::Done(outcome) => Ok(outcome),
@@ -222,8 +238,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.orders = None;
-        let deadline = Instant::now() + ENDING;
+        self.dismiss();
+        let deadline = Instant::now() + if self.role == Role::Node { NODE_ENDING } else { SIDE_ENDING };
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rustix::process::Signal;
 use tidegate::node::{Node, NodeOptions, NodePlace};
 use tidegate::tensor::agent::IdleStrategy;
 use tidegate::tensor::frame::FrameMeta;
@@ -74,6 +75,10 @@ impl Worker {
     }
 
     fn run_side(self) -> Result<(), Stop> {
+        // A killed parent cannot dismiss anybody, and this process spins.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| {
+            BenchError::Io { action: "be told of the parent's end", source: errno.into() }
+        })?;
         let lines = Lines::open(&self.lines)?;
         let driver = DriverArgs { dir: Some(self.dir), aeron_dir: None, config: None };
         let ends = Ends::attach(Session::open(&driver)?, self.role, &self.name)?;

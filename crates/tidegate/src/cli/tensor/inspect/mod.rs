@@ -351,4 +351,12 @@ impl Report for OpenError {
             _ => "region_refused",
         }
     }
+
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::OutsideBases { .. } => Some("name its directory with --allow"),
+            Self::ForbiddenMode { .. } => Some("look at it all the same with --any-mode"),
+            _ => None,
+        }
+    }
 }
