@@ -43,9 +43,6 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Packages with `unsafe` in them, which cannot forbid it as a whole.
 const MAY_USE_UNSAFE: &[&str] = &["tidegate-shm", "tidegate-aeron", "tidegate-python", "tidegate-c"];
 
-/// Packages with `unsafe` in one module.
-const IN_ONE_MODULE: &[&str] = &["tidegate-io"];
-
 /// Findings about the manifest of one package.
 pub(super) fn check_package(package: &Package) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -78,25 +75,19 @@ pub(super) fn check_package(package: &Package) -> Vec<Finding> {
     findings
 }
 
-/// Findings about the root file of a target: libraries and programs forbid `unsafe`, unless the package may use it. One
-/// that may in a single module denies it, so that the module has to allow it (MQ-013).
+/// Findings about the root file of a target: libraries and programs forbid `unsafe`, unless the package may use it.
 pub(super) fn check_root(package: &Package, target: &Target, source: &RustSource) -> Option<Finding> {
     if !target.is(&["lib", "bin", "proc-macro", "cdylib", "dylib", "rlib", "staticlib"]) {
         return None;
     }
     let name = package.name.as_str();
-    if IN_ONE_MODULE.contains(&name) {
-        return (!has_level(source, "deny"))
-            .then(|| Finding::new(&source.path, 1, "crate root without `#![deny(unsafe_code)]`"));
-    }
-    (!MAY_USE_UNSAFE.contains(&name) && !has_level(source, "forbid"))
+    (!MAY_USE_UNSAFE.contains(&name) && !forbids_unsafe(source))
         .then(|| Finding::new(&source.path, 1, "crate root without `#![forbid(unsafe_code)]`"))
 }
 
-/// Whether the root sets the lint `unsafe_code` to `level`.
-fn has_level(source: &RustSource, level: &str) -> bool {
+fn forbids_unsafe(source: &RustSource) -> bool {
     source.ast.attrs.iter().any(|attribute| match &attribute.meta {
-        Meta::List(list) if list.path.is_ident(level) => {
+        Meta::List(list) if list.path.is_ident("forbid") => {
             list.tokens.clone().into_iter().any(|token| token.to_string() == "unsafe_code")
         }
         _ => false,
@@ -198,8 +189,7 @@ mod tests {
         assert!(!root("tidegate", "test", ""));
         assert!(!root("tidegate-shm", "lib", ""));
         assert!(root("tidegate-io", "lib", "//! A crate."));
-        assert!(root("tidegate-io", "lib", "#![allow(unsafe_code)]"));
-        assert!(!root("tidegate-io", "lib", "#![deny(unsafe_code)]"));
+        assert!(root("tidegate-io", "lib", "#![deny(unsafe_code)]"));
         assert!(root("tidegate-zmtp", "lib", "#![deny(unsafe_code)]"));
     }
 }
