@@ -5,6 +5,7 @@
 //! | [`tokens`] | `unsafe` and raw atomics only where a proof obligation is accepted |
 //! | [`packages`] | `#![forbid(unsafe_code)]`, dependency direction, descriptions |
 //! | [`agnostic`] | no messaging protocol in the I/O kernel |
+//! | [`purity`] | no I/O, clock or randomness in the state machines of messaging |
 //! | [`shape`] | length and module head of source files, no file outside every target |
 //! | [`wording`] | no workplace paths, no markers of unfinished work, a newline at the end |
 //!
@@ -12,6 +13,7 @@
 
 mod agnostic;
 mod packages;
+mod purity;
 mod shape;
 mod tokens;
 mod wording;
@@ -57,7 +59,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
         let Some(text) = workspace.text(file)? else { continue };
         findings.extend(wording::check(file, &text));
         if file.extension().is_some_and(|extension| extension == "rs") {
-            findings.extend(tokens::check(&RustSource::parse(file, text)?));
+            let source = RustSource::parse(file, text)?;
+            findings.extend(tokens::check(&source));
+            findings.extend(purity::check(&source));
         }
     }
 

@@ -76,7 +76,7 @@ const LITERALS: &[&str] = &[
 
 /// Packages that only a messaging protocol needs; parts of names.
 const PACKAGES: &[&str] =
-    &["zmq", "zeromq", "zmtp", "sodium", "crypto_box", "crypto_secretbox", "curve25519", "x25519", "salsa20"];
+    &["zmq", "zeromq", "zmtp", "sodium", "crypto_box", "dryoc", "curve25519", "x25519", "salsa20"];
 
 /// Findings in the folder and in the dependencies of the kernel.
 ///
