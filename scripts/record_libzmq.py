@@ -4,12 +4,11 @@
 A raw socket plays the other side with fixed keys and without randomness, so that every octet it sends is what a session
 of tidegate-zmtp must send as well; what libzmq sends is measured. See README.md in that folder for the format.
 
-Needs Python 3.9 or later with PyNaCl, and a libzmq with CURVE for each recording:
+Needs Python 3.9 or later with PyNaCl, and the libraries that scripts/setup-libzmq.sh installs:
 
-    python3 -m venv /tmp/venv-zmq && /tmp/venv-zmq/bin/pip install pyzmq pynacl
-    /tmp/venv-zmq/bin/pip download --no-deps --only-binary=:all: --implementation cp --python-version 39 --abi cp39 \\
-        --platform manylinux2010_x86_64 -d /tmp/wheels pyzmq==22.3.0       # README.md lists the others
-    /tmp/venv-zmq/bin/python scripts/record_libzmq.py --out conformance/vectors/messaging LIBZMQ.so...
+    scripts/setup-libzmq.sh .venv/libzmq
+    python3 -m venv .venv/record && .venv/record/bin/pip install pynacl
+    .venv/record/bin/python scripts/record_libzmq.py --out conformance/vectors/messaging .venv/libzmq/*
 """
 
 import argparse
@@ -499,9 +498,12 @@ def record(library, out):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--out", type=pathlib.Path, required=True)
-    arguments.add_argument("library", nargs="+", type=pathlib.Path)
+    arguments.add_argument("directory", nargs="+", type=pathlib.Path, help="holds one release of libzmq")
     arguments = arguments.parse_args()
-    for path in arguments.library:
+    for directory in arguments.directory:
+        path = next(directory.glob("libzmq*.so*"), None)
+        if path is None:
+            raise SystemExit(f"{directory}: holds no libzmq; see scripts/setup-libzmq.sh")
         library = Library(path)
         record(library, arguments.out)
         print(library.version, "recorded from", path)

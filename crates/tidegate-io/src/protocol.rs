@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!            opened
-//!   stream ----------> received* / fill* / written* / expired*  ----------> closed
+//!   stream ----------> received* / resumed* / fill* / written* / expired*  ----------> closed
 //!                      (in any order, never two at once)
 //! ```
 
@@ -78,6 +78,13 @@ pub trait Connection: 'static {
     /// The buffer of [`staging`](Self::staging), now longer by what has arrived.
     fn received_into(&mut self, staging: BytesMut, now: Instant) -> Flow {
         self.received(staging, now)
+    }
+
+    /// Reading may go on after [`Flow::Pause`]: somebody asked for it by [`Control::resume`]. What the connection kept of
+    /// what it was given may be worked on now, whether or not anything can be written.
+    fn resumed(&mut self, now: Instant) -> Flow {
+        let _ = now;
+        Flow::Continue
     }
 
     /// Adds to `batch` what is to be written next, until [`WriteBatch::is_full`]; adds nothing when there is nothing.

@@ -3,7 +3,9 @@
 use std::{
     collections::HashMap,
     fmt,
+    future::{Future, poll_fn},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -106,10 +108,19 @@ impl Context {
     /// discarded (MQ-081).
     pub async fn shutdown(&self) -> u64 {
         let sockets = self.0.begin_shutdown();
-        for socket in sockets {
-            let linger = socket.lock().options.linger;
-            socket.close_terminated(linger).await;
-        }
+        // All linger at the same time.
+        let mut closing: Vec<_> = sockets
+            .iter()
+            .map(|socket| {
+                let linger = socket.lock().options.linger;
+                Box::pin(socket.drain(linger))
+            })
+            .collect();
+        poll_fn(|context| {
+            closing.retain_mut(|drain| drain.as_mut().poll(context).is_pending());
+            if closing.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
         self.0.finish_shutdown()
     }
 

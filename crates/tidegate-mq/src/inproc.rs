@@ -42,19 +42,27 @@ impl InprocLink {
         Some((end.socket.upgrade()?, end.key, end.epoch))
     }
 
-    /// Ends the link: both pipes lose their connection, and the connecting one waits for the name again.
+    /// Ends the link: both pipes lose their connection, and the connecting one waits until the name is bound again. A
+    /// place that becomes free so goes to those who were turned away.
     pub(crate) fn part(&self) {
-        for end in self.ends.iter().filter_map(OnceLock::get) {
+        let mut left = None;
+        for (side, end) in self.ends.iter().enumerate() {
+            let Some(end) = end.get() else { continue };
             let Some(socket) = end.socket.upgrade() else { continue };
-            let dialed =
-                self.ends.first().and_then(OnceLock::get).is_some_and(|first| std::ptr::eq(first, end));
             let mut inner = socket.lock();
-            let keep = dialed && inner.endpoints.is_inproc_connected(end.key);
+            let keep = side == 0 && inner.endpoints.is_inproc_connected(end.key);
             inner.state.pipe_down(end.key, end.epoch, keep, 0);
             socket.finish(inner);
             if keep {
-                socket.context.names.wait_for(&self.name, &socket, end.key);
+                left = Some((socket, end.key));
             }
+        }
+        let Some(bound) = self.ends.get(1).and_then(OnceLock::get) else { return };
+        if let Some((socket, key)) = left {
+            socket.context.names.wait_for_another(&self.name, &socket, key, &bound.socket);
+        }
+        if let Some(bound) = bound.socket.upgrade() {
+            bound.context.names.readmit(&self.name);
         }
     }
 }
@@ -72,7 +80,10 @@ pub(crate) struct Names(Mutex<HashMap<Arc<str>, Name>>);
 #[derive(Default)]
 struct Name {
     bound: Option<Weak<Shared>>,
+    /// For the name to be bound.
     waiting: Vec<(Weak<Shared>, PeerKey)>,
+    /// For a place at the socket that is bound, which had none for them.
+    turned_away: Vec<(Weak<Shared>, PeerKey)>,
 }
 
 impl Names {
@@ -84,7 +95,9 @@ impl Names {
                 return Err(Error::AddressInUse(format!("inproc://{name}")));
             }
             entry.bound = Some(Arc::downgrade(socket));
-            std::mem::take(&mut entry.waiting)
+            let mut waiting = std::mem::take(&mut entry.waiting);
+            waiting.append(&mut entry.turned_away);
+            waiting
         };
         for (connecting, key) in waiting {
             if let Some(connecting) = connecting.upgrade() {
@@ -98,7 +111,7 @@ impl Names {
         let mut names = self.lock();
         if let Some(entry) = names.get_mut(name) {
             entry.bound = None;
-            if entry.waiting.is_empty() {
+            if entry.is_unused() {
                 names.remove(name);
             }
         }
@@ -111,10 +124,15 @@ impl Names {
 
     /// Links the pipe to the name now, or when it is bound.
     pub(crate) fn wait_for(&self, name: &str, socket: &Arc<Shared>, key: PeerKey) {
+        self.wait_for_another(name, socket, key, &Weak::new());
+    }
+
+    /// The same, but does not count it as bound while `former` is.
+    fn wait_for_another(&self, name: &str, socket: &Arc<Shared>, key: PeerKey, former: &Weak<Shared>) {
         let bound = {
             let mut names = self.lock();
             let entry = names.entry(name.into()).or_default();
-            match entry.bound.as_ref().and_then(Weak::upgrade) {
+            match entry.bound.as_ref().filter(|bound| !bound.ptr_eq(former)).and_then(Weak::upgrade) {
                 Some(bound) => bound,
                 None => {
                     entry.waiting.retain(|(waiting, _)| waiting.strong_count() > 0);
@@ -126,12 +144,33 @@ impl Names {
         link(name, socket, key, &bound);
     }
 
+    /// The pipe was refused by the socket that is bound.
+    fn turned_away(&self, name: &str, socket: &Arc<Shared>, key: PeerKey) {
+        let mut names = self.lock();
+        let entry = names.entry(name.into()).or_default();
+        entry.turned_away.retain(|(waiting, _)| waiting.strong_count() > 0);
+        entry.turned_away.push((Arc::downgrade(socket), key));
+    }
+
+    /// Lets those who were turned away try again.
+    fn readmit(&self, name: &str) {
+        let Some(bound) = self.bound(name) else { return };
+        let trying = self.lock().get_mut(name).map(|entry| std::mem::take(&mut entry.turned_away));
+        for (connecting, key) in trying.unwrap_or_default() {
+            if let Some(connecting) = connecting.upgrade() {
+                link(name, &connecting, key, &bound);
+            }
+        }
+    }
+
     pub(crate) fn forget(&self, name: &str, socket: &Shared, key: PeerKey) {
         let mut names = self.lock();
         if let Some(entry) = names.get_mut(name) {
             let this = socket.weak();
-            entry.waiting.retain(|(waiting, waiting_key)| !(waiting.ptr_eq(&this) && *waiting_key == key));
-            if entry.waiting.is_empty() && entry.bound.is_none() {
+            for list in [&mut entry.waiting, &mut entry.turned_away] {
+                list.retain(|(waiting, waiting_key)| !(waiting.ptr_eq(&this) && *waiting_key == key));
+            }
+            if entry.is_unused() {
                 names.remove(name);
             }
         }
@@ -139,6 +178,12 @@ impl Names {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Name>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Name {
+    fn is_unused(&self) -> bool {
+        self.bound.is_none() && self.waiting.is_empty() && self.turned_away.is_empty()
     }
 }
 
@@ -176,7 +221,8 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     let (bound_key, bound_epoch) = match inner.state.pipe_up(None, arrival) {
         Ok(pipe) => pipe,
         Err(refusal) => {
-            drop(inner);
+            bound.finish(inner);
+            bound.context.names.turned_away(&name, connecting, key);
             let kind = match refusal {
                 Refusal::PairBusy => EventKind::PairBusy,
                 Refusal::RoutingIdInUse => EventKind::RoutingIdInUse,

@@ -20,9 +20,13 @@ mod context;
 mod endpoint;
 mod error;
 mod inproc;
+pub mod metrics;
+mod keys;
 pub mod monitor;
 pub mod options;
 mod pattern;
+mod peer;
+pub mod proxy;
 mod shared;
 pub mod socket;
 mod state;
@@ -39,6 +43,8 @@ pub use self::{
     context::{Context, ContextOptions},
     endpoint::{BindEndpoint, ConnectEndpoint, EndpointError},
     error::{Error, Result, SendError},
+    keys::new_secret_key,
     options::Options,
+    peer::Peer,
     socket::*,
 };

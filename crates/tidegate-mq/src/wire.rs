@@ -2,7 +2,7 @@
 //! calls with bytes and the time.
 //!
 //! What was received is decoded without the socket's lock and then given to the state in one go. When the state says
-//! that its queue is full, the rest is held back and reading pauses; the resume comes with a kick, which gives first.
+//! that its queue is full, the rest is held back and reading pauses; the resume gives that first.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context as TaskContext, Poll, Wake, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -26,7 +26,7 @@ use tidegate_zmtp::{
     auth::{AuthRequest, Verdict},
     close::CloseReason,
     config::SessionConfig,
-    session::{Event as SessionEvent, PeerInfo, Session},
+    session::{Event as SessionEvent, PeerInfo, Session, State},
 };
 
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     error::Result,
     monitor::{Event, EventKind},
     options::Options,
+    peer::PEER_ADDRESS,
     shared::{Link, Shared},
     state::{Arrival, Command, Most, Origin, Received, Refusal, Violation},
 };
@@ -204,6 +205,9 @@ impl Connection for Orphan {
     }
 }
 
+/// How long a connection that is closed for a fault of its peer may take to tell it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// One connection.
 struct Wire {
     plan: Arc<Plan>,
@@ -284,6 +288,10 @@ impl Wire {
 
     fn flow(&self) -> Flow {
         if self.reason.is_some() || self.turned_away {
+            // A last ERROR may go out; a peer that does not read it is not waited for.
+            if let Some(control) = &self.control {
+                control.close_within(LAST_WORDS);
+            }
             Flow::Close
         } else if self.paused || self.session.is_undecided() {
             Flow::Pause
@@ -348,8 +356,9 @@ impl Wire {
         goes_on
     }
 
-    fn up(&mut self, peer: PeerInfo) {
+    fn up(&mut self, mut peer: PeerInfo) {
         let Some(control) = self.control.clone() else { return };
+        peer.metadata.set(PEER_ADDRESS, self.auth_address.clone().into());
         let (routing_id, user_id) = (peer.routing_id.clone(), peer.user_id.clone());
         let link = Link::Stream { control: control.clone(), direct: self.session.stateless() };
         let arrival = Arrival {
@@ -466,22 +475,30 @@ impl Connection for Wire {
         if self.paused { Flow::Pause } else { self.work(now) }
     }
 
+    fn resumed(&mut self, now: Instant) -> Flow {
+        if self.paused {
+            self.paused = false;
+            self.session.reading_resumed(now);
+            let flow = self.work(now);
+            if self.paused {
+                self.session.reading_paused(now);
+            }
+            return flow;
+        }
+        self.flow()
+    }
+
     fn fill(&mut self, batch: &mut WriteBatch, now: Instant) -> Flow {
         let mut flow = Flow::Continue;
         if self.asking.is_some() {
             self.poll_asking(now);
             flow = self.work(now);
         }
-        if self.paused {
-            self.paused = false;
-            self.session.reading_resumed(now);
-            flow = self.work(now);
-            if self.paused {
-                self.session.reading_paused(now);
-            }
-        }
         self.session.fill(batch);
-        self.fill_from_pipe(batch);
+        // Who broke the rules gets no more messages.
+        if self.reason.is_none() {
+            self.fill_from_pipe(batch);
+        }
         flow
     }
 
@@ -498,6 +515,10 @@ impl Connection for Wire {
 
     fn expired(&mut self, now: Instant) -> Flow {
         self.session.expired(now);
+        // What is held back stays so until the application has read: only the end of the session overtakes it.
+        if self.paused && self.session.state() != State::Closed {
+            return Flow::Pause;
+        }
         self.work(now)
     }
 

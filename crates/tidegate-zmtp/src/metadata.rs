@@ -61,6 +61,12 @@ impl Metadata {
         self.properties.iter().map(|(name, value)| (name.as_str(), value))
     }
 
+    /// Sets the property called `name`, whatever it was before.
+    pub fn set(&mut self, name: &str, value: Bytes) {
+        self.properties.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
+        self.properties.push((name.to_owned(), value));
+    }
+
     /// Adds what `other` says beyond this, except under the names that only the connection itself may set (MQ-160).
     pub fn merge(&mut self, other: Self) {
         const RESERVED: [&str; 3] = ["Socket-Type", "Routing-Id", "Peer-Address"];

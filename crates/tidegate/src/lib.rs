@@ -8,11 +8,14 @@
 //! | [`tensor`] | the tensor pool: lossy broadcast of tensors over shared memory |
 //! | [`sbe`] | messages of the tensor pool's control plane |
 //! | [`shm`] | shared-memory foundation: regions, doorbells, process identity |
+//! | `mq` | messages between processes and hosts, interoperable with ZeroMQ; with the feature `zmq`, a default one |
 //! | [`node`] | the node: media driver and tensor driver in one process |
 //! | [`media`] | frames from and to files: `.npy`, `.y4m`, raw |
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "zmq")]
+pub use tidegate_mq as mq;
 pub use tidegate_sbe as sbe;
 pub use tidegate_shm as shm;
 pub use tidegate_tensor as tensor;

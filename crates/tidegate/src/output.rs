@@ -135,15 +135,26 @@ impl Output {
         if self.json { self.print(&value().to_string()) } else { self.print(text().trim_end_matches('\n')) }
     }
 
+    /// Prints bytes as they are.
+    #[cfg(feature = "zmq")]
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        self.to.write_all(bytes).and_then(|()| self.to.flush()).map_err(refused)
+    }
+
     fn print(&mut self, text: &str) -> Result<(), Stop> {
-        writeln!(self.to, "{text}").map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Stop::ReaderGone,
-            _ => Stop::Error {
-                exit: Exit::Failed,
-                code: "io",
-                message: format!("cannot write to standard output: {error}; give it a place with room"),
-            },
-        })
+        writeln!(self.to, "{text}").map_err(refused)
+    }
+}
+
+/// Standard output did not take what was written.
+fn refused(error: io::Error) -> Stop {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Stop::ReaderGone,
+        _ => Stop::Error {
+            exit: Exit::Failed,
+            code: "io",
+            message: format!("cannot write to standard output: {error}; give it a place with room"),
+        },
     }
 }
 

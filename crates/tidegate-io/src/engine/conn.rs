@@ -216,6 +216,8 @@ impl Conn {
         }
         if requests & RESUME != 0 {
             self.let_read(false);
+            // Not left to the write pump, which may wait for a peer that in turn waits to be read.
+            self.call(worker, |protocol, now| protocol.resumed(now));
         }
         if requests & CLOSE != 0 {
             return self.close(worker, self.shared.linger());

@@ -7,11 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_io::{batch::WriteBatch, message::Message, sync::MutexGuard};
+use tidegate_io::{
+    batch::WriteBatch,
+    message::Message,
+    peer::{Epoch, PeerKey},
+    sync::MutexGuard,
+};
 use tidegate_zmtp::frame;
 
 use super::{Deeds, Inner, Link, Shared};
-use crate::state::{Effect, Most};
+use crate::{
+    error::SendError,
+    state::{Effect, Most, SocketType},
+};
 
 /// Messages that follow each other faster than this are left to the worker, which writes many at once.
 const STREAMING: Duration = Duration::from_micros(25);
@@ -28,7 +36,38 @@ thread_local! {
 
 impl Shared {
     /// Unlocks after a message was taken for sending, and does what the state noted; writes it at once if that is best.
-    pub(super) fn finish_send(&self, mut inner: MutexGuard<'_, Inner>) {
+    ///
+    /// # Errors
+    /// A worker would have to be woken, and this is a forked child, which has none (MQ-084); the message comes back.
+    pub(crate) fn finish_send(&self, mut inner: MutexGuard<'_, Inner>) -> Result<(), SendError> {
+        let wakes = |effect: &&Effect<Link>| {
+            matches!(effect, Effect::Write { link: Link::Stream { .. }, .. })
+        };
+        if let Some(Effect::Write { pipe, epoch, .. }) = inner.state.effects().list.iter().find(wakes)
+            && let Err(error) = self.context.check_process()
+        {
+            let (pipe, epoch) = (*pipe, *epoch);
+            return Err(SendError { message: self.unsend(&mut inner, pipe, epoch), error });
+        }
+        self.finish_sent(inner);
+        Ok(())
+    }
+
+    /// Takes the message back that was queued last.
+    fn unsend(&self, inner: &mut Inner, pipe: PeerKey, epoch: Epoch) -> Message {
+        let mut messages = VecDeque::new();
+        let all = Most { messages: usize::MAX, bytes: usize::MAX };
+        inner.state.take_outbound(pipe, epoch, all, &mut messages);
+        inner.state.effects().clear();
+        let mut message = messages.pop_back().unwrap_or_default();
+        if matches!(self.kind, SocketType::Req | SocketType::Rep) {
+            // The envelope ends with an empty part.
+            while message.pop_front().is_some_and(|part| !part.is_empty()) {}
+        }
+        message
+    }
+
+    fn finish_sent(&self, mut inner: MutexGuard<'_, Inner>) {
         let (pipe, epoch, control) = match inner.state.effects().list.as_slice() {
             [Effect::Write { pipe, epoch, link: Link::Stream { control, direct: true } }] => {
                 (*pipe, *epoch, control.clone())
@@ -38,7 +77,7 @@ impl Shared {
         let now = Instant::now();
         let last = inner.last_direct.replace(now);
         let streaming = last.is_some_and(|last| now.saturating_duration_since(last) < STREAMING);
-        if streaming || self.context.check_process().is_err() {
+        if streaming {
             return self.finish(inner);
         }
         let Some(writer) = control.writer() else { return self.finish(inner) };

@@ -1,6 +1,12 @@
 //! Binding, connecting, and their ends (section 7.5 of the specification).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    task::Poll,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tidegate_io::{
     engine::{
@@ -9,9 +15,11 @@ use tidegate_io::{
     },
     message::Part,
     peer::{Epoch, PeerKey},
+    protocol::Control,
+    wait::block_on,
 };
 
-use super::{Inner, Phase, Shared};
+use super::{Inner, Link, Phase, Shared};
 use crate::{
     endpoint::{BindEndpoint, ConnectEndpoint, EndpointError, Host, HostPort, LocalName},
     error::{Error, Result},
@@ -33,6 +41,9 @@ pub(crate) struct Endpoints {
     /// Pipes of established connections, by the endpoint they belong to.
     pipes: HashMap<u64, Vec<(PeerKey, Epoch)>>,
 }
+
+/// Time that streams are given to end after their last byte was written: the peer may still be sending.
+const ENDING: Duration = Duration::from_millis(500);
 
 struct Bound {
     endpoint: String,
@@ -371,9 +382,21 @@ impl Shared {
 
     /// Closes in the background.
     pub(crate) fn start_close(&self, linger: Option<Duration>) {
-        let open = self.lock().phase == Phase::Open;
+        let mut inner = self.lock();
+        let (open, queued) = (inner.phase == Phase::Open, inner.state.queued_in_all());
+        drop(inner);
         if open {
             self.set_phase(Phase::Closed);
+        }
+        // What waits for a connection or a slow peer has nobody else to wait with it.
+        if queued > 0
+            && linger != Some(Duration::ZERO)
+            && let Ok(this) = self.arc()
+        {
+            let thread = thread::Builder::new().name("tidegate-mq-linger".into());
+            if thread.spawn(move || block_on(this.drain(linger), None)).is_ok() {
+                return;
+            }
         }
         self.end_endpoints(linger);
     }
@@ -385,31 +408,44 @@ impl Shared {
         self.drain(linger).await
     }
 
-    pub(crate) async fn close_terminated(&self, linger: Option<Duration>) -> u64 {
-        self.drain(linger).await
+    /// Sends what is queued, for at most `linger`, then ends every connection and waits for that, too: the last bytes
+    /// are with the operating system, and have not been destroyed by a reset (MQ-082).
+    pub(crate) async fn drain(&self, linger: Option<Duration>) -> u64 {
+        self.stop_listening();
+        let until = linger.and_then(|linger| Instant::now().checked_add(linger));
+        self.settle(linger, |inner| inner.state.queued_in_all() == 0).await;
+        let left = {
+            let mut inner = self.lock();
+            let left = inner.state.queued_in_all() as u64;
+            if std::mem::replace(&mut inner.counted, true) { 0 } else { left }
+        };
+        self.context.count_discarded(left);
+        let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
+        self.end_endpoints(rest);
+        let most = rest.map(|rest| rest + ENDING);
+        self.settle(most, |inner| inner.stream_controls().next().is_none()).await;
+        left
     }
 
-    async fn drain(&self, linger: Option<Duration>) -> u64 {
-        self.stop_listening();
-        let mut timer = self.context.timer(linger);
+    /// Waits until `done`, but not for longer than `most`. Asked again after every change of queues and connections.
+    async fn settle(&self, most: Option<Duration>, mut done: impl FnMut(&mut Inner) -> bool) {
+        let mut timer = self.context.timer(most);
         std::future::poll_fn(|context| {
             let mut inner = self.lock();
-            if inner.state.queued_in_all() == 0 {
-                return std::task::Poll::Ready(());
+            if done(&mut inner) {
+                return Poll::Ready(());
             }
-            inner.watchers.push(context.waker().clone());
+            if !inner.watchers.iter().any(|waker| waker.will_wake(context.waker())) {
+                inner.watchers.push(context.waker().clone());
+            }
             drop(inner);
             if timer.as_mut().is_some_and(|timer| timer.is_over(context.waker())) {
-                std::task::Poll::Ready(())
+                Poll::Ready(())
             } else {
-                std::task::Poll::Pending
+                Poll::Pending
             }
         })
         .await;
-        let left = self.lock().state.queued_in_all() as u64;
-        self.context.count_discarded(left);
-        self.end_endpoints(Some(Duration::ZERO));
-        left
     }
 
     fn stop_listening(&self) {
@@ -434,7 +470,16 @@ impl Shared {
         let mut inner = self.lock();
         let bound = std::mem::take(&mut inner.endpoints.bound);
         let connected = std::mem::take(&mut inner.endpoints.connected);
+        // Also of listeners that are closed already.
+        let controls: Vec<_> = inner.stream_controls().cloned().collect();
         drop(inner);
+        for control in controls {
+            match linger {
+                None => control.close(),
+                Some(Duration::ZERO) => control.abort(),
+                Some(linger) => control.close_within(linger),
+            }
+        }
         for bound in bound {
             match bound.place {
                 BoundPlace::Listener(listener) => listener.close(linger),
@@ -464,6 +509,13 @@ impl Inner {
     /// Whether waiting senders wait for pipes of their own, and so do not stand in each other's way.
     pub(super) fn senders_wait_for_pipes(&self) -> bool {
         self.state.kind() == SocketType::Router
+    }
+
+    fn stream_controls(&self) -> impl Iterator<Item = &Control> {
+        self.state.links().filter_map(|link| match link {
+            Link::Stream { control, .. } => Some(control),
+            Link::Inproc(_) => None,
+        })
     }
 }
 

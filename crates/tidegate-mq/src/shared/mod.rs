@@ -12,14 +12,18 @@
 
 mod direct;
 mod endpoints;
+mod many;
+mod ready;
 mod recv;
+mod reserve;
 mod send;
 mod topics;
 
 use std::{
     cell::Cell,
     collections::VecDeque,
-    sync::{Arc, Weak},
+    os::fd::OwnedFd,
+    sync::{Arc, OnceLock, Weak},
     task::Waker,
     time::{Duration, Instant},
 };
@@ -33,14 +37,21 @@ use tidegate_io::{
 };
 
 pub(crate) use self::endpoints::Endpoints;
-pub use self::{recv::Recv, send::Send};
+use self::ready::Bell;
+pub use self::{
+    many::SendMany,
+    ready::{Interest, ReadableFd, Ready, Readiness},
+    recv::Recv,
+    reserve::{Permit, Reserve},
+    send::Send,
+};
 use crate::{
     context::{Context, ContextInner},
     error::{Error, Result},
     inproc::InprocLink,
     monitor::Monitors,
     options::Options,
-    state::{Awaited, Command, Credit, Effect, Effects, LinkLimits, Most, Received, SocketType, State},
+    state::{Awaited, Command, Credit, Effect, Effects, Ledger, LinkLimits, Most, Received, SocketType, State},
 };
 
 /// The way from a pipe to its connection.
@@ -57,7 +68,10 @@ pub(crate) struct Shared {
     pub(crate) kind: SocketType,
     pub(crate) context: Arc<ContextInner>,
     pub(crate) monitors: Monitors,
+    pub(crate) ledger: Arc<Ledger>,
     this: Weak<Shared>,
+    /// See [`ReadableFd`]; made when first asked for.
+    bell: OnceLock<Arc<OwnedFd>>,
     inner: Mutex<Inner>,
 }
 
@@ -73,6 +87,12 @@ pub(crate) struct Inner {
     watchers: Vec<Waker>,
     /// Something changed that watchers may wait for.
     look_again: bool,
+    /// Tasks that wait until something can be sent or received.
+    ready_watchers: Vec<(Interest, Waker)>,
+    /// See [`ReadableFd`]; none while nobody asked for it.
+    bell: Option<Bell>,
+    /// What closing had to give up was counted.
+    counted: bool,
     /// When a sending thread last wrote by itself.
     last_direct: Option<Instant>,
 }
@@ -93,12 +113,14 @@ impl Shared {
         options.check()?;
         let context = context.inner().clone();
         let settings = options.settings(kind);
+        let state = State::new(kind, settings, context.random_u32());
         let shared = Arc::new_cyclic(|this| Self {
             kind,
             monitors: Monitors::default(),
+            ledger: state.ledger(),
             this: this.clone(),
             inner: Mutex::new(Inner {
-                state: State::new(kind, settings, context.random_u32()),
+                state,
                 options,
                 endpoints: Endpoints::default(),
                 phase: Phase::Open,
@@ -106,8 +128,12 @@ impl Shared {
                 receivers: Waiters::new(),
                 watchers: Vec::new(),
                 look_again: false,
+                ready_watchers: Vec::new(),
+                bell: None,
+                counted: false,
                 last_direct: None,
             }),
+            bell: OnceLock::new(),
             context: context.clone(),
         });
         context.register(&shared)?;
@@ -140,7 +166,8 @@ impl Shared {
         inner.phase = phase;
         inner.senders.grant_all(&mut wakes);
         inner.receivers.grant_all(&mut wakes);
-        let watchers = std::mem::take(&mut inner.watchers);
+        let mut watchers = std::mem::take(&mut inner.watchers);
+        watchers.append(&mut inner.take_ready());
         drop(inner);
         watchers.into_iter().for_each(Waker::wake);
     }
@@ -271,7 +298,8 @@ impl Deeds {
     fn collect(mut inner: MutexGuard<'_, Inner>) -> Option<Self> {
         let inner = &mut *inner;
         let look_again = std::mem::take(&mut inner.look_again) && !inner.watchers.is_empty();
-        if inner.state.effects().is_empty() && !look_again {
+        let mut ready = inner.take_ready();
+        if inner.state.effects().is_empty() && !look_again && ready.is_empty() {
             return None;
         }
         let mut effects = SPARE_EFFECTS.try_with(Cell::take).ok().flatten().unwrap_or_else(Effects::new);
@@ -279,7 +307,8 @@ impl Deeds {
         let mut wakes = Wakes::new();
         inner.grant(&effects, &mut wakes);
         let all = look_again || effects.subscriptions;
-        let watchers = if all { std::mem::take(&mut inner.watchers) } else { Vec::new() };
+        let mut watchers = if all { std::mem::take(&mut inner.watchers) } else { Vec::new() };
+        watchers.append(&mut ready);
         Some(Self { effects, wakes, watchers })
     }
 
@@ -293,11 +322,7 @@ impl Deeds {
                 Effect::Write { pipe, epoch, link: Link::Inproc(link) } => {
                     shared.move_inproc(*pipe, *epoch, link);
                 }
-                Effect::Resume { link: Link::Stream { control, .. } } => {
-                    // The connection first gives what it holds back; it is asked to write for that.
-                    control.kick();
-                    control.resume();
-                }
+                Effect::Resume { link: Link::Stream { control, .. } } => control.resume(),
                 Effect::Close { link: Link::Stream { control, .. }, .. } => {
                     control.close_within(Duration::ZERO)
                 }

@@ -37,9 +37,11 @@ impl Taken for (Message, Option<Arc<PeerInfo>>) {
     }
 }
 
-impl Taken for crate::pattern::Request {
+impl Taken for (crate::pattern::Request, Option<Arc<PeerInfo>>) {
     fn take(inner: &mut Inner) -> Result<Self, RecvRefusal> {
-        inner.state.recv_request()
+        let request = inner.state.recv_request()?;
+        let peer = inner.state.peer(request.from);
+        Ok((request, peer))
     }
 }
 

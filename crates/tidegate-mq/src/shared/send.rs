@@ -23,45 +23,74 @@ impl Shared {
     pub(crate) fn try_send(&self, message: Message) -> Result<(), SendError> {
         let mut message = message;
         let mut inner = self.lock();
-        let refused = match inner.phase.check() {
-            Err(error) => Some(error),
-            // Those who wait come first.
-            Ok(()) if inner.must_queue() => Some(Error::WouldBlock),
-            Ok(()) => self.offer(&mut inner, &mut message).err().map(refusal),
-        };
-        match refused {
-            None => {
-                self.finish_send(inner);
-                Ok(())
-            }
-            Some(error) => {
+        match self.try_offer(&mut inner, &mut message, false) {
+            Ok(()) => self.finish_send(inner),
+            Err(error) => {
                 self.finish(inner);
                 Err(SendError { message, error })
             }
         }
     }
 
+    pub(super) fn try_reserve_room(&self) -> Result<()> {
+        let mut inner = self.lock();
+        let reserved = self.try_offer(&mut inner, &mut Message::new(), true);
+        self.finish(inner);
+        reserved
+    }
+
     pub(crate) fn send(&self, message: Message) -> Send<'_> {
-        Send { shared: self, message, ticket: None, timer: Patience::Unasked }
+        Send { shared: self, message, reserves: false, ticket: None, timer: Patience::Unasked }
     }
 
     pub(crate) fn send_blocking(&self, message: Message) -> Result<(), SendError> {
         let deadline = self.lock().options.sndtimeo.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut future = Send { shared: self, message, ticket: None, timer: Patience::Elsewhere };
+        let mut future = self.send(message);
+        future.timer = Patience::Elsewhere;
         match block_on(&mut future, deadline) {
             Some(result) => result,
             None => Err(SendError { message: std::mem::take(&mut future.message), error: Error::Timeout }),
         }
     }
 
-    fn offer(&self, inner: &mut Inner, message: &mut Message) -> Result<(), SendRefusal> {
-        if let Some(limit) = self.context.max_part()
-            && message.parts().iter().any(|part| part.len() > limit)
-        {
-            return Err(SendRefusal::Empty);
+    /// Fails for a part that is larger than the context allows.
+    pub(super) fn check_size(&self, message: &Message) -> Result<()> {
+        let Some(limit) = self.context.max_part() else { return Ok(()) };
+        match message.parts().iter().map(|part| part.len()).find(|len| *len > limit) {
+            Some(size) => Err(Error::MessageTooLarge { size, limit }),
+            None => Ok(()),
         }
-        inner.state.send(message)
     }
+
+    fn try_offer(&self, inner: &mut Inner, message: &mut Message, reserves: bool) -> Result<()> {
+        inner.phase.check()?;
+        // Those who wait come first.
+        if inner.must_queue() {
+            return Err(Error::WouldBlock);
+        }
+        self.offer(inner, message, reserves).map_err(|refused| match refused {
+            Refused::Wait(_) => Error::WouldBlock,
+            Refused::Fail(error) => error,
+        })
+    }
+
+    fn offer(&self, inner: &mut Inner, message: &mut Message, reserves: bool) -> Result<(), Refused> {
+        let taken = if reserves {
+            inner.state.reserve()
+        } else {
+            self.check_size(message).map_err(Refused::Fail)?;
+            inner.state.send(message)
+        };
+        taken.map_err(refusal)
+    }
+}
+
+/// Why a message was not taken.
+enum Refused {
+    /// There is no room; this is what to wait for.
+    Wait(Awaited),
+    /// Waiting does not help.
+    Fail(Error),
 }
 
 impl Inner {
@@ -71,18 +100,18 @@ impl Inner {
     }
 }
 
-/// What the caller is told.
-fn refusal(refusal: SendRefusal) -> Error {
-    match refusal {
-        SendRefusal::WouldBlock(_) | SendRefusal::ReplyWouldBlock => Error::WouldBlock,
+fn refusal(refusal: SendRefusal) -> Refused {
+    Refused::Fail(match refusal {
+        SendRefusal::WouldBlock(awaited) => return Refused::Wait(awaited),
+        SendRefusal::ReplyWouldBlock => Error::WouldBlock,
         SendRefusal::WrongState => {
             Error::WrongState("a REQ socket sends once and then receives; a REP socket receives first")
         }
         SendRefusal::HostUnreachable => Error::HostUnreachable,
         SendRefusal::PeerGone => Error::PeerLost,
-        SendRefusal::NotSupported => Error::NotSupported("this socket type does not send"),
+        SendRefusal::NotSupported => Error::NotSupported("this socket type does not do that"),
         SendRefusal::Empty => Error::InvalidMessage("it has no part"),
-    }
+    })
 }
 
 /// Who watches the time that a call may take.
@@ -117,8 +146,29 @@ impl Patience {
 pub struct Send<'a> {
     shared: &'a Shared,
     message: Message,
+    /// Only keep room for a message (MQ-076).
+    reserves: bool,
     ticket: Option<Ticket>,
     timer: Patience,
+}
+
+impl<'a> Send<'a> {
+    /// Waits for room and keeps it.
+    pub(super) fn reserving(shared: &'a Shared) -> Self {
+        let mut send = shared.send(Message::new());
+        send.reserves = true;
+        send
+    }
+
+    pub(super) fn shared(&self) -> &'a Shared {
+        self.shared
+    }
+
+    /// Gives up; the message, if it was not sent.
+    pub(super) fn take_back(mut self) -> Option<Message> {
+        let message = std::mem::take(&mut self.message);
+        (!message.is_empty()).then_some(message)
+    }
 }
 
 impl Future for Send<'_> {
@@ -145,9 +195,9 @@ impl Future for Send<'_> {
                     }
                     _ => {}
                 }
-                match shared.offer(&mut inner, &mut this.message) {
+                match shared.offer(&mut inner, &mut this.message, this.reserves) {
                     Ok(()) => Ok(()),
-                    Err(SendRefusal::WouldBlock(awaited)) => {
+                    Err(Refused::Wait(awaited)) => {
                         match &this.ticket {
                             Some(ticket) if inner.senders.wanted(ticket) == Some(&awaited) => {
                                 inner.senders.wait_again(ticket, context.waker());
@@ -163,7 +213,7 @@ impl Future for Send<'_> {
                         shared.finish(inner);
                         return this.wait_or_give_up(timeout, context);
                     }
-                    Err(why) => Err(refusal(why)),
+                    Err(Refused::Fail(error)) => Err(error),
                 }
             }
         };
@@ -179,10 +229,7 @@ impl Future for Send<'_> {
             });
         }
         match outcome {
-            Ok(()) => {
-                shared.finish_send(inner);
-                Poll::Ready(Ok(()))
-            }
+            Ok(()) => Poll::Ready(shared.finish_send(inner)),
             Err(error) => {
                 shared.finish(inner);
                 Poll::Ready(Err(SendError { message: std::mem::take(&mut this.message), error }))

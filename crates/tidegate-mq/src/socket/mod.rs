@@ -9,6 +9,7 @@
 //!
 //! Cloning a socket gives another handle to the same socket; it closes when the last one is dropped.
 
+mod any;
 mod dealer;
 mod pair;
 mod publish;
@@ -17,56 +18,77 @@ mod push;
 mod rep;
 mod req;
 mod router;
+mod split;
+mod stream;
 mod subscribe;
 mod xpub;
 mod xsub;
 
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use tidegate_io::message::Message;
 use tidegate_zmtp::socket_type::SocketType;
 
 pub use self::{
+    any::{AnyKind, AnySocket},
     dealer::{Dealer, DealerKind},
     pair::{Pair, PairKind},
     publish::{Pub, PubKind},
     pull::{Pull, PullKind},
     push::{Push, PushKind},
-    rep::{Rep, RepKind},
+    rep::{Rep, RepKind, Request, Unsent},
     req::{Req, ReqKind},
     router::{Router, RouterKind},
+    split::{Receiver, Sender},
+    stream::{Messages, Outbox},
     subscribe::{Sub, SubKind},
-    xpub::{XPub, XPubKind},
+    xpub::{XPub, XPubEvent, XPubKind},
     xsub::{XSub, XSubKind},
 };
 use crate::{
     context::Context,
     error::{Result, SendError},
+    metrics::{Metrics, PeerMetrics},
     monitor::Monitor,
     options::Options,
+    peer::Peer,
     shared::{self, Owner, Shared},
+    state::PeerInfo,
+};
+
+pub use crate::shared::{
+    Interest, Permit, ReadableFd, Readiness, Ready, Recv, Reserve, Send as SendFuture, SendMany,
 };
 
 mod kind {
     use tidegate_zmtp::socket_type::SocketType;
 
+    /// A kind of socket, or any of them; implemented by this crate only.
+    pub trait Family: Send + Sync + 'static {}
+
     /// A kind of socket; implemented by this crate only.
-    pub trait Kind: Send + Sync + 'static {
+    pub trait Kind: Family {
         /// The pattern.
         const TYPE: SocketType;
     }
 }
-pub(crate) use kind::Kind;
+pub(crate) use kind::{Family, Kind};
 
 /// A kind of socket that sends messages to whom the pattern chooses.
-pub trait CanSend: Kind {}
+pub trait CanSend: Family {}
 
 /// A kind of socket that receives messages.
-pub trait CanReceive: Kind {}
+pub trait CanReceive: Family {}
+
+/// A kind of socket that sends and receives independently, so that the two may be apart (MQ-043).
+pub trait CanSplit: CanSend + CanReceive {}
+
+/// A kind of socket whose sends may have to wait for room, which can be reserved beforehand (MQ-076).
+pub trait CanReserve: CanSend {}
 
 /// A socket of one kind. See the [module](self) for what all sockets have in common, and the kinds for what they are
 /// for: [`Req`], [`Rep`], [`Dealer`], [`Router`], [`Pub`], [`Sub`], [`XPub`], [`XSub`], [`Push`], [`Pull`], [`Pair`].
-pub struct Socket<K: Kind> {
+pub struct Socket<K: Family> {
     core: Arc<Owner>,
     kind: PhantomData<K>,
 }
@@ -78,7 +100,7 @@ impl<K: Kind> Socket<K> {
     /// [`Terminated`](crate::Error::Terminated) when the context is shut down,
     /// [`TooManySockets`](crate::Error::TooManySockets) at its limit.
     pub fn new(context: &Context) -> Result<Self> {
-        Self::with_options(context, Options::default())
+        Self::with_options(context, context.default_options(K::TYPE))
     }
 
     /// A socket with the given options.
@@ -89,9 +111,16 @@ impl<K: Kind> Socket<K> {
         Ok(Self { core: Owner::new(context, K::TYPE, options)?, kind: PhantomData })
     }
 
+    /// This socket without its type, for proxies and bindings.
+    pub fn into_any(self) -> AnySocket {
+        Socket { core: self.core, kind: PhantomData }
+    }
+}
+
+impl<K: Family> Socket<K> {
     /// The pattern of this socket.
     pub fn socket_type(&self) -> SocketType {
-        K::TYPE
+        self.core.kind
     }
 
     /// Listens on `endpoint` and tells where: for a wildcard the address that the system chose. Any number of binds
@@ -187,6 +216,77 @@ impl<K: Kind> Socket<K> {
         self.core.monitor()
     }
 
+    /// Waits until something of `interest` can be done at once, and tells what (MQ-048).
+    ///
+    /// Somebody else with a handle to this socket may be faster, so that a `try_…` after this may still give
+    /// [`WouldBlock`](crate::Error::WouldBlock).
+    ///
+    /// # Errors
+    /// [`Terminated`](crate::Error::Terminated) when the context is shut down.
+    ///
+    /// # Cancellation
+    /// Changes nothing; may be dropped at any time.
+    pub fn ready(&self, interest: Interest) -> Ready<'_> {
+        self.core.ready(interest)
+    }
+
+    /// What can be done at once.
+    ///
+    /// # Errors
+    /// [`Terminated`](crate::Error::Terminated) when the context is shut down.
+    pub fn readiness(&self) -> Result<Readiness> {
+        self.core.readiness()
+    }
+
+    /// A descriptor for event loops, readable while a message can be received (MQ-048).
+    ///
+    /// # Errors
+    /// [`System`](crate::Error::System) when the process has no descriptors left.
+    pub fn readable_fd(&self) -> Result<ReadableFd> {
+        Shared::readable_fd(&self.core)
+    }
+
+    /// Waits until every message that was accepted before has been handed to the operating system, moved to an
+    /// in-process peer, or dropped by a rule of the pattern (MQ-059). Nothing needs this for progress.
+    ///
+    /// # Errors
+    /// [`Terminated`](crate::Error::Terminated) when the context is shut down.
+    ///
+    /// # Cancellation
+    /// Changes nothing; may be dropped at any time.
+    pub async fn drained(&self) -> Result<()> {
+        self.core.drained().await
+    }
+
+    /// The numbers of this socket, with those of peers that are gone. Does not take the socket's lock (MQ-364).
+    pub fn metrics(&self) -> Metrics {
+        self.core.ledger.reading()
+    }
+
+    /// The peers that this socket has or had connections to and still keeps a queue for, each with its numbers.
+    pub fn peers(&self) -> Vec<PeerMetrics> {
+        self.core.peers()
+    }
+
+    /// Sets an option by libzmq's number and in libzmq's encoding, for bindings; `SUBSCRIBE` and `UNSUBSCRIBE` too.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](crate::Error::InvalidOption) when the value does not fit,
+    /// [`NotSupported`](crate::Error::NotSupported) when the option is not there; nothing is changed then.
+    pub fn set_raw(&self, number: i32, value: &[u8]) -> Result<()> {
+        self.core.set_raw(number, value)
+    }
+
+    /// An option by libzmq's number and in libzmq's encoding; also what only a socket knows: `TYPE`, `EVENTS`, `FD`,
+    /// `LAST_ENDPOINT` and `TOPICS_COUNT`. `RCVMORE` is 0 always, since messages are received whole. The number that
+    /// `FD` gives is that of [`readable_fd`](Self::readable_fd) and valid while the socket is open.
+    ///
+    /// # Errors
+    /// [`NotSupported`](crate::Error::NotSupported) when the option is not there or cannot be read.
+    pub fn raw(&self, number: i32) -> Result<Vec<u8>> {
+        Shared::raw(&self.core, number)
+    }
+
     /// Stops taking messages, sends what is queued for at most `linger` (`None`: as long as it takes), then closes.
     /// Tells how many messages were discarded.
     pub async fn close(self, linger: Option<Duration>) -> u64 {
@@ -228,6 +328,53 @@ impl<K: CanSend> Socket<K> {
     }
 }
 
+impl<K: CanSend> Socket<K> {
+    /// Sends messages from the front of `messages` until none is left, and tells how many.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); the message that failed and those behind it are in `messages` still.
+    ///
+    /// # Cancellation
+    /// What was not queued is in `messages` still, in order.
+    pub fn send_many<'a>(&'a self, messages: &'a mut VecDeque<Message>) -> SendMany<'a> {
+        self.core.send_many(messages)
+    }
+
+    /// A [`Sink`](futures_sink::Sink) into this socket.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox::new(self.core())
+    }
+}
+
+impl<K: CanReserve> Socket<K> {
+    /// Waits until there is room for one message, at most the socket's `sndtimeo`, and keeps it: what is then sent with
+    /// the permit is queued for certain (MQ-076).
+    ///
+    /// # Errors
+    /// [`Timeout`](crate::Error::Timeout), [`Terminated`](crate::Error::Terminated).
+    ///
+    /// # Cancellation
+    /// A dropped future has reserved nothing.
+    pub fn reserve(&self) -> Reserve<'_> {
+        self.core.reserve()
+    }
+
+    /// Keeps room for one message if there is any.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](crate::Error::WouldBlock) when there is none; otherwise as [`reserve`](Self::reserve).
+    pub fn try_reserve(&self) -> Result<Permit<'_>> {
+        self.core.try_reserve()
+    }
+}
+
+impl<K: CanSplit> Socket<K> {
+    /// Two handles to this socket: one that sends and one that receives. The socket closes when both are dropped.
+    pub fn split(self) -> (Sender<K>, Receiver<K>) {
+        (Sender::new(self.clone()), Receiver::new(self))
+    }
+}
+
 impl<K: CanReceive> Socket<K> {
     /// Receives a message: waits for one, at most the socket's `rcvtimeo`.
     ///
@@ -257,14 +404,71 @@ impl<K: CanReceive> Socket<K> {
     }
 }
 
-impl<K: Kind> Clone for Socket<K> {
+impl<K: CanReceive> Socket<K> {
+    /// Receives a message and tells which peer it came from (MQ-121); `None` when that peer is forgotten already.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancellation
+    /// A dropped future has taken nothing.
+    pub async fn recv_with_peer(&self) -> Result<(Message, Option<Peer>)> {
+        let (message, peer) = self.core.recv::<(Message, Option<Arc<PeerInfo>>)>().await?;
+        Ok((message, peer.map(Peer::new)))
+    }
+
+    /// [`recv_with_peer`](Self::recv_with_peer) if a message is there.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_with_peer(&self) -> Result<(Message, Option<Peer>)> {
+        let (message, peer) = self.core.try_recv::<(Message, Option<Arc<PeerInfo>>)>()?;
+        Ok((message, peer.map(Peer::new)))
+    }
+
+    /// [`recv_with_peer`](Self::recv_with_peer) on the calling thread.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_with_peer_blocking(&self) -> Result<(Message, Option<Peer>)> {
+        let (message, peer) = self.core.recv_blocking::<(Message, Option<Arc<PeerInfo>>)>()?;
+        Ok((message, peer.map(Peer::new)))
+    }
+
+    /// Waits for a message, then takes what else is there, up to `most` in all, and appends it to `into`. Tells how many
+    /// were taken (MQ-050).
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv); then nothing was taken.
+    ///
+    /// # Cancellation
+    /// What was taken is in `into`.
+    pub async fn recv_many(&self, into: &mut Vec<Message>, most: usize) -> Result<usize> {
+        self.core.recv_many(into, most).await
+    }
+
+    /// Takes what is there, up to `most`.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](crate::Error::WouldBlock) when nothing is there; otherwise as [`recv`](Self::recv).
+    pub fn try_recv_many(&self, into: &mut Vec<Message>, most: usize) -> Result<usize> {
+        self.core.try_recv_many(into, most)
+    }
+
+    /// A [`Stream`](futures_core::Stream) of what is received.
+    pub fn messages(&self) -> Messages<'_> {
+        Messages::new(self.core())
+    }
+}
+
+impl<K: Family> Clone for Socket<K> {
     fn clone(&self) -> Self {
         Self { core: self.core.clone(), kind: PhantomData }
     }
 }
 
-impl<K: Kind> fmt::Debug for Socket<K> {
+impl<K: Family> fmt::Debug for Socket<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(K::TYPE.name()).field("last_endpoint", &self.last_endpoint()).finish()
+        f.debug_struct(self.core.kind.name()).field("last_endpoint", &self.last_endpoint()).finish()
     }
 }

@@ -2,7 +2,7 @@
 
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanReceive, CanSend, Kind, Socket};
+use super::{CanReceive, CanReserve, CanSend, CanSplit, Family, Kind, Socket};
 
 /// Sends to and receives from the one peer it has; a second peer is turned away while the first is there (MQ-245).
 pub type Pair = Socket<PairKind>;
@@ -11,6 +11,8 @@ pub type Pair = Socket<PairKind>;
 #[derive(Debug)]
 pub enum PairKind {}
 
+impl Family for PairKind {}
+
 impl Kind for PairKind {
     const TYPE: SocketType = SocketType::Pair;
 }
@@ -18,3 +20,7 @@ impl Kind for PairKind {
 impl CanReceive for PairKind {}
 
 impl CanSend for PairKind {}
+
+impl CanReserve for PairKind {}
+
+impl CanSplit for PairKind {}

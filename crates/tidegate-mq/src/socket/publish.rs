@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanSend, Kind, Socket};
+use super::{CanSend, Family, Kind, Socket};
 use crate::error::Result;
 
 /// Sends each message to every subscriber with a subscription that is a prefix of the first part. Never waits: a
@@ -14,6 +14,8 @@ pub type Pub = Socket<PubKind>;
 /// The kind of [`Pub`].
 #[derive(Debug)]
 pub enum PubKind {}
+
+impl Family for PubKind {}
 
 impl Kind for PubKind {
     const TYPE: SocketType = SocketType::Pub;
@@ -28,6 +30,14 @@ impl Socket<PubKind> {
     /// [`Timeout`](crate::Error::Timeout) when that takes longer than `timeout`.
     pub async fn wait_for_subscribers(&self, topic: &[u8], count: usize, timeout: Duration) -> Result<()> {
         self.core().wait_for_subscribers(topic, count, timeout).await
+    }
+
+    /// [`wait_for_subscribers`](Self::wait_for_subscribers) on the calling thread.
+    ///
+    /// # Errors
+    /// As [`wait_for_subscribers`](Self::wait_for_subscribers).
+    pub fn wait_for_subscribers_blocking(&self, topic: &[u8], count: usize, timeout: Duration) -> Result<()> {
+        crate::shared::wait(self.core().wait_for_subscribers(topic, count, timeout))
     }
 
     /// Number of distinct topics that somebody subscribed to.

@@ -2,7 +2,7 @@
 
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanSend, Kind, Socket};
+use super::{CanReserve, CanSend, Family, Kind, Socket};
 
 /// Sends each message to one of its [`Pull`](super::Pull) peers, in turn, skipping those whose queue is full; waits
 /// when all are full or nobody is connected (MQ-241). Never drops.
@@ -12,8 +12,12 @@ pub type Push = Socket<PushKind>;
 #[derive(Debug)]
 pub enum PushKind {}
 
+impl Family for PushKind {}
+
 impl Kind for PushKind {
     const TYPE: SocketType = SocketType::Push;
 }
 
 impl CanSend for PushKind {}
+
+impl CanReserve for PushKind {}

@@ -2,7 +2,7 @@
 
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanReceive, Kind, Socket};
+use super::{CanReceive, Family, Kind, Socket};
 use crate::error::Result;
 
 /// Receives from all its publishers what it subscribed to; a new socket gets nothing (6.9).
@@ -11,6 +11,8 @@ pub type Sub = Socket<SubKind>;
 /// The kind of [`Sub`].
 #[derive(Debug)]
 pub enum SubKind {}
+
+impl Family for SubKind {}
 
 impl Kind for SubKind {
     const TYPE: SocketType = SocketType::Sub;

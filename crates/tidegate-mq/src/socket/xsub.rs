@@ -2,7 +2,7 @@
 
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanReceive, CanSend, Kind, Socket};
+use super::{CanReceive, CanSend, CanSplit, Family, Kind, Socket};
 use crate::error::Result;
 
 /// Receives everything its publishers send. A sent message that begins with byte 1 subscribes to the rest of it, one that
@@ -13,6 +13,8 @@ pub type XSub = Socket<XSubKind>;
 #[derive(Debug)]
 pub enum XSubKind {}
 
+impl Family for XSubKind {}
+
 impl Kind for XSubKind {
     const TYPE: SocketType = SocketType::XSub;
 }
@@ -20,6 +22,8 @@ impl Kind for XSubKind {
 impl CanReceive for XSubKind {}
 
 impl CanSend for XSubKind {}
+
+impl CanSplit for XSubKind {}
 
 impl Socket<XSubKind> {
     /// Asks for every message whose first part begins with `topic`; the empty topic asks for all. Counts: as many

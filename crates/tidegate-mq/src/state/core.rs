@@ -14,7 +14,7 @@ use tidegate_io::{
 };
 
 use super::{
-    counters::{Counters, Reading},
+    counters::{Ledger, Reading},
     effects::{CloseCause, Credit, Effect, Effects},
     peer::{Arrival, Origin, SocketType},
     pipe::{Command, Far, Pipe, Stage, Took},
@@ -31,8 +31,8 @@ pub(crate) struct Core<L> {
     pub(super) pipes: Peers<Pipe<L>>,
     /// Retired pipes that were drained; they are removed when the call in progress ends.
     drained: Vec<PeerKey>,
-    /// Of pipes that are gone.
-    past: Counters,
+    /// The numbers of all pipes, also of those that are gone.
+    ledger: Arc<Ledger>,
 }
 
 impl<L: Clone> Core<L> {
@@ -43,7 +43,7 @@ impl<L: Clone> Core<L> {
             effects: Effects::new(),
             pipes: Peers::new(),
             drained: Vec::new(),
-            past: Counters::default(),
+            ledger: Arc::default(),
         }
     }
 
@@ -75,6 +75,11 @@ impl<L: Clone> Core<L> {
     #[inline]
     pub(crate) fn born(&self, key: PeerKey) -> Epoch {
         self.pipe(key).map_or(Epoch::ZERO, |pipe| pipe.born)
+    }
+
+    /// How many messages may be queued on all pipes together.
+    pub(crate) fn room(&self) -> usize {
+        self.iter().fold(0, |sum, (_, pipe)| pipe.room().saturating_add(sum))
     }
 
     /// The keys of all pipes, to be visited while pipes change.
@@ -144,6 +149,7 @@ impl<L: Clone> Core<L> {
         if let Some(pipe) = self.pipes.get_mut(key) {
             pipe.born = epoch;
             pipe.epoch = epoch;
+            self.ledger.open(key, &pipe.counters);
         }
         key
     }
@@ -282,7 +288,7 @@ impl<L: Clone> Core<L> {
     pub(super) fn remove(&mut self, key: PeerKey) {
         let epoch = self.epoch(key);
         if let Some(pipe) = self.pipes.remove(key, epoch) {
-            self.past.absorb(&pipe.counters.reading());
+            self.ledger.close(key, &pipe.counters);
         }
     }
 
@@ -336,7 +342,7 @@ impl<L: Clone> Core<L> {
 
     /// Counts a message that nobody was to get.
     pub(crate) fn count_unroutable(&self) {
-        self.past.unroutable();
+        self.ledger.unroutable();
     }
 
     /// Queues a change of subscriptions.
@@ -515,7 +521,12 @@ impl<L: Clone> Core<L> {
 
     /// The numbers of all pipes, with those that are gone.
     pub(super) fn totals(&self) -> Reading {
-        self.iter().fold(self.past.reading(), |sum, (_, pipe)| sum.plus(pipe.counters.reading()))
+        self.ledger.reading()
+    }
+
+    /// The numbers, readable without the socket's lock.
+    pub(super) fn ledger(&self) -> Arc<Ledger> {
+        self.ledger.clone()
     }
 }
 

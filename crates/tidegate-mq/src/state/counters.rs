@@ -7,7 +7,12 @@
 //! because the queue was full is in `dropped_full`, what had no queue to enter in `unroutable`, and outbound messages that left are either written or, at the loss
 //! of a connection, in `lost_in_flight`.
 
-use tidegate_io::sync::{AtomicU64, Ordering};
+use std::{collections::HashMap, sync::Arc};
+
+use tidegate_io::{
+    peer::PeerKey,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
+};
 
 /// Counters of one direction of a pipe.
 #[derive(Debug, Default)]
@@ -35,42 +40,46 @@ pub(crate) struct Counters {
     unroutable: AtomicU64,
 }
 
-/// A reading of [`Flow`].
+/// One direction of a pipe, or of a socket, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FlowReading {
+#[non_exhaustive]
+pub struct FlowReading {
     /// Messages that entered the queue.
-    pub(crate) entered: u64,
+    pub entered: u64,
     /// Payload bytes of these.
-    pub(crate) entered_bytes: u64,
+    pub entered_bytes: u64,
     /// Messages taken out: for writing, or by the application.
-    pub(crate) left: u64,
+    pub left: u64,
     /// Payload bytes of these.
-    pub(crate) left_bytes: u64,
+    pub left_bytes: u64,
     /// Messages that did not enter because the queue was full.
-    pub(crate) dropped_full: u64,
+    pub dropped_full: u64,
     /// Messages that entered and were dropped by a rule of the pattern: filtered, not asked for, replaced by a newer.
-    pub(crate) dropped_by_rule: u64,
+    pub dropped_by_rule: u64,
     /// Messages that were queued when their pipe ended.
-    pub(crate) discarded: u64,
+    pub discarded: u64,
     /// Messages queued now.
-    pub(crate) depth: u64,
+    pub depth: u64,
     /// Most messages ever queued at once.
-    pub(crate) deepest: u64,
+    pub deepest: u64,
     /// How often the queue became full.
-    pub(crate) stalls: u64,
+    pub stalls: u64,
 }
 
-/// A reading of [`Counters`].
+/// A pipe, or a socket, in numbers (MQ-067).
+///
+/// In a quiet moment, for each direction: `entered = left + dropped_by_rule + discarded + depth`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reading {
+#[non_exhaustive]
+pub struct Reading {
     /// From the application to the peer.
-    pub(crate) out: FlowReading,
+    pub out: FlowReading,
     /// From the peer to the application.
-    pub(crate) inbound: FlowReading,
+    pub inbound: FlowReading,
     /// Messages that were being written when a connection was lost (MQ-184).
-    pub(crate) lost_in_flight: u64,
+    pub lost_in_flight: u64,
     /// Messages for nobody: an unknown routing id, nothing behind it, or a requester that is gone.
-    pub(crate) unroutable: u64,
+    pub unroutable: u64,
 }
 
 /// Adds to a counter that only the holder of the socket's lock writes.
@@ -223,5 +232,43 @@ impl Reading {
             lost_in_flight: self.lost_in_flight + other.lost_in_flight,
             unroutable: self.unroutable + other.unroutable,
         }
+    }
+}
+
+/// The numbers of a socket: of each of its pipes, and of those that are gone.
+///
+/// Its lock is taken when pipes come and go, and by those who read; never where messages pass (MQ-364).
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    past: Counters,
+    pipes: Mutex<HashMap<PeerKey, Arc<Counters>>>,
+}
+
+impl Ledger {
+    /// The counters of a new pipe.
+    pub(super) fn open(&self, key: PeerKey, counters: &Arc<Counters>) {
+        self.pipes().insert(key, counters.clone());
+    }
+
+    /// The pipe is gone; its numbers stay.
+    pub(super) fn close(&self, key: PeerKey, counters: &Counters) {
+        let mut pipes = self.pipes();
+        pipes.remove(&key);
+        self.past.absorb(&counters.reading());
+    }
+
+    /// Counts a message that nobody was to get.
+    pub(super) fn unroutable(&self) {
+        self.past.unroutable();
+    }
+
+    /// All together.
+    pub(crate) fn reading(&self) -> Reading {
+        let pipes = self.pipes();
+        pipes.values().fold(self.past.reading(), |sum, counters| sum.plus(counters.reading()))
+    }
+
+    fn pipes(&self) -> MutexGuard<'_, HashMap<PeerKey, Arc<Counters>>> {
+        lock(&self.pipes)
     }
 }

@@ -40,7 +40,7 @@ use tidegate_io::{
 
 pub(crate) use self::{
     core::{Core, Held, Most},
-    counters::{Counters, Reading},
+    counters::{Counters, FlowReading, Ledger, Reading},
     effects::{CloseCause, Credit, Effect, Effects, LinkLimits},
     peer::{Arrival, Origin, PeerInfo, SocketType},
     pipe::{Command, Stage},
@@ -53,6 +53,8 @@ use crate::pattern::{self, Event, Extras, Pattern, ReplyRefusal, Request, WayBac
 pub(crate) struct State<L> {
     core: Core<L>,
     pattern: Box<dyn Pattern<L>>,
+    /// Messages for which room is kept (MQ-076).
+    reserved: usize,
 }
 
 /// What became of something that arrived from a peer.
@@ -90,7 +92,7 @@ pub(crate) enum Unread {
 impl<L: Clone> State<L> {
     /// A socket without pipes. `seed` starts request ids and generated routing ids (MQ-128, MQ-193).
     pub(crate) fn new(kind: SocketType, settings: Settings, seed: u32) -> Self {
-        Self { core: Core::new(kind, settings), pattern: pattern::of(kind, seed) }
+        Self { core: Core::new(kind, settings), pattern: pattern::of(kind, seed), reserved: 0 }
     }
 
     /// What is to be done after unlocking.
@@ -324,6 +326,9 @@ impl<L: Clone> State<L> {
     fn pass_room(&mut self, key: PeerKey) {
         if self.core.took_room(key) && self.core.is_open(key) {
             self.pattern.room(&mut self.core, key);
+        } else if self.reserved > 0 {
+            // Who waits because of kept room is let in by any room, not only by that of a full pipe.
+            self.core.effects.room_for(1);
         }
     }
 
@@ -335,7 +340,50 @@ impl<L: Clone> State<L> {
         if message.is_empty() {
             return Err(SendRefusal::Empty);
         }
+        if self.reserved > 0 && self.core.room() <= self.reserved {
+            return Err(SendRefusal::WouldBlock(Awaited::Room));
+        }
         self.pattern.send(&mut self.core, message)
+    }
+
+    /// PUSH, DEALER, PAIR: keeps room for one message, until [`send_reserved`](Self::send_reserved) or
+    /// [`give_back`](Self::give_back).
+    pub(crate) fn reserve(&mut self) -> Result<(), SendRefusal> {
+        match self.core.kind {
+            SocketType::Push | SocketType::Dealer | SocketType::Pair => {}
+            _ => return Err(SendRefusal::NotSupported),
+        }
+        if !self.pattern.is_writable(&self.core) || self.core.room() <= self.reserved {
+            return Err(SendRefusal::WouldBlock(Awaited::Room));
+        }
+        self.reserved += 1;
+        Ok(())
+    }
+
+    /// Sends with the room that was kept. When that went with its pipe, the message counts as queued on that pipe: it
+    /// is dropped unless another pipe can take it.
+    pub(crate) fn send_reserved(&mut self, message: &mut Message) {
+        self.reserved = self.reserved.saturating_sub(1);
+        if self.pattern.send(&mut self.core, message).is_ok() {
+            return;
+        }
+        let open = self.core.iter().find(|(_, pipe)| pipe.stage == Stage::Open).map(|(key, _)| key);
+        match open {
+            // Full by a lowered limit, or by bytes: one more than allowed is what was promised.
+            Some(key) => {
+                self.core.enqueue(key, Payload::verbatim(std::mem::take(message)));
+            }
+            None => {
+                self.core.count_unroutable();
+                message.clear();
+            }
+        }
+    }
+
+    /// Gives up the room that was kept for a message.
+    pub(crate) fn give_back(&mut self) {
+        self.reserved = self.reserved.saturating_sub(1);
+        self.core.effects.room_for(1);
     }
 
     /// The next message.
@@ -360,7 +408,8 @@ impl<L: Clone> State<L> {
     pub(crate) fn readiness(&self) -> Readiness {
         Readiness {
             readable: self.pattern.is_readable(&self.core),
-            writable: self.pattern.is_writable(&self.core),
+            writable: self.pattern.is_writable(&self.core)
+                && (self.reserved == 0 || self.core.room() > self.reserved),
         }
     }
 
@@ -483,6 +532,16 @@ impl<L: Clone> State<L> {
         self.core.pipe(key).map(|pipe| pipe.counters())
     }
 
+    /// The numbers of the socket, readable without its lock.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        self.core.ledger()
+    }
+
+    /// Every pipe that has or had a connection: its peer, and its numbers.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (Arc<PeerInfo>, bool, Arc<Counters>)> {
+        self.core.iter().filter_map(|(_, pipe)| Some((pipe.peer.clone()?, pipe.is_up(), pipe.counters())))
+    }
+
     /// The numbers of all pipes together, with those that are gone.
     pub(crate) fn totals(&self) -> Reading {
         self.core.totals()
@@ -496,6 +555,11 @@ impl<L: Clone> State<L> {
     /// Messages queued for sending on all pipes.
     pub(crate) fn queued_in_all(&self) -> usize {
         self.core.iter().map(|(_, pipe)| pipe.queued()).sum()
+    }
+
+    /// The ways to all present connections.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &L> {
+        self.core.iter().filter_map(|(_, pipe)| pipe.link.as_ref())
     }
 
     /// What the peer of a pipe said of itself.

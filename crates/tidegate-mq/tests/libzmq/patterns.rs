@@ -246,6 +246,7 @@ fn push_destroys_queue_on_disconnect() {
         partings(&monitor, &endpoint, 1);
         until("no peer is left", || push.try_send("lost").is_err());
         assert!(matches!(pull.try_recv(), Err(Error::WouldBlock)));
+        eprintln!("{endpoint}");
         pull.connect(&endpoint).unwrap();
         push.send_blocking("new").unwrap();
         expect(&pull, &[b"new"]);
@@ -277,14 +278,16 @@ fn router_destroys_queue_on_disconnect() {
         dealer.connect(&endpoint).unwrap();
         peers(&monitor, &endpoint, 1);
         let big = message([b"B".to_vec(), vec![b'o'; 1 << 20]]);
-        until("the queue is full", || {
-            matches!(router.try_send(big.clone()), Err(e) if matches!(e.error, Error::WouldBlock))
-        });
+        until(
+            "the queue is full",
+            || matches!(router.try_send(big.clone()), Err(e) if matches!(e.error, Error::WouldBlock)),
+        );
         dealer.disconnect(&endpoint).unwrap();
         partings(&monitor, &endpoint, 1);
-        until("the peer is unknown", || {
-            matches!(router.try_send(big.clone()), Err(e) if matches!(e.error, Error::HostUnreachable))
-        });
+        until(
+            "the peer is unknown",
+            || matches!(router.try_send(big.clone()), Err(e) if matches!(e.error, Error::HostUnreachable)),
+        );
         dealer.connect(&endpoint).unwrap();
         peers(&monitor, &endpoint, 1);
         router.send_blocking(message(["B", "new"])).unwrap();

@@ -54,7 +54,8 @@ pub fn parts(message: &Message) -> Vec<&[u8]> {
 }
 
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
-    tidegate_io::wait::block_on(future, Instant::now().checked_add(PATIENCE)).expect("nothing happened in time")
+    tidegate_io::wait::block_on(future, Instant::now().checked_add(PATIENCE))
+        .expect("nothing happened in time")
 }
 
 /// Receives and compares all parts.
@@ -164,4 +165,11 @@ pub fn close_all<K: CanSend>(sockets: Vec<Socket<K>>, monitor: &Monitor, endpoin
 
 pub fn context() -> Context {
     Context::new()
+}
+
+/// A path for a socket file that nobody else uses.
+pub fn scratch(name: &str) -> std::path::PathBuf {
+    let directory = std::env::temp_dir().join(format!("tidegate-libzmq-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    directory.join(name)
 }

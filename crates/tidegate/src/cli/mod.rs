@@ -5,6 +5,8 @@
 
 mod doctor;
 mod logging;
+#[cfg(feature = "zmq")]
+mod mq;
 mod overview;
 mod session;
 mod signal;
@@ -65,6 +67,10 @@ enum Command {
     /// Lossy broadcast of tensors over shared memory
     #[command(subcommand)]
     Tensor(Box<tensor::Command>),
+    /// Messages between processes and hosts, interoperable with ZeroMQ
+    #[cfg(feature = "zmq")]
+    #[command(subcommand)]
+    Mq(Box<mq::Command>),
 }
 
 /// Runs one command line, the program's name first.
@@ -89,6 +95,8 @@ fn execute(cli: Cli) -> Result<(), Stop> {
         Command::Ls(command) => command.run(&mut output),
         Command::Doctor(command) => command.run(&mut output),
         Command::Tensor(command) => tensor::run(*command, &mut output),
+        #[cfg(feature = "zmq")]
+        Command::Mq(command) => mq::run(*command, &mut output),
     }
 }
 

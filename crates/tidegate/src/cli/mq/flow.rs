@@ -1,0 +1,287 @@
+//! `tidegate mq push`, `pull`, `pub` and so on: messages between a socket and the standard streams.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tidegate::mq::{Context, Error, Message, SocketType};
+
+use super::format::{self, Format};
+use super::input::Input;
+use super::life::Life;
+use super::socket::{Socket, SocketArgs};
+use crate::cli::session::parse_duration;
+use crate::output::{Output, Stop};
+
+/// What the commands of all types share.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// Stop after this many messages: received ones, or sent ones where nothing is received
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Give up when a message could not be sent, or none came, for this long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Binary messages: number of parts, then for each part its length and its bytes; numbers are 4 bytes, big-endian
+    #[arg(long, conflicts_with = "json")]
+    frames: bool,
+}
+
+/// A type that sends, or sends and receives, or only receives.
+#[derive(Debug, Args)]
+pub(crate) struct Plain {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    #[command(flatten)]
+    common: Common,
+    /// Before the first message, wait until so many subscribers would get it; at most --timeout
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    wait: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Subscribe {
+    #[command(flatten)]
+    common: Common,
+    /// Take only messages whose first part begins with this; repeat for more [default: all messages]
+    #[arg(long, value_name = "TOPIC")]
+    subscribe: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reply {
+    #[command(flatten)]
+    common: Common,
+    /// Answer every request with this text instead of with the request itself
+    #[arg(long, value_name = "TEXT")]
+    reply: Option<String>,
+}
+
+impl Plain {
+    pub(crate) fn run(self, kind: SocketType, output: &mut Output) -> Result<(), Stop> {
+        let flow = match kind {
+            SocketType::Push => Flow::Send { wait: 0 },
+            SocketType::Pull => Flow::Receive,
+            SocketType::Req => Flow::Ask,
+            _ => Flow::Both,
+        };
+        self.common.run(kind, flow, &[], output)
+    }
+}
+
+impl Publish {
+    pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        self.common.run(SocketType::Pub, Flow::Send { wait: self.wait }, &[], output)
+    }
+}
+
+impl Subscribe {
+    pub(crate) fn run(self, kind: SocketType, output: &mut Output) -> Result<(), Stop> {
+        let flow = if kind == SocketType::Sub { Flow::Receive } else { Flow::Both };
+        let all = [String::new()];
+        let topics = if self.subscribe.is_empty() { &all[..] } else { &self.subscribe };
+        self.common.run(kind, flow, topics, output)
+    }
+}
+
+impl Reply {
+    pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        self.common.run(SocketType::Rep, Flow::Answer { with: self.reply }, &[], output)
+    }
+}
+
+/// Which way messages go.
+enum Flow {
+    /// From standard input to the socket, once so many subscribers are there.
+    Send { wait: usize },
+    /// From the socket to standard output.
+    Receive,
+    /// Both at once.
+    Both,
+    /// Each message of standard input is a request; its reply goes to standard output.
+    Ask,
+    /// Each request goes to standard output and back, or gets this text as reply.
+    Answer { with: Option<String> },
+}
+
+impl Common {
+    fn run(&self, kind: SocketType, flow: Flow, topics: &[String], output: &mut Output) -> Result<(), Stop> {
+        let context = Context::new();
+        let socket = Socket::open(&context, kind, self.socket.options(self.timeout)?)?;
+        for topic in topics {
+            socket.subscribe(topic)?;
+        }
+        let life = Life::start(context, !matches!(flow, Flow::Send { .. }))?;
+        life.watch(socket.monitor(), self.socket.meet.bind.is_empty())?;
+        let format = match (self.frames, output.json()) {
+            (true, _) => Format::Frames,
+            (_, true) => Format::Json,
+            _ => Format::Text,
+        };
+        let result = self.socket.meet(&socket, output).and_then(|()| {
+            let mut run = Run { common: self, socket: &socket, life: &life, format, output };
+            match flow {
+                Flow::Send { wait } => run.send(wait),
+                Flow::Receive => run.receive(),
+                Flow::Both => run.both(),
+                Flow::Ask => run.ask(),
+                Flow::Answer { with } => run.answer(with.as_deref()),
+            }
+        });
+        life.finish(&[&socket], self.socket.linger(self.timeout), result)
+    }
+}
+
+struct Run<'a> {
+    common: &'a Common,
+    socket: &'a Socket,
+    life: &'a Life,
+    format: Format,
+    output: &'a mut Output,
+}
+
+impl Run<'_> {
+    fn send(&mut self, wait: usize) -> Result<(), Stop> {
+        let mut input = self.input();
+        let mut sent = 0;
+        let mut waits = wait > 0;
+        while self.is_wanted(sent)
+            && let Some(message) = input.next()?
+        {
+            if std::mem::take(&mut waits) && !self.wait_for_subscribers(&message, wait)? {
+                return Ok(());
+            }
+            self.send_one(message)?;
+            sent += 1;
+        }
+        Ok(())
+    }
+
+    /// False when the command is over.
+    fn wait_for_subscribers(&self, message: &Message, wait: usize) -> Result<bool, Stop> {
+        /// Time after which the end of the command is looked for.
+        const LOOK: Duration = Duration::from_millis(100);
+        let Socket::Pub(socket) = self.socket else { return Ok(true) };
+        let topic = message.first().map(|part| part.as_slice()).unwrap_or_default();
+        let began = Instant::now();
+        loop {
+            let look =
+                self.common.timeout.map_or(LOOK, |timeout| LOOK.min(timeout.saturating_sub(began.elapsed())));
+            match socket.wait_for_subscribers_blocking(topic, wait, look) {
+                Ok(()) => return Ok(true),
+                Err(Error::Terminated) => return Ok(false),
+                Err(Error::Timeout)
+                    if self.common.timeout.is_none_or(|timeout| began.elapsed() < timeout) => {}
+                Err(error) => {
+                    return Err(self.stop(error, "not enough subscribers for the first message", 0));
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), Stop> {
+        let mut received = 0;
+        while self.is_wanted(received) {
+            let message = self.socket.recv().map_err(|error| self.stop(error, "no message", received))?;
+            self.print(&message)?;
+            received += 1;
+        }
+        Ok(())
+    }
+
+    fn both(&mut self) -> Result<(), Stop> {
+        let mut input = self.input();
+        let (socket, life) = (self.socket.clone(), self.life.clone());
+        let (timeout, endpoints) = (self.common.timeout, self.endpoints());
+        let feed = move || {
+            let outcome = loop {
+                match input.next() {
+                    Ok(Some(message)) => {
+                        if let Err(failed) = socket.send(message) {
+                            break Err(match (failed.error, timeout) {
+                                (Error::Terminated, _) => return,
+                                (Error::Timeout, Some(timeout)) => {
+                                    life.timed_out("nothing could be sent", timeout, &endpoints)
+                                }
+                                (error, _) => error.into(),
+                            });
+                        }
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(stop) => break Err(stop),
+                }
+            };
+            if let Err(stop) = outcome {
+                life.end(Some(stop));
+            }
+        };
+        // It waits for input when the command ends, and is left there.
+        std::thread::spawn(feed);
+        self.receive()
+    }
+
+    fn ask(&mut self) -> Result<(), Stop> {
+        let mut input = self.input();
+        let mut answered = 0;
+        while self.is_wanted(answered)
+            && let Some(message) = input.next()?
+        {
+            self.send_one(message)?;
+            let reply = self.socket.recv().map_err(|error| self.stop(error, "no reply", answered))?;
+            self.print(&reply)?;
+            answered += 1;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, with: Option<&str>) -> Result<(), Stop> {
+        let mut answered = 0;
+        while self.is_wanted(answered) {
+            let request = self.socket.recv().map_err(|error| self.stop(error, "no request", answered))?;
+            self.print(&request)?;
+            self.send_one(with.map_or(request, Message::from))?;
+            answered += 1;
+        }
+        Ok(())
+    }
+
+    fn send_one(&self, message: Message) -> Result<(), Stop> {
+        self.socket.send(message).map_err(|failed| self.stop(failed.error, "nothing could be sent", 0))
+    }
+
+    fn print(&mut self, message: &Message) -> Result<(), Stop> {
+        match self.format {
+            Format::Frames => self.output.bytes(&format::to_frames(message)),
+            _ => self.output.result(|| format::to_text(message), || format::to_json(message)),
+        }
+    }
+
+    /// An error as the end of the command, with what is known about its reason.
+    fn stop(&self, error: Error, what: &str, done: u64) -> Stop {
+        match (error, self.common.timeout) {
+            (Error::Timeout, Some(timeout)) => {
+                let wanted = self.common.count.map_or(String::new(), |count| format!(" of {count}"));
+                let what = if done > 0 { format!("{what} after {done}{wanted}") } else { what.to_owned() };
+                self.life.timed_out(&what, timeout, &self.endpoints())
+            }
+            (error, _) => error.into(),
+        }
+    }
+
+    fn input(&self) -> Input {
+        Input::new(self.format, self.life.clone())
+    }
+
+    fn is_wanted(&self, done: u64) -> bool {
+        !self.life.is_over() && self.common.count.is_none_or(|count| done < count)
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.common.socket.meet.all()
+    }
+}
