@@ -11,10 +11,12 @@ use std::{
 
 use tidegate_io::engine::{Driver, DriverChoice, Engine, EngineConfig, EngineError};
 use tidegate_io::sync::{AtomicBool, AtomicU64, Ordering};
+use tidegate_zmtp::socket_type::SocketType;
 
 use crate::{
     error::{Error, Result},
     inproc::Names,
+    options::Options,
     shared::{Phase, Shared},
     timer::{Timer, Timers},
 };
@@ -34,6 +36,11 @@ pub struct ContextOptions {
     pub driver: DriverChoice,
     /// What the names of the engine's threads begin with.
     pub thread_name_prefix: String,
+    /// Whether new sockets use IPv6 where a name or wildcard allows both. Default off.
+    pub ipv6: bool,
+    /// Whether new sockets wait, when closed, until everything is sent (`linger` is `None`); else they discard it at
+    /// once. Default on.
+    pub blocky: bool,
 }
 
 impl Default for ContextOptions {
@@ -48,6 +55,8 @@ impl Default for ContextOptions {
                 _ => DriverChoice::Auto,
             },
             thread_name_prefix: "tidegate-mq".into(),
+            ipv6: false,
+            blocky: true,
         }
     }
 }
@@ -127,6 +136,22 @@ impl Context {
     /// [`shutdown`](Self::shutdown) on the calling thread.
     pub fn term_blocking(&self) -> u64 {
         tidegate_io::wait::block_on(self.shutdown(), None).unwrap_or_default()
+    }
+
+    /// What a new socket of this kind starts with: the defaults, with those that depend on the kind (`linger` is zero for
+    /// SUB and XSUB) and those that this context sets (MQ-294, MQ-352).
+    pub fn default_options(&self, kind: SocketType) -> Options {
+        let mut options = Options::default();
+        options.ipv6 = self.0.options.ipv6;
+        if !self.0.options.blocky || matches!(kind, SocketType::Sub | SocketType::XSub) {
+            options.linger = Some(Duration::ZERO);
+        }
+        options
+    }
+
+    /// The options this context was made with.
+    pub fn options(&self) -> &ContextOptions {
+        &self.0.options
     }
 
     pub(crate) fn from_inner(inner: Arc<ContextInner>) -> Self {

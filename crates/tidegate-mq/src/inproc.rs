@@ -231,6 +231,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
             bound.monitors.report(|| Event {
                 endpoint: format!("inproc://{name}"),
                 peer_address: None,
+                is_bound: true,
                 kind,
             });
             return;

@@ -3,6 +3,8 @@
 //! Every socket has any number of [`Monitor`]s, each with a bounded queue. Reporting never waits: when a queue is full
 //! the oldest events are dropped, and the reader is told how many.
 
+mod wire_form;
+
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -15,6 +17,9 @@ use bytes::Bytes;
 use tidegate_io::wait::block_on;
 pub use tidegate_zmtp::close::CloseReason;
 
+pub use self::wire_form::Form;
+pub(crate) use self::wire_form::{Forwarder, Forwarding};
+
 use crate::error::{Error, Result};
 
 /// Something that happened, with the endpoint it happened to.
@@ -25,6 +30,8 @@ pub struct Event {
     pub endpoint: String,
     /// Address of the peer, where there is one.
     pub peer_address: Option<String>,
+    /// Whether the endpoint is bound; else it is connected.
+    pub is_bound: bool,
     /// What happened.
     pub kind: EventKind,
 }
@@ -73,6 +80,13 @@ pub enum EventKind {
     RoutingIdInUse,
     /// A peer was turned away: there is one already (PAIR).
     PairBusy,
+    /// Messages that wait in the queues of one peer; see [`Socket::report_queues`](crate::Socket::report_queues).
+    QueueDepths {
+        /// To be sent.
+        outbound: u64,
+        /// To be received.
+        inbound: u64,
+    },
     /// The endpoint will not be tried again by itself; see [`Socket::retry`](crate::Socket::retry).
     Stopped,
     /// So many events were dropped because nobody read them.
@@ -141,7 +155,8 @@ impl Events {
     fn pop(&mut self) -> Option<Event> {
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
-            return Some(Event { endpoint: String::new(), peer_address: None, kind: EventKind::Lost(lost) });
+            let kind = EventKind::Lost(lost);
+            return Some(Event { endpoint: String::new(), peer_address: None, is_bound: false, kind });
         }
         self.waiting.pop_front()
     }

@@ -41,7 +41,11 @@ impl Peer {
 
     /// Numeric IP address without port; `localhost:UID:GID:PID` for ipc; empty for inproc.
     pub fn address(&self) -> &str {
-        self.0.metadata.get(PEER_ADDRESS).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+        self.0
+            .metadata
+            .get(PEER_ADDRESS)
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or_default()
     }
 
     /// A property by name, without regard to case: `Socket-Type`, `Routing-Id` or `Identity`, `User-Id`,

@@ -82,6 +82,7 @@ impl Plan {
             socket.monitors.report(|| Event {
                 endpoint: self.endpoint().as_ref().to_owned(),
                 peer_address: peer.map(ToString::to_string),
+                is_bound: self.origin == Origin::Accepted,
                 kind,
             });
         }
@@ -283,6 +284,9 @@ impl Wire {
             // An idle connection keeps no memory for events.
             self.held = VecDeque::new();
         }
+        if self.paused {
+            self.session.reading_paused(now);
+        }
         self.flow()
     }
 
@@ -361,6 +365,7 @@ impl Wire {
         peer.metadata.set(PEER_ADDRESS, self.auth_address.clone().into());
         let (routing_id, user_id) = (peer.routing_id.clone(), peer.user_id.clone());
         let link = Link::Stream { control: control.clone(), direct: self.session.stateless() };
+        self.end_handshake(&control);
         let arrival = Arrival {
             origin: self.plan.origin,
             peer: Arc::new(peer),
@@ -368,6 +373,8 @@ impl Wire {
             assigned: self.assigned.clone(),
             far: None,
         };
+        // What is left of the handshake goes out before the first message.
+        control.write_first();
         let mut inner = self.socket.lock();
         match inner.state.pipe_up(self.dialed, arrival) {
             Ok((key, epoch)) => {
@@ -388,6 +395,18 @@ impl Wire {
                     Refusal::Gone => {}
                 }
             }
+        }
+    }
+
+    /// Writes what the session has yet to say before its pipe is up: a sending thread may write from then on, and must
+    /// not overtake the end of the handshake (MQ-130).
+    fn end_handshake(&mut self, control: &Control) {
+        // A pump that holds the write side keeps it until the session has nothing left.
+        let Some(writer) = control.writer() else { return };
+        let mut batch = WriteBatch::new(4096);
+        self.session.fill(&mut batch);
+        if !batch.is_empty() && writer.write(&mut batch) > 0 {
+            control.kick();
         }
     }
 
@@ -422,6 +441,11 @@ impl Wire {
         let Some((key, epoch)) = self.pipe else { return };
         while !batch.is_full() {
             let mut inner = self.socket.lock();
+            if self.in_flight == 0 {
+                // Filling begins when everything before is written.
+                inner.state.wrote(key, epoch);
+                inner.wake_watchers();
+            }
             inner.state.take_commands(key, epoch, COMMANDS, &mut self.commands);
             if self.commands.is_empty() {
                 inner.state.take_outbound(key, epoch, MESSAGES, &mut self.outbound);
@@ -479,11 +503,7 @@ impl Connection for Wire {
         if self.paused {
             self.paused = false;
             self.session.reading_resumed(now);
-            let flow = self.work(now);
-            if self.paused {
-                self.session.reading_paused(now);
-            }
-            return flow;
+            return self.work(now);
         }
         self.flow()
     }
@@ -504,7 +524,9 @@ impl Connection for Wire {
 
     fn written(&mut self, _now: Instant) {
         self.in_flight = 0;
+        let Some((key, epoch)) = self.pipe else { return };
         let mut inner = self.socket.lock();
+        inner.state.wrote(key, epoch);
         inner.wake_watchers();
         self.socket.finish(inner);
     }

@@ -218,6 +218,7 @@ impl Conn {
             self.let_read(false);
             // Not left to the write pump, which may wait for a peer that in turn waits to be read.
             self.call(worker, |protocol, now| protocol.resumed(now));
+            self.pump(worker);
         }
         if requests & CLOSE != 0 {
             return self.close(worker, self.shared.linger());

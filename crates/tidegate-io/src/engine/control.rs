@@ -32,6 +32,13 @@ impl Control {
         self.0.request(RESUME);
     }
 
+    /// Has [`Connection::fill`](crate::protocol::Connection::fill) called before any [writer](Self::writer) gets the write
+    /// side: for the connection itself, before others learn that they may write.
+    pub fn write_first(&self) {
+        self.0.token.keep_for_pump();
+        self.0.request(KICK);
+    }
+
     /// The stream has become useful: its handshake is complete. Ends its time as a pending handshake of its listener
     /// (MQ-262), and tells its dialer that the attempt has succeeded (MQ-278).
     pub fn established(&self) {

@@ -15,7 +15,8 @@
 //!         acquire_pump
 //! ```
 //!
-//! In HANDED the write side is kept for the pump, so that nothing overtakes what the sender has left over.
+//! In HANDED the write side is kept for the pump, so that nothing overtakes what the sender has left over, or what the
+//! protocol has to say first ([`Token::keep_for_pump`]).
 
 use std::marker::PhantomData;
 
@@ -76,6 +77,11 @@ impl<O: Orders> Token<O> {
         self.step(WANTED, HANDED, O::RELEASE)
     }
 
+    /// Keeps the write side for the pump, if nobody has it: what it is about to write comes before any direct write.
+    pub(crate) fn keep_for_pump(&self) {
+        self.step(FREE, HANDED, O::ACQUIRE);
+    }
+
     /// Takes the write side for the pump. When this fails because of a sender, that sender will tell the pump.
     #[inline]
     pub(crate) fn acquire_pump(&self) -> bool {
@@ -131,7 +137,12 @@ mod tests {
         token.release_pump();
         assert!(token.try_direct());
         assert!(!token.release_direct(false), "nobody asked");
-        assert!(token.try_direct());
+        token.keep_for_pump();
+        assert!(!token.try_direct(), "the pump comes first");
+        assert!(token.acquire_pump());
+        token.keep_for_pump();
+        token.release_pump();
+        assert!(token.try_direct(), "the pump has been");
         assert!(token.release_direct(true), "a rest is the pump's");
         assert!(!token.try_direct(), "nothing overtakes the rest");
         token.close();

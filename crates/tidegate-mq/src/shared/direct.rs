@@ -40,9 +40,8 @@ impl Shared {
     /// # Errors
     /// A worker would have to be woken, and this is a forked child, which has none (MQ-084); the message comes back.
     pub(crate) fn finish_send(&self, mut inner: MutexGuard<'_, Inner>) -> Result<(), SendError> {
-        let wakes = |effect: &&Effect<Link>| {
-            matches!(effect, Effect::Write { link: Link::Stream { .. }, .. })
-        };
+        let wakes =
+            |effect: &&Effect<Link>| matches!(effect, Effect::Write { link: Link::Stream { .. }, .. });
         if let Some(Effect::Write { pipe, epoch, .. }) = inner.state.effects().list.iter().find(wakes)
             && let Err(error) = self.context.check_process()
         {
@@ -85,7 +84,8 @@ impl Shared {
             Box::new(Scratch { batch: WriteBatch::new(64 << 10), messages: VecDeque::new() })
         });
         let Scratch { batch, messages } = &mut *scratch;
-        inner.state.take_outbound(pipe, epoch, Most { messages: 16, bytes: 1 << 20 }, messages);
+        let taken = inner.state.take_outbound(pipe, epoch, Most { messages: 16, bytes: 1 << 20 }, messages);
+        inner.state.wrote(pipe, epoch);
         let threshold = inner.options.vectored_threshold as usize;
         // The note was for what is written here. If more is queued than was taken, the note stays with the worker.
         if inner.state.queued(pipe) == 0 {
@@ -95,7 +95,11 @@ impl Shared {
         for message in messages.drain(..) {
             frame::encode(&message, batch, threshold);
         }
-        writer.write(batch);
+        if writer.write(batch) > 0 {
+            self.lock().state.has_yet_to_write(pipe, epoch, taken as u64);
+            // Once the worker is through with the rest it fills anew, and says so.
+            control.kick();
+        }
         if let Some(mut deeds) = deeds {
             deeds.perform(self);
         }

@@ -13,11 +13,13 @@
 mod direct;
 mod endpoints;
 mod many;
+mod raw;
 mod ready;
 mod recv;
 mod reserve;
 mod send;
 mod topics;
+mod watch;
 
 use std::{
     cell::Cell,
@@ -37,10 +39,11 @@ use tidegate_io::{
 };
 
 pub(crate) use self::endpoints::Endpoints;
-use self::ready::Bell;
+pub(crate) use self::ready::Place;
+use self::ready::{Bell, Watcher};
 pub use self::{
     many::SendMany,
-    ready::{Interest, ReadableFd, Ready, Readiness},
+    ready::{Interest, ReadableFd, Readiness, Ready},
     recv::Recv,
     reserve::{Permit, Reserve},
     send::Send,
@@ -49,9 +52,11 @@ use crate::{
     context::{Context, ContextInner},
     error::{Error, Result},
     inproc::InprocLink,
-    monitor::Monitors,
+    monitor::{Forwarder, Monitors},
     options::Options,
-    state::{Awaited, Command, Credit, Effect, Effects, Ledger, LinkLimits, Most, Received, SocketType, State},
+    state::{
+        Awaited, Command, Credit, Effect, Effects, Ledger, LinkLimits, Most, Received, SocketType, State,
+    },
 };
 
 /// The way from a pipe to its connection.
@@ -68,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) kind: SocketType,
     pub(crate) context: Arc<ContextInner>,
     pub(crate) monitors: Monitors,
+    /// The monitor in libzmq's form; there is at most one.
+    forwarder: Mutex<Option<Forwarder>>,
     pub(crate) ledger: Arc<Ledger>,
     this: Weak<Shared>,
     /// See [`ReadableFd`]; made when first asked for.
@@ -88,7 +95,9 @@ pub(crate) struct Inner {
     /// Something changed that watchers may wait for.
     look_again: bool,
     /// Tasks that wait until something can be sent or received.
-    ready_watchers: Vec<(Interest, Waker)>,
+    ready_watchers: Vec<Watcher>,
+    /// Numbers their places.
+    last_place: u64,
     /// See [`ReadableFd`]; none while nobody asked for it.
     bell: Option<Bell>,
     /// What closing had to give up was counted.
@@ -117,6 +126,7 @@ impl Shared {
         let shared = Arc::new_cyclic(|this| Self {
             kind,
             monitors: Monitors::default(),
+            forwarder: Mutex::default(),
             ledger: state.ledger(),
             this: this.clone(),
             inner: Mutex::new(Inner {
@@ -129,6 +139,7 @@ impl Shared {
                 watchers: Vec::new(),
                 look_again: false,
                 ready_watchers: Vec::new(),
+                last_place: 0,
                 bell: None,
                 counted: false,
                 last_direct: None,

@@ -49,13 +49,34 @@ impl Readiness {
 pub struct Ready<'a> {
     shared: &'a Shared,
     interest: Interest,
+    place: Place,
+}
+
+/// Where a task waits for readiness; keep it from one poll to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Place(Option<u64>);
+
+/// A task that waits for readiness.
+pub(super) struct Watcher {
+    place: u64,
+    interest: Interest,
+    waker: Waker,
 }
 
 impl Future for Ready<'_> {
     type Output = Result<Readiness>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        self.shared.poll_ready(self.interest, context)
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let Self { shared, interest, place } = &mut *self;
+        shared.poll_ready(*interest, place, context)
+    }
+}
+
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.0 {
+            self.shared.lock().ready_watchers.retain(|watcher| watcher.place != place);
+        }
     }
 }
 
@@ -108,7 +129,7 @@ impl Bell {
 
 impl Shared {
     pub(crate) fn ready(&self, interest: Interest) -> Ready<'_> {
-        Ready { shared: self, interest }
+        Ready { shared: self, interest, place: Place::default() }
     }
 
     /// What can be done now; an error once the socket is closed.
@@ -121,6 +142,7 @@ impl Shared {
     pub(crate) fn poll_ready(
         &self,
         interest: Interest,
+        place: &mut Place,
         context: &mut TaskContext<'_>,
     ) -> Poll<Result<Readiness>> {
         let mut inner = self.lock();
@@ -129,11 +151,16 @@ impl Shared {
         if readiness.satisfies(interest) {
             return Poll::Ready(Ok(readiness));
         }
-        let known = inner.ready_watchers.iter_mut().find(|(wanted, waker)| {
-            *wanted == interest && waker.will_wake(context.waker())
-        });
-        if known.is_none() {
-            inner.ready_watchers.push((interest, context.waker().clone()));
+        let known = inner.ready_watchers.iter_mut().find(|watcher| Some(watcher.place) == place.0);
+        match known {
+            Some(watcher) => watcher.waker.clone_from(context.waker()),
+            None => {
+                inner.last_place += 1;
+                let number = inner.last_place;
+                let waker = context.waker().clone();
+                inner.ready_watchers.push(Watcher { place: number, interest, waker });
+                place.0 = Some(number);
+            }
         }
         drop(inner);
         self.context.check_process()?;
@@ -189,8 +216,8 @@ impl Inner {
         }
         let (readiness, over) = (self.readiness(), self.phase != Phase::Open);
         self.ready_watchers
-            .extract_if(.., |(interest, _)| over || readiness.satisfies(*interest))
-            .map(|(_, waker)| waker)
+            .extract_if(.., |watcher| over || readiness.satisfies(watcher.interest))
+            .map(|watcher| watcher.waker)
             .collect()
     }
 }

@@ -160,6 +160,11 @@ impl<'a> Send<'a> {
         send
     }
 
+    /// Leaves `sndtimeo` aside.
+    pub(crate) fn wait_for_ever(&mut self) {
+        self.timer = Patience::Elsewhere;
+    }
+
     pub(super) fn shared(&self) -> &'a Shared {
         self.shared
     }

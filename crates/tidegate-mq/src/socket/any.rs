@@ -5,12 +5,7 @@ use std::marker::PhantomData;
 use tidegate_zmtp::socket_type::SocketType;
 
 use super::{CanReceive, CanReserve, CanSend, CanSplit, Family, Kind, Socket};
-use crate::{
-    context::Context,
-    error::Result,
-    options::Options,
-    shared::Owner,
-};
+use crate::{context::Context, error::Result, options::Options, shared::Owner};
 
 /// A socket of any kind, for proxies and bindings (MQ-046). It has the calls of all kinds; those that its own kind does not
 /// know fail with [`NotSupported`](crate::Error::NotSupported).

@@ -49,7 +49,7 @@ use crate::{
     context::Context,
     error::{Result, SendError},
     metrics::{Metrics, PeerMetrics},
-    monitor::Monitor,
+    monitor::{Form, Forwarding, Monitor},
     options::Options,
     peer::Peer,
     shared::{self, Owner, Shared},
@@ -285,6 +285,32 @@ impl<K: Family> Socket<K> {
     /// [`NotSupported`](crate::Error::NotSupported) when the option is not there or cannot be read.
     pub fn raw(&self, number: i32) -> Result<Vec<u8>> {
         Shared::raw(&self.core, number)
+    }
+
+    /// Sends events to a socket of type `kind` (PAIR, PUB or PUSH) that is bound to `endpoint`, an inproc name, as messages
+    /// in libzmq's form, for bindings (MQ-361). Only events whose bit is in `mask` are sent. Replaces what was set
+    /// before, which is sent `MONITOR_STOPPED`.
+    ///
+    /// # Errors
+    /// [`ProtocolNotSupported`](crate::Error::ProtocolNotSupported) for an endpoint that is not inproc,
+    /// [`InvalidOption`](crate::Error::InvalidOption) for another socket type or, with [`Form::V1`], a mask of more than
+    /// 16 bits, [`AddressInUse`](crate::Error::AddressInUse) for a name that is taken.
+    pub fn monitor_to(&self, endpoint: &str, mask: u64, form: Form, kind: SocketType) -> Result<()> {
+        self.core.forward_events(Some((endpoint, Forwarding { mask, form, kind })))
+    }
+
+    /// Ends what [`monitor_to`](Self::monitor_to) began.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn stop_monitor(&self) -> Result<()> {
+        self.core.forward_events(None)
+    }
+
+    /// Has the depths of the queues of every peer reported to the monitors, as
+    /// [`QueueDepths`](crate::monitor::EventKind::QueueDepths).
+    pub fn report_queues(&self) {
+        self.core.report_queues();
     }
 
     /// Stops taking messages, sends what is queued for at most `linger` (`None`: as long as it takes), then closes.

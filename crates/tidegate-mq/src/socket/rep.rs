@@ -105,9 +105,7 @@ impl Request {
         let mut inner = socket.lock();
         let outcome = match inner.phase.check() {
             Err(error) => Err((error, Some(way_back))),
-            Ok(()) if message.is_empty() => {
-                Err((Error::InvalidMessage("it has no part"), Some(way_back)))
-            }
+            Ok(()) if message.is_empty() => Err((Error::InvalidMessage("it has no part"), Some(way_back))),
             Ok(()) => inner.state.reply(way_back, &mut message).map_err(|(why, way_back)| {
                 let error = match why {
                     SendRefusal::PeerGone => Error::PeerLost,
@@ -117,16 +115,13 @@ impl Request {
             }),
         };
         match outcome {
-            Ok(()) => socket
-                .finish_send(inner)
-                .map_err(|SendError { message, error }| SendError {
-                    message: Unsent { message, request: None },
-                    error,
-                }),
+            Ok(()) => socket.finish_send(inner).map_err(|SendError { message, error }| SendError {
+                message: Unsent { message, request: None },
+                error,
+            }),
             Err((error, way_back)) => {
                 socket.finish(inner);
-                let request =
-                    way_back.map(|way_back| Self { body, peer, way_back, socket: socket.clone() });
+                let request = way_back.map(|way_back| Self { body, peer, way_back, socket: socket.clone() });
                 Err(SendError { message: Unsent { message, request: request.map(Box::new) }, error })
             }
         }

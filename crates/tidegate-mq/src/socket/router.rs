@@ -39,7 +39,11 @@ impl Socket<RouterKind> {
     ///
     /// # Cancellation
     /// As [`send`](Self::send).
-    pub async fn send_to(&self, routing_id: impl Into<Part>, message: impl Into<Message>) -> Result<(), SendError> {
+    pub async fn send_to(
+        &self,
+        routing_id: impl Into<Part>,
+        message: impl Into<Message>,
+    ) -> Result<(), SendError> {
         self.send(addressed(routing_id.into(), message.into())?).await
     }
 
@@ -47,7 +51,11 @@ impl Socket<RouterKind> {
     ///
     /// # Errors
     /// As [`send_to`](Self::send_to), and with `router_mandatory` [`WouldBlock`](Error::WouldBlock) for a full queue.
-    pub fn try_send_to(&self, routing_id: impl Into<Part>, message: impl Into<Message>) -> Result<(), SendError> {
+    pub fn try_send_to(
+        &self,
+        routing_id: impl Into<Part>,
+        message: impl Into<Message>,
+    ) -> Result<(), SendError> {
         self.try_send(addressed(routing_id.into(), message.into())?)
     }
 

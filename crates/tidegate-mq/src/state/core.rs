@@ -144,6 +144,7 @@ impl<L: Clone> Core<L> {
             paused: false,
             noted: false,
             counters: Arc::default(),
+            written: 0,
         };
         let (key, epoch) = self.pipes.insert(pipe);
         if let Some(pipe) = self.pipes.get_mut(key) {
@@ -192,6 +193,7 @@ impl<L: Clone> Core<L> {
         pipe.noted = false;
         pipe.commands.clear();
         pipe.counters.lost_in_flight(in_flight);
+        pipe.written = pipe.counters.reading().out.left;
         if let Some(far) = pipe.far.take() {
             pipe.owes_room |= far.stalled;
             pipe.out.set_capacity(own.send);

@@ -38,9 +38,10 @@ use tidegate_io::{
     peer::{Epoch, PeerKey},
 };
 
+pub use self::counters::{FlowReading, Reading};
 pub(crate) use self::{
     core::{Core, Held, Most},
-    counters::{Counters, FlowReading, Ledger, Reading},
+    counters::{Counters, Ledger},
     effects::{CloseCause, Credit, Effect, Effects, LinkLimits},
     peer::{Arrival, Origin, PeerInfo, SocketType},
     pipe::{Command, Stage},
@@ -69,6 +70,14 @@ pub(crate) enum Received {
     Violation(Violation),
     /// The connection is not the present one of its pipe, or the pipe is being closed: it was dropped.
     Stale,
+}
+
+/// A pipe's messages that are to be waited for: so many had entered its queue.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    pipe: PeerKey,
+    born: Epoch,
+    entered: u64,
 }
 
 /// What may be done at once.
@@ -550,6 +559,44 @@ impl<L: Clone> State<L> {
     /// Messages queued for sending on this pipe (MQ-059, MQ-080).
     pub(crate) fn queued(&self, key: PeerKey) -> usize {
         self.core.pipe(key).map_or(0, |pipe| pipe.queued())
+    }
+
+    /// All that was taken from the pipe is written.
+    pub(crate) fn wrote(&mut self, key: PeerKey, epoch: Epoch) {
+        self.set_written(key, epoch, 0);
+    }
+
+    /// The last so many messages that were taken from the pipe are not written yet.
+    pub(crate) fn has_yet_to_write(&mut self, key: PeerKey, epoch: Epoch, messages: u64) {
+        self.set_written(key, epoch, messages);
+    }
+
+    fn set_written(&mut self, key: PeerKey, epoch: Epoch, except: u64) {
+        if let Some(pipe) = self.core.pipe_mut(key).filter(|pipe| pipe.epoch == epoch) {
+            pipe.written = pipe.counters.reading().out.left.saturating_sub(except);
+        }
+    }
+
+    /// What every pipe has yet to write.
+    pub(crate) fn backlog(&self) -> Vec<Backlog> {
+        let pipes = self.core.iter().map(|(pipe, state)| Backlog {
+            pipe,
+            born: state.born,
+            entered: state.counters().reading().out.entered,
+        });
+        let mut backlog = pipes.collect();
+        self.settle(&mut backlog);
+        backlog
+    }
+
+    /// Drops from `backlog` what is done with.
+    pub(crate) fn settle(&self, backlog: &mut Vec<Backlog>) {
+        backlog.retain(|Backlog { pipe, born, entered }| {
+            let Some(pipe) = self.core.pipe(*pipe).filter(|pipe| pipe.born == *born) else { return false };
+            let out = pipe.counters().reading().out;
+            let written = if pipe.is_inproc() { out.left } else { pipe.written };
+            written + out.dropped_by_rule + out.discarded < *entered
+        });
     }
 
     /// Messages queued for sending on all pipes.

@@ -113,6 +113,8 @@ pub(crate) struct Pipe<L> {
     /// [`Effect::Write`](super::Effect::Write) was noted, and no take has emptied the pipe since.
     pub(super) noted: bool,
     pub(super) counters: Arc<Counters>,
+    /// How many of the messages that left are known to be written, on a stream.
+    pub(super) written: u64,
 }
 
 impl<L> Pipe<L> {

@@ -170,6 +170,7 @@ fn a_reply_nobody_asked_for_is_discarded() {
         let mut peer = Raw::up(&endpoint, "REP", "");
         established(&monitor);
         peer.send(&message(&[b"", b"unasked"]));
+        peer.has_been_heard();
         for round in [b"one", b"two"] {
             req.send_blocking(round.as_slice()).unwrap();
             assert_eq!([peer.frame(), peer.frame()], [(1, Vec::new()), (0, round.to_vec())]);

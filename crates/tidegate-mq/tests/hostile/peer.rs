@@ -77,6 +77,13 @@ impl Raw {
         (head[0], self.take(size))
     }
 
+    /// Waits until the other side has taken note of everything that was sent.
+    #[track_caller]
+    pub(crate) fn has_been_heard(&mut self) {
+        self.send(&command("PING", b"\0\0heard"));
+        assert_eq!(self.frame(), (4, b"\x04PONGheard".to_vec()));
+    }
+
     /// Reads until the other side has closed, and tells how long that took.
     #[track_caller]
     pub(crate) fn until_closed(&mut self) -> Duration {

@@ -5,10 +5,7 @@
 //! them, starts again in a new context on the same endpoint, [`SHORT`] messages, ours closes right behind the last.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };

@@ -208,6 +208,7 @@ fn no_reconnect() {
             let connected = Pair::with_options(&context, options).unwrap();
             let monitor = connected.monitor();
             connected.connect(&endpoint).unwrap();
+            peers(&monitor, &endpoint, 1);
             bounce(&bound, &connected);
             bound.unbind(&endpoint).unwrap();
             event(&monitor, |kind| matches!(kind, EventKind::Stopped));
@@ -218,6 +219,7 @@ fn no_reconnect() {
             while let Some(event) = listening.try_next() {
                 panic!("{event:?}");
             }
+            eprintln!("{endpoint} {interval} retry");
             connected.retry(&endpoint).unwrap();
             bounce(&bound, &connected);
         }

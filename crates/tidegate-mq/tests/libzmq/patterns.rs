@@ -246,7 +246,6 @@ fn push_destroys_queue_on_disconnect() {
         partings(&monitor, &endpoint, 1);
         until("no peer is left", || push.try_send("lost").is_err());
         assert!(matches!(pull.try_recv(), Err(Error::WouldBlock)));
-        eprintln!("{endpoint}");
         pull.connect(&endpoint).unwrap();
         push.send_blocking("new").unwrap();
         expect(&pull, &[b"new"]);

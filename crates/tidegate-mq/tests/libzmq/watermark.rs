@@ -290,7 +290,7 @@ fn change_after_connected() {
 
 /// libzmq: test_sockopt_hwm/decrease_when_full.
 ///
-/// Rules: MQ-299.
+/// Rules: MQ-299, MQ-063.
 #[test]
 fn decrease_when_full() {
     let context = context();
@@ -308,7 +308,9 @@ fn decrease_when_full() {
         expect(&pull, &[&number.to_be_bytes()]);
     }
     assert!(matches!(pull.try_recv(), Err(Error::WouldBlock)));
-    assert_eq!(count_taken(&push, &pull, 200), 71);
+    // Credit comes back by halves of the lower mark, so that less than half of it may be missing.
+    let taken = count_taken(&push, &pull, 200);
+    assert!((36..=71).contains(&taken), "{taken}");
 }
 
 fn set<K: Hwm>(socket: &K, send: u32, receive: Option<u32>) {

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tidegate::mq::{Context, Error, Message, SocketType};
+use tidegate::mq::{AnySocket, Context, Error, Message, Pub, SocketType};
 
 use super::format::{self, Format};
 use super::input::Input;
 use super::life::Life;
-use super::socket::{Socket, SocketArgs};
+use super::socket::SocketArgs;
 use crate::cli::session::parse_duration;
 use crate::output::{Output, Stop};
 
@@ -112,7 +112,13 @@ enum Flow {
 impl Common {
     fn run(&self, kind: SocketType, flow: Flow, topics: &[String], output: &mut Output) -> Result<(), Stop> {
         let context = Context::new();
-        let socket = Socket::open(&context, kind, self.socket.options(self.timeout)?)?;
+        let options = self.socket.options(self.timeout)?;
+        let publisher =
+            (kind == SocketType::Pub).then(|| Pub::with_options(&context, options.clone())).transpose()?;
+        let socket = match &publisher {
+            Some(publisher) => AnySocket::from(publisher.clone()),
+            None => AnySocket::of_type_with(&context, kind, options)?,
+        };
         for topic in topics {
             socket.subscribe(topic)?;
         }
@@ -126,7 +132,7 @@ impl Common {
         let result = self.socket.meet(&socket, output).and_then(|()| {
             let mut run = Run { common: self, socket: &socket, life: &life, format, output };
             match flow {
-                Flow::Send { wait } => run.send(wait),
+                Flow::Send { wait } => run.send(publisher.as_ref().filter(|_| wait > 0), wait),
                 Flow::Receive => run.receive(),
                 Flow::Both => run.both(),
                 Flow::Ask => run.ask(),
@@ -139,21 +145,22 @@ impl Common {
 
 struct Run<'a> {
     common: &'a Common,
-    socket: &'a Socket,
+    socket: &'a AnySocket,
     life: &'a Life,
     format: Format,
     output: &'a mut Output,
 }
 
 impl Run<'_> {
-    fn send(&mut self, wait: usize) -> Result<(), Stop> {
+    fn send(&mut self, mut publisher: Option<&Pub>, wait: usize) -> Result<(), Stop> {
         let mut input = self.input();
         let mut sent = 0;
-        let mut waits = wait > 0;
         while self.is_wanted(sent)
             && let Some(message) = input.next()?
         {
-            if std::mem::take(&mut waits) && !self.wait_for_subscribers(&message, wait)? {
+            if let Some(publisher) = publisher.take()
+                && !self.wait_for_subscribers(publisher, &message, wait)?
+            {
                 return Ok(());
             }
             self.send_one(message)?;
@@ -163,10 +170,9 @@ impl Run<'_> {
     }
 
     /// False when the command is over.
-    fn wait_for_subscribers(&self, message: &Message, wait: usize) -> Result<bool, Stop> {
+    fn wait_for_subscribers(&self, socket: &Pub, message: &Message, wait: usize) -> Result<bool, Stop> {
         /// Time after which the end of the command is looked for.
         const LOOK: Duration = Duration::from_millis(100);
-        let Socket::Pub(socket) = self.socket else { return Ok(true) };
         let topic = message.first().map(|part| part.as_slice()).unwrap_or_default();
         let began = Instant::now();
         loop {
@@ -187,7 +193,8 @@ impl Run<'_> {
     fn receive(&mut self) -> Result<(), Stop> {
         let mut received = 0;
         while self.is_wanted(received) {
-            let message = self.socket.recv().map_err(|error| self.stop(error, "no message", received))?;
+            let message =
+                self.socket.recv_blocking().map_err(|error| self.stop(error, "no message", received))?;
             self.print(&message)?;
             received += 1;
         }
@@ -202,7 +209,7 @@ impl Run<'_> {
             let outcome = loop {
                 match input.next() {
                     Ok(Some(message)) => {
-                        if let Err(failed) = socket.send(message) {
+                        if let Err(failed) = socket.send_blocking(message) {
                             break Err(match (failed.error, timeout) {
                                 (Error::Terminated, _) => return,
                                 (Error::Timeout, Some(timeout)) => {
@@ -232,7 +239,8 @@ impl Run<'_> {
             && let Some(message) = input.next()?
         {
             self.send_one(message)?;
-            let reply = self.socket.recv().map_err(|error| self.stop(error, "no reply", answered))?;
+            let reply =
+                self.socket.recv_blocking().map_err(|error| self.stop(error, "no reply", answered))?;
             self.print(&reply)?;
             answered += 1;
         }
@@ -242,7 +250,8 @@ impl Run<'_> {
     fn answer(&mut self, with: Option<&str>) -> Result<(), Stop> {
         let mut answered = 0;
         while self.is_wanted(answered) {
-            let request = self.socket.recv().map_err(|error| self.stop(error, "no request", answered))?;
+            let request =
+                self.socket.recv_blocking().map_err(|error| self.stop(error, "no request", answered))?;
             self.print(&request)?;
             self.send_one(with.map_or(request, Message::from))?;
             answered += 1;
@@ -251,7 +260,9 @@ impl Run<'_> {
     }
 
     fn send_one(&self, message: Message) -> Result<(), Stop> {
-        self.socket.send(message).map_err(|failed| self.stop(failed.error, "nothing could be sent", 0))
+        self.socket
+            .send_blocking(message)
+            .map_err(|failed| self.stop(failed.error, "nothing could be sent", 0))
     }
 
     fn print(&mut self, message: &Message) -> Result<(), Stop> {

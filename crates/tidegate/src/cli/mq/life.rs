@@ -13,10 +13,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use tidegate::mq::Context;
 use tidegate::mq::monitor::{CloseReason, Event, EventKind, Monitor};
+use tidegate::mq::{AnySocket, Context};
 
-use super::socket::Socket;
 use crate::cli::signal::Interrupt;
 use crate::output::{Exit, Stop};
 
@@ -111,7 +110,7 @@ impl Life {
     /// ends: after [`end`](Self::end) its reason counts.
     pub(super) fn finish(
         &self,
-        sockets: &[&Socket],
+        sockets: &[&AnySocket],
         linger: Option<Duration>,
         result: Result<(), Stop>,
     ) -> Result<(), Stop> {
@@ -141,7 +140,7 @@ impl Life {
     }
 
     /// How many messages could not be sent.
-    fn shut_down(&self, sockets: &[&Socket], linger: Option<Duration>) -> Result<u64, Stop> {
+    fn shut_down(&self, sockets: &[&AnySocket], linger: Option<Duration>) -> Result<u64, Stop> {
         let set_linger = |linger| {
             sockets.iter().try_for_each(|socket| {
                 socket.set_options(|options| {

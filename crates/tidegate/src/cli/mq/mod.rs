@@ -1,5 +1,6 @@
 //! `tidegate mq ...`: sockets of the messaging kernel at the command line.
 
+mod bench;
 mod error;
 mod flow;
 mod format;
@@ -89,6 +90,24 @@ Examples:
   tidegate mq keygen --public-of server.key
   tidegate mq keygen --json")]
     Keygen(keygen::Keygen),
+    /// Measure rates and round trips, beside libzmq
+    #[command(after_help = "\
+Each program sends and receives in two processes of its own; the programs take turns. The peer of libzmq is compiled when
+the command runs, which takes cc and zmq.h (Debian: libzmq3-dev). Nothing else should run meanwhile.
+
+With --json: one object per measurement and program, and a last one {\"summary\":true,...}. docs/benchmarks.md explains them.
+
+Examples:
+  tidegate mq bench --quick
+  tidegate mq bench --only push-pull,req-rep --sizes 64,1k,1m --json
+  tidegate mq bench --without-libzmq")]
+    Bench(bench::Bench),
+    /// An end of a measurement
+    #[command(
+        hide = true,
+        after_help = "Example:\n  tidegate mq bench-peer pull bind tcp://127.0.0.1:5555 64 1 5"
+    )]
+    BenchPeer(bench::Peer),
 }
 
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
@@ -106,5 +125,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::Pair(command) => command.run(SocketType::Pair, output),
         Command::Monitor(command) => command.run(output),
         Command::Keygen(command) => command.run(output),
+        Command::Bench(command) => command.run(output),
+        Command::BenchPeer(command) => command.run(),
     }
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use tidegate::mq::monitor::{Event, EventKind, Monitor};
-use tidegate::mq::{Context, Error, SocketType};
+use tidegate::mq::{AnySocket, Context, Error, SocketType};
 
 use super::format::part_to_json;
 use super::life::Life;
-use super::socket::{Socket, SocketArgs};
+use super::socket::SocketArgs;
 use crate::cli::session::parse_duration;
 use crate::output::{Exit, Output, Stop};
 
@@ -68,7 +68,7 @@ impl From<Kind> for SocketType {
 impl Watch {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let context = Context::new();
-        let socket = Socket::open(&context, self.kind.into(), self.socket.options(None)?)?;
+        let socket = AnySocket::of_type_with(&context, self.kind.into(), self.socket.options(None)?)?;
         let life = Life::start(context, true)?;
         let monitor = socket.monitor();
         let result = self.socket.meet(&socket, output).and_then(|()| self.follow(&monitor, &life, output));

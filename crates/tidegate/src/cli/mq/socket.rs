@@ -1,4 +1,4 @@
-//! A socket of any type, as the command line asks for it.
+//! What the command line says about a socket: where it meets its peers, and how.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +7,7 @@ use clap::Args;
 use tidegate::mq::auth::{Credentials, Decision, Peer, PlainCredentials};
 use tidegate::mq::monitor::Monitor;
 use tidegate::mq::options::{CurveOptions, CurvePolicy, Mechanism, PlainOptions, RoutingId};
-use tidegate::mq::{
-    Context, Dealer, Error, Message, Options, Pair, Pub, PublicKey, Pull, Push, Rep, Req, Result, Router,
-    SecretKey, SendError, SocketType, Sub, XPub, XSub,
-};
+use tidegate::mq::{AnySocket, Options, PublicKey, SecretKey};
 
 use super::input::read_file;
 use crate::cli::session::parse_duration;
@@ -223,9 +220,9 @@ impl SocketArgs {
     }
 
     /// Binds and connects. What a wildcard became is told on standard error.
-    pub(super) fn meet(&self, socket: &Socket, output: &Output) -> Result<(), Stop> {
+    pub(super) fn meet(&self, socket: &AnySocket, output: &Output) -> Result<(), Stop> {
         for endpoint in &self.meet.bind {
-            let bound = socket.bind(endpoint)?;
+            let bound = socket.bind_blocking(endpoint)?;
             if endpoint.contains('*') {
                 tell_bound(&bound, output.json());
             }
@@ -247,81 +244,4 @@ pub(super) fn tell_bound(endpoint: &str, json: bool) {
     };
     // Whoever closed standard error does not want to know.
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-macro_rules! sockets {
-    ($($kind:ident => $send:tt $recv:tt),* $(,)?) => {
-        /// A socket of any type; clones are handles to the same one.
-        #[derive(Clone)]
-        pub(super) enum Socket {
-            $($kind($kind),)*
-        }
-
-        impl Socket {
-            pub(super) fn open(context: &Context, kind: SocketType, options: Options) -> Result<Self> {
-                match kind {
-                    $(SocketType::$kind => $kind::with_options(context, options).map(Self::$kind),)*
-                }
-            }
-
-            pub(super) fn bind(&self, endpoint: &str) -> Result<String> {
-                match self { $(Self::$kind(socket) => socket.bind_blocking(endpoint),)* }
-            }
-
-            pub(super) fn connect(&self, endpoint: &str) -> Result<()> {
-                match self { $(Self::$kind(socket) => socket.connect(endpoint),)* }
-            }
-
-            pub(super) fn monitor(&self) -> Monitor {
-                match self { $(Self::$kind(socket) => socket.monitor(),)* }
-            }
-
-            pub(super) fn set_options(&self, change: impl FnOnce(&mut Options) -> Result<()>) -> Result<()> {
-                match self { $(Self::$kind(socket) => socket.set_options(change),)* }
-            }
-
-            pub(super) fn send(&self, message: Message) -> Result<(), SendError> {
-                match self { $(Self::$kind(socket) => sockets!(@$send socket, message),)* }
-            }
-
-            pub(super) fn recv(&self) -> Result<Message> {
-                match self { $(Self::$kind(socket) => sockets!(@$recv socket),)* }
-            }
-        }
-    };
-    (@send $socket:ident, $message:ident) => { $socket.send_blocking($message) };
-    (@no $socket:ident, $message:ident) => {{
-        let _ = $socket;
-        Err(SendError { message: $message, error: Error::NotSupported("this type only receives") })
-    }};
-    (@recv $socket:ident) => { $socket.recv_blocking() };
-    (@no $socket:ident) => {{
-        let _ = $socket;
-        Err(Error::NotSupported("this type only sends"))
-    }};
-}
-
-sockets! {
-    Push => send no,
-    Pull => no recv,
-    Pub => send no,
-    Sub => no recv,
-    XPub => send recv,
-    XSub => send recv,
-    Req => send recv,
-    Rep => send recv,
-    Dealer => send recv,
-    Router => send recv,
-    Pair => send recv,
-}
-
-impl Socket {
-    /// Subscribes a SUB or XSUB socket.
-    pub(super) fn subscribe(&self, topic: &str) -> Result<()> {
-        match self {
-            Self::Sub(socket) => socket.subscribe(topic),
-            Self::XSub(socket) => socket.subscribe(topic),
-            _ => Err(Error::NotSupported("only SUB and XSUB subscribe")),
-        }
-    }
 }
