@@ -58,10 +58,10 @@ deny: setup ## Licences, banned crates and sources of the dependencies
 trace: ## Write the rule-to-test mapping anew
 	$(CARGO) xtask trace --write
 
-loom: ## Model-check the synchronisation of tidegate-shm
+loom: ## Model-check the synchronisation of tidegate-shm and tidegate-io
 	scripts/loom.sh
 
-sanitize: setup ## AddressSanitizer and ThreadSanitizer runs
+sanitize: setup ## AddressSanitizer, ThreadSanitizer and valgrind runs
 	scripts/sanitize.sh
 
 fuzz-smoke: ## A few seconds of every fuzz target

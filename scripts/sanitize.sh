@@ -1,13 +1,34 @@
 #!/usr/bin/env bash
-# Runs the tests of tidegate-shm under AddressSanitizer and ThreadSanitizer, on the stable toolchain.
+# Runs tests under AddressSanitizer, ThreadSanitizer and valgrind, on the stable toolchain: all of tidegate-shm, the I/O
+# kernel, and the sockets on top of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+command -v valgrind >/dev/null || { echo "valgrind is missing; run: sudo apt-get install -y valgrind" >&2; exit 1; }
 target=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1
-export TSAN_OPTIONS="suppressions=$PWD/crates/tidegate-shm/tests/thread-sanitizer.supp"
-for sanitizer in address thread; do
-    echo "== $sanitizer sanitizer"
-    RUSTFLAGS="-Zsanitizer=$sanitizer -Cunsafe-allow-abi-mismatch=sanitizer" cargo test --locked \
-        --package tidegate-shm --target "$target" --target-dir "target/$sanitizer-sanitizer" --lib --tests
-done
+
+# Arguments: sanitizer, then those of `cargo test`.
+run() {
+    local sanitizer=$1
+    shift
+    echo "== $sanitizer sanitizer: $*"
+    RUSTFLAGS="-Zsanitizer=$sanitizer -Cunsafe-allow-abi-mismatch=sanitizer" cargo test --locked --target "$target" \
+        --target-dir "target/$sanitizer-sanitizer" "$@"
+}
+
+run address --package tidegate-shm --lib --tests
+run address --package tidegate-io --lib --test toy_protocol
+TSAN_OPTIONS="suppressions=$PWD/crates/tidegate-shm/tests/thread-sanitizer.supp" \
+    run thread --package tidegate-shm --lib --tests
+
+# The kernel and the sockets wait on locks of the standard library, whose slow paths must be seen too: it is built anew.
+[[ -d $(rustc --print sysroot)/lib/rustlib/src/rust/library ]] || rustup component add rust-src
+# What counts wake-ups would count those of the sanitizer's own thread.
+run thread -Zbuild-std --package tidegate-io --lib --test engine --test toy_protocol -- --skip idle_connections_cost_no_wake_ups
+run thread -Zbuild-std --package tidegate-mq --lib --test smoke --test libzmq
+
+echo "== valgrind: receive pages"
+binary=$(cargo test --locked --package tidegate-io --lib --no-run --message-format=json 2>/dev/null |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+valgrind --quiet --error-exitcode=1 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite "$binary" buffer:: batch::

@@ -6,7 +6,9 @@
 
 mod inproc;
 mod link;
+mod manual;
 mod patterns;
+mod publish;
 mod raw;
 mod request;
 mod router;

@@ -8,6 +8,7 @@ mod input;
 mod keygen;
 mod life;
 mod monitor;
+mod proxy;
 mod socket;
 
 use clap::Subcommand;
@@ -81,6 +82,14 @@ Examples:
   tidegate mq monitor dealer --connect tcp://localhost:5555 --until-up --timeout 5s
   tidegate mq monitor pull --bind tcp://*:5557 --json")]
     Monitor(monitor::Watch),
+    /// Pass messages on between two sides, until told to stop
+    #[command(after_help = "\
+With --json: at the end {\"summary\":true,\"frontend\":{...},\"backend\":{...}}, counting parts and bytes.
+
+Examples:
+  tidegate mq proxy queue --frontend tcp://*:5559 --backend tcp://*:5560
+  tidegate mq proxy forwarder --frontend tcp://*:5556 --backend tcp://*:5557 --capture ipc:///tmp/all")]
+    Proxy(proxy::Run),
     /// Make a key pair for CURVE
     #[command(after_help = "\
 Without --out both keys are printed, the secret one too.
@@ -124,6 +133,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::Router(command) => command.run(SocketType::Router, output),
         Command::Pair(command) => command.run(SocketType::Pair, output),
         Command::Monitor(command) => command.run(output),
+        Command::Proxy(command) => command.run(output),
         Command::Keygen(command) => command.run(output),
         Command::Bench(command) => command.run(output),
         Command::BenchPeer(command) => command.run(),
