@@ -18,7 +18,7 @@ ifeq ($(shell uname -m),x86_64)
 export RUSTERON_C_MARCH ?= x86-64-v2
 endif
 
-.PHONY: help setup build-setup build demo test check deny loom sanitize fuzz fuzz-smoke trace doc clean
+.PHONY: help setup build-setup build demo bench-messaging test check deny loom sanitize fuzz fuzz-smoke trace doc clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,8 +33,14 @@ build-setup:
 build: build-setup ## Build the release binary, target/release/tidegate
 	$(CARGO) build --release --locked --package tidegate
 
-demo: build ## Run the main job: publish a recording, read it twice, kill the producer, take over
-	scripts/demo.sh target/release/tidegate
+demo: build ## Run the main job: publish a recording, read it twice, kill the producer, take over; then messages with libzmq
+	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) demo
+	scripts/demo.sh target/release/tidegate $(VENV)
+
+bench-messaging: build ## Measure messaging beside libzmq and monocoque-rs; ARGS="--quick" for a short run
+	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) bench
+	$(CARGO) build --release --manifest-path benches/messaging/monocoque/Cargo.toml --target-dir target/monocoque
+	target/release/tidegate mq bench --peer monocoque=target/monocoque/release/monocoque-peer $(ARGS)
 
 test: setup ## Everything that CI runs
 	$(MAKE) --no-print-directory check deny

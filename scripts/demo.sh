@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # The main job, for real: one node, one recording, a fast and a slow reader, a producer that is killed, a second one that
 # takes over in a new epoch. Every delivered frame is compared with the recording. Takes about 20 seconds.
+# Then messages, encrypted, from libzmq to Tidegate and back, with pyzmq out of the environment VENV_DIR.
 set -euo pipefail
 
-tidegate=$(realpath "${1:?usage: demo.sh PATH_OF_TIDEGATE}")
+usage="usage: demo.sh PATH_OF_TIDEGATE VENV_DIR"
+tidegate=$(realpath "${1:?$usage}")
+python=$(realpath --no-symlinks "${2:?$usage}")/bin/python
 cd "$(dirname "$0")/.."
 recording=examples/data/astronaut-pan.npy
 work=$(mktemp -d)
 export TIDEGATE_DIR=/dev/shm/tidegate-demo-$$
 export TP_LOG_LEVEL=${TP_LOG_LEVEL:-0}
-node= fast= slow= first= second=
+node= fast= slow= first= second= publisher= subscriber=
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -20,7 +23,7 @@ fail() {
 }
 
 cleanup() {
-    for pid in $first $second $fast $slow $node; do
+    for pid in $first $second $fast $slow $node $publisher $subscriber; do
         kill -KILL "$pid" 2>/dev/null || true
     done
     rm -rf "$work" "$TIDEGATE_DIR"
@@ -95,4 +98,33 @@ wait "$node" || fail "the node ended badly"
 node=
 [[ ! -e $TIDEGATE_DIR ]] || fail "$TIDEGATE_DIR is still there: $(find "$TIDEGATE_DIR")"
 echo "  nothing left in /dev/shm"
+
+say "Messages: make CURVE keys"
+"$tidegate" mq keygen --out "$work/server.key"
+"$tidegate" mq keygen --out "$work/client.key"
+messages=100000
+
+say "libzmq $("$python" -c 'import zmq; print(zmq.zmq_version())') publishes, Tidegate subscribes"
+"$python" scripts/messaging_peer.py pub 'tcp://127.0.0.1:*' "$messages" "$work/server.key" - \
+    >"$work/publisher.out" 2>"$work/publisher.err" &
+publisher=$!
+wait_for 10 "the publisher" lines_at_least 1 "$work/publisher.out"
+# Queues without limit: a publisher drops what a slow subscriber has no room for.
+"$tidegate" mq sub --connect "$(head -n 1 "$work/publisher.out")" --subscribe tide --count "$messages" --timeout 10s --hwm 0 \
+    --curve-secret "$work/client.key" --curve-server "$work/server.key.pub" \
+    >"$work/received.txt" 2>"$work/subscriber.err" || fail "not all messages of libzmq came"
+wait "$publisher" || fail "the publisher ended badly"
+publisher=
+for ((number = 0; number < messages; number++)); do printf 'tide\t%d\n' "$number"; done >"$work/sent.txt"
+cmp "$work/sent.txt" "$work/received.txt" || fail "the messages are not those that were sent"
+echo "  $messages messages, none missing, all in order"
+
+say "Tidegate publishes, libzmq subscribes"
+"$tidegate" mq pub --bind "ipc://$work/tide" --timeout 10s --hwm 0 --curve-secret "$work/server.key" \
+    --curve-allow "$work/client.key.pub" <"$work/sent.txt" 2>"$work/publisher.err" &
+publisher=$!
+"$python" scripts/messaging_peer.py sub "ipc://$work/tide" "$messages" "$work/client.key" "$work/server.key.pub" \
+    2>"$work/subscriber.err" || fail "not all messages of Tidegate came"
+wait "$publisher" || fail "the publisher ended badly"
+publisher=
 say "Done"

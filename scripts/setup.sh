@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Installs what the build needs: Debian packages, and a Python environment with cmake and libclang. With "test" also what the
-# tests need: cargo-nextest and cargo-deny. Does nothing that is done already. Without root it prints the one line to run.
+# Installs what the build needs: Debian packages, and a Python environment with cmake and libclang. With "demo" also pyzmq,
+# the other side of its messages, with "bench" also libzmq for C, and with "test" all that and what the tests need:
+# cargo-nextest and cargo-deny. Does nothing that is done already. Without root it prints the one line to run.
 set -euo pipefail
 
-usage="usage: setup.sh VENV_DIR build|test"
+usage="usage: setup.sh VENV_DIR build|demo|bench|test"
 venv=${1:?$usage}
 purpose=${2:?$usage}
 python=${PYTHON:-python3}
 packages=(g++ make pkg-config uuid-dev libbsd-dev python3-venv)
 # The tests count system calls.
 [[ $purpose == test ]] && packages+=(strace)
+# The measurements of messaging compile a peer of libzmq.
+[[ $purpose == bench ]] && packages+=(libzmq3-dev)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -43,6 +46,10 @@ if [[ ! -x $venv/bin/cmake || ! -e $venv/libclang/libclang.so ]]; then
     # A place that does not depend on the version of Python.
     libclang=$(compgen -G "$venv/lib/python3*/site-packages/clang/native/libclang.so")
     ln -sfn "$(dirname "$libclang")" "$venv/libclang"
+fi
+if [[ $purpose == demo || $purpose == test ]] && ! "$venv/bin/python" -c 'import zmq' 2>/dev/null; then
+    echo "installing pyzmq into $venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check 'pyzmq>=27,<28'
 fi
 if [[ $purpose == test ]]; then
     tools=()

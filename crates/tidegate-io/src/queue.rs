@@ -44,6 +44,8 @@ impl Capacity {
 pub struct Queue {
     messages: VecDeque<Message>,
     bytes: usize,
+    /// Payload bytes of the messages.
+    payload: usize,
     capacity: Capacity,
     full: bool,
     /// The queue ceased to be full and nobody has asked yet.
@@ -84,6 +86,7 @@ impl Queue {
         Self {
             messages: VecDeque::new(),
             bytes: 0,
+            payload: 0,
             capacity,
             full: false,
             credit: false,
@@ -157,10 +160,13 @@ impl Queue {
         if self.conflate && self.messages.pop_front().is_some() {
             self.counters.replaced += 1;
             self.bytes = 0;
+            self.payload = 0;
         }
+        let payload = message.byte_len();
         self.bytes += message.retained();
+        self.payload += payload;
         self.counters.messages += 1;
-        self.counters.bytes += message.byte_len() as u64;
+        self.counters.bytes += payload as u64;
         self.messages.push_back(message);
         self.counters.high_water = self.counters.high_water.max(self.messages.len());
         self.note_full();
@@ -170,7 +176,7 @@ impl Queue {
     #[inline]
     pub fn pop(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(message.retained());
+        self.left(&message);
         self.note_room();
         Some(message)
     }
@@ -199,12 +205,35 @@ impl Queue {
     /// Moves up to `most` messages to the end of `place`. Returns how many.
     pub fn pop_many(&mut self, place: &mut Vec<Message>, most: usize) -> usize {
         let count = most.min(self.messages.len());
-        for message in self.messages.drain(..count) {
-            self.bytes = self.bytes.saturating_sub(message.retained());
-            place.push(message);
+        let first = place.len();
+        place.extend(self.messages.drain(..count));
+        for message in place.get(first..).unwrap_or_default() {
+            self.left(message);
         }
         self.note_room();
         count
+    }
+
+    /// Moves messages to the end of `place` until it has `most` more of them, or at least `bytes` payload bytes more.
+    /// Returns the payload bytes moved. When all may go to an empty place, the two only exchange their memory.
+    pub fn take_into(&mut self, place: &mut VecDeque<Message>, most: usize, bytes: usize) -> usize {
+        let before = self.payload;
+        let last = place.len().saturating_add(most);
+        if place.is_empty() && self.messages.len() <= most && self.payload <= bytes {
+            std::mem::swap(&mut self.messages, place);
+            self.bytes = 0;
+            self.payload = 0;
+        } else {
+            while place.len() < last
+                && before - self.payload < bytes
+                && let Some(message) = self.messages.pop_front()
+            {
+                self.left(&message);
+                place.push_back(message);
+            }
+        }
+        self.note_room();
+        before - self.payload
     }
 
     /// Whether the queue ceased to be full since this was last asked: then whoever waits for room, or paused reading
@@ -233,6 +262,7 @@ impl Queue {
         let count = self.messages.len();
         self.messages.clear();
         self.bytes = 0;
+        self.payload = 0;
         self.counters.discarded += count as u64;
         self.note_room();
         count
@@ -243,6 +273,12 @@ impl Queue {
         if self.messages.is_empty() {
             self.messages = VecDeque::new();
         }
+    }
+
+    #[inline]
+    fn left(&mut self, message: &Message) {
+        self.bytes = self.bytes.saturating_sub(message.retained());
+        self.payload = self.payload.saturating_sub(message.byte_len());
     }
 
     #[inline]

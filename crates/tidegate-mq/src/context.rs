@@ -6,7 +6,7 @@ use std::{
     future::{Future, poll_fn},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tidegate_io::engine::{Driver, DriverChoice, Engine, EngineConfig, EngineError};
@@ -42,6 +42,79 @@ pub struct ContextOptions {
     /// once. Default on.
     pub blocky: bool,
 }
+
+impl ContextOptions {
+    /// Sets an option by libzmq's number and in libzmq's encoding, for bindings (MQ-348 to MQ-352).
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] when the value does not fit, [`Error::NotSupported`] when the option is not there: there is
+    /// no safe way to set priority, policy or processors of threads. Nothing is changed then.
+    pub fn set_raw(&mut self, number: i32, value: &[u8]) -> Result<()> {
+        let invalid = |problem| Error::InvalidOption { option: "context option", problem };
+        if number == NAME_PREFIX {
+            let prefix = std::str::from_utf8(value).map_err(|_| invalid("the text is not UTF-8"))?;
+            prefix.clone_into(&mut self.thread_name_prefix);
+            return Ok(());
+        }
+        let int = || -> Result<i32> {
+            let bytes = value.try_into().map_err(|_| invalid("the value must be an integer of 4 bytes"))?;
+            Ok(i32::from_ne_bytes(bytes))
+        };
+        let from = |least: i32| {
+            let value = int()?;
+            match usize::try_from(value) {
+                Ok(size) if value >= least => Ok(size),
+                _ => Err(invalid("the value is too small")),
+            }
+        };
+        let truth = || match int()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(invalid("the value must be 0 or 1")),
+        };
+        match number {
+            IO_THREADS => self.io_threads = from(0)?,
+            MAX_SOCKETS => self.max_sockets = Some(from(1)?),
+            MAX_MSGSZ => self.max_msgsz = from(1)?,
+            // What is received is never copied without need, whatever this says.
+            ZERO_COPY_RECV => drop(truth()?),
+            IPV6 => self.ipv6 = truth()?,
+            BLOCKY => self.blocky = truth()?,
+            _ => return Err(Error::NotSupported("no such context option")),
+        }
+        Ok(())
+    }
+
+    /// An option by libzmq's number, in libzmq's encoding. No limit on sockets reads as the largest number.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] when the option is not there or cannot be read.
+    pub fn raw(&self, number: i32) -> Result<Vec<u8>> {
+        let size = |size: usize| i32::try_from(size).unwrap_or(i32::MAX);
+        let value = match number {
+            NAME_PREFIX => return Ok(self.thread_name_prefix.clone().into_bytes()),
+            IO_THREADS => size(self.io_threads),
+            MAX_SOCKETS => self.max_sockets.map_or(i32::MAX, size),
+            SOCKET_LIMIT => i32::MAX,
+            MAX_MSGSZ => size(self.max_msgsz),
+            ZERO_COPY_RECV => 1,
+            IPV6 => self.ipv6.into(),
+            BLOCKY => self.blocky.into(),
+            _ => return Err(Error::NotSupported("no such context option, or one that cannot be read")),
+        };
+        Ok(value.to_ne_bytes().to_vec())
+    }
+}
+
+const IO_THREADS: i32 = 1;
+const MAX_SOCKETS: i32 = 2;
+/// For reading; setting the same number is the priority of threads.
+const SOCKET_LIMIT: i32 = 3;
+const MAX_MSGSZ: i32 = 5;
+const NAME_PREFIX: i32 = 9;
+const ZERO_COPY_RECV: i32 = 10;
+const IPV6: i32 = 42;
+const BLOCKY: i32 = 70;
 
 impl Default for ContextOptions {
     fn default() -> Self {
@@ -276,9 +349,4 @@ pub(crate) fn fill_random(bytes: &mut [u8]) {
         // Fails only when interrupted, since the pool is ready long before any program of ours runs.
         filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
     }
-}
-
-/// When `timeout` from now is over; `None` is never.
-pub(crate) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-    Instant::now().checked_add(timeout?)
 }

@@ -13,7 +13,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+//! What to know:
+//!
+//! - [`socket`] has the kinds of sockets and what they share: calls that wait exist as futures for any runtime, as `try_…`
+//!   and as `…_blocking`.
+//! - [`Options`] are those of libzmq and some more, with the same defaults; the presets are combinations of them.
+//! - [`monitor`] tells what happens to connections, [`metrics`] counts what passes, [`proxy`] ties sockets together,
+//!   [`auth`] says who may connect.
+//! - [`AnySocket`], [`Socket::set_raw`], [`Socket::raw`], [`Error::errno`] and [`Socket::monitor_to`] are for bindings: they
+//!   speak libzmq's numbers.
+
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::result_large_err,
+    reason = "a message that was not sent comes back as it is; a box would be an allocation per refusal"
+)]
 
 pub mod auth;
 mod context;
@@ -48,3 +62,12 @@ pub use self::{
     peer::Peer,
     socket::*,
 };
+
+/// The programs in the guides, compiled and run.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/guides/messaging/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../../../docs/guides/messaging/security.md")]
+    struct Security;
+}

@@ -5,11 +5,13 @@
 //! that its queue is full, the rest is held back and reading pauses; the resume gives that first.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context as TaskContext, Poll, Wake, Waker},
+    thread::LocalKey,
     time::{Duration, Instant},
 };
 
@@ -34,9 +36,9 @@ use crate::{
     context::fill_random,
     error::Result,
     monitor::{Event, EventKind},
-    options::Options,
+    options::{Admission, Options},
     peer::PEER_ADDRESS,
-    shared::{Link, Shared},
+    shared::{Link, Shared, resolved},
     state::{Arrival, Command, Most, Origin, Received, Refusal, Violation},
 };
 
@@ -51,6 +53,7 @@ pub(crate) struct Plan {
     /// Whether queues of dialed connections end with them.
     immediate: bool,
     auth_retry: bool,
+    admission: Admission,
 }
 
 impl Plan {
@@ -70,6 +73,7 @@ impl Plan {
             origin: if accepted { Origin::Accepted } else { Origin::Dialed },
             immediate: options.immediate,
             auth_retry: options.auth_retry_ivl.is_some(),
+            admission: options.admission(),
         })
     }
 
@@ -91,7 +95,12 @@ impl Plan {
     fn stream_event(&self, event: &StreamEvent<'_>) {
         let errno = |error: &std::io::Error| error.raw_os_error().unwrap_or(0);
         match event {
-            StreamEvent::Listening { fd, .. } => self.report(None, EventKind::Listening(*fd)),
+            StreamEvent::Listening { fd, address } => {
+                // From now on with the address that the system chose.
+                let endpoint = resolved(address).into();
+                *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
+                self.report(None, EventKind::Listening(*fd));
+            }
             StreamEvent::BindFailed(error) => self.report(None, EventKind::BindFailed(error.errno())),
             StreamEvent::Accepted(stream) => self.report(Some(&stream.peer), EventKind::Accepted(stream.fd)),
             StreamEvent::AcceptFailed(failure) => self.report(
@@ -133,15 +142,13 @@ impl Accepting {
     pub(crate) fn new(plan: Plan) -> Self {
         Self(Arc::new(plan))
     }
-
-    /// The endpoint with the address that the system chose.
-    pub(crate) fn set_endpoint(&self, endpoint: &str) {
-        *self.0.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint.into();
-    }
 }
 
 impl Acceptor for Accepting {
-    fn accept(&self, _stream: &StreamInfo) -> Option<Box<dyn Connection>> {
+    fn accept(&self, stream: &StreamInfo) -> Option<Box<dyn Connection>> {
+        if !self.0.admission.admits(stream) {
+            return None;
+        }
         let socket = self.0.socket.upgrade()?;
         Some(Box::new(Wire::new(self.0.clone(), socket, None, None)))
     }
@@ -203,6 +210,29 @@ impl Connection for Orphan {
 
     fn closed(&mut self, _why: &Ended, _now: Instant) -> Retry {
         Retry::Never
+    }
+}
+
+thread_local! {
+    /// Room that the connections of a worker use in turn, so that an idle one keeps none.
+    static SPARE_HELD: Cell<VecDeque<SessionEvent>> = const { Cell::new(VecDeque::new()) };
+    static SPARE_OUTBOUND: Cell<VecDeque<Message>> = const { Cell::new(VecDeque::new()) };
+}
+
+type Spare<T> = LocalKey<Cell<VecDeque<T>>>;
+
+/// Gives an empty queue the spare room of the thread.
+fn borrow_room<T>(queue: &mut VecDeque<T>, spare: &'static Spare<T>) {
+    if queue.capacity() == 0 {
+        *queue = spare.try_with(Cell::take).unwrap_or_default();
+    }
+}
+
+/// The reverse, unless the queue is in use.
+fn give_room_back<T>(queue: &mut VecDeque<T>, spare: &'static Spare<T>) {
+    if queue.is_empty() {
+        let room = std::mem::take(queue);
+        let _ = spare.try_with(|spare| spare.set(room));
     }
 }
 
@@ -269,6 +299,7 @@ impl Wire {
             }
             let held = &mut self.held;
             let session = &mut self.session;
+            borrow_room(held, &SPARE_HELD);
             with_local_slab(|slab| {
                 while held.len() < 1024
                     && let Some(event) = session.next_event(slab)
@@ -280,10 +311,7 @@ impl Wire {
                 break;
             }
         }
-        if self.held.is_empty() {
-            // An idle connection keeps no memory for events.
-            self.held = VecDeque::new();
-        }
+        give_room_back(&mut self.held, &SPARE_HELD);
         if self.paused {
             self.session.reading_paused(now);
         }
@@ -365,7 +393,6 @@ impl Wire {
         peer.metadata.set(PEER_ADDRESS, self.auth_address.clone().into());
         let (routing_id, user_id) = (peer.routing_id.clone(), peer.user_id.clone());
         let link = Link::Stream { control: control.clone(), direct: self.session.stateless() };
-        self.end_handshake(&control);
         let arrival = Arrival {
             origin: self.plan.origin,
             peer: Arc::new(peer),
@@ -398,18 +425,6 @@ impl Wire {
         }
     }
 
-    /// Writes what the session has yet to say before its pipe is up: a sending thread may write from then on, and must
-    /// not overtake the end of the handshake (MQ-130).
-    fn end_handshake(&mut self, control: &Control) {
-        // A pump that holds the write side keeps it until the session has nothing left.
-        let Some(writer) = control.writer() else { return };
-        let mut batch = WriteBatch::new(4096);
-        self.session.fill(&mut batch);
-        if !batch.is_empty() && writer.write(&mut batch) > 0 {
-            control.kick();
-        }
-    }
-
     fn ask(&mut self, request: AuthRequest, now: Instant) {
         match self.plan.asker.ask(request, &self.auth_address) {
             Asking::Decided(verdict) => self.session.verdict(verdict, now),
@@ -439,6 +454,7 @@ impl Wire {
         const COMMANDS: usize = 256;
         const MESSAGES: Most = Most { messages: 1024, bytes: 64 << 10 };
         let Some((key, epoch)) = self.pipe else { return };
+        borrow_room(&mut self.outbound, &SPARE_OUTBOUND);
         while !batch.is_full() {
             let mut inner = self.socket.lock();
             if self.in_flight == 0 {
@@ -462,14 +478,12 @@ impl Wire {
             }
             self.session.fill(batch);
             self.in_flight += self.outbound.len() as u64;
-            for message in self.outbound.drain(..) {
-                self.session.encode(&message, batch);
+            for message in &self.outbound {
+                self.session.encode(message, batch);
             }
+            self.outbound.clear();
         }
-        if self.outbound.capacity() > 0 && batch.is_empty() {
-            // An idle connection keeps no memory for messages.
-            self.outbound = VecDeque::new();
-        }
+        give_room_back(&mut self.outbound, &SPARE_OUTBOUND);
     }
 }
 

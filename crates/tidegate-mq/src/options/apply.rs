@@ -15,7 +15,8 @@ use tidegate_zmtp::{
 };
 
 use super::{
-    CurveOptions, Heartbeat30Peers, Mechanism, Options, PlainOptions, ReqOnPeerLoss, SlowSubscriberPolicy,
+    CurveOptions, Heartbeat30Peers, Mechanism, Options, PlainOptions, ReqOnPeerLoss, RouterNotify,
+    SlowSubscriberPolicy,
 };
 use crate::{
     error::{Error, Result},
@@ -23,9 +24,12 @@ use crate::{
 };
 
 impl Options {
-    /// Whether the options fit together (MQ-359).
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Whether the options fit together and the socket (MQ-211, MQ-359).
+    pub(crate) fn check(&self, kind: SocketType) -> Result<()> {
         let invalid = |option, problem| Err(Error::InvalidOption { option, problem });
+        if self.router_notify != RouterNotify::default() && kind != SocketType::Router {
+            return invalid("router_notify", "only a ROUTER reports its peers by messages");
+        }
         if self.curve_keys.are_incomplete() {
             return invalid(
                 "curve keys",

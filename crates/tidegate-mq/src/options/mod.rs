@@ -4,14 +4,17 @@
 //! defaults, the setter by number for bindings and the option reference all come from it.
 
 mod apply;
+mod filter;
 mod raw;
 mod types;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+pub(crate) use self::filter::Admission;
 pub use self::{
+    filter::IpFilter,
     raw::OptionInfo,
     types::{
         CurveOptions, CurvePolicy, Heartbeat30Peers, Mechanism, PlainOptions, ReconnectStop, ReqOnPeerLoss,
@@ -41,11 +44,13 @@ macro_rules! options {
             /// Security: which mechanism the socket speaks, and in which role. Default: none (NULL).
             pub mechanism: Mechanism,
             curve_keys: CurveKeys,
+            /// Settings without effect, by number.
+            idle: BTreeMap<i32, i32>,
         }
 
         impl Default for Options {
             fn default() -> Self {
-                Self { $( $name: $default, )* mechanism: Mechanism::Null, curve_keys: CurveKeys::default() }
+                Self { $( $name: $default, )* mechanism: Mechanism::Null, curve_keys: CurveKeys::default(), idle: BTreeMap::new() }
             }
         }
 
@@ -148,6 +153,17 @@ options! {
     connect_routing_id: Option<RoutingId> = None, Some(61), raw::Id, later;
     /// Time a connection may take from being established until its handshake is complete; `None` is no limit.
     handshake_ivl: Option<Duration> = Some(millis(30_000)), Some(66), raw::Millis { none: 0 }, later;
+    /// Accept TCP connections from these networks only; empty accepts all. Old: prefer an authenticator.
+    tcp_accept_filter: Vec<IpFilter> = Vec::new(), Some(38), raw::Filters, later;
+    /// Accept Unix connections of these processes only. With several lists of this kind, one match is enough. Old: prefer
+    /// an authenticator.
+    ipc_filter_pid: Vec<u32> = Vec::new(), Some(58), raw::Ids, later;
+    /// Accept Unix connections of these users only.
+    ipc_filter_uid: Vec<u32> = Vec::new(), Some(59), raw::Ids, later;
+    /// Accept Unix connections of these groups only.
+    ipc_filter_gid: Vec<u32> = Vec::new(), Some(60), raw::Ids, later;
+    /// A socket that is bound and listens already, for the next bind only; its name in the file system is not removed.
+    use_fd: Option<Arc<OwnedFd>> = None, None, raw::Unset, later;
     /// PUB and XPUB: wait for a full subscriber instead of dropping. Live.
     xpub_nodrop: bool = false, Some(69), raw::Bool, live;
     /// XPUB: subscriptions are reported, and take effect only by calls.
@@ -281,7 +297,16 @@ impl Options {
     /// [`Error::InvalidOption`] when the value does not fit, [`Error::NotSupported`] when the option is not there;
     /// nothing is changed then.
     pub fn set_raw(&mut self, number: i32, value: &[u8]) -> Result<(), Error> {
-        if self.set_field(number, value)? { Ok(()) } else { raw::set_special(self, number, value) }
+        if !self.set_field(number, value)? {
+            return raw::set_special(self, number, value);
+        }
+        // The two exclude each other (MQ-223).
+        match number {
+            raw::XPUB_VERBOSE => self.xpub_verboser = false,
+            raw::XPUB_VERBOSER => self.xpub_verbose = false,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// An option by libzmq's number, in libzmq's encoding.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use tidegate_zmtp::mechanism::curve::{KeyError, PublicKey, SecretKey};
 
 use super::{
-    CurveOptions, CurvePolicy, Mechanism, Options, PlainOptions, ReconnectStop, RouterNotify, RoutingId,
+    CurveOptions, CurvePolicy, IpFilter, Mechanism, Options, PlainOptions, ReconnectStop, RouterNotify,
+    RoutingId,
 };
 use crate::error::Error;
 
@@ -59,6 +60,10 @@ pub(super) struct Id;
 /// One `X-name:value`, added to a list.
 pub(super) struct Property;
 pub(super) struct Notify;
+/// A network, added to a list; nothing empties it.
+pub(super) struct Filters;
+/// A number, added to a list; nothing empties it.
+pub(super) struct Ids;
 pub(super) struct Stop;
 /// An option that bindings cannot set by number.
 pub(super) struct Unset;
@@ -272,6 +277,37 @@ impl Codec<Vec<(String, String)>> for Property {
     }
 }
 
+impl Codec<Vec<IpFilter>> for Filters {
+    fn set(&self, option: &'static str, field: &mut Vec<IpFilter>, value: &[u8]) -> Result<(), Error> {
+        if value.is_empty() {
+            field.clear();
+            return Ok(());
+        }
+        let text = std::str::from_utf8(value).map_err(|_| invalid(option, "the text is not UTF-8"))?;
+        field.push(text.trim_end_matches('\0').parse()?);
+        Ok(())
+    }
+
+    fn get(&self, _field: &Vec<IpFilter>) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+impl Codec<Vec<u32>> for Ids {
+    fn set(&self, option: &'static str, field: &mut Vec<u32>, value: &[u8]) -> Result<(), Error> {
+        if value.is_empty() {
+            field.clear();
+        } else {
+            field.push(int(option, value)?.cast_unsigned());
+        }
+        Ok(())
+    }
+
+    fn get(&self, _field: &Vec<u32>) -> Option<Vec<u8>> {
+        None
+    }
+}
+
 impl Codec<RouterNotify> for Notify {
     fn set(&self, option: &'static str, field: &mut RouterNotify, value: &[u8]) -> Result<(), Error> {
         let bits = int(option, value)?;
@@ -323,6 +359,8 @@ impl<T> Codec<T> for Unset {
     }
 }
 
+pub(super) const XPUB_VERBOSE: i32 = 40;
+pub(super) const XPUB_VERBOSER: i32 = 78;
 const IPV4ONLY: i32 = 31;
 const MECHANISM: i32 = 43;
 const PLAIN_SERVER: i32 = 44;
@@ -346,7 +384,12 @@ pub(super) fn set_special(options: &mut Options, number: i32, value: &[u8]) -> R
         IPV4ONLY => Bool.set("ipv4only", &mut options.ipv6, value).map(|()| options.ipv6 = !options.ipv6),
         // Settings of multicast transports and of an old Windows: accepted and without effect.
         RATE | RECOVERY_IVL | MULTICAST_HOPS | MULTICAST_MAXTPDU | LOOPBACK_FASTPATH | MULTICAST_LOOP => {
-            int("multicast", value).map(drop)
+            let value = int("multicast", value)?;
+            if value < 0 {
+                return Err(invalid("multicast", "the value must not be negative"));
+            }
+            options.idle.insert(number, value);
+            Ok(())
         }
         PLAIN_SERVER | PLAIN_USERNAME | PLAIN_PASSWORD => set_plain(options, number, value),
         CURVE_SERVER | CURVE_PUBLICKEY | CURVE_SECRETKEY | CURVE_SERVERKEY => {
@@ -357,6 +400,7 @@ pub(super) fn set_special(options: &mut Options, number: i32, value: &[u8]) -> R
 }
 
 pub(super) fn get_special(options: &Options, number: i32) -> Result<Vec<u8>, Error> {
+    let stored = |default| options.idle.get(&number).copied().unwrap_or(default);
     let value = match number {
         IPV4ONLY => i32::from(!options.ipv6),
         MECHANISM => match options.mechanism {
@@ -367,9 +411,39 @@ pub(super) fn get_special(options: &Options, number: i32) -> Result<Vec<u8>, Err
         PLAIN_SERVER => i32::from(matches!(options.mechanism, Mechanism::Plain(PlainOptions::Server { .. }))),
         CURVE_SERVER => i32::from(matches!(options.mechanism, Mechanism::Curve(CurveOptions::Server { .. }))),
         THREAD_SAFE => 1,
+        RATE => stored(100),
+        RECOVERY_IVL => stored(10_000),
+        MULTICAST_HOPS | MULTICAST_LOOP => stored(1),
+        MULTICAST_MAXTPDU => stored(1500),
+        LOOPBACK_FASTPATH => stored(0),
+        PLAIN_USERNAME | PLAIN_PASSWORD | CURVE_PUBLICKEY | CURVE_SECRETKEY | CURVE_SERVERKEY => {
+            return Ok(credential(options, number));
+        }
         _ => return Err(Error::NotSupported("no such option, or one that cannot be read")),
     };
     Ok(value.to_ne_bytes().to_vec())
+}
+
+/// A name, password or key that was set; empty, or a key of zeros, when not.
+fn credential(options: &Options, number: i32) -> Vec<u8> {
+    match (&options.mechanism, number) {
+        (Mechanism::Plain(PlainOptions::Client { username, .. }), PLAIN_USERNAME) => username.clone().into(),
+        (Mechanism::Plain(PlainOptions::Client { password, .. }), PLAIN_PASSWORD) => password.clone().into(),
+        (_, PLAIN_USERNAME | PLAIN_PASSWORD) => Vec::new(),
+        (Mechanism::Curve(CurveOptions::Client { server_key, .. }), CURVE_SERVERKEY) => {
+            server_key.as_bytes().to_vec()
+        }
+        (
+            Mechanism::Curve(
+                CurveOptions::Server { secret_key, .. } | CurveOptions::Client { secret_key, .. },
+            ),
+            CURVE_PUBLICKEY | CURVE_SECRETKEY,
+        ) => match number {
+            CURVE_PUBLICKEY => secret_key.public_key().as_bytes().to_vec(),
+            _ => secret_key.expose().to_vec(),
+        },
+        _ => vec![0; 32],
+    }
 }
 
 fn set_plain(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Error> {
@@ -411,8 +485,8 @@ fn set_curve(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Err
     };
     match number {
         CURVE_SERVER => Bool.set("curve_server", &mut keys.server, value)?,
-        // The public key follows from the secret one.
-        CURVE_PUBLICKEY => drop(PublicKey::parse(value).map_err(key)?),
+        // It follows from the secret key, and is kept to be checked against that.
+        CURVE_PUBLICKEY => keys.public = Some(PublicKey::parse(value).map_err(key)?),
         CURVE_SECRETKEY => keys.secret = Some(SecretKey::parse(value).map_err(key)?),
         _ => keys.peer = Some(PublicKey::parse(value).map_err(key)?),
     }
@@ -433,14 +507,17 @@ fn set_curve(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Err
 #[derive(Clone, Debug, Default)]
 pub(super) struct CurveKeys {
     server: bool,
+    public: Option<PublicKey>,
     secret: Option<SecretKey>,
     peer: Option<PublicKey>,
 }
 
 impl CurveKeys {
-    /// Whether something was set, but not enough for either role.
+    /// Whether something was set, but not enough for either role, or a public key of somebody else.
     pub(super) fn are_incomplete(&self) -> bool {
-        let any = self.server || self.secret.is_some() || self.peer.is_some();
-        any && !(self.secret.is_some() && (self.server || self.peer.is_some()))
+        let any = self.server || self.public.is_some() || self.secret.is_some() || self.peer.is_some();
+        let has_role = self.server || self.peer.is_some();
+        let fits = |secret: &SecretKey| self.public.is_none_or(|public| public == secret.public_key());
+        any && !(has_role && self.secret.as_ref().is_some_and(fits))
     }
 }

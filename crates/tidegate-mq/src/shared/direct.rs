@@ -73,6 +73,10 @@ impl Shared {
             }
             _ => return self.finish(inner),
         };
+        // How a change of subscriptions is written only the connection's session knows.
+        if inner.state.has_commands(pipe) {
+            return self.finish(inner);
+        }
         let now = Instant::now();
         let last = inner.last_direct.replace(now);
         let streaming = last.is_some_and(|last| now.saturating_duration_since(last) < STREAMING);

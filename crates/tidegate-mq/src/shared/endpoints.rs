@@ -137,7 +137,7 @@ impl Shared {
             inner.phase.check()?;
             (inner.endpoints.number(), inner.options.clone())
         };
-        options.check()?;
+        options.check(self.kind)?;
         if let BindEndpoint::Inproc(name) = parsed {
             let bound = Bound {
                 endpoint: endpoint.to_owned(),
@@ -152,17 +152,22 @@ impl Shared {
             self.lock().endpoints.last = endpoint.to_owned();
             return Ok(endpoint.to_owned());
         }
-        let mut listen = Listen::new(bind_address(parsed));
+        let address = match self.lock().options.use_fd.take() {
+            Some(fd) => BindAddress::Adopted(fd.try_clone().map_err(|source| Error::System {
+                what: format!("{endpoint}: cannot take over the listening socket"),
+                source,
+            })?),
+            None => bind_address(parsed),
+        };
+        let mut listen = Listen::new(address);
         listen.options = options.stream();
         listen.limits = options.listen_limits();
         listen.workers = options.affinity;
         let engine = self.context.engine(endpoint)?;
         let plan = Plan::new(&this, number, endpoint, &options, true)?;
         let accepting = Arc::new(Accepting::new(plan));
-        let listener =
-            engine.listen(listen, accepting.clone()).map_err(|error| listen_error(endpoint, error))?;
+        let listener = engine.listen(listen, accepting).map_err(|error| listen_error(endpoint, error))?;
         let resolved = resolved(listener.local_address());
-        accepting.set_endpoint(&resolved);
         let mut inner = self.lock();
         inner.endpoints.last.clone_from(&resolved);
         inner.endpoints.bound.push(Bound {
@@ -178,7 +183,7 @@ impl Shared {
         let this = self.arc()?;
         let mut inner = self.lock();
         inner.phase.check()?;
-        inner.options.check()?;
+        inner.options.check(self.kind)?;
         let once =
             matches!(self.kind, SocketType::Req | SocketType::Dealer | SocketType::Pub | SocketType::Sub);
         if once && inner.endpoints.connected.iter().any(|connected| connected.endpoint == endpoint) {
@@ -368,7 +373,7 @@ impl Shared {
         let mut inner = self.lock();
         let mut options = inner.options.clone();
         change(&mut options)?;
-        options.check()?;
+        options.check(self.kind)?;
         let settings = options.settings(self.kind);
         inner.options = options;
         inner.state.configure(|old| *old = settings);
@@ -382,7 +387,7 @@ impl Shared {
 
     /// Closes in the background.
     pub(crate) fn start_close(&self, linger: Option<Duration>) {
-        let mut inner = self.lock();
+        let inner = self.lock();
         let (open, queued) = (inner.phase == Phase::Open, inner.state.queued_in_all());
         drop(inner);
         if open {
@@ -590,7 +595,7 @@ fn target(endpoint: ConnectEndpoint) -> Target {
 }
 
 /// The endpoint of an address that the system knows.
-fn resolved(address: &StreamAddress) -> String {
+pub(crate) fn resolved(address: &StreamAddress) -> String {
     match address {
         StreamAddress::Ip(address) => format!("tcp://{address}"),
         StreamAddress::Path(path) => format!("ipc://{}", path.display()),

@@ -22,7 +22,7 @@ mod topics;
 mod watch;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     os::fd::OwnedFd,
     sync::{Arc, OnceLock, Weak},
@@ -38,7 +38,7 @@ use tidegate_io::{
     wait::{Decision, Waiters, Wakes, block_on},
 };
 
-pub(crate) use self::endpoints::Endpoints;
+pub(crate) use self::endpoints::{Endpoints, resolved};
 pub(crate) use self::ready::Place;
 use self::ready::{Bell, Watcher};
 pub use self::{
@@ -119,7 +119,7 @@ pub(crate) enum Phase {
 
 impl Shared {
     pub(crate) fn new(context: &Context, kind: SocketType, options: Options) -> Result<Arc<Self>> {
-        options.check()?;
+        options.check(kind)?;
         let context = context.inner().clone();
         let settings = options.settings(kind);
         let state = State::new(kind, settings, context.random_u32());
@@ -300,7 +300,8 @@ struct Deeds {
 
 thread_local! {
     /// Room for effects, kept between calls so that nothing is allocated.
-    static SPARE_EFFECTS: Cell<Option<Effects<Link>>> = const { Cell::new(None) };
+    /// Several, because what is done for one socket may concern another in process.
+    static SPARE_EFFECTS: RefCell<Vec<Effects<Link>>> = const { RefCell::new(Vec::new()) };
     static SPARE_MOVING: Cell<Option<Moving>> = const { Cell::new(None) };
 }
 
@@ -313,7 +314,11 @@ impl Deeds {
         if inner.state.effects().is_empty() && !look_again && ready.is_empty() {
             return None;
         }
-        let mut effects = SPARE_EFFECTS.try_with(Cell::take).ok().flatten().unwrap_or_else(Effects::new);
+        let mut effects = SPARE_EFFECTS
+            .try_with(|spare| spare.borrow_mut().pop())
+            .ok()
+            .flatten()
+            .unwrap_or_else(Effects::new);
         inner.state.effects().take_into(&mut effects);
         let mut wakes = Wakes::new();
         inner.grant(&effects, &mut wakes);
@@ -356,7 +361,7 @@ impl Deeds {
         }
         let mut effects = std::mem::replace(&mut self.effects, Effects::new());
         effects.clear();
-        let _ = SPARE_EFFECTS.try_with(|spare| spare.set(Some(effects)));
+        let _ = SPARE_EFFECTS.try_with(|spare| spare.borrow_mut().push(effects));
     }
 }
 

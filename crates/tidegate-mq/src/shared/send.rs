@@ -44,7 +44,20 @@ impl Shared {
     }
 
     pub(crate) fn send_blocking(&self, message: Message) -> Result<(), SendError> {
-        let deadline = self.lock().options.sndtimeo.and_then(|timeout| Instant::now().checked_add(timeout));
+        // The usual case needs neither clock nor parking.
+        let mut message = message;
+        let mut inner = self.lock();
+        match self.try_offer(&mut inner, &mut message, false) {
+            Ok(()) => return self.finish_send(inner),
+            Err(Error::WouldBlock) => {}
+            Err(error) => {
+                self.finish(inner);
+                return Err(SendError { message, error });
+            }
+        }
+        let timeout = inner.options.sndtimeo;
+        self.finish(inner);
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut future = self.send(message);
         future.timer = Patience::Elsewhere;
         match block_on(&mut future, deadline) {

@@ -4,8 +4,26 @@
 //! (MQ-046). A socket is used through a shared reference, from any thread and any async runtime, or from none: every
 //! call that may wait exists as a future, as `try_…`, which never waits, and as `…_blocking`.
 //!
+//! ```compile_fail,E0599
+//! # let context = tidegate_mq::Context::new();
+//! tidegate_mq::Pull::new(&context).unwrap().try_send("a PULL does not send");
+//! ```
+//!
+//! ```compile_fail,E0599
+//! # let context = tidegate_mq::Context::new();
+//! tidegate_mq::Pub::new(&context).unwrap().try_recv();
+//! ```
+//!
+//! REQ and REP take turns, so that their directions cannot be apart:
+//!
+//! ```compile_fail,E0599
+//! # let context = tidegate_mq::Context::new();
+//! tidegate_mq::Req::new(&context).unwrap().split();
+//! ```
+//!
 //! **Cancellation.** Every future may be dropped at any time. A dropped receive has taken nothing. A dropped send has
-//! queued the whole message or nothing; who must know which uses [`Socket::reserve`].
+//! queued the whole message or nothing; who must know which uses [`Socket::reserve`], or [`try_send`](Socket::try_send) on
+//! the kinds whose sends never wait.
 //!
 //! Cloning a socket gives another handle to the same socket; it closes when the last one is dropped.
 

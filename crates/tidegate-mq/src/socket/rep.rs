@@ -41,7 +41,7 @@ impl Socket<RepKind> {
     /// # Cancellation
     /// A dropped future has taken nothing.
     pub async fn recv_request(&self) -> Result<Request> {
-        Ok(self.request(self.core.recv::<Received>().await?))
+        Ok(self.with_way_back(self.core.recv::<Received>().await?))
     }
 
     /// [`recv_request`](Self::recv_request) if one is there.
@@ -49,7 +49,7 @@ impl Socket<RepKind> {
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
     pub fn try_recv_request(&self) -> Result<Request> {
-        Ok(self.request(self.core.try_recv::<Received>()?))
+        Ok(self.with_way_back(self.core.try_recv::<Received>()?))
     }
 
     /// [`recv_request`](Self::recv_request) on the calling thread.
@@ -57,10 +57,10 @@ impl Socket<RepKind> {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_request_blocking(&self) -> Result<Request> {
-        Ok(self.request(self.core.recv_blocking::<Received>()?))
+        Ok(self.with_way_back(self.core.recv_blocking::<Received>()?))
     }
 
-    fn request(&self, (request, peer): Received) -> Request {
+    fn with_way_back(&self, (request, peer): Received) -> Request {
         let pattern::Request { body, way_back, .. } = request;
         Request { body, peer: peer.map(Peer::new), way_back, socket: self.core.clone() }
     }

@@ -108,8 +108,8 @@ impl Flow {
     }
 
     #[inline]
-    pub(super) fn left(&self, bytes: usize, depth: usize) {
-        bump(&self.left, 1);
+    pub(super) fn left(&self, messages: usize, bytes: usize, depth: usize) {
+        bump(&self.left, messages as u64);
         bump(&self.left_bytes, bytes as u64);
         self.depth(depth);
     }

@@ -423,6 +423,7 @@ impl<L: Clone> State<L> {
     }
 
     /// The options.
+    #[cfg(test)]
     pub(crate) fn settings(&self) -> &Settings {
         &self.core.settings
     }
@@ -537,6 +538,7 @@ impl<L: Clone> State<L> {
     }
 
     /// The numbers of one pipe, readable without the lock.
+    #[cfg(test)]
     pub(crate) fn counters(&self, key: PeerKey) -> Option<Arc<Counters>> {
         self.core.pipe(key).map(|pipe| pipe.counters())
     }
@@ -552,6 +554,7 @@ impl<L: Clone> State<L> {
     }
 
     /// The numbers of all pipes together, with those that are gone.
+    #[cfg(test)]
     pub(crate) fn totals(&self) -> Reading {
         self.core.totals()
     }
@@ -559,6 +562,11 @@ impl<L: Clone> State<L> {
     /// Messages queued for sending on this pipe (MQ-059, MQ-080).
     pub(crate) fn queued(&self, key: PeerKey) -> usize {
         self.core.pipe(key).map_or(0, |pipe| pipe.queued())
+    }
+
+    /// Whether changes of subscriptions wait to be written.
+    pub(crate) fn has_commands(&self, key: PeerKey) -> bool {
+        self.core.pipe(key).is_some_and(|pipe| !pipe.commands.is_empty())
     }
 
     /// All that was taken from the pipe is written.

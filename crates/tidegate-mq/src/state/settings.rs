@@ -161,6 +161,7 @@ impl Default for Settings {
     }
 }
 
+#[cfg(test)]
 impl Settings {
     /// `xpub_verbose`: clears `xpub_verboser` (MQ-223).
     pub(crate) fn set_xpub_verbose(&mut self, on: bool) {

@@ -110,10 +110,6 @@ fn a_flood_of_pings_is_cut_off() {
     }
 }
 
-fn publisher_options(change: impl FnOnce(&mut Options)) -> Options {
-    options_with(change)
-}
-
 /// Subscriptions are limited in number and length for each peer, and neither a crowd of them nor their removal slows
 /// down what others get.
 ///
@@ -124,7 +120,7 @@ fn too_many_subscriptions_end_the_subscriber_only() {
     for driver in DRIVERS {
         let context = context(driver);
         let publisher =
-            Pub::with_options(&context, publisher_options(|options| options.max_subscriptions = MOST))
+            Pub::with_options(&context, options_with(|options| options.max_subscriptions = MOST))
                 .unwrap();
         let monitor = publisher.monitor();
         let endpoint = publisher.bind_blocking(ANYWHERE).unwrap();
@@ -185,9 +181,12 @@ fn subscriptions_of_one_peer_do_not_count() {
         let mut peer = Raw::up(&endpoint, "SUB", "");
         peer.send(&command("CANCEL", b"never"));
         peer.send(&[command("SUBSCRIBE", b"a"), frame(0, b"\x01a"), command("SUBSCRIBE", b"a")].concat());
-        peer.send(&[frame(0, b"\x01b"), command("CANCEL", b"b")].concat());
+        peer.send(&frame(0, b"\x01b"));
         let next = || publisher.recv_blocking().unwrap().parts()[0].to_vec();
-        assert_eq!((next(), next(), next()), (b"\x01a".to_vec(), b"\x01b".to_vec(), b"\0b".to_vec()));
+        assert_eq!((next(), next()), (b"\x01a".to_vec(), b"\x01b".to_vec()));
+        // Only now: unread, the two would cancel each other out.
+        peer.send(&command("CANCEL", b"b"));
+        assert_eq!(next(), b"\0b");
         publisher.send_blocking("abc").unwrap();
         assert_eq!(peer.frame(), (0, b"abc".to_vec()));
         peer.send(&frame(0, b"\0a"));
@@ -206,7 +205,8 @@ fn subscriptions_of_one_peer_do_not_count() {
 /// Rules: MQ-462, MQ-387.
 #[test]
 fn ten_thousand_resets_in_the_middle_leave_nothing() {
-    const RESETS: usize = 10_000;
+    // On two drivers.
+    const RESETS: usize = 5_000;
     let Some(driver) = alone("flood::ten_thousand_resets_in_the_middle_leave_nothing") else { return };
     let mut attacked = Attacked::new(driver, options());
     let parts: [&[u8]; 3] = [b"first", &[b'x'; 300], &[b'y'; 40_000]];

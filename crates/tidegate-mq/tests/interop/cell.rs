@@ -4,12 +4,9 @@
 //! roles with each side as server. Each run is: handshake, [`LONG`] messages, the peer closes right behind the last of
 //! them, starts again in a new context on the same endpoint, [`SHORT`] messages, ours closes right behind the last.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
+use tidegate_io::sync::{AtomicU32, Ordering};
 use tidegate_mq::{Driver, Options, Part, SocketType, monitor::Monitor};
 
 use crate::{

@@ -284,6 +284,14 @@ class Peer:
 
         return self.until(attempt, int(milliseconds) / 1000, f"{name} waits for an event of {mask:#x}")
 
+    def quiet(self, name, mask, milliseconds):
+        """Fails when an event of the mask comes within that time."""
+        try:
+            event = self.wait(name, mask, milliseconds)
+        except Failure:
+            return
+        raise Failure(f"event {event}")
+
     def zap(self, context, status, *credentials):
         """zap CONTEXT STATUS CREDENTIAL...: answers authentication requests with the status, with 400 to others."""
         sock = Socket(self.c, self.context(context), "REP")
@@ -392,6 +400,21 @@ class Peer:
     def large_recv(self, name):
         part, = self.sockets[name][1].receive() or [b""]
         return f"{len(part)} {part[-3:].hex()}"
+
+    def topics_subscribe(self, name, count):
+        for index in range(int(count)):
+            self.sockets[name][1].set("subscribe", b"topic %05d" % index)
+
+    def topics_send(self, name, count):
+        """One message for each topic, then one of the topic `end`."""
+        for topic in [b"topic %05d" % index for index in range(int(count))] + [b"end"]:
+            self.sockets[name][1].send([topic])
+
+    def topics_recv(self, name, count):
+        for index in range(int(count)):
+            parts = self.sockets[name][1].receive()
+            if parts != [b"topic %05d" % index]:
+                raise Failure(f"instead of topic {index}: {parts}")
 
 
 def commands():

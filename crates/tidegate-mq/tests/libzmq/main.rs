@@ -4,13 +4,21 @@
 
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+mod codec;
+mod context;
+mod endpoints;
+mod heartbeat;
 mod inproc;
 mod link;
 mod manual;
+mod metadata;
 mod patterns;
+mod proxy;
 mod publish;
 mod raw;
 mod request;
 mod router;
+mod security;
 mod support;
+mod watch;
 mod watermark;

@@ -108,7 +108,7 @@ fn only_listens_to_current_peer() {
         let strict = with(|options| options.router_mandatory = true);
         let make = |_| Router::with_options(&context, strict.clone()).unwrap();
         let services = crowd(&endpoint, &monitor, 3, make, |socket, at| socket.connect(at));
-        for _ in 0..20 {
+        for round in 1..=20 {
             req.send_blocking("ABC").unwrap();
             let mut asked = None;
             until("somebody was asked", || {
@@ -125,6 +125,11 @@ fn only_listens_to_current_peer() {
                     });
                 }
             }
+            // One that is late would be taken for the answer to a later request.
+            until("the wrong answers have come", || {
+                let heard = req.metrics().inbound;
+                heard.entered == 3 * round - 1 && heard.dropped_by_rule == 2 * round
+            });
             services[asked.unwrap()].send_blocking(message(["A", "", "GOOD"])).unwrap();
             expect(&req, &[b"GOOD"]);
         }

@@ -106,6 +106,12 @@ impl Running {
         }
     }
 
+    /// The next line on standard error.
+    #[track_caller]
+    pub(crate) fn error_line(&self) -> String {
+        self.stderr.recv_timeout(DEADLINE).expect("a line on standard error")
+    }
+
     /// The next line on standard output, as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {

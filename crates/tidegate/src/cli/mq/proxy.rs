@@ -73,7 +73,7 @@ impl Run {
         if let Some(endpoint) = &self.capture {
             let capture = Pub::new(&context)?;
             capture.bind_blocking(endpoint)?;
-            proxy = proxy.capture(capture);
+            proxy = proxy.with_capture(capture);
         }
         let life = Life::start(context, false)?;
         life.watch(frontend.monitor(), false)?;
@@ -94,7 +94,7 @@ impl Run {
                 )
             },
             || {
-                let side = |side: &tidegate::mq::proxy::SideStatistics| {
+                let side = |side: &tidegate::mq::proxy::Side| {
                     json!({
                         "parts_received": side.received,
                         "bytes_received": side.received_bytes,

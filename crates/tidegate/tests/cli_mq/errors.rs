@@ -1,0 +1,82 @@
+//! What can go wrong: each has its exit code, its word, the endpoint and a remedy.
+
+use crate::{bound, run};
+
+const ANY: &str = "tcp://127.0.0.1:*";
+
+#[track_caller]
+fn fails(args: &[&str], stdin: &str, code: i32, word: &str, parts: &[&str]) {
+    let args = [args, &["--json"]].concat();
+    let (found, message) = run(&args, stdin).exits(code).error();
+    assert_eq!(found, word, "{message}");
+    for part in parts {
+        assert!(message.contains(part), "'{part}' is not in: {message}");
+    }
+}
+
+/// An endpoint at which nobody listens: bound and left by a process that has ended.
+fn nobody() -> String {
+    let (pull, endpoint) = bound(&["pull", "--bind", ANY, "--count", "0"], "");
+    pull.finish().exits(0);
+    endpoint
+}
+
+#[test]
+fn endpoints_that_cannot_be() {
+    fails(&["pull", "--bind", "tpc://*:1"], "", 2, "bad_endpoint", &["tpc://*:1", "tcp://"]);
+    fails(&["pull", "--connect", "localhost"], "", 2, "bad_endpoint", &["localhost", "tcp://"]);
+    fails(&["pull", "--connect", "tcp://localhost"], "", 2, "bad_endpoint", &["tcp://localhost"]);
+    fails(&["pull", "--bind", "ipc:///no/such/place/at/all"], "", 3, "not_found", &["ipc:///no/such/place"]);
+    fails(&["pull", "--bind", "tcp://192.0.2.1:0"], "", 3, "no_such_address", &["192.0.2.1", "ip address"]);
+    assert_eq!(run(&["pull"], "").code, Some(2));
+}
+
+#[test]
+fn a_port_in_use() {
+    let (_pull, endpoint) = bound(&["pull", "--bind", ANY], "");
+    fails(&["pull", "--bind", &endpoint], "", 1, "address_in_use", &[&endpoint, "choose another"]);
+}
+
+#[test]
+fn a_missing_peer() {
+    let endpoint = nobody();
+    let parts = [endpoint.as_str(), "start the peer"];
+    fails(&["push", "--connect", &endpoint, "--timeout", "300ms"], "\"one\"\n", 5, "timed_out", &parts);
+    fails(&["pull", "--connect", &endpoint, "--timeout", "300ms"], "", 5, "timed_out", &parts);
+    fails(&["req", "--connect", &endpoint, "--timeout", "300ms"], "\"one\"\n", 5, "timed_out", &parts);
+    fails(
+        &["pub", "--bind", ANY, "--timeout", "300ms"],
+        "\"one\"\n",
+        5,
+        "timed_out",
+        &["subscribers", "no peer"],
+    );
+    fails(&["dealer", "--connect", &endpoint, "--timeout", "300ms"], "\"one\"\n", 5, "timed_out", &parts);
+}
+
+#[test]
+fn a_full_queue() {
+    // Connected, but never reading: a monitor.
+    let (_stuck, endpoint) = bound(&["monitor", "pull", "--bind", ANY, "--hwm", "1"], "");
+    let line = format!("\"{}\"\n", "x".repeat(1 << 16));
+    let args = ["push", "--connect", &endpoint, "--hwm", "1", "--timeout", "500ms"];
+    fails(&args, &line.repeat(512), 5, "timed_out", &[&endpoint, "queue is full"]);
+}
+
+#[test]
+fn input_that_is_no_message() {
+    let endpoint = nobody();
+    let connect = ["--connect", endpoint.as_str()];
+    let push = |more: &[&str], stdin: &str| {
+        let outcome = run(&[&["push"][..], &connect, more].concat(), stdin).exits(1);
+        outcome.stderr
+    };
+    assert!(push(&[], "C:\\dir\n").contains("message 1 of standard input: \\d is no escape"));
+    assert!(push(&["--frames"], "\0\0").contains("ends within a message"));
+    fails(&["push", "--connect", &endpoint], "{}\n", 1, "bad_input", &["message 1", "base64"]);
+}
+
+#[test]
+fn a_name_that_nobody_has() {
+    fails(&["router", "--bind", ANY], "[\"nobody\",\"hello\"]\n", 3, "no_peer", &["routing id"]);
+}

@@ -1,0 +1,60 @@
+//! Proxies and monitors.
+
+use rustix::process::Signal;
+
+use crate::support::Running;
+use crate::{bound, mq, run};
+
+const ANY: &str = "tcp://127.0.0.1:*";
+
+/// Starts a proxy; tells both endpoints.
+fn proxy(kind: &str) -> (Running, String, String) {
+    let proxy = Running::start(&mut mq(&["proxy", kind, "--frontend", ANY, "--backend", ANY], ""));
+    let mut endpoint = || proxy.error_line().strip_prefix("bound to ").expect("an endpoint").to_owned();
+    let (front, back) = (endpoint(), endpoint());
+    (proxy, front, back)
+}
+
+#[test]
+fn a_queue_carries_requests_and_replies() {
+    let (proxy, front, back) = proxy("queue");
+    let rep = Running::start(&mut mq(&["rep", "--connect", &back, "--count", "2"], ""));
+    assert_eq!(run(&["req", "--connect", &front], "one\ntwo\n").exits(0).stdout, "one\ntwo\n");
+    rep.finish().exits(0);
+    proxy.signal(Signal::TERM);
+    let told = proxy.finish().exits(0).stdout;
+    assert!(told.starts_with("front: 6 parts in, 6 out"), "{told}");
+}
+
+#[test]
+fn a_forwarder_carries_subscriptions_and_messages() {
+    let (proxy, front, back) = proxy("forwarder");
+    let sub = Running::start(&mut mq(&["sub", "--connect", &back, "--subscribe", "a", "--count", "1"], ""));
+    run(&["pub", "--connect", &front, "--timeout", "20s"], "abc\nb\n").exits(0);
+    assert_eq!(sub.finish().exits(0).stdout, "abc\n");
+    proxy.signal(Signal::INT);
+    proxy.finish().exits(0);
+}
+
+#[test]
+fn a_streamer_carries_tasks() {
+    let (_proxy, front, back) = proxy("streamer");
+    let pull = Running::start(&mut mq(&["pull", "--connect", &back, "--count", "3"], ""));
+    run(&["push", "--connect", &front], "1\n2\n3\n").exits(0);
+    assert_eq!(pull.finish().exits(0).stdout, "1\n2\n3\n");
+}
+
+#[test]
+fn a_monitor_shows_how_a_connection_comes_and_goes() {
+    let (pull, endpoint) = bound(&["pull", "--bind", ANY, "--count", "1"], "");
+    let args = ["monitor", "push", "--connect", &endpoint, "--until-up", "--timeout", "10s", "--json"];
+    let events = run(&args, "").exits(0).results();
+    let names: Vec<_> = events.iter().filter_map(|event| event["event"].as_str()).collect();
+    assert_eq!(names.last(), Some(&"handshake_succeeded"), "{names:?}");
+    assert!(
+        names.contains(&"connected") && events.iter().all(|event| event["endpoint"] == endpoint.as_str())
+    );
+    run(&["push", "--connect", &endpoint], "end\n").exits(0);
+    pull.finish().exits(0);
+    run(&["monitor", "push", "--connect", &endpoint, "--until-up", "--timeout", "300ms"], "").exits(5);
+}
