@@ -19,6 +19,13 @@ if ((${#targets[@]} == 0)); then
     mapfile -t targets < <(sed -n 's/^name = "\([a-z0-9_]*\)"$/\1/p' fuzz/Cargo.toml)
 fi
 ((${#targets[@]})) || { echo "found no fuzz target" >&2; exit 1; }
+# What recorded libzmq peers sent, as octets; the first one chooses the socket type.
+recorded=$(mktemp -d)
+trap 'rm -rf "$recorded"' EXIT
+for recording in conformance/vectors/messaging/*/*.txt; do
+    octets=$(sed -n 's/^< //p' "$recording" | tr -d '\n' | tr a-f A-F)
+    printf '07%s' "$octets" | basenc --decode --base16 >"$recorded/$(tr / - <<<"${recording#*messaging/}")"
+done
 failed=0
 for name in "${targets[@]}"; do
     mkdir -p "fuzz/corpus/$name" "fuzz/artifacts/$name"
@@ -28,6 +35,7 @@ for name in "${targets[@]}"; do
         control) seeds=(conformance/vectors/tensor-pool/wire) ;;
         driver | bridge | merge | tracelink | discovery) seeds=("conformance/vectors/tensor-pool/$name") ;;
         npy) seeds=(crates/tidegate/tests/data) ;;
+        mq_greeting | mq_plain | mq_curve_handshake) seeds=("$recorded") ;;
     esac
     log=$(mktemp)
     if "$target_dir/$target/release/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \

@@ -20,6 +20,9 @@ fuzz_target!(|input: &[u8]| {
     let verdict = zap::verdict(b"1", &reply);
     if matches!(verdict, Verdict::Accept { .. }) {
         let texts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
-        assert_eq!((texts.len(), texts[0], texts[1], texts[2], texts[3]), (7, &b""[..], &b"1.0"[..], &b"1"[..], &b"200"[..]));
+        assert_eq!(
+            (texts.len(), texts[0], texts[1], texts[2], texts[3]),
+            (7, &b""[..], &b"1.0"[..], &b"1"[..], &b"200"[..])
+        );
     }
 });

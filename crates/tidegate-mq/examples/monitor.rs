@@ -11,12 +11,14 @@ pub(crate) fn main() -> Result<()> {
     let endpoint = pull.bind_blocking("tcp://127.0.0.1:*")?;
     let push = Push::new(&context)?;
     push.connect(&endpoint)?;
-    drop(push);
-
+    let mut push = Some(push);
     while let Some(event) = monitor.next_blocking(Some(Duration::from_secs(5)))? {
         println!("{} {:?}", event.endpoint, event.kind);
-        if matches!(event.kind, EventKind::Disconnected { .. }) {
-            break;
+        match event.kind {
+            // The connection is complete; now end it.
+            EventKind::HandshakeSucceeded { .. } => drop(push.take()),
+            EventKind::Disconnected { .. } => break,
+            _ => {}
         }
     }
     Ok(())

@@ -258,7 +258,9 @@ impl Lane<'_> {
                 moved = true;
             }
             let [to, from] = &mut self.places;
-            if self.to.core().poll_ready(Interest::Send, to, context)?.is_pending()
+            // A single socket need not be able to send before it has received: REP is not.
+            let is_one = std::ptr::eq(self.from.core(), self.to.core());
+            if !is_one && self.to.core().poll_ready(Interest::Send, to, context)?.is_pending()
                 || self.from.core().poll_ready(Interest::Receive, from, context)?.is_pending()
             {
                 break;

@@ -159,10 +159,7 @@ fn router_addresses_peers_and_knows_their_state() {
 }
 
 fn ready(receive: bool, send: bool) -> tidegate_mq::Readiness {
-    let mut readiness = tidegate_mq::Readiness::default();
-    readiness.receive = receive;
-    readiness.send = send;
-    readiness
+    tidegate_mq::Readiness { receive, send }
 }
 
 /// Rules: MQ-205.

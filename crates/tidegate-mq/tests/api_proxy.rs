@@ -257,6 +257,27 @@ fn a_proxy_runs_as_a_task() {
     block_on(both, Some(Instant::now() + LONG)).expect("in time").0.unwrap();
 }
 
+/// Rules: MQ-368, MQ-369.
+///
+/// libzmq: test_proxy_terminate.
+#[test]
+fn a_proxy_ends_while_traffic_flows() {
+    let context = Context::new();
+    let (control, running) = start(Proxy::streamer(&context, "inproc://in", "inproc://out").unwrap());
+    let push = Push::with_options(&context, options()).unwrap();
+    push.connect("inproc://in").unwrap();
+    let pull = Pull::new(&context).unwrap();
+    pull.connect("inproc://out").unwrap();
+    let sending = thread::spawn(move || while push.send_blocking("x").is_ok() {});
+    let receiving = thread::spawn(move || while pull.recv_blocking().is_ok() {});
+    until(|| control.statistics().backend.sent > 10_000);
+    control.terminate();
+    running.join().unwrap().unwrap();
+    thread::spawn(move || context.term_blocking());
+    sending.join().unwrap();
+    receiving.join().unwrap();
+}
+
 /// What one message of the monitor says: event, values, endpoints.
 fn decode(form: Form, message: &Message) -> (u64, Vec<u64>, Vec<String>) {
     let parts = message.parts();
@@ -279,7 +300,7 @@ fn decode(form: Form, message: &Message) -> (u64, Vec<u64>, Vec<String>) {
 
 /// Rules: MQ-361, MQ-362.
 ///
-/// libzmq: test_monitor, test_monitor_versioned_basic_ipv4.
+/// libzmq: test_monitor.
 #[test]
 fn events_in_the_form_of_libzmq() {
     for (form, kind) in
@@ -345,7 +366,7 @@ fn events_in_the_form_of_libzmq() {
 
 /// Rules: MQ-361.
 ///
-/// libzmq: test_monitor_invalid_protocol_fails, test_monitor_invalid_event_mask.
+/// libzmq: test_monitor.
 #[test]
 fn monitors_that_are_refused() {
     let context = Context::new();

@@ -157,10 +157,12 @@ impl Worker {
 
     /// One round: serve what has come, then sleep until there is more.
     fn turn(self: &Rc<Self>, runtime: &Runtime, inbox: &mut Inbox<Work, Key>) {
+        let mut gave_way = false;
         for _ in 0..BUSY_ROUNDS {
             self.door.mailbox.awake();
             self.refresh_now();
             self.door.mailbox.take(inbox);
+            let was_kicked = !inbox.kicked.is_empty();
             for job in inbox.jobs.drain(..) {
                 (job.0)(self);
             }
@@ -177,6 +179,12 @@ impl Worker {
             }
             if more {
                 break;
+            }
+            if was_kicked && !std::mem::replace(&mut gave_way, true) {
+                // Who has sent may be about to send more: to find that here saves putting this thread to sleep and
+                // having the sender wake it. Costs next to nothing when no other thread waits for the processor.
+                thread::yield_now();
+                continue;
             }
             if self.door.mailbox.may_park() {
                 let own = self.timers.borrow().next().map(|at| at.saturating_duration_since(Instant::now()));

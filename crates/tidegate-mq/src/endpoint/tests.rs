@@ -38,7 +38,7 @@ fn schemes() {
     }
 }
 
-/// Rules: MQ-253, MQ-257.
+/// Rules: MQ-253.
 ///
 /// libzmq: unittest_ip_resolver.
 #[test]
@@ -69,7 +69,7 @@ fn addresses_to_bind() {
 
 /// Rules: MQ-253.
 ///
-/// libzmq: unittest_ip_resolver, test_bind_null_fail, test_invalid_bind.
+/// libzmq: unittest_ip_resolver.
 #[test]
 fn addresses_that_cannot_be_bound() {
     let cases = [
@@ -111,7 +111,7 @@ fn addresses_that_cannot_be_bound() {
 
 /// Rules: MQ-253, MQ-254.
 ///
-/// libzmq: unittest_ip_resolver, test_connect_null_fail.
+/// libzmq: unittest_ip_resolver.
 #[test]
 fn addresses_to_connect_to() {
     let target = |source, host, port| ConnectEndpoint::Tcp { source, target: tcp(host, port) };
@@ -160,9 +160,7 @@ fn addresses_to_connect_to() {
     }
 }
 
-/// Rules: MQ-264, MQ-265, MQ-266.
-///
-/// libzmq: test_bind_src_address, test_filter_ipc.
+/// Rules: MQ-264.
 #[test]
 fn local_names() {
     let long = |count| "x".repeat(count);
@@ -203,7 +201,7 @@ fn names_in_process() {
 proptest! {
     /// Whatever the text, there is an answer; and a numeric endpoint comes back as it was written.
     ///
-    /// Rules: MQ-253, MQ-256.
+    /// Rules: MQ-253.
     #[test]
     fn any_text_is_answered(text in "(tcp://|ipc://|inproc://|)[\\[\\]:;%*.0-9a-z@/ -]{0,40}") {
         if let Ok(BindEndpoint::Tcp(HostPort { host: host @ Host::Address(..), port })) = bind(&text) {

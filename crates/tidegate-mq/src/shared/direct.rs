@@ -71,8 +71,15 @@ impl Shared {
             [Effect::Write { pipe, epoch, link: Link::Stream { control, direct: true } }] => {
                 (*pipe, *epoch, control.clone())
             }
-            _ => return self.finish(inner),
+            _ => {
+                inner.queued_behind |= true;
+                return self.finish(inner);
+            }
         };
+        // Messages that were queued behind others since the last note are a stream already: no need for the clock.
+        if std::mem::take(&mut inner.queued_behind) {
+            return self.finish(inner);
+        }
         // How a change of subscriptions is written only the connection's session knows.
         if inner.state.has_commands(pipe) {
             return self.finish(inner);

@@ -104,6 +104,8 @@ pub(crate) struct Inner {
     counted: bool,
     /// When a sending thread last wrote by itself.
     last_direct: Option<Instant>,
+    /// Whether messages were queued since then that others were already queued before.
+    queued_behind: bool,
 }
 
 /// How far a socket is in its life.
@@ -143,6 +145,7 @@ impl Shared {
                 bell: None,
                 counted: false,
                 last_direct: None,
+                queued_behind: false,
             }),
             bell: OnceLock::new(),
             context: context.clone(),

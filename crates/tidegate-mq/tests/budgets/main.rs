@@ -2,7 +2,7 @@
 //!
 //! Every test runs in a process of its own for each driver, since the counts are of whole processes.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "../hostile/child.rs"]
 mod child;

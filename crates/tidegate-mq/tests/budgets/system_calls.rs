@@ -99,7 +99,10 @@ fn twenty_thousand_messages_take_few_system_calls() {
         for (role, (short, long)) in ["sender", "receiver"].into_iter().zip(short.into_iter().zip(long)) {
             let each = (total(&long).saturating_sub(total(&short))) / 10;
             println!("measured {driver} {role}: {each} system calls for {COUNT} messages");
-            assert!(each <= MOST, "{driver} {role}: {each} system calls for {COUNT} messages: {short:?} {long:?}");
+            assert!(
+                each <= MOST,
+                "{driver} {role}: {each} system calls for {COUNT} messages: {short:?} {long:?}"
+            );
         }
     }
 }
@@ -134,7 +137,7 @@ fn calls(summary: &std::path::Path) -> BTreeMap<String, u64> {
 fn nodelay(fd: i32) -> bool {
     // A copy of its own, which may be closed.
     let copy = rustix::process::pidfd_getfd(
-        &rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).unwrap(),
+        rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).unwrap(),
         fd,
         rustix::process::PidfdGetfdFlags::empty(),
     );
@@ -153,7 +156,9 @@ fn descriptor(monitor: &Monitor, what: &str) -> i32 {
 /// Rules: MQ-054, MQ-472.
 #[test]
 fn small_segments_are_sent_at_once_on_all_connections() {
-    let Some(driver) = alone("system_calls::small_segments_are_sent_at_once_on_all_connections") else { return };
+    let Some(driver) = alone("system_calls::small_segments_are_sent_at_once_on_all_connections") else {
+        return;
+    };
     let context = context(driver);
     let pull = Pull::with_options(&context, options()).unwrap();
     let accepting = pull.monitor();

@@ -4,7 +4,7 @@
 //! so that at the end every one is accounted for: what a dropped receive had taken would be missing, what a dropped send
 //! had queued by half would be garbage, and what it had queued although it was repeated would come twice.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "../hostile/peer.rs"]
 mod peer;
@@ -81,7 +81,7 @@ fn number(message: &Message) -> u64 {
 
 /// A message of a number, small or too large to be kept in place.
 fn message(number: u64) -> Vec<u8> {
-    let padding = if number % 7 == 0 { 500 } else { 0 };
+    let padding = if number.is_multiple_of(7) { 500 } else { 0 };
     [&number.to_le_bytes()[..], &vec![0; padding]].concat()
 }
 
@@ -168,9 +168,13 @@ where
                 send(&mut dice, || sender(message(value)));
             }
         });
-        let mut next = 0;
+        let mut next: u64 = 0;
         let cancelled = receive(seed, receiver, |got| {
-            assert_eq!((number(&got), got.byte_len() > 100), (next, next % 7 == 0), "lost, doubled or out of order");
+            assert_eq!(
+                (number(&got), got.byte_len() > 100),
+                (next, next.is_multiple_of(7)),
+                "lost, doubled or out of order"
+            );
             next += 1;
             next == COUNT
         });
@@ -196,13 +200,17 @@ fn receivers_that_share_a_socket_lose_nothing() {
                         let pull = pull.clone();
                         scope.spawn(move || {
                             let mut seen = Vec::new();
-                            receive(seed, || pull.recv(), |got| {
-                                let number = number(&got);
-                                if number < COUNT {
-                                    seen.push(number);
-                                }
-                                number >= COUNT
-                            });
+                            receive(
+                                seed,
+                                || pull.recv(),
+                                |got| {
+                                    let number = number(&got);
+                                    if number < COUNT {
+                                        seen.push(number);
+                                    }
+                                    number >= COUNT
+                                },
+                            );
                             seen
                         })
                     })
@@ -243,20 +251,28 @@ fn requests_keep_their_turn() {
                 scope.spawn(|| {
                     let mut next = 0;
                     let mut dice = Dice(77);
-                    receive(7, || rep.recv(), |got| {
-                        assert_eq!(number(&got), next);
-                        next += 1;
-                        send(&mut dice, || rep.send(got.clone()));
-                        next == COUNT
-                    });
+                    receive(
+                        7,
+                        || rep.recv(),
+                        |got| {
+                            assert_eq!(number(&got), next);
+                            next += 1;
+                            send(&mut dice, || rep.send(got.clone()));
+                            next == COUNT
+                        },
+                    );
                 });
                 let mut dice = Dice(99);
                 for value in 0..COUNT {
                     send(&mut dice, || req.send(message(value)));
-                    receive(value + 1, || req.recv(), |got| {
-                        assert_eq!(number(&got), value);
-                        true
-                    });
+                    receive(
+                        value + 1,
+                        || req.recv(),
+                        |got| {
+                            assert_eq!(number(&got), value);
+                            true
+                        },
+                    );
                 }
             });
             context.term_blocking();
@@ -286,11 +302,15 @@ fn a_subscriber_loses_nothing() {
                     (0..COUNT).for_each(|value| send(&mut dice, || publisher.send(message(value))));
                 });
                 let mut next = 0;
-                receive(3, || sub.recv(), |got| {
-                    assert_eq!(number(&got), next);
-                    next += 1;
-                    next == COUNT
-                });
+                receive(
+                    3,
+                    || sub.recv(),
+                    |got| {
+                        assert_eq!(number(&got), next);
+                        next += 1;
+                        next == COUNT
+                    },
+                );
             });
             context.term_blocking();
         }

@@ -1,6 +1,6 @@
 //! Peers that come, go and are killed under load: no ghost stays, nothing leaks, and every message is accounted for.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "../hostile/child.rs"]
 mod child;
@@ -51,7 +51,8 @@ fn peers(place: &str) {
             let context = &context;
             scope.spawn(move || {
                 let id = RoutingId::new(format!("{name}.{number}")).unwrap();
-                let dealer = Dealer::with_options(context, options_with(|o| o.routing_id = Some(id))).unwrap();
+                let dealer =
+                    Dealer::with_options(context, options_with(|o| o.routing_id = Some(id))).unwrap();
                 dealer.connect(router).unwrap();
                 for number in 0_u64.. {
                     dealer.send_blocking(vec![number as u8; number as usize % 2000]).unwrap();
@@ -64,7 +65,7 @@ fn peers(place: &str) {
                 for number in 0_u64.. {
                     push.send_blocking([&number.to_le_bytes()[..], name.as_bytes()].concat()).unwrap();
                     // About as much as the other side reads: what lies unread of a dead peer is delivered, too.
-                    if number % 2 == 0 {
+                    if number.is_multiple_of(2) {
                         std::thread::sleep(Duration::from_millis(1));
                     }
                 }
@@ -221,7 +222,9 @@ fn a_peer_that_comes_back_is_no_ghost() {
         peer.send(&message(&[&time.to_le_bytes()]));
         let got = router.recv_blocking().unwrap();
         assert_eq!((&got.parts()[0], &got.parts()[1]), (&"same".into(), &(&time.to_le_bytes()).into()));
-        router.send_blocking(["same".as_bytes(), &time.to_le_bytes()].into_iter().collect::<Message>()).unwrap();
+        router
+            .send_blocking(["same".as_bytes(), &time.to_le_bytes()].into_iter().collect::<Message>())
+            .unwrap();
         assert_eq!(peer.frame(), (0, time.to_le_bytes().to_vec()), "it went elsewhere");
         if time % 5 == 4 {
             peer.reset();
@@ -321,7 +324,9 @@ fn what_was_sent_is_delivered_or_lost_in_flight() {
         next = number + 1;
         delivered += 1;
     }
-    child::say(&format!("measured: {sent} sent, {delivered} delivered, {skipped} lost in flight in {ROUNDS} losses"));
+    child::say(&format!(
+        "measured: {sent} sent, {delivered} delivered, {skipped} lost in flight in {ROUNDS} losses"
+    ));
     assert_eq!(sent, delivered + skipped);
     assert!(delivered > 10_000);
     context.term_blocking();

@@ -31,7 +31,7 @@ fn another_protocol_is_closed_at_its_first_octet() {
             peer.until_closed();
             attacked.serves();
         }
-        attacked.is_unharmed();
+        attacked.ends_unharmed();
     }
 }
 
@@ -67,7 +67,7 @@ fn a_slow_handshake_ends_at_the_deadline() {
             assert!(matches!(fault(&attacked.monitor), CloseReason::TimedOut(_)));
             attacked.serves();
         }
-        attacked.is_unharmed();
+        attacked.ends_unharmed();
     }
 }
 
@@ -105,7 +105,7 @@ fn half_open_handshakes_give_way_to_good_peers() {
         let to = address(&attacked.endpoint);
         let mut peers = Vec::new();
         let mut worst = Duration::ZERO;
-        for number in 0..3000 {
+        for number in 0..1600 {
             peers.push(connect_from(number, to));
             if number % 500 == 499 {
                 let start = Instant::now();
@@ -117,7 +117,7 @@ fn half_open_handshakes_give_way_to_good_peers() {
             }
         }
         assert!(worst < Duration::from_secs(1), "a good peer took {worst:?}");
-        until("the oldest are closed", || peers.iter().take(1900).all(is_over));
+        until("the oldest are closed", || peers.iter().take(500).all(is_over));
         let open = peers.iter().filter(|peer| !is_over(peer)).count();
         assert!((900..=1024).contains(&open), "{open} half-open handshakes are left");
         attacked.serves();
@@ -125,7 +125,7 @@ fn half_open_handshakes_give_way_to_good_peers() {
             .filter(|event| matches!(event.kind, EventKind::AcceptFailed(0)))
             .count();
         assert!(turned_away > 0, "nobody was told of it");
-        attacked.is_unharmed();
+        attacked.ends_unharmed();
     }
 }
 
@@ -175,7 +175,7 @@ fn ten_thousand_half_open_handshakes_are_cheap() {
     attacked.serves();
     attacker.kill();
     until("their places are free", || child::descriptors() < 100);
-    attacked.is_unharmed();
+    attacked.ends_unharmed();
 }
 
 /// A peer that speaks another mechanism, or hangs up in the middle, concerns nobody else.
@@ -205,6 +205,6 @@ fn a_broken_handshake_concerns_nobody_else() {
             event(&attacked.monitor, "end", disconnected);
         }
         attacked.serves();
-        attacked.is_unharmed();
+        attacked.ends_unharmed();
     }
 }

@@ -12,7 +12,7 @@ use tidegate_mq::{
 
 use super::{
     child::{self, alone},
-    rig::{ANYWHERE, context, options, options_with, until},
+    rig::{ANYWHERE, context, options_with, until},
 };
 
 /// Limit in bytes of each queue.
@@ -56,7 +56,9 @@ fn queues_stay_within_their_budgets() {
             let taken = ends(&context, endpoint);
             let grown = child::resident("self").saturating_sub(before);
             child::say(&format!("measured {name} {endpoint}: {taken} taken, {} KiB", grown >> 10));
-            assert!(grown <= ALLOWED, "{name} {endpoint}: {} KiB for {taken} messages", grown >> 10);
+            // DEALER is flooded in both directions.
+            let allowed = if name == "DEALER" { 2 * ALLOWED } else { ALLOWED };
+            assert!(grown <= allowed, "{name} {endpoint}: {} KiB for {taken} messages", grown >> 10);
             context.term_blocking();
         }
     };

@@ -287,7 +287,7 @@ fn descriptors_run_out_and_come_back() {
     let mut spare = Raw::of(spare.into());
     spare.shake("PUSH", "");
     drop((spare, push));
-    attacked.is_unharmed();
+    attacked.ends_unharmed();
 }
 
 /// A peer that breaks the rules and does not read either is closed all the same, and gets no more messages.

@@ -127,7 +127,7 @@ impl Attacked {
 
     /// The good peer is served still, was never disconnected, and nothing came of the attack.
     #[track_caller]
-    pub(crate) fn is_unharmed(mut self) {
+    pub(crate) fn ends_unharmed(mut self) {
         self.serves();
         assert!(matches!(self.pull.try_recv(), Err(Error::WouldBlock)), "the attacker was heard");
         while let Some(event) = self.push_monitor.try_next() {

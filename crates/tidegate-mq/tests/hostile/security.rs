@@ -85,6 +85,7 @@ fn a_silent_handler_ends_in_refusal() {
     assert!(handler.recv_blocking().unwrap().len() >= 6, "not a question");
     drop(handler);
     peer.until_closed();
+    drop(peer);
     serves();
     until("no connection is left", || child::descriptors() <= descriptors);
     context.term_blocking();

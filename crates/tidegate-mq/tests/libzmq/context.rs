@@ -172,8 +172,10 @@ fn poll_sockets_and_descriptors() {
         let readable = rep.readable_fd().unwrap();
         let (plain, other) = std::os::unix::net::UnixStream::pair().unwrap();
         let ready = |timeout: i64| {
-            let mut fds =
-                [PollFd::from_borrowed_fd(readable.as_fd(), PollFlags::IN), PollFd::new(&plain, PollFlags::IN)];
+            let mut fds = [
+                PollFd::from_borrowed_fd(readable.as_fd(), PollFlags::IN),
+                PollFd::new(&plain, PollFlags::IN),
+            ];
             let timeout = rustix::event::Timespec { tv_sec: timeout, tv_nsec: 0 };
             poll(&mut fds, Some(&timeout)).unwrap();
             fds.map(|fd| fd.revents().contains(PollFlags::IN))

@@ -54,7 +54,8 @@ fn mock_ping() {
     let mut stream = raw::connect(&endpoint);
     raw::handshake(&mut stream, 1, "DEALER", b"");
     let long = [b'x'; 58];
-    for (context, echoed) in [(&b""[..], &b""[..]), (b"abc", b"abc"), (&long[..16], &long[..16]), (&long, &long[..16])]
+    for (context, echoed) in
+        [(&b""[..], &b""[..]), (b"abc", b"abc"), (&long[..16], &long[..16]), (&long, &long[..16])]
     {
         stream.write_all(&raw::command("PING", &[&[0, 0][..], context].concat())).unwrap();
         assert_eq!(raw::read_frame(&mut stream).unwrap(), (4, [b"\x04PONG", echoed].concat()));

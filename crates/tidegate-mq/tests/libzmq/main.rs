@@ -2,6 +2,13 @@
 //!
 //! Every test names the libzmq test it answers to: `libzmq: FILE/CASE.`
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    reason = "helpers of tests fail by panicking"
+)]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 mod codec;

@@ -43,8 +43,7 @@ fn metadata() {
     let answering = std::thread::spawn(move || {
         let request = handler.recv_blocking().unwrap();
         let metadata = [b"\x05Hello\0\0\0\x05World".as_slice()].concat();
-        let reply =
-            [b"1.0", request.parts()[1].as_slice(), b"200", b"OK", b"anonymous", &metadata];
+        let reply = [b"1.0", request.parts()[1].as_slice(), b"200", b"OK", b"anonymous", &metadata];
         handler.send_blocking(message(reply)).unwrap();
         wait(handler.close(None));
     });

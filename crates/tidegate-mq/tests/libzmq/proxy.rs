@@ -2,7 +2,10 @@
 
 use std::thread::JoinHandle;
 
-use tidegate_mq::{Context, Dealer, Error, Message, Options, Pair, Pub, Pull, Push, Rep, Req, Router, Sub, XPub, XSub, proxy::Proxy};
+use tidegate_mq::{
+    Dealer, Error, Message, Options, Pair, Pub, Pull, Push, Rep, Req, Router, Sub, XPub, XSub,
+    proxy::Proxy,
+};
 
 use crate::support::*;
 
@@ -46,7 +49,9 @@ fn many_clients_and_workers() {
                 std::thread::spawn(move || {
                     let mut answered = vec![false; REQUESTS];
                     for request in 0..REQUESTS as u16 {
-                        client.send_blocking(message([&[number as u8, 0][..], &request.to_be_bytes()])).unwrap();
+                        client
+                            .send_blocking(message([&[number as u8, 0][..], &request.to_be_bytes()]))
+                            .unwrap();
                     }
                     for _ in 0..REQUESTS {
                         let answer = client.recv_blocking().unwrap();
@@ -116,7 +121,7 @@ fn small_marks_and_a_slow_subscriber() {
 fn single_socket() {
     for transport in TRANSPORTS {
         let context = context();
-        let rep = Dealer::with_options(&context, options()).unwrap();
+        let rep = Rep::with_options(&context, options()).unwrap();
         let endpoint = rep.bind_blocking(transport).unwrap();
         let proxy = Proxy::new(rep.clone(), rep);
         let control = proxy.control();
@@ -124,7 +129,6 @@ fn single_socket() {
         let req = Req::with_options(&context, options()).unwrap();
         req.connect(&endpoint).unwrap();
         for text in ["msg1", "msg2"] {
-            eprintln!("{endpoint} {text}");
             req.send_blocking(text).unwrap();
             expect(&req, &[text.as_bytes()]);
         }
@@ -202,7 +206,8 @@ fn terminate_under_load() {
     let endpoint = |name: &str| format!("inproc://{name}");
     let steering = Pull::with_options(&context, options()).unwrap();
     steering.bind_blocking(&endpoint("control")).unwrap();
-    let proxy = Proxy::streamer(&context, &endpoint("front"), &endpoint("back")).unwrap().with_steering(steering);
+    let proxy =
+        Proxy::streamer(&context, &endpoint("front"), &endpoint("back")).unwrap().with_steering(steering);
     let proxying = run(proxy);
     let quick: Options = with(|options| options.sndtimeo = Some(QUIET));
     let push = Push::with_options(&context, quick).unwrap();

@@ -100,7 +100,8 @@ fn invert_matching() {
         for topic in ["A", "AB", "B", "C", ""] {
             publisher.send_blocking(topic).unwrap();
         }
-        for (sub, expected) in subs.iter().zip([&["B", "C", ""][..], &["A", "AB", "C", ""], &["A", "B", "C", ""]])
+        for (sub, expected) in
+            subs.iter().zip([&["B", "C", ""][..], &["A", "AB", "C", ""], &["A", "B", "C", ""]])
         {
             for topic in expected {
                 expect(sub, &[topic.as_bytes()]);

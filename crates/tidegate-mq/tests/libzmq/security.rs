@@ -9,13 +9,13 @@ use std::{
     thread::JoinHandle,
 };
 
-use tidegate_zmtp::close::Deadline;
 use tidegate_mq::{
     Context, Dealer, Error, Message, Options, PublicKey, Rep, SecretKey,
     monitor::{CloseReason, EventKind, Monitor},
     new_secret_key,
     options::{CurveOptions, CurvePolicy, Mechanism, PlainOptions},
 };
+use tidegate_zmtp::close::Deadline;
 
 use crate::{raw, support::*};
 
@@ -39,8 +39,10 @@ impl Handler {
             while let Ok(request) = handler.recv_blocking() {
                 count.fetch_add(1, Ordering::SeqCst);
                 let id = request.parts()[1].to_vec();
-                let mut reply: Vec<Vec<u8>> =
-                    [b"1.0", &id[..], b"200", b"OK", b"a user", b""].into_iter().map(<[u8]>::to_vec).collect();
+                let mut reply: Vec<Vec<u8>> = [b"1.0", &id[..], b"200", b"OK", b"a user", b""]
+                    .into_iter()
+                    .map(<[u8]>::to_vec)
+                    .collect();
                 answer(&request, &mut reply);
                 if handler.send_blocking(reply.into_iter().collect::<Message>()).is_err() {
                     break;

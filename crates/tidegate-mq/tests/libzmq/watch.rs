@@ -37,7 +37,8 @@ fn v2(message: &Message) -> (u64, Vec<u64>, [String; 2]) {
 fn refusals() {
     let context = context();
     let client = Dealer::with_options(&context, options()).unwrap();
-    let refused = |endpoint, mask, form, kind| client.monitor_to(endpoint, mask, form, kind).unwrap_err().errno();
+    let refused =
+        |endpoint, mask, form, kind| client.monitor_to(endpoint, mask, form, kind).unwrap_err().errno();
     assert_eq!(refused("tcp://127.0.0.1:*", 0, Form::V1, SocketType::Pair), 93);
     for kind in [SocketType::Sub, SocketType::Req, SocketType::Router, SocketType::Pull] {
         assert_eq!(refused("inproc://monitor", 0, Form::V2, kind), 22);
@@ -89,7 +90,8 @@ fn versioned() {
         let client = Req::with_options(&context, options).unwrap();
         server.monitor_to("inproc://server", u64::MAX, Form::V2, SocketType::Pair).unwrap();
         client.monitor_to("inproc://client", u64::MAX, Form::V2, SocketType::Pair).unwrap();
-        let (at_server, at_client) = (events(&context, "inproc://server"), events(&context, "inproc://client"));
+        let (at_server, at_client) =
+            (events(&context, "inproc://server"), events(&context, "inproc://client"));
         let endpoint = server.bind_blocking(endpoint).unwrap();
         client.connect(&endpoint).unwrap();
         bounce(&client, &server);

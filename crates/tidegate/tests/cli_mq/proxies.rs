@@ -10,7 +10,7 @@ const ANY: &str = "tcp://127.0.0.1:*";
 /// Starts a proxy; tells both endpoints.
 fn proxy(kind: &str) -> (Running, String, String) {
     let proxy = Running::start(&mut mq(&["proxy", kind, "--frontend", ANY, "--backend", ANY], ""));
-    let mut endpoint = || proxy.error_line().strip_prefix("bound to ").expect("an endpoint").to_owned();
+    let endpoint = || proxy.error_line().strip_prefix("bound to ").expect("an endpoint").to_owned();
     let (front, back) = (endpoint(), endpoint());
     (proxy, front, back)
 }

@@ -107,6 +107,7 @@ impl Running {
     }
 
     /// The next line on standard error.
+    #[allow(dead_code, reason = "only messaging tells something there")]
     #[track_caller]
     pub(crate) fn error_line(&self) -> String {
         self.stderr.recv_timeout(DEADLINE).expect("a line on standard error")

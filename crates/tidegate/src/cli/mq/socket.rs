@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::Args;
 use tidegate::mq::auth::{Credentials, Decision, Peer, PlainCredentials};
-use tidegate::mq::monitor::Monitor;
 use tidegate::mq::options::{CurveOptions, CurvePolicy, Mechanism, PlainOptions, RoutingId};
 use tidegate::mq::{AnySocket, Options, PublicKey, SecretKey};
 

@@ -219,10 +219,12 @@ fn flood(socket: &AnySocket, size: usize) -> SendError {
 /// Sends back for ever.
 fn echo(socket: &AnySocket) -> Error {
     loop {
-        match socket.recv_blocking().map(|message| socket.send_blocking(message)) {
-            Ok(Ok(())) => {}
-            Ok(Err(failed)) => return failed.error,
+        let sent = match socket.recv_blocking() {
+            Ok(message) => socket.send_blocking(message),
             Err(error) => return error,
+        };
+        if let Err(failed) = sent {
+            return failed.error;
         }
     }
 }
