@@ -10,6 +10,7 @@
 //!                         +--> after unlocking: wake tasks, kick pumps, write directly, move messages in process
 //! ```
 
+mod addresses;
 mod direct;
 mod endpoints;
 mod many;
@@ -38,9 +39,9 @@ use tidegate_io::{
     wait::{Decision, Waiters, Wakes, block_on},
 };
 
-pub(crate) use self::endpoints::{Endpoints, resolved};
 pub(crate) use self::ready::Place;
 use self::ready::{Bell, Watcher};
+pub(crate) use self::{addresses::resolved, endpoints::Endpoints};
 pub use self::{
     many::SendMany,
     ready::{Interest, ReadableFd, Readiness, Ready},

@@ -26,6 +26,7 @@ mod limits;
 mod peer;
 mod pipe;
 mod refusal;
+mod report;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -528,97 +529,5 @@ impl<L: Clone> State<L> {
     /// Limits that the far socket of an in-process link counts with.
     pub(crate) fn link_limits(&self) -> LinkLimits {
         self.core.link_limits()
-    }
-
-    // ---- for people ----
-
-    /// Type of the socket.
-    pub(crate) fn kind(&self) -> SocketType {
-        self.core.kind
-    }
-
-    /// The numbers of one pipe, readable without the lock.
-    #[cfg(test)]
-    pub(crate) fn counters(&self, key: PeerKey) -> Option<Arc<Counters>> {
-        self.core.pipe(key).map(|pipe| pipe.counters())
-    }
-
-    /// The numbers of the socket, readable without its lock.
-    pub(crate) fn ledger(&self) -> Arc<Ledger> {
-        self.core.ledger()
-    }
-
-    /// Every pipe that has or had a connection: its peer, and its numbers.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = (Arc<PeerInfo>, bool, Arc<Counters>)> {
-        self.core.iter().filter_map(|(_, pipe)| Some((pipe.peer.clone()?, pipe.is_up(), pipe.counters())))
-    }
-
-    /// The numbers of all pipes together, with those that are gone.
-    #[cfg(test)]
-    pub(crate) fn totals(&self) -> Reading {
-        self.core.totals()
-    }
-
-    /// Messages queued for sending on this pipe (MQ-059, MQ-080).
-    pub(crate) fn queued(&self, key: PeerKey) -> usize {
-        self.core.pipe(key).map_or(0, |pipe| pipe.queued())
-    }
-
-    /// Whether changes of subscriptions wait to be written.
-    pub(crate) fn has_commands(&self, key: PeerKey) -> bool {
-        self.core.pipe(key).is_some_and(|pipe| !pipe.commands.is_empty())
-    }
-
-    /// All that was taken from the pipe is written.
-    pub(crate) fn wrote(&mut self, key: PeerKey, epoch: Epoch) {
-        self.set_written(key, epoch, 0);
-    }
-
-    /// The last so many messages that were taken from the pipe are not written yet.
-    pub(crate) fn has_yet_to_write(&mut self, key: PeerKey, epoch: Epoch, messages: u64) {
-        self.set_written(key, epoch, messages);
-    }
-
-    fn set_written(&mut self, key: PeerKey, epoch: Epoch, except: u64) {
-        if let Some(pipe) = self.core.pipe_mut(key).filter(|pipe| pipe.epoch == epoch) {
-            pipe.written = pipe.counters.reading().out.left.saturating_sub(except);
-        }
-    }
-
-    /// What every pipe has yet to write.
-    pub(crate) fn backlog(&self) -> Vec<Backlog> {
-        let pipes = self.core.iter().map(|(pipe, state)| Backlog {
-            pipe,
-            born: state.born,
-            entered: state.counters().reading().out.entered,
-        });
-        let mut backlog = pipes.collect();
-        self.settle(&mut backlog);
-        backlog
-    }
-
-    /// Drops from `backlog` what is done with.
-    pub(crate) fn settle(&self, backlog: &mut Vec<Backlog>) {
-        backlog.retain(|Backlog { pipe, born, entered }| {
-            let Some(pipe) = self.core.pipe(*pipe).filter(|pipe| pipe.born == *born) else { return false };
-            let out = pipe.counters().reading().out;
-            let written = if pipe.is_inproc() { out.left } else { pipe.written };
-            written + out.dropped_by_rule + out.discarded < *entered
-        });
-    }
-
-    /// Messages queued for sending on all pipes.
-    pub(crate) fn queued_in_all(&self) -> usize {
-        self.core.iter().map(|(_, pipe)| pipe.queued()).sum()
-    }
-
-    /// The ways to all present connections.
-    pub(crate) fn links(&self) -> impl Iterator<Item = &L> {
-        self.core.iter().filter_map(|(_, pipe)| pipe.link.as_ref())
-    }
-
-    /// What the peer of a pipe said of itself.
-    pub(crate) fn peer(&self, key: PeerKey) -> Option<Arc<PeerInfo>> {
-        self.core.pipe(key)?.peer.clone()
     }
 }
