@@ -18,7 +18,7 @@ pub(crate) fn main() -> Result<()> {
     thread::scope(|scope| {
         for name in ["ann", "bob"] {
             let push = &push;
-            scope.spawn(move || push.send_blocking(name));
+            scope.spawn(move || push.send_blocking(name).map_err(|failed| failed.error));
         }
     });
     println!("{:?} and {:?}", pull.recv_blocking()?, pull.recv_blocking()?);

@@ -11,7 +11,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::Arc,
     task::{Context as TaskContext, Poll, Wake, Waker},
     thread::LocalKey,
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ use bytes::BytesMut;
 use tidegate_io::{
     batch::WriteBatch,
     buffer::with_local_slab,
-    engine::{AcceptFailure, Acceptor, Dialing, StreamAddress, StreamEvent, Traffic},
+    engine::StreamAddress,
     message::{Message, Part},
     peer::{Epoch, PeerKey},
     protocol::{Connection, Control, Ended, Flow, Retry, StreamInfo},
@@ -29,19 +29,16 @@ use tidegate_io::{
 use tidegate_zmtp::{
     auth::{AuthRequest, Verdict},
     close::CloseReason,
-    config::SessionConfig,
     session::{Event as SessionEvent, PeerInfo, Session, State},
 };
 
 use crate::{
-    auth::{Asker, Asking},
+    auth::Asking,
     context::fill_random,
-    error::Result,
-    monitor::{Event, EventKind},
-    options::{Admission, Options},
+    monitor::EventKind,
     peer::PEER_ADDRESS,
-    shared::{Link, Shared, resolved},
-    state::{Arrival, Command, Most, Origin, Received, Refusal, Violation},
+    shared::{Link, Shared},
+    state::{Arrival, Command, Most, Received, Refusal, Violation},
 };
 
 pub(crate) use self::plan::{Accepting, Connecting, Plan};

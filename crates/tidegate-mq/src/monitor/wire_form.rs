@@ -240,6 +240,14 @@ async fn forward(socket: &Owner, forwarding: Forwarding, monitor: &Monitor, stop
             _ => return,
         }
     }
+    // What was reported before the end is still told, as far as there is room.
+    while let Some(event) = monitor.try_next() {
+        if let Some(message) = message(forwarding.form, forwarding.mask, &event)
+            && socket.try_send(message).is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// What `future` gives, or nothing when told to stop before.

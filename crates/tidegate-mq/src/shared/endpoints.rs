@@ -21,7 +21,7 @@ use super::{
     addresses::{bind_address, endpoint_error, listen_error, resolved, target},
 };
 use crate::{
-    endpoint::{BindEndpoint, ConnectEndpoint, EndpointError, Host, HostPort, LocalName},
+    endpoint::{BindEndpoint, ConnectEndpoint},
     error::{Error, Result},
     inproc::{InprocLink, check_types},
     monitor::Monitor,

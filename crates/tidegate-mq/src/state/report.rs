@@ -5,8 +5,7 @@ use std::sync::Arc;
 use tidegate_io::peer::{Epoch, PeerKey};
 
 use super::{
-    Backlog,
-    State,
+    Backlog, State,
     counters::{Counters, Ledger},
     peer::{PeerInfo, SocketType},
 };
@@ -35,7 +34,7 @@ impl<L: Clone> State<L> {
 
     /// The numbers of all pipes together, with those that are gone.
     #[cfg(test)]
-    pub(crate) fn totals(&self) -> Reading {
+    pub(crate) fn totals(&self) -> super::counters::Reading {
         self.core.totals()
     }
 

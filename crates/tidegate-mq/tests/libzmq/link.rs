@@ -219,7 +219,6 @@ fn no_reconnect() {
             if let Some(event) = listening.try_next() {
                 panic!("{event:?}");
             }
-            eprintln!("{endpoint} {interval} retry");
             connected.retry(&endpoint).unwrap();
             bounce(&bound, &connected);
         }

@@ -9,7 +9,6 @@
     clippy::unreachable,
     reason = "helpers of tests fail by panicking"
 )]
-#![allow(clippy::disallowed_types, reason = "no model checker looks at these tests")]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 mod codec;

@@ -1,14 +1,8 @@
 //! Mechanisms, and the handlers that decide about peers.
 
-use std::{
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread::JoinHandle,
-};
+use std::{io::Write, sync::Arc, thread::JoinHandle};
 
+use tidegate_io::sync::{AtomicUsize, Ordering};
 use tidegate_mq::{
     Context, Dealer, Error, Message, Options, PublicKey, Rep, SecretKey,
     monitor::{CloseReason, EventKind, Monitor},

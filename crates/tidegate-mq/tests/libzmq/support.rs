@@ -2,10 +2,10 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
-    sync::atomic::{AtomicU8, Ordering},
     time::{Duration, Instant},
 };
 
+use tidegate_io::sync::{AtomicU32, Ordering};
 use tidegate_mq::{
     Context, Error, Message, Options, Part, Result,
     monitor::{Event, EventKind, Monitor},
@@ -38,9 +38,10 @@ pub fn with(change: impl FnOnce(&mut Options)) -> Options {
 
 /// A tcp endpoint that nobody is bound to and no other process picks: on a loopback address of this process.
 pub fn free_tcp() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
+    static NEXT: AtomicU32 = AtomicU32::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    let host = Ipv4Addr::new(127, high | 1, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    let [.., last] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let host = Ipv4Addr::new(127, high | 1, low, last);
     let port = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port();
     format!("tcp://{host}:{port}")
 }

@@ -61,7 +61,6 @@ fn basic() {
     let endpoint = server.bind_blocking("tcp://127.0.0.1:*").unwrap();
     client.connect(&endpoint).unwrap();
     bounce(&client, &server);
-    wait(client.close(Some(std::time::Duration::ZERO)));
     let hear = |from: &Pair| {
         let (event, value, at) = v1(&from.recv_blocking().unwrap());
         assert_eq!(at, endpoint);
@@ -70,11 +69,15 @@ fn basic() {
     for expected in [0x0002, 0x0001, 0x1000] {
         assert_eq!(hear(&at_client).0, expected);
     }
+    wait(client.close(Some(std::time::Duration::ZERO)));
     for expected in [0x0008, 0x0020, 0x1000, 0x0200] {
         assert_eq!(hear(&at_server).0, expected);
     }
+    // Events end with the last handle.
+    let handle = server.clone();
     wait(server.close(Some(std::time::Duration::ZERO)));
     assert_eq!(hear(&at_server).0, 0x0080);
+    drop(handle);
     assert_eq!(v1(&at_server.recv_blocking().unwrap()).0, 0x0400);
 }
 
