@@ -26,6 +26,7 @@ mod raw;
 mod request;
 mod router;
 mod security;
+mod settings;
 mod support;
 mod watch;
 mod watermark;
