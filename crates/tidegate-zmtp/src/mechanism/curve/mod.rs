@@ -1,7 +1,7 @@
 //! CURVE: authentication by long-term keys and encryption by keys that live as long as the connection (§4.6).
 //!
 //! Written C for the client's long-term public key, S for the server's, C' and S' for the transient ones, small letters
-//! for the secret keys, and `Box[X](a, B)` for X in a [box](secret_box) under the key of a and B:
+//! for the secret keys, and `Box[X](a, B)` for X in a box under the key of a and B:
 //!
 //! ```text
 //! client                                                     server
