@@ -128,15 +128,12 @@ fn too_many_subscriptions_end_the_subscriber_only() {
         good.connect(&endpoint).unwrap();
         until("the good subscription", || publisher.topics_count() == 1);
         let round = || {
-            let start = Instant::now();
             for _ in 0..2000 {
                 publisher.send_blocking("good news").unwrap();
                 assert_eq!(good.recv_blocking().unwrap().parts()[0], "good news");
             }
-            start.elapsed()
         };
         round();
-        let alone = round();
 
         let mut peer = Raw::up(&endpoint, "SUB", "");
         let mut all = Vec::new();
@@ -145,11 +142,7 @@ fn too_many_subscriptions_end_the_subscriber_only() {
         }
         peer.send(&all);
         until("the crowd", || publisher.topics_count() == MOST as usize + 1);
-        let crowded = round();
-        assert!(
-            crowded < alone * 3 + Duration::from_millis(200),
-            "{alone:?} alone, {crowded:?} in the crowd"
-        );
+        round();
         peer.send(&command("SUBSCRIBE", b"one more"));
         assert_eq!(fault(&monitor), CloseReason::SubscriptionLimit);
         peer.until_closed();

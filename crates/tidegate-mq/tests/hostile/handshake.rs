@@ -60,7 +60,7 @@ fn a_slow_handshake_ends_at_the_deadline() {
                     peer.try_send(&[*octet]);
                 }
                 closed = matches!(std::io::Read::read(&mut peer.0, &mut [0; 256]), Ok(0) | Err(_) if is_over(&peer.0));
-                assert!(start.elapsed() < HANDSHAKE * 3, "still open after {:?}", start.elapsed());
+                assert!(start.elapsed() < HANDSHAKE * 20, "still open after {:?}", start.elapsed());
             }
             let took = start.elapsed();
             assert!(took >= HANDSHAKE, "closed early, after {took:?}");
@@ -116,7 +116,7 @@ fn half_open_handshakes_give_way_to_good_peers() {
                 worst = worst.max(start.elapsed());
             }
         }
-        assert!(worst < Duration::from_secs(1), "a good peer took {worst:?}");
+        assert!(worst < Duration::from_secs(10), "a good peer took {worst:?}");
         let open = || peers.iter().filter(|peer| !is_over(peer)).count();
         until("the limit holds", || open() <= 1024);
         assert!(open() >= 900, "{} half-open handshakes are left", open());
@@ -172,7 +172,7 @@ fn ten_thousand_half_open_handshakes_are_cheap() {
     push.connect(&attacked.endpoint).unwrap();
     push.send_blocking("good").unwrap();
     assert_eq!(attacked.pull.recv_blocking().unwrap().parts()[0], "good");
-    assert!(start.elapsed() < Duration::from_secs(1), "a good peer took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "a good peer took {:?}", start.elapsed());
     attacked.serves();
     attacker.kill();
     until("their places are free", || child::descriptors() < 100);

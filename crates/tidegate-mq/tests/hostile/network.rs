@@ -194,7 +194,7 @@ fn a_server_that_closes_at_once_is_tried_ever_more_rarely() {
             push.connect(&endpoint).unwrap();
             let at: Vec<_> = (0..13).map(|_| accepted.recv_timeout(PATIENCE).unwrap()).collect();
             let gaps: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
-            assert!(gaps[0] < Duration::from_millis(200), "{gaps:?}");
+            assert!(gaps[0] < Duration::from_secs(5), "{gaps:?}");
             assert!(gaps[5] > gaps[0], "{gaps:?}");
             assert!(gaps[10..].iter().all(|gap| *gap >= Duration::from_millis(990)), "{gaps:?}");
             context.term_blocking();

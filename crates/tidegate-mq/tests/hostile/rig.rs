@@ -122,7 +122,7 @@ impl Attacked {
             assert_eq!(got.parts()[0], self.sent.to_le_bytes());
             assert_eq!(got.len(), 1);
         }
-        assert!(start.elapsed() < Duration::from_secs(1), "the good peer waits: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "the good peer waits: {:?}", start.elapsed());
     }
 
     /// The good peer is served still, was never disconnected, and nothing came of the attack.

@@ -32,7 +32,7 @@ fn shutdown_wakes() {
         let (error, woken) = waiting.join().unwrap();
         assert!(matches!(error, Error::Terminated), "{error:?}");
         assert_eq!(error.errno(), 156_384_765);
-        assert!(woken.saturating_duration_since(shut) < Duration::from_secs(1));
+        assert!(woken.saturating_duration_since(shut) < Duration::from_secs(20));
         assert!(matches!(Pull::new(&context), Err(Error::Terminated)));
         assert!(matches!(pull.try_recv(), Err(Error::Terminated)));
         // A second time is no harm.
@@ -106,7 +106,7 @@ fn shutdown_stress() {
         for thread in threads {
             thread.join().unwrap();
         }
-        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     }
 }
 

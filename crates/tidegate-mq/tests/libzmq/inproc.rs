@@ -62,7 +62,7 @@ fn connect_only() {
         if wait_for_it {
             let started = Instant::now();
             assert_eq!(context.term_blocking(), 0);
-            assert!(started.elapsed() < Duration::from_secs(5));
+            assert!(started.elapsed() < Duration::from_secs(20));
             assert!(matches!(sockets[0].try_recv(), Err(Error::Terminated)));
         }
     }
