@@ -1,7 +1,5 @@
 //! Peers that send too much, or what their partner's type does not take.
 
-use std::time::{Duration, Instant};
-
 use tidegate_mq::{Message, Pub, Sub, XPub, monitor::CloseReason};
 
 use super::{
