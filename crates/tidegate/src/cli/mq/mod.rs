@@ -50,9 +50,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  tidegate mq xpub --bind tcp://*:5556 --json")]
     Xpub(flow::Plain),
     /// Print what publishers send, and send them standard input: byte 1 or 0 and a topic subscribes or cancels
-    #[command(
-        after_help = "Example:\n  echo '\\x01weather' | tidegate mq xsub --connect tcp://localhost:5556"
-    )]
+    #[command(after_help = "Example:\n  tidegate mq xsub --connect tcp://localhost:5556 --subscribe weather")]
     Xsub(flow::Subscribe),
     /// Send each line as a request and print the reply to it
     #[command(
@@ -112,10 +110,7 @@ Examples:
   tidegate mq bench --without-libzmq")]
     Bench(bench::Bench),
     /// An end of a measurement
-    #[command(
-        hide = true,
-        after_help = "Example:\n  tidegate mq bench-peer pull bind tcp://127.0.0.1:5555 64 1 5"
-    )]
+    #[command(hide = true)]
     BenchPeer(bench::Peer),
 }
 

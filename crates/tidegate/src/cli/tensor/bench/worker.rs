@@ -32,7 +32,6 @@ const NODE_IDLE: IdleStrategy = IdleStrategy::Sleep(Duration::from_millis(2));
 const READER_IDLE: IdleStrategy = IdleStrategy::Backoff { spins: 0, max: Duration::from_millis(1) };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate tensor bench --quick")]
 pub(crate) struct Worker {
     /// What this process does
     #[arg(long)]
