@@ -155,7 +155,7 @@ impl SmallFrames {
     pub const PAGE: usize = 4096;
 
     /// Without any page yet.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self { pages: Pages::new(Self::PAGE, RESTING_SMALL_PAGES), current: None }
     }
 
@@ -226,7 +226,7 @@ struct Pages {
 }
 
 impl Pages {
-    fn new(size: usize, most: usize) -> Self {
+    const fn new(size: usize, most: usize) -> Self {
         Self { size, resting: VecDeque::new(), most, overflowed: false }
     }
 

@@ -8,7 +8,7 @@
 //!   all of them pure data structures keyed by [`PeerKey`](peer::PeerKey) and [`Epoch`](peer::Epoch).
 //! - [`index`]: which peers want a topic.
 //! - [`queue`] and [`wait`]: a bounded queue of messages, and who waits for room or for a message.
-//! - [`message`] and [`buffer`]: reference-counted parts, receive pages, write batches.
+//! - [`message`], [`packed`] and [`buffer`]: reference-counted parts, messages that wait, receive pages, write batches.
 //!
 //! The crate has no unsafe code of its own; buffers lent to the operating system are moved into the runtime and come
 //! back with the result.
@@ -29,6 +29,7 @@ mod engine {
 pub mod hub;
 pub mod index;
 pub mod message;
+pub mod packed;
 pub mod peer;
 #[cfg(not(loom))]
 pub mod protocol;

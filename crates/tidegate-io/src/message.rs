@@ -31,8 +31,12 @@ impl Part {
     pub const EMPTY: Self = Self(Repr::Inline { len: 0, bytes: [0; Self::INLINE] });
 
     /// A copy of `bytes`: in place when short, else in an allocation of its own.
+    #[inline]
     pub fn copy_from(bytes: &[u8]) -> Self {
-        Self::inline(bytes).unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(bytes))))
+        if bytes.len() > Self::INLINE {
+            return Self(Repr::Shared(Bytes::copy_from_slice(bytes)));
+        }
+        Self::inline(bytes).unwrap_or_default()
     }
 
     /// A copy of `bytes` stored in place, when they are few enough.
@@ -74,10 +78,13 @@ impl Part {
     /// Bytes of memory that this part is charged with in a byte budget (MQ-023): its own place and what it shares.
     #[inline]
     pub fn retained(&self) -> usize {
-        match &self.0 {
-            Repr::Inline { .. } => size_of::<Self>(),
-            Repr::Shared(bytes) => size_of::<Self>() + bytes.len(),
-        }
+        Self::retained_by(self.len())
+    }
+
+    /// The same for a part of so many bytes. A short one is charged as if stored in place, which is how it is queued.
+    #[inline]
+    pub(crate) fn retained_by(len: usize) -> usize {
+        size_of::<Self>() + if len > Self::INLINE { len } else { 0 }
     }
 }
 
@@ -110,14 +117,19 @@ impl Borrow<[u8]> for Part {
 
 /// Shares the slice; use [`Part::copy_from`] for a few bytes of a large buffer that should not stay alive.
 impl From<Bytes> for Part {
+    #[inline]
     fn from(bytes: Bytes) -> Self {
         Self(Repr::Shared(bytes))
     }
 }
 
 impl From<Vec<u8>> for Part {
+    #[inline]
     fn from(bytes: Vec<u8>) -> Self {
-        Self::inline(&bytes).unwrap_or_else(|| Self(Repr::Shared(bytes.into())))
+        if bytes.len() > Self::INLINE {
+            return Self(Repr::Shared(bytes.into()));
+        }
+        Self::inline(&bytes).unwrap_or_default()
     }
 }
 
@@ -128,6 +140,7 @@ impl From<String> for Part {
 }
 
 impl From<&[u8]> for Part {
+    #[inline]
     fn from(bytes: &[u8]) -> Self {
         Self::copy_from(bytes)
     }
@@ -186,6 +199,11 @@ impl Message {
     #[inline]
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    #[inline]
+    pub(crate) fn parts_mut(&mut self) -> &mut [Part] {
+        &mut self.parts
     }
 
     /// Number of parts.
@@ -253,6 +271,7 @@ impl Message {
 }
 
 impl<P: Into<Part>> From<P> for Message {
+    #[inline]
     fn from(part: P) -> Self {
         let mut message = Self::new();
         message.push(part);

@@ -16,14 +16,13 @@
 //!
 //! # Layout
 //!
-//! A plain ring of [`Message`]s. A ring of single parts with a "more" flag, 48 instead of 168 bytes for a message of one
-//! part, was measured as well (release build, push and pop of one 20-byte part / of three, depth 1000, ns): messages
-//! 47 / 52, parts 45 / 68, and between two threads messages 39, parts 67. So the simple one stays. The ring grows as
-//! needed, is kept while the queue is in use and given back by [`Queue::release`]; an unused queue owns no memory.
+//! [`Packed`]: the writer and the reader of a queue are different threads, and most messages are small. Its memory is
+//! kept while the queue is in use; an unused queue owns none.
 
-use std::collections::VecDeque;
-
-use crate::message::Message;
+use crate::{
+    message::Message,
+    packed::{Packed, Size},
+};
 
 /// How much a [`Queue`] takes. 0 means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,33 +41,12 @@ impl Capacity {
 /// Bounded queue of messages.
 #[derive(Debug)]
 pub struct Queue {
-    messages: VecDeque<Message>,
-    bytes: usize,
-    /// Payload bytes of the messages.
-    payload: usize,
+    messages: Packed,
     capacity: Capacity,
     full: bool,
     /// The queue ceased to be full and nobody has asked yet.
     credit: bool,
     conflate: bool,
-    counters: Counters,
-}
-
-/// What a [`Queue`] has seen since it was made (MQ-067).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Messages admitted.
-    pub messages: u64,
-    /// Payload bytes of these messages.
-    pub bytes: u64,
-    /// Messages that a newer one replaced in a conflating queue.
-    pub replaced: u64,
-    /// Messages dropped by [`Queue::clear`].
-    pub discarded: u64,
-    /// How often the queue became full.
-    pub stalls: u64,
-    /// Largest number of messages at one time.
-    pub high_water: usize,
 }
 
 impl Queue {
@@ -83,19 +61,10 @@ impl Queue {
     }
 
     const fn with(capacity: Capacity, conflate: bool) -> Self {
-        Self {
-            messages: VecDeque::new(),
-            bytes: 0,
-            payload: 0,
-            capacity,
-            full: false,
-            credit: false,
-            conflate,
-            counters: Counters { messages: 0, bytes: 0, replaced: 0, discarded: 0, stalls: 0, high_water: 0 },
-        }
+        Self { messages: Packed::new(), capacity, full: false, credit: false, conflate }
     }
 
-    /// Whether [`push`](Self::push) refuses.
+    /// Whether the queue has no room.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.full
@@ -113,15 +82,10 @@ impl Queue {
         self.messages.is_empty()
     }
 
-    /// Bytes of memory held by the messages.
+    /// Size of all messages together.
     #[inline]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The limits.
-    pub fn capacity(&self) -> Capacity {
-        self.capacity
+    pub fn size(&self) -> Size {
+        self.messages.size()
     }
 
     /// How many messages may be pushed before the queue is full by their number.
@@ -133,107 +97,86 @@ impl Queue {
         }
     }
 
-    /// What happened so far.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// Adds a message at the end.
-    ///
-    /// # Errors
-    ///
-    /// The message itself when the queue is full.
-    #[expect(clippy::result_large_err, reason = "the message is given back, and would be moved anyway")]
+    /// Adds a message at the end, and leaves it without parts. Also to a full queue: who is subject to the limits asks
+    /// [`is_full`](Self::is_full) before.
     #[inline]
-    pub fn push(&mut self, message: Message) -> Result<(), Message> {
-        if self.full {
-            return Err(message);
-        }
-        self.push_over(message);
-        Ok(())
-    }
-
-    /// Adds a message at the end, also to a full queue: for what is not subject to the limits, or was already taken
-    /// from a peer and has no other place.
-    #[inline]
-    pub fn push_over(&mut self, message: Message) {
-        if self.conflate && self.messages.pop_front().is_some() {
-            self.counters.replaced += 1;
-            self.bytes = 0;
-            self.payload = 0;
-        }
-        let payload = message.byte_len();
-        self.bytes += message.retained();
-        self.payload += payload;
-        self.counters.messages += 1;
-        self.counters.bytes += payload as u64;
-        self.messages.push_back(message);
-        self.counters.high_water = self.counters.high_water.max(self.messages.len());
+    pub fn push(&mut self, message: &mut Message) {
+        self.replace();
+        self.messages.push(message);
         self.note_full();
     }
 
-    /// Takes the oldest message.
+    /// Adds a copy of a message, which shares its long parts.
     #[inline]
-    pub fn pop(&mut self) -> Option<Message> {
-        let message = self.messages.pop_front()?;
-        self.left(&message);
-        self.note_room();
-        Some(message)
+    pub fn push_clone(&mut self, message: &Message) {
+        self.replace();
+        self.messages.push_clone(message);
+        self.note_full();
+    }
+
+    /// Adds the first message of `other`, if there is one.
+    #[inline]
+    pub fn push_first(&mut self, other: &mut Packed) {
+        if !other.is_empty() {
+            self.replace();
+            other.move_first(&mut self.messages);
+            self.note_full();
+        }
+    }
+
+    /// Adds messages of `other`, in order, until the queue is full or `other` is empty.
+    #[inline]
+    pub fn push_many(&mut self, other: &mut Packed) {
+        let Capacity { messages, bytes } = self.capacity;
+        let fits = |limit: usize, has: usize, more: usize| limit == 0 || has.saturating_add(more) <= limit;
+        if !self.full
+            && !self.conflate
+            && fits(messages, self.messages.len(), other.len())
+            && fits(bytes, self.size().retained, other.size().retained)
+        {
+            other.move_all(&mut self.messages);
+            return self.note_full();
+        }
+        while !self.full && !other.is_empty() {
+            self.push_first(other);
+        }
     }
 
     /// Takes the oldest message into `place`, if there is one.
     #[inline]
     pub fn pop_into(&mut self, place: &mut Message) -> bool {
-        let Some(message) = self.pop() else { return false };
-        *place = message;
-        true
-    }
-
-    /// The oldest message. A writer encodes from here and then calls [`drop_front`](Self::drop_front), which saves
-    /// moving each message out.
-    #[inline]
-    pub fn front(&self) -> Option<&Message> {
-        self.messages.front()
-    }
-
-    /// Drops the oldest message. False when there was none.
-    #[inline]
-    pub fn drop_front(&mut self) -> bool {
-        self.pop().is_some()
-    }
-
-    /// Moves up to `most` messages to the end of `place`. Returns how many.
-    pub fn pop_many(&mut self, place: &mut Vec<Message>, most: usize) -> usize {
-        let count = most.min(self.messages.len());
-        let first = place.len();
-        place.extend(self.messages.drain(..count));
-        for message in place.get(first..).unwrap_or_default() {
-            self.left(message);
-        }
+        let taken = self.messages.pop_into(place);
         self.note_room();
-        count
+        taken
+    }
+
+    /// Takes the oldest message.
+    pub fn pop(&mut self) -> Option<Message> {
+        let mut message = Message::new();
+        self.pop_into(&mut message).then_some(message)
+    }
+
+    /// Drops all messages.
+    pub fn clear(&mut self) {
+        self.messages.clear();
+        self.note_room();
     }
 
     /// Moves messages to the end of `place` until it has `most` more of them, or at least `bytes` payload bytes more.
-    /// Returns the payload bytes moved. When all may go to an empty place, the two only exchange their memory.
-    pub fn take_into(&mut self, place: &mut VecDeque<Message>, most: usize, bytes: usize) -> usize {
-        let before = self.payload;
-        let last = place.len().saturating_add(most);
-        if place.is_empty() && self.messages.len() <= most && self.payload <= bytes {
-            std::mem::swap(&mut self.messages, place);
-            self.bytes = 0;
-            self.payload = 0;
+    pub fn take_into(&mut self, place: &mut Packed, most: usize, bytes: usize) {
+        if self.messages.len() <= most && self.size().payload <= bytes {
+            self.messages.move_all(place);
         } else {
-            while place.len() < last
-                && before - self.payload < bytes
-                && let Some(message) = self.messages.pop_front()
+            let (mut messages, mut taken) = (0, 0);
+            while messages < most
+                && taken < bytes
+                && let Some(size) = self.messages.move_first(place)
             {
-                self.left(&message);
-                place.push_back(message);
+                messages += 1;
+                taken += size.payload;
             }
         }
         self.note_room();
-        before - self.payload
     }
 
     /// Whether the queue ceased to be full since this was last asked: then whoever waits for room, or paused reading
@@ -257,28 +200,12 @@ impl Queue {
         }
     }
 
-    /// Drops all messages. Returns how many.
-    pub fn clear(&mut self) -> usize {
-        let count = self.messages.len();
-        self.messages.clear();
-        self.bytes = 0;
-        self.payload = 0;
-        self.counters.discarded += count as u64;
-        self.note_room();
-        count
-    }
-
-    /// Gives the memory of an empty queue back: for owners that go idle.
-    pub fn release(&mut self) {
-        if self.messages.is_empty() {
-            self.messages = VecDeque::new();
-        }
-    }
-
+    /// Drops what a newer message replaces.
     #[inline]
-    fn left(&mut self, message: &Message) {
-        self.bytes = self.bytes.saturating_sub(message.retained());
-        self.payload = self.payload.saturating_sub(message.byte_len());
+    fn replace(&mut self) {
+        if self.conflate {
+            self.messages.clear();
+        }
     }
 
     #[inline]
@@ -286,7 +213,6 @@ impl Queue {
         if !self.full && self.at_limit() {
             self.full = true;
             self.credit = false;
-            self.counters.stalls += 1;
         }
     }
 
@@ -296,28 +222,22 @@ impl Queue {
             self.full = false;
             self.credit = true;
         }
-        if self.messages.is_empty() && self.messages.capacity() > KEPT {
-            self.messages = VecDeque::new();
-        }
     }
 
     #[inline]
     fn at_limit(&self) -> bool {
         let Capacity { messages, bytes } = self.capacity;
-        (messages != 0 && self.messages.len() >= messages) || (bytes != 0 && self.bytes >= bytes)
+        (messages != 0 && self.messages.len() >= messages) || (bytes != 0 && self.size().retained >= bytes)
     }
 
     #[inline]
     fn at_low_water(&self) -> bool {
         // HWM - (HWM + 1) / 2 is HWM / 2.
         let Capacity { messages, bytes } = self.capacity;
-        (messages == 0 || self.messages.len() <= messages / 2) && (bytes == 0 || self.bytes <= bytes / 2)
+        (messages == 0 || self.messages.len() <= messages / 2)
+            && (bytes == 0 || self.size().retained <= bytes / 2)
     }
 }
-
-/// A queue that once held more than this many messages gives its memory back when it runs empty. Above the default
-/// high-water mark, so that an ordinary queue keeps its ring.
-const KEPT: usize = 8192;
 
 #[cfg(test)]
 mod tests {
@@ -339,10 +259,20 @@ mod tests {
         Queue::new(Capacity { messages, bytes: 0 })
     }
 
+    /// Pushes unless the queue is full.
+    fn push(queue: &mut Queue, mut message: Message) -> bool {
+        if queue.is_full() {
+            return false;
+        }
+        queue.push(&mut message);
+        assert!(message.is_empty());
+        true
+    }
+
     /// Fills the queue and says after how many messages taken it has room again.
     fn credit_after(hwm: usize) -> usize {
         let mut queue = bounded(hwm);
-        while queue.push(message(0, 0)).is_ok() {}
+        while push(&mut queue, message(0, 0)) {}
         assert_eq!(queue.len(), hwm);
         (1..).find(|_| queue.pop().is_some() && queue.take_credit()).unwrap()
     }
@@ -359,17 +289,17 @@ mod tests {
     #[test]
     fn a_message_above_the_byte_limit_is_admitted_when_the_queue_is_empty() {
         let mut queue = Queue::new(Capacity { messages: 10, bytes: 1000 });
-        assert!(queue.push(message(1, 100_000)).is_ok());
-        assert_eq!(queue.push(message(2, 0)).map_err(|back| number(&back)), Err(2));
+        assert!(push(&mut queue, message(1, 100_000)));
+        assert!(!push(&mut queue, message(2, 0)));
         assert_eq!(queue.pop().as_ref().map(number), Some(1));
-        assert!(queue.take_credit() && queue.push(message(2, 0)).is_ok());
+        assert!(queue.take_credit() && push(&mut queue, message(2, 0)));
     }
 
     /// Rules: MQ-064.
     #[test]
     fn parts_do_not_count() {
         let mut queue = bounded(1);
-        assert!(queue.push((0..100).map(|part: u32| part.to_string()).collect()).is_ok());
+        assert!(push(&mut queue, (0..100).map(|part: u32| part.to_string()).collect()));
         assert!(queue.is_full());
         assert_eq!(queue.pop().map(|message| message.len()), Some(100));
     }
@@ -379,7 +309,7 @@ mod tests {
     fn limits_change_while_messages_are_queued() {
         let mut queue = bounded(10);
         for index in 0..10 {
-            assert!(queue.push(message(index, 0)).is_ok());
+            assert!(push(&mut queue, message(index, 0)));
         }
         queue.set_capacity(Capacity { messages: 4, bytes: 0 });
         assert!(queue.is_full() && !queue.take_credit());
@@ -393,7 +323,7 @@ mod tests {
         assert!(!queue.is_full() && queue.take_credit());
         queue.set_capacity(Capacity::UNLIMITED);
         for index in 0..10_000 {
-            assert!(queue.push(message(index, 0)).is_ok());
+            assert!(push(&mut queue, message(index, 0)));
         }
     }
 
@@ -402,50 +332,43 @@ mod tests {
     fn a_conflating_queue_keeps_the_newest_message_whole() {
         let mut queue = Queue::conflating();
         for index in 0..1000 {
-            assert!(queue.push(message(index, index)).is_ok());
-            assert_eq!(queue.bytes(), message(index, index).retained());
+            assert!(push(&mut queue, message(index, index)));
+            assert_eq!(queue.size().retained, message(index, index).retained());
         }
         queue.set_capacity(Capacity { messages: 1, bytes: 1 });
         assert!(!queue.is_full());
-        assert_eq!((queue.len(), queue.counters().replaced), (1, 999));
-        assert_eq!(queue.pop(), Some(message(999, 999)));
-        assert_eq!((queue.pop(), queue.bytes()), (None, 0));
-    }
-
-    #[test]
-    fn an_empty_queue_gives_its_memory_back() {
-        let mut queue = bounded(0);
-        for index in 0..100_000 {
-            queue.push_over(message(index, 0));
-        }
-        while queue.drop_front() {}
-        assert_eq!(queue.messages.capacity(), 0);
-        queue.push_over(message(0, 0));
-        queue.release();
+        let mut others = Packed::new();
+        others.push(&mut message(1000, 1000));
+        others.push(&mut message(1001, 1001));
+        queue.push_many(&mut others);
         assert_eq!(queue.len(), 1);
-        assert!(queue.drop_front());
-        queue.release();
-        assert_eq!(queue.messages.capacity(), 0);
+        assert_eq!(queue.pop(), Some(message(1001, 1001)));
+        assert_eq!((queue.pop(), queue.size()), (None, Size::default()));
     }
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Push(usize),
-        PushOver(usize),
+        PushClone(usize),
+        PushFirst(usize, usize),
+        PushMany(usize, usize),
         Pop,
         PopInto,
-        PopMany(usize),
+        TakeInto(usize, usize),
         Limit(usize, usize),
         Clear,
     }
 
     fn step() -> impl Strategy<Value = Step> {
+        let len = 0usize..400;
         prop_oneof![
-            6 => (0usize..300).prop_map(Step::Push),
-            1 => (0usize..300).prop_map(Step::PushOver),
+            6 => len.clone().prop_map(Step::Push),
+            1 => len.clone().prop_map(Step::PushClone),
+            1 => (0usize..3, len.clone()).prop_map(|(count, len)| Step::PushFirst(count, len)),
+            2 => (0usize..6, len).prop_map(|(count, len)| Step::PushMany(count, len)),
             3 => Just(Step::Pop),
             1 => Just(Step::PopInto),
-            1 => (0usize..5).prop_map(Step::PopMany),
+            2 => (0usize..5, 0usize..1000).prop_map(|(most, bytes)| Step::TakeInto(most, bytes)),
             1 => (0usize..8, 0usize..2000).prop_map(|(messages, bytes)| Step::Limit(messages, bytes)),
             1 => Just(Step::Clear),
         ]
@@ -461,20 +384,42 @@ mod tests {
             let mut queue = Queue::new(capacity);
             let mut model: Vec<Message> = Vec::new();
             let (mut full, mut credit, mut next) = (false, false, 0);
+            let retained = |model: &[Message]| model.iter().map(Message::retained).sum::<usize>();
+            let at_limit = |capacity: Capacity, model: &[Message]| {
+                let reached = |limit: usize, count: usize| limit != 0 && count >= limit;
+                reached(capacity.messages, model.len()) || reached(capacity.bytes, retained(model))
+            };
             for step in steps {
                 let mut taken = Vec::new();
                 next += 1;
                 match step {
                     Step::Push(len) => {
-                        let pushed = queue.push(message(next, len)).is_ok();
-                        prop_assert_eq!(pushed, !full);
-                        if pushed {
-                            model.push(message(next, len));
-                        }
-                    }
-                    Step::PushOver(len) => {
-                        queue.push_over(message(next, len));
+                        queue.push(&mut message(next, len));
                         model.push(message(next, len));
+                    }
+                    Step::PushClone(len) => {
+                        let message = message(next, len);
+                        queue.push_clone(&message);
+                        model.push(message);
+                    }
+                    Step::PushFirst(count, len) => {
+                        let mut others = packed(next, count, len);
+                        queue.push_first(&mut others);
+                        prop_assert_eq!(others.len(), count.saturating_sub(1));
+                        model.extend((count > 0).then(|| message(next, len)));
+                    }
+                    Step::PushMany(count, len) => {
+                        let mut others = packed(next, count, len);
+                        queue.push_many(&mut others);
+                        let mut left = count;
+                        while left > 0 && !full {
+                            model.push(message(next + count - left, len));
+                            full = at_limit(capacity, &model);
+                            credit &= !full;
+                            left -= 1;
+                        }
+                        prop_assert_eq!(others.len(), left);
+                        next += count;
                     }
                     Step::Pop => taken.extend(queue.pop()),
                     Step::PopInto => {
@@ -483,28 +428,40 @@ mod tests {
                             taken.push(place);
                         }
                     }
-                    Step::PopMany(most) => {
-                        prop_assert_eq!(queue.pop_many(&mut taken, most), most.min(model.len()));
+                    Step::TakeInto(most, bytes) => {
+                        let mut place = packed(0, 1, 7);
+                        queue.take_into(&mut place, most, bytes);
+                        prop_assert_eq!(place.pop(), Some(message(0, 7)));
+                        let mut sum = 0;
+                        let fits = |message: &&Message| {
+                            sum += message.byte_len();
+                            sum - message.byte_len() < bytes
+                        };
+                        let all = model.len() <= most && model.iter().map(Message::byte_len).sum::<usize>() <= bytes;
+                        let expected =
+                            if all { model.len() } else { model.iter().take(most).take_while(fits).count() };
+                        prop_assert_eq!(place.len(), expected);
+                        while let Some(message) = place.pop() {
+                            taken.push(message);
+                        }
                     }
                     Step::Limit(messages, bytes) => {
                         capacity = Capacity { messages, bytes };
                         queue.set_capacity(capacity);
                     }
                     Step::Clear => {
-                        prop_assert_eq!(queue.clear(), model.len());
+                        queue.clear();
                         model.clear();
                     }
                 }
                 prop_assert_eq!(&taken[..], &model[..taken.len()]);
                 model.drain(..taken.len());
 
-                let bytes: usize = model.iter().map(Message::retained).sum();
-                let reached = |limit: usize, count: usize| limit != 0 && count >= limit;
+                let bytes = retained(&model);
                 let low = |limit: usize, count: usize| limit == 0 || count <= limit / 2;
-                let at_limit = reached(capacity.messages, model.len()) || reached(capacity.bytes, bytes);
                 let at_low = low(capacity.messages, model.len()) && low(capacity.bytes, bytes);
                 let reset = matches!(step, Step::Limit(..));
-                if at_limit {
+                if at_limit(capacity, &model) {
                     credit &= full;
                     full = true;
                 } else if full && (at_low || reset) {
@@ -514,11 +471,16 @@ mod tests {
                 prop_assert_eq!(queue.is_full(), full, "{:?}", queue);
                 prop_assert_eq!(queue.take_credit(), credit);
                 credit = false;
-                prop_assert_eq!((queue.len(), queue.bytes()), (model.len(), bytes));
-                prop_assert_eq!(queue.front(), model.first());
-                let counters = queue.counters();
-                prop_assert!(counters.high_water >= queue.len() && counters.messages >= queue.len() as u64);
+                prop_assert_eq!((queue.len(), queue.size().retained), (model.len(), bytes));
+                prop_assert_eq!(queue.size().payload, model.iter().map(Message::byte_len).sum::<usize>());
             }
         }
+    }
+
+    /// `count` messages, numbered from `first`.
+    fn packed(first: usize, count: usize, len: usize) -> Packed {
+        let mut packed = Packed::new();
+        (first..first + count).for_each(|number| packed.push(&mut message(number, len)));
+        packed
     }
 }

@@ -23,9 +23,13 @@ use crate::{
 /// One end's view of a link.
 #[derive(Clone)]
 pub(crate) struct InprocLink {
-    ends: Arc<[OnceLock<End>; 2]>,
+    ends: Arc<Ends>,
     /// Which end this is: 0 has connected, 1 is bound.
     side: usize,
+}
+
+struct Ends {
+    ends: [OnceLock<End>; 2],
     name: Arc<str>,
 }
 
@@ -38,7 +42,7 @@ struct End {
 impl InprocLink {
     /// The socket at the far end, and its pipe.
     pub(crate) fn far(&self) -> Option<(Arc<Shared>, PeerKey, Epoch)> {
-        let end = self.ends.get(1 - self.side)?.get()?;
+        let end = self.ends.ends.get(1 - self.side)?.get()?;
         Some((end.socket.upgrade()?, end.key, end.epoch))
     }
 
@@ -46,7 +50,7 @@ impl InprocLink {
     /// place that becomes free so goes to those who were turned away.
     pub(crate) fn part(&self) {
         let mut left = None;
-        for (side, end) in self.ends.iter().enumerate() {
+        for (side, end) in self.ends.ends.iter().enumerate() {
             let Some(end) = end.get() else { continue };
             let Some(socket) = end.socket.upgrade() else { continue };
             let mut inner = socket.lock();
@@ -57,19 +61,19 @@ impl InprocLink {
                 left = Some((socket, end.key));
             }
         }
-        let Some(bound) = self.ends.get(1).and_then(OnceLock::get) else { return };
+        let Some(bound) = self.ends.ends.get(1).and_then(OnceLock::get) else { return };
         if let Some((socket, key)) = left {
-            socket.context.names.wait_for_another(&self.name, &socket, key, &bound.socket);
+            socket.context.names.wait_for_another(&self.ends.name, &socket, key, &bound.socket);
         }
         if let Some(bound) = bound.socket.upgrade() {
-            bound.context.names.readmit(&self.name);
+            bound.context.names.readmit(&self.ends.name);
         }
     }
 }
 
 impl fmt::Debug for InprocLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InprocLink").field("name", &self.name).field("side", &self.side).finish()
+        f.debug_struct("InprocLink").field("name", &self.ends.name).field("side", &self.side).finish()
     }
 }
 
@@ -205,8 +209,8 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
         return;
     }
     let name: Arc<str> = name.into();
-    let ends: Arc<[OnceLock<End>; 2]> = Arc::default();
-    let view = |side| InprocLink { ends: ends.clone(), side, name: name.clone() };
+    let ends = Arc::new(Ends { ends: Default::default(), name: name.clone() });
+    let view = |side| InprocLink { ends: ends.clone(), side };
     let (near_info, near_limits) = describe(&connecting.lock(), connecting.kind);
     let (far_info, far_limits) = describe(&bound.lock(), bound.kind);
 
@@ -240,7 +244,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     inner.endpoints.inproc_accepted(&name, bound_key, view(1));
     // What it has to say at once waits until the other end is there.
     drop(inner);
-    let _ = ends[1].set(End { socket: Arc::downgrade(bound), key: bound_key, epoch: bound_epoch });
+    let _ = ends.ends[1].set(End { socket: Arc::downgrade(bound), key: bound_key, epoch: bound_epoch });
 
     let mut inner = connecting.lock();
     let arrival = Arrival {
@@ -252,7 +256,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     };
     match inner.state.pipe_up(Some(key), arrival) {
         Ok((key, epoch)) => {
-            let _ = ends[0].set(End { socket: Arc::downgrade(connecting), key, epoch });
+            let _ = ends.ends[0].set(End { socket: Arc::downgrade(connecting), key, epoch });
             inner.endpoints.inproc_connected(key, view(0));
             connecting.finish(inner);
             // Notes from before the other end was there went nowhere.

@@ -22,7 +22,8 @@ use tidegate_io::{
     batch::WriteBatch,
     buffer::with_local_slab,
     engine::StreamAddress,
-    message::{Message, Part},
+    message::Part,
+    packed::Packed,
     peer::{Epoch, PeerKey},
     protocol::{Connection, Control, Ended, Flow, Retry, StreamInfo},
 };
@@ -46,7 +47,7 @@ pub(crate) use self::plan::{Accepting, Connecting, Plan};
 thread_local! {
     /// Room that the connections of a worker use in turn, so that an idle one keeps none.
     static SPARE_HELD: Cell<VecDeque<SessionEvent>> = const { Cell::new(VecDeque::new()) };
-    static SPARE_OUTBOUND: Cell<VecDeque<Message>> = const { Cell::new(VecDeque::new()) };
+    static SPARE_PACKED: Cell<Packed> = const { Cell::new(Packed::new()) };
 }
 
 type Spare<T> = LocalKey<Cell<VecDeque<T>>>;
@@ -66,6 +67,24 @@ fn give_room_back<T>(queue: &mut VecDeque<T>, spare: &'static Spare<T>) {
     }
 }
 
+/// Gives empty messages the spare memory of the thread.
+fn borrow_packed(messages: &mut Packed) {
+    if messages.is_empty() {
+        *messages = SPARE_PACKED.try_with(Cell::take).unwrap_or_default();
+    }
+}
+
+/// The reverse, unless there are messages.
+fn give_packed_back(messages: &mut Packed) {
+    if messages.is_empty() {
+        let room = std::mem::take(messages);
+        let _ = SPARE_PACKED.try_with(|spare| spare.set(room));
+    }
+}
+
+/// Most messages or events that are decoded before they are given to the socket.
+const AT_ONCE: usize = 1024;
+
 /// How long a connection that is closed for a fault of its peer may take to tell it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -84,9 +103,11 @@ struct Wire {
     pipe: Option<(PeerKey, Epoch)>,
     /// Decoded and not yet given to the state.
     held: VecDeque<SessionEvent>,
+    /// The same of messages that follow one another; before those of `held`.
+    arrivals: Packed,
     paused: bool,
     asking: Option<Pin<Box<dyn Future<Output = Verdict>>>>,
-    outbound: VecDeque<Message>,
+    outbound: Packed,
     commands: VecDeque<Command>,
     /// Messages in the batch that is being written.
     in_flight: u64,
@@ -109,9 +130,10 @@ impl Wire {
             assigned,
             pipe: None,
             held: VecDeque::new(),
+            arrivals: Packed::new(),
             paused: false,
             asking: None,
-            outbound: VecDeque::new(),
+            outbound: Packed::new(),
             commands: VecDeque::new(),
             in_flight: 0,
             reason: None,
@@ -130,17 +152,22 @@ impl Wire {
             let held = &mut self.held;
             let session = &mut self.session;
             borrow_room(held, &SPARE_HELD);
+            borrow_packed(&mut self.arrivals);
+            let arrivals = &mut self.arrivals;
             with_local_slab(|slab| {
-                while held.len() < 1024
+                session.take_messages(slab, arrivals, AT_ONCE);
+                while arrivals.is_empty()
+                    && held.len() < AT_ONCE
                     && let Some(event) = session.next_event(slab)
                 {
                     held.push_back(event);
                 }
             });
-            if self.held.is_empty() {
+            if self.arrivals.is_empty() && self.held.is_empty() {
                 break;
             }
         }
+        give_packed_back(&mut self.arrivals);
         give_room_back(&mut self.held, &SPARE_HELD);
         if self.paused {
             self.session.reading_paused(now);
@@ -164,6 +191,9 @@ impl Wire {
 
     /// Gives what is held to the state, until it is full.
     fn give(&mut self, now: Instant) {
+        if !self.arrivals.is_empty() && !self.give_arrivals() {
+            return;
+        }
         while let Some(event) = self.held.pop_front() {
             match event {
                 SessionEvent::Message(_) | SessionEvent::Subscribe(_) | SessionEvent::Cancel(_) => {
@@ -178,6 +208,27 @@ impl Wire {
                 _ => {}
             }
         }
+    }
+
+    /// Gives messages. False when no more is to be given now.
+    fn give_arrivals(&mut self) -> bool {
+        let Some((key, epoch)) = self.pipe else {
+            self.arrivals.clear();
+            return false;
+        };
+        let mut inner = self.socket.lock();
+        let received = inner.state.received_many(key, epoch, &mut self.arrivals);
+        self.socket.finish(inner);
+        match received {
+            Received::Taken | Received::Stale => {}
+            Received::Full => self.paused = true,
+            Received::Violation(violation) => {
+                self.reason = Some(close_reason(violation));
+                self.arrivals.clear();
+                self.held.clear();
+            }
+        }
+        matches!(received, Received::Taken | Received::Stale)
     }
 
     /// Gives messages and subscriptions under one lock. False when no more is to be given now.
@@ -284,7 +335,7 @@ impl Wire {
         const COMMANDS: usize = 256;
         const MESSAGES: Most = Most { messages: 1024, bytes: 64 << 10 };
         let Some((key, epoch)) = self.pipe else { return };
-        borrow_room(&mut self.outbound, &SPARE_OUTBOUND);
+        borrow_packed(&mut self.outbound);
         while !batch.is_full() {
             let mut inner = self.socket.lock();
             if self.in_flight == 0 {
@@ -293,13 +344,12 @@ impl Wire {
                 inner.wake_watchers();
             }
             inner.state.take_commands(key, epoch, COMMANDS, &mut self.commands);
-            if self.commands.is_empty() {
+            // What comes while these are written goes out together.
+            let is_last = self.commands.is_empty();
+            if is_last {
                 inner.state.take_outbound(key, epoch, MESSAGES, &mut self.outbound);
             }
             self.socket.finish(inner);
-            if self.commands.is_empty() && self.outbound.is_empty() {
-                break;
-            }
             for command in self.commands.drain(..) {
                 match command {
                     Command::Subscribe(topic) => self.session.subscribe(&topic),
@@ -308,12 +358,12 @@ impl Wire {
             }
             self.session.fill(batch);
             self.in_flight += self.outbound.len() as u64;
-            for message in &self.outbound {
-                self.session.encode(message, batch);
+            self.session.encode_all(&mut self.outbound, batch);
+            if is_last {
+                break;
             }
-            self.outbound.clear();
         }
-        give_room_back(&mut self.outbound, &SPARE_OUTBOUND);
+        give_packed_back(&mut self.outbound);
     }
 }
 

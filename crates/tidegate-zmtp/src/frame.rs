@@ -7,7 +7,8 @@
 use bytes::{BufMut, BytesMut};
 use tidegate_io::{
     batch::WriteBatch,
-    message::{Message, Part},
+    message::Message,
+    packed::{Packed, Piece},
 };
 
 use crate::close::CloseReason;
@@ -92,21 +93,29 @@ pub(crate) fn put_header(out: &mut BytesMut, flags: u8, len: usize) {
 /// by reference (MQ-052).
 #[inline]
 pub fn encode(message: &Message, batch: &mut WriteBatch, vectored_threshold: usize) {
-    let Some((last, others)) = message.parts().split_last() else {
-        return;
-    };
-    for part in others {
-        put_part(MORE, part, batch, vectored_threshold);
+    let mut left = message.len();
+    for part in message {
+        left -= 1;
+        let piece = match part.shared() {
+            Some(bytes) if bytes.len() >= vectored_threshold => Piece::Shared(bytes.clone()),
+            _ => Piece::Copied(part),
+        };
+        put_part(piece, left > 0, batch, vectored_threshold);
     }
-    put_part(0, last, batch, vectored_threshold);
+}
+
+/// The same for all messages of `messages`, which is empty afterwards.
+#[inline]
+pub fn encode_all(messages: &mut Packed, batch: &mut WriteBatch, vectored_threshold: usize) {
+    while messages.take_with(|piece, has_more| put_part(piece, has_more, batch, vectored_threshold)) {}
 }
 
 #[inline]
-fn put_part(flags: u8, part: &Part, batch: &mut WriteBatch, vectored_threshold: usize) {
-    let (header, used) = header(flags, part.len());
+fn put_part(part: Piece<'_>, has_more: bool, batch: &mut WriteBatch, vectored_threshold: usize) {
+    let (header, used) = header(if has_more { MORE } else { 0 }, part.as_slice().len());
     batch.put(header.get(..used).unwrap_or_default());
-    match part.shared() {
-        Some(bytes) if bytes.len() >= vectored_threshold => batch.put_shared(bytes.clone()),
-        _ => batch.put(part),
+    match part {
+        Piece::Shared(bytes) if bytes.len() >= vectored_threshold => batch.put_shared(bytes),
+        part => batch.put(part.as_slice()),
     }
 }

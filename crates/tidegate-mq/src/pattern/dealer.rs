@@ -1,6 +1,6 @@
 //! DEALER: sends to peers in turn, receives from peers in turn, leaves the parts alone (6.5).
 
-use tidegate_io::{message::Message, peer::PeerKey};
+use tidegate_io::{message::Message, packed::Packed, peer::PeerKey};
 
 use super::{
     Pattern,
@@ -58,8 +58,18 @@ impl<L: Clone> Pattern<L> for Dealer {
         Ok(())
     }
 
+    fn received_many(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        arrivals: &mut Packed,
+    ) -> Result<(), Violation> {
+        self.incoming.arrived_many(core, key, arrivals);
+        Ok(())
+    }
+
     fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
-        self.out.send(core, message, Payload::verbatim).map(drop)
+        self.out.send(core, message).map(drop)
     }
 
     fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {

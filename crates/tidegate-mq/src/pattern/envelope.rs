@@ -6,7 +6,7 @@
 //! Envelope   routing parts ... empty part          Envelope + Body    -> Payload   (REP)
 //! Addressed  to | Payload                          routing id + Payload -> Message (ROUTER)
 //! ```
-//! Only a [`Payload`] can be queued on a pipe.
+//! Only a [`Payload`] can be queued on a pipe, as a [`Parcel`].
 
 use tidegate_io::message::{Message, Part};
 
@@ -38,6 +38,12 @@ impl Payload {
         self.0.byte_len()
     }
 
+    /// To be queued on a pipe.
+    #[inline]
+    pub(crate) fn parcel(&mut self) -> Parcel<'_> {
+        Parcel::Whole(&mut self.0)
+    }
+
     /// Takes the message out and leaves one without parts: messages are large, and moved as seldom as possible.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
@@ -48,6 +54,38 @@ impl Payload {
     #[inline]
     pub(crate) fn into_message(self) -> Message {
         self.0
+    }
+}
+
+/// A payload where it lies, to be queued on a pipe: messages are large, and moved as seldom as possible.
+#[derive(Debug)]
+pub(crate) enum Parcel<'a> {
+    /// It is queued, and left without parts.
+    Whole(&'a mut Message),
+    /// A copy of it is queued, which shares its long parts.
+    Copy(&'a Message),
+}
+
+impl<'a> Parcel<'a> {
+    /// A message that goes out as it is.
+    #[inline]
+    pub(crate) fn verbatim(message: &'a mut Message) -> Self {
+        Self::Whole(message)
+    }
+
+    /// A message that goes out as it is, and to others as well.
+    #[inline]
+    pub(crate) fn copy(message: &'a Message) -> Self {
+        Self::Copy(message)
+    }
+
+    /// Bytes in all parts together.
+    #[inline]
+    pub(crate) fn byte_len(&self) -> usize {
+        match self {
+            Self::Whole(message) => message.byte_len(),
+            Self::Copy(message) => message.byte_len(),
+        }
     }
 }
 

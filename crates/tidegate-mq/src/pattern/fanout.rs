@@ -10,7 +10,7 @@ use tidegate_io::{
     peer::PeerKey,
 };
 
-use super::envelope::Payload;
+use super::envelope::{Parcel, Payload};
 use crate::state::{Awaited, Core, SendRefusal, SlowPolicy, SubscriptionLimits, Violation};
 
 #[derive(Debug, Default)]
@@ -33,8 +33,8 @@ impl Fanout {
     pub(super) fn up<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey) {
         self.peers.attach(key, core.epoch(key));
         if !core.settings.welcome.is_empty() {
-            let welcome = Payload::single(core.settings.welcome.clone());
-            core.enqueue(key, welcome);
+            let mut welcome = Payload::single(core.settings.welcome.clone());
+            core.enqueue(key, welcome.parcel());
         }
     }
 
@@ -100,13 +100,13 @@ impl Fanout {
             }
             takes
         });
-        let message = std::mem::take(message);
         if let Some((last, others)) = self.chosen.split_last() {
             for key in others {
-                core.enqueue(*key, Payload::verbatim(message.clone()));
+                core.enqueue(*key, Parcel::copy(message));
             }
-            core.enqueue(*last, Payload::verbatim(message));
+            core.enqueue(*last, Parcel::verbatim(message));
         }
+        message.clear();
         Ok(())
     }
 

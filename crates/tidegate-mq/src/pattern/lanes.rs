@@ -6,10 +6,11 @@
 use tidegate_io::{
     hub::{FairQueue, LoadBalancer, Offer},
     message::Message,
+    packed::Packed,
     peer::PeerKey,
 };
 
-use super::envelope::Payload;
+use super::envelope::{Parcel, Payload};
 use crate::state::{Awaited, Core, RecvRefusal, SendRefusal};
 
 /// Sending to peers in turn: the send rows of the table of 6.5.
@@ -35,20 +36,28 @@ impl Outgoing {
         self.balancer.deactivate(key, core.born(key));
     }
 
-    /// Queues what `wrap` makes of the message on the pipe whose turn it is, and says which that was. Without one the
-    /// message is left as it is.
+    /// Queues the message on the pipe whose turn it is, and says which that was. Without one the message is left as it is.
     #[inline]
     pub(super) fn send<L: Clone>(
         &mut self,
         core: &mut Core<L>,
         message: &mut Message,
-        wrap: impl FnOnce(Message) -> Payload,
+    ) -> Result<PeerKey, SendRefusal> {
+        self.send_by(core, |core, key| core.enqueue(key, Parcel::verbatim(message)))
+    }
+
+    /// Has `enqueue` queue a message on the pipe whose turn it is, and says which that was.
+    #[inline]
+    pub(super) fn send_by<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        enqueue: impl FnOnce(&mut Core<L>, PeerKey) -> bool,
     ) -> Result<PeerKey, SendRefusal> {
         let writable = |key, _, ()| if core.is_writable(key) { Offer::Taken } else { Offer::Full(()) };
         let Ok(key) = self.balancer.send((), writable) else {
             return Err(SendRefusal::WouldBlock(Awaited::Room));
         };
-        if !core.enqueue(key, wrap(std::mem::take(message))) {
+        if !enqueue(core, key) {
             self.balancer.deactivate(key, core.born(key));
         }
         Ok(key)
@@ -65,7 +74,7 @@ impl Outgoing {
             let Some(payload) = core.recall(from) else { return };
             let mut message = payload.into_message();
             // A pipe found full on the way leaves the ring; the message is then counted as discarded with its pipe.
-            let _ = self.send(core, &mut message, Payload::verbatim);
+            let _ = self.send(core, &mut message);
         }
     }
 }
@@ -81,6 +90,26 @@ impl Incoming {
     #[inline]
     pub(super) fn arrived<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) {
         core.arrive(key, payload);
+        self.queue.activate(key, core.born(key));
+    }
+
+    /// Queues messages that arrived on the pipe, until its queue is full.
+    #[inline]
+    pub(super) fn arrived_many<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, arrivals: &mut Packed) {
+        if core.arrive_many(key, arrivals) {
+            self.queue.activate(key, core.born(key));
+        }
+    }
+
+    /// Queues the first of the messages that arrived on the pipe.
+    #[inline]
+    pub(super) fn arrived_first<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        arrivals: &mut Packed,
+    ) {
+        core.arrive_first(key, arrivals);
         self.queue.activate(key, core.born(key));
     }
 

@@ -32,6 +32,7 @@ mod xsub;
 use bytes::Bytes;
 use tidegate_io::{
     message::{Message, Part},
+    packed::Packed,
     peer::PeerKey,
 };
 
@@ -117,6 +118,24 @@ pub(crate) trait Pattern<L: Clone>: Send {
     ///
     /// The peer may not send this.
     fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation>;
+
+    /// Messages arrived; they are taken out of `arrivals` until no more are to be read.
+    ///
+    /// # Errors
+    ///
+    /// The peer may not send this.
+    fn received_many(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        arrivals: &mut Packed,
+    ) -> Result<(), Violation> {
+        let mut message = Message::new();
+        while core.takes_more(key) && arrivals.pop_into(&mut message) {
+            self.received(core, key, &mut Payload::verbatim(std::mem::take(&mut message)))?;
+        }
+        Ok(())
+    }
 
     /// The peer subscribed to a topic.
     ///

@@ -4,9 +4,12 @@
 
 use std::collections::VecDeque;
 
-use tidegate_io::{message::Message, peer::PeerKey};
+use tidegate_io::{message::Message, packed::Packed, peer::PeerKey};
 
-use super::{Pattern, envelope::Payload};
+use super::{
+    Pattern,
+    envelope::{Parcel, Payload},
+};
 use crate::state::{Awaited, Core, RecvRefusal, Refusal, SendRefusal, Violation};
 
 #[derive(Debug, Default)]
@@ -66,10 +69,20 @@ impl<L: Clone> Pattern<L> for Pair {
         Ok(())
     }
 
+    fn received_many(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        arrivals: &mut Packed,
+    ) -> Result<(), Violation> {
+        core.arrive_many(key, arrivals);
+        Ok(())
+    }
+
     fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
         match self.partner.filter(|partner| core.is_writable(*partner)) {
             Some(partner) => {
-                core.enqueue(partner, Payload::verbatim(std::mem::take(message)));
+                core.enqueue(partner, Parcel::verbatim(message));
                 Ok(())
             }
             None => Err(SendRefusal::WouldBlock(Awaited::Room)),

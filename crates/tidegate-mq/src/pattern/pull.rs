@@ -1,6 +1,6 @@
 //! PULL: takes messages from peers in strict rotation (6.11).
 
-use tidegate_io::{message::Message, peer::PeerKey};
+use tidegate_io::{message::Message, packed::Packed, peer::PeerKey};
 
 use super::{Pattern, envelope::Payload, lanes::Incoming};
 use crate::state::{Core, RecvRefusal, Violation};
@@ -17,6 +17,16 @@ impl<L: Clone> Pattern<L> for Pull {
 
     fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
         self.incoming.arrived(core, key, payload);
+        Ok(())
+    }
+
+    fn received_many(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        arrivals: &mut Packed,
+    ) -> Result<(), Violation> {
+        self.incoming.arrived_many(core, key, arrivals);
         Ok(())
     }
 

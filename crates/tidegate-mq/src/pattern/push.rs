@@ -35,7 +35,7 @@ impl<L: Clone> Pattern<L> for Push {
     }
 
     fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
-        self.out.send(core, message, Payload::verbatim).map(drop)
+        self.out.send(core, message).map(drop)
     }
 
     fn is_writable(&self, _core: &Core<L>) -> bool {

@@ -70,8 +70,8 @@ pub(crate) fn reply<L: Clone>(
             return Err((SendRefusal::PeerGone, None));
         }
     } else if core.is_writable(pipe) {
-        let reply = way_back.envelope.seal(Body::new(std::mem::take(message)));
-        core.enqueue(pipe, reply);
+        let mut reply = way_back.envelope.seal(Body::new(std::mem::take(message)));
+        core.enqueue(pipe, reply.parcel());
     } else {
         core.count_full(pipe);
         if report {

@@ -72,7 +72,7 @@ impl Req {
             return self.fail(core);
         }
         let mut message = copy.clone().into_message();
-        if let Ok(key) = self.out.send(core, &mut message, Payload::verbatim) {
+        if let Ok(key) = self.out.send(core, &mut message) {
             waiting.carrier = Some((key, core.born(key)));
             waiting.resent += 1;
         }
@@ -158,10 +158,10 @@ impl<L: Clone> Pattern<L> for Req {
         let id = core.settings.req_correlate.then_some(RequestId(self.next_id));
         let keeps = id.is_some() && core.settings.req_on_peer_loss == OnPeerLoss::Resend;
         let mut copy = None;
-        let key = self.out.send(core, message, |message| {
-            let request = Body::new(message).into_request(id);
+        let key = self.out.send_by(core, |core, key| {
+            let mut request = Body::new(std::mem::take(message)).into_request(id);
             copy = keeps.then(|| request.clone());
-            request
+            core.enqueue(key, request.parcel())
         })?;
         self.next_id = self.next_id.wrapping_add(1);
         self.forget(core);

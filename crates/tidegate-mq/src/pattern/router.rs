@@ -6,6 +6,7 @@
 use tidegate_io::{
     hub::{Claim, Route, RouteState, RoutingTable, Up},
     message::{Message, Part},
+    packed::Packed,
     peer::PeerKey,
 };
 
@@ -162,6 +163,16 @@ impl<L: Clone> Pattern<L> for Router {
         Ok(())
     }
 
+    fn received_many(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        arrivals: &mut Packed,
+    ) -> Result<(), Violation> {
+        self.incoming.arrived_many(core, key, arrivals);
+        Ok(())
+    }
+
     fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
         let mandatory = core.settings.router_mandatory;
         let addressed = Addressed::new(message);
@@ -177,7 +188,7 @@ impl<L: Clone> Pattern<L> for Router {
             core.count_unroutable();
             addressed.strip();
         } else if core.is_writable(key) {
-            core.enqueue(key, addressed.strip());
+            core.enqueue(key, addressed.strip().parcel());
         } else if mandatory {
             return Err(SendRefusal::WouldBlock(Awaited::RoomOn(key)));
         } else {

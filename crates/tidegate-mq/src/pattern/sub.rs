@@ -2,6 +2,7 @@
 
 use tidegate_io::{
     message::{Message, Part},
+    packed::Packed,
     peer::PeerKey,
 };
 
@@ -39,6 +40,22 @@ impl<L: Clone> Pattern<L> for Sub {
             core.drop_received(key, payload);
         } else {
             self.incoming.arrived(core, key, payload);
+        }
+        Ok(())
+    }
+
+    fn received_many(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        arrivals: &mut Packed,
+    ) -> Result<(), Violation> {
+        while core.takes_more(key) && !arrivals.is_empty() {
+            if self.interest.wants(arrivals.first_part()) == core.settings.invert_matching {
+                core.drop_first(key, arrivals);
+            } else {
+                self.incoming.arrived_first(core, key, arrivals);
+            }
         }
         Ok(())
     }

@@ -2,9 +2,15 @@
 
 use std::convert::Infallible;
 
-use tidegate_io::{message::Message, peer::PeerKey};
+use tidegate_io::{message::Message, packed::Packed, peer::PeerKey};
 
-use super::{Extras, Pattern, envelope::Payload, fanout::Change, interest::Interest, lanes::Incoming};
+use super::{
+    Extras, Pattern,
+    envelope::{Parcel, Payload},
+    fanout::Change,
+    interest::Interest,
+    lanes::Incoming,
+};
 use crate::state::{Core, RecvRefusal, Refusal, SendRefusal, Violation};
 
 #[derive(Debug, Default)]
@@ -17,7 +23,7 @@ pub(super) struct XSub {
 
 impl XSub {
     /// A user message goes to every publisher with room (MQ-239).
-    fn send_upstream<L: Clone>(&mut self, core: &mut Core<L>, message: Message) {
+    fn send_upstream<L: Clone>(&mut self, core: &mut Core<L>, message: &mut Message) {
         self.chosen.clear();
         self.chosen.extend(self.interest.publishers());
         self.chosen.retain(|&key| {
@@ -29,9 +35,9 @@ impl XSub {
         });
         if let Some((last, others)) = self.chosen.split_last() {
             for key in others {
-                core.enqueue(*key, Payload::verbatim(message.clone()));
+                core.enqueue(*key, Parcel::copy(message));
             }
-            core.enqueue(*last, Payload::verbatim(message));
+            core.enqueue(*last, Parcel::verbatim(message));
         }
     }
 }
@@ -61,6 +67,16 @@ impl<L: Clone> Pattern<L> for XSub {
         Ok(())
     }
 
+    fn received_many(
+        &mut self,
+        core: &mut Core<L>,
+        key: PeerKey,
+        arrivals: &mut Packed,
+    ) -> Result<(), Violation> {
+        self.incoming.arrived_many(core, key, arrivals);
+        Ok(())
+    }
+
     fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
         let (repeat, always) = (true, core.settings.verbose_unsubscribe);
         let only_first = core.settings.only_first_subscribe;
@@ -72,7 +88,7 @@ impl<L: Clone> Pattern<L> for XSub {
             Ok::<(), Infallible>(())
         });
         match rest {
-            Ok(rest) if !rest.is_empty() => self.send_upstream(core, rest),
+            Ok(mut rest) if !rest.is_empty() => self.send_upstream(core, &mut rest),
             Ok(_) => {}
             Err(never) => match never {},
         }

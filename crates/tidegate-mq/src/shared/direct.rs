@@ -3,31 +3,34 @@
 
 use std::{
     cell::Cell,
-    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use tidegate_io::{
     batch::WriteBatch,
     message::Message,
+    packed::Packed,
     peer::{Epoch, PeerKey},
     sync::MutexGuard,
 };
 use tidegate_zmtp::frame;
 
-use super::{Deeds, Inner, Link, Shared};
+use super::{Deeds, Inner, Link, Moving, Shared};
 use crate::{
     error::SendError,
+    inproc::InprocLink,
     state::{Effect, Most, SocketType},
 };
 
 /// Messages that follow each other faster than this are left to the worker, which writes many at once.
 const STREAMING: Duration = Duration::from_micros(25);
 
+const ALL: Most = Most { messages: usize::MAX, bytes: usize::MAX };
+
 /// What a sending thread needs for writing, kept so that nothing is allocated.
 struct Scratch {
     batch: WriteBatch,
-    messages: VecDeque<Message>,
+    messages: Packed,
 }
 
 thread_local! {
@@ -54,11 +57,14 @@ impl Shared {
 
     /// Takes the message back that was queued last.
     fn unsend(&self, inner: &mut Inner, pipe: PeerKey, epoch: Epoch) -> Message {
-        let mut messages = VecDeque::new();
-        let all = Most { messages: usize::MAX, bytes: usize::MAX };
-        inner.state.take_outbound(pipe, epoch, all, &mut messages);
+        let mut messages = Packed::new();
+        // The second one finds nothing, and so takes the note back.
+        for _ in 0..2 {
+            inner.state.take_outbound(pipe, epoch, ALL, &mut messages);
+        }
         inner.state.effects().clear();
-        let mut message = messages.pop_back().unwrap_or_default();
+        let mut message = Message::new();
+        while messages.pop_into(&mut message) {}
         if matches!(self.kind, SocketType::Req | SocketType::Rep) {
             // The envelope ends with an empty part.
             while message.pop_front().is_some_and(|part| !part.is_empty()) {}
@@ -70,6 +76,10 @@ impl Shared {
         let (pipe, epoch, control) = match inner.state.effects().list.as_slice() {
             [Effect::Write { pipe, epoch, link: Link::Stream { control, direct: true } }] => {
                 (*pipe, *epoch, control.clone())
+            }
+            [Effect::Write { pipe, epoch, link: Link::Inproc(link) }] => {
+                let (pipe, epoch, link) = (*pipe, *epoch, link.clone());
+                return self.hand_over(inner, pipe, epoch, &link);
             }
             _ => {
                 inner.queued_behind |= true;
@@ -92,7 +102,7 @@ impl Shared {
         }
         let Some(writer) = control.writer() else { return self.finish(inner) };
         let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_else(|| {
-            Box::new(Scratch { batch: WriteBatch::new(64 << 10), messages: VecDeque::new() })
+            Box::new(Scratch { batch: WriteBatch::new(64 << 10), messages: Packed::new() })
         });
         let Scratch { batch, messages } = &mut *scratch;
         let taken = inner.state.take_outbound(pipe, epoch, Most { messages: 16, bytes: 1 << 20 }, messages);
@@ -100,12 +110,11 @@ impl Shared {
         let threshold = inner.options.vectored_threshold as usize;
         // The note was for what is written here. If more is queued than was taken, the note stays with the worker.
         if inner.state.queued(pipe) == 0 {
+            inner.state.take_outbound(pipe, epoch, ALL, messages);
             inner.state.effects().list.retain(|effect| !matches!(effect, Effect::Write { .. }));
         }
         let deeds = Deeds::collect(inner);
-        for message in messages.drain(..) {
-            frame::encode(&message, batch, threshold);
-        }
+        frame::encode_all(messages, batch, threshold);
         if writer.write(batch) > 0 {
             self.lock().state.has_yet_to_write(pipe, epoch, taken as u64);
             // Once the worker is through with the rest it fills anew, and says so.
@@ -115,5 +124,29 @@ impl Shared {
             deeds.perform(self);
         }
         let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
+    }
+
+    /// Puts what was queued right into the queue of the far socket, if nobody holds that one's lock just now.
+    fn hand_over(&self, mut inner: MutexGuard<'_, Inner>, pipe: PeerKey, epoch: Epoch, link: &InprocLink) {
+        let far = link.far().filter(|_| !inner.state.has_commands(pipe));
+        let Some((far, far_key, far_epoch)) = &far else { return self.finish(inner) };
+        let Some(mut far_inner) = far.try_lock() else { return self.finish(inner) };
+        let mut moving = Moving::take();
+        // The second one finds nothing, and so ends the round: nobody else is moving.
+        for _ in 0..2 {
+            inner.state.take_outbound(pipe, epoch, ALL, &mut moving.messages);
+        }
+        inner.state.effects().list.retain(|effect| !matches!(effect, Effect::Write { .. }));
+        let deeds = Deeds::collect(inner);
+        let refused = far_inner.take_in(*far_key, *far_epoch, &mut moving.messages);
+        let far_deeds = Deeds::collect(far_inner);
+        for (deeds, socket) in [(deeds, self), (far_deeds, far)] {
+            if let Some(mut deeds) = deeds {
+                deeds.perform(socket);
+            }
+        }
+        if refused {
+            link.part();
+        }
     }
 }

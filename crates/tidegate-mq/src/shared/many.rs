@@ -10,23 +10,25 @@ use std::{
 use tidegate_io::message::Message;
 
 use super::{Send, Shared};
-use crate::error::{Error, Result};
+use crate::{error::Result, state::RecvRefusal};
 
 impl Shared {
     /// Takes what is there, up to `most`, under one lock.
     pub(crate) fn try_recv_many(&self, into: &mut Vec<Message>, most: usize) -> Result<usize> {
-        let mut taken = 0;
-        while taken < most {
-            match self.try_recv() {
-                Ok(message) => into.push(message),
-                Err(Error::WouldBlock) if taken > 0 => break,
-                // REQ and REP give one message at a time.
-                Err(Error::WrongState(_)) if taken > 0 => break,
-                Err(error) => return Err(error),
+        self.try_take(|inner| {
+            let mut taken = 0;
+            let mut message = Message::new();
+            while taken < most {
+                match inner.state.recv(&mut message) {
+                    Ok(()) => into.push(std::mem::take(&mut message)),
+                    // REQ and REP give one message at a time.
+                    Err(RecvRefusal::WouldBlock | RecvRefusal::WrongState) if taken > 0 => break,
+                    Err(refusal) => return Err(refusal),
+                }
+                taken += 1;
             }
-            taken += 1;
-        }
-        Ok(taken)
+            Ok(taken)
+        })
     }
 
     pub(crate) async fn recv_many(&self, into: &mut Vec<Message>, most: usize) -> Result<usize> {

@@ -1,7 +1,7 @@
 //! A socket as its handles, its connections and its in-process peers share it.
 //!
 //! All of it is one [`State`] behind one mutex. Who changes it takes the notes of what is to be done outside with it,
-//! unlocks, and then wakes, kicks and moves. The lock of another socket is never taken while one is held.
+//! unlocks, and then wakes, kicks and moves. The lock of another socket is never waited for while one is held.
 //!
 //! ```text
 //!   handles            Shared                          worker threads
@@ -32,10 +32,10 @@ use std::{
 };
 
 use tidegate_io::{
-    message::Message,
+    packed::Packed,
     peer::{Epoch, PeerKey},
     protocol::Control,
-    sync::{Mutex, MutexGuard, lock},
+    sync::{Mutex, MutexGuard, lock, try_lock},
     wait::{Decision, Waiters, Wakes, block_on},
 };
 
@@ -159,6 +159,11 @@ impl Shared {
         lock(&self.inner)
     }
 
+    /// The same, unless another thread holds the lock.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
+        try_lock(&self.inner)
+    }
+
     pub(crate) fn arc(&self) -> Result<Arc<Self>> {
         self.this.upgrade().ok_or(Error::Closed)
     }
@@ -227,10 +232,7 @@ impl Shared {
                 };
                 refused |= matches!(received, Received::Violation(_));
             }
-            for message in moving.messages.drain(..) {
-                refused |=
-                    matches!(inner.state.received(far_key, far_epoch, message), Received::Violation(_));
-            }
+            refused |= inner.take_in(far_key, far_epoch, &mut moving.messages);
             far.finish(inner);
             if refused {
                 link.part();
@@ -263,6 +265,16 @@ impl Phase {
 }
 
 impl Inner {
+    /// Takes messages of an in-process link. True when one of them breaks the rules.
+    fn take_in(&mut self, key: PeerKey, epoch: Epoch, messages: &mut Packed) -> bool {
+        let mut refused = false;
+        while !messages.is_empty() {
+            let received = self.state.received_many(key, epoch, messages);
+            refused |= matches!(received, Received::Violation(_));
+        }
+        refused
+    }
+
     /// Has those who wait for a change look again when the lock is released.
     pub(crate) fn wake_watchers(&mut self) {
         self.look_again = true;
@@ -313,11 +325,12 @@ impl Deeds {
     /// Takes the notes and unlocks; `None` when there are none.
     fn collect(mut inner: MutexGuard<'_, Inner>) -> Option<Self> {
         let inner = &mut *inner;
-        let look_again = std::mem::take(&mut inner.look_again) && !inner.watchers.is_empty();
-        let mut ready = inner.take_ready();
-        if inner.state.effects().is_empty() && !look_again && ready.is_empty() {
+        if inner.state.effects().is_empty() && inner.has_no_watchers() {
+            inner.look_again = false;
             return None;
         }
+        let look_again = std::mem::take(&mut inner.look_again) && !inner.watchers.is_empty();
+        let mut ready = inner.take_ready();
         let mut effects = SPARE_EFFECTS
             .try_with(|spare| spare.borrow_mut().pop())
             .ok()
@@ -373,7 +386,7 @@ impl Deeds {
 #[derive(Default)]
 struct Moving {
     commands: VecDeque<Command>,
-    messages: VecDeque<Message>,
+    messages: Packed,
 }
 
 impl Moving {

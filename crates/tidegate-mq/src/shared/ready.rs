@@ -204,6 +204,12 @@ impl Inner {
         }
     }
 
+    /// Whether nobody would be told of a change.
+    #[inline]
+    pub(super) fn has_no_watchers(&self) -> bool {
+        self.bell.is_none() && self.ready_watchers.is_empty() && self.watchers.is_empty()
+    }
+
     /// To be called before unlocking after any change: shows it to event loops, and gives the tasks that waited for it.
     #[inline]
     pub(super) fn take_ready(&mut self) -> Vec<Waker> {

@@ -27,7 +27,9 @@ pub(crate) trait Taken: Sized {
 impl Taken for Message {
     #[inline]
     fn take(inner: &mut Inner) -> Result<Self, RecvRefusal> {
-        inner.state.recv()
+        let mut message = Message::new();
+        inner.state.recv(&mut message)?;
+        Ok(message)
     }
 }
 
@@ -53,12 +55,22 @@ impl Taken for (crate::pattern::Event, Option<Arc<PeerInfo>>) {
 
 impl Shared {
     pub(crate) fn try_recv<T: Taken>(&self) -> Result<T> {
+        self.try_take(T::take)
+    }
+
+    /// Receives into `place`: messages are large, and moved as seldom as possible.
+    pub(crate) fn try_recv_into(&self, place: &mut Message) -> Result<()> {
+        self.try_take(|inner| inner.state.recv(place))
+    }
+
+    #[inline]
+    pub(super) fn try_take<T>(&self, take: impl FnOnce(&mut Inner) -> Result<T, RecvRefusal>) -> Result<T> {
         let mut inner = self.lock();
         let result = match inner.phase.check() {
             Err(error) => Err(error),
             // Those who wait come first.
             Ok(()) if inner.receivers.granted() > 0 => Err(Error::WouldBlock),
-            Ok(()) => T::take(&mut inner).map_err(refusal),
+            Ok(()) => take(&mut inner).map_err(refusal),
         };
         self.finish(inner);
         result
@@ -71,9 +83,23 @@ impl Shared {
     pub(crate) fn recv_blocking<T: Taken>(&self) -> Result<T> {
         // The usual case needs neither clock nor parking.
         match self.try_recv() {
-            Err(Error::WouldBlock) => {}
-            result => return result,
+            Err(Error::WouldBlock) => self.wait_for(),
+            result => result,
         }
+    }
+
+    pub(crate) fn recv_message_blocking(&self) -> Result<Message> {
+        let mut message = Message::new();
+        match self.try_recv_into(&mut message) {
+            Ok(()) => Ok(message),
+            Err(Error::WouldBlock) => self.wait_for(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Parks the thread until there is something to take.
+    #[cold]
+    fn wait_for<T: Taken>(&self) -> Result<T> {
         let deadline = self.lock().options.rcvtimeo.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut future =
             Recv { shared: self, ticket: None, timer: Patience::Elsewhere, taken: std::marker::PhantomData };

@@ -20,8 +20,7 @@ use crate::{
 };
 
 impl Shared {
-    pub(crate) fn try_send(&self, message: Message) -> Result<(), SendError> {
-        let mut message = message;
+    pub(crate) fn try_send(&self, mut message: Message) -> Result<(), SendError> {
         let mut inner = self.lock();
         match self.try_offer(&mut inner, &mut message, false) {
             Ok(()) => self.finish_send(inner),
@@ -43,9 +42,8 @@ impl Shared {
         Send { shared: self, message, reserves: false, ticket: None, timer: Patience::Unasked }
     }
 
-    pub(crate) fn send_blocking(&self, message: Message) -> Result<(), SendError> {
+    pub(crate) fn send_blocking(&self, mut message: Message) -> Result<(), SendError> {
         // The usual case needs neither clock nor parking.
-        let mut message = message;
         let mut inner = self.lock();
         match self.try_offer(&mut inner, &mut message, false) {
             Ok(()) => return self.finish_send(inner),

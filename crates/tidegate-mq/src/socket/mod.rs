@@ -436,7 +436,8 @@ impl<K: CanReceive> Socket<K> {
     /// # Errors
     /// [`WouldBlock`](crate::Error::WouldBlock) when there is none; otherwise as [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Message> {
-        self.core.try_recv()
+        let mut message = Message::new();
+        self.core.try_recv_into(&mut message).map(|()| message)
     }
 
     /// [`recv`](Self::recv) on the calling thread.
@@ -444,7 +445,7 @@ impl<K: CanReceive> Socket<K> {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_blocking(&self) -> Result<Message> {
-        self.core.recv_blocking()
+        self.core.recv_message_blocking()
     }
 }
 

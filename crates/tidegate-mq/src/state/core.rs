@@ -9,6 +9,7 @@ use std::{collections::VecDeque, mem, sync::Arc};
 use tidegate_io::{
     hub::Peers,
     message::{Message, Part},
+    packed::Packed,
     peer::{Epoch, PeerKey},
     queue::{Capacity, Queue},
 };
@@ -20,7 +21,7 @@ use super::{
     pipe::{Command, Far, Pipe, Stage, Took},
     settings::{Settings, in_a_row},
 };
-use crate::pattern::envelope::Payload;
+use crate::pattern::envelope::{Parcel, Payload};
 
 /// Pipes, options and notes of one socket.
 #[derive(Debug)]
@@ -193,7 +194,7 @@ impl<L: Clone> Core<L> {
         pipe.noted = false;
         pipe.commands.clear();
         pipe.counters.lost_in_flight(in_flight);
-        pipe.written = pipe.counters.reading().out.left;
+        pipe.written = pipe.counters.out.has_left();
         if let Some(far) = pipe.far.take() {
             pipe.owes_room |= far.stalled;
             pipe.out.set_capacity(own.send);
@@ -214,7 +215,11 @@ impl<L: Clone> Core<L> {
 
     /// Drops what is queued for sending, and counts it.
     pub(crate) fn discard_outbound(&mut self, key: PeerKey) {
-        while let Some(_message) = self.recall(key) {}
+        let Some(pipe) = self.pipe_mut(key) else { return };
+        let messages = pipe.out.len();
+        pipe.out.clear();
+        pipe.counters.out.discarded(messages);
+        pipe.counters.out.depth(0);
     }
 
     /// Takes back the oldest message queued for sending: it leaves as discarded.
@@ -229,9 +234,8 @@ impl<L: Clone> Core<L> {
     /// Drops what was received and not read, and counts it.
     pub(super) fn discard_inbound(&mut self, key: PeerKey) {
         if let Some(pipe) = self.pipe_mut(key) {
-            while pipe.inbound.pop().is_some() {
-                pipe.counters.inbound.discarded(1);
-            }
+            pipe.counters.inbound.discarded(pipe.inbound.len());
+            pipe.inbound.clear();
             pipe.counters.inbound.depth(pipe.unread());
         }
     }
@@ -262,15 +266,10 @@ impl<L: Clone> Core<L> {
         let heir_key = self.create(origin);
         let pipe = self.pipes.get_mut(key)?;
         let (label, peer, counters) = (pipe.label.clone(), pipe.peer.clone(), pipe.counters.clone());
-        let mut received = mem::replace(&mut pipe.inbound, Queue::new(self.settings.receive));
+        let received = mem::replace(&mut pipe.inbound, Queue::new(self.settings.receive));
         let heir = self.pipes.get_mut(heir_key)?;
-        let (mut messages, mut bytes) = (0, 0);
-        while let Some(message) = received.pop() {
-            messages += 1;
-            bytes += message.byte_len();
-            heir.inbound.push_over(message);
-        }
-        counters.inbound.moved_to(&heir.counters.inbound, messages, bytes);
+        counters.inbound.moved_to(&heir.counters.inbound, received.len(), received.size().payload);
+        heir.inbound = received;
         heir.stage = Stage::Retired;
         heir.label = label;
         heir.peer = peer;
@@ -310,16 +309,18 @@ impl<L: Clone> Core<L> {
     /// Queues a message for sending; the caller has seen that the pipe [`is_writable`](Self::is_writable), or the
     /// message is under no limit. Says whether the pipe is writable still.
     #[inline]
-    pub(crate) fn enqueue(&mut self, key: PeerKey, payload: Payload) -> bool {
+    pub(crate) fn enqueue(&mut self, key: PeerKey, parcel: Parcel<'_>) -> bool {
         let Some(pipe) = self.pipes.get_mut(key) else { return false };
-        let message = payload.into_message();
-        let bytes = message.byte_len();
         let was_stalled = pipe.is_stalled();
         if pipe.out_conflates && !pipe.out.is_empty() {
             pipe.counters.out.dropped_by_rule();
         }
-        pipe.out.push_over(message);
-        pipe.counters.out.entered(bytes, pipe.out.len());
+        let bytes = parcel.byte_len();
+        match parcel {
+            Parcel::Whole(message) => pipe.out.push(message),
+            Parcel::Copy(message) => pipe.out.push_clone(message),
+        }
+        pipe.counters.out.entered(1, bytes, pipe.out.len());
         if pipe.far.is_some()
             && pipe.is_at_far_limit()
             && let Some(far) = &mut pipe.far
@@ -376,16 +377,16 @@ impl<L: Clone> Core<L> {
 
     /// Takes messages for writing. Says how many.
     #[inline]
-    pub(super) fn take(&mut self, key: PeerKey, most: Most, into: &mut VecDeque<Message>) -> usize {
+    pub(super) fn take(&mut self, key: PeerKey, most: Most, into: &mut Packed) -> usize {
         let Some(pipe) = self.pipe_mut(key) else { return 0 };
-        let (before, retained) = (pipe.out.len(), pipe.out.bytes());
-        let bytes = pipe.out.take_into(into, most.messages, most.bytes);
-        let messages = before - pipe.out.len();
+        let (len, size) = (pipe.out.len(), pipe.out.size());
+        pipe.out.take_into(into, most.messages, most.bytes);
+        let (messages, left) = (len - pipe.out.len(), pipe.out.size());
         if let Some(far) = &mut pipe.far {
             far.in_flight.messages += messages;
-            far.in_flight.bytes += retained - pipe.out.bytes();
+            far.in_flight.bytes += size.retained - left.retained;
         }
-        pipe.counters.out.left(messages, bytes, pipe.out.len());
+        pipe.counters.out.left(messages, size.payload - left.payload, pipe.out.len());
         pipe.settle_note(Took::Messages(messages));
         messages
     }
@@ -404,11 +405,54 @@ impl<L: Clone> Core<L> {
     /// Queues a received message.
     #[inline]
     pub(crate) fn arrive(&mut self, key: PeerKey, payload: &mut Payload) {
-        let Some(pipe) = self.pipe_mut(key) else { return };
         let bytes = payload.byte_len();
-        let replaced = (pipe.inbound_conflates && !pipe.inbound.is_empty()).then(|| pipe.inbound.bytes());
-        pipe.inbound.push_over(payload.take().into_message());
-        pipe.counters.inbound.entered(bytes, pipe.inbound.len());
+        let mut message = payload.take().into_message();
+        self.arrive_by(key, bytes, |inbound| inbound.push(&mut message));
+    }
+
+    /// Queues the first of the messages that were received.
+    #[inline]
+    pub(crate) fn arrive_first(&mut self, key: PeerKey, arrivals: &mut Packed) {
+        let Some(pipe) = self.pipe_mut(key) else { return };
+        if pipe.inbound_conflates {
+            let before = arrivals.size().payload;
+            let mut first = Packed::new();
+            arrivals.move_first(&mut first);
+            let bytes = before - arrivals.size().payload;
+            return self.arrive_by(key, bytes, |inbound| inbound.push_first(&mut first));
+        }
+        let before = pipe.inbound.size().payload;
+        pipe.inbound.push_first(arrivals);
+        pipe.counters.inbound.entered(1, pipe.inbound.size().payload - before, pipe.inbound.len());
+        self.effects.receivers += 1;
+    }
+
+    /// Queues messages that were received, until the queue is full. Says whether there were any.
+    #[inline]
+    pub(crate) fn arrive_many(&mut self, key: PeerKey, arrivals: &mut Packed) -> bool {
+        let Some(pipe) = self.pipe_mut(key) else { return false };
+        if pipe.inbound_conflates {
+            let any = !arrivals.is_empty();
+            while !arrivals.is_empty() {
+                self.arrive_first(key, arrivals);
+            }
+            return any;
+        }
+        let (len, payload) = (pipe.inbound.len(), pipe.inbound.size().payload);
+        pipe.inbound.push_many(arrivals);
+        let messages = pipe.inbound.len() - len;
+        pipe.counters.inbound.entered(messages, pipe.inbound.size().payload - payload, pipe.inbound.len());
+        self.effects.receivers += messages;
+        messages > 0
+    }
+
+    #[inline]
+    fn arrive_by(&mut self, key: PeerKey, bytes: usize, push: impl FnOnce(&mut Queue)) {
+        let Some(pipe) = self.pipe_mut(key) else { return };
+        let replaced =
+            (pipe.inbound_conflates && !pipe.inbound.is_empty()).then(|| pipe.inbound.size().retained);
+        push(&mut pipe.inbound);
+        pipe.counters.inbound.entered(1, bytes, pipe.inbound.len());
         match replaced {
             None => self.effects.receivers += 1,
             Some(retained) => {
@@ -418,12 +462,21 @@ impl<L: Clone> Core<L> {
         }
     }
 
+    /// Drops the first of the messages that were received by a rule of the pattern.
+    pub(crate) fn drop_first(&mut self, key: PeerKey, arrivals: &mut Packed) {
+        let before = arrivals.size();
+        arrivals.take_with(|_, _| {});
+        let left = arrivals.size();
+        let (bytes, retained) = (before.payload - left.payload, before.retained - left.retained);
+        self.drop_received_as(key, Held { bytes, retained });
+    }
+
     /// Counts a received message that the pattern keeps in a place of its own, until it is [`let_go`](Self::let_go).
     pub(crate) fn hold(&mut self, key: PeerKey, held: Held) {
         if let Some(pipe) = self.pipe_mut(key) {
             pipe.held += 1;
             pipe.held_bytes += held.retained;
-            pipe.counters.inbound.entered(held.bytes, pipe.unread());
+            pipe.counters.inbound.entered(1, held.bytes, pipe.unread());
         }
     }
 
@@ -454,7 +507,7 @@ impl<L: Clone> Core<L> {
     /// The same for a message that was taken apart.
     pub(crate) fn drop_received_as(&mut self, key: PeerKey, Held { bytes, retained }: Held) {
         if let Some(pipe) = self.pipe(key) {
-            pipe.counters.inbound.entered(bytes, pipe.unread());
+            pipe.counters.inbound.entered(1, bytes, pipe.unread());
             pipe.counters.inbound.dropped_by_rule();
         }
         self.consumed(key, retained);
@@ -465,21 +518,29 @@ impl<L: Clone> Core<L> {
     #[inline]
     pub(crate) fn pop(&mut self, key: PeerKey, place: &mut Message) -> Option<bool> {
         let pipe = self.pipe_mut(key)?;
-        let before = pipe.inbound.bytes();
+        let before = pipe.inbound.size();
         if !pipe.inbound.pop_into(place) {
             return None;
         }
-        let retained = before - pipe.inbound.bytes();
-        pipe.counters.inbound.left(1, place.byte_len(), pipe.inbound.len());
+        let left = pipe.inbound.size();
+        pipe.counters.inbound.left(1, before.payload - left.payload, pipe.inbound.len());
         let more = !pipe.inbound.is_empty();
         if pipe.far.is_some() {
-            self.consumed(key, retained);
+            self.consumed(key, before.retained - left.retained);
         } else if pipe.paused && !pipe.inbound.is_full() {
             self.resume(key);
         } else if pipe.stage == Stage::Retired && pipe.is_empty_inbound() {
             self.drained.push(key);
         }
         Some(more)
+    }
+
+    /// Whether another message of the pipe's connection may be taken.
+    #[inline]
+    pub(crate) fn takes_more(&self, key: PeerKey) -> bool {
+        self.pipe(key).is_some_and(|pipe| {
+            pipe.stage == Stage::Open && pipe.is_up() && !pipe.paused && !pipe.inbound.is_full()
+        })
     }
 
     /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062).

@@ -97,8 +97,8 @@ fn read(counter: &AtomicU64) -> u64 {
 
 impl Flow {
     #[inline]
-    pub(super) fn entered(&self, bytes: usize, depth: usize) {
-        bump(&self.entered, 1);
+    pub(super) fn entered(&self, messages: usize, bytes: usize, depth: usize) {
+        bump(&self.entered, messages as u64);
         bump(&self.entered_bytes, bytes as u64);
         self.depth(depth);
         if depth as u64 > read(&self.deepest) {
@@ -112,6 +112,12 @@ impl Flow {
         bump(&self.left, messages as u64);
         bump(&self.left_bytes, bytes as u64);
         self.depth(depth);
+    }
+
+    /// Messages taken out so far.
+    #[inline]
+    pub(super) fn has_left(&self) -> u64 {
+        read(&self.left)
     }
 
     #[inline]

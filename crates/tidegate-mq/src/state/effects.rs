@@ -12,8 +12,8 @@ use tidegate_io::{
 /// One thing to do with a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect<L> {
-    /// The pipe has something to write: take it by `take_commands` and `take_outbound`. Not noted again until a take
-    /// has emptied the pipe (MQ-058), so that for an in-process link who holds this note is the only mover, and order
+    /// The pipe has something to write: take it by `take_commands` and `take_outbound` until there is nothing. Not noted
+    /// again until a take has found the pipe empty (MQ-058), so that for an in-process link who holds this note is the only mover, and order
     /// is kept.
     Write {
         /// The pipe.

@@ -36,6 +36,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use tidegate_io::{
     message::{Message, Part},
+    packed::Packed,
     peer::{Epoch, PeerKey},
 };
 
@@ -49,7 +50,10 @@ pub(crate) use self::{
     refusal::{Awaited, NotSupported, RecvRefusal, Refusal, SendRefusal, Violation},
     settings::{OnPeerLoss, Settings, SlowPolicy, SubscriptionLimits, Verbosity},
 };
-use crate::pattern::{self, Event, Extras, Pattern, ReplyRefusal, Request, WayBack, envelope::Payload};
+use crate::pattern::{
+    self, Event, Extras, Pattern, ReplyRefusal, Request, WayBack,
+    envelope::{Parcel, Payload},
+};
 
 /// Everything of one socket that its lock guards. `L` is the way to a connection.
 pub(crate) struct State<L> {
@@ -189,7 +193,7 @@ impl<L: Clone> State<L> {
             && settings.probe_router)
             .then_some(Part::EMPTY);
         for part in [hello, probe].into_iter().flatten() {
-            self.core.enqueue(key, Payload::single(part));
+            self.core.enqueue(key, Payload::single(part).parcel());
         }
         self.pattern.opened(&mut self.core, key);
     }
@@ -260,6 +264,17 @@ impl<L: Clone> State<L> {
         self.heard(key, result)
     }
 
+    /// Messages arrived. What is left of them is to be given again once reading goes on.
+    #[inline]
+    pub(crate) fn received_many(&mut self, key: PeerKey, epoch: Epoch, arrivals: &mut Packed) -> Received {
+        if !self.core.is_heard(key, epoch) {
+            arrivals.clear();
+            return Received::Stale;
+        }
+        let result = self.pattern.received_many(&mut self.core, key, arrivals);
+        self.heard(key, result)
+    }
+
     /// The peer subscribed.
     pub(crate) fn subscribed(&mut self, key: PeerKey, epoch: Epoch, topic: Bytes) -> Received {
         if !self.core.is_heard(key, epoch) {
@@ -294,7 +309,7 @@ impl<L: Clone> State<L> {
         key: PeerKey,
         epoch: Epoch,
         most: Most,
-        into: &mut VecDeque<Message>,
+        into: &mut Packed,
     ) -> usize {
         if !self.core.is_connected(key, epoch) {
             return 0;
@@ -381,7 +396,7 @@ impl<L: Clone> State<L> {
         match open {
             // Full by a lowered limit, or by bytes: one more than allowed is what was promised.
             Some(key) => {
-                self.core.enqueue(key, Payload::verbatim(std::mem::take(message)));
+                self.core.enqueue(key, Parcel::verbatim(message));
             }
             None => {
                 self.core.count_unroutable();
@@ -396,13 +411,12 @@ impl<L: Clone> State<L> {
         self.core.effects.room_for(1);
     }
 
-    /// The next message.
+    /// Puts the next message into `place`.
     #[inline]
-    pub(crate) fn recv(&mut self) -> Result<Message, RecvRefusal> {
-        let mut message = Message::new();
-        self.pattern.recv(&mut self.core, &mut message)?;
+    pub(crate) fn recv(&mut self, place: &mut Message) -> Result<(), RecvRefusal> {
+        self.pattern.recv(&mut self.core, place)?;
         self.core.sweep();
-        Ok(message)
+        Ok(())
     }
 
     /// The next message, with what the peer it came from said of itself.

@@ -110,7 +110,7 @@ pub(crate) struct Pipe<L> {
     /// It was full on an in-process link that is gone, and nobody was told that this is over.
     pub(super) owes_room: bool,
     pub(super) paused: bool,
-    /// [`Effect::Write`](super::Effect::Write) was noted, and no take has emptied the pipe since.
+    /// [`Effect::Write`](super::Effect::Write) was noted, and no take has found the pipe empty since.
     pub(super) noted: bool,
     pub(super) counters: Arc<Counters>,
     /// How many of the messages that left are known to be written, on a stream.
@@ -194,12 +194,13 @@ impl<L> Pipe<L> {
             && ((messages != 0 && level.messages >= messages) || (bytes != 0 && level.bytes >= bytes))
     }
 
-    /// Forgets the note of something to write when there is nothing any more. On an in-process link only a round of
-    /// takes (changes, then messages) that finds nothing does so: until then the holder of the note is still moving what
-    /// it took, and nobody may overtake it.
+    /// Forgets the note of something to write when a take finds nothing: whoever took something comes again by himself.
+    /// On an in-process link it takes a round (changes, then messages) that finds nothing: until then the holder of the
+    /// note is still moving what he took, and nobody may overtake him.
     pub(super) fn settle_note(&mut self, took: Took) {
         let is_moving = match (&mut self.far, took) {
-            (None, _) => false,
+            (None, Took::Commands(_)) => true,
+            (None, Took::Messages(count)) => count > 0,
             (Some(far), Took::Commands(count)) => {
                 far.took_commands |= count > 0;
                 true
@@ -215,7 +216,7 @@ impl<L> Pipe<L> {
         let moved = self.far.as_ref().map(|far| far.in_flight).unwrap_or_default();
         Credit {
             messages: self.out.len().saturating_add(moved.messages),
-            bytes: self.out.bytes().saturating_add(moved.bytes),
+            bytes: self.out.size().retained.saturating_add(moved.bytes),
         }
     }
 }

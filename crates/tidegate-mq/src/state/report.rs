@@ -60,7 +60,7 @@ impl<L: Clone> State<L> {
 
     fn set_written(&mut self, key: PeerKey, epoch: Epoch, except: u64) {
         if let Some(pipe) = self.core.pipe_mut(key).filter(|pipe| pipe.epoch == epoch) {
-            pipe.written = pipe.counters.reading().out.left.saturating_sub(except);
+            pipe.written = pipe.counters.out.has_left().saturating_sub(except);
         }
     }
 

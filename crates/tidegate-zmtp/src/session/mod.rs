@@ -30,6 +30,7 @@ use tidegate_io::{
     batch::WriteBatch,
     buffer::Slab,
     message::{Message, Part},
+    packed::Packed,
 };
 
 use self::{heartbeat::Heartbeat, input::Input, output::Output};
@@ -219,6 +220,26 @@ impl Session {
         self.next_rare_event(slab)
     }
 
+    /// Adds messages to the end of `messages` until it has `most`, more octets are needed, or something else than a
+    /// message is the [next event](Self::next_event). Saves time over asking for each by itself.
+    #[inline]
+    pub fn take_messages(&mut self, slab: &mut Slab, messages: &mut Packed, most: usize) {
+        while messages.len() < most && self.event.is_none() && self.is_established() {
+            match self.next_last_part(slab) {
+                Ok(Some(frame)) => {
+                    if self.parts == 0 && messages.push_short(self.input.body(frame)) {
+                        self.input.discard(frame);
+                        continue;
+                    }
+                    let part = self.input.part(frame, self.config.inline_copy_threshold, slab);
+                    messages.push(&mut self.complete_message(part));
+                }
+                Ok(None) => return,
+                Err(reason) => self.fail(reason.into()),
+            }
+        }
+    }
+
     /// Answers [`Event::Authenticate`]; ignored when nothing was asked.
     pub fn verdict(&mut self, verdict: Verdict, now: Instant) {
         if !std::mem::take(&mut self.undecided) {
@@ -272,6 +293,28 @@ impl Session {
             if let Err(reason) = boxes.seal(inner, part, batch) {
                 return self.fail(reason.into());
             }
+        }
+    }
+
+    /// Adds the frames of all `messages` to `batch`; none are left of them.
+    pub fn encode_all(&mut self, messages: &mut Packed, batch: &mut WriteBatch) {
+        if !self.is_established() {
+            return messages.clear();
+        }
+        let Traffic::Boxed(boxes) = &mut self.traffic else {
+            return frame::encode_all(messages, batch, self.config.vectored_threshold);
+        };
+        let mut sealed = Ok(());
+        while sealed.is_ok()
+            && messages.take_with(|part, has_more| {
+                if sealed.is_ok() {
+                    sealed = boxes.seal(if has_more { INNER_MORE } else { 0 }, part.as_slice(), batch);
+                }
+            })
+        {}
+        if let Err(reason) = sealed {
+            messages.clear();
+            self.fail(reason.into());
         }
     }
 

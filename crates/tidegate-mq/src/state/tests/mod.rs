@@ -121,19 +121,20 @@ impl Rig {
     }
 
     pub(super) fn recv(&mut self) -> Result<Frames, RecvRefusal> {
-        self.state.recv().map(|received| frames(&received))
+        let mut received = Message::new();
+        self.state.recv(&mut received).map(|()| frames(&received))
     }
 
     /// What is written to the peer: at most so many messages.
     pub(super) fn take_some(&mut self, peer: Peer, most: usize) -> Vec<Frames> {
-        let mut taken = VecDeque::new();
+        let mut taken = Packed::new();
         self.state.take_outbound(
             peer.key,
             peer.epoch,
             Most { messages: most, bytes: usize::MAX },
             &mut taken,
         );
-        taken.iter().map(frames).collect()
+        std::iter::from_fn(|| taken.pop()).map(|message| frames(&message)).collect()
     }
 
     pub(super) fn take(&mut self, peer: Peer) -> Vec<Frames> {

@@ -432,7 +432,7 @@ impl<T: Table> Run<T> {
         let pipe = &mut self.pipes.all[at];
         let count = most.min(pipe.out.len());
         assert_eq!(taken, pipe.out.drain(..count).collect::<Vec<_>>(), "taken for writing");
-        pipe.announced &= !pipe.out.is_empty();
+        pipe.announced &= count > 0 || !pipe.out.is_empty();
         let had_no_room = pipe.full;
         pipe.full &= count == 0 || pipe.out.len() > limit / 2;
         if had_no_room && !pipe.full && pipe.open {
