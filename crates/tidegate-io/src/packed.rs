@@ -100,6 +100,11 @@ impl Packed {
         self.messages == 0
     }
 
+    /// Whether there is neither a message nor memory for one.
+    pub fn is_bare(&self) -> bool {
+        self.is_empty() && self.bytes.capacity() == 0
+    }
+
     /// Size of all messages together.
     #[inline]
     pub fn size(&self) -> Size {
@@ -150,6 +155,9 @@ impl Packed {
     /// Takes the first message into `place`, if there is one.
     #[inline]
     pub fn pop_into(&mut self, place: &mut Message) -> bool {
+        if self.messages == 0 {
+            return false;
+        }
         place.clear();
         self.take_with(|piece, _| {
             place.push(match piece {

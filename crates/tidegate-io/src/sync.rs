@@ -16,8 +16,8 @@ pub use loom::{
     sync::{Arc, Mutex, MutexGuard},
     thread, thread_local,
 };
+use std::sync::PoisonError;
 pub use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, TryLockError};
 #[cfg(not(loom))]
 pub use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -38,14 +38,4 @@ pub type AtomicUsize = backend::AtomicUsize;
 #[inline]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The same, unless another thread holds the lock.
-#[inline]
-pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match mutex.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
 }

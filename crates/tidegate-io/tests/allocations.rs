@@ -17,6 +17,7 @@ use tidegate_io::{
     hub::{Claim, FairQueue, LoadBalancer, Offer, RoutingTable},
     index::TopicIndex,
     message::{Message, Part},
+    packed::{Packed, Piece},
     peer::{Epoch, PeerKey},
     queue::{Capacity, Queue},
     wait::{Waiters, Wakes, block_on},
@@ -41,7 +42,7 @@ fn receive(len: usize, depth: usize) -> u64 {
         slab.give_back(buffer);
         while !chunk.is_empty() {
             let part = slab.part(chunk.split_to(len));
-            queue.push_over(part.into());
+            queue.push(&mut part.into());
         }
         while queue.len() > depth {
             assert!(queue.pop_into(&mut received));
@@ -72,6 +73,7 @@ fn small_frames_allocate_nothing_while_a_thousand_are_held() {
 #[test]
 fn writing_allocates_nothing() {
     let mut queue = Queue::new(Capacity { messages: 0, bytes: 0 });
+    let mut packed = Packed::new();
     let mut batch = WriteBatch::new(64 * 1024);
     let large = Bytes::from(vec![1; 20_000]);
     let short = Part::from(&[2; 20]);
@@ -83,20 +85,21 @@ fn writing_allocates_nothing() {
                 1..20 => longer.clone(),
                 _ => short.clone(),
             };
-            queue.push_over(part.into());
+            queue.push(&mut part.into());
         }
-        while let Some(message) = queue.front() {
-            for part in message {
-                match part.shared() {
-                    Some(bytes) if bytes.len() >= 16 * 1024 => batch.put_shared(bytes.clone()),
-                    _ => batch.put(part),
-                }
-            }
-            queue.drop_front();
-            if batch.is_full() || queue.is_empty() {
+        queue.take_into(&mut packed, usize::MAX, usize::MAX);
+        loop {
+            let more = packed.take_with(|piece, _| match piece {
+                Piece::Shared(bytes) if bytes.len() >= 16 * 1024 => batch.put_shared(bytes),
+                piece => batch.put(piece.as_slice()),
+            });
+            if batch.is_full() || !more {
                 batch.segments();
                 batch.advance(batch.len() / 2);
                 batch.advance(batch.len());
+            }
+            if !more {
+                break;
             }
         }
     });

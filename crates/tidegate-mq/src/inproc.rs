@@ -4,20 +4,26 @@
 //! is linked when the name appears. When the bound side goes, the connecting side waits for the name again (MQ-272).
 
 use std::{
-    collections::HashMap,
+    cell::Cell,
+    collections::{HashMap, VecDeque},
     fmt,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
 use bytes::Bytes;
-use tidegate_io::peer::{Epoch, PeerKey};
+use tidegate_io::{
+    packed::Packed,
+    peer::{Epoch, PeerKey},
+    sync::lock,
+};
 use tidegate_zmtp::{greeting::Version, metadata::Metadata};
 
 use crate::{
     error::{Error, Result},
     monitor::{Event, EventKind},
-    shared::{Inner, Link, Shared},
-    state::{Arrival, Origin, PeerInfo, Refusal, SocketType},
+    shared::{Deeds, Inner, Link, Shared},
+    state::{Arrival, Command, Origin, PeerInfo, Refusal, SocketType},
 };
 
 /// One end's view of a link.
@@ -30,6 +36,9 @@ pub(crate) struct InprocLink {
 
 struct Ends {
     ends: [OnceLock<End>; 2],
+    /// Held by whoever carries what this end has queued to the other one, so that nothing overtakes it. Taken before
+    /// the lock of a socket, never while one is held.
+    carrying: [Mutex<()>; 2],
     name: Arc<str>,
 }
 
@@ -46,9 +55,74 @@ impl InprocLink {
         Some((end.socket.upgrade()?, end.key, end.epoch))
     }
 
+    /// There is something queued at this end. A far socket whose every message is for its application fetches it when
+    /// it has nothing else: two threads that send and receive at full speed so seldom meet at a lock. To others it is
+    /// carried.
+    pub(crate) fn offer(&self) {
+        let Some((far, key, epoch)) = self.far() else { return };
+        if !far.fetches() {
+            return self.push();
+        }
+        let mut inner = far.lock();
+        inner.state.offered(key, epoch);
+        far.finish(inner);
+    }
+
+    /// Carries what is queued at this end to the far one.
+    pub(crate) fn push(&self) {
+        self.carry(self.side, false);
+    }
+
+    /// Carries what is queued at the far end to this one.
+    pub(crate) fn fetch(&self) {
+        self.carry(1 - self.side, true);
+    }
+
+    /// Carries what is queued at the end `from` to the other one. `comes_again`: this end asks again when that is read.
+    fn carry(&self, from: usize, comes_again: bool) {
+        let end = |side: usize| {
+            let end = self.ends.ends.get(side)?.get()?;
+            Some((end.socket.upgrade()?, end.key, end.epoch))
+        };
+        let (Some((source, key, epoch)), Some((target, far_key, far_epoch))) = (end(from), end(1 - from))
+        else {
+            return;
+        };
+        let Some(carrying) = self.ends.carrying.get(from) else { return };
+        let mut load = Load::take();
+        let load = &mut *load;
+        let carrying = lock(carrying);
+        let mut inner = source.lock();
+        let more = inner.state.take_all(key, epoch, comes_again, &mut load.commands, &mut load.messages);
+        let at_source = Deeds::collect(inner);
+        let mut refused = false;
+        let mut at_target = None;
+        if more || !load.is_empty() {
+            let mut inner = target.lock();
+            for command in load.commands.drain(..) {
+                refused |= inner.state.commanded(far_key, far_epoch, command).is_violation();
+            }
+            while !load.messages.is_empty() {
+                refused |= inner.state.received_many(far_key, far_epoch, &mut load.messages).is_violation();
+            }
+            if more {
+                inner.state.offered(far_key, far_epoch);
+            }
+            at_target = Deeds::collect(inner);
+        }
+        drop(carrying);
+        for mut deeds in [at_source, at_target].into_iter().flatten() {
+            deeds.perform();
+        }
+        if refused {
+            self.part();
+        }
+    }
+
     /// Ends the link: both pipes lose their connection, and the connecting one waits until the name is bound again. A
     /// place that becomes free so goes to those who were turned away.
     pub(crate) fn part(&self) {
+        (0..2).for_each(|from| self.carry(from, false));
         let mut left = None;
         for (side, end) in self.ends.ends.iter().enumerate() {
             let Some(end) = end.get() else { continue };
@@ -68,6 +142,52 @@ impl InprocLink {
         if let Some(bound) = bound.socket.upgrade() {
             bound.context.names.readmit(&self.ends.name);
         }
+    }
+}
+
+/// Messages on their way from one socket to another.
+#[derive(Default)]
+struct Load {
+    commands: VecDeque<Command>,
+    messages: Packed,
+}
+
+thread_local! {
+    /// Room for a load, kept so that nothing is allocated.
+    static SPARE: Cell<Option<Load>> = const { Cell::new(None) };
+}
+
+impl Load {
+    fn take() -> LoadGuard {
+        LoadGuard(SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.messages.is_empty()
+    }
+}
+
+/// Gives the room back when dropped.
+struct LoadGuard(Load);
+
+impl Deref for LoadGuard {
+    type Target = Load;
+
+    fn deref(&self) -> &Load {
+        &self.0
+    }
+}
+
+impl DerefMut for LoadGuard {
+    fn deref_mut(&mut self) -> &mut Load {
+        &mut self.0
+    }
+}
+
+impl Drop for LoadGuard {
+    fn drop(&mut self) {
+        let load = std::mem::take(&mut self.0);
+        let _ = SPARE.try_with(|spare| spare.set(Some(load)));
     }
 }
 
@@ -209,7 +329,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
         return;
     }
     let name: Arc<str> = name.into();
-    let ends = Arc::new(Ends { ends: Default::default(), name: name.clone() });
+    let ends = Arc::new(Ends { ends: Default::default(), carrying: Default::default(), name: name.clone() });
     let view = |side| InprocLink { ends: ends.clone(), side };
     let (near_info, near_limits) = describe(&connecting.lock(), connecting.kind);
     let (far_info, far_limits) = describe(&bound.lock(), bound.kind);
@@ -260,7 +380,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
             inner.endpoints.inproc_connected(key, view(0));
             connecting.finish(inner);
             // Notes from before the other end was there went nowhere.
-            bound.move_inproc(bound_key, bound_epoch, &view(1));
+            view(1).push();
             bound.finish(bound.lock());
         }
         Err(_) => {

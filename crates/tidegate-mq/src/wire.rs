@@ -67,9 +67,9 @@ fn give_room_back<T>(queue: &mut VecDeque<T>, spare: &'static Spare<T>) {
     }
 }
 
-/// Gives empty messages the spare memory of the thread.
+/// Gives messages without memory the spare memory of the thread.
 fn borrow_packed(messages: &mut Packed) {
-    if messages.is_empty() {
+    if messages.is_bare() {
         *messages = SPARE_PACKED.try_with(Cell::take).unwrap_or_default();
     }
 }

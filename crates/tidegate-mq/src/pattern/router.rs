@@ -35,7 +35,7 @@ impl Router {
     /// What may be done with the peer of this routing id; none when there is no such peer (MQ-212).
     pub(crate) fn peer_state<L: Clone>(&self, core: &Core<L>, routing_id: &[u8]) -> Option<Readiness> {
         let pipe = core.pipe(self.routes.route(routing_id)?.key)?;
-        Some(Readiness { readable: pipe.has_received(), writable: pipe.is_writable() })
+        Some(Readiness { readable: pipe.has_received() || pipe.has_offers(), writable: pipe.is_writable() })
     }
 
     /// Another connection took the routing id, or the pipe has another one now.

@@ -15,10 +15,9 @@ use tidegate_io::{
 };
 use tidegate_zmtp::frame;
 
-use super::{Deeds, Inner, Link, Moving, Shared};
+use super::{Deeds, Inner, Link, Shared};
 use crate::{
     error::SendError,
-    inproc::InprocLink,
     state::{Effect, Most, SocketType},
 };
 
@@ -77,10 +76,6 @@ impl Shared {
             [Effect::Write { pipe, epoch, link: Link::Stream { control, direct: true } }] => {
                 (*pipe, *epoch, control.clone())
             }
-            [Effect::Write { pipe, epoch, link: Link::Inproc(link) }] => {
-                let (pipe, epoch, link) = (*pipe, *epoch, link.clone());
-                return self.hand_over(inner, pipe, epoch, &link);
-            }
             _ => {
                 inner.queued_behind |= true;
                 return self.finish(inner);
@@ -121,32 +116,8 @@ impl Shared {
             control.kick();
         }
         if let Some(mut deeds) = deeds {
-            deeds.perform(self);
+            deeds.perform();
         }
         let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
-    }
-
-    /// Puts what was queued right into the queue of the far socket, if nobody holds that one's lock just now.
-    fn hand_over(&self, mut inner: MutexGuard<'_, Inner>, pipe: PeerKey, epoch: Epoch, link: &InprocLink) {
-        let far = link.far().filter(|_| !inner.state.has_commands(pipe));
-        let Some((far, far_key, far_epoch)) = &far else { return self.finish(inner) };
-        let Some(mut far_inner) = far.try_lock() else { return self.finish(inner) };
-        let mut moving = Moving::take();
-        // The second one finds nothing, and so ends the round: nobody else is moving.
-        for _ in 0..2 {
-            inner.state.take_outbound(pipe, epoch, ALL, &mut moving.messages);
-        }
-        inner.state.effects().list.retain(|effect| !matches!(effect, Effect::Write { .. }));
-        let deeds = Deeds::collect(inner);
-        let refused = far_inner.take_in(*far_key, *far_epoch, &mut moving.messages);
-        let far_deeds = Deeds::collect(far_inner);
-        for (deeds, socket) in [(deeds, self), (far_deeds, far)] {
-            if let Some(mut deeds) = deeds {
-                deeds.perform(socket);
-            }
-        }
-        if refused {
-            link.part();
-        }
     }
 }

@@ -311,6 +311,7 @@ impl Shared {
     }
 
     pub(crate) fn disconnect(&self, endpoint: &str) -> Result<()> {
+        self.push_inproc();
         let mut inner = self.lock();
         let linger = inner.options.linger;
         let endpoints = &mut inner.endpoints;
@@ -387,6 +388,7 @@ impl Shared {
 
     /// Closes in the background.
     pub(crate) fn start_close(&self, linger: Option<Duration>) {
+        self.push_inproc();
         let inner = self.lock();
         let (open, queued) = (inner.phase == Phase::Open, inner.state.queued_in_all());
         drop(inner);
@@ -410,6 +412,7 @@ impl Shared {
     /// discarded.
     pub(crate) async fn close(&self, linger: Option<Duration>) -> u64 {
         self.set_phase(Phase::Closed);
+        self.push_inproc();
         self.drain(linger).await
     }
 

@@ -1,7 +1,7 @@
 //! A socket as its handles, its connections and its in-process peers share it.
 //!
 //! All of it is one [`State`] behind one mutex. Who changes it takes the notes of what is to be done outside with it,
-//! unlocks, and then wakes, kicks and moves. The lock of another socket is never waited for while one is held.
+//! unlocks, and then wakes, kicks and moves. The lock of another socket is never taken while one is held.
 //!
 //! ```text
 //!   handles            Shared                          worker threads
@@ -23,8 +23,7 @@ mod topics;
 mod watch;
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
+    cell::RefCell,
     os::fd::OwnedFd,
     sync::{Arc, OnceLock, Weak},
     task::Waker,
@@ -32,10 +31,9 @@ use std::{
 };
 
 use tidegate_io::{
-    packed::Packed,
     peer::{Epoch, PeerKey},
     protocol::Control,
-    sync::{Mutex, MutexGuard, lock, try_lock},
+    sync::{Mutex, MutexGuard, lock},
     wait::{Decision, Waiters, Wakes, block_on},
 };
 
@@ -55,9 +53,7 @@ use crate::{
     inproc::InprocLink,
     monitor::{Forwarder, Monitors},
     options::Options,
-    state::{
-        Awaited, Command, Credit, Effect, Effects, Ledger, LinkLimits, Most, Received, SocketType, State,
-    },
+    state::{Awaited, Credit, Effect, Effects, Ledger, LinkLimits, SocketType, State},
 };
 
 /// The way from a pipe to its connection.
@@ -159,11 +155,6 @@ impl Shared {
         lock(&self.inner)
     }
 
-    /// The same, unless another thread holds the lock.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
-        try_lock(&self.inner)
-    }
-
     pub(crate) fn arc(&self) -> Result<Arc<Self>> {
         self.this.upgrade().ok_or(Error::Closed)
     }
@@ -175,7 +166,7 @@ impl Shared {
     /// Unlocks, then does what the state noted.
     pub(crate) fn finish(&self, inner: MutexGuard<'_, Inner>) {
         if let Some(mut deeds) = Deeds::collect(inner) {
-            deeds.perform(self);
+            deeds.perform();
         }
     }
 
@@ -210,35 +201,19 @@ impl Shared {
         .await
     }
 
-    /// Moves what a pipe has to write to the far end of its in-process link, until nothing is left.
-    pub(crate) fn move_inproc(&self, key: PeerKey, epoch: Epoch, link: &InprocLink) {
-        const AT_ONCE: Most = Most { messages: 256, bytes: 1 << 20 };
-        let Some((far, far_key, far_epoch)) = link.far() else { return };
-        let mut moving = Moving::take();
-        loop {
-            let mut inner = self.lock();
-            inner.state.take_commands(key, epoch, AT_ONCE.messages, &mut moving.commands);
-            inner.state.take_outbound(key, epoch, AT_ONCE, &mut moving.messages);
-            self.finish(inner);
-            if moving.commands.is_empty() && moving.messages.is_empty() {
-                return;
-            }
-            let mut refused = false;
-            let mut inner = far.lock();
-            for command in moving.commands.drain(..) {
-                let received = match command {
-                    Command::Subscribe(topic) => inner.state.subscribed(far_key, far_epoch, topic),
-                    Command::Cancel(topic) => inner.state.cancelled(far_key, far_epoch, topic),
-                };
-                refused |= matches!(received, Received::Violation(_));
-            }
-            refused |= inner.take_in(far_key, far_epoch, &mut moving.messages);
-            far.finish(inner);
-            if refused {
-                link.part();
-                return;
-            }
-        }
+    /// Hands everything over that waits for the far end of an in-process link to fetch it.
+    pub(crate) fn push_inproc(&self) {
+        self.inproc_links().iter().for_each(InprocLink::push);
+    }
+
+    /// Fetches everything from the far ends of in-process links.
+    fn fetch_inproc(&self) {
+        self.inproc_links().iter().for_each(InprocLink::fetch);
+    }
+
+    fn inproc_links(&self) -> Vec<InprocLink> {
+        let inproc = |link: &Link| if let Link::Inproc(link) = link { Some(link.clone()) } else { None };
+        self.lock().state.links().filter_map(inproc).collect()
     }
 
     fn credit(&self, key: PeerKey, epoch: Epoch, credit: Credit) {
@@ -265,16 +240,6 @@ impl Phase {
 }
 
 impl Inner {
-    /// Takes messages of an in-process link. True when one of them breaks the rules.
-    fn take_in(&mut self, key: PeerKey, epoch: Epoch, messages: &mut Packed) -> bool {
-        let mut refused = false;
-        while !messages.is_empty() {
-            let received = self.state.received_many(key, epoch, messages);
-            refused |= matches!(received, Received::Violation(_));
-        }
-        refused
-    }
-
     /// Has those who wait for a change look again when the lock is released.
     pub(crate) fn wake_watchers(&mut self) {
         self.look_again = true;
@@ -308,7 +273,7 @@ impl Inner {
 }
 
 /// What is to be done after unlocking.
-struct Deeds {
+pub(crate) struct Deeds {
     effects: Effects<Link>,
     wakes: Wakes,
     watchers: Vec<Waker>,
@@ -318,12 +283,11 @@ thread_local! {
     /// Room for effects, kept between calls so that nothing is allocated.
     /// Several, because what is done for one socket may concern another in process.
     static SPARE_EFFECTS: RefCell<Vec<Effects<Link>>> = const { RefCell::new(Vec::new()) };
-    static SPARE_MOVING: Cell<Option<Moving>> = const { Cell::new(None) };
 }
 
 impl Deeds {
     /// Takes the notes and unlocks; `None` when there are none.
-    fn collect(mut inner: MutexGuard<'_, Inner>) -> Option<Self> {
+    pub(crate) fn collect(mut inner: MutexGuard<'_, Inner>) -> Option<Self> {
         let inner = &mut *inner;
         if inner.state.effects().is_empty() && inner.has_no_watchers() {
             inner.look_again = false;
@@ -345,16 +309,14 @@ impl Deeds {
         Some(Self { effects, wakes, watchers })
     }
 
-    fn perform(&mut self, shared: &Shared) {
+    pub(crate) fn perform(&mut self) {
         self.wakes.fire();
         self.watchers.drain(..).for_each(Waker::wake);
         for index in 0..self.effects.list.len() {
             let Some(effect) = self.effects.list.get(index) else { break };
             match effect {
                 Effect::Write { link: Link::Stream { control, .. }, .. } => control.kick(),
-                Effect::Write { pipe, epoch, link: Link::Inproc(link) } => {
-                    shared.move_inproc(*pipe, *epoch, link);
-                }
+                Effect::Write { link: Link::Inproc(link), .. } => link.offer(),
                 Effect::Resume { link: Link::Stream { control, .. } } => control.resume(),
                 Effect::Close { link: Link::Stream { control, .. }, .. } => {
                     control.close_within(Duration::ZERO)
@@ -379,45 +341,6 @@ impl Deeds {
         let mut effects = std::mem::replace(&mut self.effects, Effects::new());
         effects.clear();
         let _ = SPARE_EFFECTS.try_with(|spare| spare.borrow_mut().push(effects));
-    }
-}
-
-/// Messages on their way from one socket to another.
-#[derive(Default)]
-struct Moving {
-    commands: VecDeque<Command>,
-    messages: Packed,
-}
-
-impl Moving {
-    fn take() -> MovingGuard {
-        MovingGuard(SPARE_MOVING.try_with(Cell::take).ok().flatten().unwrap_or_default())
-    }
-}
-
-/// Gives the room back when dropped.
-struct MovingGuard(Moving);
-
-impl std::ops::Deref for MovingGuard {
-    type Target = Moving;
-
-    fn deref(&self) -> &Moving {
-        &self.0
-    }
-}
-
-impl std::ops::DerefMut for MovingGuard {
-    fn deref_mut(&mut self) -> &mut Moving {
-        &mut self.0
-    }
-}
-
-impl Drop for MovingGuard {
-    fn drop(&mut self) {
-        let mut moving = std::mem::take(&mut self.0);
-        moving.commands.clear();
-        moving.messages.clear();
-        let _ = SPARE_MOVING.try_with(|spare| spare.set(Some(moving)));
     }
 }
 

@@ -10,13 +10,14 @@ use std::{
 
 use tidegate_io::{
     message::Message,
+    sync::MutexGuard,
     wait::{Ticket, Wakes, block_on},
 };
 
-use super::{Inner, Shared, send::Patience};
+use super::{Inner, Link, Shared, send::Patience};
 use crate::{
     error::{Error, Result},
-    state::{PeerInfo, RecvRefusal},
+    state::{PeerInfo, RecvRefusal, SocketType},
 };
 
 /// Something that a receive gives.
@@ -64,16 +65,54 @@ impl Shared {
     }
 
     #[inline]
-    pub(super) fn try_take<T>(&self, take: impl FnOnce(&mut Inner) -> Result<T, RecvRefusal>) -> Result<T> {
+    pub(super) fn try_take<T>(
+        &self,
+        mut take: impl FnMut(&mut Inner) -> Result<T, RecvRefusal>,
+    ) -> Result<T> {
         let mut inner = self.lock();
-        let result = match inner.phase.check() {
-            Err(error) => Err(error),
-            // Those who wait come first.
-            Ok(()) if inner.receivers.granted() > 0 => Err(Error::WouldBlock),
-            Ok(()) => take(&mut inner).map_err(refusal),
+        let result = loop {
+            match inner.phase.check() {
+                Err(error) => break Err(error),
+                // Those who wait come first.
+                Ok(()) if inner.receivers.granted() > 0 => break Err(Error::WouldBlock),
+                Ok(()) => {}
+            }
+            match take(&mut inner) {
+                Err(RecvRefusal::WouldBlock) if inner.state.has_offers() => inner = self.fetch(inner),
+                result => break result.map_err(refusal),
+            }
         };
-        self.finish(inner);
+        self.finish_recv(inner);
         result
+    }
+
+    /// Whether the far ends of in-process links keep what they send until it is fetched: for types whose every message
+    /// is for the application.
+    pub(crate) fn fetches(&self) -> bool {
+        use SocketType::{Dealer, Pair, Pull, Router, XSub};
+        matches!(self.kind, Pull | Dealer | Pair | Router | XSub)
+    }
+
+    /// Fetches what is there for us, with the lock released meanwhile.
+    #[cold]
+    fn fetch<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        while let Some(link) = inner.state.next_offer() {
+            self.finish(inner);
+            if let Link::Inproc(link) = link {
+                link.fetch();
+            }
+            inner = self.lock();
+        }
+        inner
+    }
+
+    /// Unlocks after something was received. Who took the last message finds out whether there are more, so that the
+    /// socket is readable only if something can be received.
+    fn finish_recv<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) {
+        if inner.state.has_offers() {
+            inner = self.fetch(inner);
+        }
+        self.finish(inner);
     }
 
     pub(crate) fn recv<T: Taken>(&self) -> Recv<'_, T> {
@@ -141,7 +180,13 @@ impl<T: Taken> Future for Recv<'_, T> {
                     Some(ticket) => inner.receivers.is_granted(ticket, context.waker()),
                     None => inner.receivers.granted() == 0,
                 };
-                let taken = if may_take { T::take(&mut inner) } else { Err(RecvRefusal::WouldBlock) };
+                let take =
+                    |inner: &mut Inner| if may_take { T::take(inner) } else { Err(RecvRefusal::WouldBlock) };
+                let mut taken = take(&mut inner);
+                while may_take && matches!(taken, Err(RecvRefusal::WouldBlock)) && inner.state.has_offers() {
+                    inner = shared.fetch(inner);
+                    taken = take(&mut inner);
+                }
                 match taken {
                     Ok(taken) => Ok(taken),
                     Err(RecvRefusal::WouldBlock) => {
@@ -177,7 +222,7 @@ impl<T: Taken> Future for Recv<'_, T> {
                 inner.receivers.grant_many(1, &mut wakes);
             }
         }
-        shared.finish(inner);
+        shared.finish_recv(inner);
         Poll::Ready(result)
     }
 }

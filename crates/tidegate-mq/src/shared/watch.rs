@@ -22,6 +22,7 @@ impl Shared {
             inner.state.backlog()
         };
         poll_fn(|context| {
+            self.push_inproc();
             let mut inner = self.lock();
             inner.phase.check()?;
             inner.state.settle(&mut backlog);
@@ -55,6 +56,7 @@ impl Shared {
 
     /// Reports the depths of all queues to the monitors.
     pub(crate) fn report_queues(&self) {
+        self.fetch_inproc();
         for PeerMetrics { peer, counters, .. } in self.peers() {
             let metrics = counters.reading();
             self.monitors.report(|| Event {

@@ -18,7 +18,7 @@ use super::{
     counters::Ledger,
     effects::{CloseCause, Credit, Effect, Effects},
     peer::{Arrival, Origin, SocketType},
-    pipe::{Command, Far, Pipe, Stage, Took},
+    pipe::{Command, Far, Pipe, Stage},
     settings::{Settings, in_a_row},
 };
 use crate::pattern::envelope::{Parcel, Payload};
@@ -32,6 +32,8 @@ pub(crate) struct Core<L> {
     pub(super) pipes: Peers<Pipe<L>>,
     /// Retired pipes that were drained; they are removed when the call in progress ends.
     drained: Vec<PeerKey>,
+    /// In-process pipes whose far end has messages while they have none.
+    offers: VecDeque<PeerKey>,
     /// The numbers of all pipes, also of those that are gone.
     ledger: Arc<Ledger>,
 }
@@ -44,6 +46,7 @@ impl<L: Clone> Core<L> {
             effects: Effects::new(),
             pipes: Peers::new(),
             drained: Vec::new(),
+            offers: VecDeque::new(),
             ledger: Arc::default(),
         }
     }
@@ -175,7 +178,8 @@ impl<L: Clone> Core<L> {
                 sending: in_a_row(own.send, theirs.receive),
                 receiving: in_a_row(theirs.send, own.receive),
                 theirs,
-                took_commands: false,
+                offered: false,
+                listed: false,
                 stalled: false,
             });
             let stalled = pipe.is_at_far_limit();
@@ -387,7 +391,7 @@ impl<L: Clone> Core<L> {
             far.in_flight.bytes += size.retained - left.retained;
         }
         pipe.counters.out.left(messages, size.payload - left.payload, pipe.out.len());
-        pipe.settle_note(Took::Messages(messages));
+        pipe.settle_note(messages);
         messages
     }
 
@@ -396,7 +400,6 @@ impl<L: Clone> Core<L> {
         let Some(pipe) = self.pipe_mut(key) else { return 0 };
         let count = most.min(pipe.commands.len());
         into.extend(pipe.commands.drain(..count));
-        pipe.settle_note(Took::Commands(count));
         count
     }
 
@@ -525,7 +528,10 @@ impl<L: Clone> Core<L> {
         let left = pipe.inbound.size();
         pipe.counters.inbound.left(1, before.payload - left.payload, pipe.inbound.len());
         let more = !pipe.inbound.is_empty();
-        if pipe.far.is_some() {
+        if let Some(far) = &mut pipe.far {
+            if !more && mem::take(&mut far.offered) && !mem::replace(&mut far.listed, true) {
+                self.offers.push_back(key);
+            }
             self.consumed(key, before.retained - left.retained);
         } else if pipe.paused && !pipe.inbound.is_full() {
             self.resume(key);
@@ -541,6 +547,46 @@ impl<L: Clone> Core<L> {
         self.pipe(key).is_some_and(|pipe| {
             pipe.stage == Stage::Open && pipe.is_up() && !pipe.paused && !pipe.inbound.is_full()
         })
+    }
+
+    /// The far end of an in-process link has messages; they are fetched when there are none here.
+    pub(super) fn offered(&mut self, key: PeerKey) {
+        let Some(pipe) = self.pipes.get_mut(key) else { return };
+        let is_empty = pipe.inbound.is_empty();
+        let Some(far) = &mut pipe.far else { return };
+        if !is_empty {
+            far.offered = true;
+        } else if !mem::replace(&mut far.listed, true) {
+            self.offers.push_back(key);
+            self.effects.receivers += 1;
+        }
+    }
+
+    /// Whether there are messages to be fetched.
+    #[inline]
+    pub(super) fn has_offers(&self) -> bool {
+        !self.offers.is_empty()
+    }
+
+    /// The next in-process link to fetch from.
+    pub(super) fn next_offer(&mut self) -> Option<L> {
+        while let Some(key) = self.offers.pop_front() {
+            let Some(pipe) = self.pipe_mut(key) else { continue };
+            if let Some(far) = &mut pipe.far
+                && mem::replace(&mut far.listed, false)
+                && pipe.stage == Stage::Open
+            {
+                return pipe.link.clone();
+            }
+        }
+        None
+    }
+
+    /// Says whether somebody knows already that the pipe has something to write.
+    pub(super) fn set_noted(&mut self, key: PeerKey, epoch: Epoch, noted: bool) {
+        if let Some(pipe) = self.pipe_mut(key).filter(|pipe| pipe.epoch == epoch && pipe.is_up()) {
+            pipe.noted = noted;
+        }
     }
 
     /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062).

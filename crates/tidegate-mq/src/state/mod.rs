@@ -15,9 +15,10 @@
 //!
 //! # In-process links
 //!
-//! Two states are never locked at once. Who holds an [`Effect::Write`] of such a link repeats: take changes, then messages,
-//! from the one, unlock, give to the other by [`State::received`] and the like, until both takes give nothing. The far side's
-//! [`Effect::Credit`] goes to [`State::credit`]. A far side that is already gone answers [`Received::Stale`].
+//! Two states are never locked at once. At an [`Effect::Write`] of such a link somebody takes everything from the one state
+//! by [`State::take_all`], unlocks, and gives it to the other by [`State::received_many`] and [`State::commanded`]; one at a
+//! time. Or the other state is told by [`State::offered`], and its owner fetches when [`State::next_offer`] says so. The far
+//! side's [`Effect::Credit`] goes to [`State::credit`]. A far side that is already gone answers [`Received::Stale`].
 
 mod core;
 mod counters;
@@ -75,6 +76,13 @@ pub(crate) enum Received {
     Violation(Violation),
     /// The connection is not the present one of its pipe, or the pipe is being closed: it was dropped.
     Stale,
+}
+
+impl Received {
+    /// Whether the connection is to be closed.
+    pub(crate) fn is_violation(self) -> bool {
+        matches!(self, Self::Violation(_))
+    }
 }
 
 /// A pipe's messages that are to be waited for: so many had entered its queue.
@@ -331,6 +339,50 @@ impl<L: Clone> State<L> {
         if self.core.is_connected(key, epoch) { self.core.take_commands(key, most, into) } else { 0 }
     }
 
+    /// Takes everything that is queued for the far end of an in-process link. With `comes_again`, a far end that got
+    /// several messages need not be told of the next: then the answer is true, and it asks again by itself.
+    pub(crate) fn take_all(
+        &mut self,
+        key: PeerKey,
+        epoch: Epoch,
+        comes_again: bool,
+        commands: &mut VecDeque<Command>,
+        messages: &mut Packed,
+    ) -> bool {
+        self.take_commands(key, epoch, usize::MAX, commands);
+        let all = Most { messages: usize::MAX, bytes: usize::MAX };
+        let taken = self.take_outbound(key, epoch, all, messages);
+        let comes_again = comes_again && taken > 1;
+        self.core.set_noted(key, epoch, comes_again);
+        comes_again
+    }
+
+    /// The far end of an in-process link has messages that are to be fetched.
+    pub(crate) fn offered(&mut self, key: PeerKey, epoch: Epoch) {
+        if self.core.is_heard(key, epoch) {
+            self.core.offered(key);
+        }
+    }
+
+    /// The next in-process link whose far end has messages while nothing from there is left here.
+    pub(crate) fn next_offer(&mut self) -> Option<L> {
+        self.core.next_offer()
+    }
+
+    /// Whether there is one.
+    #[inline]
+    pub(crate) fn has_offers(&self) -> bool {
+        self.core.has_offers()
+    }
+
+    /// The peer changes its subscriptions.
+    pub(crate) fn commanded(&mut self, key: PeerKey, epoch: Epoch, command: Command) -> Received {
+        match command {
+            Command::Subscribe(topic) => self.subscribed(key, epoch, topic),
+            Command::Cancel(topic) => self.cancelled(key, epoch, topic),
+        }
+    }
+
     /// The far socket of an in-process link has consumed so much.
     pub(crate) fn credit(&mut self, key: PeerKey, epoch: Epoch, credit: Credit) {
         if self.core.is_connected(key, epoch) {
@@ -431,7 +483,7 @@ impl<L: Clone> State<L> {
     /// What may be done at once (MQ-048, MQ-212).
     pub(crate) fn readiness(&self) -> Readiness {
         Readiness {
-            readable: self.pattern.is_readable(&self.core),
+            readable: self.pattern.is_readable(&self.core) || self.core.has_offers(),
             writable: self.pattern.is_writable(&self.core)
                 && (self.reserved == 0 || self.core.room() > self.reserved),
         }

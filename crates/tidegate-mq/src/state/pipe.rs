@@ -16,7 +16,7 @@
 //!   sending and messages moved to the far socket that it has not consumed (MQ-270). The far socket gives credit for
 //!   LWM messages at a time.
 
-use std::{collections::VecDeque, mem, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use tidegate_io::{
@@ -64,17 +64,12 @@ pub(super) struct Far {
     pub(super) receiving: Capacity,
     /// The limits of the far socket that these were made of.
     pub(super) theirs: LinkLimits,
-    /// Changes of subscriptions were taken since messages were last asked for.
-    pub(super) took_commands: bool,
+    /// The far socket has messages that were not fetched.
+    pub(super) offered: bool,
+    /// It is their turn to be fetched.
+    pub(super) listed: bool,
     /// Sending waits for credit.
     pub(super) stalled: bool,
-}
-
-/// What was taken for writing, and how much.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Took {
-    Commands(usize),
-    Messages(usize),
 }
 
 /// One pipe. Its queues are touched by [`Core`](super::Core) only.
@@ -154,6 +149,11 @@ impl<L> Pipe<L> {
         !self.inbound.is_empty()
     }
 
+    /// Whether there are messages to be fetched from the far end of an in-process link.
+    pub(crate) fn has_offers(&self) -> bool {
+        self.far.as_ref().is_some_and(|far| far.listed)
+    }
+
     /// Messages queued for sending.
     pub(super) fn queued(&self) -> usize {
         self.out.len()
@@ -195,19 +195,8 @@ impl<L> Pipe<L> {
     }
 
     /// Forgets the note of something to write when a take finds nothing: whoever took something comes again by himself.
-    /// On an in-process link it takes a round (changes, then messages) that finds nothing: until then the holder of the
-    /// note is still moving what he took, and nobody may overtake him.
-    pub(super) fn settle_note(&mut self, took: Took) {
-        let is_moving = match (&mut self.far, took) {
-            (None, Took::Commands(_)) => true,
-            (None, Took::Messages(count)) => count > 0,
-            (Some(far), Took::Commands(count)) => {
-                far.took_commands |= count > 0;
-                true
-            }
-            (Some(far), Took::Messages(count)) => mem::take(&mut far.took_commands) || count > 0,
-        };
-        if !is_moving && self.out.is_empty() && self.commands.is_empty() {
+    pub(super) fn settle_note(&mut self, took: usize) {
+        if took == 0 && self.out.is_empty() && self.commands.is_empty() {
             self.noted = false;
         }
     }

@@ -176,27 +176,56 @@ fn an_inproc_link_starts_anew() {
 
 /// A second sender cannot overtake a mover that has taken and not yet delivered: it is not told to move.
 ///
-/// Rules: MQ-058, MQ-235.
+/// Rules: MQ-058.
 #[test]
-fn nobody_overtakes_the_mover() {
+fn a_far_end_that_comes_again_is_not_told_of_more() {
     let mut link = push_pull(0, 0);
-    link.near.send(&[b"1"]).expect("room");
-    assert_eq!(link.near.effects().list.len(), 1);
-    assert_eq!(link.near.take(link.near_peer), [text(&["1"])]);
-    link.near.send(&[b"2"]).expect("room");
-    assert!(link.near.effects().list.is_empty(), "the first mover is still at it");
-    assert_eq!(link.near.take(link.near_peer), [text(&["2"])]);
-    assert!(link.near.take(link.near_peer).is_empty());
-    link.near.send(&[b"3"]).expect("room");
-    assert_eq!(link.near.effects().list.len(), 1);
+    let Peer { key, epoch } = link.near_peer;
+    let mut take = |rig: &mut Rig, comes_again| {
+        let (mut commands, mut messages) = (VecDeque::new(), Packed::new());
+        let again = rig.state.take_all(key, epoch, comes_again, &mut commands, &mut messages);
+        (again, messages.len())
+    };
+    let mut notes = |rig: &mut Rig, message: &[u8]| {
+        rig.send(&[message]).expect("room");
+        rig.effects().list.len()
+    };
+    assert_eq!((notes(&mut link.near, b"1"), notes(&mut link.near, b"2")), (1, 0));
+    assert_eq!(take(&mut link.near, true), (true, 2));
+    assert_eq!(notes(&mut link.near, b"3"), 0, "it comes again");
+    assert_eq!(take(&mut link.near, true), (false, 1), "a single one is no stream");
+    assert_eq!((notes(&mut link.near, b"4"), notes(&mut link.near, b"5")), (1, 0));
+    assert_eq!(take(&mut link.near, false), (false, 2));
+    assert_eq!(notes(&mut link.near, b"6"), 1);
+}
 
-    let mut link = Link::join(Rig::new(SocketType::Sub), Rig::new(SocketType::XPub), None);
-    link.near.state.subscribe(Bytes::from_static(b"a")).expect("a SUB");
-    assert_eq!(link.near.effects().list.len(), 1);
-    assert_eq!(link.near.commands(link.near_peer).len(), 1);
-    assert!(link.near.take(link.near_peer).is_empty());
-    link.near.state.subscribe(Bytes::from_static(b"b")).expect("a SUB");
-    assert!(link.near.effects().list.is_empty(), "the first mover is still at it");
+/// Rules: MQ-048, MQ-058.
+#[test]
+fn what_is_offered_is_fetched_when_nothing_is_left() {
+    let mut link = push_pull(0, 0);
+    let Peer { key, epoch } = link.far_peer;
+    let far = &mut link.far;
+    assert!(!far.state.readiness().readable);
+    far.state.offered(key, epoch);
+    far.state.offered(key, epoch);
+    assert_eq!(far.effects().receivers, 1, "one is woken, to fetch");
+    assert!(far.state.readiness().readable && far.state.has_offers());
+    assert!(far.state.next_offer().is_some() && far.state.next_offer().is_none());
+
+    assert_eq!(far.receive(link.far_peer, &[b"1"]), Received::Taken);
+    assert_eq!(far.receive(link.far_peer, &[b"2"]), Received::Taken);
+    far.state.offered(key, epoch);
+    assert!(!far.state.has_offers(), "there is something left");
+    assert_eq!(far.recv(), Ok(text(&["1"])));
+    assert!(!far.state.has_offers());
+    assert_eq!(far.recv(), Ok(text(&["2"])));
+    assert!(far.state.next_offer().is_some() && far.state.next_offer().is_none());
+
+    far.state.offered(key, epoch.next());
+    assert!(!far.state.has_offers(), "of another connection");
+    far.state.offered(key, epoch);
+    far.state.detach_pipe(key, Unread::Discard);
+    assert!(far.state.next_offer().is_none(), "of a pipe that is closed");
 }
 
 /// libzmq: test_immediate/1, 2, 3.
