@@ -181,12 +181,12 @@ fn an_inproc_link_starts_anew() {
 fn a_far_end_that_comes_again_is_not_told_of_more() {
     let mut link = push_pull(0, 0);
     let Peer { key, epoch } = link.near_peer;
-    let mut take = |rig: &mut Rig, comes_again| {
+    let take = |rig: &mut Rig, comes_again| {
         let (mut commands, mut messages) = (VecDeque::new(), Packed::new());
         let again = rig.state.take_all(key, epoch, comes_again, &mut commands, &mut messages);
         (again, messages.len())
     };
-    let mut notes = |rig: &mut Rig, message: &[u8]| {
+    let notes = |rig: &mut Rig, message: &[u8]| {
         rig.send(&[message]).expect("room");
         rig.effects().list.len()
     };
