@@ -202,18 +202,6 @@ impl Queue {
         self.pop().is_some()
     }
 
-    /// Moves up to `most` messages to the end of `place`. Returns how many.
-    pub fn pop_many(&mut self, place: &mut Vec<Message>, most: usize) -> usize {
-        let count = most.min(self.messages.len());
-        let first = place.len();
-        place.extend(self.messages.drain(..count));
-        for message in place.get(first..).unwrap_or_default() {
-            self.left(message);
-        }
-        self.note_room();
-        count
-    }
-
     /// Moves messages to the end of `place` until it has `most` more of them, or at least `bytes` payload bytes more.
     /// Returns the payload bytes moved. When all may go to an empty place, the two only exchange their memory.
     pub fn take_into(&mut self, place: &mut VecDeque<Message>, most: usize, bytes: usize) -> usize {
@@ -434,7 +422,8 @@ mod tests {
         PushOver(usize),
         Pop,
         PopInto,
-        PopMany(usize),
+        /// Takes so many messages, or so many bytes, behind so many that are taken already.
+        Take(usize, usize, usize),
         Limit(usize, usize),
         Clear,
     }
@@ -445,7 +434,7 @@ mod tests {
             1 => (0usize..300).prop_map(Step::PushOver),
             3 => Just(Step::Pop),
             1 => Just(Step::PopInto),
-            1 => (0usize..5).prop_map(Step::PopMany),
+            2 => (0usize..3, 0usize..5, 0usize..600).prop_map(|(had, most, bytes)| Step::Take(had, most, bytes)),
             1 => (0usize..8, 0usize..2000).prop_map(|(messages, bytes)| Step::Limit(messages, bytes)),
             1 => Just(Step::Clear),
         ]
@@ -483,8 +472,17 @@ mod tests {
                             taken.push(place);
                         }
                     }
-                    Step::PopMany(most) => {
-                        prop_assert_eq!(queue.pop_many(&mut taken, most), most.min(model.len()));
+                    Step::Take(had, most, bytes) => {
+                        let mut place: VecDeque<Message> = (0..had).map(|_| message(0, 7)).collect();
+                        let got = queue.take_into(&mut place, most, bytes);
+                        prop_assert!(place.iter().take(had).all(|before| *before == message(0, 7)));
+                        taken.extend(place.into_iter().skip(had));
+                        prop_assert_eq!(got, taken.iter().map(Message::byte_len).sum::<usize>());
+                        // One that ends the taking is the last; every other leaves something to be taken.
+                        prop_assert!(taken.len() <= most);
+                        let before_last = taken.iter().rev().skip(1).map(Message::byte_len).sum::<usize>();
+                        prop_assert!(taken.is_empty() || before_last < bytes);
+                        prop_assert!(taken.len() == most.min(model.len()) || got >= bytes);
                     }
                     Step::Limit(messages, bytes) => {
                         capacity = Capacity { messages, bytes };

@@ -16,7 +16,7 @@ use tidegate_zmtp::{greeting::Version, metadata::Metadata};
 use crate::{
     error::{Error, Result},
     monitor::{Event, EventKind},
-    shared::{Inner, Link, Shared},
+    shared::{Inner, Link, Phase, Shared},
     state::{Arrival, Origin, PeerInfo, Refusal, SocketType},
 };
 
@@ -42,6 +42,11 @@ impl InprocLink {
         Some((end.socket.upgrade()?, end.key, end.epoch))
     }
 
+    /// The same link as the far end has it.
+    pub(crate) fn reversed(&self) -> Self {
+        Self { side: 1 - self.side, ..self.clone() }
+    }
+
     /// Ends the link: both pipes lose their connection, and the connecting one waits until the name is bound again. A
     /// place that becomes free so goes to those who were turned away.
     pub(crate) fn part(&self) {
@@ -50,10 +55,13 @@ impl InprocLink {
             let Some(end) = end.get() else { continue };
             let Some(socket) = end.socket.upgrade() else { continue };
             let mut inner = socket.lock();
+            let was_up = inner.state.is_connected(end.key, end.epoch);
             let keep = side == 0 && inner.endpoints.is_inproc_connected(end.key);
-            inner.state.pipe_down(end.key, end.epoch, keep, 0);
+            inner.state.pipe_down(end.key, end.epoch, keep);
+            inner.wake_watchers();
             socket.finish(inner);
-            if keep {
+            // Only once: it may have ended before, and be another link's by now.
+            if keep && was_up {
                 left = Some((socket, end.key));
             }
         }
@@ -107,9 +115,12 @@ impl Names {
         Ok(())
     }
 
-    pub(crate) fn unbind(&self, name: &str) {
+    /// The name is free, if it is this socket's.
+    pub(crate) fn unbind(&self, name: &str, socket: &Shared) {
         let mut names = self.lock();
-        if let Some(entry) = names.get_mut(name) {
+        if let Some(entry) = names.get_mut(name)
+            && entry.bound.as_ref().is_some_and(|bound| bound.ptr_eq(&socket.weak()))
+        {
             entry.bound = None;
             if entry.is_unused() {
                 names.remove(name);
@@ -211,6 +222,11 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     let (far_info, far_limits) = describe(&bound.lock(), bound.kind);
 
     let mut inner = bound.lock();
+    if inner.phase != Phase::Open {
+        // It has parted from its peers, or is about to: one more would be left behind.
+        drop(inner);
+        return connecting.context.names.wait_for_another(&name, connecting, key, &bound.weak());
+    }
     let arrival = Arrival {
         origin: Origin::Accepted,
         peer: Arc::new(near_info),
@@ -228,16 +244,10 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
                 Refusal::RoutingIdInUse => EventKind::RoutingIdInUse,
                 Refusal::Gone => EventKind::Stopped,
             };
-            bound.monitors.report(|| Event {
-                endpoint: format!("inproc://{name}"),
-                peer_address: None,
-                is_bound: true,
-                kind,
-            });
+            bound.monitors.report(|| Event::new(format!("inproc://{name}"), true, kind));
             return;
         }
     };
-    inner.endpoints.inproc_accepted(&name, bound_key, view(1));
     // What it has to say at once waits until the other end is there.
     drop(inner);
     let _ = ends[1].set(End { socket: Arc::downgrade(bound), key: bound_key, epoch: bound_epoch });
@@ -253,11 +263,18 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     match inner.state.pipe_up(Some(key), arrival) {
         Ok((key, epoch)) => {
             let _ = ends[0].set(End { socket: Arc::downgrade(connecting), key, epoch });
-            inner.endpoints.inproc_connected(key, view(0));
+            inner.wake_watchers();
             connecting.finish(inner);
             // Notes from before the other end was there went nowhere.
             bound.move_inproc(bound_key, bound_epoch, &view(1));
-            bound.finish(bound.lock());
+            let mut inner = bound.lock();
+            inner.wake_watchers();
+            let is_there = inner.state.is_connected(bound_key, bound_epoch);
+            bound.finish(inner);
+            // It may have been closed before it could be told of this end.
+            if !is_there {
+                view(0).part();
+            }
         }
         Err(_) => {
             connecting.finish(inner);

@@ -72,7 +72,7 @@ impl Req {
             return self.fail(core);
         }
         let mut message = copy.clone().into_message();
-        if let Ok(key) = self.out.send(core, &mut message, Payload::verbatim) {
+        if let Ok(key) = self.out.place(core, &mut message, Payload::verbatim) {
             waiting.carrier = Some((key, core.born(key)));
             waiting.resent += 1;
         }
@@ -198,6 +198,6 @@ impl<L: Clone> Pattern<L> for Req {
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {
-        self.may_send(core) && !self.out.is_mute()
+        self.may_send(core) && !self.out.is_mute(core)
     }
 }

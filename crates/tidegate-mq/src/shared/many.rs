@@ -10,18 +10,17 @@ use std::{
 use tidegate_io::message::Message;
 
 use super::{Send, Shared};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 impl Shared {
-    /// Takes what is there, up to `most`, under one lock.
+    /// Takes what is there, up to `most`.
     pub(crate) fn try_recv_many(&self, into: &mut Vec<Message>, most: usize) -> Result<usize> {
         let mut taken = 0;
         while taken < most {
             match self.try_recv() {
                 Ok(message) => into.push(message),
-                Err(Error::WouldBlock) if taken > 0 => break,
-                // REQ and REP give one message at a time.
-                Err(Error::WrongState(_)) if taken > 0 => break,
+                // REQ and REP give one message at a time; other errors are met again by the next call.
+                Err(_) if taken > 0 => break,
                 Err(error) => return Err(error),
             }
             taken += 1;

@@ -27,7 +27,7 @@ use std::{
     collections::VecDeque,
     os::fd::OwnedFd,
     sync::{Arc, OnceLock, Weak},
-    task::Waker,
+    task::{Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -69,11 +69,28 @@ pub(crate) enum Link {
     Inproc(InprocLink),
 }
 
+impl Link {
+    fn stream(&self) -> Option<&Control> {
+        match self {
+            Self::Stream { control, .. } => Some(control),
+            Self::Inproc(_) => None,
+        }
+    }
+
+    fn inproc(&self) -> Option<&InprocLink> {
+        match self {
+            Self::Stream { .. } => None,
+            Self::Inproc(link) => Some(link),
+        }
+    }
+}
+
 /// One socket.
 pub(crate) struct Shared {
     pub(crate) kind: SocketType,
     pub(crate) context: Arc<ContextInner>,
-    pub(crate) monitors: Monitors,
+    /// Shared with the endpoints, whose last events come when nobody has a handle any more.
+    pub(crate) monitors: Arc<Monitors>,
     /// The monitor in libzmq's form; there is at most one.
     forwarder: Mutex<Option<Forwarder>>,
     pub(crate) ledger: Arc<Ledger>,
@@ -128,7 +145,7 @@ impl Shared {
         let state = State::new(kind, settings, context.random_u32());
         let shared = Arc::new_cyclic(|this| Self {
             kind,
-            monitors: Monitors::default(),
+            monitors: Arc::default(),
             forwarder: Mutex::default(),
             ledger: state.ledger(),
             this: this.clone(),
@@ -151,6 +168,10 @@ impl Shared {
             bell: OnceLock::new(),
             context: context.clone(),
         });
+        if let Some(budget) = &context.budget {
+            let waker = Waker::from(Arc::new(TryAgain(shared.weak())));
+            shared.lock().state.share(budget.clone(), waker);
+        }
         context.register(&shared)?;
         Ok(shared)
     }
@@ -214,11 +235,16 @@ impl Shared {
             let mut inner = self.lock();
             inner.state.take_commands(key, epoch, AT_ONCE.messages, &mut moving.commands);
             inner.state.take_outbound(key, epoch, AT_ONCE, &mut moving.messages);
+            let is_over = moving.commands.is_empty() && moving.messages.is_empty();
+            if is_over {
+                // Only now, when the far socket has all: who waits for that may end the link.
+                inner.wake_watchers();
+            }
             self.finish(inner);
-            if moving.commands.is_empty() && moving.messages.is_empty() {
+            if is_over {
                 return;
             }
-            let mut refused = false;
+            let (mut refused, mut full) = (false, false);
             let mut inner = far.lock();
             for command in moving.commands.drain(..) {
                 let received = match command {
@@ -226,14 +252,20 @@ impl Shared {
                     Command::Cancel(topic) => inner.state.cancelled(far_key, far_epoch, topic),
                 };
                 refused |= matches!(received, Received::Violation(_));
+                full |= received == Received::Full;
             }
             for message in moving.messages.drain(..) {
-                refused |=
-                    matches!(inner.state.received(far_key, far_epoch, message), Received::Violation(_));
+                let received = inner.state.received(far_key, far_epoch, message);
+                refused |= matches!(received, Received::Violation(_));
+                full |= received == Received::Full;
             }
             far.finish(inner);
             if refused {
                 link.part();
+                return;
+            }
+            // The rest is moved when the far socket has read of this: the pipe counts as being moved until then.
+            if full {
                 return;
             }
         }
@@ -295,6 +327,20 @@ impl Inner {
     }
 }
 
+/// Lets a socket try again what the budget of its context has refused.
+struct TryAgain(Weak<Shared>);
+
+impl Wake for TryAgain {
+    fn wake(self: Arc<Self>) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut wakes = Wakes::new();
+        let mut inner = shared.lock();
+        inner.senders.grant_all(&mut wakes);
+        shared.finish(inner);
+        wakes.fire();
+    }
+}
+
 /// What is to be done after unlocking.
 struct Deeds {
     effects: Effects<Link>,
@@ -335,6 +381,11 @@ impl Deeds {
     fn perform(&mut self, shared: &Shared) {
         self.wakes.fire();
         self.watchers.drain(..).for_each(Waker::wake);
+        if self.effects.budget_freed
+            && let Some(budget) = &shared.context.budget
+        {
+            budget.wake();
+        }
         for index in 0..self.effects.list.len() {
             let Some(effect) = self.effects.list.get(index) else { break };
             match effect {
@@ -357,8 +408,12 @@ impl Deeds {
                         far.far_limits(key, epoch, *limits);
                     }
                 }
-                Effect::Resume { link: Link::Inproc(_) }
-                | Effect::Credit { link: Link::Stream { .. }, .. }
+                Effect::Resume { link: Link::Inproc(link) } => {
+                    if let Some((far, key, epoch)) = link.far() {
+                        far.move_inproc(key, epoch, &link.reversed());
+                    }
+                }
+                Effect::Credit { link: Link::Stream { .. }, .. }
                 | Effect::Limits { link: Link::Stream { .. }, .. }
                 | Effect::WakeFor(_) => {}
             }

@@ -4,13 +4,14 @@
 //! outside. Keys of pipes are dense and reused; every pipe and every connection has an epoch of its own, from one
 //! counter, so that news of what is gone cannot be taken for news of its successor (MQ-068).
 
-use std::{collections::VecDeque, mem, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc, task::Waker};
 
 use tidegate_io::{
     hub::Peers,
     message::{Message, Part},
     peer::{Epoch, PeerKey},
     queue::{Capacity, Queue},
+    wait::Budget,
 };
 
 use super::{
@@ -33,6 +34,16 @@ pub(crate) struct Core<L> {
     drained: Vec<PeerKey>,
     /// The numbers of all pipes, also of those that are gone.
     ledger: Arc<Ledger>,
+    /// What the queues of this socket and of others may hold together, if that is limited.
+    share: Option<Share>,
+}
+
+/// A socket's share in the budget of its context (MQ-066).
+#[derive(Debug)]
+struct Share {
+    budget: Arc<Budget>,
+    /// Called when something may be queued again after it was refused.
+    waker: Waker,
 }
 
 impl<L: Clone> Core<L> {
@@ -44,6 +55,33 @@ impl<L: Clone> Core<L> {
             pipes: Peers::new(),
             drained: Vec::new(),
             ledger: Arc::default(),
+            share: None,
+        }
+    }
+
+    // ---- the budget ----
+
+    /// From now on what is queued counts against the budget. `waker` is called, when it was used up and is not any
+    /// more, by whoever performs [`Effects::budget_freed`].
+    pub(super) fn share(&mut self, budget: Arc<Budget>, waker: Waker) {
+        self.share = Some(Share { budget, waker });
+    }
+
+    /// Whether the budget allows nothing more to be queued; then the socket is told when it does.
+    #[inline]
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.budget.is_used_up(&share.waker))
+    }
+
+    /// Tells the budget what the pipe holds now.
+    #[inline]
+    fn recount(&mut self, key: PeerKey) {
+        if let Some(share) = &self.share
+            && let Some(pipe) = self.pipes.get_mut(key)
+        {
+            let holds = pipe.holds();
+            let counted = mem::replace(&mut pipe.counted, holds);
+            self.effects.budget_freed |= share.budget.change(counted, holds);
         }
     }
 
@@ -108,7 +146,7 @@ impl<L: Clone> Core<L> {
     /// Whether a message may be queued on the pipe now.
     #[inline]
     pub(crate) fn is_writable(&self, key: PeerKey) -> bool {
-        self.pipe(key).is_some_and(Pipe::is_writable)
+        self.pipe(key).is_some_and(Pipe::is_writable) && !self.is_over_budget()
     }
 
     /// A new pipe without connection.
@@ -145,6 +183,7 @@ impl<L: Clone> Core<L> {
             noted: false,
             counters: Arc::default(),
             written: 0,
+            counted: 0,
         };
         let (key, epoch) = self.pipes.insert(pipe);
         if let Some(pipe) = self.pipes.get_mut(key) {
@@ -176,6 +215,7 @@ impl<L: Clone> Core<L> {
                 theirs,
                 took_commands: false,
                 stalled: false,
+                held_up: false,
             });
             let stalled = pipe.is_at_far_limit();
             if let Some(far) = &mut pipe.far {
@@ -185,15 +225,19 @@ impl<L: Clone> Core<L> {
         epoch
     }
 
-    /// Parts the pipe from its connection; what is queued stays.
-    pub(super) fn release(&mut self, key: PeerKey, in_flight: u64) {
+    /// Parts the pipe from its connection; what is queued stays. What was taken for writing to a stream and is not
+    /// written is lost (MQ-184).
+    pub(super) fn release(&mut self, key: PeerKey) {
         let own = self.link_limits();
-        let Some(pipe) = self.pipe_mut(key) else { return };
+        let Some(pipe) = self.pipe_mut(key).filter(|pipe| pipe.is_up()) else { return };
         pipe.link = None;
         pipe.noted = false;
         pipe.commands.clear();
-        pipe.counters.lost_in_flight(in_flight);
-        pipe.written = pipe.counters.reading().out.left;
+        let taken = pipe.counters.reading().out.left;
+        let written = mem::replace(&mut pipe.written, taken);
+        if pipe.far.is_none() {
+            pipe.counters.lost_in_flight(taken.saturating_sub(written));
+        }
         if let Some(far) = pipe.far.take() {
             pipe.owes_room |= far.stalled;
             pipe.out.set_capacity(own.send);
@@ -223,6 +267,7 @@ impl<L: Clone> Core<L> {
         let message = pipe.out.pop()?;
         pipe.counters.out.discarded(1);
         pipe.counters.out.depth(pipe.out.len());
+        self.recount(key);
         Some(Payload::verbatim(message))
     }
 
@@ -233,6 +278,7 @@ impl<L: Clone> Core<L> {
                 pipe.counters.inbound.discarded(1);
             }
             pipe.counters.inbound.depth(pipe.unread());
+            self.recount(key);
         }
     }
 
@@ -274,6 +320,8 @@ impl<L: Clone> Core<L> {
         heir.stage = Stage::Retired;
         heir.label = label;
         heir.peer = peer;
+        self.recount(key);
+        self.recount(heir_key);
         self.resume(key);
         Some(heir_key)
     }
@@ -286,7 +334,7 @@ impl<L: Clone> Core<L> {
         }
     }
 
-    /// Removes a pipe without a trace but its numbers.
+    /// Removes a pipe, which holds nothing any more, without a trace but its numbers.
     pub(super) fn remove(&mut self, key: PeerKey) {
         let epoch = self.epoch(key);
         if let Some(pipe) = self.pipes.remove(key, epoch) {
@@ -331,6 +379,7 @@ impl<L: Clone> Core<L> {
             pipe.counters.out.stalled();
         }
         Self::note_write(pipe, key, &mut self.effects);
+        self.recount(key);
         !stalled
     }
 
@@ -345,6 +394,11 @@ impl<L: Clone> Core<L> {
     /// Counts a message that nobody was to get.
     pub(crate) fn count_unroutable(&self) {
         self.ledger.unroutable();
+    }
+
+    /// Counts messages that were taken for writing to a connection that had ended already.
+    pub(super) fn count_lost(&self, messages: u64) {
+        self.ledger.lost_in_flight(messages);
     }
 
     /// Queues a change of subscriptions.
@@ -387,6 +441,7 @@ impl<L: Clone> Core<L> {
         }
         pipe.counters.out.left(messages, bytes, pipe.out.len());
         pipe.settle_note(Took::Messages(messages));
+        self.recount(key);
         messages
     }
 
@@ -409,10 +464,13 @@ impl<L: Clone> Core<L> {
         let replaced = (pipe.inbound_conflates && !pipe.inbound.is_empty()).then(|| pipe.inbound.bytes());
         pipe.inbound.push_over(payload.take().into_message());
         pipe.counters.inbound.entered(bytes, pipe.inbound.len());
+        self.recount(key);
         match replaced {
             None => self.effects.receivers += 1,
             Some(retained) => {
-                pipe.counters.inbound.dropped_by_rule();
+                if let Some(pipe) = self.pipe(key) {
+                    pipe.counters.inbound.dropped_by_rule();
+                }
                 self.consumed(key, retained);
             }
         }
@@ -424,6 +482,7 @@ impl<L: Clone> Core<L> {
             pipe.held += 1;
             pipe.held_bytes += held.retained;
             pipe.counters.inbound.entered(held.bytes, pipe.unread());
+            self.recount(key);
         }
     }
 
@@ -440,6 +499,7 @@ impl<L: Clone> Core<L> {
             pipe.counters.inbound.depth(pipe.unread());
         }
         let is_drained = pipe.stage == Stage::Retired && pipe.is_empty_inbound();
+        self.recount(key);
         self.consumed(key, held.retained);
         if is_drained {
             self.drained.push(key);
@@ -475,20 +535,29 @@ impl<L: Clone> Core<L> {
         if pipe.far.is_some() {
             self.consumed(key, retained);
         } else if pipe.paused && !pipe.inbound.is_full() {
-            self.resume(key);
+            if !more || !self.is_over_budget() {
+                self.resume(key);
+            }
         } else if pipe.stage == Stage::Retired && pipe.is_empty_inbound() {
             self.drained.push(key);
         }
+        self.recount(key);
         Some(more)
     }
 
-    /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062).
+    /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062), or the
+    /// budget is used up and the application has something to read first.
     #[inline]
     pub(super) fn is_to_wait(&mut self, key: PeerKey) -> bool {
         let Some(pipe) = self.pipe(key) else { return false };
-        if pipe.inbound.is_full() && !pipe.paused {
+        let is_full = pipe.inbound.is_full()
+            || (pipe.far.is_none() && !pipe.inbound.is_empty() && self.is_over_budget());
+        if is_full && !pipe.paused {
             self.pause(key);
-            return true;
+        }
+        let Some(pipe) = self.pipe_mut(key) else { return false };
+        if let Some(far) = &mut pipe.far {
+            far.held_up |= pipe.paused;
         }
         pipe.paused
     }
@@ -498,15 +567,16 @@ impl<L: Clone> Core<L> {
         if let Some(pipe) = self.pipes.get_mut(key)
             && mem::take(&mut pipe.paused)
             && let Some(link) = &pipe.link
+            // Who moves what an in-process peer sends has stopped only if it was told to.
+            && pipe.far.as_mut().is_none_or(|far| mem::take(&mut far.held_up))
         {
             self.effects.list.push(Effect::Resume { link: link.clone() });
         }
     }
 
-    /// Stops reading of the pipe's connection, unless it is in-process.
+    /// Stops reading of the pipe's connection.
     pub(crate) fn pause(&mut self, key: PeerKey) {
         if let Some(pipe) = self.pipe_mut(key)
-            && pipe.far.is_none()
             && !mem::replace(&mut pipe.paused, true)
         {
             pipe.counters.inbound.stalled();
@@ -524,6 +594,17 @@ impl<L: Clone> Core<L> {
     /// The numbers, readable without the socket's lock.
     pub(super) fn ledger(&self) -> Arc<Ledger> {
         self.ledger.clone()
+    }
+}
+
+impl<L> Drop for Core<L> {
+    fn drop(&mut self) {
+        if let Some(Share { budget, .. }) = &self.share {
+            let counted = self.pipes.iter().map(|(_, _, pipe)| pipe.counted).sum();
+            if budget.change(counted, 0) {
+                budget.wake();
+            }
+        }
     }
 }
 

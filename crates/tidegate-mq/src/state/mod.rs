@@ -16,8 +16,9 @@
 //! # In-process links
 //!
 //! Two states are never locked at once. Who holds an [`Effect::Write`] of such a link repeats: take changes, then messages,
-//! from the one, unlock, give to the other by [`State::received`] and the like, until both takes give nothing. The far side's
-//! [`Effect::Credit`] goes to [`State::credit`]. A far side that is already gone answers [`Received::Stale`].
+//! from the one, unlock, give to the other by [`State::received`] and the like, until both takes give nothing, or the other
+//! answers [`Received::Full`]: then its [`Effect::Resume`] lets the repetition go on. The far side's [`Effect::Credit`] goes to
+//! [`State::credit`]. A far side that is already gone answers [`Received::Stale`].
 
 mod core;
 mod counters;
@@ -31,12 +32,13 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 use bytes::Bytes;
 use tidegate_io::{
     message::{Message, Part},
     peer::{Epoch, PeerKey},
+    wait::Budget,
 };
 
 pub use self::counters::{FlowReading, Reading};
@@ -81,6 +83,25 @@ pub(crate) struct Backlog {
     entered: u64,
 }
 
+/// Messages that a pipe has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// From the peer.
+    pub(crate) received: u64,
+    /// Taken for writing.
+    pub(crate) sent: u64,
+}
+
+impl Carried {
+    /// What came after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            received: self.received.saturating_sub(before.received),
+            sent: self.sent.saturating_sub(before.sent),
+        }
+    }
+}
+
 /// What may be done at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Readiness {
@@ -103,6 +124,12 @@ impl<L: Clone> State<L> {
     /// A socket without pipes. `seed` starts request ids and generated routing ids (MQ-128, MQ-193).
     pub(crate) fn new(kind: SocketType, settings: Settings, seed: u32) -> Self {
         Self { core: Core::new(kind, settings), pattern: pattern::of(kind, seed), reserved: 0 }
+    }
+
+    /// From now on what is queued counts against the budget of several sockets (MQ-066). `waker` is called once the
+    /// socket may try again what the budget has refused.
+    pub(crate) fn share(&mut self, budget: Arc<Budget>, waker: Waker) {
+        self.core.share(budget, waker);
     }
 
     /// What is to be done after unlocking.
@@ -147,7 +174,7 @@ impl<L: Clone> State<L> {
             Some(pipe) if pipe.stage == Stage::Open => {
                 let (is_up, epoch) = (pipe.is_up(), pipe.epoch);
                 if is_up {
-                    self.pipe_down(key, epoch, true, 0);
+                    self.pipe_down(key, epoch, true);
                 }
             }
             _ => return Err(Refusal::Gone),
@@ -157,7 +184,7 @@ impl<L: Clone> State<L> {
         if up.is_ok() {
             self.core.nudge(key);
         } else {
-            self.core.release(key, 0);
+            self.core.release(key);
         }
         self.pass_room(key);
         up.map(|()| (key, epoch))
@@ -194,18 +221,18 @@ impl<L: Clone> State<L> {
         self.pattern.opened(&mut self.core, key);
     }
 
-    /// The connection is gone, with so many messages being written, which are lost (MQ-184). With `keep` its pipe
-    /// waits for the next one; else the pipe ends, and only what was received stays.
-    pub(crate) fn pipe_down(&mut self, key: PeerKey, epoch: Epoch, keep: bool, in_flight: u64) {
+    /// The connection is gone, and with it what was being written (MQ-184). With `keep` its pipe waits for the next one;
+    /// else the pipe ends, and only what was received stays.
+    pub(crate) fn pipe_down(&mut self, key: PeerKey, epoch: Epoch, keep: bool) {
         if !self.core.is_connected(key, epoch) {
             return;
         }
         if keep && self.core.is_open(key) {
-            self.core.release(key, in_flight);
+            self.core.release(key);
             self.pattern.lost(&mut self.core, key);
             self.pass_room(key);
         } else {
-            self.end(key, in_flight);
+            self.end(key);
         }
         self.core.sweep();
     }
@@ -228,7 +255,7 @@ impl<L: Clone> State<L> {
     pub(crate) fn remove_pipe(&mut self, key: PeerKey, unread: Unread) {
         self.detach_pipe(key, unread);
         if self.core.pipe(key).is_some_and(|pipe| pipe.stage != Stage::Retired) {
-            self.end(key, 0);
+            self.end(key);
         }
         self.core.sweep();
     }
@@ -238,11 +265,11 @@ impl<L: Clone> State<L> {
         self.core.set_closing(key);
     }
 
-    fn end(&mut self, key: PeerKey, in_flight: u64) {
+    fn end(&mut self, key: PeerKey) {
         if self.core.is_open(key) {
             self.close(key);
         }
-        self.core.release(key, in_flight);
+        self.core.release(key);
         self.pattern.gone(&mut self.core, key);
         self.core.discard_outbound(key);
         self.core.retire(key);
