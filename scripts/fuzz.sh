@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for some seconds. Needs no nightly toolchain: coverage comes from LLVM's own pass, libFuzzer from
-# the libfuzzer-sys crate. Findings are left in fuzz/artifacts, the corpus in fuzz/corpus.
+# the libfuzzer-sys crate. Findings are left in fuzz/artifacts, the corpus in fuzz/corpus. A run begins with what is kept in
+# fuzz/seeds; an input that once broke something is added there.
 set -euo pipefail
 
 seconds=${1:?usage: fuzz.sh SECONDS [TARGET...]}
@@ -21,7 +22,8 @@ fi
 ((${#targets[@]})) || { echo "found no fuzz target" >&2; exit 1; }
 # What recorded libzmq peers sent, as octets; the first one chooses the socket type.
 recorded=$(mktemp -d)
-trap 'rm -rf "$recorded"' EXIT
+kept=$(mktemp -d)
+trap 'rm -rf "$recorded" "$kept"' EXIT
 for recording in conformance/vectors/messaging/*/*.txt; do
     octets=$(sed -n 's/^< //p' "$recording" | tr -d '\n' | tr a-f A-F)
     printf '07%s' "$octets" | basenc --decode --base16 >"$recorded/$(tr / - <<<"${recording#*messaging/}")"
@@ -37,6 +39,14 @@ for name in "${targets[@]}"; do
         npy) seeds=(crates/tidegate/tests/data) ;;
         mq_greeting | mq_plain | mq_curve_handshake) seeds=("$recorded") ;;
     esac
+    # The inputs that are kept and that a test replays, one a line.
+    if [[ -f fuzz/seeds/$name.txt ]]; then
+        mkdir "$kept/$name"
+        seeds+=("$kept/$name")
+        grep -v '^#' "fuzz/seeds/$name.txt" | tr a-f A-F | nl -ba | while read -r number line; do
+            basenc --decode --base16 <<<"$line" >"$kept/$name/$number"
+        done
+    fi
     log=$(mktemp)
     if "$target_dir/$target/release/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="fuzz/artifacts/$name/" "fuzz/corpus/$name" "${seeds[@]}" >"$log" 2>&1; then

@@ -2,14 +2,6 @@
 
 #![no_main]
 
-mod session;
+mod messaging;
 
-use libfuzzer_sys::fuzz_target;
-use session::{Side, TYPES, compare_splits};
-use tidegate_zmtp::config::Security;
-
-fuzz_target!(|input: &[u8]| {
-    let Some((&choice, octets)) = input.split_first() else { return };
-    let kind = TYPES[usize::from(choice) % TYPES.len()];
-    compare_splits(choice, octets, || Side::new(kind, Security::Null { authenticate: choice & 1 == 1 }));
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| messaging::greeting(input));

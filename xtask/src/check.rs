@@ -6,6 +6,7 @@
 //! | [`packages`] | `#![forbid(unsafe_code)]`, dependency direction, descriptions |
 //! | [`agnostic`] | no messaging protocol in the I/O kernel |
 //! | [`purity`] | no I/O, clock or randomness in the state machines of messaging |
+//! | [`retold`] | every case of libzmq's test suite that the sheet lists has a test |
 //! | [`shape`] | length and module head of source files, no file outside every target |
 //! | [`wording`] | no workplace paths, no markers of unfinished work, a newline at the end |
 //!
@@ -14,6 +15,7 @@
 mod agnostic;
 mod packages;
 mod purity;
+mod retold;
 mod shape;
 mod tokens;
 mod wording;
@@ -82,6 +84,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     }
 
     findings.extend(agnostic::check(workspace)?);
+
+    let told: Vec<_> = compiled.values().flat_map(|file| retold::told(&file.source)).collect();
+    let sheet = workspace.text(Path::new(retold::SHEET))?.unwrap_or_default();
+    findings.extend(retold::check(&sheet, &told));
 
     for finding in &findings {
         println!("{finding}");

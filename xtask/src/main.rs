@@ -32,7 +32,7 @@ struct Cli {
 enum Gate {
     /// Map the rules of the specification sheets to tests and fail on gaps
     Trace(trace::Options),
-    /// Check the unsafe boundary, dependency direction, atomics, file length and wording
+    /// Check the unsafe boundary, dependency direction, atomics, file length, wording and the tests retold from libzmq
     Check,
 }
 

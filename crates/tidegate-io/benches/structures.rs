@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Instant};
 
 use tidegate_io::{
     buffer::SmallFrames,
-    hub::{FairQueue, RoutingTable},
+    hub::{Rotation, RoutingTable},
     index::TopicIndex,
     message::{Message, Part},
     peer::{Epoch, PeerKey},
@@ -92,7 +92,7 @@ fn queueing() {
         let mut place = Message::new();
         let time = best(10, || {
             for _ in 0..1000 {
-                queue.push(black_box(part.clone()).into()).expect("there is room");
+                queue.push(&mut black_box(part.clone()).into());
             }
             while queue.pop_into(&mut place) {
                 black_box(&place);
@@ -120,12 +120,12 @@ fn rest() {
         })
     );
 
-    let mut fair = FairQueue::new();
-    (0..1000).for_each(|peer| fair.activate(PeerKey::new(peer), Epoch::ZERO));
+    let mut rotation = Rotation::default();
+    (0..1000).for_each(|peer| rotation.join(PeerKey::new(peer), Epoch::ZERO));
     println!(
-        "fair queue of 1000 {:>14.1} ns",
+        "rotation of 1000 {:>16.1} ns",
         best(1000, || {
-            black_box(fair.next(|key, _| Some(key)));
+            black_box(rotation.next(|key, _| Some(key)));
         })
     );
 }

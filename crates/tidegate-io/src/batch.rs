@@ -29,6 +29,11 @@ impl WriteBatch {
         Self { page: BytesMut::new(), segments: VecDeque::new(), copied: 0, len: 0, limit }
     }
 
+    /// From now on the batch is full when `limit` bytes have been copied into it.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Bytes to write.
     pub fn len(&self) -> usize {
         self.len
@@ -105,13 +110,6 @@ impl WriteBatch {
         self.segments.clear();
         self.copied = 0;
         self.len = 0;
-    }
-
-    /// Gives the memory of an empty batch back: for owners that go idle.
-    pub fn release(&mut self) {
-        if self.is_empty() {
-            *self = Self::new(self.limit);
-        }
     }
 
     #[inline]

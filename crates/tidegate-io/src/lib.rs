@@ -4,7 +4,7 @@
 //! - [`engine`]: worker threads that own every file descriptor, each a compio runtime on io_uring or on polling. A worker
 //!   drives a connection by two pumps, one reading and one writing, and hands bytes to the connection's
 //!   [`Connection`](protocol::Connection), which is where a protocol is plugged in.
-//! - [`hub`]: how a socket with many peers chooses among them: fair queue, load balancer, distributor, routing table,
+//! - [`hub`]: how a socket with many peers chooses among them: who has a turn, who is connected, who has which routing id;
 //!   all of them pure data structures keyed by [`PeerKey`](peer::PeerKey) and [`Epoch`](peer::Epoch).
 //! - [`index`]: which peers want a topic.
 //! - [`queue`] and [`wait`]: a bounded queue of messages, and who waits for room or for a message.

@@ -40,9 +40,4 @@ impl Epoch {
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
-
-    /// The number, for people.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
 }

@@ -75,6 +75,12 @@ pub trait Connection: 'static {
         None
     }
 
+    /// Most bytes to be given at once by [`received`](Self::received), which is never more than a receive page has.
+    /// Asked once.
+    fn read_most(&self) -> usize {
+        usize::MAX
+    }
+
     /// The buffer of [`staging`](Self::staging), now longer by what has arrived.
     fn received_into(&mut self, staging: BytesMut, now: Instant) -> Flow {
         self.received(staging, now)

@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes};
 use tidegate_io::{
     batch::WriteBatch,
     buffer::{Slab, SmallFrames},
-    hub::{Claim, FairQueue, LoadBalancer, Offer, RoutingTable},
+    hub::{Claim, Rotation, RoutingTable},
     index::TopicIndex,
     message::{Message, Part},
     packed::{Packed, Piece},
@@ -137,15 +137,10 @@ fn routing_allocates_nothing() {
 
 #[test]
 fn choosing_a_peer_allocates_nothing() {
-    let mut fair = FairQueue::new();
-    let mut balancer = LoadBalancer::new();
+    let mut rotation = Rotation::default();
     let count = allocations(|round| {
-        let key = PeerKey::new((round % 100) as u32);
-        fair.activate(key, Epoch::ZERO);
-        balancer.activate(key, Epoch::ZERO);
-        assert!(fair.next(|key, _| (round % 3 == 0).then_some(key)).is_some() == (round % 3 == 0));
-        let full = round % 2 == 0;
-        let _ = balancer.send((), |_, _, ()| if full { Offer::Full(()) } else { Offer::Taken });
+        rotation.join(PeerKey::new((round % 100) as u32), Epoch::ZERO);
+        assert!(rotation.next(|key, _| (round % 3 == 0).then_some(key)).is_some() == (round % 3 == 0));
     });
     assert_eq!(count, 0);
 }

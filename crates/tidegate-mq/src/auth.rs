@@ -1,7 +1,11 @@
 //! Who may connect: authenticators in this process (MQ-164).
 //!
 //! A server asks its [`Authenticator`] when it has one, else the context's ZAP handler, which is a REP or ROUTER
-//! socket bound to `inproc://zeromq.zap.01` as with libzmq.
+//! socket bound to `inproc://zeromq.zap.01` as with libzmq. An authenticator is a function that decides at once, a future,
+//! [`Blocking`], or the table of users [`PlainTable`].
+
+mod blocking;
+mod table;
 
 use std::{
     future::Future,
@@ -22,6 +26,8 @@ use crate::{
     options::{CurveOptions, CurvePolicy, Mechanism, Options, PlainOptions},
     zap,
 };
+
+pub use self::{blocking::Blocking, table::PlainTable};
 
 /// A peer that asks to be admitted.
 #[derive(Clone, Debug)]
@@ -59,7 +65,7 @@ pub type DecisionFuture = Pin<Box<dyn Future<Output = Decision> + Send>>;
 /// Decides who may connect.
 ///
 /// It is called on an engine worker and must not block there: what takes time goes into the returned future, which is
-/// polled on the worker and dropped when the handshake's deadline passes.
+/// polled on the worker and dropped when the handshake's deadline passes. What cannot be a future is made one by [`Blocking`].
 pub trait Authenticator: Send + Sync {
     /// Decides about `peer`.
     fn authenticate(&self, peer: Peer) -> DecisionFuture;
@@ -78,6 +84,8 @@ where
 pub(crate) struct Asker {
     context: Weak<ContextInner>,
     domain: String,
+    /// Whether everybody is refused, because a domain is asked for and there is none.
+    lacks_domain: bool,
     way: Way,
 }
 
@@ -110,10 +118,19 @@ impl Asker {
             },
             _ => Way::Zap,
         };
-        Self { context: Arc::downgrade(context), domain: options.zap_domain.clone(), way }
+        let has_users = !matches!(options.mechanism, Mechanism::Null);
+        Self {
+            context: Arc::downgrade(context),
+            domain: options.zap_domain.clone(),
+            lacks_domain: options.zap_enforce_domain && has_users && options.zap_domain.is_empty(),
+            way,
+        }
     }
 
     pub(crate) fn ask(&self, request: AuthRequest, address: &str) -> Asking {
+        if self.lacks_domain {
+            return Asking::Decided(Verdict::Unanswered);
+        }
         match &self.way {
             Way::Anybody => Asking::Decided(Verdict::accept()),
             Way::AllowList(keys) => Asking::Decided(match request.credentials {

@@ -11,6 +11,7 @@ use std::{
 
 use tidegate_io::engine::{Driver, DriverChoice, Engine, EngineConfig, EngineError};
 use tidegate_io::sync::{AtomicBool, AtomicU64, Ordering};
+use tidegate_io::wait::Budget;
 use tidegate_zmtp::socket_type::SocketType;
 
 use crate::{
@@ -31,16 +32,28 @@ pub struct ContextOptions {
     pub max_sockets: Option<usize>,
     /// Largest part that may be sent, in bytes. Default 2^31 - 1.
     pub max_msgsz: usize,
+    /// Bytes that the queues of all sockets together may hold (MQ-066); `None` is no limit. While they hold as much,
+    /// sends wait or drop as they do when a queue is full, and a connection is read only as far as the application
+    /// has read what came before. Default no limit.
+    pub max_queued_bytes: Option<usize>,
     /// How the engine does I/O. Default: io_uring where the system allows it, else epoll; the environment variable
     /// `TIDEGATE_MQ_DRIVER` (`io_uring` or `polling`) says otherwise.
     pub driver: DriverChoice,
     /// What the names of the engine's threads begin with.
     pub thread_name_prefix: String,
+    /// Processors that the engine's threads may run on; empty is all. Default all.
+    pub processors: Vec<usize>,
+    /// For how long, at most, an engine thread that had something to do looks for more before it sleeps, which saves who
+    /// comes in that time from waking it and costs its processor; the time adapts to what it is good for. Zero is not at
+    /// all. Default 20 µs, on a host with one or two processors zero.
+    pub spin: Duration,
     /// Whether new sockets use IPv6 where a name or wildcard allows both. Default off.
     pub ipv6: bool,
     /// Whether new sockets wait, when closed, until everything is sent (`linger` is `None`); else they discard it at
     /// once. Default on.
     pub blocky: bool,
+    /// Stored for who asks.
+    pub(crate) zero_copy_recv: bool,
 }
 
 impl ContextOptions {
@@ -48,7 +61,7 @@ impl ContextOptions {
     ///
     /// # Errors
     /// [`Error::InvalidOption`] when the value does not fit, [`Error::NotSupported`] when the option is not there: there is
-    /// no safe way to set priority, policy or processors of threads. Nothing is changed then.
+    /// no safe way to set priority or policy of threads. Nothing is changed then.
     pub fn set_raw(&mut self, number: i32, value: &[u8]) -> Result<()> {
         let invalid = |problem| Error::InvalidOption { option: "context option", problem };
         if number == NAME_PREFIX {
@@ -76,8 +89,19 @@ impl ContextOptions {
             IO_THREADS => self.io_threads = from(0)?,
             MAX_SOCKETS => self.max_sockets = Some(from(1)?),
             MAX_MSGSZ => self.max_msgsz = from(1)?,
+            AFFINITY_CPU_ADD => {
+                let processor = from(0)?;
+                if !self.processors.contains(&processor) {
+                    self.processors.push(processor);
+                }
+            }
+            AFFINITY_CPU_REMOVE => {
+                let processor = from(0)?;
+                let index = self.processors.iter().position(|known| *known == processor);
+                self.processors.swap_remove(index.ok_or_else(|| invalid("this processor was not added"))?);
+            }
             // What is received is never copied without need, whatever this says.
-            ZERO_COPY_RECV => drop(truth()?),
+            ZERO_COPY_RECV => self.zero_copy_recv = truth()?,
             IPV6 => self.ipv6 = truth()?,
             BLOCKY => self.blocky = truth()?,
             _ => return Err(Error::NotSupported("no such context option")),
@@ -97,7 +121,7 @@ impl ContextOptions {
             MAX_SOCKETS => self.max_sockets.map_or(i32::MAX, size),
             SOCKET_LIMIT => i32::MAX,
             MAX_MSGSZ => size(self.max_msgsz),
-            ZERO_COPY_RECV => 1,
+            ZERO_COPY_RECV => self.zero_copy_recv.into(),
             IPV6 => self.ipv6.into(),
             BLOCKY => self.blocky.into(),
             _ => return Err(Error::NotSupported("no such context option, or one that cannot be read")),
@@ -111,6 +135,8 @@ const MAX_SOCKETS: i32 = 2;
 /// For reading; setting the same number is the priority of threads.
 const SOCKET_LIMIT: i32 = 3;
 const MAX_MSGSZ: i32 = 5;
+const AFFINITY_CPU_ADD: i32 = 7;
+const AFFINITY_CPU_REMOVE: i32 = 8;
 const NAME_PREFIX: i32 = 9;
 const ZERO_COPY_RECV: i32 = 10;
 const IPV6: i32 = 42;
@@ -122,16 +148,30 @@ impl Default for ContextOptions {
             io_threads: 1,
             max_sockets: None,
             max_msgsz: i32::MAX as usize,
+            max_queued_bytes: None,
             driver: match std::env::var("TIDEGATE_MQ_DRIVER").as_deref() {
                 Ok("io_uring") => DriverChoice::IoUring,
                 Ok("polling") => DriverChoice::Polling,
                 _ => DriverChoice::Auto,
             },
             thread_name_prefix: "tidegate-mq".into(),
+            processors: Vec::new(),
+            spin: EngineConfig::default().spin,
             ipv6: false,
             blocky: true,
+            zero_copy_recv: true,
         }
     }
+}
+
+/// See [`Context::queue_usage`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueUsage {
+    /// Bytes of memory that messages hold which wait to be sent or received.
+    pub bytes: usize,
+    /// How often these came to reach the limit.
+    pub exhausted: u64,
 }
 
 /// What sockets share. Clones are the same context; a process usually has one.
@@ -147,6 +187,8 @@ pub(crate) struct ContextInner {
     sockets: Mutex<Sockets>,
     pub(crate) names: Names,
     timers: Timers,
+    /// What is left of `max_queued_bytes`.
+    pub(crate) budget: Option<Arc<Budget>>,
     terminated: AtomicBool,
     /// Messages that closing sockets gave up.
     discarded: AtomicU64,
@@ -167,8 +209,10 @@ impl Context {
 
     /// A context with the given options. Engine threads start when the first is needed.
     pub fn with_options(options: ContextOptions) -> Self {
+        let budget = options.max_queued_bytes.map(|limit| Arc::new(Budget::new(limit)));
         Self(Arc::new(ContextInner {
             options,
+            budget,
             engine: OnceLock::new(),
             starting: Mutex::new(()),
             sockets: Mutex::default(),
@@ -185,9 +229,19 @@ impl Context {
         self.0.engine.get().map(Engine::driver)
     }
 
+    /// What the queues of all sockets hold; `None` without
+    /// [`max_queued_bytes`](ContextOptions::max_queued_bytes), since nobody counts then.
+    pub fn queue_usage(&self) -> Option<QueueUsage> {
+        let budget = self.0.budget.as_ref()?;
+        Some(QueueUsage { bytes: budget.held(), exhausted: budget.exhausted() })
+    }
+
     /// Ends the context: every pending and later call on its sockets fails with [`Error::Terminated`], what is queued is
     /// sent for as long as each socket's linger allows, then everything is closed. Returns how many messages had to be
     /// discarded (MQ-081).
+    ///
+    /// # Cancellation
+    /// Once polled, calls have ended; who drops the future calls it again to have the rest done.
     pub async fn shutdown(&self) -> u64 {
         let sockets = self.0.begin_shutdown();
         // All linger at the same time.
@@ -249,6 +303,12 @@ impl fmt::Debug for Context {
 }
 
 impl ContextInner {
+    /// Uses an engine that is there already, instead of starting one.
+    pub(crate) fn adopt(&self, engine: Engine) {
+        // A context that is new has none.
+        let _ = self.engine.set(engine);
+    }
+
     /// The engine, started if need be. `endpoint` is for the error.
     pub(crate) fn engine(&self, endpoint: &str) -> Result<&Engine> {
         if self.options.io_threads == 0 {
@@ -263,14 +323,10 @@ impl ContextInner {
             workers: self.options.io_threads,
             driver: self.options.driver,
             thread_name: self.options.thread_name_prefix.clone(),
+            processors: self.options.processors.clone(),
+            spin: self.options.spin,
         };
-        let engine = Engine::new(&config).map_err(|error| Error::System {
-            what: "cannot start the I/O engine".into(),
-            source: match error {
-                EngineError::Driver { error, .. } | EngineError::Thread(error) => error,
-                other => std::io::Error::other(other),
-            },
-        })?;
+        let engine = Engine::new(&config).map_err(engine_error)?;
         Ok(self.engine.get_or_init(|| engine))
     }
 
@@ -329,7 +385,9 @@ impl ContextInner {
     }
 
     fn finish_shutdown(&self) -> u64 {
-        if let Some(engine) = self.engine.get() {
+        if let Some(engine) = self.engine.get()
+            && self.check_process().is_ok()
+        {
             engine.shutdown(Duration::ZERO);
         }
         self.discarded.load(Ordering::Relaxed)
@@ -337,6 +395,19 @@ impl ContextInner {
 
     fn sockets(&self) -> MutexGuard<'_, Sockets> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why there is no engine.
+pub(crate) fn engine_error(error: EngineError) -> Error {
+    Error::System {
+        what: "cannot start the I/O engine".into(),
+        source: match error {
+            EngineError::Driver { error, .. }
+            | EngineError::Thread(error)
+            | EngineError::Processors { error, .. } => error,
+            other => std::io::Error::other(other),
+        },
     }
 }
 

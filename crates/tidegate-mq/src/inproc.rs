@@ -22,8 +22,8 @@ use tidegate_zmtp::{greeting::Version, metadata::Metadata};
 use crate::{
     error::{Error, Result},
     monitor::{Event, EventKind},
-    shared::{Deeds, Inner, Link, Shared},
-    state::{Arrival, Command, Origin, PeerInfo, Refusal, SocketType},
+    shared::{Deeds, Inner, Link, Phase, Shared},
+    state::{Arrival, Command, Origin, PeerInfo, Received, Refusal, SocketType},
 };
 
 /// One end's view of a link.
@@ -38,8 +38,14 @@ struct Ends {
     ends: [OnceLock<End>; 2],
     /// Held by whoever carries what this end has queued to the other one, so that nothing overtakes it. Taken before
     /// the lock of a socket, never while one is held.
-    carrying: [Mutex<()>; 2],
+    carrying: [Mutex<Carrying>; 2],
     name: Arc<str>,
+}
+
+#[derive(Default)]
+struct Carrying {
+    /// The far end had enough, and will say when to go on.
+    is_paused: bool,
 }
 
 struct End {
@@ -78,45 +84,76 @@ impl InprocLink {
         self.carry(1 - self.side, true);
     }
 
+    /// Goes on carrying to this end, which had asked for a pause.
+    pub(crate) fn resume(&self) {
+        let from = 1 - self.side;
+        if let Some(carrying) = self.ends.carrying.get(from) {
+            lock(carrying).is_paused = false;
+        }
+        self.carry(from, false);
+    }
+
     /// Carries what is queued at the end `from` to the other one. `comes_again`: this end asks again when that is read.
     fn carry(&self, from: usize, comes_again: bool) {
+        while self.carry_some(from, comes_again) {}
+    }
+
+    /// Returns whether there is more.
+    fn carry_some(&self, from: usize, comes_again: bool) -> bool {
         let end = |side: usize| {
             let end = self.ends.ends.get(side)?.get()?;
             Some((end.socket.upgrade()?, end.key, end.epoch))
         };
         let (Some((source, key, epoch)), Some((target, far_key, far_epoch))) = (end(from), end(1 - from))
         else {
-            return;
+            return false;
         };
-        let Some(carrying) = self.ends.carrying.get(from) else { return };
+        let Some(carrying) = self.ends.carrying.get(from) else { return false };
         let mut load = Load::take();
         let load = &mut *load;
-        let carrying = lock(carrying);
+        let mut carrying = lock(carrying);
+        if carrying.is_paused {
+            return false;
+        }
         let mut inner = source.lock();
         let more = inner.state.take_all(key, epoch, comes_again, &mut load.commands, &mut load.messages);
-        let at_source = Deeds::collect(inner);
+        let mut deeds = [Deeds::collect(inner), None];
         let mut refused = false;
-        let mut at_target = None;
-        if more || !load.is_empty() {
+        let carried = !load.is_empty();
+        if more || carried {
             let mut inner = target.lock();
+            let mut heard = |received: Received| {
+                refused |= matches!(received, Received::Violation(_));
+                carrying.is_paused |= received == Received::Full;
+            };
             for command in load.commands.drain(..) {
-                refused |= inner.state.commanded(far_key, far_epoch, command).is_violation();
+                heard(inner.state.commanded(far_key, far_epoch, command));
             }
             while !load.messages.is_empty() {
-                refused |= inner.state.received_many(far_key, far_epoch, &mut load.messages).is_violation();
+                heard(inner.state.received_many(far_key, far_epoch, &mut load.messages));
             }
-            if more {
+            if more && comes_again {
                 inner.state.offered(far_key, far_epoch);
             }
-            at_target = Deeds::collect(inner);
+            deeds[1] = Deeds::collect(inner);
         }
+        let goes_on = more && !comes_again && !carrying.is_paused && !refused;
         drop(carrying);
-        for mut deeds in [at_source, at_target].into_iter().flatten() {
-            deeds.perform();
+        for (deeds, socket) in deeds.iter_mut().zip([&source, &target]) {
+            if let Some(deeds) = deeds {
+                deeds.perform(socket);
+            }
+        }
+        if carried {
+            // Only now, when the far socket has all: who waits for that may end the link.
+            let mut inner = source.lock();
+            inner.wake_watchers();
+            source.finish(inner);
         }
         if refused {
             self.part();
         }
+        goes_on
     }
 
     /// Ends the link: both pipes lose their connection, and the connecting one waits until the name is bound again. A
@@ -128,10 +165,13 @@ impl InprocLink {
             let Some(end) = end.get() else { continue };
             let Some(socket) = end.socket.upgrade() else { continue };
             let mut inner = socket.lock();
+            let was_up = inner.state.is_connected(end.key, end.epoch);
             let keep = side == 0 && inner.endpoints.is_inproc_connected(end.key);
-            inner.state.pipe_down(end.key, end.epoch, keep, 0);
+            inner.state.pipe_down(end.key, end.epoch, keep);
+            inner.wake_watchers();
             socket.finish(inner);
-            if keep {
+            // Only once: it may have ended before, and be another link's by now.
+            if keep && was_up {
                 left = Some((socket, end.key));
             }
         }
@@ -231,9 +271,12 @@ impl Names {
         Ok(())
     }
 
-    pub(crate) fn unbind(&self, name: &str) {
+    /// The name is free, if it is this socket's.
+    pub(crate) fn unbind(&self, name: &str, socket: &Shared) {
         let mut names = self.lock();
-        if let Some(entry) = names.get_mut(name) {
+        if let Some(entry) = names.get_mut(name)
+            && entry.bound.as_ref().is_some_and(|bound| bound.ptr_eq(&socket.weak()))
+        {
             entry.bound = None;
             if entry.is_unused() {
                 names.remove(name);
@@ -335,6 +378,11 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     let (far_info, far_limits) = describe(&bound.lock(), bound.kind);
 
     let mut inner = bound.lock();
+    if inner.phase != Phase::Open {
+        // It has parted from its peers, or is about to: one more would be left behind.
+        drop(inner);
+        return connecting.context.names.wait_for_another(&name, connecting, key, &bound.weak());
+    }
     let arrival = Arrival {
         origin: Origin::Accepted,
         peer: Arc::new(near_info),
@@ -352,16 +400,10 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
                 Refusal::RoutingIdInUse => EventKind::RoutingIdInUse,
                 Refusal::Gone => EventKind::Stopped,
             };
-            bound.monitors.report(|| Event {
-                endpoint: format!("inproc://{name}"),
-                peer_address: None,
-                is_bound: true,
-                kind,
-            });
+            bound.monitors.report(|| Event::new(format!("inproc://{name}"), true, kind));
             return;
         }
     };
-    inner.endpoints.inproc_accepted(&name, bound_key, view(1));
     // What it has to say at once waits until the other end is there.
     drop(inner);
     let _ = ends.ends[1].set(End { socket: Arc::downgrade(bound), key: bound_key, epoch: bound_epoch });
@@ -377,11 +419,18 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     match inner.state.pipe_up(Some(key), arrival) {
         Ok((key, epoch)) => {
             let _ = ends.ends[0].set(End { socket: Arc::downgrade(connecting), key, epoch });
-            inner.endpoints.inproc_connected(key, view(0));
+            inner.wake_watchers();
             connecting.finish(inner);
             // Notes from before the other end was there went nowhere.
             view(1).push();
-            bound.finish(bound.lock());
+            let mut inner = bound.lock();
+            inner.wake_watchers();
+            let is_there = inner.state.is_connected(bound_key, bound_epoch);
+            bound.finish(inner);
+            // It may have been closed before it could be told of this end.
+            if !is_there {
+                view(0).part();
+            }
         }
         Err(_) => {
             connecting.finish(inner);

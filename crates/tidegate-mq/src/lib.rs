@@ -31,6 +31,7 @@
 
 pub mod auth;
 mod context;
+mod embedded;
 mod endpoint;
 mod error;
 mod inproc;
@@ -54,7 +55,8 @@ pub use tidegate_zmtp::mechanism::curve::{PublicKey, SecretKey};
 pub use tidegate_zmtp::socket_type::SocketType;
 
 pub use self::{
-    context::{Context, ContextOptions},
+    context::{Context, ContextOptions, QueueUsage},
+    embedded::Embedded,
     endpoint::{BindEndpoint, ConnectEndpoint, EndpointError},
     error::{Error, Result, SendError},
     keys::new_secret_key,

@@ -15,12 +15,15 @@ use std::{
 
 use bytes::Bytes;
 use tidegate_io::wait::block_on;
-pub use tidegate_zmtp::close::CloseReason;
+pub use tidegate_zmtp::close::{AuthCode, CloseReason, Deadline, Limit, MetadataError, ZapError};
 
 pub use self::wire_form::Form;
 pub(crate) use self::wire_form::{Forwarder, Forwarding};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    peer::Peer,
+};
 
 /// Something that happened, with the endpoint it happened to.
 #[derive(Clone, Debug)]
@@ -30,10 +33,20 @@ pub struct Event {
     pub endpoint: String,
     /// Address of the peer, where there is one.
     pub peer_address: Option<String>,
+    /// Our own address of the stream, where there is one.
+    pub local_address: Option<String>,
+    /// What the peer said of itself, once its handshake is complete.
+    pub peer: Option<Peer>,
     /// Whether the endpoint is bound; else it is connected.
     pub is_bound: bool,
     /// What happened.
     pub kind: EventKind,
+}
+
+impl Event {
+    pub(crate) fn new(endpoint: String, is_bound: bool, kind: EventKind) -> Self {
+        Self { endpoint, peer_address: None, local_address: None, peer: None, is_bound, kind }
+    }
 }
 
 /// What happened.
@@ -52,8 +65,8 @@ pub enum EventKind {
     BindFailed(i32),
     /// A stream came in; the handshake follows. The number is its descriptor.
     Accepted(i32),
-    /// A stream could not come in: the system's error number, 0 when a limit was the reason.
-    AcceptFailed(i32),
+    /// A stream could not come in, or had to go before its handshake was complete.
+    AcceptFailed(NotAccepted),
     /// A listener, or a stream that did not get as far as being connected, is closed.
     Closed(i32),
     /// An attempt to connect failed: the system's error number.
@@ -66,6 +79,10 @@ pub enum EventKind {
         received: u64,
         /// Bytes sent.
         sent: u64,
+        /// Messages received.
+        messages_received: u64,
+        /// Messages given to be written; those that were being written last may be lost.
+        messages_sent: u64,
     },
     /// The handshake is complete.
     HandshakeSucceeded {
@@ -93,6 +110,33 @@ pub enum EventKind {
     Lost(u64),
 }
 
+/// Why a stream was not accepted (MQ-262).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NotAccepted {
+    /// The system's error number. The listener pauses and goes on.
+    System(i32),
+    /// `max_connections` are there: the newcomer was closed.
+    TooManyConnections,
+    /// More than `max_pending_handshakes`, or `max_pending_handshakes_per_ip`: the oldest of these was closed in favour
+    /// of a newcomer.
+    Displaced,
+    /// A filter did not let it pass.
+    Filtered,
+}
+
+impl NotAccepted {
+    /// The error number in libzmq's form: that of the system, else `EMFILE`, `ECONNABORTED` or `EPERM`.
+    pub fn errno(self) -> i32 {
+        match self {
+            Self::System(errno) => errno,
+            Self::TooManyConnections => 24,
+            Self::Displaced => 103,
+            Self::Filtered => 1,
+        }
+    }
+}
+
 /// Events of one socket, from the moment it was made.
 #[derive(Debug)]
 pub struct Monitor {
@@ -103,7 +147,10 @@ impl Monitor {
     /// Most events that wait to be read.
     pub const CAPACITY: usize = 1024;
 
-    /// The next event; `None` when the socket is gone.
+    /// The next event; `None` when the socket is gone with all its connections and has nothing more to tell.
+    ///
+    /// # Cancellation
+    /// A dropped future has taken nothing.
     pub async fn next(&self) -> Option<Event> {
         poll_fn(|context| {
             let mut events = self.queue.lock();
@@ -124,7 +171,7 @@ impl Monitor {
         self.queue.lock().pop()
     }
 
-    /// The next event within `timeout`; `None` in it when the socket is gone.
+    /// The next event within `timeout`; `None` in it when [`next`](Self::next) would give that.
     ///
     /// # Errors
     /// [`Error::Timeout`] when nothing happened in that time.
@@ -155,8 +202,7 @@ impl Events {
     fn pop(&mut self) -> Option<Event> {
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
-            let kind = EventKind::Lost(lost);
-            return Some(Event { endpoint: String::new(), peer_address: None, is_bound: false, kind });
+            return Some(Event::new(String::new(), false, EventKind::Lost(lost)));
         }
         self.waiting.pop_front()
     }

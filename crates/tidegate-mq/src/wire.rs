@@ -21,7 +21,7 @@ use bytes::BytesMut;
 use tidegate_io::{
     batch::WriteBatch,
     buffer::with_local_slab,
-    engine::StreamAddress,
+    engine::{StreamAddress, Traffic},
     message::Part,
     packed::Packed,
     peer::{Epoch, PeerKey},
@@ -39,9 +39,10 @@ use crate::{
     monitor::EventKind,
     peer::PEER_ADDRESS,
     shared::{Link, Shared},
-    state::{Arrival, Command, Most, Received, Refusal, Violation},
+    state::{Arrival, Carried, Command, Most, Received, Refusal, Violation},
 };
 
+use self::plan::About;
 pub(crate) use self::plan::{Accepting, Connecting, Plan};
 
 thread_local! {
@@ -94,13 +95,17 @@ struct Wire {
     socket: Arc<Shared>,
     session: Session,
     control: Option<Control>,
-    peer_address: Option<StreamAddress>,
+    stream: Option<Box<StreamInfo>>,
+    /// What the peer said of itself.
+    peer: Option<Arc<PeerInfo>>,
     /// Address as an authenticator sees it.
     auth_address: String,
     /// The pipe it was dialed for.
     dialed: Option<PeerKey>,
     assigned: Option<Part>,
     pipe: Option<(PeerKey, Epoch)>,
+    /// What the pipe had carried before this connection.
+    before: Carried,
     /// Decoded and not yet given to the state.
     held: VecDeque<SessionEvent>,
     /// The same of messages that follow one another; before those of `held`.
@@ -109,8 +114,8 @@ struct Wire {
     asking: Option<Pin<Box<dyn Future<Output = Verdict>>>>,
     outbound: Packed,
     commands: VecDeque<Command>,
-    /// Messages in the batch that is being written.
-    in_flight: u64,
+    /// Messages are being written.
+    writing: bool,
     reason: Option<CloseReason>,
     turned_away: bool,
     was_up: bool,
@@ -124,18 +129,20 @@ impl Wire {
             socket,
             session,
             control: None,
-            peer_address: None,
+            stream: None,
+            peer: None,
             auth_address: String::new(),
             dialed,
             assigned,
             pipe: None,
+            before: Carried::default(),
             held: VecDeque::new(),
             arrivals: Packed::new(),
             paused: false,
             asking: None,
             outbound: Packed::new(),
             commands: VecDeque::new(),
-            in_flight: 0,
+            writing: false,
             reason: None,
             turned_away: false,
             was_up: false,
@@ -274,13 +281,10 @@ impl Wire {
         peer.metadata.set(PEER_ADDRESS, self.auth_address.clone().into());
         let (routing_id, user_id) = (peer.routing_id.clone(), peer.user_id.clone());
         let link = Link::Stream { control: control.clone(), direct: self.session.stateless() };
-        let arrival = Arrival {
-            origin: self.plan.origin,
-            peer: Arc::new(peer),
-            link,
-            assigned: self.assigned.clone(),
-            far: None,
-        };
+        let peer = Arc::new(peer);
+        self.peer = Some(peer.clone());
+        let arrival =
+            Arrival { origin: self.plan.origin, peer, link, assigned: self.assigned.clone(), far: None };
         // What is left of the handshake goes out before the first message.
         control.write_first();
         let mut inner = self.socket.lock();
@@ -288,6 +292,7 @@ impl Wire {
             Ok((key, epoch)) => {
                 self.pipe = Some((key, epoch));
                 self.was_up = true;
+                self.before = inner.state.carried(key);
                 inner.endpoints.pipe_up(self.plan.number, key, epoch);
                 inner.wake_watchers();
                 self.socket.finish(inner);
@@ -327,18 +332,19 @@ impl Wire {
     }
 
     fn report(&self, kind: EventKind) {
-        self.plan.report(self.peer_address.as_ref(), kind);
+        let about = self.stream.as_deref().map(About::stream).unwrap_or_default();
+        self.plan.report(About { peer: self.peer.as_ref(), ..about }, kind);
     }
 
     /// Adds commands and messages of the pipe.
     fn fill_from_pipe(&mut self, batch: &mut WriteBatch) {
         const COMMANDS: usize = 256;
-        const MESSAGES: Most = Most { messages: 1024, bytes: 64 << 10 };
+        let messages = Most { messages: 1024, bytes: self.plan.out_batch };
         let Some((key, epoch)) = self.pipe else { return };
         borrow_packed(&mut self.outbound);
         while !batch.is_full() {
             let mut inner = self.socket.lock();
-            if self.in_flight == 0 {
+            if !self.writing {
                 // Filling begins when everything before is written.
                 inner.state.wrote(key, epoch);
                 inner.wake_watchers();
@@ -347,7 +353,7 @@ impl Wire {
             // What comes while these are written goes out together.
             let is_last = self.commands.is_empty();
             if is_last {
-                inner.state.take_outbound(key, epoch, MESSAGES, &mut self.outbound);
+                inner.state.take_outbound(key, epoch, messages, &mut self.outbound);
             }
             self.socket.finish(inner);
             for command in self.commands.drain(..) {
@@ -357,7 +363,7 @@ impl Wire {
                 }
             }
             self.session.fill(batch);
-            self.in_flight += self.outbound.len() as u64;
+            self.writing |= !self.outbound.is_empty();
             self.session.encode_all(&mut self.outbound, batch);
             if is_last {
                 break;
@@ -374,7 +380,7 @@ impl Connection for Wire {
             (_, Some(who)) => format!("localhost:{}:{}:{}", who.uid, who.gid, who.pid),
             _ => String::new(),
         };
-        self.peer_address = Some(stream.peer.clone());
+        self.stream = Some(Box::new(stream.clone()));
         self.control = Some(control);
         Flow::Continue
     }
@@ -386,6 +392,10 @@ impl Connection for Wire {
 
     fn staging(&mut self) -> Option<BytesMut> {
         self.session.staging()
+    }
+
+    fn read_most(&self) -> usize {
+        self.plan.in_batch
     }
 
     fn received_into(&mut self, staging: BytesMut, now: Instant) -> Flow {
@@ -403,6 +413,7 @@ impl Connection for Wire {
     }
 
     fn fill(&mut self, batch: &mut WriteBatch, now: Instant) -> Flow {
+        batch.set_limit(self.plan.out_batch);
         let mut flow = Flow::Continue;
         if self.asking.is_some() {
             self.poll_asking(now);
@@ -417,7 +428,7 @@ impl Connection for Wire {
     }
 
     fn written(&mut self, _now: Instant) {
-        self.in_flight = 0;
+        self.writing = false;
         let Some((key, epoch)) = self.pipe else { return };
         let mut inner = self.socket.lock();
         inner.state.wrote(key, epoch);
@@ -454,13 +465,25 @@ impl Connection for Wire {
         {
             self.report(EventKind::HandshakeFailed(reason.clone()));
         }
+        let mut carried = Carried::default();
         if let Some((key, epoch)) = self.pipe.take() {
             let mut inner = self.socket.lock();
+            carried = inner.state.carried(key).since(self.before);
             let keep = self.dialed.is_some() && !self.plan.immediate;
-            inner.state.pipe_down(key, epoch, keep, self.in_flight);
+            inner.state.pipe_down(key, epoch, keep);
             inner.endpoints.pipe_down(self.plan.number, key, epoch);
             inner.wake_watchers();
             self.socket.finish(inner);
+        }
+        if let (Some(stream), Some(control)) = (&self.stream, &self.control) {
+            let Traffic { received, sent } = control.traffic();
+            self.report(EventKind::Disconnected {
+                fd: stream.fd,
+                received,
+                sent,
+                messages_received: carried.received,
+                messages_sent: carried.sent,
+            });
         }
         match &self.reason {
             None if self.was_up => Retry::Lost,

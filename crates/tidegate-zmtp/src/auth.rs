@@ -20,10 +20,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Longest secret.
-    pub const MAX: usize = 255;
-
-    /// A copy of `bytes`, or `None` when there are more than [`MAX`](Self::MAX).
+    /// A copy of `bytes`, or `None` when there are too many.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let mut image = Box::new([0; 256]);
         let (len, rest) = image.split_first_mut()?;
@@ -123,5 +120,23 @@ impl Verdict {
     /// Accepts without user id and metadata.
     pub fn accept() -> Self {
         Self::Accept { user_id: Bytes::new(), metadata: Metadata::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rules: MQ-137.
+    #[test]
+    fn a_secret_is_wiped_and_compared_as_a_whole() {
+        fn is_wiped(_: &impl ZeroizeOnDrop) {}
+        let secret = |text: &str| Secret::new(text.as_bytes()).unwrap();
+        is_wiped(&secret("s3cret"));
+        assert_eq!(secret("s3cret"), secret("s3cret"));
+        for other in ["", "s3cre", "s3cret\0", "S3cret", "s3creu"] {
+            assert_ne!(secret("s3cret"), secret(other), "{other:?}");
+        }
+        assert!(Secret::new(&[b'x'; 255]).is_some() && Secret::new(&[b'x'; 256]).is_none());
     }
 }

@@ -55,12 +55,6 @@ impl Header {
         Ok(rest.first_chunk().map(|size| (Self { flags, size: u64::from_be_bytes(*size) }, MAX_HEADER)))
     }
 
-    /// Whether another part of the message follows.
-    #[inline]
-    pub const fn more(self) -> bool {
-        self.flags & MORE != 0
-    }
-
     /// Whether the frame is a command.
     #[inline]
     pub const fn command(self) -> bool {

@@ -123,6 +123,7 @@ mod tests {
         check(&source).iter().map(|finding| finding.line).collect()
     }
 
+    /// Rules: MQ-014.
     #[test]
     fn unsafe_is_found_in_every_form() {
         let text = "unsafe fn a() {}\nunsafe impl Send for S {}\nfn b() { unsafe { c() } }\n\
@@ -134,6 +135,7 @@ mod tests {
         }
     }
 
+    /// Rules: MQ-013, MQ-014.
     #[test]
     fn unsafe_is_allowed_only_in_the_named_places() {
         let text = "unsafe fn a() {}";

@@ -55,7 +55,7 @@ fn judge(notes: &str, tests: &str) -> Outcome {
     }
 }
 
-/// Rules: TP-478.
+/// Rules: TP-478, MQ-006.
 #[test]
 fn a_must_or_case_of_a_finished_area_without_test_or_note_is_a_gap() {
     let outcome = judge("", "/// Rules: TP-001.\n#[test]\nfn a() {}");
@@ -64,7 +64,7 @@ fn a_must_or_case_of_a_finished_area_without_test_or_note_is_a_gap() {
     assert_eq!(outcome.cases, Tally { total: 2, in_scope: 1, tested: 0, noted: 0, open: 1 });
 }
 
-/// Rules: TP-478.
+/// Rules: TP-478, MQ-006.
 #[test]
 fn tests_and_notes_close_gaps_and_nothing_else_does() {
     let tests = "/// Rules: TP-001, TC-001.\n#[test]\nfn a() {}";

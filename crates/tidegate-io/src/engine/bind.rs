@@ -84,7 +84,7 @@ pub(super) struct Bound {
     pub(super) file: Option<SocketFile>,
 }
 
-/// The file of a Unix socket of ours, removed when dropped.
+/// The file of a Unix socket of ours, removed when dropped by the process that made it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -92,10 +92,14 @@ pub(super) struct SocketFile {
     identity: (u64, u64),
     /// The private directory around it, which goes with it.
     directory: Option<PathBuf>,
+    process: u32,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            return;
+        }
         if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
@@ -172,7 +176,7 @@ fn unix_path(path: PathBuf, directory: Option<PathBuf>, options: &StreamOptions)
         socket.bind(&address).map_err(|error| path_refused(error, &path))?;
     }
     let identity = identity(&path).map_err(system("look at the socket file"))?;
-    let file = SocketFile { path, identity, directory };
+    let file = SocketFile { path, identity, directory, process: std::process::id() };
     listen(socket, options, Some(file))
 }
 

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   Open --- Flow::Close --> Flushing --- all written --> Draining --- end of stream, 200 ms --> Ended
-//!     \--- write fails --> Deaf (reads what the peer said last) ---- end of stream, 200 ms -----^
+//!     \--- write fails --> Deaf (reads what the peer said before) ---- end of stream, 200 ms ----^
 //! ```
 
 use std::{
@@ -95,7 +95,8 @@ pub(super) enum Phase {
     Draining {
         until: Instant,
     },
-    /// Can no longer write, and reads what the peer may have said about it.
+    /// Can no longer write, and reads what the peer has said before. Time in which the protocol does not want to read
+    /// does not count.
     Deaf {
         until: Instant,
         error: io::Error,
@@ -166,6 +167,7 @@ impl Conn {
         worker: &Rc<Worker>,
         call: impl FnOnce(&mut dyn Connection, Instant) -> Flow,
     ) {
+        worker.called.set(true);
         let flow = self.ask(worker, call);
         self.apply(worker, flow);
     }
@@ -215,14 +217,15 @@ impl Conn {
             return self.end(worker, Ended::Local);
         }
         if requests & RESUME != 0 {
-            self.let_read(false);
+            self.read_on(worker);
             // Not left to the write pump, which may wait for a peer that in turn waits to be read.
             self.call(worker, |protocol, now| protocol.resumed(now));
             self.pump(worker);
         }
         if requests & CLOSE != 0 {
-            return self.close(worker, self.shared.linger());
+            self.close(worker, self.shared.linger());
         }
+        // Also when it was being closed before: the sender that had the write side has asked for it.
         if requests & KICK != 0 {
             self.pump(worker);
         }
@@ -236,12 +239,16 @@ impl Conn {
             state.linger = Some(state.linger.map_or(by, |old| old.min(by)));
             self.arm(worker, &mut state, worker.now());
         }
-        if !matches!(state.phase, Phase::Open) {
-            return;
+        match state.phase {
+            Phase::Open => state.phase = Phase::Flushing,
+            Phase::Deaf { .. } => {
+                drop(state);
+                return self.end(worker, Ended::Local);
+            }
+            Phase::Flushing | Phase::Draining { .. } | Phase::Ended => return,
         }
-        state.phase = Phase::Flushing;
         drop(state);
-        self.let_read(false);
+        self.read_on(worker);
         self.pump(worker);
     }
 
@@ -266,7 +273,7 @@ impl Conn {
         self.shared.token.close();
         state.batch = None;
         match state.phase {
-            Phase::Open if !state.paused && !state.read_ended => {
+            Phase::Open if !state.read_ended => {
                 state.phase = Phase::Deaf { until: worker.now() + DRAIN, error };
                 self.arm(worker, &mut state, worker.now());
             }
@@ -351,12 +358,13 @@ impl Conn {
             drop(state);
             return self.end(worker, Ended::Local);
         }
+        let paused = state.paused;
         match &mut state.phase {
             Phase::Draining { until } if *until <= now => {
                 drop(state);
                 return self.end(worker, Ended::Local);
             }
-            Phase::Deaf { until, error } if *until <= now => {
+            Phase::Deaf { until, error } if *until <= now && !paused => {
                 let error = std::mem::replace(error, io::ErrorKind::BrokenPipe.into());
                 drop(state);
                 return self.end(worker, Ended::Failed(error));
@@ -381,8 +389,9 @@ impl Conn {
     fn arm(&self, worker: &Worker, state: &mut State, earliest: Instant) {
         let mut wanted = state.protocol.as_ref().and_then(|protocol| protocol.deadline());
         let phase = match state.phase {
-            Phase::Draining { until } | Phase::Deaf { until, .. } => Some(until),
-            Phase::Open | Phase::Flushing => None,
+            Phase::Draining { until } => Some(until),
+            Phase::Deaf { until, .. } if !state.paused => Some(until),
+            Phase::Open | Phase::Flushing | Phase::Deaf { .. } => None,
             Phase::Ended => return,
         };
         for other in [state.linger, phase].into_iter().flatten() {
@@ -403,7 +412,7 @@ impl Conn {
         match state.phase {
             Phase::Ended => Reading::Stop,
             Phase::Flushing | Phase::Draining { .. } => Reading::Discard,
-            Phase::Open if state.paused => Reading::Wait,
+            Phase::Open | Phase::Deaf { .. } if state.paused => Reading::Wait,
             Phase::Open | Phase::Deaf { .. } => Reading::Deliver,
         }
     }
@@ -418,8 +427,21 @@ impl Conn {
         protocol.staging().filter(|buffer| buffer.len() < buffer.capacity())
     }
 
-    fn let_read(&self, paused: bool) {
-        self.state.borrow_mut().paused = paused;
+    /// Most bytes that the protocol wants of one read.
+    pub(super) fn read_most(&self) -> usize {
+        let state = self.state.borrow();
+        state.protocol.as_deref().map_or(usize::MAX, |protocol| protocol.read_most().max(1))
+    }
+
+    /// The protocol wants to read.
+    fn read_on(&self, worker: &Worker) {
+        let mut state = self.state.borrow_mut();
+        state.paused = false;
+        if let Phase::Deaf { until, .. } = &mut state.phase {
+            *until = worker.now() + DRAIN;
+            self.arm(worker, &mut state, worker.now());
+        }
+        drop(state);
         self.wake_reader();
     }
 

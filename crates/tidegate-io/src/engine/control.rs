@@ -95,14 +95,15 @@ impl DirectWriter<'_> {
     /// anything else; an error is left for the worker to meet, too. `batch` is empty afterwards.
     ///
     /// Returns how many bytes are left to the worker, which calls
-    /// [`Connection::written`](crate::protocol::Connection::written) when they are out; 0 if all were written.
+    /// [`Connection::written`](crate::protocol::Connection::written) when they are out, or are lost because the stream
+    /// has ended; 0 if all were written.
     pub fn write(mut self, batch: &mut WriteBatch) -> usize {
         let mut held = self.shared.held();
+        let before = batch.len();
         let Some(fd) = &held.fd else {
             batch.clear();
-            return 0;
+            return before;
         };
-        let before = batch.len();
         let _ = send::now(fd, batch);
         let left = batch.len();
         self.shared.add_sent(before - left);

@@ -88,7 +88,7 @@ pub enum AcceptFailure {
     },
     /// The listener has stopped by an error that does not pass by itself.
     Fatal(io::Error),
-    /// The listener has as many connections as it may, and the newcomer was closed (MQ-262).
+    /// There are as many connections as there may be, and the newcomer was closed (MQ-262).
     TooMany {
         /// The newcomer.
         peer: StreamAddress,

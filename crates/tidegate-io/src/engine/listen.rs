@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, Condvar, PoisonError},
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     protocol::Connection,
-    sync::{Mutex, lock},
+    sync::{AtomicUsize, Mutex, Ordering, lock},
 };
 
 /// Makes connections of the streams that come to a listener.
@@ -46,11 +46,9 @@ pub trait Acceptor: Send + Sync + 'static {
     }
 }
 
-/// How many streams a listener takes.
+/// How many streams a listener takes, beside the [`Places`] it has for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenLimits {
-    /// Streams at a time; a newcomer beyond that is closed.
-    pub connections: usize,
     /// Streams at a time that are not yet [established](Control::established); beyond that the oldest is closed.
     pub pending: usize,
     /// The same for each IP address.
@@ -61,7 +59,55 @@ pub struct ListenLimits {
 
 impl Default for ListenLimits {
     fn default() -> Self {
-        Self { connections: usize::MAX, pending: 1024, pending_per_ip: 128, per_second: None }
+        Self { pending: 1024, pending_per_ip: 128, per_second: None }
+    }
+}
+
+/// Places for streams, which several listeners may share (MQ-262). A newcomer that finds none is closed.
+///
+/// Clones count the same streams.
+#[derive(Clone, Debug)]
+pub struct Places {
+    taken: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Places {
+    /// The same places, but of them only `most` for who uses this clone.
+    #[must_use]
+    pub fn at_most(&self, most: usize) -> Self {
+        Self { taken: self.taken.clone(), most }
+    }
+
+    /// Streams that have a place.
+    pub fn taken(&self) -> usize {
+        // Relaxed: a number for people.
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> Option<Place> {
+        let take = |taken| (taken < self.most).then(|| taken + 1);
+        // Relaxed: only the number counts, nothing is handed over by it.
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.is_ok().then(|| Place(self.taken.clone()))
+    }
+}
+
+impl Default for Places {
+    /// Any number of them.
+    fn default() -> Self {
+        Self { taken: Arc::default(), most: usize::MAX }
+    }
+}
+
+/// The place of one stream; given back when dropped.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Relaxed: see `Places::take`.
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,17 +121,14 @@ pub struct Listener {
     fd: Option<Arc<ListenFd>>,
     file: Option<SocketFile>,
     door: Arc<Door>,
+    /// Who made it. A forked child has the descriptors too, and what it did to them would be done to its parent.
+    process: u32,
 }
 
 impl Listener {
     /// Where it listens, with the port that was chosen.
     pub fn local_address(&self) -> &StreamAddress {
         &self.address
-    }
-
-    /// Number of its descriptor, for events.
-    pub fn fd(&self) -> RawFd {
-        self.fd.as_ref().map_or(-1, |fd| fd.as_fd().as_raw_fd())
     }
 
     /// Streams it has at present.
@@ -106,6 +149,9 @@ impl Listener {
 
     fn stop(&mut self, streams: Option<Option<Duration>>) {
         let Some(fd) = self.fd.take() else { return };
+        if std::process::id() != self.process {
+            return;
+        }
         self.file = None;
         lock(&self.shared.members).stopped = true;
         bind::deafen(&fd);
@@ -178,6 +224,7 @@ impl Drop for Listener {
 pub(super) struct ListenerShared {
     acceptor: Arc<dyn Acceptor>,
     limits: ListenLimits,
+    places: Places,
     options: StreamOptions,
     mask: u64,
     members: Mutex<Members>,
@@ -243,12 +290,11 @@ impl ListenerShared {
 
     /// Takes a newcomer in, or says why not.
     fn admit(self: &Arc<Self>, peer: &StreamAddress) -> Option<Admission> {
-        let mut members = lock(&self.members);
-        if members.all.len() >= self.limits.connections {
-            drop(members);
+        let Some(place) = self.places.take() else {
             self.event(&StreamEvent::AcceptFailed(AcceptFailure::TooMany { peer: peer.clone() }));
             return None;
-        }
+        };
+        let mut members = lock(&self.members);
         let ip = peer.ip();
         let mut displaced = None;
         if let Some(id) = members.surplus(ip, &self.limits) {
@@ -272,7 +318,7 @@ impl ListenerShared {
             }
             self.event(&StreamEvent::AcceptFailed(AcceptFailure::Displaced { peer }));
         }
-        Some(Admission { listener: self.clone(), id })
+        Some(Admission { listener: self.clone(), id, _place: place })
     }
 
     fn close_all(&self, linger: Option<Duration>) {
@@ -295,6 +341,7 @@ impl ListenerShared {
 pub(super) struct Admission {
     listener: Arc<ListenerShared>,
     id: u64,
+    _place: Place,
 }
 
 impl Admission {
@@ -342,17 +389,24 @@ pub(super) struct ListenerTask {
     _task: compio::runtime::JoinHandle<()>,
 }
 
+/// How to listen where it is bound.
+pub(super) struct Listening {
+    pub(super) options: StreamOptions,
+    pub(super) limits: ListenLimits,
+    pub(super) places: Places,
+    pub(super) mask: u64,
+}
+
 /// Starts accepting from `bound` on the worker behind `door`.
 pub(super) fn start(
     bound: bind::Bound,
-    options: StreamOptions,
-    limits: ListenLimits,
-    mask: u64,
+    how: Listening,
     acceptor: Arc<dyn Acceptor>,
     door: Arc<Door>,
 ) -> Option<Listener> {
-    let shared =
-        Arc::new(ListenerShared { acceptor, limits, options, mask, members: Mutex::new(Members::default()) });
+    let Listening { options, limits, places, mask } = how;
+    let members = Mutex::new(Members::default());
+    let shared = Arc::new(ListenerShared { acceptor, limits, places, options, mask, members });
     let fd = Arc::new(ListenFd { fd: bound.fd, closed: SaysClosed(Arc::default()) });
     shared.event(&StreamEvent::Listening { fd: fd.as_fd().as_raw_fd(), address: &bound.address });
     let (task_shared, task_fd) = (shared.clone(), fd.clone());
@@ -361,7 +415,15 @@ pub(super) fn start(
         let key = worker.listeners.borrow_mut().insert(|_| Rc::new(ListenerTask { _task: task }));
         lock(&task_shared.members).task = Some(key);
     });
-    started.then(|| Listener { shared, address: bound.address, fd: Some(fd), file: bound.file, door })
+    let process = std::process::id();
+    started.then(|| Listener {
+        shared,
+        address: bound.address,
+        fd: Some(fd),
+        file: bound.file,
+        door,
+        process,
+    })
 }
 
 /// Streams accepted in one go, before those that are there are served.

@@ -88,7 +88,8 @@ impl<J, K> Mailbox<J, K> {
         self.state.swap(RUNNING, Ordering::AcqRel);
     }
 
-    fn signal(&self) {
+    /// Has the worker look again without handing it anything.
+    pub(crate) fn signal(&self) {
         // Release publishes the post to `awake`; acquire sees that the worker decided to sleep.
         if self.state.swap(SIGNALLED, Ordering::AcqRel) == PARKED {
             self.waker.wake_by_ref();

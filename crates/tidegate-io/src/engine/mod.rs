@@ -19,6 +19,7 @@ mod conn;
 mod control;
 mod dial;
 mod driver;
+mod embedded;
 mod event;
 mod interface;
 mod listen;
@@ -28,6 +29,7 @@ mod random;
 mod read;
 mod resolve;
 mod send;
+mod spin;
 mod table;
 mod timers;
 mod token;
@@ -42,14 +44,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 pub use self::{
     address::{BindAddress, BindHost, Credentials, Side, StreamAddress, StreamInfo, Target, UNIX_NAME_MAX},
     bind::BindError,
     control::{Control, DirectWriter},
     dial::{Backoff, Dial, Dialer, Dialing, StopOn},
     driver::{Driver, DriverChoice},
+    embedded::Embedded,
     event::{AcceptFailure, StreamEvent, Traffic},
-    listen::{Acceptor, ListenLimits, Listener},
+    listen::{Acceptor, ListenLimits, Listener, Places},
     options::StreamOptions,
 };
 use self::{
@@ -66,11 +71,22 @@ pub struct EngineConfig {
     pub driver: DriverChoice,
     /// What the names of the threads begin with.
     pub thread_name: String,
+    /// Processors that the workers may run on; empty is all.
+    pub processors: Vec<usize>,
+    /// For how long, at most, a worker that had something to do looks for more before it sleeps (MQ-057). Zero is not at
+    /// all, the default on a host with one or two processors, else 20 µs.
+    pub spin: Duration,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { workers: 1, driver: DriverChoice::Auto, thread_name: "tidegate-io".into() }
+        Self {
+            workers: 1,
+            driver: DriverChoice::Auto,
+            thread_name: "tidegate-io".into(),
+            processors: Vec::new(),
+            spin: spin::default_time(),
+        }
     }
 }
 
@@ -83,6 +99,16 @@ pub enum EngineError {
     Driver {
         /// What was asked for.
         choice: DriverChoice,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The workers may not run where they should.
+    #[error(
+        "the workers cannot run on any of the processors {processors:?}: {error}; name some that this host has"
+    )]
+    Processors {
+        /// What was asked for.
+        processors: Vec<usize>,
         /// What the system said.
         error: io::Error,
     },
@@ -118,6 +144,8 @@ pub struct Listen {
     pub options: StreamOptions,
     /// How many streams it takes.
     pub limits: ListenLimits,
+    /// Where they count.
+    pub places: Places,
     /// Bit set of the workers that may be used; 0 is all.
     pub workers: u64,
 }
@@ -125,7 +153,13 @@ pub struct Listen {
 impl Listen {
     /// Listens at `address` with defaults.
     pub fn new(address: BindAddress) -> Self {
-        Self { address, options: StreamOptions::default(), limits: ListenLimits::default(), workers: 0 }
+        Self {
+            address,
+            options: StreamOptions::default(),
+            limits: ListenLimits::default(),
+            places: Places::default(),
+            workers: 0,
+        }
     }
 }
 
@@ -160,7 +194,8 @@ impl Engine {
     /// Starts the workers.
     ///
     /// # Errors
-    /// [`EngineError::Driver`] when the driver that was asked for is not to be had, [`EngineError::Thread`].
+    /// [`EngineError::Driver`] when the driver that was asked for is not to be had, [`EngineError::Processors`],
+    /// [`EngineError::Thread`].
     pub fn new(config: &EngineConfig) -> Result<Self, EngineError> {
         let ended = Arc::new(Ended::default());
         let mut doors = Vec::new();
@@ -171,14 +206,18 @@ impl Engine {
             let (go, doors_known) = mpsc::channel::<Arc<Vec<Arc<Door>>>>();
             let choice = config.driver;
             let ended = ended.clone();
+            let processors = config.processors.clone();
+            let spin = config.spin;
             thread::Builder::new()
                 .name(format!("{}-{index}", config.thread_name))
-                .spawn(move || serve(choice, &ready, &doors_known, &ended))
+                .spawn(move || match confine(processors) {
+                    Ok(()) => serve(choice, spin, &ready, &doors_known, &ended),
+                    Err(error) => drop(ready.send(Err(error))),
+                })
                 .map_err(EngineError::Thread)?;
             let (door, found) = started
                 .recv()
-                .unwrap_or_else(|_| Err(io::Error::other("the worker ended at once")))
-                .map_err(|error| EngineError::Driver { choice, error })?;
+                .unwrap_or_else(|_| Err(EngineError::Thread(io::Error::other("the worker ended at once"))))?;
             driver = driver.or(Some(found));
             doors.push(door);
             waiting.push(go);
@@ -209,7 +248,8 @@ impl Engine {
         let door = worker::least_loaded(&self.0.doors, listen.workers).ok_or(EngineError::NoWorker)?;
         let bound = bind::bind(listen.address, &listen.options)
             .inspect_err(|error| acceptor.event(&StreamEvent::BindFailed(error)))?;
-        listen::start(bound, listen.options, listen.limits, listen.workers, acceptor, door)
+        let Listen { options, limits, places, workers: mask, .. } = listen;
+        listen::start(bound, listen::Listening { options, limits, places, mask }, acceptor, door)
             .ok_or(ListenError::Engine(EngineError::Stopped))
     }
 
@@ -222,10 +262,14 @@ impl Engine {
         dial::start(dial, dialing, self.0.resolver.clone(), door).ok_or(EngineError::Stopped)
     }
 
-    /// Closes everything, lets streams write what they have for at most `linger`, and waits for the workers to end.
+    /// Closes everything, lets streams write what they have for at most `linger`, and waits for the workers to end. On the
+    /// thread of an [`Embedded`] engine it does not wait: what is left ends with that.
     pub fn shutdown(&self, linger: Duration) -> Shutdown {
         for door in self.0.doors.iter() {
             door.post(move |worker| worker.close_everything(linger));
+        }
+        if self.0.doors.iter().any(|door| door.is_here()) {
+            return Shutdown::default();
         }
         let grace = linger + conn::DRAIN + MARGIN;
         if !self.0.ended.wait(self.0.doors.len(), grace) {
@@ -277,17 +321,30 @@ impl Ended {
     }
 }
 
+/// Keeps the calling thread on these processors; none are all.
+fn confine(processors: Vec<usize>) -> Result<(), EngineError> {
+    if processors.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for processor in processors.iter().copied().filter(|processor| *processor < CpuSet::MAX_CPU) {
+        set.set(processor);
+    }
+    sched_setaffinity(None, &set).map_err(|error| EngineError::Processors { processors, error: error.into() })
+}
+
 /// Life of a worker thread.
 fn serve(
     choice: DriverChoice,
-    ready: &mpsc::Sender<io::Result<(Arc<Door>, Driver)>>,
+    spin: Duration,
+    ready: &mpsc::Sender<Result<(Arc<Door>, Driver), EngineError>>,
     doors: &mpsc::Receiver<Arc<Vec<Arc<Door>>>>,
     ended: &Ended,
 ) {
     let runtime = match driver::runtime(choice) {
         Ok(runtime) => runtime,
         Err(error) => {
-            let _ = ready.send(Err(error));
+            let _ = ready.send(Err(EngineError::Driver { choice, error }));
             return;
         }
     };
@@ -295,7 +352,7 @@ fn serve(
     let _ = ready.send(Ok((door.clone(), driver::driver_of(&runtime))));
     // The engine is given up when another of its workers cannot start.
     let Ok(doors) = doors.recv() else { return };
-    let worker: Rc<Worker> = Worker::new(door, doors);
+    let worker: Rc<Worker> = Worker::new(door, doors, spin);
     worker.run(&runtime);
     let aborted = runtime.enter(|| worker.finish());
     // Takes the tasks with it, and they their share of the worker.

@@ -13,6 +13,10 @@ pub struct StreamOptions {
     pub receive_buffer: Option<u32>,
     /// `IP_TOS` and `IPV6_TCLASS`; 0 leaves it alone.
     pub tos: u8,
+    /// `SO_PRIORITY`; 0 leaves what follows from `tos`. More than 6 needs `CAP_NET_ADMIN`.
+    pub priority: u32,
+    /// `SO_BUSY_POLL` in microseconds; 0 leaves the system's choice, more than that needs `CAP_NET_ADMIN`.
+    pub busy_poll: u32,
     /// Whether keep-alive probes are sent; `None` leaves the system's choice.
     pub keepalive: Option<bool>,
     /// Probes that may go unanswered.
@@ -41,6 +45,8 @@ impl Default for StreamOptions {
             send_buffer: None,
             receive_buffer: None,
             tos: 0,
+            priority: 0,
+            busy_poll: 0,
             keepalive: None,
             keepalive_count: None,
             keepalive_idle: None,
@@ -90,6 +96,13 @@ impl StreamOptions {
             } else {
                 socket.set_tos_v4(u32::from(self.tos))?;
             }
+        }
+        // Behind the type of service, which sets a priority of its own.
+        if self.priority != 0 {
+            socket.set_priority(self.priority)?;
+        }
+        if self.busy_poll != 0 {
+            socket.set_busy_poll(self.busy_poll)?;
         }
         match self.keepalive {
             None => {}

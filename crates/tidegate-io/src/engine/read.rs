@@ -47,6 +47,7 @@ enum Next {
 /// Reads until the stream ends.
 pub(super) async fn pump(worker: Rc<Worker>, conn: Rc<Conn>) {
     let mut small = BytesMut::new();
+    let most = conn.read_most();
     let mut ask = ASK_LEAST;
     let mut next = Next::Wait;
     loop {
@@ -55,7 +56,7 @@ pub(super) async fn pump(worker: Rc<Worker>, conn: Rc<Conn>) {
         }
         let outcome = match next {
             Next::Wait => wait(&worker, &conn, &mut small).await,
-            Next::Look | Next::LookLater => burst(&worker, &conn, &mut ask),
+            Next::Look | Next::LookLater => burst(&worker, &conn, &mut ask, most),
             Next::Large(buffer) => large(&worker, &conn, buffer).await,
         };
         next = match outcome {
@@ -111,7 +112,7 @@ async fn wait(worker: &Rc<Worker>, conn: &Rc<Conn>, small: &mut BytesMut) -> Res
 }
 
 /// Reads what is there without waiting.
-fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize) -> Result<Next, End> {
+fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize, most: usize) -> Result<Next, End> {
     let mut turn = 0;
     while turn < TURN {
         if !matches!(conn.reading(), Reading::Deliver | Reading::Discard) {
@@ -119,7 +120,7 @@ fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize) -> Result<Next, 
         }
         let mut page = worker.pool.page(PAGE_LEAST);
         // Safe code can only read into bytes that are set; `ask` keeps that to about what is read.
-        let asked = page.capacity().min(*ask);
+        let asked = page.capacity().min(*ask).min(most);
         page.resize(asked, 0);
         let outcome = net::recv(&conn.fd, &mut page[..], net::RecvFlags::DONTWAIT);
         let count = outcome.map_or(0, |(_, count)| count);

@@ -44,7 +44,8 @@ impl Resolver {
     pub(super) fn lookup(&self, host: String, port: u16, ipv6: bool, answer: Answer) {
         let mut queue = lock(&self.0.queue);
         queue.questions.push_back((host, port, ipv6, answer));
-        if queue.idle == 0 && queue.threads < THREADS {
+        // A thread that is idle may have been told of the question before this one, and not yet have run.
+        if queue.questions.len() > queue.idle && queue.threads < THREADS {
             queue.threads += 1;
             let shared = self.0.clone();
             let started =

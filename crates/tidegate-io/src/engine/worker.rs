@@ -25,6 +25,7 @@ use super::{
     dial::DialerTask,
     listen::ListenerTask,
     mailbox::{Inbox, Mailbox},
+    spin::Spin,
     table::{Key, Table},
     timers::Timers,
 };
@@ -71,6 +72,11 @@ impl Door {
         self.mailbox.kick(key);
     }
 
+    /// Has the worker make another round.
+    pub(super) fn wake(&self) {
+        self.mailbox.signal();
+    }
+
     /// Whether the calling thread is the worker.
     pub(super) fn is_here(&self) -> bool {
         self.thread == thread::current().id()
@@ -110,6 +116,9 @@ pub(super) struct Worker {
     again: RefCell<Vec<Key>>,
     pub(super) pool: Pool,
     now: Cell<Instant>,
+    /// A connection was called since this was last looked at.
+    pub(super) called: Cell<bool>,
+    spin: Spin,
     stopping: Cell<Option<Stop>>,
 }
 
@@ -123,7 +132,7 @@ pub(super) enum Stop {
 }
 
 impl Worker {
-    pub(super) fn new(door: Arc<Door>, doors: Arc<Vec<Arc<Door>>>) -> Rc<Self> {
+    pub(super) fn new(door: Arc<Door>, doors: Arc<Vec<Arc<Door>>>, spin: Duration) -> Rc<Self> {
         Rc::new(Self {
             door,
             doors,
@@ -134,6 +143,8 @@ impl Worker {
             again: RefCell::new(Vec::new()),
             pool: Pool::default(),
             now: Cell::new(Instant::now()),
+            called: Cell::new(false),
+            spin: Spin::new(spin),
             stopping: Cell::new(None),
         })
     }
@@ -144,7 +155,7 @@ impl Worker {
             let mut inbox = Inbox::new();
             let mut panics = 0;
             while !self.is_done() && panics < PANICS {
-                match catch_unwind(AssertUnwindSafe(|| self.turn(runtime, &mut inbox))) {
+                match catch_unwind(AssertUnwindSafe(|| self.turn(runtime, &mut inbox, &|| false))) {
                     Ok(()) => panics = 0,
                     Err(panic) => {
                         self.report_panic("an engine worker", &*panic);
@@ -155,8 +166,14 @@ impl Worker {
         });
     }
 
-    /// One round: serve what has come, then sleep until there is more.
-    fn turn(self: &Rc<Self>, runtime: &Runtime, inbox: &mut Inbox<Work, Key>) {
+    /// One round: serve what has come, then sleep until there is more, unless `is_wanted` says that the caller has
+    /// something to do.
+    pub(super) fn turn(
+        self: &Rc<Self>,
+        runtime: &Runtime,
+        inbox: &mut Inbox<Work, Key>,
+        is_wanted: &dyn Fn() -> bool,
+    ) {
         let mut gave_way = false;
         for _ in 0..BUSY_ROUNDS {
             self.door.mailbox.awake();
@@ -174,7 +191,10 @@ impl Worker {
             self.serve_again();
             self.serve_timers();
             let more = runtime.run() || !self.again.borrow().is_empty();
-            if self.is_done() {
+            if self.called.take() || was_kicked {
+                self.spin.worked(self.now());
+            }
+            if self.is_done() || is_wanted() {
                 return;
             }
             if more {
@@ -185,6 +205,10 @@ impl Worker {
                 // having the sender wake it. Costs next to nothing when no other thread waits for the processor.
                 thread::yield_now();
                 continue;
+            }
+            if self.spin.goes_on() {
+                std::hint::spin_loop();
+                break;
             }
             if self.door.mailbox.may_park() {
                 let own = self.timers.borrow().next().map(|at| at.saturating_duration_since(Instant::now()));
@@ -244,6 +268,13 @@ impl Worker {
 
     pub(super) fn stop(&self, stop: Stop) {
         self.stopping.set(Some(stop));
+    }
+
+    /// Forgets that it was told to stop, once it might: its thread has more to do than serve.
+    pub(super) fn stay(&self) {
+        if self.is_done() {
+            self.stopping.set(None);
+        }
     }
 
     /// Closes listeners, dialers and streams, and ends the worker when that is done.

@@ -3,9 +3,8 @@
 //! | type | answers |
 //! |---|---|
 //! | [`Peers`] | which pipe has this key, and is this news about its present connection |
-//! | [`FairQueue`] | from which peer is the next message taken (MQ-188, MQ-072) |
-//! | [`LoadBalancer`] | to which peer does the next message go (MQ-189, MQ-070) |
-//! | [`Distributor`] | who gets a message that is for many (MQ-190) |
+//! | [`Rotation`] | from which peer is the next message taken (MQ-188), to which one does it go (MQ-189) |
+//! | [`PeerSet`] | who may get a message that is for many (MQ-190) |
 //! | [`RoutingTable`] | which peer has this routing id (MQ-213) |
 //!
 //! Everything is stamped with the [`Epoch`](crate::peer::Epoch) of the connection that it belongs to, and whatever comes
@@ -13,15 +12,12 @@
 //! (MQ-068). Every operation takes constant time, except those that visit peers by their nature, and needs no memory
 //! beyond what the largest number of peers at one time needed.
 
-mod balance;
-mod distribute;
-mod fair;
 mod peers;
-mod ring;
+mod rotation;
 mod route;
+mod set;
 
-pub use balance::{LoadBalancer, Offer};
-pub use distribute::{Distributed, Distributor};
-pub use fair::FairQueue;
 pub use peers::Peers;
+pub use rotation::Rotation;
 pub use route::{Claim, Down, Route, RouteState, RoutingTable, Up};
+pub use set::PeerSet;

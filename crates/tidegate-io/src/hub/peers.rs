@@ -9,7 +9,6 @@ use crate::peer::{Epoch, PeerKey};
 pub struct Peers<T> {
     places: Vec<Place<T>>,
     unused: Option<PeerKey>,
-    len: usize,
     last_epoch: Epoch,
 }
 
@@ -22,23 +21,12 @@ enum Place<T> {
 impl<T> Peers<T> {
     /// No pipes.
     pub const fn new() -> Self {
-        Self { places: Vec::new(), unused: None, len: 0, last_epoch: Epoch::ZERO }
-    }
-
-    /// Number of pipes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is no pipe.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+        Self { places: Vec::new(), unused: None, last_epoch: Epoch::ZERO }
     }
 
     /// Adds a pipe, with an epoch of its own.
     pub fn insert(&mut self, pipe: T) -> (PeerKey, Epoch) {
         let epoch = self.fresh_epoch();
-        self.len += 1;
         let key = match self.unused {
             Some(key) => key,
             None => {
@@ -63,14 +51,6 @@ impl<T> Peers<T> {
                 *epoch = fresh;
                 Some(fresh)
             }
-            Place::Unused { .. } => None,
-        }
-    }
-
-    /// The epoch of the pipe's present connection.
-    pub fn epoch(&self, key: PeerKey) -> Option<Epoch> {
-        match self.places.get(key.index())? {
-            Place::Used { epoch, .. } => Some(*epoch),
             Place::Unused { .. } => None,
         }
     }
@@ -109,7 +89,6 @@ impl<T> Peers<T> {
         match std::mem::replace(place, Place::Unused { next: self.unused }) {
             Place::Used { pipe, .. } => {
                 self.unused = Some(key);
-                self.len -= 1;
                 Some(pipe)
             }
             unused => {
@@ -122,14 +101,6 @@ impl<T> Peers<T> {
     /// All pipes.
     pub fn iter(&self) -> impl Iterator<Item = (PeerKey, Epoch, &T)> {
         self.places.iter().enumerate().filter_map(|(index, place)| match place {
-            Place::Used { pipe, epoch } => Some((PeerKey::new(index as u32), *epoch, pipe)),
-            Place::Unused { .. } => None,
-        })
-    }
-
-    /// All pipes.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (PeerKey, Epoch, &mut T)> {
-        self.places.iter_mut().enumerate().filter_map(|(index, place)| match place {
             Place::Used { pipe, epoch } => Some((PeerKey::new(index as u32), *epoch, pipe)),
             Place::Unused { .. } => None,
         })
@@ -182,7 +153,7 @@ mod tests {
             peers.renew(kept);
             assert_eq!(peers.remove(key, epoch), Some(number));
         }
-        assert_eq!((peers.len(), peers.places.len()), (1, 2));
+        assert_eq!((peers.iter().count(), peers.places.len()), (1, 2));
     }
 
     proptest! {
@@ -219,7 +190,6 @@ mod tests {
                     }
                     _ => {}
                 }
-                prop_assert_eq!(peers.len(), model.len());
                 let all: HashMap<_, _> =
                     peers.iter().map(|(key, epoch, &pipe)| (key, (epoch, pipe))).collect();
                 prop_assert_eq!(&all, &model);

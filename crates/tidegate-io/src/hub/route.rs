@@ -100,16 +100,6 @@ impl RoutingTable {
         Self::default()
     }
 
-    /// Number of ids.
-    pub fn len(&self) -> usize {
-        self.routes.len()
-    }
-
-    /// Whether there is no id.
-    pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
-    }
-
     /// To whom `id` leads.
     #[inline]
     pub fn route(&self, id: &[u8]) -> Option<Route> {
@@ -259,7 +249,7 @@ mod tests {
         assert_eq!(table.up(key(3), epoch(1), b"X", false, none), live("X", false, None));
         assert_eq!(table.route(b"X"), Some(route(key(3), epoch(1), RouteState::Live)));
         assert_eq!(table.id(key(3)), Some(&Part::from("X")));
-        assert_eq!((table.route(b"Y"), table.id(key(2)), table.len()), (None, None, 1));
+        assert_eq!((table.route(b"Y"), table.id(key(2)), table.routes.len()), (None, None, 1));
     }
 
     /// Rules: MQ-206.
@@ -337,7 +327,7 @@ mod tests {
         table.up(key(0), epoch(1), b"X", false, none);
         table.down(key(0), epoch(1), true);
         assert_eq!(table.up(key(0), epoch(2), b"Y", false, none), live("Y", true, None));
-        assert_eq!((table.route(b"X"), table.len()), (None, 1));
+        assert_eq!((table.route(b"X"), table.routes.len()), (None, 1));
         // And when that name is taken, it has none.
         table.up(key(1), epoch(3), b"Z", false, none);
         let holder = route(key(1), epoch(3), RouteState::Live);
@@ -371,7 +361,7 @@ mod tests {
             ));
             table.down(key(number % 3), now, number % 2 == 0);
         }
-        assert!(table.len() <= 3 && table.names.len() <= 3);
+        assert!(table.routes.len() <= 3 && table.names.len() <= 3);
         assert!(table.routes.capacity() < 64);
         for (id, route) in table.iter() {
             assert_eq!(table.id(route.key), Some(id));

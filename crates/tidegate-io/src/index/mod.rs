@@ -187,16 +187,6 @@ impl TopicIndex {
             found.extend(subscribers.iter().map(|subscriber| subscriber.key).filter(|&key| is_new(key)));
         }
     }
-
-    /// Whether any peer wants `topic`.
-    pub fn is_wanted(&self, topic: &[u8]) -> bool {
-        self.tree.has_prefix_of(topic)
-    }
-
-    /// Visits all topics in lexical order.
-    pub fn for_each(&self, mut visit: impl FnMut(&[u8])) {
-        self.tree.for_each(|topic, _| visit(topic));
-    }
 }
 
 fn place_of(subscribers: &Subscribers, key: PeerKey) -> Result<usize, usize> {
@@ -269,7 +259,7 @@ mod tests {
             assert_eq!(matching(&mut index, &topic), [0, 1]);
             assert_eq!(matching(&mut index, &topic[..4097]), [1]);
             let mut count = 0;
-            index.for_each(|_| count += 1);
+            index.tree.for_each(|_, _| count += 1);
             assert_eq!(count, 4097);
             assert_eq!(index.cancel(&topic, key(0)), Cancelled::Removed { last: true });
             index.remove_peer(key(1), |_, last| assert!(last));
@@ -351,10 +341,9 @@ mod tests {
                         .flat_map(|(_, peers)| peers.iter().copied())
                         .collect();
                     prop_assert_eq!(matching(&mut index, topic), Vec::from_iter(expected.clone()));
-                    prop_assert_eq!(index.is_wanted(topic), !expected.is_empty());
                 }
                 let mut all = Vec::new();
-                index.for_each(|topic| all.push(topic.to_vec()));
+                index.tree.for_each(|topic, _| all.push(topic.to_vec()));
                 prop_assert!(all.iter().eq(model.keys()));
                 for peer in 0..5 {
                     let held: Vec<_> =

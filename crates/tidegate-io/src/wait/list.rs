@@ -80,12 +80,6 @@ impl<T> Waiters<T> {
         self.len == 0
     }
 
-    /// How many are in line.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// How many were woken and have not yet taken what they waited for.
     #[inline]
     pub fn granted(&self) -> usize {
@@ -267,12 +261,6 @@ impl Wakes {
         self.0.push(waker);
     }
 
-    /// Whether there is nobody to wake.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Calls all wakers, in order.
     #[inline]
     pub fn fire(&mut self) {
@@ -345,7 +333,7 @@ mod tests {
         let tickets: Vec<_> = (0..4).map(|name| line.join(name)).collect();
         assert_eq!(line.grant(2), [0, 1]);
         assert_eq!(line.grant(1), [2]);
-        assert_eq!((line.waiters.len(), line.waiters.granted()), (4, 3));
+        assert_eq!((line.waiters.len, line.waiters.granted()), (4, 3));
         for ticket in tickets {
             line.waiters.finish(ticket);
         }
@@ -474,7 +462,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                prop_assert_eq!(line.waiters.len(), model.len());
+                prop_assert_eq!(line.waiters.len, model.len());
                 prop_assert_eq!(line.waiters.granted(), model.iter().filter(|place| place.1).count());
             }
             prop_assert!(line.waiters.places.len() <= next);

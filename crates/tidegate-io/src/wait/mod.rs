@@ -2,18 +2,18 @@
 //!
 //! - [`Waiters`]: a first-in first-out list of tasks that wait for something under a lock; giving up is safe at any
 //!   moment. Wakers to be called are collected in [`Wakes`] and called after the lock is released.
-//! - [`Permits`]: a byte budget shared by several owners, built on it.
+//! - [`Budget`]: bytes that several owners, each with a lock of its own, may hold together.
 //! - [`Signal`]: a wake-up that is sent once until its receiver has run.
 //! - [`block_on`]: waits for a future on the calling thread, with a deadline, without any runtime.
 
 mod block;
+mod budget;
 mod list;
-mod permits;
 mod signal;
 
 pub use block::block_on;
+pub use budget::Budget;
 pub use list::{Decision, Ticket, Waiters, Wakes};
-pub use permits::{Acquire, Permit, Permits};
 #[cfg(loom)]
 pub use signal::Orderings;
 pub use signal::{Shipped, Signal};

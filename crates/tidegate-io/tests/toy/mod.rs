@@ -23,7 +23,7 @@ use tidegate_io::{
         Acceptor, BindAddress, BindHost, Control, Dialing, Driver, DriverChoice, Engine, EngineConfig,
         StreamAddress, StreamEvent, StreamInfo, Target,
     },
-    hub::{Distributor, Offer, Peers},
+    hub::{PeerSet, Peers},
     peer::{Epoch, PeerKey},
     protocol::{Connection, Ended, Flow, Retry},
 };
@@ -81,20 +81,13 @@ pub struct State {
 #[derive(Default)]
 pub struct Hub {
     peers: Peers<Arc<Link>>,
-    distributor: Distributor,
+    connected: PeerSet,
 }
 
 impl Hub {
     fn broadcast(&mut self, body: &Bytes) -> usize {
-        let Self { peers, distributor } = self;
-        let sent = distributor.send_to_all(|key, epoch| match peers.at_epoch(key, epoch) {
-            Some(link) => {
-                link.send(body.clone());
-                Offer::Taken
-            }
-            None => Offer::Gone(()),
-        });
-        sent.taken
+        let links = self.connected.peers().iter().filter_map(|key| self.peers.get(*key));
+        links.map(|link| link.send(body.clone())).count()
     }
 }
 
@@ -301,7 +294,7 @@ impl Toy {
             self.node.change(|state| {
                 state.up += 1;
                 let (key, epoch) = state.hub.peers.insert(link.clone());
-                state.hub.distributor.attach(key, epoch);
+                state.hub.connected.attach(key, epoch);
                 *name = Some((key, epoch));
                 state.links.push(link);
             });
@@ -449,7 +442,7 @@ impl Connection for Toy {
             if up {
                 state.up -= 1;
                 if let Some((key, epoch)) = self.name {
-                    state.hub.distributor.detach(key, epoch);
+                    state.hub.connected.detach(key, epoch);
                     state.hub.peers.remove(key, epoch);
                 }
                 let link = self.link.clone();

@@ -59,7 +59,7 @@ impl EventKind {
             Self::Listening(fd) => (0x0008, number(*fd)),
             Self::BindFailed(errno) => (0x0010, number(*errno)),
             Self::Accepted(fd) => (0x0020, number(*fd)),
-            Self::AcceptFailed(errno) => (0x0040, number(*errno)),
+            Self::AcceptFailed(why) => (0x0040, number(why.errno())),
             Self::Closed(fd) => (0x0080, number(*fd)),
             Self::Disconnected { fd, .. } => (0x0200, number(*fd)),
             Self::HandshakeSucceeded { .. } => (0x1000, vec![0]),
@@ -119,19 +119,21 @@ fn failure(reason: &CloseReason) -> Option<(u64, u64)> {
 /// The message for an event, if it is among those asked for.
 fn message(form: Form, mask: u64, event: &Event) -> Option<Message> {
     let (bit, values) = event.kind.to_libzmq()?;
-    let remote = event.peer_address.as_ref().map(|address| match address.split_once("://") {
-        Some(_) => address.clone(),
-        None if event.endpoint.starts_with("ipc") => format!("ipc://{address}"),
-        None => format!("tcp://{address}"),
-    });
+    let scheme = if event.endpoint.starts_with("ipc") { "ipc" } else { "tcp" };
+    let full = |address: &String| format!("{scheme}://{address}");
+    let local = event.local_address.as_ref().map(full);
     let (local, remote) = match event.is_bound {
-        true => (event.endpoint.clone(), remote.unwrap_or_default()),
-        false => (String::new(), event.endpoint.clone()),
+        // Where the endpoint is a wildcard the stream knows better.
+        true => (
+            local.unwrap_or_else(|| event.endpoint.clone()),
+            event.peer_address.as_ref().map(full).unwrap_or_default(),
+        ),
+        false => (local.unwrap_or_default(), event.endpoint.clone()),
     };
-    (mask & bit != 0).then(|| encode(form, bit, &values, &local, &remote))
+    (mask & bit != 0).then(|| encode(form, bit, &values, event.is_bound, &local, &remote))
 }
 
-fn encode(form: Form, bit: u64, values: &[u64], local: &str, remote: &str) -> Message {
+fn encode(form: Form, bit: u64, values: &[u64], is_bound: bool, local: &str, remote: &str) -> Message {
     match form {
         Form::V1 => {
             let mut head = [0; 6];
@@ -139,7 +141,7 @@ fn encode(form: Form, bit: u64, values: &[u64], local: &str, remote: &str) -> Me
             event.copy_from_slice(&(bit as u16).to_ne_bytes());
             value.copy_from_slice(&(values.first().copied().unwrap_or(0) as u32).to_ne_bytes());
             // One endpoint: ours where we are bound, else the peer's.
-            let endpoint = if local.is_empty() { remote } else { local };
+            let endpoint = if is_bound { local } else { remote };
             [Part::from(&head), Part::from(endpoint)].into_iter().collect()
         }
         Form::V2 => {
@@ -160,8 +162,8 @@ pub(crate) struct Forwarding {
     pub(crate) kind: SocketType,
 }
 
-/// Forwards events to a bound socket until it is dropped, by a thread of its own: nobody who reports an event waits for
-/// the socket.
+/// Forwards events to a bound socket, by a thread of its own: nobody who reports an event waits for the socket. Dropped
+/// with the socket it tells of, it goes on until that one's last event.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     stop: Arc<Stop>,
@@ -210,7 +212,7 @@ impl Forwarder {
             .spawn(move || {
                 block_on(forward(&socket, forwarding, &monitor, &until), None);
                 if forwarding.mask & MONITOR_STOPPED != 0 {
-                    let last = encode(forwarding.form, MONITOR_STOPPED, &[0], "", "");
+                    let last = encode(forwarding.form, MONITOR_STOPPED, &[0], true, "", "");
                     // Nobody there to be told is no trouble.
                     let _ = socket.try_send(last);
                 }
@@ -220,28 +222,37 @@ impl Forwarder {
     }
 }
 
-impl Drop for Forwarder {
-    fn drop(&mut self) {
-        self.stop.set();
-        // The name is free again when this returns. The thread itself may be the one that drops the last handle.
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
+impl Forwarder {
+    /// Ends it at once. The name is free again when this returns.
+    pub(crate) fn stop(mut self) {
+        self.stop.set(End::Now);
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.stop.set(End::WithSocket);
     }
 }
 
 async fn forward(socket: &Owner, forwarding: Forwarding, monitor: &Monitor, stop: &Stop) {
     while let Some(Some(event)) = unless(stop, monitor.next()).await {
         let Some(message) = message(forwarding.form, forwarding.mask, &event) else { continue };
-        match unless(stop, socket.send(message)).await {
+        // At once where that is possible: an end that has come meanwhile must not cost this event.
+        let Err(failed) = socket.try_send(message) else { continue };
+        match unless(stop, socket.send(failed.message)).await {
             Some(Ok(())) => {}
             _ => return,
         }
     }
     // What was reported before the end is still told, as far as there is room.
-    while let Some(event) = monitor.try_next() {
+    while let Some(event) = match stop.end() {
+        Some(End::Now) => monitor.try_next(),
+        _ => monitor.next().await,
+    } {
         if let Some(message) = message(forwarding.form, forwarding.mask, &event)
             && socket.try_send(message).is_err()
         {
@@ -262,14 +273,24 @@ async fn unless<T>(stop: &Stop, future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+/// Until when events are forwarded without waiting for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Only those that are there already.
+    Now,
+    /// The socket closes: until the last event of its connections and listeners.
+    WithSocket,
+}
+
 #[derive(Debug, Default)]
-struct Stop(Mutex<(bool, Option<Waker>)>);
+struct Stop(Mutex<(Option<End>, Option<Waker>)>);
 
 impl Stop {
-    fn set(&self) {
+    /// The first one holds.
+    fn set(&self, end: End) {
         let waker = {
             let mut stop = self.lock();
-            stop.0 = true;
+            stop.0.get_or_insert(end);
             stop.1.take()
         };
         if let Some(waker) = waker {
@@ -280,10 +301,14 @@ impl Stop {
     fn is_set(&self, waker: &Waker) -> bool {
         let mut stop = self.lock();
         stop.1 = Some(waker.clone());
-        stop.0
+        stop.0.is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, (bool, Option<Waker>)> {
+    fn end(&self) -> Option<End> {
+        self.lock().0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Option<End>, Option<Waker>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,18 +23,15 @@ use crate::{
     state::{OnPeerLoss, Settings, SlowPolicy, SubscriptionLimits, Verbosity},
 };
 
+fn invalid(option: &'static str, problem: &'static str) -> Result<()> {
+    Err(Error::InvalidOption { option, problem })
+}
+
 impl Options {
-    /// Whether the options fit together and the socket (MQ-211, MQ-359).
-    pub(crate) fn check(&self, kind: SocketType) -> Result<()> {
-        let invalid = |option, problem| Err(Error::InvalidOption { option, problem });
+    /// Whether every value is one that a socket of this kind can have. Asked whenever options change (MQ-211, MQ-287).
+    pub(crate) fn check_values(&self, kind: SocketType) -> Result<()> {
         if self.router_notify != RouterNotify::default() && kind != SocketType::Router {
             return invalid("router_notify", "only a ROUTER reports its peers by messages");
-        }
-        if self.curve_keys.are_incomplete() {
-            return invalid(
-                "curve keys",
-                "a server needs its secret key, a client its own and the server's public key",
-            );
         }
         if self.zap_domain.len() > 255 {
             return invalid("zap_domain", "longer than 255 bytes");
@@ -58,12 +55,37 @@ impl Options {
                 "resending needs req_correlate, which tells late replies apart",
             );
         }
+        Ok(())
+    }
+
+    /// Whether the options fit together, too. Asked when a socket is made, bound or connected: what is set one by one
+    /// need not fit before the last is set (MQ-359).
+    pub(crate) fn check(&self, kind: SocketType) -> Result<()> {
+        self.check_values(kind)?;
+        if self.curve_keys.are_incomplete() {
+            return invalid(
+                "curve keys",
+                "a server needs its secret key, a client its own and the server's public key",
+            );
+        }
+        Ok(())
+    }
+
+    /// Warns of options that are allowed and hardly meant. Done at every bind and connect (MQ-359).
+    pub(crate) fn warn(&self, kind: SocketType) {
         if self.req_relaxed && !self.req_correlate {
             tracing::warn!(
                 "req_relaxed without req_correlate: a late reply may be taken for the one to a later request"
             );
         }
-        Ok(())
+        if self.conflate
+            && !matches!(
+                kind,
+                SocketType::Pull | SocketType::Push | SocketType::Sub | SocketType::Pub | SocketType::Dealer
+            )
+        {
+            tracing::warn!("conflate has no effect on a {} socket: it needs every message", kind.name());
+        }
     }
 
     /// What the pattern needs.
@@ -166,6 +188,7 @@ impl Options {
         config.handshake_ivl = self.handshake_ivl.filter(|time| !time.is_zero());
         config.allow_missing_socket_type = self.allow_missing_socket_type;
         config.strict_identity = self.strict_identity;
+        config.only_first_subscribe = self.only_first_subscribe;
         config.inline_copy_threshold = self.inline_copy_threshold as usize;
         config.vectored_threshold = self.vectored_threshold as usize;
         Ok(Arc::new(config))
@@ -177,6 +200,8 @@ impl Options {
             send_buffer: self.sndbuf,
             receive_buffer: self.rcvbuf,
             tos: u8::try_from(self.tos).unwrap_or(u8::MAX),
+            priority: self.priority,
+            busy_poll: self.busy_poll,
             keepalive: self.tcp_keepalive,
             keepalive_count: self.tcp_keepalive_cnt,
             keepalive_idle: self.tcp_keepalive_idle.map(|seconds| Duration::from_secs(seconds.into())),
@@ -190,14 +215,18 @@ impl Options {
         }
     }
 
-    /// How many connections a listener takes.
+    /// How many connections a listener takes in a time.
     pub(crate) fn listen_limits(&self) -> ListenLimits {
         ListenLimits {
-            connections: self.max_connections.map_or(usize::MAX, |most| most as usize),
             pending: self.max_pending_handshakes as usize,
             pending_per_ip: self.max_pending_handshakes_per_ip as usize,
-            per_second: None,
+            per_second: self.accept_rate_limit,
         }
+    }
+
+    /// How many connections all listeners of the socket take.
+    pub(crate) fn most_connections(&self) -> usize {
+        self.max_connections.map_or(usize::MAX, |most| most as usize)
     }
 
     /// When to connect again.
@@ -213,3 +242,7 @@ impl Options {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

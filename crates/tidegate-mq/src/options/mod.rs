@@ -17,8 +17,8 @@ pub use self::{
     filter::IpFilter,
     raw::OptionInfo,
     types::{
-        CurveOptions, CurvePolicy, Heartbeat30Peers, Mechanism, PlainOptions, ReconnectStop, ReqOnPeerLoss,
-        RouterNotify, RoutingId, SlowSubscriberPolicy,
+        CurveOptions, CurvePolicy, Heartbeat30Peers, Mechanism, Password, PlainOptions, ReconnectStop,
+        ReqOnPeerLoss, RouterNotify, RoutingId, SlowSubscriberPolicy,
     },
 };
 use self::{
@@ -149,6 +149,12 @@ options! {
     router_handover: bool = false, Some(56), raw::Bool, live;
     /// Type-of-service bits of sent IP packets.
     tos: u32 = 0, Some(57), raw::Int { min: 0, max: 255 }, later;
+    /// Priority of sent packets in the operating system (`SO_PRIORITY`); 0 leaves what follows from `tos`, more than 6
+    /// needs privileges.
+    priority: u32 = 0, Some(112), raw::Int { min: 0, max: i32::MAX }, later;
+    /// Time in microseconds for which the operating system polls the network device when nothing has come
+    /// (`SO_BUSY_POLL`); 0 is the system's choice, anything else needs privileges.
+    busy_poll: u32 = 0, Some(113), raw::Int { min: 0, max: i32::MAX }, later;
     /// Name under which the peer of the next connect is addressed by a ROUTER.
     connect_routing_id: Option<RoutingId> = None, Some(61), raw::Id, later;
     /// Time a connection may take from being established until its handshake is complete; `None` is no limit.
@@ -192,9 +198,9 @@ options! {
     metadata: Vec<(String, String)> = Vec::new(), Some(95), raw::Property, later;
     /// ROUTER: report peers that come or go.
     router_notify: RouterNotify = RouterNotify::default(), Some(97), raw::Notify, later;
-    /// Bytes read from a connection at once.
+    /// Bytes read from a connection at once; more than 65536 is as 65536. Large frames are read whole.
     in_batch_size: u32 = 65_536, Some(101), raw::Int { min: 1, max: i32::MAX }, later;
-    /// Bytes of small messages written to a connection at once.
+    /// Bytes of small messages written to a connection at once; the message that reaches it is written whole.
     out_batch_size: u32 = 65_536, Some(102), raw::Int { min: 1, max: i32::MAX }, later;
     /// XPUB and XSUB: only the first part of a message may be a subscription.
     only_first_subscribe: bool = false, Some(108), raw::Bool, later;
@@ -226,7 +232,7 @@ options! {
     strict_identity: bool = false, None, raw::Bool, later;
     /// Accept peers that do not say what they are.
     allow_missing_socket_type: bool = false, None, raw::Bool, later;
-    /// After an authentication refusal, try again at this interval; `None` stops.
+    /// After an authentication refusal `None` stops; any value tries again, after a second growing to thirty.
     auth_retry_ivl: Option<Duration> = None, None, raw::Millis { none: 0 }, later;
     /// Largest frame under any setting, in bytes.
     hard_frame_limit: u64 = (2 << 30) - 1, None, raw::U64, later;
@@ -242,9 +248,14 @@ options! {
     max_subscriptions: u32 = 1_000_000, None, raw::Int { min: 0, max: i32::MAX }, later;
     /// Most bytes of topics of one subscriber.
     max_subscription_bytes: u64 = 256 << 20, None, raw::U64, later;
-    /// Most accepted connections at a time; `None` is no limit.
+    /// Most accepted connections at a time, of all endpoints that the socket is bound to; `None` is no limit. A newcomer
+    /// beyond that is closed.
     max_connections: Option<u32> = None, None, raw::OptionalInt { none: -1 }, later;
-    /// Most accepted connections that have not completed their handshake.
+    /// Connections that one endpoint accepts in a second, on average over a second; others wait in the backlog. `None`
+    /// is no limit.
+    accept_rate_limit: Option<u32> = None, None, raw::OptionalInt { none: -1 }, later;
+    /// Most accepted connections of one endpoint that have not completed their handshake. A newcomer beyond that is let
+    /// in, and the oldest of these is closed.
     max_pending_handshakes: u32 = 1024, None, raw::Int { min: 1, max: i32::MAX }, later;
     /// The same for one remote address.
     max_pending_handshakes_per_ip: u32 = 128, None, raw::Int { min: 1, max: i32::MAX }, later;
@@ -282,13 +293,7 @@ impl Options {
 
     /// For streams of many messages (MQ-358).
     pub fn throughput() -> Self {
-        Self {
-            out_batch_size: 262_144,
-            in_batch_size: 262_144,
-            sndhwm: 10_000,
-            rcvhwm: 10_000,
-            ..Self::default()
-        }
+        Self { out_batch_size: 262_144, sndhwm: 10_000, rcvhwm: 10_000, ..Self::default() }
     }
 
     /// Sets an option by libzmq's number and in libzmq's encoding, for bindings.

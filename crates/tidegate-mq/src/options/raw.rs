@@ -1,13 +1,13 @@
 //! Options by libzmq's numbers and in libzmq's encoding: native-endian integers, bytes, text (MQ-287 to MQ-352).
 
-use std::time::Duration;
+use std::{os::fd::AsRawFd, time::Duration};
 
 use bytes::Bytes;
 use tidegate_zmtp::mechanism::curve::{KeyError, PublicKey, SecretKey};
 
 use super::{
-    CurveOptions, CurvePolicy, IpFilter, Mechanism, Options, PlainOptions, ReconnectStop, RouterNotify,
-    RoutingId,
+    CurveOptions, CurvePolicy, IpFilter, Mechanism, Options, Password, PlainOptions, ReconnectStop,
+    RouterNotify, RoutingId,
 };
 use crate::error::Error;
 
@@ -60,9 +60,9 @@ pub(super) struct Id;
 /// One `X-name:value`, added to a list.
 pub(super) struct Property;
 pub(super) struct Notify;
-/// A network, added to a list; nothing empties it.
+/// A network, added to a list; an empty value empties it.
 pub(super) struct Filters;
-/// A number, added to a list; nothing empties it.
+/// A number, added to a list; an empty value empties it.
 pub(super) struct Ids;
 pub(super) struct Stop;
 /// An option that bindings cannot set by number.
@@ -375,6 +375,7 @@ const RATE: i32 = 8;
 const RECOVERY_IVL: i32 = 9;
 const MULTICAST_HOPS: i32 = 25;
 const MULTICAST_MAXTPDU: i32 = 84;
+const USE_FD: i32 = 89;
 const LOOPBACK_FASTPATH: i32 = 94;
 const MULTICAST_LOOP: i32 = 96;
 
@@ -404,6 +405,8 @@ pub(super) fn get_special(options: &Options, number: i32) -> Result<Vec<u8>, Err
     let value = match number {
         IPV4ONLY => i32::from(!options.ipv6),
         MECHANISM => match options.mechanism {
+            // Selected by the first of the keys, which may be too few yet.
+            Mechanism::Null if options.curve_keys.are_any() => 2,
             Mechanism::Null => 0,
             Mechanism::Plain(_) => 1,
             Mechanism::Curve(_) => 2,
@@ -411,6 +414,7 @@ pub(super) fn get_special(options: &Options, number: i32) -> Result<Vec<u8>, Err
         PLAIN_SERVER => i32::from(matches!(options.mechanism, Mechanism::Plain(PlainOptions::Server { .. }))),
         CURVE_SERVER => i32::from(matches!(options.mechanism, Mechanism::Curve(CurveOptions::Server { .. }))),
         THREAD_SAFE => 1,
+        USE_FD => options.use_fd.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         RATE => stored(100),
         RECOVERY_IVL => stored(10_000),
         MULTICAST_HOPS | MULTICAST_LOOP => stored(1),
@@ -428,7 +432,9 @@ pub(super) fn get_special(options: &Options, number: i32) -> Result<Vec<u8>, Err
 fn credential(options: &Options, number: i32) -> Vec<u8> {
     match (&options.mechanism, number) {
         (Mechanism::Plain(PlainOptions::Client { username, .. }), PLAIN_USERNAME) => username.clone().into(),
-        (Mechanism::Plain(PlainOptions::Client { password, .. }), PLAIN_PASSWORD) => password.clone().into(),
+        (Mechanism::Plain(PlainOptions::Client { password, .. }), PLAIN_PASSWORD) => {
+            password.as_bytes().to_vec()
+        }
         (_, PLAIN_USERNAME | PLAIN_PASSWORD) => Vec::new(),
         (Mechanism::Curve(CurveOptions::Client { server_key, .. }), CURVE_SERVERKEY) => {
             server_key.as_bytes().to_vec()
@@ -442,7 +448,16 @@ fn credential(options: &Options, number: i32) -> Vec<u8> {
             CURVE_PUBLICKEY => secret_key.public_key().as_bytes().to_vec(),
             _ => secret_key.expose().to_vec(),
         },
-        _ => vec![0; 32],
+        // Of those that do not make a role yet.
+        _ => {
+            let keys = &options.curve_keys;
+            let key = match number {
+                CURVE_PUBLICKEY => keys.public.map(|key| key.as_bytes().to_vec()),
+                CURVE_SECRETKEY => keys.secret.as_ref().map(|key| key.expose().to_vec()),
+                _ => keys.peer.map(|key| key.as_bytes().to_vec()),
+            };
+            key.unwrap_or_else(|| vec![0; 32])
+        }
     }
 }
 
@@ -450,6 +465,7 @@ fn set_plain(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Err
     if number == PLAIN_SERVER {
         let mut server = false;
         Bool.set("plain_server", &mut server, value)?;
+        options.curve_keys = CurveKeys::default();
         options.mechanism = if server {
             Mechanism::Plain(PlainOptions::Server { authenticator: None })
         } else {
@@ -458,6 +474,7 @@ fn set_plain(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Err
         return Ok(());
     }
     if value.is_empty() {
+        options.curve_keys = CurveKeys::default();
         options.mechanism = Mechanism::Null;
         return Ok(());
     }
@@ -465,13 +482,14 @@ fn set_plain(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Err
     Text { max: 255 }.set("plain_username, plain_password", &mut text, value)?;
     let (mut username, mut password) = match &options.mechanism {
         Mechanism::Plain(PlainOptions::Client { username, password }) => (username.clone(), password.clone()),
-        _ => (String::new(), String::new()),
+        _ => (String::new(), Password::default()),
     };
     if number == PLAIN_USERNAME {
         username = text
     } else {
-        password = text
+        password = text.into()
     }
+    options.curve_keys = CurveKeys::default();
     options.mechanism = Mechanism::Plain(PlainOptions::Client { username, password });
     Ok(())
 }
@@ -498,7 +516,7 @@ fn set_curve(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Err
         (false, Some(secret_key), Some(server_key)) => {
             Mechanism::Curve(CurveOptions::Client { server_key, secret_key: secret_key.clone() })
         }
-        _ => return Ok(()),
+        _ => Mechanism::Null,
     };
     Ok(())
 }
@@ -513,11 +531,14 @@ pub(super) struct CurveKeys {
 }
 
 impl CurveKeys {
+    fn are_any(&self) -> bool {
+        self.server || self.public.is_some() || self.secret.is_some() || self.peer.is_some()
+    }
+
     /// Whether something was set, but not enough for either role, or a public key of somebody else.
     pub(super) fn are_incomplete(&self) -> bool {
-        let any = self.server || self.public.is_some() || self.secret.is_some() || self.peer.is_some();
         let has_role = self.server || self.peer.is_some();
         let fits = |secret: &SecretKey| self.public.is_none_or(|public| public == secret.public_key());
-        any && !(has_role && self.secret.as_ref().is_some_and(fits))
+        self.are_any() && !(has_role && self.secret.as_ref().is_some_and(fits))
     }
 }

@@ -1,9 +1,10 @@
 //! Values of options that are more than a number.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tidegate_zmtp::mechanism::curve::{PublicKey, SecretKey};
+use zeroize::Zeroizing;
 
 use crate::{auth::Authenticator, error::Error};
 
@@ -76,7 +77,7 @@ pub enum SlowSubscriberPolicy {
     /// Drop the message for that subscriber and count it.
     #[default]
     Drop,
-    /// Close the connection after this many dropped messages in a row.
+    /// Close the connection when this many messages were dropped on it.
     Disconnect(u32),
 }
 
@@ -125,16 +126,46 @@ pub enum PlainOptions {
         /// User name.
         username: String,
         /// Password.
-        password: String,
+        password: Password,
     },
+}
+
+/// A password: wiped when dropped, and not shown by `Debug` (MQ-137, MQ-141).
+#[derive(Clone, Default)]
+pub struct Password(Zeroizing<String>);
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl From<&str> for Password {
+    fn from(text: &str) -> Self {
+        Self::from(text.to_owned())
+    }
+}
+
+impl Deref for Password {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
 }
 
 impl fmt::Debug for PlainOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server { .. } => f.write_str("Server"),
-            Self::Client { username, .. } => {
-                write!(f, "Client {{ username: {username:?}, password: (hidden) }}")
+            Self::Client { username, password } => {
+                f.debug_struct("Client").field("username", username).field("password", password).finish()
             }
         }
     }
@@ -181,5 +212,22 @@ impl fmt::Debug for CurvePolicy {
             Self::Ask(_) => f.write_str("Ask"),
             Self::AnyKey => f.write_str("AnyKey"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    /// Rules: MQ-137, MQ-141.
+    #[test]
+    fn a_password_is_wiped_and_not_shown() {
+        fn is_wiped(_: &impl ZeroizeOnDrop) {}
+        let password = Password::from("hunter2");
+        is_wiped(&password.0);
+        let options = PlainOptions::Client { username: "ann".into(), password };
+        assert!(!format!("{options:?} {options:#?}").contains("hunter2"));
     }
 }

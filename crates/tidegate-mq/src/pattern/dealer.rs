@@ -80,7 +80,7 @@ impl<L: Clone> Pattern<L> for Dealer {
         !self.incoming.is_empty()
     }
 
-    fn is_writable(&self, _core: &Core<L>) -> bool {
-        !self.out.is_mute()
+    fn is_writable(&self, core: &Core<L>) -> bool {
+        !self.out.is_mute(core)
     }
 }

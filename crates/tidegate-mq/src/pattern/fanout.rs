@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use tidegate_io::{
-    hub::Distributor,
+    hub::PeerSet,
     index::{Cancelled, Subscribed, TopicIndex},
     message::{Message, Part},
     peer::PeerKey,
@@ -18,7 +18,7 @@ pub(crate) struct Fanout {
     /// What decides who gets a message.
     pub(super) index: TopicIndex,
     /// Those who are connected.
-    peers: Distributor,
+    peers: PeerSet,
     /// Those who get the message in hand.
     chosen: Vec<PeerKey>,
     /// By peer key: the last publication that matched the peer, for inverted matching.
@@ -117,7 +117,7 @@ impl Fanout {
 
     /// Whether everybody has room.
     pub(super) fn all_have_room<L: Clone>(&self, core: &Core<L>) -> bool {
-        self.peers.peers().iter().all(|(key, _)| core.is_writable(*key))
+        self.peers.peers().iter().all(|key| core.is_writable(*key))
     }
 
     /// Number of peers that would get a message whose first part is `subject` (MQ-221).
@@ -147,7 +147,7 @@ impl Fanout {
         }
         let is_matched = |key: PeerKey| self.matched.get(key.index()) == Some(&self.publication);
         self.chosen.clear();
-        self.chosen.extend(self.peers.peers().iter().map(|(key, _)| *key).filter(|key| !is_matched(*key)));
+        self.chosen.extend(self.peers.peers().iter().copied().filter(|key| !is_matched(*key)));
     }
 }
 

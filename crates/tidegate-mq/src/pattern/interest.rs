@@ -4,7 +4,7 @@
 //! (MQ-232, MQ-235). It is queued with the pipe, ahead of messages and under no limit.
 
 use bytes::Bytes;
-use tidegate_io::{hub::Distributor, index::PrefixTree, peer::PeerKey};
+use tidegate_io::{hub::PeerSet, index::PrefixTree, peer::PeerKey};
 
 use crate::state::{Command, Core};
 
@@ -12,7 +12,7 @@ use crate::state::{Command, Core};
 pub(crate) struct Interest {
     /// Topics, each with the number of times it was asked for.
     topics: PrefixTree<u64>,
-    publishers: Distributor,
+    publishers: PeerSet,
 }
 
 impl Interest {
@@ -58,7 +58,7 @@ impl Interest {
 
     /// The connected publishers.
     pub(super) fn publishers(&self) -> impl Iterator<Item = PeerKey> {
-        self.publishers.peers().iter().map(|(key, _)| *key)
+        self.publishers.peers().iter().copied()
     }
 
     /// Number of distinct topics (MQ-347).

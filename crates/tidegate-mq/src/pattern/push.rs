@@ -38,7 +38,7 @@ impl<L: Clone> Pattern<L> for Push {
         self.out.send(core, message).map(drop)
     }
 
-    fn is_writable(&self, _core: &Core<L>) -> bool {
-        !self.out.is_mute()
+    fn is_writable(&self, core: &Core<L>) -> bool {
+        !self.out.is_mute(core)
     }
 }

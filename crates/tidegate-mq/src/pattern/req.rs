@@ -10,7 +10,7 @@ use tidegate_io::{
 
 use super::{
     Pattern,
-    envelope::{Body, Payload, ReplyHead, RequestId},
+    envelope::{Body, Parcel, Payload, ReplyHead, RequestId},
     lanes::Outgoing,
 };
 use crate::state::{Core, Held, OnPeerLoss, RecvRefusal, SendRefusal, Violation};
@@ -72,7 +72,8 @@ impl Req {
             return self.fail(core);
         }
         let mut message = copy.clone().into_message();
-        if let Ok(key) = self.out.send(core, &mut message) {
+        let placed = self.out.place(core, |core, key| core.enqueue(key, Parcel::verbatim(&mut message)));
+        if let Ok(key) = placed {
             waiting.carrier = Some((key, core.born(key)));
             waiting.resent += 1;
         }
@@ -198,6 +199,6 @@ impl<L: Clone> Pattern<L> for Req {
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {
-        self.may_send(core) && !self.out.is_mute()
+        self.may_send(core) && !self.out.is_mute(core)
     }
 }

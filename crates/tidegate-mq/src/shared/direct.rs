@@ -116,7 +116,7 @@ impl Shared {
             control.kick();
         }
         if let Some(mut deeds) = deeds {
-            deeds.perform();
+            deeds.perform(self);
         }
         let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
     }

@@ -9,10 +9,9 @@ use std::{
 };
 
 use tidegate_io::{
-    engine::{BindAddress, Dial, Dialer, Listen, ListenError, Listener},
+    engine::{BindAddress, Dial, Dialer, Listen, ListenError, Listener, Places},
     message::Part,
     peer::{Epoch, PeerKey},
-    protocol::Control,
     wait::block_on,
 };
 
@@ -40,6 +39,8 @@ pub(crate) struct Endpoints {
     next: u64,
     /// Pipes of established connections, by the endpoint they belong to.
     pipes: HashMap<u64, Vec<(PeerKey, Epoch)>>,
+    /// Where accepted streams count (MQ-262).
+    places: Places,
 }
 
 /// Time that streams are given to end after their last byte was written: the peer may still be sending.
@@ -53,7 +54,8 @@ struct Bound {
 
 enum BoundPlace {
     Listener(Listener),
-    Inproc { name: String, links: Vec<(PeerKey, InprocLink)> },
+    /// Under this name.
+    Inproc(String),
 }
 
 struct Connected {
@@ -66,7 +68,8 @@ struct Connected {
 
 enum ConnectedPlace {
     Dialer(Dialer),
-    Inproc { name: String, link: Option<InprocLink> },
+    /// To this name.
+    Inproc(String),
 }
 
 impl Endpoints {
@@ -89,42 +92,10 @@ impl Endpoints {
         }
     }
 
-    /// Whether an endpoint has an established connection.
-    fn is_up(&self, endpoint: &str) -> bool {
-        self.connected.iter().filter(|connected| connected.endpoint == endpoint).any(|connected| {
-            match &connected.place {
-                ConnectedPlace::Dialer(_) => self.pipes.contains_key(&connected.number),
-                ConnectedPlace::Inproc { link, .. } => link.is_some(),
-            }
-        })
-    }
-
     pub(crate) fn is_inproc_connected(&self, key: PeerKey) -> bool {
         self.connected.iter().any(|connected| {
-            connected.pipe == Some(key) && matches!(connected.place, ConnectedPlace::Inproc { .. })
+            connected.pipe == Some(key) && matches!(connected.place, ConnectedPlace::Inproc(_))
         })
-    }
-
-    pub(crate) fn inproc_accepted(&mut self, name: &str, key: PeerKey, link: InprocLink) {
-        for bound in &mut self.bound {
-            if let BoundPlace::Inproc { name: own, links } = &mut bound.place
-                && own == name
-            {
-                links.push((key, link));
-                return;
-            }
-        }
-    }
-
-    pub(crate) fn inproc_connected(&mut self, key: PeerKey, link: InprocLink) {
-        for connected in &mut self.connected {
-            if connected.pipe == Some(key)
-                && let ConnectedPlace::Inproc { link: own, .. } = &mut connected.place
-            {
-                *own = Some(link);
-                return;
-            }
-        }
     }
 }
 
@@ -138,12 +109,10 @@ impl Shared {
             (inner.endpoints.number(), inner.options.clone())
         };
         options.check(self.kind)?;
+        options.warn(self.kind);
         if let BindEndpoint::Inproc(name) = parsed {
-            let bound = Bound {
-                endpoint: endpoint.to_owned(),
-                number,
-                place: BoundPlace::Inproc { name: name.clone(), links: Vec::new() },
-            };
+            let bound =
+                Bound { endpoint: endpoint.to_owned(), number, place: BoundPlace::Inproc(name.clone()) };
             self.lock().endpoints.bound.push(bound);
             if let Err(error) = self.context.names.bind(&name, &this) {
                 self.lock().endpoints.bound.retain(|bound| bound.number != number);
@@ -162,6 +131,7 @@ impl Shared {
         let mut listen = Listen::new(address);
         listen.options = options.stream();
         listen.limits = options.listen_limits();
+        listen.places = self.lock().endpoints.places.at_most(options.most_connections());
         listen.workers = options.affinity;
         let engine = self.context.engine(endpoint)?;
         let plan = Plan::new(&this, number, endpoint, &options, true)?;
@@ -184,6 +154,7 @@ impl Shared {
         let mut inner = self.lock();
         inner.phase.check()?;
         inner.options.check(self.kind)?;
+        inner.options.warn(self.kind);
         let once =
             matches!(self.kind, SocketType::Req | SocketType::Dealer | SocketType::Pub | SocketType::Sub);
         if once && inner.endpoints.connected.iter().any(|connected| connected.endpoint == endpoint) {
@@ -217,7 +188,7 @@ impl Shared {
                 endpoint: endpoint.to_owned(),
                 number,
                 pipe,
-                place: ConnectedPlace::Inproc { name: name.clone(), link: None },
+                place: ConnectedPlace::Inproc(name.clone()),
             });
             self.finish(inner);
             if let Some(pipe) = pipe {
@@ -273,7 +244,7 @@ impl Shared {
     pub(crate) async fn connect_ready(&self, endpoint: &str, timeout: Duration) -> Result<()> {
         self.connect(endpoint)?;
         let mut timer = self.context.timer(Some(timeout));
-        let ready = self.watch(|inner| inner.endpoints.is_up(endpoint).then_some(Ok(())));
+        let ready = self.watch(|inner| inner.is_up(endpoint).then_some(Ok(())));
         let mut ready = std::pin::pin!(ready);
         std::future::poll_fn(|context| {
             if let std::task::Poll::Ready(result) = ready.as_mut().poll(context) {
@@ -305,7 +276,7 @@ impl Shared {
             BoundPlace::Listener(listener) if keep => listener.close_keep(),
             BoundPlace::Listener(listener) => listener.close(linger),
             // As with libzmq, links that exist stay.
-            BoundPlace::Inproc { name, .. } => self.context.names.unbind(&name),
+            BoundPlace::Inproc(name) => self.context.names.unbind(&name, self),
         }
         Ok(())
     }
@@ -322,6 +293,7 @@ impl Shared {
         if gone.is_empty() {
             return Err(Error::NotFound(endpoint.to_owned()));
         }
+        let mut links = Vec::new();
         for connected in &gone {
             let up = inner.endpoints.pipes.get(&connected.number).cloned().unwrap_or_default();
             for (key, _) in &up {
@@ -330,23 +302,15 @@ impl Shared {
             if let Some(pipe) = connected.pipe
                 && up.is_empty()
             {
+                links.extend(inner.state.link(pipe).and_then(Link::inproc).cloned());
                 inner.state.remove_pipe(pipe, Unread::Discard);
             }
         }
         self.finish(inner);
         for connected in gone {
-            match connected.place {
-                ConnectedPlace::Dialer(dialer) => dialer.close(linger),
-                ConnectedPlace::Inproc { name, link } => {
-                    if let Some(pipe) = connected.pipe {
-                        self.context.names.forget(&name, self, pipe);
-                    }
-                    if let Some(link) = link {
-                        link.part();
-                    }
-                }
-            }
+            self.end_connected(connected, linger);
         }
+        links.iter().for_each(InprocLink::part);
         Ok(())
     }
 
@@ -374,7 +338,7 @@ impl Shared {
         let mut inner = self.lock();
         let mut options = inner.options.clone();
         change(&mut options)?;
-        options.check(self.kind)?;
+        options.check_values(self.kind)?;
         let settings = options.settings(self.kind);
         inner.options = options;
         inner.state.configure(|old| *old = settings);
@@ -394,6 +358,9 @@ impl Shared {
         drop(inner);
         if open {
             self.set_phase(Phase::Closed);
+        }
+        if self.context.check_process().is_err() {
+            return;
         }
         // What waits for a connection or a slow peer has nobody else to wait with it.
         if queued > 0
@@ -419,6 +386,10 @@ impl Shared {
     /// Sends what is queued, for at most `linger`, then ends every connection and waits for that, too: the last bytes
     /// are with the operating system, and have not been destroyed by a reset (MQ-082).
     pub(crate) async fn drain(&self, linger: Option<Duration>) -> u64 {
+        // A forked child has nobody who would send, and all it could end is its parent's.
+        if self.context.check_process().is_err() {
+            return 0;
+        }
         self.stop_listening();
         let until = linger.and_then(|linger| Instant::now().checked_add(linger));
         self.settle(linger, |inner| inner.state.queued_in_all() == 0).await;
@@ -431,7 +402,7 @@ impl Shared {
         let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
         self.end_endpoints(rest);
         let most = rest.map(|rest| rest + ENDING);
-        self.settle(most, |inner| inner.stream_controls().next().is_none()).await;
+        self.settle(most, |inner| !inner.has_streams()).await;
         left
     }
 
@@ -457,20 +428,13 @@ impl Shared {
     }
 
     fn stop_listening(&self) {
-        let mut inner = self.lock();
-        let bound = std::mem::take(&mut inner.endpoints.bound);
-        drop(inner);
-        let mut kept = Vec::new();
+        let bound = std::mem::take(&mut self.lock().endpoints.bound);
         for bound in bound {
             match bound.place {
                 BoundPlace::Listener(listener) => listener.close_keep(),
-                BoundPlace::Inproc { name, links } => {
-                    self.context.names.unbind(&name);
-                    kept.push(Bound { place: BoundPlace::Inproc { name, links }, ..bound });
-                }
+                BoundPlace::Inproc(name) => self.context.names.unbind(&name, self),
             }
         }
-        self.lock().endpoints.bound = kept;
     }
 
     /// Ends everything; streams may write what they have for `linger`.
@@ -478,10 +442,10 @@ impl Shared {
         let mut inner = self.lock();
         let bound = std::mem::take(&mut inner.endpoints.bound);
         let connected = std::mem::take(&mut inner.endpoints.connected);
-        // Also of listeners that are closed already.
-        let controls: Vec<_> = inner.stream_controls().cloned().collect();
+        // Also of endpoints that are gone already.
+        let links: Vec<_> = inner.state.links().cloned().collect();
         drop(inner);
-        for control in controls {
+        for control in links.iter().filter_map(Link::stream) {
             match linger {
                 None => control.close(),
                 Some(Duration::ZERO) => control.abort(),
@@ -491,22 +455,22 @@ impl Shared {
         for bound in bound {
             match bound.place {
                 BoundPlace::Listener(listener) => listener.close(linger),
-                BoundPlace::Inproc { name, links } => {
-                    self.context.names.unbind(&name);
-                    links.iter().for_each(|(_, link)| link.part());
-                }
+                BoundPlace::Inproc(name) => self.context.names.unbind(&name, self),
             }
         }
         for connected in connected {
-            match connected.place {
-                ConnectedPlace::Dialer(dialer) => dialer.close(linger),
-                ConnectedPlace::Inproc { name, link } => {
-                    if let Some(pipe) = connected.pipe {
-                        self.context.names.forget(&name, self, pipe);
-                    }
-                    if let Some(link) = link {
-                        link.part();
-                    }
+            self.end_connected(connected, linger);
+        }
+        links.iter().filter_map(Link::inproc).for_each(InprocLink::part);
+    }
+
+    /// Ends what keeps a connected endpoint connected.
+    fn end_connected(&self, Connected { pipe, place, .. }: Connected, linger: Option<Duration>) {
+        match place {
+            ConnectedPlace::Dialer(dialer) => dialer.close(linger),
+            ConnectedPlace::Inproc(name) => {
+                if let Some(pipe) = pipe {
+                    self.context.names.forget(&name, self, pipe);
                 }
             }
         }
@@ -519,10 +483,16 @@ impl Inner {
         self.state.kind() == SocketType::Router
     }
 
-    fn stream_controls(&self) -> impl Iterator<Item = &Control> {
-        self.state.links().filter_map(|link| match link {
-            Link::Stream { control, .. } => Some(control),
-            Link::Inproc(_) => None,
+    /// Whether an endpoint has an established connection.
+    fn is_up(&self, endpoint: &str) -> bool {
+        let connected = self.endpoints.connected.iter().filter(|connected| connected.endpoint == endpoint);
+        connected.into_iter().any(|Connected { number, pipe, place, .. }| match place {
+            ConnectedPlace::Dialer(_) => self.endpoints.pipes.contains_key(number),
+            ConnectedPlace::Inproc(_) => pipe.is_some_and(|pipe| self.state.link(pipe).is_some()),
         })
+    }
+
+    fn has_streams(&self) -> bool {
+        self.state.links().any(|link| link.stream().is_some())
     }
 }

@@ -13,7 +13,7 @@ use super::{Send, Shared};
 use crate::{error::Result, state::RecvRefusal};
 
 impl Shared {
-    /// Takes what is there, up to `most`, under one lock.
+    /// Takes what is there, up to `most`.
     pub(crate) fn try_recv_many(&self, into: &mut Vec<Message>, most: usize) -> Result<usize> {
         self.try_take(|inner| {
             let mut taken = 0;

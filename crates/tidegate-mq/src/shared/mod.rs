@@ -26,7 +26,7 @@ use std::{
     cell::RefCell,
     os::fd::OwnedFd,
     sync::{Arc, OnceLock, Weak},
-    task::Waker,
+    task::{Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -65,11 +65,28 @@ pub(crate) enum Link {
     Inproc(InprocLink),
 }
 
+impl Link {
+    fn stream(&self) -> Option<&Control> {
+        match self {
+            Self::Stream { control, .. } => Some(control),
+            Self::Inproc(_) => None,
+        }
+    }
+
+    fn inproc(&self) -> Option<&InprocLink> {
+        match self {
+            Self::Stream { .. } => None,
+            Self::Inproc(link) => Some(link),
+        }
+    }
+}
+
 /// One socket.
 pub(crate) struct Shared {
     pub(crate) kind: SocketType,
     pub(crate) context: Arc<ContextInner>,
-    pub(crate) monitors: Monitors,
+    /// Shared with the endpoints, whose last events come when nobody has a handle any more.
+    pub(crate) monitors: Arc<Monitors>,
     /// The monitor in libzmq's form; there is at most one.
     forwarder: Mutex<Option<Forwarder>>,
     pub(crate) ledger: Arc<Ledger>,
@@ -124,7 +141,7 @@ impl Shared {
         let state = State::new(kind, settings, context.random_u32());
         let shared = Arc::new_cyclic(|this| Self {
             kind,
-            monitors: Monitors::default(),
+            monitors: Arc::default(),
             forwarder: Mutex::default(),
             ledger: state.ledger(),
             this: this.clone(),
@@ -147,6 +164,10 @@ impl Shared {
             bell: OnceLock::new(),
             context: context.clone(),
         });
+        if let Some(budget) = &context.budget {
+            let waker = Waker::from(Arc::new(TryAgain(shared.weak())));
+            shared.lock().state.share(budget.clone(), waker);
+        }
         context.register(&shared)?;
         Ok(shared)
     }
@@ -166,7 +187,7 @@ impl Shared {
     /// Unlocks, then does what the state noted.
     pub(crate) fn finish(&self, inner: MutexGuard<'_, Inner>) {
         if let Some(mut deeds) = Deeds::collect(inner) {
-            deeds.perform();
+            deeds.perform(self);
         }
     }
 
@@ -272,6 +293,20 @@ impl Inner {
     }
 }
 
+/// Lets a socket try again what the budget of its context has refused.
+struct TryAgain(Weak<Shared>);
+
+impl Wake for TryAgain {
+    fn wake(self: Arc<Self>) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut wakes = Wakes::new();
+        let mut inner = shared.lock();
+        inner.senders.grant_all(&mut wakes);
+        shared.finish(inner);
+        wakes.fire();
+    }
+}
+
 /// What is to be done after unlocking.
 pub(crate) struct Deeds {
     effects: Effects<Link>,
@@ -309,9 +344,14 @@ impl Deeds {
         Some(Self { effects, wakes, watchers })
     }
 
-    pub(crate) fn perform(&mut self) {
+    pub(crate) fn perform(&mut self, shared: &Shared) {
         self.wakes.fire();
         self.watchers.drain(..).for_each(Waker::wake);
+        if self.effects.budget_freed
+            && let Some(budget) = &shared.context.budget
+        {
+            budget.wake();
+        }
         for index in 0..self.effects.list.len() {
             let Some(effect) = self.effects.list.get(index) else { break };
             match effect {
@@ -332,8 +372,8 @@ impl Deeds {
                         far.far_limits(key, epoch, *limits);
                     }
                 }
-                Effect::Resume { link: Link::Inproc(_) }
-                | Effect::Credit { link: Link::Stream { .. }, .. }
+                Effect::Resume { link: Link::Inproc(link) } => link.resume(),
+                Effect::Credit { link: Link::Stream { .. }, .. }
                 | Effect::Limits { link: Link::Stream { .. }, .. }
                 | Effect::WakeFor(_) => {}
             }

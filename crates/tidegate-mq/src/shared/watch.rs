@@ -46,7 +46,9 @@ impl Shared {
         }
         let mut forwarder = lock(&self.forwarder);
         // The old one is told that it is over, and its name is free.
-        drop(forwarder.take());
+        if let Some(old) = forwarder.take() {
+            old.stop();
+        }
         if let Some((endpoint, forwarding)) = to {
             let monitor = self.monitors.add();
             *forwarder = Some(Forwarder::start(&self.context, endpoint, forwarding, monitor)?);
@@ -59,11 +61,11 @@ impl Shared {
         self.fetch_inproc();
         for PeerMetrics { peer, counters, .. } in self.peers() {
             let metrics = counters.reading();
+            let kind = EventKind::QueueDepths { outbound: metrics.out.depth, inbound: metrics.inbound.depth };
             self.monitors.report(|| Event {
-                endpoint: String::new(),
                 peer_address: Some(peer.address().to_owned()).filter(|address| !address.is_empty()),
-                is_bound: false,
-                kind: EventKind::QueueDepths { outbound: metrics.out.depth, inbound: metrics.inbound.depth },
+                peer: Some(peer),
+                ..Event::new(String::new(), false, kind)
             });
         }
     }

@@ -50,10 +50,21 @@ impl Socket<DealerKind> {
     /// # Cancellation
     /// A dropped future has taken nothing.
     pub async fn recv_reply(&self) -> Result<Message> {
-        let mut message = self.recv().await?;
-        if message.len() > 1 && message.first().is_some_and(|part| part.is_empty()) {
-            message.pop_front();
-        }
-        Ok(message)
+        self.recv().await.map(without_delimiter)
     }
+
+    /// [`recv_reply`](Self::recv_reply) on the calling thread.
+    ///
+    /// # Errors
+    /// As [`recv_reply`](Self::recv_reply).
+    pub fn recv_reply_blocking(&self) -> Result<Message> {
+        self.recv_blocking().map(without_delimiter)
+    }
+}
+
+fn without_delimiter(mut message: Message) -> Message {
+    if message.len() > 1 && message.first().is_some_and(|part| part.is_empty()) {
+        message.pop_front();
+    }
+    message
 }

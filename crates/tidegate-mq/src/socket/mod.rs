@@ -22,8 +22,8 @@
 //! ```
 //!
 //! **Cancellation.** Every future may be dropped at any time. A dropped receive has taken nothing. A dropped send has
-//! queued the whole message or nothing; who must know which uses [`Socket::reserve`], or [`try_send`](Socket::try_send) on
-//! the kinds whose sends never wait.
+//! queued the whole message or nothing; who must know which uses [`Socket::reserve`] where it exists, or on every kind
+//! [`ready`](Socket::ready) and then [`try_send`](Socket::try_send), which queues the message or gives it back.
 //!
 //! Cloning a socket gives another handle to the same socket; it closes when the last one is dropped.
 
@@ -42,9 +42,15 @@ mod subscribe;
 mod xpub;
 mod xsub;
 
-use std::{collections::VecDeque, fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tidegate_io::message::Message;
+use tidegate_io::{message::Message, wait::block_on};
 use tidegate_zmtp::socket_type::SocketType;
 
 pub use self::{
@@ -65,7 +71,7 @@ pub use self::{
 };
 use crate::{
     context::Context,
-    error::{Result, SendError},
+    error::{Error, Result, SendError},
     metrics::{Metrics, PeerMetrics},
     monitor::{Form, Forwarding, Monitor},
     options::Options,
@@ -147,6 +153,9 @@ impl<K: Family> Socket<K> {
     /// # Errors
     /// [`Endpoint`](crate::Error::Endpoint) when it cannot be understood, [`AddressInUse`](crate::Error::AddressInUse),
     /// [`NoDevice`](crate::Error::NoDevice) and others when the system refuses; all name the endpoint.
+    ///
+    /// # Cancellation
+    /// Done when polled for the first time; a future that was not has done nothing.
     pub async fn bind(&self, endpoint: &str) -> Result<String> {
         self.core.bind(endpoint).await
     }
@@ -173,8 +182,19 @@ impl<K: Family> Socket<K> {
     /// # Errors
     /// As [`connect`](Self::connect), and [`Timeout`](crate::Error::Timeout) when it takes longer than `timeout`; the
     /// endpoint stays connected then and goes on trying.
+    ///
+    /// # Cancellation
+    /// The endpoint stays connected, as after [`connect`](Self::connect).
     pub async fn connect_ready(&self, endpoint: &str, timeout: Duration) -> Result<()> {
         self.core.connect_ready(endpoint, timeout).await
+    }
+
+    /// [`connect_ready`](Self::connect_ready) on the calling thread.
+    ///
+    /// # Errors
+    /// As [`connect_ready`](Self::connect_ready).
+    pub fn connect_ready_blocking(&self, endpoint: &str, timeout: Duration) -> Result<()> {
+        shared::wait(self.core.connect_ready(endpoint, timeout))
     }
 
     /// Stops listening on `endpoint`, as [`bind`](Self::bind) reported it, and closes the connections it accepted,
@@ -248,6 +268,15 @@ impl<K: Family> Socket<K> {
         self.core.ready(interest)
     }
 
+    /// [`ready`](Self::ready) on the calling thread, for at most `timeout` (`None`: as long as it takes).
+    ///
+    /// # Errors
+    /// As [`ready`](Self::ready), and [`Timeout`](crate::Error::Timeout).
+    pub fn ready_blocking(&self, interest: Interest, timeout: Option<Duration>) -> Result<Readiness> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        block_on(self.core.ready(interest), deadline).unwrap_or(Err(Error::Timeout))
+    }
+
     /// What can be done at once.
     ///
     /// # Errors
@@ -274,6 +303,14 @@ impl<K: Family> Socket<K> {
     /// Changes nothing; may be dropped at any time.
     pub async fn drained(&self) -> Result<()> {
         self.core.drained().await
+    }
+
+    /// [`drained`](Self::drained) on the calling thread.
+    ///
+    /// # Errors
+    /// As [`drained`](Self::drained).
+    pub fn drained_blocking(&self) -> Result<()> {
+        shared::wait(self.core.drained())
     }
 
     /// The numbers of this socket, with those of peers that are gone. Does not take the socket's lock (MQ-364).
@@ -333,8 +370,16 @@ impl<K: Family> Socket<K> {
 
     /// Stops taking messages, sends what is queued for at most `linger` (`None`: as long as it takes), then closes.
     /// Tells how many messages were discarded.
+    ///
+    /// # Cancellation
+    /// The socket goes on closing in the background, as a dropped one does.
     pub async fn close(self, linger: Option<Duration>) -> u64 {
         self.core.close(linger).await
+    }
+
+    /// [`close`](Self::close) on the calling thread.
+    pub fn close_blocking(self, linger: Option<Duration>) -> u64 {
+        block_on(self.core.close(linger), None).unwrap_or_default()
     }
 
     pub(crate) fn core(&self) -> &Shared {
@@ -384,6 +429,14 @@ impl<K: CanSend> Socket<K> {
         self.core.send_many(messages)
     }
 
+    /// [`send_many`](Self::send_many) on the calling thread.
+    ///
+    /// # Errors
+    /// As [`send_many`](Self::send_many).
+    pub fn send_many_blocking(&self, messages: &mut VecDeque<Message>) -> Result<usize> {
+        shared::wait(self.core.send_many(messages))
+    }
+
     /// A [`Sink`](futures_sink::Sink) into this socket.
     pub fn outbox(&self) -> Outbox<'_> {
         Outbox::new(self.core())
@@ -401,6 +454,14 @@ impl<K: CanReserve> Socket<K> {
     /// A dropped future has reserved nothing.
     pub fn reserve(&self) -> Reserve<'_> {
         self.core.reserve()
+    }
+
+    /// [`reserve`](Self::reserve) on the calling thread.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn reserve_blocking(&self) -> Result<Permit<'_>> {
+        shared::wait(self.core.reserve())
     }
 
     /// Keeps room for one message if there is any.
@@ -490,6 +551,14 @@ impl<K: CanReceive> Socket<K> {
     /// What was taken is in `into`.
     pub async fn recv_many(&self, into: &mut Vec<Message>, most: usize) -> Result<usize> {
         self.core.recv_many(into, most).await
+    }
+
+    /// [`recv_many`](Self::recv_many) on the calling thread.
+    ///
+    /// # Errors
+    /// As [`recv_many`](Self::recv_many).
+    pub fn recv_many_blocking(&self, into: &mut Vec<Message>, most: usize) -> Result<usize> {
+        shared::wait(self.core.recv_many(into, most))
     }
 
     /// Takes what is there, up to `most`.

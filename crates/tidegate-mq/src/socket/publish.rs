@@ -28,6 +28,9 @@ impl Socket<PubKind> {
     ///
     /// # Errors
     /// [`Timeout`](crate::Error::Timeout) when that takes longer than `timeout`.
+    ///
+    /// # Cancellation
+    /// Changes nothing; may be dropped at any time.
     pub async fn wait_for_subscribers(&self, topic: &[u8], count: usize, timeout: Duration) -> Result<()> {
         self.core().wait_for_subscribers(topic, count, timeout).await
     }

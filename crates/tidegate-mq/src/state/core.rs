@@ -4,7 +4,7 @@
 //! outside. Keys of pipes are dense and reused; every pipe and every connection has an epoch of its own, from one
 //! counter, so that news of what is gone cannot be taken for news of its successor (MQ-068).
 
-use std::{collections::VecDeque, mem, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc, task::Waker};
 
 use tidegate_io::{
     hub::Peers,
@@ -12,6 +12,7 @@ use tidegate_io::{
     packed::Packed,
     peer::{Epoch, PeerKey},
     queue::{Capacity, Queue},
+    wait::Budget,
 };
 
 use super::{
@@ -36,6 +37,16 @@ pub(crate) struct Core<L> {
     offers: VecDeque<PeerKey>,
     /// The numbers of all pipes, also of those that are gone.
     ledger: Arc<Ledger>,
+    /// What the queues of this socket and of others may hold together, if that is limited.
+    share: Option<Share>,
+}
+
+/// A socket's share in the budget of its context (MQ-066).
+#[derive(Debug)]
+struct Share {
+    budget: Arc<Budget>,
+    /// Called when something may be queued again after it was refused.
+    waker: Waker,
 }
 
 impl<L: Clone> Core<L> {
@@ -48,6 +59,33 @@ impl<L: Clone> Core<L> {
             drained: Vec::new(),
             offers: VecDeque::new(),
             ledger: Arc::default(),
+            share: None,
+        }
+    }
+
+    // ---- the budget ----
+
+    /// From now on what is queued counts against the budget. `waker` is called, when it was used up and is not any
+    /// more, by whoever performs [`Effects::budget_freed`].
+    pub(super) fn share(&mut self, budget: Arc<Budget>, waker: Waker) {
+        self.share = Some(Share { budget, waker });
+    }
+
+    /// Whether the budget allows nothing more to be queued; then the socket is told when it does.
+    #[inline]
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.budget.is_used_up(&share.waker))
+    }
+
+    /// Tells the budget what the pipe holds now.
+    #[inline]
+    fn recount(&mut self, key: PeerKey) {
+        if let Some(share) = &self.share
+            && let Some(pipe) = self.pipes.get_mut(key)
+        {
+            let holds = pipe.holds();
+            let counted = mem::replace(&mut pipe.counted, holds);
+            self.effects.budget_freed |= share.budget.change(counted, holds);
         }
     }
 
@@ -112,7 +150,7 @@ impl<L: Clone> Core<L> {
     /// Whether a message may be queued on the pipe now.
     #[inline]
     pub(crate) fn is_writable(&self, key: PeerKey) -> bool {
-        self.pipe(key).is_some_and(Pipe::is_writable)
+        self.pipe(key).is_some_and(Pipe::is_writable) && !self.is_over_budget()
     }
 
     /// A new pipe without connection.
@@ -149,6 +187,7 @@ impl<L: Clone> Core<L> {
             noted: false,
             counters: Arc::default(),
             written: 0,
+            counted: 0,
         };
         let (key, epoch) = self.pipes.insert(pipe);
         if let Some(pipe) = self.pipes.get_mut(key) {
@@ -181,6 +220,7 @@ impl<L: Clone> Core<L> {
                 offered: false,
                 listed: false,
                 stalled: false,
+                held_up: false,
             });
             let stalled = pipe.is_at_far_limit();
             if let Some(far) = &mut pipe.far {
@@ -190,15 +230,19 @@ impl<L: Clone> Core<L> {
         epoch
     }
 
-    /// Parts the pipe from its connection; what is queued stays.
-    pub(super) fn release(&mut self, key: PeerKey, in_flight: u64) {
+    /// Parts the pipe from its connection; what is queued stays. What was taken for writing to a stream and is not
+    /// written is lost (MQ-184).
+    pub(super) fn release(&mut self, key: PeerKey) {
         let own = self.link_limits();
-        let Some(pipe) = self.pipe_mut(key) else { return };
+        let Some(pipe) = self.pipe_mut(key).filter(|pipe| pipe.is_up()) else { return };
         pipe.link = None;
         pipe.noted = false;
         pipe.commands.clear();
-        pipe.counters.lost_in_flight(in_flight);
-        pipe.written = pipe.counters.out.has_left();
+        let taken = pipe.counters.out.has_left();
+        let written = mem::replace(&mut pipe.written, taken);
+        if pipe.far.is_none() {
+            pipe.counters.lost_in_flight(taken.saturating_sub(written));
+        }
         if let Some(far) = pipe.far.take() {
             pipe.owes_room |= far.stalled;
             pipe.out.set_capacity(own.send);
@@ -224,6 +268,7 @@ impl<L: Clone> Core<L> {
         pipe.out.clear();
         pipe.counters.out.discarded(messages);
         pipe.counters.out.depth(0);
+        self.recount(key);
     }
 
     /// Takes back the oldest message queued for sending: it leaves as discarded.
@@ -232,6 +277,7 @@ impl<L: Clone> Core<L> {
         let message = pipe.out.pop()?;
         pipe.counters.out.discarded(1);
         pipe.counters.out.depth(pipe.out.len());
+        self.recount(key);
         Some(Payload::verbatim(message))
     }
 
@@ -241,6 +287,7 @@ impl<L: Clone> Core<L> {
             pipe.counters.inbound.discarded(pipe.inbound.len());
             pipe.inbound.clear();
             pipe.counters.inbound.depth(pipe.unread());
+            self.recount(key);
         }
     }
 
@@ -277,6 +324,8 @@ impl<L: Clone> Core<L> {
         heir.stage = Stage::Retired;
         heir.label = label;
         heir.peer = peer;
+        self.recount(key);
+        self.recount(heir_key);
         self.resume(key);
         Some(heir_key)
     }
@@ -289,7 +338,7 @@ impl<L: Clone> Core<L> {
         }
     }
 
-    /// Removes a pipe without a trace but its numbers.
+    /// Removes a pipe, which holds nothing any more, without a trace but its numbers.
     pub(super) fn remove(&mut self, key: PeerKey) {
         let epoch = self.epoch(key);
         if let Some(pipe) = self.pipes.remove(key, epoch) {
@@ -336,6 +385,7 @@ impl<L: Clone> Core<L> {
             pipe.counters.out.stalled();
         }
         Self::note_write(pipe, key, &mut self.effects);
+        self.recount(key);
         !stalled
     }
 
@@ -350,6 +400,11 @@ impl<L: Clone> Core<L> {
     /// Counts a message that nobody was to get.
     pub(crate) fn count_unroutable(&self) {
         self.ledger.unroutable();
+    }
+
+    /// Counts messages that were taken for writing to a connection that had ended already.
+    pub(super) fn count_lost(&self, messages: u64) {
+        self.ledger.lost_in_flight(messages);
     }
 
     /// Queues a change of subscriptions.
@@ -392,6 +447,7 @@ impl<L: Clone> Core<L> {
         }
         pipe.counters.out.left(messages, size.payload - left.payload, pipe.out.len());
         pipe.settle_note(messages);
+        self.recount(key);
         messages
     }
 
@@ -427,6 +483,7 @@ impl<L: Clone> Core<L> {
         let before = pipe.inbound.size().payload;
         pipe.inbound.push_first(arrivals);
         pipe.counters.inbound.entered(1, pipe.inbound.size().payload - before, pipe.inbound.len());
+        self.recount(key);
         self.effects.receivers += 1;
     }
 
@@ -445,6 +502,7 @@ impl<L: Clone> Core<L> {
         pipe.inbound.push_many(arrivals);
         let messages = pipe.inbound.len() - len;
         pipe.counters.inbound.entered(messages, pipe.inbound.size().payload - payload, pipe.inbound.len());
+        self.recount(key);
         self.effects.receivers += messages;
         messages > 0
     }
@@ -456,10 +514,13 @@ impl<L: Clone> Core<L> {
             (pipe.inbound_conflates && !pipe.inbound.is_empty()).then(|| pipe.inbound.size().retained);
         push(&mut pipe.inbound);
         pipe.counters.inbound.entered(1, bytes, pipe.inbound.len());
+        self.recount(key);
         match replaced {
             None => self.effects.receivers += 1,
             Some(retained) => {
-                pipe.counters.inbound.dropped_by_rule();
+                if let Some(pipe) = self.pipe(key) {
+                    pipe.counters.inbound.dropped_by_rule();
+                }
                 self.consumed(key, retained);
             }
         }
@@ -480,6 +541,7 @@ impl<L: Clone> Core<L> {
             pipe.held += 1;
             pipe.held_bytes += held.retained;
             pipe.counters.inbound.entered(1, held.bytes, pipe.unread());
+            self.recount(key);
         }
     }
 
@@ -496,6 +558,7 @@ impl<L: Clone> Core<L> {
             pipe.counters.inbound.depth(pipe.unread());
         }
         let is_drained = pipe.stage == Stage::Retired && pipe.is_empty_inbound();
+        self.recount(key);
         self.consumed(key, held.retained);
         if is_drained {
             self.drained.push(key);
@@ -534,10 +597,13 @@ impl<L: Clone> Core<L> {
             }
             self.consumed(key, before.retained - left.retained);
         } else if pipe.paused && !pipe.inbound.is_full() {
-            self.resume(key);
+            if !more || !self.is_over_budget() {
+                self.resume(key);
+            }
         } else if pipe.stage == Stage::Retired && pipe.is_empty_inbound() {
             self.drained.push(key);
         }
+        self.recount(key);
         Some(more)
     }
 
@@ -545,7 +611,8 @@ impl<L: Clone> Core<L> {
     #[inline]
     pub(crate) fn takes_more(&self, key: PeerKey) -> bool {
         self.pipe(key).is_some_and(|pipe| {
-            pipe.stage == Stage::Open && pipe.is_up() && !pipe.paused && !pipe.inbound.is_full()
+            let has_room = pipe.is_inproc() || !(pipe.paused || pipe.inbound.is_full());
+            pipe.stage == Stage::Open && pipe.is_up() && has_room
         })
     }
 
@@ -582,6 +649,11 @@ impl<L: Clone> Core<L> {
         None
     }
 
+    /// Whether the pipe has nothing to write.
+    pub(super) fn is_silent(&self, key: PeerKey) -> bool {
+        self.pipe(key).is_none_or(|pipe| pipe.out.is_empty() && pipe.commands.is_empty())
+    }
+
     /// Says whether somebody knows already that the pipe has something to write.
     pub(super) fn set_noted(&mut self, key: PeerKey, epoch: Epoch, noted: bool) {
         if let Some(pipe) = self.pipe_mut(key).filter(|pipe| pipe.epoch == epoch && pipe.is_up()) {
@@ -589,13 +661,19 @@ impl<L: Clone> Core<L> {
         }
     }
 
-    /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062).
+    /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062), or the
+    /// budget is used up and the application has something to read first.
     #[inline]
     pub(super) fn is_to_wait(&mut self, key: PeerKey) -> bool {
         let Some(pipe) = self.pipe(key) else { return false };
-        if pipe.inbound.is_full() && !pipe.paused {
+        let is_full = pipe.inbound.is_full()
+            || (pipe.far.is_none() && !pipe.inbound.is_empty() && self.is_over_budget());
+        if is_full && !pipe.paused {
             self.pause(key);
-            return true;
+        }
+        let Some(pipe) = self.pipe_mut(key) else { return false };
+        if let Some(far) = &mut pipe.far {
+            far.held_up |= pipe.paused;
         }
         pipe.paused
     }
@@ -605,15 +683,16 @@ impl<L: Clone> Core<L> {
         if let Some(pipe) = self.pipes.get_mut(key)
             && mem::take(&mut pipe.paused)
             && let Some(link) = &pipe.link
+            // Who moves what an in-process peer sends has stopped only if it was told to.
+            && pipe.far.as_mut().is_none_or(|far| mem::take(&mut far.held_up))
         {
             self.effects.list.push(Effect::Resume { link: link.clone() });
         }
     }
 
-    /// Stops reading of the pipe's connection, unless it is in-process.
+    /// Stops reading of the pipe's connection.
     pub(crate) fn pause(&mut self, key: PeerKey) {
         if let Some(pipe) = self.pipe_mut(key)
-            && pipe.far.is_none()
             && !mem::replace(&mut pipe.paused, true)
         {
             pipe.counters.inbound.stalled();
@@ -631,6 +710,17 @@ impl<L: Clone> Core<L> {
     /// The numbers, readable without the socket's lock.
     pub(super) fn ledger(&self) -> Arc<Ledger> {
         self.ledger.clone()
+    }
+}
+
+impl<L> Drop for Core<L> {
+    fn drop(&mut self) {
+        if let Some(Share { budget, .. }) = &self.share {
+            let counted = self.pipes.iter().map(|(_, _, pipe)| pipe.counted).sum();
+            if budget.change(counted, 0) {
+                budget.wake();
+            }
+        }
     }
 }
 

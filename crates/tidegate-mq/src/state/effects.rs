@@ -23,7 +23,7 @@ pub(crate) enum Effect<L> {
         /// The way to it.
         link: L,
     },
-    /// Reading of this connection may go on.
+    /// Reading of this connection may go on; of an in-process link, moving what the far socket has to send.
     Resume {
         /// The way to it.
         link: L,
@@ -96,17 +96,23 @@ pub(crate) struct Effects<L> {
     pub(crate) senders: usize,
     /// The set of subscriptions of a publisher grew or shrank (MQ-221).
     pub(crate) subscriptions: bool,
+    /// The budget of the context ceased to be used up (MQ-066): wake those who wait for it, of all sockets.
+    pub(crate) budget_freed: bool,
 }
 
 impl<L> Effects<L> {
     pub(crate) const fn new() -> Self {
-        Self { list: Vec::new(), receivers: 0, senders: 0, subscriptions: false }
+        Self { list: Vec::new(), receivers: 0, senders: 0, subscriptions: false, budget_freed: false }
     }
 
     /// Whether there is nothing to do.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty() && self.receivers == 0 && self.senders == 0 && !self.subscriptions
+        self.list.is_empty()
+            && self.receivers == 0
+            && self.senders == 0
+            && !self.subscriptions
+            && !self.budget_freed
     }
 
     /// Gives everything to `spare`, which must be empty, and goes on with its memory.
@@ -123,6 +129,7 @@ impl<L> Effects<L> {
         self.receivers = 0;
         self.senders = 0;
         self.subscriptions = false;
+        self.budget_freed = false;
     }
 
     /// Notes room for `count` more messages.

@@ -17,8 +17,9 @@
 //!
 //! Two states are never locked at once. At an [`Effect::Write`] of such a link somebody takes everything from the one state
 //! by [`State::take_all`], unlocks, and gives it to the other by [`State::received_many`] and [`State::commanded`]; one at a
-//! time. Or the other state is told by [`State::offered`], and its owner fetches when [`State::next_offer`] says so. The far
-//! side's [`Effect::Credit`] goes to [`State::credit`]. A far side that is already gone answers [`Received::Stale`].
+//! time. Or the other state is told by [`State::offered`], and its owner fetches when [`State::next_offer`] says so. When the
+//! other answers [`Received::Full`], nothing more is taken until its [`Effect::Resume`]. The far side's [`Effect::Credit`]
+//! goes to [`State::credit`]. A far side that is already gone answers [`Received::Stale`].
 
 mod core;
 mod counters;
@@ -32,13 +33,14 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 use bytes::Bytes;
 use tidegate_io::{
     message::{Message, Part},
     packed::Packed,
     peer::{Epoch, PeerKey},
+    wait::Budget,
 };
 
 pub use self::counters::{FlowReading, Reading};
@@ -78,19 +80,31 @@ pub(crate) enum Received {
     Stale,
 }
 
-impl Received {
-    /// Whether the connection is to be closed.
-    pub(crate) fn is_violation(self) -> bool {
-        matches!(self, Self::Violation(_))
-    }
-}
-
 /// A pipe's messages that are to be waited for: so many had entered its queue.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     pipe: PeerKey,
     born: Epoch,
     entered: u64,
+}
+
+/// Messages that a pipe has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// From the peer.
+    pub(crate) received: u64,
+    /// Taken for writing.
+    pub(crate) sent: u64,
+}
+
+impl Carried {
+    /// What came after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            received: self.received.saturating_sub(before.received),
+            sent: self.sent.saturating_sub(before.sent),
+        }
+    }
 }
 
 /// What may be done at once.
@@ -115,6 +129,12 @@ impl<L: Clone> State<L> {
     /// A socket without pipes. `seed` starts request ids and generated routing ids (MQ-128, MQ-193).
     pub(crate) fn new(kind: SocketType, settings: Settings, seed: u32) -> Self {
         Self { core: Core::new(kind, settings), pattern: pattern::of(kind, seed), reserved: 0 }
+    }
+
+    /// From now on what is queued counts against the budget of several sockets (MQ-066). `waker` is called once the
+    /// socket may try again what the budget has refused.
+    pub(crate) fn share(&mut self, budget: Arc<Budget>, waker: Waker) {
+        self.core.share(budget, waker);
     }
 
     /// What is to be done after unlocking.
@@ -159,7 +179,7 @@ impl<L: Clone> State<L> {
             Some(pipe) if pipe.stage == Stage::Open => {
                 let (is_up, epoch) = (pipe.is_up(), pipe.epoch);
                 if is_up {
-                    self.pipe_down(key, epoch, true, 0);
+                    self.pipe_down(key, epoch, true);
                 }
             }
             _ => return Err(Refusal::Gone),
@@ -169,7 +189,7 @@ impl<L: Clone> State<L> {
         if up.is_ok() {
             self.core.nudge(key);
         } else {
-            self.core.release(key, 0);
+            self.core.release(key);
         }
         self.pass_room(key);
         up.map(|()| (key, epoch))
@@ -206,18 +226,18 @@ impl<L: Clone> State<L> {
         self.pattern.opened(&mut self.core, key);
     }
 
-    /// The connection is gone, with so many messages being written, which are lost (MQ-184). With `keep` its pipe
-    /// waits for the next one; else the pipe ends, and only what was received stays.
-    pub(crate) fn pipe_down(&mut self, key: PeerKey, epoch: Epoch, keep: bool, in_flight: u64) {
+    /// The connection is gone, and with it what was being written (MQ-184). With `keep` its pipe waits for the next one;
+    /// else the pipe ends, and only what was received stays.
+    pub(crate) fn pipe_down(&mut self, key: PeerKey, epoch: Epoch, keep: bool) {
         if !self.core.is_connected(key, epoch) {
             return;
         }
         if keep && self.core.is_open(key) {
-            self.core.release(key, in_flight);
+            self.core.release(key);
             self.pattern.lost(&mut self.core, key);
             self.pass_room(key);
         } else {
-            self.end(key, in_flight);
+            self.end(key);
         }
         self.core.sweep();
     }
@@ -240,7 +260,7 @@ impl<L: Clone> State<L> {
     pub(crate) fn remove_pipe(&mut self, key: PeerKey, unread: Unread) {
         self.detach_pipe(key, unread);
         if self.core.pipe(key).is_some_and(|pipe| pipe.stage != Stage::Retired) {
-            self.end(key, 0);
+            self.end(key);
         }
         self.core.sweep();
     }
@@ -250,11 +270,11 @@ impl<L: Clone> State<L> {
         self.core.set_closing(key);
     }
 
-    fn end(&mut self, key: PeerKey, in_flight: u64) {
+    fn end(&mut self, key: PeerKey) {
         if self.core.is_open(key) {
             self.close(key);
         }
-        self.core.release(key, in_flight);
+        self.core.release(key);
         self.pattern.gone(&mut self.core, key);
         self.core.discard_outbound(key);
         self.core.retire(key);
@@ -339,8 +359,9 @@ impl<L: Clone> State<L> {
         if self.core.is_connected(key, epoch) { self.core.take_commands(key, most, into) } else { 0 }
     }
 
-    /// Takes everything that is queued for the far end of an in-process link. With `comes_again`, a far end that got
-    /// several messages need not be told of the next: then the answer is true, and it asks again by itself.
+    /// Takes what is queued for the far end of an in-process link, and says whether that was not all: then nobody is told
+    /// of more. With `comes_again` it is all, and the answer is true when the far end got several messages: it asks again
+    /// by itself.
     pub(crate) fn take_all(
         &mut self,
         key: PeerKey,
@@ -349,12 +370,14 @@ impl<L: Clone> State<L> {
         commands: &mut VecDeque<Command>,
         messages: &mut Packed,
     ) -> bool {
-        self.take_commands(key, epoch, usize::MAX, commands);
-        let all = Most { messages: usize::MAX, bytes: usize::MAX };
-        let taken = self.take_outbound(key, epoch, all, messages);
-        let comes_again = comes_again && taken > 1;
-        self.core.set_noted(key, epoch, comes_again);
-        comes_again
+        const SOME: Most = Most { messages: 256, bytes: 1 << 20 };
+        const ALL: Most = Most { messages: usize::MAX, bytes: usize::MAX };
+        let most = if comes_again { ALL } else { SOME };
+        self.take_commands(key, epoch, most.messages, commands);
+        let taken = self.take_outbound(key, epoch, most, messages);
+        let more = if comes_again { taken > 1 } else { !self.core.is_silent(key) };
+        self.core.set_noted(key, epoch, more);
+        more
     }
 
     /// The far end of an in-process link has messages that are to be fetched.

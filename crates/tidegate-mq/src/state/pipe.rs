@@ -70,6 +70,8 @@ pub(super) struct Far {
     pub(super) listed: bool,
     /// Sending waits for credit.
     pub(super) stalled: bool,
+    /// The far socket was told to move nothing more until it hears of it.
+    pub(super) held_up: bool,
 }
 
 /// One pipe. Its queues are touched by [`Core`](super::Core) only.
@@ -110,6 +112,8 @@ pub(crate) struct Pipe<L> {
     pub(super) counters: Arc<Counters>,
     /// How many of the messages that left are known to be written, on a stream.
     pub(super) written: u64,
+    /// What the budget was told that it holds.
+    pub(super) counted: usize,
 }
 
 impl<L> Pipe<L> {
@@ -157,6 +161,12 @@ impl<L> Pipe<L> {
     /// Messages queued for sending.
     pub(super) fn queued(&self) -> usize {
         self.out.len()
+    }
+
+    /// Bytes of memory that its messages hold.
+    #[inline]
+    pub(super) fn holds(&self) -> usize {
+        self.out.size().retained + self.inbound.size().retained + self.held_bytes
     }
 
     /// Its numbers.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_io::peer::{Epoch, PeerKey};
 
 use super::{
-    Backlog, State,
+    Backlog, Carried, State,
     counters::{Counters, Ledger},
     peer::{PeerInfo, SocketType},
 };
@@ -38,6 +38,12 @@ impl<L: Clone> State<L> {
         self.core.totals()
     }
 
+    /// Messages that the pipe has carried so far.
+    pub(crate) fn carried(&self, key: PeerKey) -> Carried {
+        let reading = self.core.pipe(key).map(|pipe| pipe.counters().reading()).unwrap_or_default();
+        Carried { received: reading.inbound.entered, sent: reading.out.left }
+    }
+
     /// Messages queued for sending on this pipe (MQ-059, MQ-080).
     pub(crate) fn queued(&self, key: PeerKey) -> usize {
         self.core.pipe(key).map_or(0, |pipe| pipe.queued())
@@ -50,16 +56,23 @@ impl<L: Clone> State<L> {
 
     /// All that was taken from the pipe is written.
     pub(crate) fn wrote(&mut self, key: PeerKey, epoch: Epoch) {
-        self.set_written(key, epoch, 0);
+        if self.core.is_connected(key, epoch) {
+            self.set_written(key, 0);
+        }
     }
 
-    /// The last so many messages that were taken from the pipe are not written yet.
+    /// The last so many messages that were taken from the pipe are not written yet. If the connection has ended
+    /// meanwhile they are lost (MQ-184).
     pub(crate) fn has_yet_to_write(&mut self, key: PeerKey, epoch: Epoch, messages: u64) {
-        self.set_written(key, epoch, messages);
+        if self.core.is_connected(key, epoch) {
+            self.set_written(key, messages);
+        } else {
+            self.core.count_lost(messages);
+        }
     }
 
-    fn set_written(&mut self, key: PeerKey, epoch: Epoch, except: u64) {
-        if let Some(pipe) = self.core.pipe_mut(key).filter(|pipe| pipe.epoch == epoch) {
+    fn set_written(&mut self, key: PeerKey, except: u64) {
+        if let Some(pipe) = self.core.pipe_mut(key) {
             pipe.written = pipe.counters.out.has_left().saturating_sub(except);
         }
     }
@@ -94,6 +107,16 @@ impl<L: Clone> State<L> {
     /// The ways to all present connections.
     pub(crate) fn links(&self) -> impl Iterator<Item = &L> {
         self.core.iter().filter_map(|(_, pipe)| pipe.link.as_ref())
+    }
+
+    /// The way to the present connection of a pipe.
+    pub(crate) fn link(&self, key: PeerKey) -> Option<&L> {
+        self.core.pipe(key)?.link.as_ref()
+    }
+
+    /// Whether this is the present connection of the pipe.
+    pub(crate) fn is_connected(&self, key: PeerKey, epoch: Epoch) -> bool {
+        self.core.is_connected(key, epoch)
     }
 
     /// What the peer of a pipe said of itself.

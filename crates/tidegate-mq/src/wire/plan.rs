@@ -1,6 +1,7 @@
 //! What the connections of one endpoint have in common, and how they are made.
 
 use std::{
+    io::ErrorKind,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Instant,
 };
@@ -8,7 +9,7 @@ use std::{
 use bytes::BytesMut;
 use tidegate_io::{
     batch::WriteBatch,
-    engine::{AcceptFailure, Acceptor, Dialing, StreamAddress, StreamEvent, Traffic},
+    engine::{AcceptFailure, Acceptor, Dialing, StreamAddress, StreamEvent},
     message::Part,
     peer::PeerKey,
     protocol::{Connection, Control, Ended, Flow, Retry, StreamInfo},
@@ -19,15 +20,18 @@ use super::Wire;
 use crate::{
     auth::Asker,
     error::Result,
-    monitor::{Event, EventKind},
+    monitor::{Event, EventKind, Monitors, NotAccepted},
     options::{Admission, Options},
+    peer::Peer,
     shared::{Shared, resolved},
-    state::Origin,
+    state::{Origin, PeerInfo},
 };
 
 /// What the connections of one endpoint have in common.
 pub(crate) struct Plan {
     pub(super) socket: Weak<Shared>,
+    /// By itself, because a listener or dialer tells of its end when the socket may be gone.
+    monitors: Arc<Monitors>,
     pub(super) number: u64,
     pub(super) endpoint: Mutex<Arc<str>>,
     pub(super) session: Arc<SessionConfig>,
@@ -37,6 +41,9 @@ pub(crate) struct Plan {
     pub(super) immediate: bool,
     pub(super) auth_retry: bool,
     pub(super) admission: Admission,
+    /// Bytes read at once, and bytes of small messages written at once (MQ-052).
+    pub(super) in_batch: usize,
+    pub(super) out_batch: usize,
 }
 
 impl Plan {
@@ -49,6 +56,7 @@ impl Plan {
     ) -> Result<Self> {
         Ok(Self {
             socket: Arc::downgrade(socket),
+            monitors: socket.monitors.clone(),
             number,
             endpoint: Mutex::new(endpoint.into()),
             session: options.session(socket.kind, accepted)?,
@@ -57,6 +65,8 @@ impl Plan {
             immediate: options.immediate,
             auth_retry: options.auth_retry_ivl.is_some(),
             admission: options.admission(),
+            in_batch: options.in_batch_size as usize,
+            out_batch: options.out_batch_size as usize,
         })
     }
 
@@ -64,57 +74,86 @@ impl Plan {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn report(&self, peer: Option<&StreamAddress>, kind: EventKind) {
-        if let Some(socket) = self.socket.upgrade() {
-            socket.monitors.report(|| Event {
-                endpoint: self.endpoint().as_ref().to_owned(),
-                peer_address: peer.map(ToString::to_string),
-                is_bound: self.origin == Origin::Accepted,
-                kind,
-            });
-        }
+    pub(super) fn report(&self, about: About<'_>, kind: EventKind) {
+        self.monitors.report(|| Event {
+            peer_address: about.remote.map(ToString::to_string),
+            local_address: about.local.map(ToString::to_string),
+            peer: about.peer.cloned().map(Peer::new),
+            ..Event::new(self.endpoint().as_ref().to_owned(), self.origin == Origin::Accepted, kind)
+        });
     }
 
     pub(super) fn stream_event(&self, event: &StreamEvent<'_>) {
-        let errno = |error: &std::io::Error| error.raw_os_error().unwrap_or(0);
+        let errno = |error: &std::io::Error| match (error.raw_os_error(), error.kind()) {
+            (Some(errno), _) => errno,
+            // By our own clock.
+            (None, ErrorKind::TimedOut) => 110,
+            (None, _) => 0,
+        };
         match event {
             StreamEvent::Listening { fd, address } => {
                 // From now on with the address that the system chose.
                 let endpoint = resolved(address).into();
                 *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
-                self.report(None, EventKind::Listening(*fd));
+                self.report(About::default(), EventKind::Listening(*fd));
             }
-            StreamEvent::BindFailed(error) => self.report(None, EventKind::BindFailed(error.errno())),
-            StreamEvent::Accepted(stream) => self.report(Some(&stream.peer), EventKind::Accepted(stream.fd)),
-            StreamEvent::AcceptFailed(failure) => self.report(
-                None,
-                EventKind::AcceptFailed(match failure {
+            StreamEvent::BindFailed(error) => {
+                self.report(About::default(), EventKind::BindFailed(error.errno()));
+            }
+            StreamEvent::Accepted(stream) => {
+                self.report(About::stream(stream), EventKind::Accepted(stream.fd));
+            }
+            StreamEvent::AcceptFailed(failure) => {
+                let (remote, why) = match failure {
                     AcceptFailure::System { error, .. }
                     | AcceptFailure::Fatal(error)
-                    | AcceptFailure::Setup(error) => errno(error),
-                    _ => 0,
-                }),
-            ),
-            StreamEvent::ListenerClosed { fd } => self.report(None, EventKind::Closed(*fd)),
-            StreamEvent::ResolveFailed(error) => self.report(None, EventKind::ConnectFailed(errno(error))),
+                    | AcceptFailure::Setup(error) => (None, NotAccepted::System(errno(error))),
+                    AcceptFailure::TooMany { peer } => (Some(peer), NotAccepted::TooManyConnections),
+                    AcceptFailure::Displaced { peer } => (Some(peer), NotAccepted::Displaced),
+                    AcceptFailure::Unwanted { peer } => (Some(peer), NotAccepted::Filtered),
+                    _ => (None, NotAccepted::System(0)),
+                };
+                self.report(About { remote, ..About::default() }, EventKind::AcceptFailed(why));
+            }
+            StreamEvent::ListenerClosed { fd } => self.report(About::default(), EventKind::Closed(*fd)),
+            StreamEvent::ResolveFailed(error) => {
+                self.report(About::default(), EventKind::ConnectFailed(errno(error)));
+            }
             StreamEvent::ConnectDelayed { address, .. } => {
-                self.report(Some(address), EventKind::ConnectDelayed)
+                self.report(About::address(address), EventKind::ConnectDelayed);
             }
             StreamEvent::ConnectFailed { address, error, fd } => {
-                self.report(Some(address), EventKind::ConnectFailed(errno(error)));
-                self.report(Some(address), EventKind::Closed(fd.unwrap_or(-1)));
+                self.report(About::address(address), EventKind::ConnectFailed(errno(error)));
+                self.report(About::address(address), EventKind::Closed(fd.unwrap_or(-1)));
             }
             StreamEvent::Connected(stream) => {
-                self.report(Some(&stream.peer), EventKind::Connected(stream.fd))
+                self.report(About::stream(stream), EventKind::Connected(stream.fd));
             }
-            StreamEvent::Disconnected { stream, traffic: Traffic { received, sent }, .. } => self.report(
-                Some(&stream.peer),
-                EventKind::Disconnected { fd: stream.fd, received: *received, sent: *sent },
-            ),
-            StreamEvent::Retried { delay } => self.report(None, EventKind::ConnectRetried(*delay)),
-            StreamEvent::Stopped | StreamEvent::Refused => self.report(None, EventKind::Stopped),
+            StreamEvent::Retried { delay } => {
+                self.report(About::default(), EventKind::ConnectRetried(*delay));
+            }
+            StreamEvent::Stopped | StreamEvent::Refused => self.report(About::default(), EventKind::Stopped),
+            // The connection knows more of its end than the engine, and reports it itself.
             _ => {}
         }
+    }
+}
+
+/// What an event is about, beside the endpoint.
+#[derive(Clone, Copy, Default)]
+pub(super) struct About<'a> {
+    pub(super) local: Option<&'a StreamAddress>,
+    pub(super) remote: Option<&'a StreamAddress>,
+    pub(super) peer: Option<&'a Arc<PeerInfo>>,
+}
+
+impl<'a> About<'a> {
+    fn address(remote: &'a StreamAddress) -> Self {
+        Self { remote: Some(remote), ..Self::default() }
+    }
+
+    pub(super) fn stream(stream: &'a StreamInfo) -> Self {
+        Self { local: Some(&stream.local), remote: Some(&stream.peer), peer: None }
     }
 }
 

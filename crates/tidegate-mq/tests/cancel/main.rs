@@ -20,20 +20,8 @@ use std::{
     time::Duration,
 };
 
-use rig::{DRIVERS, context, options_with};
+use rig::{DRIVERS, Dice, context, options_with};
 use tidegate_mq::{Dealer, Error, Message, Options, Pair, Pub, Pull, Push, Rep, Req, Router, SendError, Sub};
-
-/// Numbers without a pattern.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
 
 struct Unpark(Thread);
 
@@ -125,7 +113,7 @@ fn places() -> [&'static str; 2] {
 
 /// One sender and one receiver, in order and complete, until enough receives were cancelled.
 ///
-/// Rules: MQ-076, MQ-077, MQ-078.
+/// Rules: MQ-076, MQ-077, MQ-078, MQ-033, MQ-520.
 #[test]
 fn push_pull_pair_and_dealer_lose_nothing() {
     for (run, driver) in (1..).zip(DRIVERS) {
@@ -319,7 +307,7 @@ fn a_subscriber_loses_nothing() {
 
 /// A million receives that are dropped after a first look, with a message in between now and then.
 ///
-/// Rules: MQ-078.
+/// Rules: MQ-078, MQ-520.
 #[test]
 fn a_million_receives_are_cancelled() {
     const CANCELLED: u64 = 1_000_000;

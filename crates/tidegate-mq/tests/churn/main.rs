@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod accounts;
 #[path = "../hostile/child.rs"]
 mod child;
 #[path = "../hostile/peer.rs"]
@@ -16,24 +17,13 @@ use std::{
 
 use child::{Child, alone};
 use peer::{Raw, command, message};
-use rig::{ANYWHERE, context, disconnected, established, event, options, options_with, until};
+use rig::{ANYWHERE, Dice, context, disconnected, established, event, options, options_with, until};
 use tidegate_mq::{Context, Dealer, Error, Message, Pub, Pull, Push, Router, Sub, options::RoutingId};
 
 /// How long the load with its kills lasts.
 fn duration() -> Duration {
     let seconds = std::env::var("TIDEGATE_MQ_CHURN_SECONDS").ok();
     Duration::from_secs(seconds.map_or(20, |seconds| seconds.parse().unwrap()))
-}
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
 }
 
 const PROCESSES: usize = 10;
@@ -267,7 +257,7 @@ fn a_peer_that_comes_back_is_no_ghost() {
 /// A connecting socket that is disconnected again and again: what was sent either arrives, or was lost with a write
 /// under way, or is still there; nothing arrives twice or out of order.
 ///
-/// Rules: MQ-184, MQ-471, MQ-284.
+/// Rules: MQ-184, MQ-471, MQ-284, MQ-110.
 #[test]
 fn what_was_sent_is_delivered_or_lost_in_flight() {
     const ROUNDS: u32 = 200;

@@ -206,7 +206,7 @@ fn a_server_that_closes_at_once_is_tried_ever_more_rarely() {
 /// A port that speaks another protocol: the reason is told, attempts are rare, and the endpoint works as soon as the
 /// right server is there.
 ///
-/// Rules: MQ-464, MQ-279.
+/// Rules: MQ-464, MQ-279, MQ-512.
 #[test]
 fn a_port_of_another_protocol_does_not_kill_the_endpoint() {
     for driver in DRIVERS {
@@ -266,7 +266,7 @@ fn descriptors_run_out_and_come_back() {
     let start = Instant::now();
     for _ in 0..3 {
         let errno = event(&attacked.monitor, "failure to accept", |kind| match kind {
-            EventKind::AcceptFailed(errno) => Some(*errno),
+            EventKind::AcceptFailed(why) => Some(why.errno()),
             _ => None,
         });
         assert_eq!(errno, 24, "not EMFILE");

@@ -16,6 +16,18 @@ pub(crate) const DRIVERS: [DriverChoice; 2] = [DriverChoice::IoUring, DriverChoi
 
 pub(crate) const ANYWHERE: &str = "tcp://127.0.0.1:*";
 
+/// Numbers without a pattern, the same in every run.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
 pub(crate) fn context(driver: DriverChoice) -> Context {
     let mut options = ContextOptions::default();
     options.driver = driver;

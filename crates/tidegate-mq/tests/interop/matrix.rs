@@ -52,200 +52,155 @@ macro_rules! cells {
     };
 }
 
+/// What every column has beside the cell that its function shows.
+macro_rules! usual {
+    ($column:ident) => {
+        cells! { $column,
+            req_rep Req Rep,
+            rep_req Rep Req,
+            router_dealer Router Dealer,
+            pub_sub Pub Sub,
+            push_pull Push Pull,
+            pull_push Pull Push,
+        }
+    };
+}
+
+/// Types that talk to more than one type.
+macro_rules! mixed {
+    ($column:ident) => {
+        cells! { $column,
+            req_router Req Router,
+            router_req Router Req,
+            dealer_rep Dealer Rep,
+            rep_dealer Rep Dealer,
+            pub_xsub Pub XSub,
+            xsub_pub XSub Pub,
+            xpub_sub XPub Sub,
+            sub_xpub Sub XPub,
+        }
+    };
+}
+
+/// Types that stand between others.
+macro_rules! between {
+    ($column:ident) => {
+        cells! { $column,
+            xpub_xsub XPub XSub,
+            xsub_xpub XSub XPub,
+        }
+    };
+}
+
+/// Types that talk to their own.
+macro_rules! alike {
+    ($column:ident) => {
+        cells! { $column,
+            dealer_dealer Dealer Dealer,
+            router_router Router Router,
+        }
+    };
+}
+
 mod tcp_null {
     use super::*;
 
-    /// Rules: MQ-129, MQ-507.
+    /// Rules: MQ-129, MQ-507, MQ-004.
     #[test]
     fn dealer_router() {
         TCP_NULL.run(SocketType::Dealer, SocketType::Router);
     }
 
-    cells! { TCP_NULL,
-        req_rep Req Rep,
-        rep_req Rep Req,
-        req_router Req Router,
-        router_req Router Req,
-        dealer_rep Dealer Rep,
-        rep_dealer Rep Dealer,
-        router_dealer Router Dealer,
-        dealer_dealer Dealer Dealer,
-        router_router Router Router,
-        pub_sub Pub Sub,
-        sub_pub Sub Pub,
-        pub_xsub Pub XSub,
-        xsub_pub XSub Pub,
-        xpub_sub XPub Sub,
-        sub_xpub Sub XPub,
-        xpub_xsub XPub XSub,
-        xsub_xpub XSub XPub,
-        push_pull Push Pull,
-        pull_push Pull Push,
-        pair_pair Pair Pair,
-    }
+    usual!(TCP_NULL);
+    mixed!(TCP_NULL);
+    between!(TCP_NULL);
+    alike!(TCP_NULL);
+    cells! { TCP_NULL, sub_pub Sub Pub, pair_pair Pair Pair, }
 }
 
 mod tcp_plain {
     use super::*;
 
-    /// Rules: MQ-133, MQ-507, MQ-538.
+    /// Rules: MQ-133, MQ-507, MQ-538, MQ-004.
     #[test]
-    fn req_rep() {
-        TCP_PLAIN.run(SocketType::Req, SocketType::Rep);
+    fn dealer_router() {
+        TCP_PLAIN.run(SocketType::Dealer, SocketType::Router);
     }
 
-    cells! { TCP_PLAIN,
-        rep_req Rep Req,
-        req_router Req Router,
-        router_req Router Req,
-        dealer_rep Dealer Rep,
-        rep_dealer Rep Dealer,
-        dealer_router Dealer Router,
-        router_dealer Router Dealer,
-        pub_sub Pub Sub,
-        sub_pub Sub Pub,
-        pub_xsub Pub XSub,
-        xsub_pub XSub Pub,
-        xpub_sub XPub Sub,
-        sub_xpub Sub XPub,
-        push_pull Push Pull,
-        pull_push Pull Push,
-        pair_pair Pair Pair,
-    }
+    usual!(TCP_PLAIN);
+    mixed!(TCP_PLAIN);
+    cells! { TCP_PLAIN, sub_pub Sub Pub, pair_pair Pair Pair, }
 }
 
 mod tcp_curve {
     use super::*;
 
-    /// Rules: MQ-143, MQ-145, MQ-507, MQ-538.
+    /// Rules: MQ-143, MQ-145, MQ-507, MQ-538, MQ-004.
     #[test]
-    fn req_rep() {
-        TCP_CURVE.run(SocketType::Req, SocketType::Rep);
+    fn dealer_router() {
+        TCP_CURVE.run(SocketType::Dealer, SocketType::Router);
     }
 
-    cells! { TCP_CURVE,
-        rep_req Rep Req,
-        req_router Req Router,
-        router_req Router Req,
-        dealer_rep Dealer Rep,
-        rep_dealer Rep Dealer,
-        dealer_router Dealer Router,
-        router_dealer Router Dealer,
-        dealer_dealer Dealer Dealer,
-        router_router Router Router,
-        pub_sub Pub Sub,
-        sub_pub Sub Pub,
-        pub_xsub Pub XSub,
-        xsub_pub XSub Pub,
-        xpub_sub XPub Sub,
-        sub_xpub Sub XPub,
-        xpub_xsub XPub XSub,
-        xsub_xpub XSub XPub,
-        push_pull Push Pull,
-        pull_push Pull Push,
-        pair_pair Pair Pair,
-    }
+    usual!(TCP_CURVE);
+    mixed!(TCP_CURVE);
+    between!(TCP_CURVE);
+    alike!(TCP_CURVE);
+    cells! { TCP_CURVE, sub_pub Sub Pub, pair_pair Pair Pair, }
 }
 
 mod ipc_path {
     use super::*;
 
-    /// Rules: MQ-507.
+    /// Rules: MQ-507, MQ-004.
     #[test]
     fn dealer_router() {
         IPC_PATH.run(SocketType::Dealer, SocketType::Router);
     }
 
-    cells! { IPC_PATH,
-        req_rep Req Rep,
-        rep_req Rep Req,
-        req_router Req Router,
-        router_req Router Req,
-        dealer_rep Dealer Rep,
-        rep_dealer Rep Dealer,
-        router_dealer Router Dealer,
-        dealer_dealer Dealer Dealer,
-        router_router Router Router,
-        pub_sub Pub Sub,
-        sub_pub Sub Pub,
-        pub_xsub Pub XSub,
-        xsub_pub XSub Pub,
-        xpub_sub XPub Sub,
-        sub_xpub Sub XPub,
-        xpub_xsub XPub XSub,
-        xsub_xpub XSub XPub,
-        push_pull Push Pull,
-        pull_push Pull Push,
-        pair_pair Pair Pair,
-    }
+    usual!(IPC_PATH);
+    mixed!(IPC_PATH);
+    between!(IPC_PATH);
+    alike!(IPC_PATH);
+    cells! { IPC_PATH, sub_pub Sub Pub, pair_pair Pair Pair, }
 }
 
 mod ipc_abstract {
     use super::*;
 
-    /// Rules: MQ-507.
+    /// Rules: MQ-507, MQ-004.
     #[test]
     fn dealer_router() {
         IPC_ABSTRACT.run(SocketType::Dealer, SocketType::Router);
     }
 
-    cells! { IPC_ABSTRACT,
-        req_rep Req Rep,
-        rep_req Rep Req,
-        router_dealer Router Dealer,
-        pub_sub Pub Sub,
-        sub_pub Sub Pub,
-        push_pull Push Pull,
-        pull_push Pull Push,
-    }
+    usual!(IPC_ABSTRACT);
+    cells! { IPC_ABSTRACT, sub_pub Sub Pub, }
 }
 
 mod ipc_curve {
     use super::*;
 
-    /// Rules: MQ-507.
+    /// Rules: MQ-507, MQ-004.
     #[test]
     fn dealer_router() {
         IPC_CURVE.run(SocketType::Dealer, SocketType::Router);
     }
 
-    cells! { IPC_CURVE,
-        req_rep Req Rep,
-        rep_req Rep Req,
-        router_dealer Router Dealer,
-        pub_sub Pub Sub,
-        sub_pub Sub Pub,
-        push_pull Push Pull,
-        pull_push Pull Push,
-    }
+    usual!(IPC_CURVE);
+    cells! { IPC_CURVE, sub_pub Sub Pub, }
 }
 
 mod old_peer {
     use super::*;
 
-    /// Rules: MQ-091, MQ-092, MQ-507.
+    /// Rules: MQ-091, MQ-092, MQ-507, MQ-004.
     #[test]
     fn sub_pub() {
         OLD_PEER.run(SocketType::Sub, SocketType::Pub);
     }
 
-    cells! { OLD_PEER,
-        req_rep Req Rep,
-        rep_req Rep Req,
-        req_router Req Router,
-        router_req Router Req,
-        dealer_rep Dealer Rep,
-        rep_dealer Rep Dealer,
-        dealer_router Dealer Router,
-        router_dealer Router Dealer,
-        pub_sub Pub Sub,
-        pub_xsub Pub XSub,
-        xsub_pub XSub Pub,
-        xpub_sub XPub Sub,
-        sub_xpub Sub XPub,
-        xpub_xsub XPub XSub,
-        xsub_xpub XSub XPub,
-        push_pull Push Pull,
-        pull_push Pull Push,
-    }
+    usual!(OLD_PEER);
+    mixed!(OLD_PEER);
+    between!(OLD_PEER);
+    cells! { OLD_PEER, dealer_router Dealer Router, }
 }

@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tidegate_mq::{Context, ContextOptions, Dealer, Error, Pub, Pull, Push, Rep, Req, Sub};
 
-use crate::support::*;
+use crate::{child, support::*};
 
 /// libzmq: test_ctx_destroy/test_ctx_shutdown, test_zmq_ctx_term_null_fails (as far as it can be written).
 ///
@@ -40,9 +43,9 @@ fn shutdown_wakes() {
     }
 }
 
-/// libzmq: test_ctx_options/* (defaults, blocky, ipv6, max_sockets).
+/// libzmq: test_ctx_options/* (defaults, ranges, blocky, ipv6, max_sockets).
 ///
-/// Rules: MQ-294, MQ-348, MQ-349, MQ-351, MQ-352.
+/// Rules: MQ-294, MQ-348, MQ-349, MQ-350, MQ-351, MQ-352.
 #[test]
 fn context_options() {
     let defaults = ContextOptions::default();
@@ -61,6 +64,32 @@ fn context_options() {
     assert!(dealer.options().ipv6);
     assert!(matches!(dealer.bind_blocking("tcp://127.0.0.1:*"), Err(Error::NoIoThread(_))));
     dealer.bind_blocking("inproc://a").unwrap();
+    // By number, as bindings set them.
+    let int = |value: i32| value.to_ne_bytes();
+    let mut options = ContextOptions::default();
+    for (number, default, good, bad) in [
+        (1, 1, 0, -1),
+        (2, i32::MAX, 1, 0),
+        (5, i32::MAX, 1, 0),
+        (10, 1, 0, 2),
+        (42, 0, 1, -1),
+        (70, 1, 0, 2),
+    ] {
+        assert_eq!(options.raw(number).unwrap(), int(default), "{number}");
+        options.set_raw(number, &int(good)).unwrap();
+        assert_eq!(options.raw(number).unwrap(), int(good), "{number}");
+        assert_eq!(options.set_raw(number, &int(bad)).unwrap_err().errno(), 22, "{number}");
+        assert_eq!(options.set_raw(number, &[0; 3]).unwrap_err().errno(), 22, "{number}");
+        assert_eq!(options.raw(number).unwrap(), int(good), "{number}");
+    }
+    assert_eq!(options.raw(3).unwrap(), int(i32::MAX));
+    options.set_raw(9, b"prefix").unwrap();
+    assert_eq!(options.raw(9).unwrap(), b"prefix");
+    // Priority and policy of threads, and what is no option at all.
+    for number in [3, 4, 0, 9999] {
+        assert_eq!(options.set_raw(number, &int(1)).unwrap_err().errno(), 95, "{number}");
+    }
+    assert_eq!(options.raw(9999).unwrap_err().errno(), 95);
 }
 
 /// libzmq: test_many_sockets, test_system/test_max_sockets.
@@ -80,6 +109,46 @@ fn max_sockets() {
     let unlimited = Context::new();
     let many: Vec<_> = (0..10_000).map(|_| Dealer::with_options(&unlimited, options()).unwrap()).collect();
     assert_eq!(many.len(), 10_000);
+}
+
+/// Sockets are limited by nothing; what needs a descriptor fails cleanly when there is none, and works again when there
+/// is.
+///
+/// libzmq: test_many_sockets, test_system/test_max_sockets (without descriptors).
+///
+/// Rules: MQ-085, MQ-349, MQ-519.
+#[test]
+fn many_sockets_and_few_descriptors() {
+    let Some(driver) = child::alone("context::many_sockets_and_few_descriptors") else { return };
+    let mut chosen = ContextOptions::default();
+    chosen.driver = driver;
+    let context = Context::with_options(chosen);
+    let old = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(200), maximum: old.maximum }).unwrap();
+    let mut bound = Vec::new();
+    let error = loop {
+        let dealer = Dealer::with_options(&context, options()).unwrap();
+        match dealer.bind_blocking("tcp://127.0.0.1:*") {
+            Ok(endpoint) => bound.push((dealer, endpoint)),
+            Err(error) => break error,
+        }
+        assert!(bound.len() < 200);
+    };
+    assert_eq!(error.errno(), 24, "{error}");
+    assert!(bound.len() > 100, "{}", bound.len());
+    let without = Dealer::with_options(&context, options()).unwrap();
+    assert_eq!(without.readable_fd().unwrap_err().errno(), 24);
+    let many: Vec<_> = (0..1000).map(|_| Dealer::with_options(&context, options()).unwrap()).collect();
+    without.bind_blocking("inproc://a").unwrap();
+    many[0].connect("inproc://a").unwrap();
+    bounce(&many[0], &without);
+    // Four are given back: of one listener more, and of both ends of a connection with what opening it needs.
+    bound.truncate(bound.len() - 4);
+    let (listening, endpoint) = bound.last().unwrap();
+    until("a connection is made", || many[1].connect(endpoint).is_ok());
+    bounce(&many[1], listening);
+    until("another can be bound", || without.bind_blocking("tcp://127.0.0.1:*").is_ok());
+    setrlimit(Resource::Nofile, old).unwrap();
 }
 
 /// libzmq: test_shutdown_stress.
@@ -138,7 +207,7 @@ fn timeouts() {
 
 /// libzmq: test_thread_safe.
 ///
-/// Rules: MQ-045, MQ-335.
+/// Rules: MQ-045, MQ-335, MQ-518.
 #[test]
 fn two_threads() {
     for endpoint in TRANSPORTS {

@@ -11,9 +11,14 @@
 )]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+#[path = "../hostile/child.rs"]
+mod child;
 mod codec;
 mod context;
+mod curve_client;
 mod endpoints;
+mod fork;
+mod fuzzers;
 mod heartbeat;
 mod inproc;
 mod link;
@@ -27,6 +32,7 @@ mod request;
 mod router;
 mod security;
 mod settings;
+mod stream;
 mod support;
 mod watch;
 mod watermark;

@@ -14,17 +14,17 @@ use tidegate_zmtp::close::Deadline;
 use crate::{raw, support::*};
 
 /// What a handler answers: changes of the seven parts of a correct reply.
-type Answer = fn(&Message, &mut Vec<Vec<u8>>);
+pub type Answer = fn(&Message, &mut Vec<Vec<u8>>);
 
 /// A ZAP handler on a thread of its own, and how often it was asked.
-struct Handler {
+pub struct Handler {
     asked: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
     context: Context,
 }
 
 impl Handler {
-    fn start(context: &Context, answer: Answer) -> Self {
+    pub fn start(context: &Context, answer: Answer) -> Self {
         let asked = Arc::new(AtomicUsize::new(0));
         let handler = Rep::with_options(context, with(|options| options.rcvtimeo = None)).unwrap();
         handler.bind_blocking("inproc://zeromq.zap.01").unwrap();
@@ -46,7 +46,7 @@ impl Handler {
         Self { asked, thread: Some(thread), context: context.clone() }
     }
 
-    fn asked(&self) -> usize {
+    pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -62,7 +62,7 @@ impl Drop for Handler {
 
 /// Admits the domain `ours` only, and in it the user admin or the key that the context's test uses.
 #[expect(clippy::ptr_arg, reason = "an `Answer`, and others add parts")]
-fn careful(request: &Message, reply: &mut Vec<Vec<u8>>) {
+pub fn careful(request: &Message, reply: &mut Vec<Vec<u8>>) {
     let part = |index: usize| request.parts().get(index).map(|part| part.as_slice());
     assert_eq!(part(0), Some(&b"1.0"[..]));
     assert_eq!(part(3), Some(&b"127.0.0.1"[..]));
@@ -79,11 +79,11 @@ fn careful(request: &Message, reply: &mut Vec<Vec<u8>>) {
 }
 
 /// Always the same key for a number.
-fn key(number: u8) -> SecretKey {
+pub fn key(number: u8) -> SecretKey {
     SecretKey::from_bytes([number; 32])
 }
 
-fn curve_server() -> Mechanism {
+pub fn curve_server() -> Mechanism {
     Mechanism::Curve(CurveOptions::Server { secret_key: key(9), policy: CurvePolicy::Zap })
 }
 
@@ -99,20 +99,20 @@ fn plain_server() -> Mechanism {
     Mechanism::Plain(PlainOptions::Server { authenticator: None })
 }
 
-fn secured(mechanism: Mechanism, domain: &str) -> Options {
+pub fn secured(mechanism: Mechanism, domain: &str) -> Options {
     with(|options| {
         options.mechanism = mechanism;
         options.zap_domain = domain.into();
     })
 }
 
-struct Server {
-    socket: Dealer,
-    monitor: Monitor,
-    endpoint: String,
+pub struct Server {
+    pub socket: Dealer,
+    pub monitor: Monitor,
+    pub endpoint: String,
 }
 
-fn serve(context: &Context, options: Options) -> Server {
+pub fn serve(context: &Context, options: Options) -> Server {
     let socket = Dealer::with_options(context, options).unwrap();
     let monitor = socket.monitor();
     let endpoint = socket.bind_blocking("tcp://127.0.0.1:*").unwrap();
@@ -139,13 +139,13 @@ fn failure(monitor: &Monitor) -> CloseReason {
 
 /// The event and its first value, as libzmq numbers them.
 #[track_caller]
-fn number(monitor: &Monitor) -> (u64, u64) {
+pub fn number(monitor: &Monitor) -> (u64, u64) {
     let (event, values) = EventKind::HandshakeFailed(failure(monitor)).to_libzmq().unwrap();
     (event, values[0])
 }
 
 const NO_DETAIL: u64 = 0x0800;
-const PROTOCOL: u64 = 0x2000;
+pub const PROTOCOL: u64 = 0x2000;
 const AUTH: u64 = 0x4000;
 
 fn succeeds(context: &Context, server: &Server, mechanism: Mechanism) {
@@ -194,7 +194,7 @@ fn unauthenticated_message() {
 
 /// libzmq: test_security_plain/success, wrong_credentials, client_as_server.
 ///
-/// Rules: MQ-090, MQ-161, MQ-280, MQ-311, MQ-312.
+/// Rules: MQ-090, MQ-161, MQ-280, MQ-311, MQ-312, MQ-513.
 #[test]
 fn plain() {
     let context = context();
@@ -229,7 +229,9 @@ fn curve() {
     assert_eq!(handler.asked(), 1);
 }
 
-/// libzmq: test_security_curve/garbage_server_key (null_server_key), null_client_public_key, null_client_secret_key.
+/// Keys of the wrong server do not open, and zero keys do not even make options.
+///
+/// libzmq: test_security_curve/garbage_server_key.
 ///
 /// Rules: MQ-279, MQ-314.
 #[test]
@@ -310,7 +312,7 @@ fn curve_invalid_hello() {
 
 /// libzmq: test_security_no_zap_handler/* (without a handler everybody is refused, with or without enforcement).
 ///
-/// Rules: MQ-162, MQ-338.
+/// Rules: MQ-162, MQ-338, MQ-135.
 #[test]
 fn no_handler() {
     for enforce in [false, true] {
@@ -375,7 +377,7 @@ fn zap_too_many_parts() {
     zap_fault(|_, reply| reply.push(b"more".to_vec()), (PROTOCOL, 0x2000_0001));
 }
 
-/// libzmq: test_security_zap/test_zap_wrong_status_internal_error (500 on both sides).
+/// libzmq: test_security_zap/test_zap_wrong_status_internal_error (status 500 on both sides).
 ///
 /// Rules: MQ-159, MQ-280.
 #[test]

@@ -181,3 +181,76 @@ fn ranges() {
     push.send_blocking(vec![1; 1 << 20]).unwrap();
     assert_eq!(pull.recv_blocking().unwrap().byte_len(), 1 << 20);
 }
+
+/// A socket that is closed, and one whose context is gone, refuse every call with the number that libzmq gives for what
+/// is no socket (any more).
+///
+/// libzmq: test_socket_null.
+///
+/// Rules: MQ-371.
+#[test]
+fn no_socket_any_more() {
+    const ENOTSOCK: i32 = 88;
+    const ETERM: i32 = 156_384_765;
+    for (ended, errno) in [(false, ENOTSOCK), (true, ETERM)] {
+        let context = context();
+        let socket = Dealer::with_options(&context, options()).unwrap();
+        let handle = socket.clone();
+        if ended {
+            context.term_blocking();
+        } else {
+            wait(handle.close(None));
+        }
+        assert_eq!(socket.try_send("x").unwrap_err().error.errno(), errno);
+        assert_eq!(socket.send_blocking("x").unwrap_err().error.errno(), errno);
+        assert_eq!(socket.try_recv().unwrap_err().errno(), errno);
+        assert_eq!(socket.recv_blocking().unwrap_err().errno(), errno);
+        assert_eq!(socket.bind_blocking("tcp://127.0.0.1:*").unwrap_err().errno(), errno);
+        assert_eq!(socket.bind_blocking("inproc://a").unwrap_err().errno(), errno);
+        assert_eq!(socket.connect("inproc://a").unwrap_err().errno(), errno);
+        assert_eq!(socket.readiness().unwrap_err().errno(), errno);
+        assert_eq!(wait(socket.drained()).unwrap_err().errno(), errno);
+        // What is not there cannot be taken away.
+        assert_eq!(socket.unbind("inproc://a").unwrap_err().errno(), 2);
+        assert_eq!(socket.disconnect("inproc://a").unwrap_err().errno(), 2);
+    }
+}
+
+/// libzmq: test_setsockopt/test_setsockopt_use_fd, test_setsockopt_bindtodevice, test_setsockopt_priority.
+///
+/// Rules: MQ-287, MQ-320, MQ-336, MQ-337.
+#[test]
+fn settings_of_the_system() {
+    let int = |value: i32| value.to_ne_bytes();
+    let mut options = options();
+    assert_eq!(options.raw(89).unwrap(), int(-1));
+    assert_eq!(options.set_raw(89, &int(3)).unwrap_err().errno(), 95);
+    let fd = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let number = std::os::fd::AsRawFd::as_raw_fd(&fd);
+    options.use_fd = Some(Arc::new(fd));
+    assert_eq!(options.raw(89).unwrap(), int(number));
+    options.use_fd = None;
+
+    assert_eq!(options.raw(92).unwrap(), b"");
+    assert_eq!(options.set_raw(92, b"sixteen-letters!").unwrap_err().errno(), 22);
+    options.set_raw(92, b"lo").unwrap();
+    assert_eq!(options.raw(92).unwrap(), b"lo");
+
+    assert_eq!(options.raw(112).unwrap(), int(0));
+    assert_eq!(options.set_raw(112, &int(-1)).unwrap_err().errno(), 22);
+    options.set_raw(112, &int(5)).unwrap();
+    assert_eq!(options.raw(112).unwrap(), int(5));
+
+    // Where the system lets us, messages pass with both; else it is told why not.
+    let context = context();
+    let pull = Pull::with_options(&context, options.clone()).unwrap();
+    match pull.bind_blocking("tcp://127.0.0.1:*") {
+        Err(error) => assert_eq!(error.errno(), 1, "{error}"),
+        Ok(endpoint) => {
+            let push = Push::with_options(&context, options).unwrap();
+            push.connect(&endpoint).unwrap();
+            push.send_blocking("through lo").unwrap();
+            expect(&pull, &[b"through lo"]);
+        }
+    }
+}

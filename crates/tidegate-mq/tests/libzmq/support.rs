@@ -2,6 +2,8 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -46,6 +48,13 @@ pub fn free_tcp() -> String {
     format!("tcp://{host}:{port}")
 }
 
+/// The same for IPv6, which has one loopback address: a port of this process below those that the system picks from.
+pub fn free_tcp6() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let port = 10_000 + (std::process::id() + 977 * NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+    format!("tcp://[::1]:{port}")
+}
+
 pub fn message<P: Into<Part>, const N: usize>(parts: [P; N]) -> Message {
     parts.into_iter().collect()
 }
@@ -64,6 +73,12 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
 pub fn expect<K: CanReceive>(socket: &Socket<K>, expected: &[&[u8]]) {
     let received = socket.recv_blocking().unwrap();
     assert_eq!(parts(&received), expected);
+}
+
+/// Nothing is there now.
+#[track_caller]
+pub fn nothing<K: CanReceive>(socket: &Socket<K>) {
+    assert!(matches!(socket.try_recv(), Err(Error::WouldBlock)));
 }
 
 /// Nothing comes.
@@ -168,9 +183,9 @@ pub fn context() -> Context {
     Context::new()
 }
 
-/// A path for a socket file that nobody else uses.
-pub fn scratch(name: &str) -> std::path::PathBuf {
-    let directory = std::env::temp_dir().join(format!("tidegate-libzmq-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    directory.join(name)
+/// A path for a socket file that nobody else uses or has left behind.
+pub fn scratch(name: &str) -> PathBuf {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let make = || tempfile::Builder::new().prefix("tidegate-libzmq-").tempdir().unwrap().keep();
+    DIRECTORY.get_or_init(make).join(name)
 }

@@ -1,6 +1,9 @@
 //! Monitors, in libzmq's two forms and its order.
 
-use tidegate_mq::{Context, Dealer, Message, Pair, Pull, Push, Rep, Req, SocketType, monitor::Form};
+use tidegate_mq::{
+    Context, Dealer, Message, Pair, Pull, Push, Rep, Req, SocketType,
+    monitor::{EventKind, Form},
+};
 
 use crate::support::*;
 
@@ -73,11 +76,9 @@ fn basic() {
     for expected in [0x0008, 0x0020, 0x1000, 0x0200] {
         assert_eq!(hear(&at_server).0, expected);
     }
-    // Events end with the last handle.
-    let handle = server.clone();
+    // The last handle is gone when the listener's end is told of.
     wait(server.close(Some(std::time::Duration::ZERO)));
     assert_eq!(hear(&at_server).0, 0x0080);
-    drop(handle);
     assert_eq!(v1(&at_server.recv_blocking().unwrap()).0, 0x0400);
 }
 
@@ -131,4 +132,80 @@ fn queue_depths() {
     pull.report_queues();
     let (event, values, _) = v2(&monitor.recv_blocking().unwrap());
     assert_eq!((event, values), (0x1_0000, vec![0, 3]));
+}
+
+/// What ends after the last handle is told of still, to monitors of both kinds: a listener, an accepted connection, and
+/// one that was dialed. Only then do the events end.
+///
+/// libzmq: test_monitor/test_monitor_basic (its end).
+///
+/// Rules: MQ-360, MQ-361, MQ-362.
+#[test]
+fn last_events() {
+    for endpoint in [TRANSPORTS[0], TRANSPORTS[1]] {
+        for round in 0..20 {
+            let context = context();
+            let server = Dealer::with_options(&context, options()).unwrap();
+            let client = Dealer::with_options(&context, options()).unwrap();
+            let monitors = [server.monitor(), client.monitor()];
+            server.monitor_to("inproc://server", 0xFFFF, Form::V1, SocketType::Pair).unwrap();
+            let at_server = events(&context, "inproc://server");
+            let endpoint = server.bind_blocking(endpoint).unwrap();
+            client.connect(&endpoint).unwrap();
+            for monitor in &monitors {
+                peers(monitor, &endpoint, 1);
+            }
+            // Dropped, or closed by the only handle there is.
+            if round % 2 == 0 {
+                drop((server, client));
+            } else {
+                wait(client.close(None));
+                wait(server.close(None));
+            }
+            let ends = |monitor: &tidegate_mq::monitor::Monitor| {
+                let mut names = Vec::new();
+                while let Some(event) = monitor.next_blocking(Some(PATIENCE)).unwrap() {
+                    match event.kind {
+                        EventKind::Closed(_) => names.push("closed"),
+                        EventKind::Disconnected { .. } => names.push("disconnected"),
+                        _ => {}
+                    }
+                }
+                names.sort_unstable();
+                names
+            };
+            assert_eq!(ends(&monitors[0]), ["closed", "disconnected"]);
+            assert_eq!(ends(&monitors[1]), ["disconnected"]);
+            let mut seen = Vec::new();
+            while seen.last() != Some(&0x0400) {
+                seen.push(v1(&at_server.recv_blocking().unwrap()).0);
+            }
+            let ends = &mut seen[3..];
+            ends.sort_unstable();
+            assert_eq!(ends, [0x0080, 0x0200, 0x0400]);
+        }
+    }
+}
+
+/// An event on its way to the reader is not lost when the last handle is dropped at that moment.
+///
+/// Rules: MQ-361.
+#[test]
+fn events_right_before_the_end() {
+    let context = context();
+    for round in 0..1000 {
+        let server = Dealer::with_options(&context, options()).unwrap();
+        server.monitor_to("inproc://server", 0xFFFF, Form::V1, SocketType::Pair).unwrap();
+        let at_server = events(&context, "inproc://server");
+        server.bind_blocking("tcp://127.0.0.1:*").unwrap();
+        drop(server);
+        let seen = [(); 3].map(|()| v1(&at_server.recv_blocking().unwrap()).0);
+        assert_eq!(seen, [0x0008, 0x0080, 0x0400], "{round}");
+        // Its name is free only when the forwarding thread is done with it.
+        wait(at_server.close(None));
+        until("the name is free", || {
+            let probe = Pair::with_options(&context, options()).unwrap();
+            probe.bind_blocking("inproc://server").is_ok()
+        });
+    }
 }

@@ -128,8 +128,11 @@ impl Session {
         let first = self.parts == 0;
         self.count(frame);
         let kind = self.input.body(frame).first().copied();
+        let only_first = self.config.only_first_subscribe;
+        // In front of parts that are none, it stays in its place, or the next part would be taken for the first.
+        let stays = only_first && frame.has_more() && self.config.socket_type != SocketType::Pub;
         if let Some(kind @ 0..=1) = kind
-            && (first || !self.config.only_first_subscribe)
+            && (!only_first || first && !stays)
         {
             let topic = self.topic(frame.last(frame.len() - 1), slab)?;
             self.event = Some(if kind == 1 { Event::Subscribe(topic) } else { Event::Cancel(topic) });

@@ -8,7 +8,7 @@
 //! What arrives goes in by [`Session::receive`] and comes out as [`Event`]s; [`Session::next_event`] is to be called
 //! until it gives `None`, since octets are decoded when their event is asked for. What is to be written is taken by
 //! [`Session::fill`] (greeting, handshake, commands) and [`Session::encode`] (messages). After each call
-//! [`Session::deadline`] may have changed and [`Session::has_output`] may have become true.
+//! [`Session::deadline`] may have changed, and `fill` may have more to give.
 //!
 //! The same octets give the same events and output however they are split (MQ-028). After an error the session is
 //! Closed: it ignores input, gives [`Event::Closed`] once, and `fill` still gives what the peer is to be told.
@@ -264,11 +264,6 @@ impl Session {
         if let Err(refusal) = result {
             self.fail(refusal);
         }
-    }
-
-    /// Whether [`fill`](Self::fill) has something to add.
-    pub fn has_output(&self) -> bool {
-        !self.output.is_empty()
     }
 
     /// Adds to `batch` what the session itself has to send, until it is full. To be called before messages are encoded,

@@ -26,10 +26,6 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn is_empty(&self) -> bool {
-        self.handshake.is_empty() && self.commands.is_empty()
-    }
-
     /// Where the greeting and the commands of the handshake go.
     pub(super) fn handshake(&mut self) -> &mut BytesMut {
         &mut self.handshake

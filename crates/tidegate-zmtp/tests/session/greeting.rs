@@ -6,7 +6,7 @@ use tidegate_zmtp::{
     config::SessionConfig,
     greeting::Version,
     session::{Event, State},
-    socket_type::SocketType::{Dealer, Pull, Push, Router, Sub, XPub},
+    socket_type::SocketType::{Dealer, Pub, Pull, Push, Router, Sub, XPub},
 };
 
 /// Rules: MQ-086, MQ-089, MQ-093.
@@ -156,6 +156,28 @@ fn subscriptions_take_the_form_that_the_peer_understands() {
     let long = frame(0, &[b"\x01", topic.as_slice()].concat());
     assert_eq!(long[0], 2, "256 octets need the long form");
     assert_eq!(old.output(), [b"\x00\x02\x01A\x00\x02\x00A".as_slice(), &long].concat());
+}
+
+/// Publishers take both forms from peers of either version.
+///
+/// Rules: MQ-092, MQ-177.
+#[test]
+fn subscriptions_are_taken_in_either_form_from_both_versions() {
+    for kind in [Pub, XPub] {
+        for minor in [0, 1] {
+            let mut side = Side::up_with(config(kind), Sub, minor);
+            let sent =
+                [command("SUBSCRIBE", b"A"), frame(0, b"\x01B"), command("CANCEL", b"A"), frame(0, b"\x00B")];
+            let events = side.feed(&sent.concat());
+            let expected = [(true, b"A"), (true, b"B"), (false, b"A"), (false, b"B")];
+            let seen = events.iter().map(|event| match event {
+                Event::Subscribe(topic) => (true, topic.to_vec()),
+                Event::Cancel(topic) => (false, topic.to_vec()),
+                other => panic!("{other:?}"),
+            });
+            assert!(seen.eq(expected.map(|(subscribe, topic)| (subscribe, topic.to_vec()))), "{events:?}");
+        }
+    }
 }
 
 /// Rules: MQ-086, MQ-129.

@@ -38,7 +38,7 @@ fn null_asked() -> Side {
     side
 }
 
-/// Rules: MQ-129, MQ-130, MQ-116, MQ-122, MQ-029.
+/// Rules: MQ-129, MQ-130, MQ-116, MQ-122, MQ-029, MQ-120.
 #[test]
 fn null_is_done_when_ready_was_sent_and_received() {
     let own = SessionConfig {

@@ -58,11 +58,13 @@ impl Side {
     /// What the session wants written, since the last call.
     pub(crate) fn output(&mut self) -> Vec<u8> {
         let mut batch = WriteBatch::new(64 * 1024);
-        while self.session.has_output() {
+        loop {
             self.session.fill(&mut batch);
+            if batch.is_empty() {
+                return std::mem::take(&mut self.written);
+            }
             self.written.extend(drain(&mut batch));
         }
-        std::mem::take(&mut self.written)
     }
 
     pub(crate) fn encode(&mut self, message: impl Into<Message>) -> Vec<u8> {

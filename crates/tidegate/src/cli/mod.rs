@@ -132,17 +132,4 @@ mod tests {
     fn the_command_tree_is_consistent() {
         Cli::command().debug_assert();
     }
-
-    #[test]
-    fn every_command_shows_an_example() {
-        fn check(command: &clap::Command, path: &str) -> usize {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let example = help.lines().any(|line| line.starts_with("  ") && line.contains(path));
-            assert!(help.contains("Example") && example, "{path} has no example");
-            assert!(command.get_about().is_some(), "{path} does not say what it does");
-            let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set());
-            1 + shown.map(|sub| check(sub, &format!("{path} {}", sub.get_name()))).sum::<usize>()
-        }
-        assert!(check(&Cli::command(), "tidegate") > 4);
-    }
 }

@@ -153,8 +153,9 @@ pub(super) fn start(
 ) -> Option<Dialer> {
     let key = Arc::new(std::sync::OnceLock::new());
     let task_key = key.clone();
+    // Now, so that whoever dials next sees it.
+    door.add_load();
     let started = door.post(move |worker| {
-        worker.door.add_load();
         let key = worker.dialers.borrow_mut().insert(|key| {
             Rc::new(DialerTask {
                 key,
@@ -176,7 +177,11 @@ pub(super) fn start(
         let _ = task_key.set(key);
         worker.with_dialer(key, |dialer| dialer.step(worker, Input::Start));
     });
-    started.then_some(Dialer { door, key, closed: false })
+    if !started {
+        door.remove_load();
+        return None;
+    }
+    Some(Dialer { door, key, closed: false })
 }
 
 impl DialerTask {

@@ -47,7 +47,7 @@ fn delay(outputs: &[Output]) -> Duration {
     }
 }
 
-/// Rules: MQ-283.
+/// Rules: MQ-283, MQ-259.
 #[test]
 fn the_usual_life() {
     let now = Instant::now();
@@ -74,7 +74,7 @@ fn a_failed_lookup_counts_as_an_attempt() {
     }
 }
 
-/// Rules: MQ-257.
+/// Rules: MQ-257, MQ-530.
 #[test]
 fn addresses_are_tried_in_order_and_staggered() {
     let mut m = machine(Backoff::default());
@@ -169,7 +169,7 @@ fn round(m: &mut Machine, retry: Retry, up: Option<Duration>, random: f64) -> Du
     delay(&m.step(Input::Ended(retry, now + up.unwrap_or_default()), &mut || random))
 }
 
-/// Rules: MQ-278.
+/// Rules: MQ-278, MQ-529.
 #[test]
 fn only_uptime_forgets_failures() {
     let mut m = machine(Backoff { base: Some(100 * MS), max: 60 * S, ..Backoff::default() });
@@ -205,7 +205,7 @@ fn unexplained_ends_are_retried_ever_more_slowly() {
 }
 
 proptest! {
-    /// Rules: MQ-277, MQ-278, MQ-279.
+    /// Rules: MQ-277, MQ-278, MQ-279, MQ-529.
     #[test]
     fn delays_stay_within_their_bounds(
         base in 1_u64..5_000,

@@ -274,7 +274,7 @@ fn queues_of_accepted_pipes_end_with_them() {
     let peer = rig.up(key);
     (0..3_u8).for_each(|n| rig.send(&[&[n]]).expect("room"));
     assert_eq!(rig.take_some(peer, 1).len(), 1);
-    rig.state.pipe_down(peer.key, peer.epoch, true, 1);
+    rig.state.pipe_down(peer.key, peer.epoch, true);
     let peer = rig.up(key);
     assert_eq!(rig.take(peer), [[[1]], [[2]]]);
     assert_eq!(rig.state.totals().lost_in_flight, 1);
@@ -335,6 +335,34 @@ fn a_conflating_queue_keeps_the_newest_whole() {
     let peer = rig.accept();
     (0..2).for_each(|_| assert_eq!(rig.receive(peer, &[b"", b"ask"]), Received::Taken));
     assert_eq!(rig.state.totals().inbound.dropped_by_rule, 0, "ignored on other types");
+}
+
+/// A pipe conflates or not for as long as it lives, as the option was when it was made; pipes made later follow the change.
+///
+/// Rules: MQ-251.
+#[test]
+fn conflating_begins_and_ends_with_later_pipes() {
+    let mut rig = Rig::new(SocketType::Pull);
+    let kept = |rig: &mut Rig, peer: Peer| {
+        for n in 0..3_u8 {
+            assert_eq!(rig.receive(peer, &[&[n]]), Received::Taken);
+        }
+        std::iter::from_fn(|| rig.recv().ok()).map(|parts| parts[0][0]).collect::<Vec<_>>()
+    };
+    let before = rig.accept();
+    rig.state.configure(|settings| settings.conflate = true);
+    let during = rig.accept();
+    assert_eq!((kept(&mut rig, before), kept(&mut rig, during)), (vec![0, 1, 2], vec![2]));
+    rig.state.configure(|settings| settings.conflate = false);
+    let after = rig.accept();
+    assert_eq!((kept(&mut rig, during), kept(&mut rig, after)), (vec![2], vec![0, 1, 2]));
+
+    let mut rig = Rig::new(SocketType::Push);
+    let dialed = rig.dial();
+    rig.state.configure(|settings| settings.conflate = true);
+    (0..3_u8).for_each(|n| rig.send(&[&[n]]).expect("room"));
+    let peer = rig.up(dialed);
+    assert_eq!(rig.take(peer).len(), 3, "the pipe was made before");
 }
 
 /// Rules: MQ-060.

@@ -7,6 +7,7 @@ mod pubsub_cases;
 mod pubsub_tables;
 mod reqrep_cases;
 mod reqrep_tables;
+mod returns;
 mod router_cases;
 mod tables;
 
@@ -94,7 +95,7 @@ impl Rig {
     }
 
     pub(super) fn down(&mut self, peer: Peer, keep: bool) {
-        self.state.pipe_down(peer.key, peer.epoch, keep, 0);
+        self.state.pipe_down(peer.key, peer.epoch, keep);
     }
 
     pub(super) fn receive(&mut self, peer: Peer, parts: &[&[u8]]) -> Received {

@@ -44,7 +44,7 @@ fn they_refuse(version: &'static str, mechanism: Mechanism, status: u16) {
         let context = ours::context(driver);
         let mut options = options();
         options.mechanism = mechanism.ours(Role::Theirs);
-        // 4.2.5 with NULL keeps the connection for ever.
+        // Releases before 4.3.3 keep the connection for ever with NULL.
         options.handshake_ivl = Some(Duration::from_secs(1));
         let push = ours::open(&context, SocketType::Push, options);
         let monitor = push.watch();

@@ -173,13 +173,13 @@ fn heard(peer: &mut Peer, publisher: &XPub, theirs: Theirs, notice: &str) {
     }
 }
 
-/// Rules: MQ-508.
+/// Rules: MQ-508, MQ-367.
 #[test]
 fn publications_with_commands() {
     publications(NEWEST);
 }
 
-/// Rules: MQ-092, MQ-177, MQ-508.
+/// Rules: MQ-092, MQ-177, MQ-508, MQ-367.
 #[test]
 fn publications_with_subscriptions_of_3_0() {
     publications("4.2.5");

@@ -187,6 +187,13 @@ mod tests {
         assert!(!format!("{secret:#?}").contains("42"));
     }
 
+    /// Rules: MQ-141.
+    #[test]
+    fn a_secret_is_wiped() {
+        fn is_wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+        is_wiped(&SecretKey::from_bytes([0x42; 32]).0);
+    }
+
     #[test]
     fn a_generated_key_is_what_was_drawn() {
         let mut draws = 0;

@@ -91,6 +91,13 @@ pub(super) mod tests {
         keys
     };
 
+    /// Rules: MQ-141.
+    #[test]
+    fn a_key_is_wiped() {
+        fn is_wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+        is_wiped(&BoxKey::from_bytes(Zeroizing::new([7; 32])).0);
+    }
+
     const fn hex(digits: &str) -> [u8; 32] {
         let mut bytes = [0; 32];
         let mut index = 0;

@@ -291,7 +291,8 @@ fn is_refusal(reason: &CloseReason) -> bool {
     matches!(reason, CloseReason::AuthFailed(_) | CloseReason::PeerError(_) | CloseReason::MechanismMismatch)
 }
 
-struct Unpark(Thread);
+/// Wakes a thread that is parked.
+pub(super) struct Unpark(pub(super) Thread);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {

@@ -97,17 +97,20 @@ Examples:
   tidegate mq keygen --public-of server.key
   tidegate mq keygen --json")]
     Keygen(keygen::Keygen),
-    /// Measure rates and round trips, beside libzmq
+    /// Measure rates, round trips and many connections, beside libzmq
     #[command(after_help = "\
 Each program sends and receives in two processes of its own; the programs take turns. The peer of libzmq is compiled when
-the command runs, which takes cc and zmq.h (Debian: libzmq3-dev). Nothing else should run meanwhile.
+the command runs, which takes cc and zmq.h (Debian: libzmq3-dev). Nothing else should run meanwhile. Everything takes
+hours; --only, --repetitions and --messages 0 make it shorter.
 
-With --json: one object per measurement and program, and a last one {\"summary\":true,...}. docs/benchmarks.md explains them.
+With --json: one object per measurement and program, one per minimum, and a last one {\"summary\":true,...}.
+docs/benchmarks.md explains them. Exit code 1 when something could not be measured, or got worse than --baseline.
 
 Examples:
   tidegate mq bench --quick
-  tidegate mq bench --only push-pull,req-rep --sizes 64,1k,1m --json
-  tidegate mq bench --without-libzmq")]
+  tidegate mq bench --only push-pull,req-rep --sizes 64,1k,1m --json > before.json
+  tidegate mq bench --only push-pull,req-rep --sizes 64,1k,1m --baseline before.json
+  tidegate mq bench --driver io_uring,polling --without-libzmq")]
     Bench(bench::Bench),
     /// An end of a measurement
     #[command(hide = true)]

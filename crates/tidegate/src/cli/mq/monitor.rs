@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
-use tidegate::mq::monitor::{Event, EventKind, Monitor};
+use tidegate::mq::monitor::{Event, EventKind, Monitor, NotAccepted};
 use tidegate::mq::{AnySocket, Context, Error, SocketType};
 
 use super::format::part_to_json;
@@ -171,17 +171,29 @@ fn details(kind: &EventKind) -> Map<String, Value> {
         | EventKind::Closed(fd) => {
             add("fd", (*fd).into());
         }
-        EventKind::BindFailed(errno) | EventKind::AcceptFailed(errno) | EventKind::ConnectFailed(errno) => {
+        EventKind::BindFailed(errno) | EventKind::ConnectFailed(errno) => {
             add("errno", (*errno).into());
             add("reason", std::io::Error::from_raw_os_error(*errno).to_string().into());
+        }
+        EventKind::AcceptFailed(why) => {
+            let reason = match why {
+                NotAccepted::TooManyConnections => "too many connections".to_owned(),
+                NotAccepted::Displaced => "too many handshakes at a time".to_owned(),
+                NotAccepted::Filtered => "turned away by a filter".to_owned(),
+                _ => std::io::Error::from_raw_os_error(why.errno()).to_string(),
+            };
+            add("errno", why.errno().into());
+            add("reason", reason.into());
         }
         EventKind::ConnectRetried(delay) => {
             add("delay_ms", u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).into());
         }
-        EventKind::Disconnected { fd, received, sent } => {
+        EventKind::Disconnected { fd, received, sent, messages_received, messages_sent } => {
             add("fd", (*fd).into());
             add("bytes_received", (*received).into());
             add("bytes_sent", (*sent).into());
+            add("messages_received", (*messages_received).into());
+            add("messages_sent", (*messages_sent).into());
         }
         EventKind::HandshakeSucceeded { routing_id, user_id } => {
             add("routing_id", part_to_json(routing_id));

@@ -100,7 +100,10 @@ impl Security {
         if let (Some(username), Some(path)) = (&self.plain_user, &self.plain_password) {
             let password = read_text(path, "the password in")?;
             let password = password.trim_end_matches(['\r', '\n']).to_owned();
-            return Ok(Mechanism::Plain(PlainOptions::Client { username: username.clone(), password }));
+            return Ok(Mechanism::Plain(PlainOptions::Client {
+                username: username.clone(),
+                password: password.into(),
+            }));
         }
         Ok(Mechanism::Null)
     }

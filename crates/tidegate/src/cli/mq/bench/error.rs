@@ -1,9 +1,10 @@
 //! Why a measurement has no result.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::output::{Exit, Report};
+use crate::output::{Exit, Report, exit_of_io};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BenchError {
@@ -16,30 +17,49 @@ pub(super) enum BenchError {
          with --without-libzmq"
     )]
     NoLibzmq { reason: String },
-    #[error("{program} ended without a result; see what it wrote to standard error")]
-    Ended { program: String },
-    #[error("{program} gave no result within {after:?}; see whether it is stuck")]
-    NoAnswer { program: String, after: Duration },
-    #[error("{program} printed something else than a result: {source}")]
+    #[error("{program} cannot do it: {why}")]
+    Cannot { program: String, why: String },
+    #[error("{program} ended without a result ({status}); see what it wrote to standard error")]
+    Ended { program: String, status: String },
+    #[error("{program} did not tell '{field}' within {after:?}; see whether it is stuck")]
+    NoAnswer { program: String, field: String, after: Duration },
+    #[error("{program} printed something else than the protocol of peers says: {source}")]
     Answer { program: String, source: serde_json::Error },
-    #[error("interrupted before there were results")]
+    #[error("{needed} files must be open at a time, and the limit is {limit}; raise it with `ulimit -n`")]
+    Files { needed: usize, limit: u64 },
+    #[error(
+        "{} holds nothing to compare with: give the output of `tidegate mq bench --json` with the same measurements",
+        path.display()
+    )]
+    Baseline { path: PathBuf },
+    #[error("interrupted before all was measured")]
     Interrupted,
+}
+
+impl BenchError {
+    pub(super) fn io(action: String, source: io::Error) -> Self {
+        Self::Io { action, source }
+    }
 }
 
 impl Report for BenchError {
     fn exit(&self) -> Exit {
         match self {
+            Self::Io { source, .. } => exit_of_io(source).0,
             Self::NoAnswer { .. } => Exit::TimedOut,
             Self::NoCompiler { .. } | Self::NoLibzmq { .. } => Exit::NotFound,
+            Self::Baseline { .. } => Exit::Usage,
             _ => Exit::Failed,
         }
     }
 
     fn code(&self) -> &'static str {
         match self {
+            Self::Io { source, .. } => exit_of_io(source).1,
             Self::NoAnswer { .. } => "timed_out",
             Self::NoCompiler { .. } => "no_compiler",
             Self::NoLibzmq { .. } => "no_libzmq",
+            Self::Baseline { .. } => "usage",
             Self::Interrupted => "interrupted",
             _ => "bench",
         }

@@ -1,192 +1,112 @@
-//! Results: medians and quartiles over the repetitions, and ratios.
+//! What is printed: a line for each measurement and program, the minima, and where it was measured.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::plan::Measure;
+use super::programs::LIBZMQ;
+use super::results::{Results, Row};
+use super::targets::{Verdict, value, verdicts};
 use crate::cli::text;
 use crate::output::{Output, Stop};
 
-/// Everything measured so far.
-#[derive(Default)]
-pub(super) struct Results(Vec<Row>);
-
-struct Row {
-    measure: Measure,
-    program: String,
-    /// What the measuring end printed, one for each repetition.
-    runs: Vec<Value>,
+/// With `--json`, what is known of a measurement when its turns are over.
+pub(super) fn measured(results: &Results, rows: &[&Row], output: &mut Output) -> Result<(), Stop> {
+    if output.json() {
+        for row in rows {
+            output.result(String::new, || row.json(results.reference(row)))?;
+        }
+    }
+    Ok(())
 }
 
-/// Middle and spread of some numbers.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    q1: f64,
-    median: f64,
-    q3: f64,
+/// All there is to say at the end.
+pub(super) fn summary(results: &Results, environment: &Value, output: &mut Output) -> Result<(), Stop> {
+    let verdicts = verdicts(results);
+    if output.json() {
+        for verdict in &verdicts {
+            output.result(String::new, || verdict.json())?;
+        }
+        return output.result(String::new, || environment.clone());
+    }
+    let headings = ["MEASURE", "PROGRAM", "MEDIAN", "QUARTILES", "P99", "CPU EACH", "TO LIBZMQ"];
+    let mut table = vec![text::heading(headings)];
+    table.extend(results.rows().iter().filter_map(|row| cells(row, results.reference(row))));
+    output.result(|| text::table(&table), || Value::Null)?;
+    if !verdicts.is_empty() {
+        let table = minima(&verdicts);
+        output.result(|| format!("\n{}", text::table(&table)), || Value::Null)?;
+    }
+    let fields = environment.as_object().into_iter().flatten().filter(|(name, _)| *name != "summary");
+    let fields: Vec<String> =
+        fields.map(|(name, value)| format!("{name} {}", value.to_string().trim_matches('"'))).collect();
+    let legend = "\nRates: more is better, a ratio above 1 is faster. Times: less is better, a ratio below 1 is faster.\n\
+                  (=) the difference does not exceed the quartiles of both: none. Unclear: missed by such a difference.";
+    output.result(|| format!("{legend}\n{}", fields.join(", ")), || Value::Null)
 }
 
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_unstable_by(f64::total_cmp);
-        let at = |share: f64| {
-            let place = share * (values.len().checked_sub(1)? as f64);
-            let (below, above) = (values.get(place.floor() as usize)?, values.get(place.ceil() as usize)?);
-            Some(below + (above - below) * place.fract())
+fn cells(row: &Row, reference: Option<&Row>) -> Option<Vec<String>> {
+    let (field, _) = row.measure.kind.main();
+    let main = row.main()?;
+    let cpu = |end: &str| row.field(&format!("{end}_cpu_ns_each")).map_or(0.0, |spread| spread.median);
+    Some(vec![
+        row.measure.title(),
+        row.program.clone(),
+        value(field, main.median),
+        format!("{} to {}", value(field, main.q1), value(field, main.q3)),
+        text::or_dash(row.field("p99_ns").map(|spread| value("p99_ns", spread.median))),
+        format!("{:.0} ns", cpu("measuring") + cpu("other")),
+        text::or_dash(
+            row.ratio(reference)
+                .map(|(ratio, differs)| format!("{ratio:.2}{}", if differs { "" } else { " (=)" })),
+        ),
+    ])
+}
+
+/// A row for each minimum, with a column for each program beside this one.
+fn minima(verdicts: &[Verdict]) -> Vec<Vec<String>> {
+    let mut programs = vec![LIBZMQ.to_owned()];
+    for (name, _) in verdicts.iter().flat_map(|verdict| &verdict.others) {
+        if !programs.contains(name) {
+            programs.push(name.clone());
+        }
+    }
+    let mut heading = text::heading(["RULE", "WHAT", "OURS"]);
+    heading.extend(programs.iter().map(|name| name.to_uppercase()));
+    heading.extend(text::heading(["RATIO", "MINIMUM", "MET"]));
+    let mut table = vec![heading];
+    for verdict in verdicts {
+        let driver =
+            verdict.program.strip_prefix("tidegate-").map_or_else(String::new, |name| format!(" ({name})"));
+        let of = match verdict.field {
+            "bytes_per_connection" => ", memory of each",
+            "measuring_cpu_share" => ", processor time",
+            "up_s" => ", all up",
+            "p50_ns" => ", p50",
+            "p99_ns" => ", p99",
+            "p999_ns" => ", p99.9",
+            _ => "",
         };
-        Some(Self { q1: at(0.25)?, median: at(0.5)?, q3: at(0.75)? })
+        let mut row = vec![
+            verdict.rule.to_owned(),
+            format!("{}{of}{driver}", verdict.measure.title()),
+            value(verdict.field, verdict.own.median),
+        ];
+        for name in &programs {
+            let other = verdict.others.iter().find(|(other, _)| other == name);
+            row.push(text::or_dash(other.map(|(_, number)| value(verdict.field, *number))));
+        }
+        row.push(text::or_dash(verdict.ratio.map(|ratio| format!("{ratio:.2}"))));
+        row.push(verdict.bound());
+        row.push(verdict.met.word().to_owned());
+        table.push(row);
     }
-
-    fn json(self) -> Value {
-        json!({ "median": self.median, "q1": self.q1, "q3": self.q3 })
-    }
-
-    /// Whether neither range reaches into the other.
-    fn differs(self, other: Self) -> bool {
-        self.q3 < other.q1 || other.q3 < self.q1
-    }
+    table
 }
 
-impl Results {
-    pub(super) fn add(&mut self, measure: Measure, program: &str, run: Value) {
-        let row = self.0.iter_mut().find(|row| row.measure == measure && row.program == program);
-        match row {
-            Some(row) => row.runs.push(run),
-            None => self.0.push(Row { measure, program: program.to_owned(), runs: vec![run] }),
-        }
+/// The last object of a run.
+pub(super) fn environment(fields: serde_json::Map<String, Value>) -> Value {
+    let mut summary = json!({ "summary": true });
+    if let Value::Object(summary) = &mut summary {
+        summary.extend(fields);
     }
-
-    /// A line for each measurement and program, and a last one with the ratios. `environment`: where it was measured.
-    pub(super) fn print(&self, environment: &Value, output: &mut Output) -> Result<(), Stop> {
-        if output.json() {
-            for row in &self.0 {
-                output.result(String::new, || row.json(self.baseline(row)))?;
-            }
-        } else {
-            let headings =
-                ["MEASURE", "BYTES", "PROGRAM", "MEDIAN", "QUARTILES", "P99", "CPU/MSG", "TO LIBZMQ"];
-            let mut table = vec![text::heading(headings)];
-            table.extend(self.0.iter().filter_map(|row| row.cells(self.baseline(row))));
-            output.result(|| text::table(&table), || Value::Null)?;
-        }
-        output.result(
-            || {
-                let fields = environment.as_object().into_iter().flatten();
-                let fields: Vec<String> =
-                    fields.map(|(name, value)| format!("{name} {}", value.to_string().trim_matches('"'))).collect();
-                format!(
-                    "Rates: more is better, a ratio above 1 is faster. Round trips: less is better, a ratio below 1 is \
-                     faster. (=) the quartiles overlap: no difference.\n{}",
-                    fields.join(", ")
-                )
-            },
-            || {
-                let mut summary = json!({ "summary": true });
-                if let (Value::Object(summary), Value::Object(environment)) = (&mut summary, environment) {
-                    summary.extend(environment.clone());
-                }
-                summary
-            },
-        )
-    }
-
-    fn baseline(&self, row: &Row) -> Option<&Row> {
-        self.0.iter().find(|other| other.measure == row.measure && other.program == "libzmq")
-    }
-}
-
-impl Row {
-    fn spread(&self, value: impl Fn(&Value) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.runs.iter().filter_map(value).collect())
-    }
-
-    fn field(&self, name: &str) -> Option<Spread> {
-        self.spread(|run| run[name].as_f64())
-    }
-
-    fn per_second(&self, name: &str) -> Option<Spread> {
-        self.spread(|run| Some(run[name].as_f64()? / run["seconds"].as_f64()?))
-    }
-
-    /// The number that counts.
-    fn main(&self) -> Option<Spread> {
-        if self.measure.is_trips() { self.field("p50_ns") } else { self.per_second("messages") }
-    }
-
-    /// CPU time of the measuring end for each message or round trip, in nanoseconds.
-    fn cpu(&self) -> Option<Spread> {
-        let count = if self.measure.is_trips() { "trips" } else { "messages" };
-        self.spread(|run| Some(run["cpu_seconds"].as_f64()? * 1e9 / run[count].as_f64()?))
-    }
-
-    /// Ratio of the medians to the baseline, and whether the difference counts.
-    fn ratio(&self, baseline: Option<&Row>) -> Option<(f64, bool)> {
-        let (own, base) = (self.main()?, baseline?.main()?);
-        Some((own.median / base.median, own.differs(base)))
-    }
-
-    fn json(&self, baseline: Option<&Row>) -> Value {
-        let Measure { name, transport, bytes, curve, .. } = self.measure;
-        let mut fields = Map::new();
-        fields.insert("measure".into(), name.into());
-        fields.insert("transport".into(), transport.into());
-        fields.insert("curve".into(), curve.into());
-        fields.insert("bytes".into(), bytes.into());
-        fields.insert("program".into(), self.program.clone().into());
-        fields.insert("repetitions".into(), self.runs.len().into());
-        let mut add = |name: &str, spread: Option<Spread>| {
-            if let Some(spread) = spread {
-                fields.insert(name.into(), spread.json());
-            }
-        };
-        if self.measure.is_trips() {
-            for name in ["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns", "trips"] {
-                add(name, self.field(name));
-            }
-        } else {
-            add("messages_per_s", self.per_second("messages"));
-            add("bytes_per_s", self.per_second("bytes"));
-        }
-        add("cpu_ns_each", self.cpu());
-        if let Some((ratio, differs)) = self.ratio(baseline) {
-            fields.insert("ratio_to_libzmq".into(), ratio.into());
-            fields.insert("differs".into(), differs.into());
-        }
-        fields.insert("runs".into(), self.runs.clone().into());
-        Value::Object(fields)
-    }
-
-    fn cells(&self, baseline: Option<&Row>) -> Option<Vec<String>> {
-        let main = self.main()?;
-        let unit = |value: f64| {
-            if self.measure.is_trips() { format!("{:.1} us", value / 1e3) } else { format!("{:.0}/s", value) }
-        };
-        Some(vec![
-            self.measure.name.to_owned(),
-            self.measure.bytes.to_string(),
-            self.program.clone(),
-            unit(main.median),
-            format!("{} to {}", unit(main.q1), unit(main.q3)),
-            text::or_dash(self.field("p99_ns").map(|spread| unit(spread.median))),
-            text::or_dash(self.cpu().map(|spread| format!("{:.0} ns", spread.median))),
-            text::or_dash(
-                self.ratio(baseline)
-                    .map(|(ratio, differs)| format!("{ratio:.2}{}", if differs { "" } else { " (=)" })),
-            ),
-        ])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quartiles_lie_between_the_values() {
-        let spread = Spread::of(vec![5.0, 1.0, 4.0, 2.0, 3.0]).expect("values");
-        assert_eq!(spread, Spread { q1: 2.0, median: 3.0, q3: 4.0 });
-        assert_eq!(Spread::of(vec![1.0, 2.0]).expect("values").median, 1.5);
-        assert_eq!(Spread::of(Vec::new()), None);
-        let far = Spread { q1: 4.1, median: 5.0, q3: 6.0 };
-        assert!(spread.differs(far) && far.differs(spread) && !spread.differs(spread));
-    }
+    summary
 }

@@ -1,0 +1,159 @@
+//! In-process links: each has one pipe at either end, and ends with the socket that was bound.
+
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tidegate_mq::{Context, Dealer, Error, Options, Pull, Push, Router};
+
+use crate::{
+    options,
+    support::{PATIENCE, until, wait},
+    text,
+};
+
+fn named(change: impl FnOnce(&mut Options)) -> Options {
+    let mut options = options();
+    options.set_raw(5, b"me").unwrap();
+    change(&mut options);
+    options
+}
+
+/// A peer that was displaced by one of the same name is linked once when another socket takes the name.
+///
+/// Rules: MQ-209, MQ-272.
+#[test]
+fn who_waits_for_a_name_is_linked_once() {
+    let context = Context::new();
+    let mut handing = options();
+    handing.router_handover = true;
+    let router = Router::with_options(&context, handing).unwrap();
+    router.bind_blocking("inproc://taken").unwrap();
+    let [first, second] = [(); 2].map(|()| {
+        let dealer = Dealer::with_options(&context, named(|_| {})).unwrap();
+        dealer.connect("inproc://taken").unwrap();
+        dealer.send_blocking("hello").unwrap();
+        assert_eq!(text(&router.recv_blocking().unwrap()), "me|hello");
+        dealer
+    });
+    drop(second);
+    wait(router.close(Some(Duration::ZERO)));
+    let next = Dealer::with_options(&context, options()).unwrap();
+    next.bind_blocking("inproc://taken").unwrap();
+    assert_eq!(next.peers().len(), 1);
+    for number in 0..4 {
+        next.send_blocking(number.to_string()).unwrap();
+        assert_eq!(text(&first.recv_blocking().unwrap()), number.to_string());
+    }
+}
+
+/// Links that outlived their name end with the socket, and whoever connected waits for the name again.
+///
+/// Rules: MQ-272.
+#[test]
+fn links_that_outlived_their_name_end_with_the_socket() {
+    let context = Context::new();
+    let pull = Pull::with_options(&context, options()).unwrap();
+    pull.bind_blocking("inproc://again").unwrap();
+    let push = Push::with_options(&context, options()).unwrap();
+    push.connect("inproc://again").unwrap();
+    pull.unbind("inproc://again").unwrap();
+    push.send_blocking("the link is there").unwrap();
+    assert_eq!(text(&pull.recv_blocking().unwrap()), "the link is there");
+    wait(pull.close(Some(Duration::ZERO)));
+    push.send_blocking("for the next").unwrap();
+    let next = Pull::with_options(&context, options()).unwrap();
+    next.bind_blocking("inproc://again").unwrap();
+    assert_eq!(text(&next.recv_blocking().unwrap()), "for the next");
+}
+
+/// A link that has ended is no connection to wait for.
+///
+/// Rules: MQ-272.
+#[test]
+fn an_ended_link_does_not_count() {
+    let context = Context::new();
+    let [one, next] = [(); 2].map(|()| Dealer::with_options(&context, options()).unwrap());
+    one.bind_blocking("inproc://ended").unwrap();
+    let dealer = Dealer::with_options(&context, options()).unwrap();
+    wait(dealer.connect_ready("inproc://ended", PATIENCE)).unwrap();
+    wait(one.close(Some(Duration::ZERO)));
+    let soon = Duration::from_millis(50);
+    assert!(matches!(wait(dealer.connect_ready("inproc://ended", soon)), Err(Error::Timeout)));
+    next.bind_blocking("inproc://ended").unwrap();
+    wait(dealer.connect_ready("inproc://ended", PATIENCE)).unwrap();
+}
+
+/// Who waits for a link, or for what is queued to be moved, is woken when the name is bound.
+///
+/// Rules: MQ-059, MQ-080.
+#[test]
+fn whoever_waits_for_a_link_is_woken() {
+    let context = Context::new();
+    let [ready, drained, closed] = [(); 3].map(|()| Push::with_options(&context, options()).unwrap());
+    for push in [&drained, &closed] {
+        push.connect("inproc://awaited").unwrap();
+        push.send_blocking("queued").unwrap();
+    }
+    let (tell, told) = mpsc::channel();
+    let far_off = 100 * PATIENCE;
+    let waits: [Box<dyn FnOnce() + Send>; 3] = [
+        Box::new(move || wait(ready.connect_ready("inproc://awaited", far_off)).unwrap()),
+        Box::new(move || wait(drained.drained()).unwrap()),
+        Box::new(move || assert_eq!(wait(closed.close(None)), 0)),
+    ];
+    let waits = waits.map(|wait| {
+        let tell = tell.clone();
+        thread::spawn(move || {
+            tell.send(()).unwrap();
+            wait();
+        })
+    });
+    for _ in &waits {
+        told.recv().unwrap();
+    }
+    // Most likely they wait by now; should one not, it finds what it would have waited for.
+    thread::sleep(Duration::from_millis(50));
+    let pull = Pull::with_options(&context, options()).unwrap();
+    pull.bind_blocking("inproc://awaited").unwrap();
+    let bound = Instant::now();
+    for wait in waits {
+        wait.join().unwrap();
+    }
+    // At their deadlines all of them look once more.
+    assert!(bound.elapsed() < PATIENCE / 2, "nobody was woken");
+    for _ in 0..2 {
+        assert_eq!(text(&pull.recv_blocking().unwrap()), "queued");
+    }
+}
+
+/// The name of a socket that is being closed may be taken at once, and is not freed again when it is closed.
+///
+/// Rules: MQ-272.
+#[test]
+fn a_name_is_freed_by_its_owner_only() {
+    let context = Context::new();
+    let old = Push::with_options(&context, options()).unwrap();
+    old.bind_blocking("inproc://name").unwrap();
+    // Lingers for a peer that does not come.
+    old.connect("inproc://nobody").unwrap();
+    old.send_blocking("unsent").unwrap();
+    drop(old);
+    let new = Pull::with_options(&context, options()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = new.bind_blocking("inproc://name") {
+        assert!(matches!(error, Error::AddressInUse(_)) && Instant::now() < deadline, "{error}");
+        thread::yield_now();
+    }
+    let reader = Pull::with_options(&context, options()).unwrap();
+    reader.bind_blocking("inproc://nobody").unwrap();
+    assert_eq!(text(&reader.recv_blocking().unwrap()), "unsent");
+    // The old socket is through when its link has ended.
+    until("the end of the old one", || reader.peers().is_empty());
+    let push = Push::with_options(&context, options()).unwrap();
+    push.connect("inproc://name").unwrap();
+    push.send_blocking("for the new one").unwrap();
+    assert_eq!(text(&new.recv_blocking().unwrap()), "for the new one");
+}
