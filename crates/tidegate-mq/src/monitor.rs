@@ -158,7 +158,9 @@ impl Monitor {
                 Some(event) => Poll::Ready(Some(event)),
                 None if events.ended => Poll::Ready(None),
                 None => {
-                    events.waker = Some(context.waker().clone());
+                    if !events.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+                        events.wakers.push(context.waker().clone());
+                    }
                     Poll::Pending
                 }
             }
@@ -189,7 +191,8 @@ struct Events {
     waiting: VecDeque<Event>,
     lost: u64,
     ended: bool,
-    waker: Option<Waker>,
+    /// Of those who wait for an event; any of them may take it.
+    wakers: Vec<Waker>,
 }
 
 impl Queue {
@@ -227,6 +230,7 @@ impl Monitors {
         }
         queues.retain(|queue| queue.strong_count() > 0);
         let event = event();
+        let mut wakers = Vec::new();
         for queue in queues.iter().filter_map(Weak::upgrade) {
             let mut events = queue.lock();
             if events.waiting.len() == Monitor::CAPACITY {
@@ -234,12 +238,10 @@ impl Monitors {
                 events.lost += 1;
             }
             events.waiting.push_back(event.clone());
-            let waker = events.waker.take();
-            drop(events);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            wakers.append(&mut events.wakers);
         }
+        drop(queues);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Queue>>> {
@@ -252,11 +254,9 @@ impl Drop for Monitors {
         for queue in self.lock().drain(..).filter_map(|queue| queue.upgrade()) {
             let mut events = queue.lock();
             events.ended = true;
-            let waker = events.waker.take();
+            let wakers = std::mem::take(&mut events.wakers);
             drop(events);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            wakers.into_iter().for_each(Waker::wake);
         }
     }
 }

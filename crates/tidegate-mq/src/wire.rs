@@ -39,7 +39,7 @@ use crate::{
     monitor::EventKind,
     peer::PEER_ADDRESS,
     shared::{Link, Shared},
-    state::{Arrival, Carried, Command, Most, Received, Refusal, Violation},
+    state::{Arrival, Carried, Command, Most, Origin, Received, Refusal, Violation},
 };
 
 use self::plan::About;
@@ -288,7 +288,10 @@ impl Wire {
         // What is left of the handshake goes out before the first message.
         control.write_first();
         let mut inner = self.socket.lock();
-        match inner.state.pipe_up(self.dialed, arrival) {
+        // Who comes to a socket that is closed comes too late: nothing waits for it, and nobody would send it away.
+        let is_late = self.plan.origin == Origin::Accepted && inner.phase.check().is_err();
+        let up = if is_late { Err(Refusal::Gone) } else { inner.state.pipe_up(self.dialed, arrival) };
+        match up {
             Ok((key, epoch)) => {
                 self.pipe = Some((key, epoch));
                 self.was_up = true;

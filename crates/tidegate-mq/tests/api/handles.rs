@@ -1,6 +1,14 @@
 //! Handles: used from any thread, any runtime and by anybody, with or without their type.
 
-use std::{collections::VecDeque, thread, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context as TaskContext, Waker},
+    thread,
+    time::Duration,
+};
 
 use tidegate_io::wait::block_on;
 use tidegate_mq::{
@@ -9,7 +17,7 @@ use tidegate_mq::{
 };
 
 use crate::{
-    options, pipeline,
+    Count, options, pipeline,
     support::{PATIENCE, wait},
     text,
 };
@@ -124,6 +132,26 @@ fn smol_needs_no_adapter() {
         }
         sending.await;
     });
+}
+
+/// Two tasks that wait for events of one monitor are both woken.
+///
+/// Rules: MQ-045.
+#[test]
+fn a_monitor_wakes_everybody_who_waits() {
+    let context = Context::new();
+    let pull = Pull::with_options(&context, options()).unwrap();
+    let monitor = pull.monitor();
+    let mut task = TaskContext::from_waker(Waker::noop());
+    let mut first = pin!(monitor.next());
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(count.clone());
+    assert!(first.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_pending());
+    let mut second = pin!(monitor.next());
+    assert!(second.as_mut().poll(&mut task).is_pending());
+    pull.bind_blocking("tcp://127.0.0.1:*").unwrap();
+    assert_eq!(*count.0.lock().unwrap(), 1);
+    assert!(first.as_mut().poll(&mut task).is_ready());
 }
 
 /// Every call that may wait can be made on a thread without a runtime.

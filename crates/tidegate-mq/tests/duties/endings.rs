@@ -8,7 +8,7 @@ use std::{
 use tidegate_mq::{Error, Pull, Push};
 
 use super::{
-    peer::{PATIENCE, Raw, address, frame},
+    peer::{PATIENCE, Raw, address, frame, greeting, ready},
     rig::{ANYWHERE, DRIVERS, context, established, options, options_with, until},
 };
 
@@ -124,6 +124,24 @@ fn a_disconnected_endpoint_is_heard_no_more() {
         for _ in 0..30 {
             assert_eq!(peer.frame(), (2, large.clone()));
         }
+        peer.until_closed();
+    }
+}
+
+/// Whose handshake is complete only after the socket was closed is sent away.
+///
+/// Rules: MQ-080.
+#[test]
+fn a_closed_socket_has_no_new_peers() {
+    for driver in DRIVERS {
+        let context = context(driver);
+        let pull = Pull::with_options(&context, options()).unwrap();
+        let endpoint = pull.bind_blocking(ANYWHERE).unwrap();
+        let mut peer = Raw::connect(&endpoint);
+        peer.send(&greeting("NULL"));
+        peer.take(64);
+        tidegate_io::wait::block_on(pull.close(Some(Duration::ZERO)), None).unwrap();
+        peer.try_send(&ready("PUSH", ""));
         peer.until_closed();
     }
 }

@@ -1,10 +1,10 @@
 //! Routing ids that are nobody's business, and types that do not fit.
 
-use tidegate_mq::{AnySocket, Context, Error, SocketType};
+use tidegate_mq::{AnySocket, Context, Dealer, Error, Router, SocketType, options::RoutingId};
 
 use super::{
     peer::{Raw, frame},
-    rig::{ANYWHERE, DRIVERS, context, established, options},
+    rig::{ANYWHERE, DRIVERS, context, established, options, options_with},
 };
 
 const TYPES: [SocketType; 11] = [
@@ -82,6 +82,41 @@ fn only_a_router_cares_for_routing_ids() {
                 }
             }
         }
+    }
+}
+
+/// The name that a ROUTER gives a peer is for the next connect, and no two peers have the same.
+///
+/// Rules: MQ-207.
+#[test]
+fn a_name_is_given_once() {
+    let context = Context::new();
+    let name = |router: &Router, name: &'static str| {
+        router
+            .set_options(|options| {
+                options.connect_routing_id = Some(RoutingId::new(name)?);
+                Ok(())
+            })
+            .unwrap();
+    };
+    let router =
+        Router::with_options(&context, options_with(|options| options.router_mandatory = true)).unwrap();
+    let dealers = [(); 3].map(|()| {
+        let dealer = Dealer::with_options(&context, options()).unwrap();
+        let endpoint = dealer.bind_blocking(ANYWHERE).unwrap();
+        (dealer, endpoint)
+    });
+    name(&router, "first");
+    router.connect(&dealers[0].1).unwrap();
+    assert_eq!(router.options().connect_routing_id, None);
+    router.connect(&dealers[1].1).unwrap();
+    name(&router, "first");
+    assert!(matches!(router.connect(&dealers[2].1), Err(Error::AddressInUse(_))));
+    name(&router, "third");
+    router.connect(&dealers[2].1).unwrap();
+    for (to, (dealer, _)) in [("first", &dealers[0]), ("third", &dealers[2])] {
+        router.send_to_blocking(to, to).unwrap();
+        assert_eq!(dealer.recv_blocking().unwrap().parts(), [to]);
     }
 }
 

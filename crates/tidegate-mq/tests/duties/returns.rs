@@ -6,7 +6,7 @@ use tidegate_mq::{AnySocket, Context, Message, SocketType, options::RoutingId};
 
 use super::{
     peer::PATIENCE,
-    rig::{disconnected, established, event, options_with, until},
+    rig::{self, DRIVERS, disconnected, established, event, options_with, until},
 };
 
 fn bound(context: &Context, kind: SocketType, endpoint: &str, name: &'static str) -> (AnySocket, String) {
@@ -29,7 +29,9 @@ fn everybody_goes_on_with_the_successor() {
     use SocketType::{Dealer, Pair, Pub, Pull, Push, Rep, Req, Router, Sub, XPub, XSub};
     let directory = tempfile::tempdir().unwrap();
     let path = format!("ipc://{}/socket", directory.path().display());
-    for transport in ["tcp://127.0.0.1:*", path.as_str()] {
+    for (driver, transport) in
+        DRIVERS.into_iter().flat_map(|driver| [(driver, "tcp://127.0.0.1:*"), (driver, path.as_str())])
+    {
         for (kind, peers) in [
             (Push, Pull),
             (Dealer, Dealer),
@@ -41,7 +43,7 @@ fn everybody_goes_on_with_the_successor() {
             (Pub, Sub),
             (XPub, XSub),
         ] {
-            let context = Context::new();
+            let context = rig::context(driver);
             let quick = options_with(|options| options.reconnect_ivl = Some(Duration::from_millis(1)));
             let socket = AnySocket::of_type_with(&context, kind, quick).unwrap();
             if matches!(kind, Sub | XSub) {

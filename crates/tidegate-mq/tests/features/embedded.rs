@@ -26,7 +26,7 @@ fn sleeps() -> u64 {
 /// Requests and replies over tcp, with both ends on one thread: what arrives needs no wake-up of another thread, and there
 /// is none.
 ///
-/// Rules: MQ-057, MQ-043.
+/// Rules: MQ-057.
 #[test]
 fn the_calling_thread_is_the_engine() {
     const ROUNDS: u32 = 1000;
@@ -67,7 +67,7 @@ fn the_calling_thread_is_the_engine() {
 
 /// Timeouts end what waits; what other threads send arrives; a shutdown sends what is queued.
 ///
-/// Rules: MQ-057, MQ-081, MQ-187.
+/// Rules: MQ-057, MQ-081.
 #[test]
 fn other_threads_and_timers_wake_it() {
     const COUNT: u32 = 1000;

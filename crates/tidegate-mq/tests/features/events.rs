@@ -177,7 +177,7 @@ fn the_libzmq_form_has_both_addresses() {
 
 /// Every reason for which a connection is closed has libzmq's event and code.
 ///
-/// Rules: MQ-361, MQ-363, MQ-376.
+/// Rules: MQ-361, MQ-363.
 #[test]
 fn reasons_have_libzmq_s_codes() {
     use tidegate_mq::monitor::{Deadline, Limit, MetadataError, ZapError};

@@ -101,7 +101,7 @@ fn invert_matching() {
             for topic in expected {
                 expect(sub, &[topic.as_bytes()]);
             }
-            nothing(&sub);
+            nothing(sub);
         }
     }
 }

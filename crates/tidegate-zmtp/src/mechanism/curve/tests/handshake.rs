@@ -77,7 +77,7 @@ fn a_hello_that_does_not_open_is_refused() {
     assert_eq!(server().refusal(&talkative), CloseReason::Cryptographic);
 }
 
-/// Rules: MQ-140, MQ-450.
+/// Rules: MQ-140, MQ-155, MQ-450.
 #[test]
 fn a_client_refuses_every_other_welcome() {
     let (_, hello_body) = hello();
@@ -101,6 +101,13 @@ fn a_client_refuses_every_other_welcome() {
     other.run(|handshake, context| handshake.start(context)).ok();
     other.sent();
     assert_eq!(other.refusal(&welcome), CloseReason::Cryptographic);
+
+    // One that opens, and has more in it than it should.
+    let text = [secret(SERVER).public_key().as_bytes().as_slice(), &[0; 97]].concat();
+    let nonce = long_nonce(nonce::WELCOME, &[0x22; 16]);
+    let sealed = boxed(&secret(SERVER), &secret(CLIENT_TRANSIENT).public_key(), &nonce, &text);
+    let long = [b"\x07WELCOME".as_slice(), &[0x22; 16], &sealed].concat();
+    assert_eq!(hello().0.refusal(&long), CloseReason::Cryptographic);
 
     for key in LOW_ORDER {
         let text = [key.as_slice(), &[0; 96]].concat();

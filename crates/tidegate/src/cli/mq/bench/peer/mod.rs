@@ -41,7 +41,9 @@ mod topics;
 mod trips;
 mod window;
 
+use std::fs::File;
 use std::io::{BufRead, Write};
+use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
@@ -264,9 +266,12 @@ fn recorded(histogram: &Histogram<u64>) -> Value {
     histogram.iter_recorded().map(|step| json!([step.value_iterated_to(), step.count_at_value()])).collect()
 }
 
+/// From any thread: the lock of standard output is held by the command line.
 fn print(value: &Value) {
-    // Without its runner a peer has nobody to tell.
-    let _ = writeln!(std::io::stdout(), "{value}");
+    if let Ok(stdout) = std::io::stdout().as_fd().try_clone_to_owned() {
+        // Without its runner a peer has nobody to tell.
+        let _ = File::from(stdout).write_all(format!("{value}\n").as_bytes());
+    }
 }
 
 /// Prints the result and stays, so that the runner can look at this process.
