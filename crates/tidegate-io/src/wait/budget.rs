@@ -1,6 +1,6 @@
 //! See [`Budget`].
 
-use std::task::Waker;
+use std::{sync::Arc as StdArc, task::Waker};
 
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 
@@ -78,6 +78,38 @@ impl Budget {
     pub fn exhausted(&self) -> u64 {
         // Relaxed: a number for people.
         self.exhausted.load(Ordering::Relaxed)
+    }
+}
+
+/// The part of one owner in a budget, and who is to be called when it may take more.
+#[derive(Debug)]
+pub struct Share {
+    budget: StdArc<Budget>,
+    waker: Waker,
+}
+
+impl Share {
+    /// A part in `budget`; `waker` is called when it was refused something and is not any more.
+    pub fn new(budget: StdArc<Budget>, waker: Waker) -> Self {
+        Self { budget, waker }
+    }
+
+    /// As [`Budget::is_used_up`].
+    #[inline]
+    pub fn is_used_up(&self) -> bool {
+        self.budget.is_used_up(&self.waker)
+    }
+
+    /// As [`Budget::change`].
+    #[inline]
+    #[must_use = "those who wait are to be woken"]
+    pub fn change(&self, from: usize, to: usize) -> bool {
+        self.budget.change(from, to)
+    }
+
+    /// As [`Budget::wake`].
+    pub fn wake(&self) {
+        self.budget.wake();
     }
 }
 

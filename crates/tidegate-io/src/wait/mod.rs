@@ -12,7 +12,7 @@ mod list;
 mod signal;
 
 pub use block::block_on;
-pub use budget::Budget;
+pub use budget::{Budget, Share};
 pub use list::{Decision, Ticket, Waiters, Wakes};
 #[cfg(loom)]
 pub use signal::Orderings;

@@ -34,7 +34,7 @@ use tidegate_io::{
     peer::{Epoch, PeerKey},
     protocol::Control,
     sync::{Mutex, MutexGuard, lock},
-    wait::{Decision, Waiters, Wakes, block_on},
+    wait::{Decision, Share, Waiters, Wakes, block_on},
 };
 
 pub(crate) use self::ready::Place;
@@ -166,7 +166,7 @@ impl Shared {
         });
         if let Some(budget) = &context.budget {
             let waker = Waker::from(Arc::new(TryAgain(shared.weak())));
-            shared.lock().state.share(budget.clone(), waker);
+            shared.lock().state.share(Share::new(budget.clone(), waker));
         }
         context.register(&shared)?;
         Ok(shared)

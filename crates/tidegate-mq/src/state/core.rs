@@ -4,25 +4,24 @@
 //! outside. Keys of pipes are dense and reused; every pipe and every connection has an epoch of its own, from one
 //! counter, so that news of what is gone cannot be taken for news of its successor (MQ-068).
 
-use std::{collections::VecDeque, mem, sync::Arc, task::Waker};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use tidegate_io::{
     hub::Peers,
-    message::{Message, Part},
-    packed::Packed,
+    message::Part,
     peer::{Epoch, PeerKey},
     queue::{Capacity, Queue},
-    wait::Budget,
+    wait::Share,
 };
 
 use super::{
     counters::Ledger,
     effects::{CloseCause, Credit, Effect, Effects},
     peer::{Arrival, Origin, SocketType},
-    pipe::{Command, Far, Pipe, Stage},
+    pipe::{Far, Pipe, Stage},
     settings::{Settings, in_a_row},
 };
-use crate::pattern::envelope::{Parcel, Payload};
+use crate::pattern::envelope::Payload;
 
 /// Pipes, options and notes of one socket.
 #[derive(Debug)]
@@ -32,21 +31,13 @@ pub(crate) struct Core<L> {
     pub(crate) effects: Effects<L>,
     pub(super) pipes: Peers<Pipe<L>>,
     /// Retired pipes that were drained; they are removed when the call in progress ends.
-    drained: Vec<PeerKey>,
+    pub(super) drained: Vec<PeerKey>,
     /// In-process pipes whose far end has messages while they have none.
-    offers: VecDeque<PeerKey>,
+    pub(super) offers: VecDeque<PeerKey>,
     /// The numbers of all pipes, also of those that are gone.
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     /// What the queues of this socket and of others may hold together, if that is limited.
     share: Option<Share>,
-}
-
-/// A socket's share in the budget of its context (MQ-066).
-#[derive(Debug)]
-struct Share {
-    budget: Arc<Budget>,
-    /// Called when something may be queued again after it was refused.
-    waker: Waker,
 }
 
 impl<L: Clone> Core<L> {
@@ -65,27 +56,27 @@ impl<L: Clone> Core<L> {
 
     // ---- the budget ----
 
-    /// From now on what is queued counts against the budget. `waker` is called, when it was used up and is not any
-    /// more, by whoever performs [`Effects::budget_freed`].
-    pub(super) fn share(&mut self, budget: Arc<Budget>, waker: Waker) {
-        self.share = Some(Share { budget, waker });
+    /// From now on what is queued counts against the budget. When that was used up and is not any more, whoever performs
+    /// [`Effects::budget_freed`] says so to those who were refused.
+    pub(super) fn share(&mut self, share: Share) {
+        self.share = Some(share);
     }
 
     /// Whether the budget allows nothing more to be queued; then the socket is told when it does.
     #[inline]
     pub(crate) fn is_over_budget(&self) -> bool {
-        self.share.as_ref().is_some_and(|share| share.budget.is_used_up(&share.waker))
+        self.share.as_ref().is_some_and(Share::is_used_up)
     }
 
     /// Tells the budget what the pipe holds now.
     #[inline]
-    fn recount(&mut self, key: PeerKey) {
+    pub(super) fn recount(&mut self, key: PeerKey) {
         if let Some(share) = &self.share
             && let Some(pipe) = self.pipes.get_mut(key)
         {
             let holds = pipe.holds();
             let counted = mem::replace(&mut pipe.counted, holds);
-            self.effects.budget_freed |= share.budget.change(counted, holds);
+            self.effects.budget_freed |= share.change(counted, holds);
         }
     }
 
@@ -357,348 +348,6 @@ impl<L: Clone> Core<L> {
         }
     }
 
-    // ---- sending ----
-
-    /// Queues a message for sending; the caller has seen that the pipe [`is_writable`](Self::is_writable), or the
-    /// message is under no limit. Says whether the pipe is writable still.
-    #[inline]
-    pub(crate) fn enqueue(&mut self, key: PeerKey, parcel: Parcel<'_>) -> bool {
-        let Some(pipe) = self.pipes.get_mut(key) else { return false };
-        let was_stalled = pipe.is_stalled();
-        if pipe.out_conflates && !pipe.out.is_empty() {
-            pipe.counters.out.dropped_by_rule();
-        }
-        let bytes = parcel.byte_len();
-        match parcel {
-            Parcel::Whole(message) => pipe.out.push(message),
-            Parcel::Copy(message) => pipe.out.push_clone(message),
-        }
-        pipe.counters.out.entered(1, bytes, pipe.out.len());
-        if pipe.far.is_some()
-            && pipe.is_at_far_limit()
-            && let Some(far) = &mut pipe.far
-        {
-            far.stalled = true;
-        }
-        let stalled = pipe.is_stalled();
-        if stalled && !was_stalled {
-            pipe.counters.out.stalled();
-        }
-        Self::note_write(pipe, key, &mut self.effects);
-        self.recount(key);
-        !stalled
-    }
-
-    /// Counts a message that was not queued because the pipe was full. Says how many that makes on this connection.
-    pub(crate) fn count_full(&mut self, key: PeerKey) -> u64 {
-        let Some(pipe) = self.pipe_mut(key) else { return 0 };
-        pipe.missed += 1;
-        pipe.counters.out.dropped_full();
-        pipe.missed
-    }
-
-    /// Counts a message that nobody was to get.
-    pub(crate) fn count_unroutable(&self) {
-        self.ledger.unroutable();
-    }
-
-    /// Counts messages that were taken for writing to a connection that had ended already.
-    pub(super) fn count_lost(&self, messages: u64) {
-        self.ledger.lost_in_flight(messages);
-    }
-
-    /// Queues a change of subscriptions.
-    pub(crate) fn command(&mut self, key: PeerKey, command: Command) {
-        if let Some(pipe) = self.pipes.get_mut(key) {
-            pipe.commands.push_back(command);
-            Self::note_write(pipe, key, &mut self.effects);
-        }
-    }
-
-    /// Notes that the pipe has something to write, unless that is noted already.
-    pub(super) fn nudge(&mut self, key: PeerKey) {
-        if let Some(pipe) = self.pipes.get_mut(key)
-            && !(pipe.out.is_empty() && pipe.commands.is_empty())
-        {
-            Self::note_write(pipe, key, &mut self.effects);
-        }
-    }
-
-    #[inline]
-    fn note_write(pipe: &mut Pipe<L>, key: PeerKey, effects: &mut Effects<L>) {
-        if !pipe.noted
-            && let Some(link) = &pipe.link
-        {
-            effects.list.push(Effect::Write { pipe: key, epoch: pipe.epoch, link: link.clone() });
-            pipe.noted = true;
-        }
-    }
-
-    /// Takes messages for writing. Says how many.
-    #[inline]
-    pub(super) fn take(&mut self, key: PeerKey, most: Most, into: &mut Packed) -> usize {
-        let Some(pipe) = self.pipe_mut(key) else { return 0 };
-        let (len, size) = (pipe.out.len(), pipe.out.size());
-        pipe.out.take_into(into, most.messages, most.bytes);
-        let (messages, left) = (len - pipe.out.len(), pipe.out.size());
-        if let Some(far) = &mut pipe.far {
-            far.in_flight.messages += messages;
-            far.in_flight.bytes += size.retained - left.retained;
-        }
-        pipe.counters.out.left(messages, size.payload - left.payload, pipe.out.len());
-        pipe.settle_note(messages);
-        self.recount(key);
-        messages
-    }
-
-    /// Takes changes of subscriptions for writing.
-    pub(super) fn take_commands(&mut self, key: PeerKey, most: usize, into: &mut VecDeque<Command>) -> usize {
-        let Some(pipe) = self.pipe_mut(key) else { return 0 };
-        let count = most.min(pipe.commands.len());
-        into.extend(pipe.commands.drain(..count));
-        count
-    }
-
-    // ---- receiving ----
-
-    /// Queues a received message.
-    #[inline]
-    pub(crate) fn arrive(&mut self, key: PeerKey, payload: &mut Payload) {
-        let bytes = payload.byte_len();
-        let mut message = payload.take().into_message();
-        self.arrive_by(key, bytes, |inbound| inbound.push(&mut message));
-    }
-
-    /// Queues the first of the messages that were received.
-    #[inline]
-    pub(crate) fn arrive_first(&mut self, key: PeerKey, arrivals: &mut Packed) {
-        let Some(pipe) = self.pipe_mut(key) else { return };
-        if pipe.inbound_conflates {
-            let before = arrivals.size().payload;
-            let mut first = Packed::new();
-            arrivals.move_first(&mut first);
-            let bytes = before - arrivals.size().payload;
-            return self.arrive_by(key, bytes, |inbound| inbound.push_first(&mut first));
-        }
-        let before = pipe.inbound.size().payload;
-        pipe.inbound.push_first(arrivals);
-        pipe.counters.inbound.entered(1, pipe.inbound.size().payload - before, pipe.inbound.len());
-        self.recount(key);
-        self.effects.receivers += 1;
-    }
-
-    /// Queues messages that were received, until the queue is full. Says whether there were any.
-    #[inline]
-    pub(crate) fn arrive_many(&mut self, key: PeerKey, arrivals: &mut Packed) -> bool {
-        let Some(pipe) = self.pipe_mut(key) else { return false };
-        if pipe.inbound_conflates {
-            let any = !arrivals.is_empty();
-            while !arrivals.is_empty() {
-                self.arrive_first(key, arrivals);
-            }
-            return any;
-        }
-        let (len, payload) = (pipe.inbound.len(), pipe.inbound.size().payload);
-        pipe.inbound.push_many(arrivals);
-        let messages = pipe.inbound.len() - len;
-        pipe.counters.inbound.entered(messages, pipe.inbound.size().payload - payload, pipe.inbound.len());
-        self.recount(key);
-        self.effects.receivers += messages;
-        messages > 0
-    }
-
-    #[inline]
-    fn arrive_by(&mut self, key: PeerKey, bytes: usize, push: impl FnOnce(&mut Queue)) {
-        let Some(pipe) = self.pipe_mut(key) else { return };
-        let replaced =
-            (pipe.inbound_conflates && !pipe.inbound.is_empty()).then(|| pipe.inbound.size().retained);
-        push(&mut pipe.inbound);
-        pipe.counters.inbound.entered(1, bytes, pipe.inbound.len());
-        self.recount(key);
-        match replaced {
-            None => self.effects.receivers += 1,
-            Some(retained) => {
-                if let Some(pipe) = self.pipe(key) {
-                    pipe.counters.inbound.dropped_by_rule();
-                }
-                self.consumed(key, retained);
-            }
-        }
-    }
-
-    /// Drops the first of the messages that were received by a rule of the pattern.
-    pub(crate) fn drop_first(&mut self, key: PeerKey, arrivals: &mut Packed) {
-        let before = arrivals.size();
-        arrivals.take_with(|_, _| {});
-        let left = arrivals.size();
-        let (bytes, retained) = (before.payload - left.payload, before.retained - left.retained);
-        self.drop_received_as(key, Held { bytes, retained });
-    }
-
-    /// Counts a received message that the pattern keeps in a place of its own, until it is [`let_go`](Self::let_go).
-    pub(crate) fn hold(&mut self, key: PeerKey, held: Held) {
-        if let Some(pipe) = self.pipe_mut(key) {
-            pipe.held += 1;
-            pipe.held_bytes += held.retained;
-            pipe.counters.inbound.entered(1, held.bytes, pipe.unread());
-            self.recount(key);
-        }
-    }
-
-    /// Counts a message that leaves such a place: to the application, or dropped by a rule. `born` tells whether the
-    /// pipe that it came by is still the same.
-    pub(crate) fn let_go(&mut self, (key, born): (PeerKey, Epoch), held: Held, delivered: bool) {
-        let Some(pipe) = self.pipe_mut(key).filter(|pipe| pipe.born == born) else { return };
-        pipe.held = pipe.held.saturating_sub(1);
-        pipe.held_bytes = pipe.held_bytes.saturating_sub(held.retained);
-        if delivered {
-            pipe.counters.inbound.left(1, held.bytes, pipe.unread());
-        } else {
-            pipe.counters.inbound.dropped_by_rule();
-            pipe.counters.inbound.depth(pipe.unread());
-        }
-        let is_drained = pipe.stage == Stage::Retired && pipe.is_empty_inbound();
-        self.recount(key);
-        self.consumed(key, held.retained);
-        if is_drained {
-            self.drained.push(key);
-        }
-    }
-
-    /// Drops a received message by a rule of the pattern.
-    pub(crate) fn drop_received(&mut self, key: PeerKey, payload: &Payload) {
-        self.drop_received_as(key, Held::of(payload));
-    }
-
-    /// The same for a message that was taken apart.
-    pub(crate) fn drop_received_as(&mut self, key: PeerKey, Held { bytes, retained }: Held) {
-        if let Some(pipe) = self.pipe(key) {
-            pipe.counters.inbound.entered(1, bytes, pipe.unread());
-            pipe.counters.inbound.dropped_by_rule();
-        }
-        self.consumed(key, retained);
-    }
-
-    /// Takes the oldest message received on the pipe into `place`; says whether there are more, or nothing when there was
-    /// none.
-    #[inline]
-    pub(crate) fn pop(&mut self, key: PeerKey, place: &mut Message) -> Option<bool> {
-        let pipe = self.pipe_mut(key)?;
-        let before = pipe.inbound.size();
-        if !pipe.inbound.pop_into(place) {
-            return None;
-        }
-        let left = pipe.inbound.size();
-        pipe.counters.inbound.left(1, before.payload - left.payload, pipe.inbound.len());
-        let more = !pipe.inbound.is_empty();
-        if let Some(far) = &mut pipe.far {
-            if !more && mem::take(&mut far.offered) && !mem::replace(&mut far.listed, true) {
-                self.offers.push_back(key);
-            }
-            self.consumed(key, before.retained - left.retained);
-        } else if pipe.paused && !pipe.inbound.is_full() {
-            if !more || !self.is_over_budget() {
-                self.resume(key);
-            }
-        } else if pipe.stage == Stage::Retired && pipe.is_empty_inbound() {
-            self.drained.push(key);
-        }
-        self.recount(key);
-        Some(more)
-    }
-
-    /// Whether another message of the pipe's connection may be taken.
-    #[inline]
-    pub(crate) fn takes_more(&self, key: PeerKey) -> bool {
-        self.pipe(key).is_some_and(|pipe| {
-            let has_room = pipe.is_inproc() || !(pipe.paused || pipe.inbound.is_full());
-            pipe.stage == Stage::Open && pipe.is_up() && has_room
-        })
-    }
-
-    /// The far end of an in-process link has messages; they are fetched when there are none here.
-    pub(super) fn offered(&mut self, key: PeerKey) {
-        let Some(pipe) = self.pipes.get_mut(key) else { return };
-        let is_empty = pipe.inbound.is_empty();
-        let Some(far) = &mut pipe.far else { return };
-        if !is_empty {
-            far.offered = true;
-        } else if !mem::replace(&mut far.listed, true) {
-            self.offers.push_back(key);
-            self.effects.receivers += 1;
-        }
-    }
-
-    /// Whether there are messages to be fetched.
-    #[inline]
-    pub(super) fn has_offers(&self) -> bool {
-        !self.offers.is_empty()
-    }
-
-    /// The next in-process link to fetch from.
-    pub(super) fn next_offer(&mut self) -> Option<L> {
-        while let Some(key) = self.offers.pop_front() {
-            let Some(pipe) = self.pipe_mut(key) else { continue };
-            if let Some(far) = &mut pipe.far
-                && mem::replace(&mut far.listed, false)
-                && pipe.stage == Stage::Open
-            {
-                return pipe.link.clone();
-            }
-        }
-        None
-    }
-
-    /// Whether the pipe has nothing to write.
-    pub(super) fn is_silent(&self, key: PeerKey) -> bool {
-        self.pipe(key).is_none_or(|pipe| pipe.out.is_empty() && pipe.commands.is_empty())
-    }
-
-    /// Says whether somebody knows already that the pipe has something to write.
-    pub(super) fn set_noted(&mut self, key: PeerKey, epoch: Epoch, noted: bool) {
-        if let Some(pipe) = self.pipe_mut(key).filter(|pipe| pipe.epoch == epoch && pipe.is_up()) {
-            pipe.noted = noted;
-        }
-    }
-
-    /// Whether reading of the pipe's connection is to wait, as it is from when the inbound queue is full (MQ-062), or the
-    /// budget is used up and the application has something to read first.
-    #[inline]
-    pub(super) fn is_to_wait(&mut self, key: PeerKey) -> bool {
-        let Some(pipe) = self.pipe(key) else { return false };
-        let is_full = pipe.inbound.is_full()
-            || (pipe.far.is_none() && !pipe.inbound.is_empty() && self.is_over_budget());
-        if is_full && !pipe.paused {
-            self.pause(key);
-        }
-        let Some(pipe) = self.pipe_mut(key) else { return false };
-        if let Some(far) = &mut pipe.far {
-            far.held_up |= pipe.paused;
-        }
-        pipe.paused
-    }
-
-    /// Lets reading of the pipe's connection go on.
-    pub(crate) fn resume(&mut self, key: PeerKey) {
-        if let Some(pipe) = self.pipes.get_mut(key)
-            && mem::take(&mut pipe.paused)
-            && let Some(link) = &pipe.link
-            // Who moves what an in-process peer sends has stopped only if it was told to.
-            && pipe.far.as_mut().is_none_or(|far| mem::take(&mut far.held_up))
-        {
-            self.effects.list.push(Effect::Resume { link: link.clone() });
-        }
-    }
-
-    /// Stops reading of the pipe's connection.
-    pub(crate) fn pause(&mut self, key: PeerKey) {
-        if let Some(pipe) = self.pipe_mut(key)
-            && !mem::replace(&mut pipe.paused, true)
-        {
-            pipe.counters.inbound.stalled();
-        }
-    }
-
     // ---- counters ----
 
     /// The numbers of all pipes, with those that are gone.
@@ -715,42 +364,11 @@ impl<L: Clone> Core<L> {
 
 impl<L> Drop for Core<L> {
     fn drop(&mut self) {
-        if let Some(Share { budget, .. }) = &self.share {
+        if let Some(share) = &self.share {
             let counted = self.pipes.iter().map(|(_, _, pipe)| pipe.counted).sum();
-            if budget.change(counted, 0) {
-                budget.wake();
+            if share.change(counted, 0) {
+                share.wake();
             }
         }
     }
-}
-
-/// Sizes of a received message that a pattern keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Held {
-    bytes: usize,
-    retained: usize,
-}
-
-impl Held {
-    pub(crate) fn of(payload: &Payload) -> Self {
-        let parts = payload.parts();
-        Self {
-            bytes: parts.iter().map(|part| part.len()).sum(),
-            retained: parts.iter().map(Part::retained).sum(),
-        }
-    }
-
-    /// Bytes of memory.
-    pub(crate) fn retained(self) -> usize {
-        self.retained
-    }
-}
-
-/// How much to take at once: until either number is reached.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Most {
-    /// Messages.
-    pub(crate) messages: usize,
-    /// Payload bytes; at least one message is taken however long it is.
-    pub(crate) bytes: usize,
 }

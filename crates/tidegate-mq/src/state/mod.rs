@@ -24,7 +24,10 @@
 mod core;
 mod counters;
 mod effects;
+mod far;
+mod inbound;
 mod limits;
+mod outbound;
 mod peer;
 mod pipe;
 mod refusal;
@@ -33,21 +36,23 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, sync::Arc, task::Waker};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use tidegate_io::{
     message::{Message, Part},
     packed::Packed,
     peer::{Epoch, PeerKey},
-    wait::Budget,
+    wait::Share,
 };
 
 pub use self::counters::{FlowReading, Reading};
 pub(crate) use self::{
-    core::{Core, Held, Most},
+    core::Core,
     counters::{Counters, Ledger},
     effects::{CloseCause, Credit, Effect, Effects, LinkLimits},
+    inbound::Held,
+    outbound::Most,
     peer::{Arrival, Origin, PeerInfo, SocketType},
     pipe::{Command, Stage},
     refusal::{Awaited, NotSupported, RecvRefusal, Refusal, SendRefusal, Violation},
@@ -133,8 +138,8 @@ impl<L: Clone> State<L> {
 
     /// From now on what is queued counts against the budget of several sockets (MQ-066). `waker` is called once the
     /// socket may try again what the budget has refused.
-    pub(crate) fn share(&mut self, budget: Arc<Budget>, waker: Waker) {
-        self.core.share(budget, waker);
+    pub(crate) fn share(&mut self, share: Share) {
+        self.core.share(share);
     }
 
     /// What is to be done after unlocking.
@@ -359,69 +364,6 @@ impl<L: Clone> State<L> {
         if self.core.is_connected(key, epoch) { self.core.take_commands(key, most, into) } else { 0 }
     }
 
-    /// Takes what is queued for the far end of an in-process link, and says whether that was not all: then nobody is told
-    /// of more. With `comes_again` it is all, and the answer is true when the far end got several messages: it asks again
-    /// by itself.
-    pub(crate) fn take_all(
-        &mut self,
-        key: PeerKey,
-        epoch: Epoch,
-        comes_again: bool,
-        commands: &mut VecDeque<Command>,
-        messages: &mut Packed,
-    ) -> bool {
-        const SOME: Most = Most { messages: 256, bytes: 1 << 20 };
-        const ALL: Most = Most { messages: usize::MAX, bytes: usize::MAX };
-        let most = if comes_again { ALL } else { SOME };
-        self.take_commands(key, epoch, most.messages, commands);
-        let taken = self.take_outbound(key, epoch, most, messages);
-        let more = if comes_again { taken > 1 } else { !self.core.is_silent(key) };
-        self.core.set_noted(key, epoch, more);
-        more
-    }
-
-    /// The far end of an in-process link has messages that are to be fetched.
-    pub(crate) fn offered(&mut self, key: PeerKey, epoch: Epoch) {
-        if self.core.is_heard(key, epoch) {
-            self.core.offered(key);
-        }
-    }
-
-    /// The next in-process link whose far end has messages while nothing from there is left here.
-    pub(crate) fn next_offer(&mut self) -> Option<L> {
-        self.core.next_offer()
-    }
-
-    /// Whether there is one.
-    #[inline]
-    pub(crate) fn has_offers(&self) -> bool {
-        self.core.has_offers()
-    }
-
-    /// The peer changes its subscriptions.
-    pub(crate) fn commanded(&mut self, key: PeerKey, epoch: Epoch, command: Command) -> Received {
-        match command {
-            Command::Subscribe(topic) => self.subscribed(key, epoch, topic),
-            Command::Cancel(topic) => self.cancelled(key, epoch, topic),
-        }
-    }
-
-    /// The far socket of an in-process link has consumed so much.
-    pub(crate) fn credit(&mut self, key: PeerKey, epoch: Epoch, credit: Credit) {
-        if self.core.is_connected(key, epoch) {
-            self.core.credit(key, credit);
-            self.pass_room(key);
-        }
-    }
-
-    /// The far socket of an in-process link has other limits now.
-    pub(crate) fn far_limits(&mut self, key: PeerKey, epoch: Epoch, limits: LinkLimits) {
-        if self.core.is_connected(key, epoch) {
-            self.core.set_far_limits(key, limits);
-            self.pass_room(key);
-        }
-    }
-
     #[inline]
     fn pass_room(&mut self, key: PeerKey) {
         if self.core.took_room(key) && self.core.is_open(key) {
@@ -613,10 +555,5 @@ impl<L: Clone> State<L> {
             Extras::Subscriber(interest) => Ok(interest.topics()),
             _ => Err(NotSupported),
         }
-    }
-
-    /// Limits that the far socket of an in-process link counts with.
-    pub(crate) fn link_limits(&self) -> LinkLimits {
-        self.core.link_limits()
     }
 }

@@ -1,7 +1,7 @@
 //! What the cases share: options that never wait for ever, addresses of one's own, and ways to wait for an event.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::PathBuf,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -38,17 +38,17 @@ pub fn with(change: impl FnOnce(&mut Options)) -> Options {
     options
 }
 
-/// A tcp endpoint that nobody is bound to and no other process picks: on a loopback address of this process.
+/// A tcp endpoint that nobody is bound to and no other process picks: on a loopback address of this process, with a port
+/// below those that the system picks from, also for who connects.
 pub fn free_tcp() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let [.., last] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    let host = Ipv4Addr::new(127, high | 1, low, last);
-    let port = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port();
-    format!("tcp://{host}:{port}")
+    let host = Ipv4Addr::new(127, high | 128, low, last);
+    format!("tcp://{host}:{}", 10_000 + std::process::id() % 20_000)
 }
 
-/// The same for IPv6, which has one loopback address: a port of this process below those that the system picks from.
+/// The same for IPv6, which has one loopback address: the port is this process's.
 pub fn free_tcp6() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let port = 10_000 + (std::process::id() + 977 * NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;

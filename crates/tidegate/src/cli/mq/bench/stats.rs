@@ -56,8 +56,8 @@ impl Spread {
 
     /// Share by which this is worse than `before`, if that is more than may be and a difference that counts.
     pub(super) fn regression(self, before: Self, more: bool) -> Option<f64> {
-        let worse =
-            if more { before.median - self.median } else { self.median - before.median } / before.median;
+        let lost = if more { before.median - self.median } else { self.median - before.median };
+        let worse = lost / before.median;
         (worse > TOLERANCE && self.differs(before)).then_some(worse)
     }
 }
