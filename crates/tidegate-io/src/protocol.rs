@@ -55,6 +55,8 @@ pub enum Retry {
     Unexplained,
     /// The peer broke the protocol or refused what we are: delays from one second up to thirty.
     Slow,
+    /// The peer refused who we are, and the user said what to do then: dial again after this time, at least a second.
+    After(Duration),
     /// The peer refused who we are: dial again only when told to.
     Never,
 }

@@ -299,16 +299,25 @@ impl Names {
         let bound = {
             let mut names = self.lock();
             let entry = names.entry(name.into()).or_default();
-            match entry.bound.as_ref().filter(|bound| !bound.ptr_eq(former)).and_then(Weak::upgrade) {
-                Some(bound) => bound,
-                None => {
-                    entry.waiting.retain(|(waiting, _)| waiting.strong_count() > 0);
-                    entry.waiting.push((Arc::downgrade(socket), key));
-                    return;
-                }
+            let bound = entry.bound.as_ref().filter(|bound| !bound.ptr_eq(former)).and_then(Weak::upgrade);
+            if bound.is_none() {
+                entry.waiting.retain(|(waiting, _)| waiting.strong_count() > 0);
+                entry.waiting.push((Arc::downgrade(socket), key));
             }
+            bound
         };
-        link(name, socket, key, &bound);
+        match bound {
+            Some(bound) => link(name, socket, key, &bound),
+            None => self.forget_if_gone(name, socket, key),
+        }
+    }
+
+    /// An endpoint that was given up meanwhile must not take the place of another.
+    fn forget_if_gone(&self, name: &str, socket: &Shared, key: PeerKey) {
+        let is_connected = socket.lock().endpoints.is_inproc_connected(key);
+        if !is_connected {
+            self.forget(name, socket, key);
+        }
     }
 
     /// The pipe was refused by the socket that is bound.
@@ -317,6 +326,8 @@ impl Names {
         let entry = names.entry(name.into()).or_default();
         entry.turned_away.retain(|(waiting, _)| waiting.strong_count() > 0);
         entry.turned_away.push((Arc::downgrade(socket), key));
+        drop(names);
+        self.forget_if_gone(name, socket, key);
     }
 
     /// Lets those who were turned away try again.
@@ -419,6 +430,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     match inner.state.pipe_up(Some(key), arrival) {
         Ok((key, epoch)) => {
             let _ = ends.ends[0].set(End { socket: Arc::downgrade(connecting), key, epoch });
+            let is_wanted = inner.endpoints.is_inproc_connected(key);
             inner.wake_watchers();
             connecting.finish(inner);
             // Notes from before the other end was there went nowhere.
@@ -427,8 +439,8 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
             inner.wake_watchers();
             let is_there = inner.state.is_connected(bound_key, bound_epoch);
             bound.finish(inner);
-            // It may have been closed before it could be told of this end.
-            if !is_there {
+            // The one may have been closed before it could be told of the other.
+            if !(is_there && is_wanted) {
                 view(0).part();
             }
         }

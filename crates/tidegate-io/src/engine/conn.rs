@@ -31,6 +31,7 @@ use super::{
     listen::Admission,
     read,
     table::Key,
+    timers::later,
     worker::{Target, Worker},
 };
 use crate::{
@@ -235,8 +236,8 @@ impl Conn {
     fn close(self: &Rc<Self>, worker: &Rc<Worker>, linger: Option<Duration>) {
         let mut state = self.state.borrow_mut();
         if let Some(linger) = linger {
-            let by = worker.now() + linger;
-            state.linger = Some(state.linger.map_or(by, |old| old.min(by)));
+            let by = later(worker.now(), linger);
+            state.linger = state.linger.into_iter().chain(by).min();
             self.arm(worker, &mut state, worker.now());
         }
         match state.phase {

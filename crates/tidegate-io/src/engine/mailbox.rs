@@ -71,9 +71,12 @@ impl<J, K> Mailbox<J, K> {
         mem::swap(&mut inbox.kicked, &mut empty.kicked);
     }
 
-    /// Nothing is taken any more.
-    pub(crate) fn close(&self) {
-        lock(&self.inbox).closed = true;
+    /// Nothing is taken any more. Returns the jobs that were taken and not yet run.
+    #[must_use]
+    pub(crate) fn close(&self) -> Vec<J> {
+        let mut inbox = lock(&self.inbox);
+        inbox.closed = true;
+        mem::take(&mut inbox.jobs)
     }
 
     /// Whether the worker may sleep. Answers no when something came since [`awake`](Self::awake).
@@ -132,8 +135,10 @@ mod tests {
             mailbox.kick(key);
         }
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        mailbox.close();
+        mailbox.post(()).unwrap();
+        assert_eq!(mailbox.close(), [()], "it was taken");
         assert_eq!(mailbox.post(()), Err(()));
+        assert!(mailbox.close().is_empty());
     }
 }
 

@@ -271,7 +271,7 @@ impl Engine {
         if self.0.doors.iter().any(|door| door.is_here()) {
             return Shutdown::default();
         }
-        let grace = linger + conn::DRAIN + MARGIN;
+        let grace = linger.saturating_add(conn::DRAIN + MARGIN);
         if !self.0.ended.wait(self.0.doors.len(), grace) {
             for door in self.0.doors.iter() {
                 door.post(|worker| worker.stop(Stop::Now));
@@ -308,10 +308,10 @@ impl Ended {
 
     /// Waits until `workers` have ended; returns whether they have.
     fn wait(&self, workers: usize, most: Duration) -> bool {
-        let by = Instant::now() + most;
+        let by = timers::later(Instant::now(), most);
         let mut report = self.lock();
         while report.0 < workers {
-            let left = by.saturating_duration_since(Instant::now());
+            let left = by.map_or(Duration::MAX, |by| by.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return false;
             }

@@ -104,6 +104,10 @@ async fn wait(worker: &Rc<Worker>, conn: &Rc<Conn>, small: &mut BytesMut) -> Res
             buffer.clear();
             *small = buffer;
             let more = if count >= SMALL { Next::Look } else { Next::Wait };
+            // The protocol may have paused while the operation was under way.
+            if !may_read(conn).await {
+                return Ok(Next::Wait);
+            }
             Ok(deliver(worker, conn, bytes).unwrap_or(more))
         }
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Next::Wait),
@@ -172,7 +176,8 @@ async fn large(worker: &Rc<Worker>, conn: &Rc<Conn>, buffer: BytesMut) -> Result
     let count = buffer.len() - had;
     conn.shared.add_received(count);
     let buffer = BytesMut::from(Bytes::from(buffer));
-    if count > 0 && matches!(conn.reading(), Reading::Deliver) {
+    // It may have paused meanwhile. What was read is its own, also when it is the last.
+    if count > 0 && may_read(conn).await && matches!(conn.reading(), Reading::Deliver) {
         conn.call(worker, |protocol, now| protocol.received_into(buffer, now));
     }
     match (end, conn.staging()) {
@@ -185,7 +190,8 @@ async fn large(worker: &Rc<Worker>, conn: &Rc<Conn>, buffer: BytesMut) -> Result
     }
 }
 
-/// Hands `bytes` to the protocol, which may want what follows in a buffer of its own.
+/// Hands `bytes` to the protocol, which may want what follows in a buffer of its own. Not while it is paused: what is
+/// read then is for nobody.
 fn deliver(worker: &Rc<Worker>, conn: &Rc<Conn>, bytes: BytesMut) -> Option<Next> {
     conn.shared.add_received(bytes.len());
     if !matches!(conn.reading(), Reading::Deliver) {

@@ -1,6 +1,22 @@
 //! Deadlines of a worker, in order. A deadline that is no longer wanted is removed, not left to pass (MQ-042).
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// A hundred years: users who set more mean never, and clocks and drivers need not be able to tell.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The delay, unless it is so long that what waits for it waits for ever.
+pub(crate) fn bounded(delay: Duration) -> Option<Duration> {
+    (delay < NEVER).then_some(delay)
+}
+
+/// The moment `delay` from `now`; `None` is never.
+pub(crate) fn later(now: Instant, delay: Duration) -> Option<Instant> {
+    now.checked_add(bounded(delay)?)
+}
 
 /// Deadlines, each for a target of type `T`.
 #[derive(Debug)]
@@ -50,9 +66,16 @@ impl<T: Ord + Copy> Timers<T> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn what_is_too_far_is_never() {
+        let now = Instant::now();
+        assert_eq!(later(now, Duration::from_secs(60)), Some(now + Duration::from_secs(60)));
+        for far in [NEVER, Duration::from_secs(i64::MAX as u64), Duration::MAX] {
+            assert_eq!(later(now, far), None);
+        }
+    }
 
     /// Rules: MQ-042.
     #[test]

@@ -293,7 +293,10 @@ impl Worker {
 
     /// Ends what is left; returns how many streams that were.
     pub(super) fn finish(self: &Rc<Self>) -> usize {
-        self.door.mailbox.close();
+        // Whoever posted one was told that it would be run; what it starts ends with the rest.
+        for job in self.door.mailbox.close() {
+            guarded("a job of the engine", || (job.0)(self));
+        }
         drop(std::mem::replace(&mut *self.listeners.borrow_mut(), Table::new()));
         let conns: Vec<Rc<Conn>> = self.conns.borrow().values().cloned().collect();
         for conn in &conns {

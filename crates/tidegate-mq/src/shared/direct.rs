@@ -100,8 +100,8 @@ impl Shared {
             Box::new(Scratch { batch: WriteBatch::new(64 << 10), messages: Packed::new() })
         });
         let Scratch { batch, messages } = &mut *scratch;
-        let taken = inner.state.take_outbound(pipe, epoch, Most { messages: 16, bytes: 1 << 20 }, messages);
-        inner.state.wrote(pipe, epoch);
+        inner.state.take_outbound(pipe, epoch, Most { messages: 16, bytes: 1 << 20 }, messages);
+        let taken = inner.state.taken(pipe);
         let threshold = inner.options.vectored_threshold as usize;
         // The note was for what is written here. If more is queued than was taken, the note stays with the worker.
         if inner.state.queued(pipe) == 0 {
@@ -111,9 +111,13 @@ impl Shared {
         let deeds = Deeds::collect(inner);
         frame::encode_all(messages, batch, threshold);
         if writer.write(batch) > 0 {
-            self.lock().state.has_yet_to_write(pipe, epoch, taken as u64);
             // Once the worker is through with the rest it fills anew, and says so.
             control.kick();
+        } else {
+            let mut inner = self.lock();
+            inner.state.wrote_up_to(pipe, epoch, taken);
+            inner.wake_watchers();
+            self.finish(inner);
         }
         if let Some(mut deeds) = deeds {
             deeds.perform(self);

@@ -309,6 +309,8 @@ impl Wake for TryAgain {
 
 /// What is to be done after unlocking.
 pub(crate) struct Deeds {
+    /// The socket is being closed.
+    is_closing: bool,
     effects: Effects<Link>,
     wakes: Wakes,
     watchers: Vec<Waker>,
@@ -341,7 +343,7 @@ impl Deeds {
         let all = look_again || effects.subscriptions;
         let mut watchers = if all { std::mem::take(&mut inner.watchers) } else { Vec::new() };
         watchers.append(&mut ready);
-        Some(Self { effects, wakes, watchers })
+        Some(Self { is_closing: inner.phase != Phase::Open, effects, wakes, watchers })
     }
 
     pub(crate) fn perform(&mut self, shared: &Shared) {
@@ -356,6 +358,8 @@ impl Deeds {
             let Some(effect) = self.effects.list.get(index) else { break };
             match effect {
                 Effect::Write { link: Link::Stream { control, .. }, .. } => control.kick(),
+                // A socket that is closed goes when nothing is left in it.
+                Effect::Write { link: Link::Inproc(link), .. } if self.is_closing => link.push(),
                 Effect::Write { link: Link::Inproc(link), .. } => link.offer(),
                 Effect::Resume { link: Link::Stream { control, .. } } => control.resume(),
                 Effect::Close { link: Link::Stream { control, .. }, .. } => {

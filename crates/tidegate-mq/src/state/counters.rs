@@ -268,11 +268,6 @@ impl Ledger {
         self.past.unroutable();
     }
 
-    /// Counts messages that were being written to a connection that is gone.
-    pub(super) fn lost_in_flight(&self, messages: u64) {
-        self.past.lost_in_flight(messages);
-    }
-
     /// All together.
     pub(crate) fn reading(&self) -> Reading {
         let pipes = self.pipes();

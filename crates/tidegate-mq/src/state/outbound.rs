@@ -55,11 +55,6 @@ impl<L: Clone> Core<L> {
         self.ledger.unroutable();
     }
 
-    /// Counts messages that were taken for writing to a connection that had ended already.
-    pub(super) fn count_lost(&self, messages: u64) {
-        self.ledger.lost_in_flight(messages);
-    }
-
     /// Queues a change of subscriptions.
     pub(crate) fn command(&mut self, key: PeerKey, command: Command) {
         if let Some(pipe) = self.pipes.get_mut(key) {

@@ -54,26 +54,22 @@ impl<L: Clone> State<L> {
         self.core.pipe(key).is_some_and(|pipe| !pipe.commands.is_empty())
     }
 
+    /// Messages that were taken from the pipe for writing so far.
+    pub(crate) fn taken(&self, key: PeerKey) -> u64 {
+        self.core.pipe(key).map_or(0, |pipe| pipe.counters.out.has_left())
+    }
+
     /// All that was taken from the pipe is written.
     pub(crate) fn wrote(&mut self, key: PeerKey, epoch: Epoch) {
-        if self.core.is_connected(key, epoch) {
-            self.set_written(key, 0);
-        }
+        self.wrote_up_to(key, epoch, self.taken(key));
     }
 
-    /// The last so many messages that were taken from the pipe are not written yet. If the connection has ended
-    /// meanwhile they are lost (MQ-184).
-    pub(crate) fn has_yet_to_write(&mut self, key: PeerKey, epoch: Epoch, messages: u64) {
-        if self.core.is_connected(key, epoch) {
-            self.set_written(key, messages);
-        } else {
-            self.core.count_lost(messages);
-        }
-    }
-
-    fn set_written(&mut self, key: PeerKey, except: u64) {
-        if let Some(pipe) = self.core.pipe_mut(key) {
-            pipe.written = pipe.counters.out.has_left().saturating_sub(except);
+    /// As many messages of the pipe as [`taken`](Self::taken) said are written.
+    pub(crate) fn wrote_up_to(&mut self, key: PeerKey, epoch: Epoch, taken: u64) {
+        if self.core.is_connected(key, epoch)
+            && let Some(pipe) = self.core.pipe_mut(key)
+        {
+            pipe.written = pipe.written.max(taken);
         }
     }
 

@@ -17,6 +17,7 @@ use super::Dial;
 use crate::engine::{
     address::{StreamAddress, Target},
     bind,
+    timers::bounded,
     worker::Worker,
 };
 
@@ -108,7 +109,7 @@ async fn wait_for_room(dial: &Dial, socket: &SockRef<'_>, address: &SockAddr) ->
 }
 
 async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> io::Result<T> {
-    match limit {
+    match limit.and_then(bounded) {
         None => Ok(future.await),
         Some(limit) => compio::time::timeout(limit, future).await.map_err(|_| io::ErrorKind::TimedOut.into()),
     }

@@ -35,6 +35,7 @@ use super::{
     random::Random,
     resolve::Resolver,
     table::Key,
+    timers::later,
     worker::{Door, Target as Timed, Worker, guarded},
 };
 use crate::protocol::{Connection, Retry};
@@ -199,14 +200,14 @@ impl DialerTask {
         match output {
             Output::Resolve => self.resolve(worker),
             Output::Dial(index) => self.attempt(worker, index),
-            Output::Stagger(after) => self.arm(worker, Some(worker.now() + after)),
+            Output::Stagger(after) => self.arm(worker, later(worker.now(), after)),
             Output::DropAttempts => {
                 self.arm(worker, None);
                 let attempts = std::mem::take(&mut self.state.borrow_mut().attempts);
                 drop(attempts);
             }
             Output::Wait(delay) => {
-                self.arm(worker, Some(worker.now() + delay));
+                self.arm(worker, later(worker.now(), delay));
                 self.event(&StreamEvent::Retried { delay });
             }
             Output::Stop => self.event(&StreamEvent::Stopped),

@@ -250,12 +250,20 @@ impl Machine {
         let max = self.backoff.max;
         match retry {
             // Only upwards: at most one attempt a second is a promise (MQ-463).
-            Retry::Slow => doubled(SECOND, self.slow, SLOW_MOST).mul_f64(1.0 + 0.25 * random),
-            Retry::Unexplained => doubled(base, self.failures, max.max(SECOND)).mul_f64(1.0 + 0.25 * random),
-            Retry::Lost | Retry::Never if max < base => base + base.mul_f64(random),
-            Retry::Lost | Retry::Never => doubled(base, self.failures, max).mul_f64(0.75 + 0.5 * random),
+            Retry::Slow => scaled(doubled(SECOND, self.slow, SLOW_MOST), 1.0 + 0.25 * random),
+            Retry::After(delay) => scaled(delay.max(SECOND), 1.0 + 0.25 * random),
+            Retry::Unexplained => {
+                scaled(doubled(base, self.failures, max.max(SECOND)), 1.0 + 0.25 * random)
+            }
+            Retry::Lost | Retry::Never if max < base => scaled(base, 1.0 + random),
+            Retry::Lost | Retry::Never => scaled(doubled(base, self.failures, max), 0.75 + 0.5 * random),
         }
     }
+}
+
+/// `delay` times `factor`, or the longest there is.
+fn scaled(delay: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(delay.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
 /// `base` doubled `times` times, at most `most`, and at least `base`.
