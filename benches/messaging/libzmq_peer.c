@@ -437,6 +437,9 @@ static void publish_topics(void) {
 
 static void count_topics(void) {
     void *socket = idle_socket(ZMQ_SUB);
+    // libzmq drops subscriptions that exceed the high-water mark: without this all but the first 1000 would be lost.
+    int unlimited = 0;
+    check(zmq_setsockopt(socket, ZMQ_SNDHWM, &unlimited, sizeof unlimited), "high-water mark");
     char name[TOPIC];
     for (size_t i = 0; i < count; i++) {
         name_topic(name, i * SHARE);

@@ -17,6 +17,7 @@ use tidegate_io::{
 
 fn main() {
     matching();
+    alike();
     subscribing();
     queueing();
     rest();
@@ -62,6 +63,33 @@ fn matching() {
             }
         }) / 100.0;
         println!("{stored:>9} topics {time:>18.1} ns");
+    }
+}
+
+/// Topics that are alike up to the last digit, which alone says whether one is wanted.
+fn alike() {
+    println!("matching topics that are alike up to the last digit, one of ten wanted");
+    let name = |number: usize| {
+        let mut name = *b"t/00000000";
+        let mut rest = number;
+        for digit in name.iter_mut().skip(2).rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        name
+    };
+    for stored in [1_usize, 1_000, 100_000] {
+        let mut index = TopicIndex::new();
+        for number in 0..stored {
+            index.subscribe(&name(number * 10), PeerKey::new(0));
+        }
+        let (mut found, mut number) = (Vec::new(), 0_usize);
+        let time = best(100_000, || {
+            number += 1;
+            index.matches(black_box(&name(number * 7_368_787 % (stored * 10))), &mut found);
+            black_box(&found);
+        });
+        println!("{stored:>9} topics {time:>18.1} ns, with writing the topic");
     }
 }
 

@@ -11,7 +11,10 @@
 //!                      (in any order, never two at once)
 //! ```
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 
@@ -55,7 +58,7 @@ pub enum Retry {
     Unexplained,
     /// The peer broke the protocol or refused what we are: delays from one second up to thirty.
     Slow,
-    /// The peer refused who we are, and the user said what to do then: dial again after this time, at least a second.
+    /// The peer refused who we are, and dialing again after this time, at least a second, is wanted all the same.
     After(Duration),
     /// The peer refused who we are: dial again only when told to.
     Never,

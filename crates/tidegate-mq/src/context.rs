@@ -257,7 +257,7 @@ impl Context {
             if closing.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        self.0.finish_shutdown()
+        self.0.finish_shutdown().await
     }
 
     /// [`shutdown`](Self::shutdown) on the calling thread.
@@ -315,9 +315,13 @@ impl ContextInner {
             return Err(Error::NoIoThread(endpoint.to_owned()));
         }
         self.check_process()?;
-        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _starting = self.starting();
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
+        }
+        // Relaxed: a shutdown sets this before it takes the lock, under which it looks for an engine to end.
+        if self.terminated.load(Ordering::Relaxed) {
+            return Err(Error::Terminated);
         }
         let config = EngineConfig {
             workers: self.options.io_threads,
@@ -384,13 +388,19 @@ impl ContextInner {
         sockets
     }
 
-    fn finish_shutdown(&self) -> u64 {
+    async fn finish_shutdown(&self) -> u64 {
+        // After whoever is starting one; nobody starts another.
+        drop(self.starting());
         if let Some(engine) = self.engine.get()
             && self.check_process().is_ok()
         {
-            engine.shutdown(Duration::ZERO);
+            engine.shutdown_aside(Duration::ZERO).await;
         }
         self.discarded.load(Ordering::Relaxed)
+    }
+
+    fn starting(&self) -> MutexGuard<'_, ()> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sockets(&self) -> MutexGuard<'_, Sockets> {
@@ -419,5 +429,21 @@ pub(crate) fn fill_random(bytes: &mut [u8]) {
     {
         // Fails only when interrupted, since the pool is ready long before any program of ours runs.
         filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who got past the check of its socket before the shutdown began starts nothing that nobody would end.
+    ///
+    /// Rules: MQ-083.
+    #[test]
+    fn no_engine_is_started_during_a_shutdown() {
+        let context = Context::new();
+        context.inner().begin_shutdown();
+        assert!(matches!(context.inner().engine("tcp://127.0.0.1:*"), Err(Error::Terminated)));
+        assert_eq!(context.driver(), None);
     }
 }

@@ -2,7 +2,8 @@
 //! Calls that block their thread need none of this, they sleep by themselves.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
+    io,
     sync::{Arc, Condvar, Mutex, PoisonError},
     task::Waker,
     thread,
@@ -13,10 +14,20 @@ use std::{
 #[derive(Clone, Default)]
 pub(crate) struct Timers(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
     pending: Mutex<Pending>,
     changed: Condvar,
+    /// Starts the thread.
+    start: fn(Timers) -> io::Result<()>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        let start = |timers: Timers| {
+            thread::Builder::new().name("tidegate-mq-timer".into()).spawn(move || timers.run()).map(drop)
+        };
+        Self { pending: Mutex::default(), changed: Condvar::new(), start }
+    }
 }
 
 #[derive(Default)]
@@ -43,17 +54,31 @@ impl Timers {
         Some(Timer { timers: self.clone(), due, place: None })
     }
 
-    fn add(&self, due: Instant, waker: &Waker) -> u64 {
+    /// Has `waker` called when `due` has come. `place` is that of an earlier call, whose waker this one replaces.
+    fn wait(&self, due: Instant, place: Option<u64>, waker: &Waker) -> u64 {
         let mut pending = self.lock();
-        pending.last += 1;
-        let place = pending.last;
-        pending.due.insert((due, place), waker.clone());
-        let first = pending.due.first_key_value().is_some_and(|(key, _)| *key == (due, place));
+        let place = place.unwrap_or_else(|| {
+            pending.last += 1;
+            pending.last
+        });
+        let is_new = match pending.due.entry((due, place)) {
+            Entry::Occupied(mut known) => {
+                known.get_mut().clone_from(waker);
+                false
+            }
+            Entry::Vacant(free) => {
+                free.insert(waker.clone());
+                true
+            }
+        };
         if !pending.running {
-            let timers = self.clone();
-            pending.running =
-                thread::Builder::new().name("tidegate-mq-timer".into()).spawn(move || timers.run()).is_ok();
-        } else if first {
+            pending.running = (self.0.start)(self.clone()).is_ok();
+            if !pending.running {
+                drop(pending);
+                // The system has no thread to spare: the task looks itself, again and again, until it has or time is up.
+                waker.wake_by_ref();
+            }
+        } else if is_new && pending.due.first_key_value().is_some_and(|(first, _)| *first == (due, place)) {
             self.0.changed.notify_one();
         }
         place
@@ -105,16 +130,7 @@ impl Timer {
         if Instant::now() >= self.due {
             return true;
         }
-        match self.place {
-            None => self.place = Some(self.timers.add(self.due, waker)),
-            Some(place) => {
-                if let Some(known) = self.timers.lock().due.get_mut(&(self.due, place)) {
-                    known.clone_from(waker);
-                } else {
-                    self.place = Some(self.timers.add(self.due, waker));
-                }
-            }
-        }
+        self.place = Some(self.timers.wait(self.due, self.place, waker));
         false
     }
 }
@@ -124,5 +140,53 @@ impl Drop for Timer {
         if let Some(place) = self.place {
             self.timers.lock().due.remove(&(self.due, place));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll};
+
+    use tidegate_io::{
+        sync::{AtomicU32, Ordering},
+        wait::block_on,
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(30);
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Waits for a timer of `timers`; returns for how long.
+    fn wait(timers: &Timers) -> Duration {
+        let start = Instant::now();
+        let mut timer = timers.after(SOON).unwrap();
+        let over =
+            poll_fn(|context| if timer.is_over(context.waker()) { Poll::Ready(()) } else { Poll::Pending });
+        block_on(over, Some(start + PATIENCE)).expect("nobody looked when the time was up");
+        // At the deadline it is looked at once more, without having been woken.
+        assert!(start.elapsed() < PATIENCE, "nobody woke the task");
+        start.elapsed()
+    }
+
+    #[test]
+    fn time_is_up_although_no_thread_can_be_had() {
+        let start = |_| Err(io::ErrorKind::WouldBlock.into());
+        let timers = Timers(Arc::new(Inner { start, ..Inner::default() }));
+        assert!(wait(&timers) >= SOON);
+        assert!(timers.lock().due.is_empty());
+    }
+
+    #[test]
+    fn a_thread_that_could_not_be_had_at_first_is_asked_for_again() {
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let start = |timers: Timers| match ASKED.fetch_add(1, Ordering::Relaxed) {
+            0..3 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => (Inner::default().start)(timers),
+        };
+        let timers = Timers(Arc::new(Inner { start, ..Inner::default() }));
+        assert!(wait(&timers) >= SOON);
+        assert_eq!(ASKED.load(Ordering::Relaxed), 4);
+        assert!(timers.lock().running);
     }
 }

@@ -455,7 +455,8 @@ impl Connection for Wire {
     fn closed(&mut self, why: &Ended, now: Instant) -> Retry {
         let _ = now;
         self.asking = None;
-        let by_peer = !matches!(why, Ended::Local);
+        // A displaced one is told of as not accepted.
+        let by_peer = !matches!(why, Ended::Local | Ended::Displaced);
         if self.reason.is_none() && by_peer && !self.was_up && !self.turned_away {
             self.session.disconnected();
             let session = &mut self.session;
@@ -493,10 +494,8 @@ impl Connection for Wire {
             None => Retry::Unexplained,
             Some(CloseReason::Disconnected { .. } | CloseReason::TimedOut(_)) if self.was_up => Retry::Lost,
             Some(CloseReason::Disconnected { .. } | CloseReason::TimedOut(_)) => Retry::Unexplained,
-            Some(CloseReason::AuthFailed(code)) if code.status() == 300 || self.plan.auth_retry => {
-                Retry::Slow
-            }
-            Some(CloseReason::AuthFailed(_)) => Retry::Never,
+            Some(CloseReason::AuthFailed(code)) if code.status() == 300 => Retry::Slow,
+            Some(CloseReason::AuthFailed(_)) => self.plan.auth_retry.map_or(Retry::Never, Retry::After),
             Some(_) => Retry::Slow,
         }
     }

@@ -90,7 +90,8 @@ pub enum CloseReason {
     TimedOut(Deadline),
     /// The stream ended.
     #[error("the stream ended {}", if *.greeting {
-        "during the greeting; the usual cause is a peer with another security mechanism"
+        "during the greeting; the usual cause is a peer with another security mechanism, or one that is dialed by too \
+         many at a time"
     } else {
         "without warning"
     })]

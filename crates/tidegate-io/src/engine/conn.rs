@@ -42,6 +42,9 @@ use crate::{
 /// How long the peer is listened to after our last byte (MQ-082).
 pub(super) const DRAIN: Duration = Duration::from_millis(200);
 
+/// How long a peer that has spoken has, from being chosen to make room for a newcomer, to complete its handshake.
+const LAST_CHANCE: Duration = Duration::from_millis(100);
+
 /// Shortest time between two calls for the same deadline, so that a protocol that leaves a passed deadline in place
 /// does not keep the worker busy.
 const DEADLINE_STEP: Duration = Duration::from_millis(1);
@@ -72,6 +75,8 @@ pub(super) struct State {
     pub(super) paused: bool,
     /// The read pump, while it waits to be allowed on.
     pub(super) reader: Option<Waker>,
+    /// Its handshake is complete.
+    established: bool,
     /// The peer has closed its side.
     pub(super) read_ended: bool,
     /// What is being written.
@@ -149,6 +154,7 @@ impl Conn {
                     phase: Phase::Open,
                     paused: false,
                     reader: None,
+                    established: false,
                     read_ended: false,
                     batch: None,
                     pumping: false,
@@ -211,8 +217,8 @@ impl Conn {
         if requests & ESTABLISHED != 0 {
             self.established(worker);
         }
-        if requests & DISPLACE != 0 {
-            return self.end(worker, Ended::Displaced);
+        if requests & DISPLACE != 0 && self.make_room(worker) {
+            return;
         }
         if requests & ABORT != 0 {
             return self.end(worker, Ended::Local);
@@ -230,6 +236,32 @@ impl Conn {
         if requests & KICK != 0 {
             self.pump(worker);
         }
+    }
+
+    /// Ends in favour of a newcomer, unless established (MQ-262); returns whether it has ended. A peer that has spoken is
+    /// read first: it was chosen by another task, perhaps on another thread, or while this worker was held up.
+    fn make_room(self: &Rc<Self>, worker: &Rc<Worker>) -> bool {
+        if self.shared.is_silent() {
+            return self.displace(worker);
+        }
+        let (on, key) = (worker.clone(), self.key);
+        worker.spawn(async move {
+            compio::time::sleep(LAST_CHANCE).await;
+            // What has arrived meanwhile may have been found together with the end of the sleep.
+            read::yield_now().await;
+            if let Some(conn) = on.conn(key) {
+                conn.displace(&on);
+            }
+        });
+        false
+    }
+
+    fn displace(self: &Rc<Self>, worker: &Rc<Worker>) -> bool {
+        let goes = !self.state.borrow().established;
+        if goes {
+            self.end(worker, Ended::Displaced);
+        }
+        goes
     }
 
     /// Writes what is left, then closes (MQ-082).
@@ -344,6 +376,7 @@ impl Conn {
     }
 
     fn established(&self, worker: &Rc<Worker>) {
+        self.state.borrow_mut().established = true;
         match &self.origin {
             Origin::Listener(admission) => admission.established(),
             Origin::Dialer(key) => worker.dialer_established(*key),

@@ -2,6 +2,8 @@
 
 use std::{fmt, os::fd::OwnedFd, sync::Arc, time::Duration};
 
+use rustix::io::ioctl_fionread;
+
 use super::{
     event::Traffic,
     send,
@@ -134,7 +136,7 @@ pub(super) const RESUME: u32 = 1 << 1;
 pub(super) const ESTABLISHED: u32 = 1 << 2;
 pub(super) const CLOSE: u32 = 1 << 3;
 pub(super) const ABORT: u32 = 1 << 4;
-/// Abort in favour of a newcomer.
+/// Make room for a newcomer, unless established.
 pub(super) const DISPLACE: u32 = 1 << 5;
 
 /// What a connection's worker and its controls share.
@@ -192,6 +194,12 @@ impl Shared {
         // Relaxed: published by the request.
         let nanos = self.linger.load(Ordering::Relaxed);
         (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// Whether the peer has not said a word, not even one that is still to be read.
+    pub(super) fn is_silent(&self) -> bool {
+        self.traffic().received == 0
+            && self.held().fd.as_ref().is_some_and(|fd| ioctl_fionread(fd).is_ok_and(|unread| unread == 0))
     }
 
     pub(super) fn held(&self) -> MutexGuard<'_, Held> {

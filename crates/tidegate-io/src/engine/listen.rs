@@ -1,13 +1,15 @@
-//! Listeners: accepting streams, and who of them may stay while their handshakes are pending (MQ-262).
+//! Listeners: accepting streams.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    future::{Future, poll_fn},
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     rc::Rc,
     sync::{Arc, Condvar, PoisonError},
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -25,11 +27,11 @@ use super::{
     control::{ABORT, Control, DISPLACE, Shared},
     event::{AcceptFailure, StreamEvent},
     options::StreamOptions,
-    table::Key,
+    pending::{Members, Room},
     worker::{Door, Worker, guarded},
 };
 use crate::{
-    protocol::Connection,
+    protocol::{Connection, Ended},
     sync::{AtomicUsize, Mutex, Ordering, lock},
 };
 
@@ -49,7 +51,8 @@ pub trait Acceptor: Send + Sync + 'static {
 /// How many streams a listener takes, beside the [`Places`] it has for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenLimits {
-    /// Streams at a time that are not yet [established](Control::established); beyond that the oldest is closed.
+    /// Streams at a time that are not yet [established](Control::established). Beyond that newcomers wait, for some
+    /// hundred milliseconds, and if none of the pending gets on with it, the oldest is closed.
     pub pending: usize,
     /// The same for each IP address.
     pub pending_per_ip: usize,
@@ -236,89 +239,52 @@ impl std::fmt::Debug for ListenerShared {
     }
 }
 
-/// The streams of a listener.
-#[derive(Default)]
-struct Members {
-    task: Option<Key>,
-    /// The handle has closed the listener.
-    stopped: bool,
-    /// Number of the next stream; numbers grow with age.
-    next: u64,
-    all: BTreeMap<u64, Member>,
-    pending: BTreeSet<u64>,
-    per_ip: HashMap<IpAddr, BTreeSet<u64>>,
-    /// The listener is closed with its streams, which may take this long.
-    closed: Option<Option<Duration>>,
-}
-
-struct Member {
-    /// Set when the stream has arrived on its worker.
-    control: Option<Arc<Shared>>,
-    peer: StreamAddress,
-    /// Asked for before it arrived.
-    requests: u32,
-}
-
-impl Members {
-    fn settle(&mut self, id: u64) {
-        self.pending.remove(&id);
-        let Some(ip) = self.all.get(&id).and_then(|member| member.peer.ip()) else { return };
-        if let Some(of_ip) = self.per_ip.get_mut(&ip) {
-            of_ip.remove(&id);
-            if of_ip.is_empty() {
-                self.per_ip.remove(&ip);
-            }
-        }
-    }
-
-    /// Who must go before a newcomer from `ip` may come.
-    fn surplus(&self, ip: Option<IpAddr>, limits: &ListenLimits) -> Option<u64> {
-        let of_ip = ip.and_then(|ip| self.per_ip.get(&ip));
-        if let Some(of_ip) = of_ip
-            && of_ip.len() >= limits.pending_per_ip
-        {
-            return of_ip.first().copied();
-        }
-        if self.pending.len() >= limits.pending { self.pending.first().copied() } else { None }
-    }
-}
-
 impl ListenerShared {
     fn event(&self, event: &StreamEvent<'_>) {
         guarded("an acceptor", || self.acceptor.event(event));
     }
 
-    /// Takes a newcomer in, or says why not.
-    fn admit(self: &Arc<Self>, peer: &StreamAddress) -> Option<Admission> {
+    /// Takes a newcomer in when there is room for it, or says why not.
+    async fn admit(self: &Arc<Self>, peer: &StreamAddress) -> Option<Admission> {
         let Some(place) = self.places.take() else {
             self.event(&StreamEvent::AcceptFailed(AcceptFailure::TooMany { peer: peer.clone() }));
             return None;
         };
-        let mut members = lock(&self.members);
-        let ip = peer.ip();
-        let mut displaced = None;
-        if let Some(id) = members.surplus(ip, &self.limits) {
-            members.settle(id);
-            if let Some(member) = members.all.get_mut(&id) {
-                member.requests |= DISPLACE;
-                displaced = Some((member.control.clone(), member.peer.clone()));
-            }
-        }
-        let id = members.next;
-        members.next += 1;
-        members.pending.insert(id);
-        if let Some(ip) = ip {
-            members.per_ip.entry(ip).or_default().insert(id);
-        }
-        members.all.insert(id, Member { control: None, peer: peer.clone(), requests: 0 });
-        drop(members);
-        if let Some((control, peer)) = displaced {
-            if let Some(control) = control {
-                control.request(DISPLACE);
-            }
-            self.event(&StreamEvent::AcceptFailed(AcceptFailure::Displaced { peer }));
-        }
+        self.make_room(peer.ip()).await;
+        let id = lock(&self.members).add(peer, Instant::now());
         Some(Admission { listener: self.clone(), id, _place: place })
+    }
+
+    /// Waits until one more from `ip` may be pending, and displaces who must go for it. Meanwhile those who are pending
+    /// are served, and newcomers are left to the backlog.
+    async fn make_room(&self, ip: Option<IpAddr>) {
+        loop {
+            let mut members = lock(&self.members);
+            let later = match members.room(ip, &self.limits, Instant::now()) {
+                Room::Free => return,
+                Room::After(id) => {
+                    let displaced = members.displace(id);
+                    drop(members);
+                    if let Some(control) = displaced {
+                        control.request(DISPLACE);
+                    }
+                    continue;
+                }
+                Room::Later(at) => at,
+            };
+            drop(members);
+            let mut sleep = pin!(compio::time::sleep_until(later));
+            poll_fn(|cx| {
+                let mut members = lock(&self.members);
+                if !matches!(members.room(ip, &self.limits, Instant::now()), Room::Later(_)) {
+                    return Poll::Ready(());
+                }
+                members.waiting = Some(cx.waker().clone());
+                drop(members);
+                sleep.as_mut().poll(cx)
+            })
+            .await;
+        }
     }
 
     fn close_all(&self, linger: Option<Duration>) {
@@ -366,11 +332,16 @@ impl Admission {
 
     /// The handshake is complete.
     pub(super) fn established(&self) {
-        lock(&self.listener.members).settle(self.id);
+        let waiting = lock(&self.listener.members).settle(self.id);
+        wake(waiting);
     }
 
     /// The stream has ended.
     pub(super) fn ended(&self, event: &StreamEvent<'_>) {
+        if let StreamEvent::Disconnected { stream, why: Ended::Displaced, .. } = event {
+            let peer = stream.peer.clone();
+            self.listener.event(&StreamEvent::AcceptFailed(AcceptFailure::Displaced { peer }));
+        }
         self.listener.event(event);
     }
 }
@@ -378,8 +349,17 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut members = lock(&self.listener.members);
-        members.settle(self.id);
+        let waiting = members.settle(self.id);
         members.all.remove(&self.id);
+        drop(members);
+        wake(waiting);
+    }
+}
+
+/// There may be room for who waits for it.
+fn wake(waiting: Option<Waker>) {
+    if let Some(waiting) = waiting {
+        waiting.wake();
     }
 }
 
@@ -448,7 +428,7 @@ async fn accept(worker: Rc<Worker>, listener: Arc<ListenerShared>, fd: Arc<Liste
                     if let Some(rate) = &mut rate {
                         rate.spend();
                     }
-                    place(&worker, &listener, stream, StreamAddress::from_accept(peer));
+                    place(&worker, &listener, stream, StreamAddress::from_accept(peer)).await;
                 }
                 Err(Errno::AGAIN) => {
                     let readable = worker.submit(PollOnce::new(fd.clone(), Interest::Readable)).await;
@@ -477,7 +457,7 @@ async fn accept(worker: Rc<Worker>, listener: Arc<ListenerShared>, fd: Arc<Liste
 }
 
 /// Sets an accepted stream up and hands it to a worker.
-fn place(worker: &Rc<Worker>, listener: &Arc<ListenerShared>, fd: OwnedFd, peer: StreamAddress) {
+async fn place(worker: &Rc<Worker>, listener: &Arc<ListenerShared>, fd: OwnedFd, peer: StreamAddress) {
     let info = match stream_info(&fd, Side::Accepted, peer) {
         Ok(info) => info,
         Err(error) => return listener.event(&StreamEvent::AcceptFailed(AcceptFailure::Setup(error))),
@@ -486,7 +466,7 @@ fn place(worker: &Rc<Worker>, listener: &Arc<ListenerShared>, fd: OwnedFd, peer:
     if let Err(error) = listener.options.on_stream(&SockRef::from(&fd), info.is_tcp(), v6) {
         return listener.event(&StreamEvent::AcceptFailed(AcceptFailure::Setup(error)));
     }
-    let Some(admission) = listener.admit(&info.peer) else { return };
+    let Some(admission) = listener.admit(&info.peer).await else { return };
     listener.event(&StreamEvent::Accepted(&info));
     let door = worker.least_loaded(listener.mask);
     door.add_load();

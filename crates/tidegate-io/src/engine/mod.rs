@@ -14,6 +14,7 @@
 //! ```
 
 mod address;
+mod aside;
 mod bind;
 mod conn;
 mod control;
@@ -25,6 +26,7 @@ mod interface;
 mod listen;
 mod mailbox;
 mod options;
+mod pending;
 mod random;
 mod read;
 mod resolve;

@@ -100,6 +100,7 @@ async fn wait(worker: &Rc<Worker>, conn: &Rc<Conn>, small: &mut BytesMut) -> Res
     match outcome {
         Ok(0) => Err(Ok(())),
         Ok(count) => {
+            conn.shared.add_received(count);
             let bytes = buffer.split_to(count.min(buffer.len()));
             buffer.clear();
             *small = buffer;
@@ -138,6 +139,7 @@ fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize, most: usize) -> 
             Err(error) => return Err(Err(error.into())),
         }
         worker.refresh_now();
+        conn.shared.add_received(count);
         turn += count;
         if let Some(large) = deliver(worker, conn, bytes) {
             return Ok(large);
@@ -193,7 +195,6 @@ async fn large(worker: &Rc<Worker>, conn: &Rc<Conn>, buffer: BytesMut) -> Result
 /// Hands `bytes` to the protocol, which may want what follows in a buffer of its own. Not while it is paused: what is
 /// read then is for nobody.
 fn deliver(worker: &Rc<Worker>, conn: &Rc<Conn>, bytes: BytesMut) -> Option<Next> {
-    conn.shared.add_received(bytes.len());
     if !matches!(conn.reading(), Reading::Deliver) {
         return None;
     }

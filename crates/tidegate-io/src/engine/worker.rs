@@ -312,7 +312,7 @@ impl Worker {
         least_loaded(&self.doors, mask).unwrap_or_else(|| self.door.clone())
     }
 
-    fn conn(&self, key: Key) -> Option<Rc<Conn>> {
+    pub(super) fn conn(&self, key: Key) -> Option<Rc<Conn>> {
         self.conns.borrow().get(key).cloned()
     }
 
@@ -437,5 +437,25 @@ impl Pool {
         if segments.len() < Self::KEPT {
             segments.push(used);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::engine::{Engine, EngineConfig};
+
+    /// A job that comes when the worker is about to end is run all the same: it may hold a descriptor, or somebody waits.
+    #[test]
+    fn what_was_posted_is_run_by_a_worker_that_ends() {
+        let engine = Engine::new(&EngineConfig::default()).unwrap();
+        let (tell, told) = mpsc::channel();
+        engine.0.doors[0].post(move |worker| {
+            worker.stop(Stop::Now);
+            worker.door.post(move |_| tell.send(()).unwrap());
+        });
+        told.recv_timeout(Duration::from_secs(20)).expect("the job was run");
     }
 }

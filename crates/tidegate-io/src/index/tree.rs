@@ -75,11 +75,14 @@ impl<V> PrefixTree<V> {
     pub fn prefixes_of(&self, key: &[u8]) -> impl Iterator<Item = &V> {
         let mut next = Some((ROOT, key));
         std::iter::from_fn(move || {
-            let (id, rest) = next?;
-            next = self.step(id, rest);
-            Some(self.nodes[id].value.as_ref())
+            loop {
+                let (id, rest) = next?;
+                next = self.step(id, rest);
+                if let Some(value) = &self.nodes[id].value {
+                    return Some(value);
+                }
+            }
         })
-        .flatten()
     }
 
     /// Visits all strings in lexical order.
@@ -149,10 +152,12 @@ impl<V> PrefixTree<V> {
     /// From a node to the child on the way to `rest`, and what is left of it there.
     #[inline]
     fn step<'k>(&self, id: NodeId, rest: &'k [u8]) -> Option<(NodeId, &'k [u8])> {
-        let node = &self.nodes[id];
-        let at = node.child_place(*rest.first()?).ok()?;
-        let child = node.children[at].1;
-        Some((child, rest.strip_prefix(self.nodes[child].label.as_slice())?))
+        let child = self.nodes[id].child(*rest.first()?)?;
+        let label = self.nodes[child].label.as_slice();
+        let (head, rest) = rest.split_at_checked(label.len())?;
+        // The first bytes are equal, so the last ones are all there is to compare of most labels.
+        let fits = head.last() == label.last() && (label.len() <= 2 || head == label);
+        fits.then_some((child, rest))
     }
 
     /// The node of `key`, made when there is none.
@@ -242,6 +247,17 @@ impl<V> Default for PrefixTree<V> {
 impl<V> Node<V> {
     fn new(label: &[u8], parent: NodeId) -> Self {
         Self { label: SmallVec::from_slice(label), parent, children: Vec::new(), value: None }
+    }
+
+    /// The child that begins with `first`.
+    #[inline]
+    fn child(&self, first: u8) -> Option<NodeId> {
+        let &(least, _) = self.children.first()?;
+        // Letters and digits often leave no gap.
+        match self.children.get(usize::from(first.wrapping_sub(least))) {
+            Some(&(byte, child)) if byte == first => Some(child),
+            _ => self.child_place(first).ok().map(|at| self.children[at].1),
+        }
     }
 
     /// Where the child that begins with `first` is, or would be.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod dialing;
+mod forever;
 mod listening;
 mod streams;
 #[path = "../toy/mod.rs"]

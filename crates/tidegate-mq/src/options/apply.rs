@@ -44,6 +44,9 @@ impl Options {
         if self.heartbeat_ttl > Duration::from_millis(6_553_599) {
             return invalid("heartbeat_ttl", "the most is 6553599 ms");
         }
+        if self.tcp_maxrt.as_millis() > i32::MAX as u128 {
+            return invalid("tcp_maxrt", "the most is 2147483647 ms");
+        }
         for (name, value) in &self.metadata {
             if !name.starts_with("X-") || name.len() < 3 || name.len() > 255 || value.is_empty() {
                 return invalid("metadata", "names begin with X-, and neither name nor value is empty");

@@ -232,7 +232,7 @@ options! {
     strict_identity: bool = false, None, raw::Bool, later;
     /// Accept peers that do not say what they are.
     allow_missing_socket_type: bool = false, None, raw::Bool, later;
-    /// After an authentication refusal `None` stops; any value tries again, after a second growing to thirty.
+    /// Time after an authentication refusal until connecting is tried again, at least a second; `None` stops.
     auth_retry_ivl: Option<Duration> = None, None, raw::Millis { none: 0 }, later;
     /// Largest frame under any setting, in bytes.
     hard_frame_limit: u64 = (2 << 30) - 1, None, raw::U64, later;
@@ -254,8 +254,8 @@ options! {
     /// Connections that one endpoint accepts in a second, on average over a second; others wait in the backlog. `None`
     /// is no limit.
     accept_rate_limit: Option<u32> = None, None, raw::OptionalInt { none: -1 }, later;
-    /// Most accepted connections of one endpoint that have not completed their handshake. A newcomer beyond that is let
-    /// in, and the oldest of these is closed.
+    /// Most accepted connections of one endpoint that have not completed their handshake. Newcomers beyond that wait in
+    /// the backlog while these do so; when the oldest of these has not after 300 ms, it is closed.
     max_pending_handshakes: u32 = 1024, None, raw::Int { min: 1, max: i32::MAX }, later;
     /// The same for one remote address.
     max_pending_handshakes_per_ip: u32 = 128, None, raw::Int { min: 1, max: i32::MAX }, later;

@@ -3,7 +3,7 @@
 use std::{
     io::ErrorKind,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -39,7 +39,8 @@ pub(crate) struct Plan {
     pub(super) origin: Origin,
     /// Whether queues of dialed connections end with them.
     pub(super) immediate: bool,
-    pub(super) auth_retry: bool,
+    /// Time after which a connection is tried again that was refused for who we are.
+    pub(super) auth_retry: Option<Duration>,
     pub(super) admission: Admission,
     /// Bytes read at once, and bytes of small messages written at once (MQ-052).
     pub(super) in_batch: usize,
@@ -63,7 +64,7 @@ impl Plan {
             asker: Asker::new(&socket.context, options),
             origin: if accepted { Origin::Accepted } else { Origin::Dialed },
             immediate: options.immediate,
-            auth_retry: options.auth_retry_ivl.is_some(),
+            auth_retry: options.auth_retry_ivl.filter(|time| !time.is_zero()),
             admission: options.admission(),
             in_batch: options.in_batch_size as usize,
             out_batch: options.out_batch_size as usize,

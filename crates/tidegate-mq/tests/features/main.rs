@@ -18,3 +18,4 @@ mod events;
 mod lost;
 mod opening;
 mod pausing;
+mod storm;

@@ -11,6 +11,7 @@ mod peer;
 mod rig;
 
 mod choices;
+mod durations;
 mod engine;
 mod limits;
 mod live;

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::protocol::Retry;
+use crate::{engine::timers::bounded, protocol::Retry};
 
 /// How a dialer waits between attempts (MQ-277 to MQ-281).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// The first delay; `None` never dials again, neither after a failed attempt nor after a loss.
+    /// The first delay; `None`, or a hundred years and more, never dials again, neither after a failed attempt nor after a loss.
     pub base: Option<Duration>,
     /// The longest delay. Below `base` it is ignored: then delays do not grow.
     pub max: Duration,
@@ -236,8 +236,9 @@ impl Machine {
     }
 
     fn fail(&mut self, retry: Retry, random: &mut dyn FnMut() -> f64, out: &mut Outputs) {
-        let Some(base) = self.backoff.base else { return self.stop(out) };
-        self.delay = self.next_delay(base, retry, random());
+        let delay = self.backoff.base.and_then(|base| bounded(self.next_delay(base, retry, random())));
+        let Some(delay) = delay else { return self.stop(out) };
+        self.delay = delay;
         self.failures = self.failures.saturating_add(1);
         if retry == Retry::Slow {
             self.slow = self.slow.saturating_add(1);
@@ -252,9 +253,7 @@ impl Machine {
             // Only upwards: at most one attempt a second is a promise (MQ-463).
             Retry::Slow => scaled(doubled(SECOND, self.slow, SLOW_MOST), 1.0 + 0.25 * random),
             Retry::After(delay) => scaled(delay.max(SECOND), 1.0 + 0.25 * random),
-            Retry::Unexplained => {
-                scaled(doubled(base, self.failures, max.max(SECOND)), 1.0 + 0.25 * random)
-            }
+            Retry::Unexplained => scaled(doubled(base, self.failures, max.max(SECOND)), 1.0 + 0.25 * random),
             Retry::Lost | Retry::Never if max < base => scaled(base, 1.0 + random),
             Retry::Lost | Retry::Never => scaled(doubled(base, self.failures, max), 0.75 + 0.5 * random),
         }

@@ -193,6 +193,34 @@ fn violations_are_retried_slowly() {
     assert_eq!(delays, [S, 2 * S, 4 * S, 8 * S, 16 * S, 30 * S, 30 * S]);
 }
 
+/// Rules: MQ-277.
+#[test]
+fn a_delay_without_end_is_no_second_attempt() {
+    let now = Instant::now();
+    for far in [Duration::MAX, Duration::MAX / 2, Duration::from_secs(i64::MAX as u64)] {
+        for max in [Duration::ZERO, Duration::MAX] {
+            for retry in [Retry::Lost, Retry::Unexplained, Retry::After(far)] {
+                let mut m = machine(Backoff { base: Some(far), max, ..Backoff::default() });
+                handshaking(&mut m);
+                assert_eq!(m.step(Input::Ended(retry, now), &mut || 1.0).to_vec(), [Output::Stop]);
+                assert_eq!(step(&mut m, Input::Retry), [Output::Resolve], "unless it is wanted");
+            }
+        }
+    }
+}
+
+/// Rules: MQ-280.
+#[test]
+fn a_refusal_may_be_retried_after_a_time_of_the_users() {
+    let mut m = machine(Backoff::default());
+    let mut next = |delay, random| round(&mut m, Retry::After(delay), None, random);
+    for _ in 0..3 {
+        assert_eq!(next(7 * S, 0.0), 7 * S, "does not grow");
+    }
+    assert_eq!(next(8 * S, 1.0), 10 * S, "only upwards");
+    assert_eq!(next(MS, 0.0), S, "not faster than once a second");
+}
+
 /// Rules: MQ-279, MQ-463.
 #[test]
 fn unexplained_ends_are_retried_ever_more_slowly() {

@@ -18,14 +18,15 @@ const STEP: usize = 7_368_787;
 
 pub(super) fn publisher(task: &Task) -> Result<(), Stop> {
     let socket = task.socket(SocketType::Pub)?;
-    let topics: Vec<_> = (0..task.count * SHARE).map(topic).collect();
+    let topics: Vec<[u8; TOPIC]> =
+        (0..task.count * SHARE).filter_map(|number| topic(number).as_bytes().try_into().ok()).collect();
     for number in 0.. {
         let next = topics.get(number * STEP % topics.len());
         let mut bytes = vec![b'x'; task.size.max(TOPIC + 8)];
         if let Some((place, rest)) = bytes.split_first_chunk_mut::<TOPIC>()
             && let (Some(topic), Some(count)) = (next, rest.first_chunk_mut())
         {
-            place.copy_from_slice(topic.as_bytes());
+            *place = *topic;
             *count = (number as u64).to_le_bytes();
         }
         socket.send_blocking(bytes)?;
