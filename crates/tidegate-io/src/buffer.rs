@@ -19,7 +19,7 @@
 //! those who hold views of it, whose last one frees it. An application that holds parts for long therefore costs the
 //! memory that it holds and a constant amount of work per page.
 //!
-//! Small frames must not keep a large page alive (MQ-022): up to 32 bytes are stored in the [`Part`] itself, up to the
+//! Small frames must not keep a large page alive (MQ-022): up to 64 bytes are stored in the [`Part`] itself, up to the
 //! copy threshold they are packed into pages of 4 KiB of their own. Larger frames are slices of the receive page. When
 //! the application holds more pages than the slab keeps, frames of less than a quarter of a page are copied into
 //! allocations of their own, since then a few of them may keep many pages alive.
@@ -367,16 +367,16 @@ mod tests {
     fn small_frames_do_not_keep_the_receive_page_alive() {
         let mut slab = slab(8);
         let chunk = read(&mut slab, &[5; PAGE]);
-        let parts = [1, 32, 33, 256].map(|len| slab.part(chunk.slice(..len)));
+        let parts = [1, 64, 65, 256].map(|len| slab.part(chunk.slice(..len)));
         let address = chunk.as_ptr();
         drop(chunk);
         assert_eq!(read(&mut slab, &[6; PAGE]).as_ptr(), address, "the page was not free");
-        for (part, len) in parts.iter().zip([1, 32, 33, 256]) {
+        for (part, len) in parts.iter().zip([1, 64, 65, 256]) {
             assert_eq!(part, &[5; 256][..len]);
         }
         assert!(parts[0].shared().is_none() && parts[1].shared().is_none());
         // Packed one after the other.
-        assert_eq!(parts[2].as_ptr() as usize + 33, parts[3].as_ptr() as usize);
+        assert_eq!(parts[2].as_ptr() as usize + 65, parts[3].as_ptr() as usize);
     }
 
     /// Rules: MQ-018, MQ-022.
@@ -402,8 +402,8 @@ mod tests {
             (outer.small(&[2; 100]), inner)
         });
         assert_eq!(part, (Part::from(vec![2; 100]), Part::from(vec![1; 100])));
-        let address = with_local_slab(|slab| slab.small(&[3; 40])).as_ptr() as usize;
-        assert_eq!(with_local_slab(|slab| slab.small(&[4; 40])).as_ptr() as usize, address + 40);
+        let address = with_local_slab(|slab| slab.small(&[3; 80])).as_ptr() as usize;
+        assert_eq!(with_local_slab(|slab| slab.small(&[4; 80])).as_ptr() as usize, address + 80);
     }
 
     proptest! {

@@ -25,7 +25,7 @@ enum Repr {
 
 impl Part {
     /// Longest part that is stored in place.
-    pub const INLINE: usize = 32;
+    pub const INLINE: usize = 64;
 
     /// The part of no bytes.
     pub const EMPTY: Self = Self(Repr::Inline { len: 0, bytes: [0; Self::INLINE] });
@@ -373,8 +373,8 @@ mod tests {
     /// Rules: MQ-023.
     #[test]
     fn a_part_is_charged_with_its_place_and_what_it_shares() {
-        assert_eq!(Part::copy_from(&[0; 32]).retained(), size_of::<Part>());
-        assert_eq!(Part::copy_from(&[0; 33]).retained(), size_of::<Part>() + 33);
+        assert_eq!(Part::copy_from(&[0; 64]).retained(), size_of::<Part>());
+        assert_eq!(Part::copy_from(&[0; 65]).retained(), size_of::<Part>() + 65);
     }
 
     #[test]

@@ -400,14 +400,14 @@ mod tests {
     fn short_parts_hold_on_to_nothing() {
         let page = Bytes::from(vec![7; 10_000]);
         let mut packed = Packed::new();
-        for len in [0, 1, 32, 33, COPIED] {
+        for len in [0, 1, 64, 65, COPIED] {
             packed.push(&mut Message::from(page.slice(..len)));
         }
         assert!(page.is_unique());
         let out: Vec<Message> = std::iter::from_fn(|| packed.pop()).collect();
         assert!(page.is_unique());
         let lengths: Vec<usize> = out.iter().map(Message::byte_len).collect();
-        assert_eq!(lengths, [0, 1, 32, 33, COPIED]);
+        assert_eq!(lengths, [0, 1, 64, 65, COPIED]);
     }
 
     #[test]

@@ -259,12 +259,11 @@ impl ListenerShared {
     /// are served, and newcomers are left to the backlog.
     async fn make_room(&self, ip: Option<IpAddr>) {
         loop {
-            let mut members = lock(&self.members);
-            let later = match members.room(ip, &self.limits, Instant::now()) {
+            let room = lock(&self.members).room(ip, &self.limits, Instant::now());
+            let later = match room {
                 Room::Free => return,
                 Room::After(id) => {
-                    let displaced = members.displace(id);
-                    drop(members);
+                    let displaced = lock(&self.members).displace(id);
                     if let Some(control) = displaced {
                         control.request(DISPLACE);
                     }
@@ -272,7 +271,6 @@ impl ListenerShared {
                 }
                 Room::Later(at) => at,
             };
-            drop(members);
             let mut sleep = pin!(compio::time::sleep_until(later));
             poll_fn(|cx| {
                 let mut members = lock(&self.members);

@@ -28,6 +28,7 @@ pub(super) struct Notice {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per message")]
 pub(super) enum What {
     Change(Change, Bytes),
     Message(Message, Held),

@@ -32,6 +32,7 @@ pub(crate) struct XPub {
 
 /// What an XPUB receives (MQ-226).
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per message")]
 pub(crate) enum Event {
     /// A peer subscribed to a topic.
     Subscribe(Bytes),

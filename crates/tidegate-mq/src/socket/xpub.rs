@@ -32,6 +32,7 @@ impl CanSplit for XPubKind {}
 /// What an XPUB receives, typed (MQ-226). The peer is `None` when it is forgotten already.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per message")]
 pub enum XPubEvent {
     /// A topic was subscribed to.
     Subscribe {

@@ -32,7 +32,7 @@ impl Bench {
             peers,
             effects: Effects::new(),
             taken: Packed::new(),
-            body: Part::from(Bytes::from(vec![b'x'; 64])),
+            body: Part::from(Bytes::from(vec![b'x'; 100])),
         }
     }
 
