@@ -157,3 +157,26 @@ fn a_name_is_freed_by_its_owner_only() {
     push.send_blocking("for the new one").unwrap();
     assert_eq!(text(&new.recv_blocking().unwrap()), "for the new one");
 }
+
+/// What waits at the peer counts as received here, and when the last of it was read nothing is left to wait for.
+///
+/// Rules: MQ-048, MQ-269.
+#[test]
+fn a_socket_is_readable_only_while_something_is_there() {
+    let context = Context::new();
+    let pull = Pull::with_options(&context, options()).unwrap();
+    pull.bind_blocking("inproc://truth").unwrap();
+    let push = Push::with_options(&context, options()).unwrap();
+    push.connect("inproc://truth").unwrap();
+    for count in [1, 2, 3, 100] {
+        assert!(!pull.readiness().unwrap().receive);
+        for number in 0..count {
+            push.send_blocking(number.to_string()).unwrap();
+        }
+        for number in 0..count {
+            assert!(pull.readiness().unwrap().receive, "{number} of {count} were read");
+            assert_eq!(text(&pull.recv_blocking().unwrap()), number.to_string());
+        }
+        assert!(!pull.readiness().unwrap().receive, "{count} of {count} were read");
+    }
+}
