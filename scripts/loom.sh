@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Model-checks the synchronisation of tidegate-shm and tidegate-io over the shipped code. Fails when it finds no model
+# Model-checks the synchronisation of tidegate-shm, tidegate-io and tidegate-hub over the shipped code. Fails when it finds no model
 # to run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,3 +27,5 @@ for package in tidegate-shm tidegate-io; do
 done
 # Models of what is private to the engine stand beside the code.
 check tidegate-io "tidegate-io engine" --lib engine::
+# Those of the hub need what only the coordination core sees.
+check tidegate-hub "tidegate-hub core" --lib core::models::

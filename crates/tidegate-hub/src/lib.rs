@@ -2,3 +2,16 @@
 //! the tools that look into them and repair them.
 
 #![forbid(unsafe_code)]
+
+#[cfg(not(loom))]
+pub mod layout;
+
+#[cfg(not(loom))]
+pub mod broker;
+#[cfg(not(loom))]
+pub mod block;
+#[cfg(not(loom))]
+pub mod identity;
+#[cfg(not(loom))]
+pub mod schema;
+pub mod core;

@@ -9,6 +9,8 @@
 //! | [`commit`] | the commit word: a writer that never waits, readers that notice overwriting |
 //! | [`doorbell`] | waking a sleeping process through shared memory |
 //! | [`process`] | identity (pid, start time) and death of processes |
+//! | [`fork`] | noticing that a handle was inherited by a forked child |
+//! | [`host`] | the boot and the namespaces in which identities have a meaning |
 //! | [`lock`] | one holder per directory, released by death |
 //! | [`clock`] | nanoseconds of the monotonic and the wall clock |
 //! | [`sync`] | the atomics everything above uses; loom's under `cfg(loom)` |
@@ -36,6 +38,8 @@ compile_error!("tidegate-shm supports 64-bit little-endian Linux only");
 pub mod clock;
 pub mod commit;
 pub mod doorbell;
+pub mod fork;
+pub mod host;
 pub mod lock;
 pub mod process;
 pub mod region;

@@ -17,14 +17,14 @@ use std::sync::atomic as backend;
 #[cfg(loom)]
 pub use loom::{
     hint::spin_loop,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
 };
 pub use std::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub use std::{
     hint::spin_loop,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
 };
 
@@ -61,3 +61,32 @@ pub(crate) type MappedU16 = std::sync::atomic::AtomicU16;
 pub(crate) type MappedU32 = std::sync::atomic::AtomicU32;
 /// See [`MappedU8`].
 pub(crate) type MappedU64 = std::sync::atomic::AtomicU64;
+
+/// Plain memory in a model: using it from two threads at once, one of which writes, is reported as an error.
+#[cfg(loom)]
+#[derive(Debug)]
+pub struct CheckedCell(loom::cell::UnsafeCell<u64>);
+
+// SAFETY: loom panics on every access that is not ordered with all other ones.
+#[cfg(loom)]
+unsafe impl Sync for CheckedCell {}
+
+#[cfg(loom)]
+impl CheckedCell {
+    /// Memory that holds `value`.
+    pub fn new(value: u64) -> Self {
+        Self(loom::cell::UnsafeCell::new(value))
+    }
+
+    /// Reads it.
+    pub fn read(&self) -> u64 {
+        // SAFETY: loom found no write that is concurrent with this.
+        self.0.with(|value| unsafe { *value })
+    }
+
+    /// Writes it.
+    pub fn write(&self, new: u64) {
+        // SAFETY: loom found no use that is concurrent with this.
+        self.0.with_mut(|value| unsafe { *value = new });
+    }
+}

@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use super::{
-    dir::RegionDir,
+    dir::{DirError, RegionDir},
     file::HUGETLBFS,
     mapping::{MapError, RegionMut},
     walk::is_plain_name,
@@ -55,20 +55,23 @@ pub fn create_region(dir: &RegionDir, name: &str, options: &CreateOptions) -> Re
     if !is_plain_name(name) {
         return Err(CreateError::InvalidName { name: name.to_owned() });
     }
-    let path = dir.path().join(name);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Nobody else can open it before it has its final mode.
-    let file = match openat(&dir.fd, name, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(fd) => File::from(fd),
-        Err(Errno::EXIST) => return Err(CreateError::AlreadyExists { path }),
-        Err(errno) => return Err(CreateError::from_errno(path, "create", options.len, 0, errno)),
-    };
-    let new_file = NewFile { file, path };
+    let new_file = create_exclusive(dir, name, options.len)?;
     let region = new_file.fill(options);
     if region.is_err() {
         let _ = unlinkat(&dir.fd, name, AtFlags::empty());
     }
     region
+}
+
+/// Makes the file `name`, which must not exist. Nobody else can open it before it has its final mode.
+pub(super) fn create_exclusive(dir: &RegionDir, name: &str, len: u64) -> Result<NewFile, CreateError> {
+    let path = dir.path().join(name);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(&dir.fd, name, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => Ok(NewFile { file: File::from(fd), path }),
+        Err(Errno::EXIST) => Err(CreateError::AlreadyExists { path }),
+        Err(errno) => Err(CreateError::from_errno(path, "create", len, 0, errno)),
+    }
 }
 
 /// Why a region could not be made. Nothing is left behind.
@@ -138,6 +141,12 @@ pub enum CreateError {
         /// The file.
         path: PathBuf,
     },
+    /// The directory could not be kept open.
+    #[error("cannot keep the directory of a new region open")]
+    Directory {
+        /// Why.
+        source: DirError,
+    },
     /// The pages could not be pinned.
     #[error("cannot lock {len} bytes of {} in memory; check `ulimit -l`", path.display())]
     LockPages {
@@ -169,7 +178,13 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    fn from_errno(path: PathBuf, operation: &'static str, needed: u64, available: u64, errno: Errno) -> Self {
+    pub(super) fn from_errno(
+        path: PathBuf,
+        operation: &'static str,
+        needed: u64,
+        available: u64,
+        errno: Errno,
+    ) -> Self {
         match errno {
             Errno::NOSPC => Self::NoSpace { path, needed, available },
             Errno::DQUOT => Self::Quota { path, needed },
@@ -183,13 +198,32 @@ impl CreateError {
 }
 
 /// A file just made, empty.
-struct NewFile {
-    file: File,
-    path: PathBuf,
+#[derive(Debug)]
+pub(super) struct NewFile {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
 }
 
 impl NewFile {
     fn fill(&self, options: &CreateOptions) -> Result<RegionMut, CreateError> {
+        let page = self.prepare(options)?;
+        let region = RegionMut::map(self.file.as_fd(), options.len, page)
+            .map_err(|source| CreateError::Map { path: self.path.clone(), source })?;
+        if options.prefault {
+            region.zero();
+        }
+        if options.lock {
+            region.lock_pages().map_err(|source| CreateError::LockPages {
+                path: self.path.clone(),
+                len: options.len,
+                source,
+            })?;
+        }
+        Ok(region)
+    }
+
+    /// Gives the file its mode and its size; returns the size of its pages if they are huge, otherwise 0.
+    pub(super) fn prepare(&self, options: &CreateOptions) -> Result<u64, CreateError> {
         let failed = |operation, errno| self.error(operation, options.len, errno);
         fchmod(&self.file, Mode::from_raw_mode(options.mode & 0o7777))
             .map_err(|errno| failed("set the mode of", errno))?;
@@ -205,19 +239,7 @@ impl NewFile {
             return Err(CreateError::InvalidLength { path: self.path.clone(), len: options.len });
         };
         self.reserve(file_len)?;
-        let region = RegionMut::map(self.file.as_fd(), options.len, page)
-            .map_err(|source| CreateError::Map { path: self.path.clone(), source })?;
-        if options.prefault {
-            region.zero();
-        }
-        if options.lock {
-            region.lock_pages().map_err(|source| CreateError::LockPages {
-                path: self.path.clone(),
-                len: options.len,
-                source,
-            })?;
-        }
-        Ok(region)
+        Ok(page)
     }
 
     /// Gives the file its size with every page allocated.

@@ -11,13 +11,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, Mode, OFlags, fchmod, fstat, mkdirat, openat, statat, statvfs, unlinkat},
+    fs::{AtFlags, Dir, Mode, OFlags, fchmod, fstat, fstatfs, mkdirat, openat, statat, statvfs, unlinkat},
     io::Errno,
 };
 
 pub use super::walk::{FileKind, FileStat};
 use super::{
-    file::{Access, RegionFile},
+    file::{Access, HUGETLBFS, RegionFile},
     open::{OpenError, resolve_directory},
     walk::{is_plain_name, open_without_links},
 };
@@ -174,6 +174,17 @@ impl RegionDir {
     pub fn remove_dir(&self, name: &str) -> Result<(), DirError> {
         let path = self.entry_path(name)?;
         unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(|errno| kernel_error(path, "remove", errno))
+    }
+
+    /// Size of the pages of files in it if it lies on hugetlbfs, otherwise 0.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn huge_page_size(&self) -> Result<u64, DirError> {
+        let file_system =
+            fstatfs(&self.fd).map_err(|errno| kernel_error(self.path.clone(), "examine", errno))?;
+        let is_huge = file_system.f_type == HUGETLBFS;
+        Ok(if is_huge { u64::try_from(file_system.f_bsize).unwrap_or(0) } else { 0 })
     }
 
     /// Another handle to the same directory.

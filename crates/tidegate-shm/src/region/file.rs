@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::FileExt,
@@ -11,11 +12,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, fstat, fstatfs, openat, statat},
+    fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fstatfs, openat, statat},
     io::Errno,
 };
 
 use super::{
+    guarded::GuardedRegion,
     mapping::{MapError, Region, RegionMut},
     open::OpenError,
     walk::{FileKind, FileStat},
@@ -162,6 +164,40 @@ impl RegionFile {
         }
         self.check_len(required_len)?;
         RegionMut::map(self.file.as_fd(), required_len, self.huge_page_size())
+    }
+
+    /// Maps the first `required_len` bytes for reading, and of them `writable` for writing, left out of forks. An
+    /// empty range maps everything for reading only.
+    ///
+    /// # Errors
+    /// As [`RegionFile::map_mut`].
+    pub fn map_guarded(self, required_len: u64, writable: Range<u64>) -> Result<GuardedRegion, MapError> {
+        if self.access == Access::ReadOnly && !writable.is_empty() {
+            return Err(MapError::ReadOnlyFile);
+        }
+        self.check_len(required_len)?;
+        GuardedRegion::map(self.file.as_fd(), required_len, self.huge_page_size(), writable)
+    }
+
+    /// Takes the kernel's lock of this file, which every opening of it competes for, until this value and all handles
+    /// that a fork made of it are gone. Never waits.
+    ///
+    /// # Errors
+    /// What the kernel says; that somebody else has the lock is `Ok(false)`.
+    pub fn try_lock(&self) -> io::Result<bool> {
+        match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Asks the kernel for the present size in bytes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn current_len(&self) -> io::Result<u64> {
+        Ok(FileStat::from(fstat(&self.file)?).len)
     }
 
     /// Asks the kernel again: the file may have changed since it was opened.

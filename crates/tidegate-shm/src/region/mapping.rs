@@ -1,21 +1,36 @@
 //! One mapping and its two handles, [`Region`] (reads) and [`RegionMut`] (reads and writes).
 
-use std::{fmt, io, ops::Deref, os::fd::BorrowedFd, ptr::NonNull, sync::Arc};
+use std::{
+    fmt, io,
+    ops::{Deref, Range},
+    os::fd::BorrowedFd,
+    ptr::NonNull,
+    sync::Arc,
+};
 
-use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mlock, mmap, msync, munmap};
+use rustix::{
+    io::Errno,
+    mm::{
+        Advice, MapFlags, MprotectFlags, MsyncFlags, ProtFlags, madvise, mlock, mmap, mprotect, msync, munmap,
+    },
+    param::page_size,
+};
 
 use super::{
     span::{SharedSpan, SharedSpanMut, Span, SpanMut},
     word::{OwnedU64, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut},
 };
-use crate::sync::{MappedU32, MappedU64};
+use crate::{
+    fork::ForkGuard,
+    sync::{MappedU32, MappedU64},
+};
 
 /// A mapping that this handle can only read, whether or not the pages could be written.
 ///
 /// Cloning is cheap and gives another handle to the same mapping.
 #[derive(Clone)]
 pub struct Region {
-    mapping: Arc<Mapping>,
+    pub(super) mapping: Arc<Mapping>,
 }
 
 impl Region {
@@ -234,6 +249,18 @@ pub enum AccessError {
         /// Size and alignment of the word.
         align: u64,
     },
+    /// Mapped for reading only, by the rights of this handle.
+    #[error("{len} bytes at offset {offset} are read-only; this handle may write from {start} to {end}")]
+    ReadOnly {
+        /// First byte asked for.
+        offset: u64,
+        /// Number of bytes asked for.
+        len: u64,
+        /// First byte that may be written.
+        start: u64,
+        /// One past the last byte that may be written.
+        end: u64,
+    },
     /// A copy of a whole span needs as many bytes on the other side.
     #[error("{given} bytes were given where the span has {expected}")]
     LengthDiffers {
@@ -279,12 +306,14 @@ pub enum MapError {
 
 /// The mapped pages. Holds the facts every `unsafe` of this module relies on: from `base` on, `len` bytes are mapped
 /// until the value is dropped, and `base` is page aligned.
-struct Mapping {
-    base: NonNull<u8>,
+pub(super) struct Mapping {
+    pub(super) base: NonNull<u8>,
     /// Bytes that may be touched.
     len: usize,
     /// Bytes that the kernel mapped: `len` rounded up to whole huge pages where needed.
-    map_len: usize,
+    pub(super) map_len: usize,
+    /// The process that has it, when the mapping is left out of forks.
+    owner: Option<ForkGuard>,
 }
 
 // SAFETY: the fields never change and the memory behind `base` is only touched by atomics and opaque copies, which any
@@ -311,11 +340,43 @@ impl Mapping {
         let base = base.map_err(|errno| MapError::Kernel { len: len as u64, source: errno.into() })?;
         // mmap without MAP_FIXED never returns null.
         let base = NonNull::new(base.cast()).ok_or(invalid)?;
-        Ok(Self { base, len, map_len })
+        Ok(Self { base, len, map_len, owner: None })
+    }
+
+    /// As [`Mapping::new`], left out of forks, and writable only in the pages around `writable`.
+    pub(super) fn new_guarded(
+        fd: BorrowedFd<'_>,
+        len: u64,
+        round_to: u64,
+        writable: &Range<u64>,
+        owner: ForkGuard,
+    ) -> Result<Self, MapError> {
+        let refused = |errno: Errno| MapError::Kernel { len, source: errno.into() };
+        let mut mapping = Self::new(fd, len, round_to, ProtFlags::READ)?;
+        mapping.owner = Some(owner);
+        let Self { base, map_len, .. } = mapping;
+        // SAFETY: exactly our mapping; what forked children have does not matter to this process.
+        unsafe { madvise(base.as_ptr().cast(), map_len, Advice::LinuxDontFork) }.map_err(refused)?;
+        if writable.is_empty() {
+            return Ok(mapping);
+        }
+        mapping
+            .range(writable.start, writable.end - writable.start)
+            .map_err(|_| MapError::TooShort { required: writable.end, found: len })?;
+        let page = (round_to as usize).max(page_size());
+        let start = writable.start as usize / page * page;
+        // Does not overflow: the kernel mapped whole pages, and the range ends inside of them.
+        let size = (writable.end as usize).next_multiple_of(page) - start;
+        let access = MprotectFlags::READ | MprotectFlags::WRITE;
+        // SAFETY: `start` is inside the mapping.
+        let pages = unsafe { base.add(start) };
+        // SAFETY: whole pages of our mapping, which nothing can point into yet.
+        unsafe { mprotect(pages.as_ptr().cast(), size, access) }.map_err(refused)?;
+        Ok(mapping)
     }
 
     /// The address of `offset` if `len` bytes from there on are inside.
-    fn range(&self, offset: u64, len: u64) -> Result<NonNull<u8>, AccessError> {
+    pub(super) fn range(&self, offset: u64, len: u64) -> Result<NonNull<u8>, AccessError> {
         let available = self.len as u64;
         match offset.checked_add(len) {
             // SAFETY: `offset` is at most the mapped length, so the address is inside the mapping or one past it.
@@ -324,14 +385,14 @@ impl Mapping {
         }
     }
 
-    fn u32_at(&self, offset: u64) -> Result<&MappedU32, AccessError> {
+    pub(super) fn u32_at(&self, offset: u64) -> Result<&MappedU32, AccessError> {
         let start = self.word(offset, 4)?;
         // SAFETY: 4 mapped bytes at a multiple of 4, alive as long as `self`; they are only touched atomically or by
         // opaque copies. On read-only pages only loads happen, see `word`.
         Ok(unsafe { MappedU32::from_ptr(start.as_ptr().cast()) })
     }
 
-    fn u64_at(&self, offset: u64) -> Result<&MappedU64, AccessError> {
+    pub(super) fn u64_at(&self, offset: u64) -> Result<&MappedU64, AccessError> {
         let start = self.word(offset, 8)?;
         // SAFETY: as in `u32_at`, for 8 bytes.
         Ok(unsafe { MappedU64::from_ptr(start.as_ptr().cast()) })
@@ -347,6 +408,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.owner.is_some_and(|owner| owner.check().is_err()) {
+            // A forked child does not have the mapping, and may have another one in its place.
+            return;
+        }
         // SAFETY: exactly the range that was mapped; every pointer into it is bound to a handle of this mapping.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.map_len) };
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");

@@ -4,8 +4,11 @@
 //!  RegionDir --create_region--> RegionMut          the owner: directories, exact modes, reserved space
 //!  AllowedBases --open--> RegionFile --map-----> Region       everybody else: nothing about the path is trusted
 //!                                    --map_mut-> RegionMut
+//!                                    --map_guarded-> GuardedRegion      one range writable, left out of forks
+//!  Draft --map--> GuardedRegion, --publish--> name      the owner, when nobody may see an incomplete file
 //!  Region / RegionMut --atomic_u64--> SharedU64 / SharedU64Mut     one word, atomically
 //!                     --span--------> Span / SpanMut               bytes, untrusted
+//!  GuardedRegion --record, table--> Record, Table                  words at offsets that the compiler checked
 //! ```
 //!
 //! # Invariants
@@ -19,17 +22,25 @@
 mod copy;
 mod create;
 mod dir;
+mod draft;
 mod file;
+mod guarded;
+mod huge;
 mod mapping;
 mod open;
 mod span;
+mod table;
 mod walk;
 mod word;
 
 pub use create::{CreateError, CreateOptions, create_region};
 pub use dir::{DirEntry, DirError, Entries, FileKind, FileStat, RegionDir, free_space};
+pub use draft::Draft;
 pub use file::{Access, RegionFile};
+pub use guarded::GuardedRegion;
+pub use huge::{HugePagePermission, shared_huge_page_permission};
 pub use mapping::{AccessError, MapError, Region, RegionMut};
 pub use open::{AllowedBases, HugePages, OpenError, PermissionPolicy, RejectedBase};
 pub use span::{Chunks, SharedSpan, SharedSpanMut, Span, SpanMut};
+pub use table::{Record, RecordMut, Row, RowMut, Table, TableMut};
 pub use word::{LoadU64, OwnedU64, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut, StoreU64};

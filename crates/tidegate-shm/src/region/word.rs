@@ -142,6 +142,18 @@ macro_rules! word {
                 self.word.fetch_or(value, order)
             }
 
+            /// Keeps only the bits of `value` and returns the value before.
+            #[inline]
+            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.word.fetch_and(value, order)
+            }
+
+            /// Stores `value` and returns the value before.
+            #[inline]
+            pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.word.swap(value, order)
+            }
+
             /// Replaces `current` by `new`; on failure loads with the acquiring half of `order`.
             ///
             /// # Errors

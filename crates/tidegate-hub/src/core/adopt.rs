@@ -1,0 +1,168 @@
+//! Making a block with a dead writer usable again (5.10). May be killed at any step and repeated by another process with
+//! the same result (DH-081).
+
+use tidegate_shm::sync::Ordering;
+
+use super::{
+    Core,
+    codec::{HANDOVER_CANCELLED, OwnerKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED, Transition},
+    config::Deadline,
+    crash::{self, Point},
+    error::RegistryError,
+    host::{AuditEvent, Counter, Host, Liveness},
+    protocol::Protocol,
+    words::{Control32, Control64, Load, Slot64, Word, WriterWords},
+    writer::Writer,
+};
+
+/// From whom writing may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeOver {
+    /// From nobody or from the dead.
+    IfDead,
+    /// From this process even if it lives: what it is writing is put in quarantine and the block is tainted. It may
+    /// still write into the slots it has, which is why nobody gets them before it is dead (T9, T10).
+    Seize(OwnerKey),
+}
+
+/// A writer and what was found.
+#[derive(Debug)]
+pub struct Adopted<W, H, P> {
+    /// The new acting writer.
+    pub writer: Writer<W, H, P>,
+    /// Ids that will never hold data because their writer is gone.
+    pub abandoned: u64,
+    /// A handover was under way, to be finished or called off as 15.6 says.
+    pub handover: bool,
+}
+
+impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
+    /// Becomes the acting writer (DH-044) and resolves everything that the writer before left open.
+    ///
+    /// # Errors
+    /// No lock, a writer that is not dead, or a slot in no possible state.
+    pub fn adopt(self, from: TakeOver, deadline: Deadline) -> Result<Adopted<W, H, P>, RegistryError> {
+        let mut found = Found { abandoned: 0, epoch: 0 };
+        self.locked(deadline, || {
+            found.epoch = self.take_ownership(from)?;
+            crash::at(Point::AdoptOwn);
+            found.abandoned = self.adopt_slots(from)?;
+            self.adopt_indices();
+            crash::at(Point::AdoptIndex);
+            self.reap_locked();
+            Ok(())
+        })?;
+        // Relaxed: only the acting writer changes it, which is us.
+        let handover = self.words.control32(Control32::HandoverState).load(Ordering::Relaxed);
+        let handover = handover != 0 && handover != HANDOVER_CANCELLED;
+        self.host.count(Counter::SlotsAborted, found.abandoned);
+        let writer = Writer::of_owner(self, found.epoch);
+        writer.refresh_floor();
+        Ok(Adopted { writer, abandoned: found.abandoned, handover })
+    }
+
+    /// Exchanges the owner from nobody or the dead to the caller; returns the new epoch.
+    fn take_ownership(&self, from: TakeOver) -> Result<u64, RegistryError> {
+        let word = self.words.control64_mut(Control64::WriterOwner);
+        // Acquire: pairs with the exchange of the one who stored it.
+        let found = word.load(Ordering::Acquire);
+        let owner = OwnerKey::of_word(found);
+        let alive = owner.filter(|owner| self.host.liveness(*owner) != Liveness::Dead);
+        let seized = match (alive, from) {
+            (None, _) => None,
+            (Some(owner), TakeOver::Seize(expected)) if owner == expected => Some(owner),
+            (Some(owner), _) => return Err(RegistryError::WriterAlive { owner }),
+        };
+        // AcqRel: pairs with the check of a displaced writer, and with the exchange before ours.
+        if word.compare_exchange(found, self.key.word(), Ordering::AcqRel).is_err() {
+            return Err(RegistryError::Damaged);
+        }
+        let epoch = self.words.control64_mut(Control64::WriterEpoch);
+        // AcqRel: pairs with the acquiring load of a displaced writer's check.
+        let epoch = epoch.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        if let Some(from) = seized {
+            let taint = self.words.control32_mut(Control32::Taint);
+            // Relaxed: never cleared; for people.
+            taint.store(taint.load(Ordering::Relaxed) | TAINT_SEIZED, Ordering::Relaxed);
+            self.host.count(Counter::WriterSeizures, 1);
+            self.host.audit(AuditEvent::Seized { from });
+        } else if owner.is_some() {
+            self.host.count(Counter::WriterAdoptions, 1);
+            self.host.audit(AuditEvent::Adopted { from: owner });
+        }
+        Ok(epoch)
+    }
+
+    /// Step 2: no slot stays between two states. Returns how many ids became holes.
+    fn adopt_slots(&self, from: TakeOver) -> Result<u64, RegistryError> {
+        let mut abandoned = 0;
+        for slot in (0..self.config.slot_count.get()).map(SlotIndex) {
+            let ctl = self.slot_ctl(slot);
+            let state = ctl.state().ok_or(RegistryError::Damaged)?;
+            let transition = match state {
+                SlotState::Free | SlotState::Committed => continue,
+                SlotState::Draining => Transition::Restore,
+                SlotState::Quarantined if self.slot_owner_is_alive(slot) => continue,
+                SlotState::Quarantined => Transition::EndQuarantine,
+                SlotState::Writing => {
+                    abandoned += 1;
+                    if let Some(id) = SlotId::of_tag(ctl.tag()) {
+                        self.host.audit(AuditEvent::Abandoned { id });
+                    }
+                    match from {
+                        TakeOver::Seize(displaced) => {
+                            // Relaxed: the exchange below releases it (DH-047).
+                            let owner = self.words.slot64_mut(slot, Slot64::Owner);
+                            owner.store(displaced.word(), Ordering::Relaxed);
+                            Transition::Quarantine
+                        }
+                        TakeOver::IfDead => Transition::Abort,
+                    }
+                }
+            };
+            match self.transition(slot, ctl, transition, Ordering::AcqRel) {
+                Ok(()) if transition != Transition::Quarantine => {
+                    // Relaxed: for people, once the slot is left.
+                    self.words.slot64_mut(slot, Slot64::Owner).store(0, Ordering::Relaxed);
+                }
+                Ok(()) => {}
+                // The displaced writer committed first: its id is data, not a hole.
+                Err(_) if transition == Transition::Quarantine => abandoned -= 1,
+                Err(_) => return Err(RegistryError::Damaged),
+            }
+            crash::at(Point::AdoptSlot);
+        }
+        Ok(abandoned)
+    }
+
+    /// Steps 3 and 4: every id that left a trace was given away, and all of them are resolved.
+    fn adopt_indices(&self) {
+        let tags = (0..self.config.slot_count.get()).map(|slot| self.slot_ctl(SlotIndex(slot)));
+        let (mut highest, mut newest) = (0, 0);
+        for ctl in tags {
+            highest = highest.max(ctl.tag());
+            if ctl.is(SlotState::Committed) {
+                newest = newest.max(ctl.tag());
+            }
+        }
+        let write = self.words.control64_mut(Control64::WriteIndex);
+        // Relaxed: only the acting writer changes it. A tag is 1 + its id.
+        let end = write.load(Ordering::Relaxed).max(highest);
+        // Release, here and below: pairs with the acquiring loads of the consumers.
+        write.store(end, Ordering::Release);
+        self.words.control64_mut(Control64::LatestTag).store(newest, Ordering::Release);
+        self.words.control64_mut(Control64::CommitIndex).store(end, Ordering::Release);
+        self.wake_readers();
+    }
+
+    fn slot_owner_is_alive(&self, slot: SlotIndex) -> bool {
+        // Relaxed: the acquiring load of the control word came before.
+        let owner = self.words.slot64(slot, Slot64::Owner).load(Ordering::Relaxed);
+        OwnerKey::of_word(owner).is_some_and(|owner| self.host.liveness(owner) != Liveness::Dead)
+    }
+}
+
+struct Found {
+    abandoned: u64,
+    epoch: u64,
+}

@@ -1,0 +1,174 @@
+//! Named steps at which a test can end the process (DH-298), or in unit tests the simulated party.
+//!
+//! Without the feature `crash-points` a step is nothing at all. With it, a process started with
+//! `TIDEGATE_HUB_CRASH_AT=<point>[:n]` kills itself at the n-th pass of that step.
+
+/// Defines the steps and their names.
+macro_rules! points {
+    ($($(#[$doc:meta])* $point:ident = $name:literal,)*) => {
+        /// A step of the protocol.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Point { $($(#[$doc])* $point,)* }
+
+        impl Point {
+            /// All steps.
+            pub const ALL: &[Self] = &[$(Self::$point,)*];
+
+            /// The name in the sheet.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$point => $name,)* }
+            }
+        }
+    };
+}
+
+points! {
+    /// One slot of a request is reserved.
+    ReserveOne = "w.reserve.one",
+    /// All slots of a request are reserved.
+    ReserveAll = "w.reserve.all",
+    /// The fence before looking at claims is behind.
+    WriterFence = "w.fence",
+    /// One slot of a request is WRITING.
+    TakeOne = "w.take.one",
+    /// All slots of a request are WRITING.
+    TakeAll = "w.take.all",
+    /// The ids are given away.
+    Index = "w.index",
+    /// The payload is written.
+    Payload = "w.payload",
+    /// Length, flags and digest are written.
+    Digest = "w.digest",
+    /// The slot is COMMITTED.
+    Committed = "w.t6",
+    /// The commit index is stored.
+    Prefix = "w.prefix",
+    /// Sleepers are woken.
+    Wake = "w.wake",
+    /// An id is about to be burnt.
+    Burn = "w.burn",
+    /// The intended floor is stored.
+    FloorIntent = "w.floor.intent",
+    /// The floor is stored.
+    FloorStore = "w.floor.store",
+    /// A claim is stored.
+    Claim = "r.claim",
+    /// The fence behind it is passed.
+    ReaderFence = "r.fence",
+    /// The slot may be read.
+    Read = "r.read",
+    /// The cursor is stored.
+    Cursor = "r.cursor",
+    /// The claim is withdrawn.
+    Unclaim = "r.unclaim",
+    /// A row is JOINING.
+    Joining = "j.joining",
+    /// It says whose it is.
+    Identity = "j.identity",
+    /// It is ACTIVE.
+    Active = "j.active",
+    /// Its bit is set.
+    Mask = "j.mask",
+    /// A row is LEAVING.
+    Leaving = "l.leaving",
+    /// It belongs to nobody and is about to be FREE.
+    LeaveFree = "l.free",
+    /// The maintenance lock is held.
+    LockHeld = "m.held",
+    /// It was taken from a dead holder.
+    LockTakeover = "m.takeover",
+    /// The block has a new writer.
+    AdoptOwn = "a.own",
+    /// One slot is adopted.
+    AdoptSlot = "a.slot",
+    /// The indices are repaired.
+    AdoptIndex = "a.index",
+    /// The claim of a dead consumer is withdrawn.
+    ReapClaim = "reap.claim",
+    /// Its row is about to be FREE.
+    ReapFree = "reap.free",
+}
+
+/// Passes a step.
+#[inline]
+pub(super) fn at(point: Point) {
+    #[cfg(all(test, not(loom)))]
+    simulated::at(point);
+    #[cfg(all(feature = "crash-points", not(test)))]
+    real::at(point);
+    let _ = point;
+}
+
+#[cfg(all(feature = "crash-points", not(test)))]
+mod real {
+    use std::{
+        env,
+        sync::{Mutex, OnceLock, PoisonError},
+    };
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::Point;
+
+    /// Where to end, and how many passes are left.
+    static PLAN: OnceLock<Option<Mutex<(String, u32)>>> = OnceLock::new();
+
+    pub(super) fn at(point: Point) {
+        let Some(plan) = PLAN.get_or_init(read_plan) else { return };
+        let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
+        if plan.0 != point.name() {
+            return;
+        }
+        plan.1 = plan.1.saturating_sub(1);
+        if plan.1 == 0 {
+            // If the kernel refuses, the test that waits for the death says so.
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+
+    fn read_plan() -> Option<Mutex<(String, u32)>> {
+        let text = env::var("TIDEGATE_HUB_CRASH_AT").ok()?;
+        let (name, pass) = text.split_once(':').unwrap_or((&text, "1"));
+        Some(Mutex::new((name.to_owned(), pass.parse().ok()?)))
+    }
+}
+
+/// Ends the simulated party of a unit test: it unwinds up to [`simulated::until_crash`] and never runs again.
+#[cfg(all(test, not(loom)))]
+pub(super) mod simulated {
+    use std::{
+        cell::Cell,
+        panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    };
+
+    use super::Point;
+
+    thread_local! {
+        static PLAN: Cell<Option<(Point, u32)>> = const { Cell::new(None) };
+    }
+
+    struct Crashed;
+
+    pub(super) fn at(point: Point) {
+        let Some((planned, passes)) = PLAN.get() else { return };
+        if planned != point {
+            return;
+        }
+        PLAN.set((passes > 1).then_some((planned, passes - 1)));
+        if passes == 1 {
+            resume_unwind(Box::new(Crashed));
+        }
+    }
+
+    /// Runs `party` up to the `pass`-th pass of `point`; none if it ended there.
+    pub(in crate::core) fn until_crash<R>(point: Point, pass: u32, party: impl FnOnce() -> R) -> Option<R> {
+        PLAN.set(Some((point, pass)));
+        let result = catch_unwind(AssertUnwindSafe(party));
+        PLAN.set(None);
+        match result {
+            Ok(result) => Some(result),
+            Err(cause) if cause.is::<Crashed>() => None,
+            Err(cause) => resume_unwind(cause),
+        }
+    }
+}

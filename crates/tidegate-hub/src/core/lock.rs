@@ -1,0 +1,141 @@
+//! The maintenance lock (10.3): who holds it may change the registry. A dead holder loses it, and the registry is
+//! repaired before anything else is done (DH-083).
+
+use tidegate_shm::sync::Ordering;
+
+use super::{
+    Core,
+    codec::{Claim, LOCK_POISONED, OwnerKey, Reg, Row, RowState},
+    config::Deadline,
+    crash::{self, Point},
+    error::RegistryError,
+    event,
+    host::{AuditEvent, Counter, Host, Liveness},
+    protocol::Protocol,
+    wait::Probes,
+    words::{Load, Row64, Sync32, Sync64, Word, Words},
+};
+
+impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
+    /// Runs `work` under the maintenance lock. `work` must be bounded (DH-152). The lock is not recursive: another
+    /// thread of this process is waited for like another process.
+    pub(super) fn locked<R>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce() -> Result<R, RegistryError>,
+    ) -> Result<R, RegistryError> {
+        self.lock(deadline)?;
+        crash::at(Point::LockHeld);
+        let result = work();
+        self.unlock();
+        result
+    }
+
+    fn lock(&self, deadline: Deadline) -> Result<(), RegistryError> {
+        let sequence = self.words.sync32(Sync32::LockWake);
+        let wait = self.wait_on(deadline, sequence, self.words.sync32(Sync32::LockWaiters));
+        let mut probes = Probes::new(&self.config.timing);
+        let mut holder = None;
+        let mut contended = false;
+        let waited = wait.until::<P, (), RegistryError>(|time| {
+            match self.try_lock() {
+                Ok(()) => return Ok(Some(())),
+                Err(other) => holder = other,
+            }
+            if !contended {
+                contended = true;
+                self.host.count(Counter::MaintenanceLockWaits, 1);
+            }
+            // A caller that cannot wait asks at once, since it will not come back.
+            let ask = probes.due(time) || deadline == Deadline::Immediate;
+            Ok((ask && holder.is_some_and(|dead| self.take_over(dead))).then_some(()))
+        })?;
+        if waited.result.is_none() {
+            return Err(RegistryError::LockTimeout { holder });
+        }
+        let generation = self.words.sync64(Sync64::LockGeneration);
+        // Relaxed: only the holder changes it; for people.
+        generation.store(generation.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.words.sync64(Sync64::LockAcquired).store(self.host.now().0, Ordering::Relaxed);
+        // Relaxed: only holders change it, and the lock orders them.
+        let flags = self.words.sync32(Sync32::LockFlags);
+        let found = flags.load(Ordering::Relaxed);
+        if found & LOCK_POISONED != 0 {
+            self.repair_registry();
+            flags.store(found & !LOCK_POISONED, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn try_lock(&self) -> Result<(), Option<OwnerKey>> {
+        let owner = self.words.sync64(Sync64::LockOwner);
+        // Acquire: pairs with the release of `unlock`.
+        owner.compare_exchange(0, self.key.word(), Ordering::Acquire).map(drop).map_err(OwnerKey::of_word)
+    }
+
+    /// Takes the lock from `holder` if that is dead. That the exchange finds its key proves that nobody had the lock in
+    /// between: a dead process stores nothing (L-own).
+    fn take_over(&self, holder: OwnerKey) -> bool {
+        if self.host.liveness(holder) != Liveness::Dead {
+            return false;
+        }
+        let owner = self.words.sync64(Sync64::LockOwner);
+        if P::TAKEOVER_BY_EXCHANGE {
+            // AcqRel: pairs with whatever the dead holder released, and with the acquire of the next one.
+            if owner.compare_exchange(holder.word(), self.key.word(), Ordering::AcqRel).is_err() {
+                return false;
+            }
+        } else {
+            owner.store(self.key.word(), Ordering::Release);
+        }
+        // Relaxed: as in `lock`. If we die before the repair is done, the next holder finds it poisoned or us dead.
+        let flags = self.words.sync32(Sync32::LockFlags);
+        flags.store(flags.load(Ordering::Relaxed) | LOCK_POISONED, Ordering::Relaxed);
+        crash::at(Point::LockTakeover);
+        self.host.count(Counter::LockTakeovers, 1);
+        self.host.audit(AuditEvent::LockTakenOver { from: holder });
+        true
+    }
+
+    fn unlock(&self) {
+        // Release: pairs with the acquire of the next holder.
+        self.words.sync64(Sync64::LockOwner).store(0, Ordering::Release);
+        event::wake::<P, _>(self.words.sync32(Sync32::LockWake), self.words.sync32(Sync32::LockWaiters));
+    }
+
+    /// Completes what a dead holder left half done: rows between two states become FREE, masks follow the rows.
+    fn repair_registry(&self) {
+        for row in self.rows(u32::MAX) {
+            let reg = self.reg(row);
+            match reg.state() {
+                Some(RowState::Leaving) => self.remove_row(row, reg.epoch()),
+                Some(RowState::Joining) | None => self.free_row(row, reg.epoch()),
+                Some(RowState::Active) => {
+                    self.set_bit(Sync32::ActiveMask, row);
+                    self.clear_bit(Sync32::EvictedMask, row);
+                }
+                Some(RowState::Evicted) => {
+                    self.set_bit(Sync32::ActiveMask, row);
+                    self.set_bit(Sync32::EvictedMask, row);
+                }
+                Some(RowState::Free) => {
+                    self.clear_bit(Sync32::ActiveMask, row);
+                    self.clear_bit(Sync32::EvictedMask, row);
+                }
+            }
+        }
+    }
+
+    /// Gives a row back; nobody reads under it any more.
+    pub(super) fn free_row(&self, row: Row, epoch: u64) {
+        // Release: pairs with the acquiring loads of the writer's scan.
+        self.words.row64(row, Row64::Claim).store(Claim::NONE.0, Ordering::Release);
+        self.clear_bit(Sync32::ActiveMask, row);
+        self.clear_bit(Sync32::EvictedMask, row);
+        self.words.row64(row, Row64::Owner).store(0, Ordering::Release);
+        crash::at(Point::LeaveFree);
+        self.words.row64(row, Row64::Reg).store(Reg::new(epoch, RowState::Free).0, Ordering::Release);
+        // Relaxed: a count of changes, made under the lock.
+        self.words.sync64(Sync64::RegistryEpoch).fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,166 @@
+//! The resolved prefix and the event count.
+
+use tidegate_shm::{
+    clock::Nanos,
+    sync::{Arc, AtomicU64, Ordering, thread},
+};
+
+use super::{Block, ModelReader, NOW, RACE, READER, breaks, explore, mutants};
+use crate::core::{
+    config::SyncPolicy,
+    error::AcquireError,
+    event,
+    plain::{Memory, config},
+    protocol::{Protocol, Shipped},
+    registry::Start,
+    words::{Sync32, Words},
+    writer::CommitInfo,
+};
+
+mutants! {
+    FlagFirst: SEQUENCE_FIRST: bool = false;
+    NoSleepFence: SLEEP_FENCE: Option<Ordering> = None;
+    NoWakeFence: WAKE_FENCE: Option<Ordering> = None;
+    ByCount: PREFIX_IN_ORDER: bool = false;
+    EarlyIndex: INDEX_AFTER_TAKE: bool = false;
+    RelaxedCommit: COMMIT: Ordering = Ordering::Relaxed;
+}
+
+/// two changes, each announced; a sleeper waits for the last.
+fn event_count<P: Protocol>() -> usize {
+    explore(5, || {
+        let memory = Arc::new(Memory::new(&config(SyncPolicy::LatestOnly, 1)));
+        let change = Arc::new(AtomicU64::new(0));
+        let (sleeping, wanted) = (memory.clone(), change.clone());
+        let sleeper = thread::spawn(move || {
+            let (sequence, flag) = (sleeping.sync32(Sync32::DrainSeq), sleeping.sync32(Sync32::DrainWaiters));
+            loop {
+                let seen = event::prepare::<P>(sequence, flag);
+                if wanted.load(Ordering::Relaxed) == 2 {
+                    break;
+                }
+                event::sleep(sequence, seen, Nanos::MAX);
+            }
+        });
+        for value in 1..=2 {
+            change.store(value, Ordering::Relaxed);
+            event::wake::<P, _>(memory.sync32(Sync32::DrainSeq), memory.sync32(Sync32::DrainWaiters));
+        }
+        sleeper.join().unwrap();
+    })
+}
+
+/// two threads commit what was allocated; a reader sees the ids in order. With `allocating`, one of them allocates
+/// meanwhile, in a slot that was used before.
+fn prefix<P: Protocol>(allocating: bool) -> usize {
+    explore(PREEMPTIONS, move || {
+        let block = Block::<P>::new(config(SyncPolicy::SingleReader, 2));
+        let writer = Arc::new(block.writer());
+        let mut reader = block.reader(READER, Start::Oldest);
+        for _ in 0..2 {
+            block.write(&writer).unwrap();
+            let acquired = reader.acquire_ordered(NOW).unwrap();
+            block.read(&mut reader, &acquired);
+        }
+        let first = writer.allocate(1, NOW).unwrap().first;
+        block.payload(first).write(first.0);
+        let second = (!allocating).then(|| writer.allocate(1, NOW).unwrap().first);
+        let (sibling, other) = (writer.clone(), block.clone());
+        let sibling = thread::spawn(move || {
+            let id = second.unwrap_or_else(|| sibling.allocate(1, super::Deadline::Never).unwrap().first);
+            other.payload(id).write(id.0);
+            sibling.commit(id, CommitInfo::default()).unwrap();
+            other.step();
+        });
+        let stepping = block.clone();
+        let other = thread::spawn(move || {
+            stepping.step();
+            let result = writer.commit(first, CommitInfo::default());
+            stepping.step();
+            result
+        });
+        let mut expected = 2;
+        read_on(&block, &mut reader, &mut expected);
+        other.join().unwrap().unwrap();
+        sibling.join().unwrap();
+        read_on(&block, &mut reader, &mut expected);
+        assert_eq!(expected, 4, "an id is missing");
+    })
+}
+
+const PREEMPTIONS: usize = 3;
+
+/// Reads what there is; nothing but the end may stop it.
+fn read_on<P: Protocol>(block: &Block<P>, reader: &mut ModelReader<P>, expected: &mut u64) {
+    loop {
+        block.step();
+        match reader.acquire_ordered(NOW) {
+            Ok(acquired) => {
+                assert_eq!(acquired.id.0, *expected, "not in order");
+                block.read(reader, &acquired);
+                *expected += 1;
+            }
+            Err(error) => {
+                assert_eq!(error, AcquireError::QueueEmpty, "unfinished");
+                return;
+            }
+        }
+    }
+}
+
+/// Rules: DH-075.
+#[test]
+fn q5_no_wake_up_is_lost() {
+    assert!(event_count::<Shipped>() > 10);
+}
+
+/// Rules: DH-075.
+#[test]
+fn q5_the_sequence_is_read_first() {
+    assert!(breaks(&["deadlock"], event_count::<FlagFirst>));
+}
+
+/// Rules: DH-075.
+#[test]
+fn q5_the_fence_of_the_sleeper_is_needed() {
+    assert!(breaks(&["deadlock"], event_count::<NoSleepFence>));
+}
+
+/// Rules: DH-075.
+#[test]
+fn q5_the_fence_of_the_waker_is_needed() {
+    assert!(breaks(&["deadlock"], event_count::<NoWakeFence>));
+}
+
+/// Rules: DH-065.
+#[test]
+fn q6_ids_become_visible_in_order() {
+    assert!(prefix::<Shipped>(false) > 10);
+}
+
+/// Rules: DH-065.
+#[test]
+fn q6_counting_commits_is_not_enough() {
+    let reports = ["not in order", "an id is missing", "unfinished", RACE];
+    assert!(breaks(&reports, || prefix::<ByCount>(false)));
+}
+
+/// Another thread may publish what this one committed.
+/// Rules: DH-064.
+#[test]
+fn q6_the_release_of_the_commit_is_needed() {
+    assert!(breaks(&[RACE, "wrong bytes"], || prefix::<RelaxedCommit>(false)));
+}
+
+/// Rules: DH-053.
+#[test]
+fn q7_data_is_never_taken_for_a_hole() {
+    assert!(prefix::<Shipped>(true) > 10);
+}
+
+/// Rules: DH-053.
+#[test]
+fn q7_the_index_comes_after_the_slot() {
+    let reports = ["not in order", "an id is missing", "unfinished", RACE];
+    assert!(breaks(&reports, || prefix::<EarlyIndex>(true)));
+}

@@ -1,0 +1,258 @@
+//! A consumer: one row, one claim, a cursor (5.5).
+//!
+//! A payload may be touched from the moment a call here returned [`Acquired`] until the same id is released, and at no
+//! other time (DH-058).
+
+mod latest;
+mod ordered;
+mod position;
+
+use tidegate_shm::sync::Ordering;
+
+use super::{
+    Core,
+    codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState},
+    config::Deadline,
+    crash::{self, Point},
+    error::{AcquireError, Holder, RegistryError},
+    host::{Counter, ErrorKind, Host},
+    protocol::{Protocol, Shipped, fence_if},
+    registry::{Start, Ticket},
+    words::{Control64, Load, Row64, RowNames, Slot32, Slot64, Sync32, Word, Words},
+};
+use position::Position;
+
+/// The reading side of a block.
+#[derive(Debug)]
+pub struct Reader<W, H, P = Shipped> {
+    seat: Seat<W, H, P>,
+    position: Position,
+    /// Whether latest-value reading may return the same id again (DH-112).
+    allow_repeat: bool,
+}
+
+/// The row of a reader, and what it does with the words of the block.
+#[derive(Debug)]
+struct Seat<W, H, P> {
+    core: Core<W, H, P>,
+    ticket: Ticket,
+}
+
+/// A slot that may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acquired {
+    /// Its id.
+    pub id: SlotId,
+    /// Bytes of payload; at most the size of a slot.
+    pub len: u64,
+    /// When it was committed.
+    pub commit_ns: u64,
+    /// The user's.
+    pub user_flags: u64,
+    /// What is known about the digest.
+    pub slot_flags: u32,
+    /// The control word under which it was acquired.
+    ctl: Ctl,
+}
+
+/// What the release of a slot means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// The slot was consumed (DH-104).
+    Consumed,
+    /// The same id is to be the next result (DH-105).
+    Redeliver,
+}
+
+/// What was found where an id should be.
+enum Found {
+    Data(Acquired),
+    Hole,
+    NotReady,
+    Overwritten,
+}
+
+impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
+    /// Joins a block. At most `max_held` slots can be held at a time; latest-value readers hold one.
+    ///
+    /// # Errors
+    /// As [`Core::join`].
+    pub fn join(
+        core: Core<W, H, P>,
+        start: Start,
+        names: &RowNames,
+        max_held: u32,
+        deadline: Deadline,
+    ) -> Result<Self, RegistryError> {
+        let ticket = core.join(start, names, deadline)?;
+        let limit = core.config.max_claim();
+        let position = Position::new(ticket.start, max_held.clamp(1, limit), limit);
+        Ok(Self { seat: Seat { core, ticket }, position, allow_repeat: false })
+    }
+
+    /// Lets latest-value reading return the same id again.
+    #[must_use]
+    pub fn with_repeats(self) -> Self {
+        Self { allow_repeat: true, ..self }
+    }
+
+    /// Gives the row back.
+    ///
+    /// # Errors
+    /// As [`Core::leave`].
+    pub fn leave(self, deadline: Deadline) -> Result<(), RegistryError> {
+        self.seat.core.leave(&self.seat.ticket, deadline)
+    }
+
+    /// The block.
+    pub fn core(&self) -> &Core<W, H, P> {
+        &self.seat.core
+    }
+
+    /// The row and what was promised at the start.
+    pub fn ticket(&self) -> &Ticket {
+        &self.seat.ticket
+    }
+
+    /// The id that is tried next.
+    pub fn position(&self) -> SlotId {
+        self.position.next()
+    }
+
+    /// Whether what was read from a slot is what was committed. False only after a repair by force, or damage (DH-062).
+    #[must_use]
+    pub fn validate(&self, acquired: &Acquired) -> bool {
+        let valid = self.seat.core.ctl(acquired.id) == acquired.ctl;
+        if !valid {
+            self.seat.core.host.count(Counter::ReaderValidationFailed, 1);
+        }
+        valid
+    }
+
+    /// Lets a slot go. No payload of it may be touched any more.
+    ///
+    /// # Errors
+    /// The slot is not held.
+    pub fn release(&mut self, acquired: &Acquired, how: Release) -> Result<(), AcquireError> {
+        let before = self.position.low();
+        if !self.position.release(acquired.id, how) {
+            return Err(AcquireError::InvalidState);
+        }
+        if how == Release::Consumed {
+            self.seat.core.row_count(self.seat.ticket.row, Row64::SlotsConsumed, 1);
+            self.seat.core.row_count(self.seat.ticket.row, Row64::BytesConsumed, acquired.len);
+        }
+        self.seat.let_go(&self.position, before);
+        Ok(())
+    }
+}
+
+impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
+    /// Publishes where this consumer stands, first the cursor, then the claim (DH-060), and wakes the writer.
+    fn let_go(&self, position: &Position, cursor_before: SlotId) {
+        if position.low() != cursor_before {
+            self.store_cursor(position);
+        }
+        self.store_claim(position.held_range());
+        crash::at(Point::Unclaim);
+        self.core.wake_writer();
+    }
+
+    fn store_cursor(&self, position: &Position) {
+        // Release: pairs with the acquire of the writer's scan; who sees it sees all reads below it done (DH-059).
+        self.core.words.row64(self.ticket.row, Row64::Cursor).store(position.low().0, Ordering::Release);
+        crash::at(Point::Cursor);
+    }
+
+    fn store_claim(&self, claim: Claim) {
+        // P::CLAIM_STORE is Release: pairs with the acquire of the writer's scan; who sees the claim gone, or a later
+        // one, sees the reads under it done (DH-059).
+        self.core.words.row64(self.ticket.row, Row64::Claim).store(claim.0, P::CLAIM_STORE);
+    }
+
+    /// Claims, and then looks whether the row is still ours.
+    fn claim(&self, position: &Position, claim: Claim) -> Result<(), AcquireError> {
+        self.store_claim(claim);
+        let since = self.core.words.row64(self.ticket.row, Row64::ClaimSince);
+        // Relaxed: for people.
+        since.store(self.core.host.now().0, Ordering::Relaxed);
+        crash::at(Point::Claim);
+        // Pairs with the fence of the writer (5.7): either it sees the claim, or DRAINING and the eviction are seen
+        // below.
+        fence_if(P::READER_FENCE);
+        if !P::MASK_BEFORE_CLAIM {
+            self.core.set_bit(Sync32::ActiveMask, self.ticket.row);
+        }
+        crash::at(Point::ReaderFence);
+        let checked = self.check_row();
+        if checked.is_err() {
+            self.store_claim(position.held_range());
+        }
+        checked
+    }
+
+    fn check_row(&self) -> Result<(), AcquireError> {
+        let ours = Reg::new(self.ticket.epoch, RowState::Active);
+        if self.core.reg(self.ticket.row) == ours { Ok(()) } else { Err(AcquireError::Fenced) }
+    }
+
+    /// What the slot of a resolved id holds. The id is claimed.
+    fn look(&self, id: SlotId) -> Result<Found, AcquireError> {
+        let ctl = self.core.ctl(id);
+        let state = ctl.state().ok_or(AcquireError::InvalidState)?;
+        if ctl.tag() != id.tag() {
+            // Older: the id was passed over. Newer: the slot was taken again.
+            return Ok(if ctl.tag() < id.tag() { Found::Hole } else { Found::Overwritten });
+        }
+        match state {
+            SlotState::Committed => self.describe(id, ctl).map(Found::Data),
+            SlotState::Free | SlotState::Quarantined => Ok(Found::Hole),
+            SlotState::Draining => Ok(Found::NotReady),
+            SlotState::Writing => Err(AcquireError::InvalidState),
+        }
+    }
+
+    fn describe(&self, id: SlotId, ctl: Ctl) -> Result<Acquired, AcquireError> {
+        let slot = self.core.config.index(id);
+        // Relaxed, all: stored before the commit that the load of `ctl` acquired.
+        let word = |field| self.core.words.slot64(slot, field).load(Ordering::Relaxed);
+        let len = word(Slot64::PayloadLen);
+        if len > self.core.config.slot_size {
+            return Err(AcquireError::InvalidState);
+        }
+        crash::at(Point::Read);
+        Ok(Acquired {
+            id,
+            len,
+            commit_ns: word(Slot64::CommitNs),
+            user_flags: word(Slot64::UserFlags),
+            slot_flags: self.core.words.slot32(slot, Slot32::SlotFlags).load(Ordering::Relaxed),
+            ctl,
+        })
+    }
+
+    /// The end of what can be read now.
+    fn end(&self) -> u64 {
+        self.core.control(Control64::CommitIndex)
+    }
+
+    /// Counts and records an error on its way to the caller (DH-100).
+    fn recorded<T>(&self, result: Result<T, AcquireError>) -> Result<T, AcquireError> {
+        let kind = match result {
+            Err(AcquireError::Timeout) => {
+                self.core.host.count(Counter::ReaderTimeout, 1);
+                self.core.row_count(self.ticket.row, Row64::ReadTimeouts, 1);
+                ErrorKind::ReadTimeout
+            }
+            Err(AcquireError::NotReady) => ErrorKind::NotReady,
+            Err(AcquireError::Lapped { .. }) => ErrorKind::Lapped,
+            Err(AcquireError::Locked { holder: Holder::Caller }) => ErrorKind::WouldDeadlock,
+            Err(AcquireError::Locked { .. }) => ErrorKind::Locked,
+            Err(AcquireError::Fenced) => ErrorKind::Fenced,
+            Err(AcquireError::InvalidState) => ErrorKind::InvalidState,
+            _ => return result,
+        };
+        self.core.host.error(kind);
+        result
+    }
+}

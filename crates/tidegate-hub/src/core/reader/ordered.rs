@@ -1,0 +1,168 @@
+//! Reading every id in order: SingleReader and AllReaders.
+
+use super::{Acquired, Found, Position, Reader, Release, Seat};
+use crate::core::{
+    codec::SlotId,
+    config::Deadline,
+    error::{AcquireError, Holder, ReadBatchError, RegistryError},
+    host::{Counter, Host},
+    protocol::{Protocol, fence_if},
+    words::{Control64, Row64, Words},
+};
+
+impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
+    /// The next id that holds data; holes are stepped over and counted (DH-110).
+    ///
+    /// # Errors
+    /// Nothing to read in time, ids lost (reading goes on behind them), the right lost, the block closed and read to its
+    /// end, or more slots held than allowed.
+    pub fn acquire_ordered(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+        let result = self.wait_for_next(deadline);
+        self.seat.recorded(result)
+    }
+
+    /// The next `n` slots, or none of them (DH-122). `into` is filled with them; its contents are replaced.
+    ///
+    /// # Errors
+    /// As [`Reader::acquire_ordered`], or more than may be held. Nothing is held then, and the same ids come next.
+    pub fn acquire_batch(
+        &mut self,
+        n: u32,
+        deadline: Deadline,
+        into: &mut Vec<Acquired>,
+    ) -> Result<(), ReadBatchError> {
+        into.clear();
+        let available = self.position.max_held();
+        if n > available {
+            return Err(ReadBatchError::BatchTooLarge { requested: n, available });
+        }
+        for _ in 0..n {
+            match self.acquire_ordered(deadline) {
+                Ok(acquired) => into.push(acquired),
+                Err(error) => {
+                    for acquired in into.drain(..).rev() {
+                        self.release(&acquired, Release::Redeliver)?;
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on at `id`: backwards as far as the floor allows (DH-073), forwards giving up what is between. Returns where
+    /// it goes on.
+    ///
+    /// # Errors
+    /// Slots are held, or `id` lies beyond the end.
+    pub fn seek(&mut self, id: SlotId) -> Result<SlotId, RegistryError> {
+        let end = self.seat.end();
+        let floor = self.seat.core.control(Control64::FloorIntent);
+        if self.position.holds_any() || id.0 > end {
+            return Err(RegistryError::BadStart { wanted: id.0, floor, end });
+        }
+        self.position.jump(id);
+        loop {
+            self.seat.store_cursor(&self.position);
+            // Pairs with the fence of `advance_floor`, as when joining.
+            fence_if(P::JOIN_FENCE);
+            let floor = self.seat.core.control(Control64::FloorIntent);
+            if floor <= self.position.low().0 {
+                break;
+            }
+            self.position.jump(SlotId(floor));
+        }
+        self.seat.core.wake_writer();
+        Ok(self.position.low())
+    }
+
+    fn wait_for_next(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+        let Self { seat, position, .. } = self;
+        let wait = seat.core.data_wait(deadline);
+        let waited = wait.until::<P, _, AcquireError>(|_| seat.try_next(position))?;
+        waited.result.ok_or(match deadline {
+            Deadline::Immediate => AcquireError::QueueEmpty,
+            _ => AcquireError::Timeout,
+        })
+    }
+}
+
+impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
+    /// None when there is nothing to read yet.
+    fn try_next(&self, position: &mut Position) -> Result<Option<Acquired>, AcquireError> {
+        let mut retried = false;
+        loop {
+            self.check_row()?;
+            let id = position.next();
+            if id.0 >= self.end() {
+                return self.nothing_left(id);
+            }
+            if !position.has_room_for(id) {
+                return Err(AcquireError::Locked { holder: Holder::Caller });
+            }
+            let Some(claim) = position.claim_with(id) else {
+                return Err(AcquireError::Locked { holder: Holder::Caller });
+            };
+            self.claim(position, claim)?;
+            let found = self.look(id);
+            if !matches!(found, Ok(Found::Data(_))) {
+                self.store_claim(position.held_range());
+            }
+            match found? {
+                Found::Data(acquired) => {
+                    position.hold(id);
+                    return Ok(Some(acquired));
+                }
+                Found::Hole => {
+                    let before = position.low();
+                    position.pass(id);
+                    self.core.row_count(self.ticket.row, Row64::HolesSeen, 1);
+                    self.let_go(position, before);
+                }
+                Found::NotReady if !retried => {
+                    retried = true;
+                    self.core.host.count(Counter::ReaderNotReady, 1);
+                }
+                Found::NotReady | Found::Overwritten => return self.lapped(position, id).map(|_| None),
+            }
+        }
+    }
+
+    /// The block is closed, or there is only nothing yet.
+    fn nothing_left(&self, id: SlotId) -> Result<Option<Acquired>, AcquireError> {
+        match self.core.closed() {
+            // The writer stores the end last: an id that is not there now never comes.
+            Some(closed) if id.0 >= self.end() => Err(closed),
+            _ => Ok(None),
+        }
+    }
+
+    /// Goes on at the oldest id that is still there, with some room so as not to be lapped again at once (DH-061).
+    fn lapped(&self, position: &mut Position, id: SlotId) -> Result<(), AcquireError> {
+        if !self.core.config.is_lossy() {
+            return Err(AcquireError::InvalidState);
+        }
+        let slots = self.core.config.slots();
+        let oldest =
+            self.core.config.overrun(self.core.control(Control64::WriteIndex)).saturating_add(slots / 8);
+        let next = oldest.max(self.core.control(Control64::ReadIndex)).max(id.0.saturating_add(1));
+        let next = next.min(self.end().max(id.0.saturating_add(1)));
+        if position.holds_any() {
+            // The cursor cannot leave what is still held; the ids are lost one by one.
+            let before = position.low();
+            position.pass(id);
+            self.count_lost(1);
+            self.let_go(position, before);
+            return Err(AcquireError::Lapped { lost: 1 });
+        }
+        position.jump(SlotId(next));
+        self.store_cursor(position);
+        self.count_lost(next - id.0);
+        Err(AcquireError::Lapped { lost: next - id.0 })
+    }
+
+    fn count_lost(&self, lost: u64) {
+        self.core.row_count(self.ticket.row, Row64::SlotsLost, lost);
+        self.core.host.count(Counter::ReaderLappedSlots, lost);
+    }
+}

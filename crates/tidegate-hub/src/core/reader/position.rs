@@ -1,0 +1,127 @@
+//! Where a consumer stands: what it holds, what it has passed, what comes next. Private to the consumer.
+
+use std::collections::VecDeque;
+
+use super::{Claim, Release, SlotId};
+
+/// The ids from the cursor up to the end of what was looked at.
+#[derive(Debug)]
+pub(super) struct Position {
+    low: u64,
+    /// One entry per id from `low` on. Never grows beyond its first capacity.
+    seen: VecDeque<Seen>,
+    held: u32,
+    max_held: u32,
+    max_range: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Being read.
+    Held,
+    /// Consumed, lost or a hole.
+    Passed,
+    /// To be delivered again.
+    Open,
+}
+
+impl Position {
+    pub(super) fn new(start: SlotId, max_held: u32, max_range: u32) -> Self {
+        let seen = VecDeque::with_capacity(max_range as usize + 1);
+        Self { low: start.0, seen, held: 0, max_held, max_range }
+    }
+
+    /// The cursor: the lowest id that is not passed.
+    pub(super) fn low(&self) -> SlotId {
+        SlotId(self.low)
+    }
+
+    /// The id to try next.
+    pub(super) fn next(&self) -> SlotId {
+        let open = self.seen.iter().position(|seen| *seen == Seen::Open).unwrap_or(self.seen.len());
+        self.low().plus(open as u64)
+    }
+
+    pub(super) fn holds_any(&self) -> bool {
+        self.held > 0
+    }
+
+    pub(super) fn max_held(&self) -> u32 {
+        self.max_held
+    }
+
+    /// Whether `id`, which is the next one, may be held as well.
+    pub(super) fn has_room_for(&self, id: SlotId) -> bool {
+        self.held < self.max_held && self.claim_with(id).is_some()
+    }
+
+    /// The claim on what is held and `id`; none if that is more than one claim can cover.
+    pub(super) fn claim_with(&self, id: SlotId) -> Option<Claim> {
+        let first = self.first_held().map_or(id.0, |held| held.min(id.0));
+        let last = self.last_held().map_or(id.0, |held| held.max(id.0));
+        let count = last - first + 1;
+        (count <= u64::from(self.max_range)).then(|| Claim::new(SlotId(first), count as u32))
+    }
+
+    /// The claim on what is held.
+    pub(super) fn held_range(&self) -> Claim {
+        match (self.first_held(), self.last_held()) {
+            (Some(first), Some(last)) => Claim::new(SlotId(first), (last - first + 1) as u32),
+            _ => Claim::NONE,
+        }
+    }
+
+    /// `id`, which is the next one, is being read.
+    pub(super) fn hold(&mut self, id: SlotId) {
+        self.mark(id, Seen::Held);
+        self.held += 1;
+    }
+
+    /// `id`, which is the next one, holds nothing.
+    pub(super) fn pass(&mut self, id: SlotId) {
+        self.mark(id, Seen::Passed);
+        self.settle();
+    }
+
+    /// False if `id` is not held.
+    pub(super) fn release(&mut self, id: SlotId, how: Release) -> bool {
+        let Some(seen) = self.entry(id).filter(|seen| **seen == Seen::Held) else { return false };
+        *seen = if how == Release::Consumed { Seen::Passed } else { Seen::Open };
+        self.held -= 1;
+        self.settle();
+        true
+    }
+
+    /// Goes on at `id`, wherever that is; nothing is held.
+    pub(super) fn jump(&mut self, id: SlotId) {
+        self.seen.clear();
+        self.low = id.0;
+    }
+
+    fn mark(&mut self, id: SlotId, state: Seen) {
+        match self.entry(id) {
+            Some(seen) => *seen = state,
+            None => self.seen.push_back(state),
+        }
+    }
+
+    fn entry(&mut self, id: SlotId) -> Option<&mut Seen> {
+        let at = usize::try_from(id.0.checked_sub(self.low)?).ok()?;
+        self.seen.get_mut(at)
+    }
+
+    fn settle(&mut self) {
+        while self.seen.front() == Some(&Seen::Passed) {
+            self.seen.pop_front();
+            self.low += 1;
+        }
+    }
+
+    fn first_held(&self) -> Option<u64> {
+        self.seen.iter().position(|seen| *seen == Seen::Held).map(|at| self.low + at as u64)
+    }
+
+    fn last_held(&self) -> Option<u64> {
+        self.seen.iter().rposition(|seen| *seen == Seen::Held).map(|at| self.low + at as u64)
+    }
+}

@@ -1,0 +1,11 @@
+//! Deterministic tests over plain memory: one thread, an injected clock, parties that end at named steps.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod codec;
+mod crash;
+mod policies;
+mod registry;
+mod semantics;
+mod versus_model;
+pub(super) mod world;

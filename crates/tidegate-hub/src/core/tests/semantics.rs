@@ -1,0 +1,277 @@
+use tidegate_shm::sync::Ordering;
+
+use super::world::{Block, READER, WRITER, be_thread, counted, errors, info, kill, soon, within};
+use crate::core::{
+    TakeOver,
+    codec::{Ctl, ID_LIMIT, OwnerKey, SlotId, SlotState},
+    config::{Deadline, SyncPolicy},
+    error::{AcquireError, Holder, RegistryError, WriteError},
+    host::{Counter, ErrorKind},
+    plain::{config, key},
+    reader::Release,
+    registry::Start,
+    words::{Control64, Load, Row64, Slot64, Word, Words, WriterWords},
+};
+
+fn ring(slots: u32) -> Block {
+    Block::new(config(SyncPolicy::SingleReader, slots))
+}
+
+/// Rules: DH-048.
+#[test]
+fn what_is_written_is_read_in_order() {
+    let block = ring(4);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    for id in 0..20 {
+        assert_eq!(block.write(&writer), Ok(id));
+        let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
+        assert_eq!((acquired.id, acquired.len, block.payload(acquired.id)), (SlotId(id), 8, id));
+        assert!(reader.validate(&acquired));
+        reader.release(&acquired, Release::Consumed).unwrap();
+    }
+    assert_eq!(counted(Counter::WriterGenerationWraps), 5);
+}
+
+/// Rules: DH-066.
+#[test]
+fn an_aborted_id_is_a_hole() {
+    let block = ring(4);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    let first = writer.allocate(1, Deadline::Immediate).unwrap().first;
+    writer.abort(first).unwrap();
+    assert_eq!(block.write(&writer), Ok(1));
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate).unwrap().id, SlotId(1));
+    let row = reader.ticket().row;
+    let holes = Load::load(block.memory.row64(row, Row64::HolesSeen), Ordering::Relaxed);
+    assert_eq!((holes, counted(Counter::SlotsAborted)), (1, 1));
+}
+
+/// Rules: DH-065.
+#[test]
+fn ids_become_visible_in_order() {
+    let block = ring(4);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    let [a, b] = [(); 2].map(|()| writer.allocate(1, Deadline::Immediate).unwrap().first);
+    writer.commit(b, info(2)).unwrap();
+    assert_eq!(block.word(Control64::CommitIndex), 0);
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate), Err(AcquireError::QueueEmpty));
+    writer.commit(a, info(1)).unwrap();
+    assert_eq!(block.word(Control64::CommitIndex), 2);
+    assert_eq!(block.word(Control64::LatestTag), 2);
+}
+
+/// Rules: DH-056.
+#[test]
+fn nobody_waits_for_himself() {
+    let block = Block::new(config(SyncPolicy::LatestOnly, 1));
+    let writer = block.writer();
+    let held = writer.allocate(1, soon()).unwrap();
+    let before = super::world::now();
+    let refused = writer.allocate(1, soon());
+    assert_eq!(refused, Err(AcquireError::Locked { holder: Holder::Caller }.into()));
+    assert_eq!(super::world::now(), before, "without waiting");
+    assert_eq!(errors(), [ErrorKind::WouldDeadlock]);
+    be_thread(2);
+    assert_eq!(writer.allocate(1, within(5)), Err(AcquireError::Timeout.into()), "another thread may wait");
+    writer.abort(held.first).unwrap();
+    assert_eq!(writer.allocate(1, soon()).unwrap().first, SlotId(1));
+}
+
+/// Rules: DH-056.
+#[test]
+fn a_batch_is_no_larger_than_the_ring() {
+    let block = ring(8);
+    let writer = block.writer();
+    let refused = WriteError::BatchTooLarge { requested: 9, available: 8 };
+    assert_eq!(writer.allocate(9, Deadline::Immediate), Err(refused));
+    assert_eq!(writer.allocate(0, Deadline::Immediate).unwrap().count, 0);
+    assert_eq!(block.word(Control64::WriteIndex), 0);
+}
+
+#[test]
+fn ids_end() {
+    let mut config = config(SyncPolicy::SingleReader, 4);
+    config.first_slot = SlotId(ID_LIMIT - 2);
+    let block = Block::new(config);
+    let writer = block.writer();
+    assert!(block.write(&writer).is_ok() && block.write(&writer).is_ok());
+    assert_eq!(block.write(&writer), Err(WriteError::IdSpaceExhausted));
+}
+
+/// Rules: DH-067.
+#[test]
+fn nothing_is_not_a_hole() {
+    let block = ring(2);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    let id = writer.allocate(1, Deadline::Immediate).unwrap().first;
+    let too_long = WriteError::TooLong { len: 65, available: 64 };
+    assert_eq!(writer.commit(id, info(65)), Err(too_long));
+    writer.commit(id, info(0)).unwrap();
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate).unwrap().len, 0);
+}
+
+/// Rules: DH-044.
+#[test]
+fn a_displaced_writer_changes_nothing() {
+    let block = ring(4);
+    let writer = block.writer();
+    let id = writer.allocate(1, Deadline::Immediate).unwrap().first;
+    let refused = block.core(11).adopt(TakeOver::IfDead, soon()).unwrap_err();
+    assert_eq!(refused, RegistryError::WriterAlive { owner: key(WRITER) });
+    let seized = block.core(11).adopt(TakeOver::Seize(key(WRITER)), soon()).unwrap();
+    assert_eq!(seized.abandoned, 1);
+    assert_eq!(writer.commit(id, info(8)), Err(AcquireError::Fenced.into()));
+    assert_eq!(writer.allocate(1, Deadline::Immediate), Err(AcquireError::Fenced.into()));
+    let ctl = Ctl(Load::load(block.memory.slot64(block.config.index(id), Slot64::Ctl), Ordering::Relaxed));
+    assert_eq!(ctl, Ctl::new(1, SlotState::Quarantined));
+
+    // Nobody gets the slot before the displaced writer is dead.
+    for id in 1..4 {
+        assert_eq!(block.write(&seized.writer), Ok(id));
+    }
+    let mut reader = block.reader(READER, Start::Oldest);
+    for _ in 1..4 {
+        let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
+        reader.release(&acquired, Release::Consumed).unwrap();
+    }
+    assert_eq!(seized.writer.allocate(1, within(200)), Err(AcquireError::Timeout.into()));
+    kill(WRITER);
+    assert_eq!(seized.writer.allocate(1, within(200)).unwrap().first, SlotId(4));
+}
+
+/// Rules: DH-043.
+#[test]
+fn an_impossible_cursor_is_clamped() {
+    let block = ring(2);
+    let writer = block.writer();
+    let reader = block.reader(READER, Start::Oldest);
+    let cursor = block.memory.row64(reader.ticket().row, Row64::Cursor);
+    Word::store(cursor, 1 << 59, Ordering::Relaxed);
+    for id in 0..6 {
+        assert_eq!(block.write(&writer), Ok(id));
+    }
+    assert!(counted(Counter::StateTransitionErrors) > 0);
+    assert!(block.word(Control64::ReadIndex) <= block.word(Control64::CommitIndex));
+}
+
+/// Rules: DH-046, DH-047.
+#[test]
+fn a_foreign_word_is_reported_and_left() {
+    let block = ring(2);
+    let writer = block.writer();
+    let id = writer.allocate(1, Deadline::Immediate).unwrap().first;
+    let slot = block.config.index(id);
+    let owner = || OwnerKey::of_word(Load::load(block.memory.slot64(slot, Slot64::Owner), Ordering::Relaxed));
+    assert_eq!(owner(), Some(key(WRITER)));
+    let ctl = block.memory.slot64_mut(slot, Slot64::Ctl);
+    let ours = Load::load(ctl, Ordering::Relaxed);
+    for foreign in [Ctl::new(77, SlotState::Writing).0, Ctl(1 << 3 | 6).0] {
+        Word::store(ctl, foreign, Ordering::Relaxed);
+        assert_eq!(writer.commit(id, info(8)), Err(AcquireError::InvalidState.into()));
+        assert_eq!(Load::load(ctl, Ordering::Relaxed), foreign);
+    }
+    assert_eq!(counted(Counter::StateTransitionErrors), 2);
+    assert_eq!(errors(), [ErrorKind::InvalidState; 2]);
+    Word::store(ctl, ours, Ordering::Relaxed);
+    writer.commit(id, info(8)).unwrap();
+    assert_eq!(owner(), None);
+}
+
+/// A state code that does not exist, and a length beyond the slot, end the read.
+/// Rules: DH-046.
+#[test]
+fn damage_is_reported_to_the_reader() {
+    let block = ring(2);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    block.write(&writer).unwrap();
+    let slot = block.config.index(SlotId(0));
+    let len = block.memory.slot64_mut(slot, Slot64::PayloadLen);
+    Word::store(len, 1 << 40, Ordering::Relaxed);
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate), Err(AcquireError::InvalidState));
+    Word::store(len, 8, Ordering::Relaxed);
+    let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
+    let ctl = block.memory.slot64_mut(slot, Slot64::Ctl);
+    Word::store(ctl, 1 << 3 | 6, Ordering::Relaxed);
+    assert!(!reader.validate(&acquired));
+    assert_eq!(counted(Counter::ReaderValidationFailed), 1);
+}
+
+/// Rules: DH-119, DH-120.
+#[test]
+fn a_batch_becomes_visible_at_once() {
+    let block = ring(8);
+    let writer = block.writer();
+    let batch = writer.allocate(4, Deadline::Immediate).unwrap();
+    assert_eq!(batch.ids().map(|id| id.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(block.word(Control64::CommitIndex), 0);
+    super::world::wakes();
+    writer.commit_batch(batch, &[info(1); 4]).unwrap();
+    assert_eq!((block.word(Control64::CommitIndex), block.word(Control64::LatestTag)), (4, 4));
+    let refused = writer.allocate(5, Deadline::Immediate);
+    assert_eq!(refused, Err(AcquireError::QueueFull.into()), "four are unread");
+    assert_eq!(block.word(Control64::WriteIndex), 4);
+}
+
+/// Two of four are committed, the rest given up.
+/// Rules: DH-121, DH-122.
+#[test]
+fn a_read_batch_has_all_or_nothing() {
+    let block = ring(8);
+    let writer = block.writer();
+    let core = block.core(READER);
+    let names = crate::core::plain::NAMES;
+    let mut reader = crate::core::reader::Reader::join(core, Start::Oldest, &names, 3, soon()).unwrap();
+    let batch = writer.allocate(4, Deadline::Immediate).unwrap();
+    writer.commit(batch.first.plus(1), info(1)).unwrap();
+    writer.commit_batch(batch, &[info(1)]).unwrap();
+    let mut got = Vec::new();
+    assert!(reader.acquire_batch(3, Deadline::Immediate, &mut got).is_err() && got.is_empty());
+    assert!(reader.acquire_batch(4, Deadline::Immediate, &mut got).is_err(), "three may be held");
+    block.write(&writer).unwrap();
+    reader.acquire_batch(3, Deadline::Immediate, &mut got).unwrap();
+    assert_eq!(got.iter().map(|slot| slot.id.0).collect::<Vec<_>>(), [0, 1, 4]);
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate), Err(AcquireError::QueueEmpty), "nothing is left");
+    block.write(&writer).unwrap();
+    let refused = Err(AcquireError::Locked { holder: Holder::Caller });
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate), refused, "three are held");
+    // Released in another order: the cursor follows the lowest that is held.
+    reader.release(&got[2], Release::Consumed).unwrap();
+    assert_eq!(cursor(&block, &reader), 0);
+    reader.release(&got[0], Release::Consumed).unwrap();
+    assert_eq!(cursor(&block, &reader), 1);
+    reader.release(&got[1], Release::Redeliver).unwrap();
+    assert_eq!(reader.release(&got[1], Release::Consumed), Err(AcquireError::InvalidState), "not held");
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate).unwrap().id, SlotId(1), "delivered again");
+    reader.release(&got[1], Release::Consumed).unwrap();
+    assert_eq!(cursor(&block, &reader), 5, "past the holes and what was consumed");
+}
+
+fn cursor(block: &Block, reader: &super::world::TestReader) -> u64 {
+    Load::load(block.memory.row64(reader.ticket().row, Row64::Cursor), Ordering::Relaxed)
+}
+
+/// Rules: DH-113.
+#[test]
+fn a_closed_block_is_read_to_its_end() {
+    let block = ring(4);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    for _ in 0..3 {
+        block.write(&writer).unwrap();
+    }
+    writer.start_closing().unwrap();
+    assert_eq!(block.write(&writer), Err(AcquireError::Closed { handed_over: false }.into()));
+    writer.finish_closing().unwrap();
+    for id in 0..3 {
+        let acquired = reader.acquire_ordered(soon()).unwrap();
+        assert_eq!(acquired.id, SlotId(id));
+        reader.release(&acquired, Release::Consumed).unwrap();
+    }
+    assert_eq!(reader.acquire_ordered(soon()), Err(AcquireError::Closed { handed_over: false }));
+    assert_eq!(block.word(Control64::WriterOwner), 0);
+}

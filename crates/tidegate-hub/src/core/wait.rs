@@ -1,0 +1,107 @@
+//! Waiting in three stages (5.9): spin, back off, sleep in slices.
+
+use tidegate_shm::{clock::Nanos, doorbell::BellWord};
+
+use super::{
+    config::{Deadline, Timing, WaitStrategy},
+    event,
+    host::Host,
+    protocol::Protocol,
+    words::{Load, Word},
+};
+
+/// What is waited for and how.
+pub(super) struct Wait<'h, H, S, F> {
+    pub(super) host: &'h H,
+    pub(super) strategy: WaitStrategy,
+    pub(super) timing: Timing,
+    pub(super) deadline: Deadline,
+    /// What is slept on.
+    pub(super) sequence: S,
+    /// Says that somebody sleeps.
+    pub(super) flag: F,
+}
+
+/// How a wait ended.
+pub(super) struct Waited<T> {
+    /// What was waited for; none when the deadline passed.
+    pub(super) result: Option<T>,
+    /// How long it took; zero when there was nothing to wait for.
+    pub(super) time: Nanos,
+    /// Whether it came to sleeping in the kernel.
+    pub(super) slept: bool,
+}
+
+impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
+    /// Calls `attempt` until it gives something or the deadline passes; it is told for how long it has been tried. An
+    /// error ends the wait at once. The clock is not read when the first attempt succeeds.
+    pub(super) fn until<P: Protocol, T, E>(
+        &self,
+        mut attempt: impl FnMut(Nanos) -> Result<Option<T>, E>,
+    ) -> Result<Waited<T>, E> {
+        if let Some(result) = attempt(Nanos::ZERO)? {
+            return Ok(Waited { result: Some(result), time: Nanos::ZERO, slept: false });
+        }
+        let started = self.host.now();
+        let mut pause = BACKOFF_FIRST;
+        let mut slept = false;
+        loop {
+            let now = self.host.now();
+            let time = now.saturating_sub(started);
+            if self.deadline.passed(now) {
+                return Ok(Waited { result: None, time, slept });
+            }
+            let left = self.deadline.left(now);
+            match self.strategy {
+                WaitStrategy::Spin => self.host.pause(),
+                WaitStrategy::Poll(every) => self.host.sleep(every.min(left)),
+                WaitStrategy::Hybrid if time < self.timing.spin => self.host.pause(),
+                WaitStrategy::Hybrid if pause < self.timing.backoff_max => {
+                    self.host.sleep(pause.min(left));
+                    pause = Nanos(pause.0.saturating_mul(2));
+                }
+                WaitStrategy::Hybrid if pause < Nanos::MAX => {
+                    self.host.sleep(self.timing.backoff_max.min(left));
+                    pause = Nanos::MAX;
+                }
+                WaitStrategy::Hybrid => {
+                    let seen = event::prepare::<P>(self.sequence, self.flag);
+                    if let Some(result) = attempt(time)? {
+                        return Ok(Waited { result: Some(result), time, slept });
+                    }
+                    let slice = self.timing.futex_slice.min(left);
+                    event::sleep(self.sequence, seen, now.saturating_add(slice));
+                    slept = true;
+                }
+            }
+            let time = self.host.now().saturating_sub(started);
+            if let Some(result) = attempt(time)? {
+                return Ok(Waited { result: Some(result), time, slept });
+            }
+        }
+    }
+}
+
+/// First sleep of the second stage.
+const BACKOFF_FIRST: Nanos = Nanos(1_000);
+
+/// When to ask whether a blocking party is alive: after 50 ms, then every 100 ms (DH-036).
+pub(super) struct Probes {
+    next: Nanos,
+    every: Nanos,
+}
+
+impl Probes {
+    pub(super) fn new(timing: &Timing) -> Self {
+        Self { next: timing.probe_after, every: timing.probe_every }
+    }
+
+    /// Whether it is time, `waited` after the start.
+    pub(super) fn due(&mut self, waited: Nanos) -> bool {
+        if waited < self.next {
+            return false;
+        }
+        self.next = waited.saturating_add(self.every);
+        true
+    }
+}

@@ -1,0 +1,381 @@
+//! Allocating: first every slot is secured, which can be undone, then ids are given away (5.4).
+
+use tidegate_shm::{
+    clock::Nanos,
+    sync::{MutexGuard, Ordering},
+};
+
+use super::{Place, Turn, Writer};
+use crate::core::{
+    codec::{Ctl, ID_LIMIT, OwnerKey, SlotId, SlotState, Transition},
+    config::{Deadline, OnHeld, Overflow},
+    crash::{self, Point},
+    error::{AcquireError, Holder, WriteError},
+    host::{Counter, Host, Liveness},
+    protocol::{Protocol, fence_if},
+    wait::Probes,
+    words::{Control64, Load, Slot32, Slot64, Sync32, Word, WriterWords},
+};
+
+/// Consecutive ids whose slots are WRITING and belong to the caller until committed or aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "slots that are neither committed nor aborted stop the channel"]
+pub struct Allocation {
+    /// The first id.
+    pub first: SlotId,
+    /// How many.
+    pub count: u32,
+}
+
+impl Allocation {
+    /// The ids.
+    pub fn ids(self) -> impl Iterator<Item = SlotId> {
+        (0..u64::from(self.count)).map(move |k| self.first.plus(k))
+    }
+}
+
+/// What became of the slots of a request.
+enum Reservation {
+    /// All are secured.
+    Secured,
+    /// The one is being read and is to be passed over.
+    PassOver,
+}
+
+impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
+    /// Takes `n` slots with consecutive ids, or none (DH-119). None for `n = 0`.
+    ///
+    /// # Errors
+    /// A failed or timed-out call leaves the slots and the write index as they were (DH-054), except for ids passed over
+    /// because their slots were being read (DH-055).
+    pub fn allocate(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
+        self.core.host.count(Counter::WritesAttempted, 1);
+        self.recorded(self.allocate_checked(n, deadline))
+    }
+
+    fn allocate_checked(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
+        let available = self.core.config.slot_count.get();
+        if n > available {
+            return Err(WriteError::BatchTooLarge { requested: n, available });
+        }
+        self.check()?;
+        if n == 0 {
+            return Ok(Allocation { first: SlotId(self.own(Control64::WriteIndex)), count: 0 });
+        }
+        self.take_turn(deadline)?;
+        let result = self.allocate_in_turn(n, deadline);
+        self.lock_turn().allocating = false;
+        self.moved.notify_all();
+        result
+    }
+
+    fn allocate_in_turn(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
+        let config = &self.core.config;
+        let mut may_pass_over = if n == 1 && config.on_held == OnHeld::Skip && config.slots() >= 2 {
+            config.slot_count.get()
+        } else {
+            0
+        };
+        loop {
+            let first = SlotId(self.own(Control64::WriteIndex));
+            if first.0.saturating_add(u64::from(n)) > ID_LIMIT {
+                return Err(WriteError::IdSpaceExhausted);
+            }
+            self.in_flight_gate(first, n, deadline)?;
+            if config.is_lossy() {
+                self.raise_floor(first, n);
+            } else {
+                self.floor_gate(first, n, deadline)?;
+            }
+            if !P::INDEX_AFTER_TAKE {
+                self.publish(Control64::WriteIndex, first.0 + u64::from(n));
+            }
+            match self.reserve(first, n, deadline, may_pass_over > 0)? {
+                Reservation::Secured => {
+                    self.take(first, n)?;
+                    return Ok(Allocation { first, count: n });
+                }
+                Reservation::PassOver => {
+                    may_pass_over -= 1;
+                    self.burn(first);
+                }
+            }
+        }
+    }
+
+    /// Waits until no other thread of this process is allocating.
+    fn take_turn(&self, deadline: Deadline) -> Result<(), AcquireError> {
+        let mut turn = self.lock_turn();
+        // One chance also for a caller that cannot wait: the other thread is likely to be done in a moment.
+        let moment = self.core.config.timing.spin;
+        if turn.allocating && deadline == Deadline::Immediate {
+            turn = self.core.host.park(&self.moved, turn, moment);
+        }
+        while turn.allocating {
+            turn = self.park(turn, deadline)?;
+        }
+        turn.allocating = true;
+        Ok(())
+    }
+
+    /// Sleeps until a sibling thread moves something; an error when there is no time for that.
+    fn park<'a>(
+        &self,
+        turn: MutexGuard<'a, Turn>,
+        deadline: Deadline,
+    ) -> Result<MutexGuard<'a, Turn>, AcquireError> {
+        let host = &self.core.host;
+        if deadline == Deadline::Immediate {
+            return Err(AcquireError::QueueFull);
+        }
+        let started = host.now();
+        if deadline.passed(started) {
+            host.count(Counter::WriterFullTimeout, 1);
+            return Err(AcquireError::Timeout);
+        }
+        let slice = self.core.config.timing.futex_slice.min(deadline.left(started));
+        let turn = host.park(&self.moved, turn, slice);
+        self.count_waiting(host.now().saturating_sub(started), true);
+        self.check()?;
+        Ok(turn)
+    }
+
+    /// Never laps an id that a sibling thread is still writing.
+    fn in_flight_gate(&self, first: SlotId, n: u32, deadline: Deadline) -> Result<(), AcquireError> {
+        let needed = self.core.config.overrun(first.0.saturating_add(u64::from(n)));
+        let mut turn = self.lock_turn();
+        loop {
+            let resolved = self.own(Control64::CommitIndex);
+            if resolved >= needed {
+                return Ok(());
+            }
+            if self.own_thread_holds(resolved, needed) {
+                return Err(AcquireError::Locked { holder: Holder::Caller });
+            }
+            // Ids in flight are unread, so the ring is full (DH-088).
+            let fail = self.core.config.overflow == Overflow::Fail;
+            turn = self.park(turn, if fail { Deadline::Immediate } else { deadline })?;
+        }
+    }
+
+    /// Whether all unresolved ids in `from..to` are being written by the calling thread (DH-056).
+    fn own_thread_holds(&self, from: u64, to: u64) -> bool {
+        let ticket = self.core.host.thread_ticket();
+        (from..to).map(|id| self.place(SlotId(id))).filter(|place| !self.resolved(*place)).all(|place| {
+            // Relaxed: stored by this thread, or by another with another ticket.
+            self.core.words.slot32_mut(place.slot, Slot32::OwnerThread).load(Ordering::Relaxed) == ticket
+        })
+    }
+
+    /// Secures the slots of a request. On any other outcome all of them are as before.
+    fn reserve(
+        &self,
+        first: SlotId,
+        n: u32,
+        deadline: Deadline,
+        may_pass_over: bool,
+    ) -> Result<Reservation, AcquireError> {
+        // The acquiring load of the mask pairs with the eviction: only after the bit was seen is the cursor of the row
+        // not honoured any more, and then its claim is looked at behind the fence below.
+        let guard = self.core.config.is_lossy() || self.core.mask(Sync32::EvictedMask) != 0;
+        let mut quarantined = false;
+        for k in 0..n {
+            match self.drain(self.place(first.plus(u64::from(k))), guard) {
+                Ok(clear) => quarantined |= !clear,
+                Err(error) => {
+                    self.restore(first, k);
+                    return Err(error);
+                }
+            }
+            crash::at(Point::ReserveOne);
+        }
+        crash::at(Point::ReserveAll);
+        if !guard && !quarantined {
+            return Ok(Reservation::Secured);
+        }
+        // Pairs with the fence of the reader (5.7): either it sees DRAINING, or its claim is seen below.
+        fence_if(P::WRITER_FENCE);
+        crash::at(Point::WriterFence);
+        let outcome = self.wait_for_readers(first, n, deadline, may_pass_over);
+        if !matches!(outcome, Ok(Reservation::Secured)) {
+            self.restore(first, n);
+        }
+        outcome
+    }
+
+    fn wait_for_readers(
+        &self,
+        first: SlotId,
+        n: u32,
+        deadline: Deadline,
+        may_pass_over: bool,
+    ) -> Result<Reservation, AcquireError> {
+        let core = &self.core;
+        let timing = &core.config.timing;
+        let mut probes = Probes::new(timing);
+        let waited = core.drain_wait(deadline).until::<P, _, AcquireError>(|time| {
+            if time > Nanos::ZERO {
+                self.check()?;
+            }
+            if !self.is_held(first, n) {
+                return Ok(Some(Reservation::Secured));
+            }
+            if may_pass_over && (time >= timing.spin || deadline == Deadline::Immediate) {
+                return Ok(Some(Reservation::PassOver));
+            }
+            if probes.due(time) {
+                self.end_quarantines(first, n);
+                self.reap_dead_rows();
+            }
+            Ok(None)
+        })?;
+        self.count_waiting(waited.time, waited.slept);
+        waited.result.ok_or_else(|| {
+            core.host.count(Counter::WriterDrainTimeout, 1);
+            AcquireError::Timeout
+        })
+    }
+
+    /// Keeps new readers off a slot, where that is needed. False if it is in quarantine.
+    fn drain(&self, place: Place, guard: bool) -> Result<bool, AcquireError> {
+        let ctl = self.core.slot_ctl(place.slot);
+        match ctl.state() {
+            Some(SlotState::Free) => Ok(true),
+            // The floor is above it: every consumer has passed it.
+            Some(SlotState::Committed) if !guard => Ok(true),
+            Some(SlotState::Committed) => {
+                self.mark_owner(place);
+                // AcqRel: the fence that follows is what readers are ordered by; Release keeps the mark before it.
+                self.core.transition(place.slot, ctl, Transition::Drain, Ordering::AcqRel).map(|()| true)
+            }
+            Some(SlotState::Quarantined) => self.end_quarantine(place, ctl),
+            _ => {
+                self.core.host.count(Counter::StateTransitionErrors, 1);
+                Err(AcquireError::InvalidState)
+            }
+        }
+    }
+
+    fn end_quarantines(&self, first: SlotId, n: u32) {
+        for place in (0..u64::from(n)).map(|k| self.place(first.plus(k))) {
+            let ctl = self.core.slot_ctl(place.slot);
+            if ctl.is(SlotState::Quarantined) {
+                // A foreign word is counted there and met again by the next look.
+                let _ = self.end_quarantine(place, ctl);
+            }
+        }
+    }
+
+    /// T10, if the displaced writer is dead.
+    fn end_quarantine(&self, place: Place, ctl: Ctl) -> Result<bool, AcquireError> {
+        let owner = self.core.words.slot64_mut(place.slot, Slot64::Owner);
+        // Relaxed: the acquiring load of the control word came before.
+        let displaced = OwnerKey::of_word(owner.load(Ordering::Relaxed));
+        if displaced.is_some_and(|owner| self.core.host.liveness(owner) != Liveness::Dead) {
+            return Ok(false);
+        }
+        self.core.transition(place.slot, ctl, Transition::EndQuarantine, Ordering::AcqRel)?;
+        owner.store(0, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Whether a claim covers one of the slots that are DRAINING, or one is in quarantine. Must come after the fence.
+    fn is_held(&self, first: SlotId, n: u32) -> bool {
+        let core = &self.core;
+        let rows = core.mask(Sync32::ActiveMask) | core.mask(Sync32::EvictedMask);
+        let mut readers = 0;
+        for row in core.rows(rows) {
+            let claim = core.claim_of(row);
+            let covers = |ctl: Ctl| SlotId::of_tag(ctl.tag()).is_some_and(|id| claim.covers(id));
+            if !claim.is_none() && self.slots(first, n).any(|ctl| ctl.is(SlotState::Draining) && covers(ctl))
+            {
+                readers += 1;
+            }
+        }
+        core.host.peak(Counter::ReaderPeak, readers);
+        readers > 0 || self.slots(first, n).any(|ctl| ctl.is(SlotState::Quarantined))
+    }
+
+    fn slots(&self, first: SlotId, n: u32) -> impl Iterator<Item = Ctl> {
+        (0..u64::from(n)).map(move |k| self.core.slot_ctl(self.core.config.index(first.plus(k))))
+    }
+
+    /// T5 for the first `n` slots of a request: the old values can be read again.
+    fn restore(&self, first: SlotId, n: u32) {
+        for place in (0..u64::from(n)).map(|k| self.place(first.plus(k))) {
+            let ctl = self.core.slot_ctl(place.slot);
+            if ctl.is(SlotState::Draining) {
+                // Release: pairs with the reader's acquire; the payload is that of the commit, whose release the
+                // exchange continues. A foreign word is counted.
+                let _ = self.core.transition(place.slot, ctl, Transition::Restore, Ordering::Release);
+                self.clear_owner(place);
+            }
+        }
+    }
+
+    /// Leaves `id` without a slot: a hole (DH-055).
+    fn burn(&self, id: SlotId) {
+        crash::at(Point::Burn);
+        self.publish(Control64::WriteIndex, id.0.saturating_add(1));
+        self.core.host.count(Counter::SlotsSkippedHeld, 1);
+        self.count_wraps(id, 1);
+        self.resolve_prefix();
+    }
+
+    /// Makes the slots WRITING, then gives the ids away (DH-053).
+    fn take(&self, first: SlotId, n: u32) -> Result<(), AcquireError> {
+        let end = first.0.saturating_add(u64::from(n));
+        for k in 0..n {
+            let place = self.place(first.plus(u64::from(k)));
+            self.mark_owner(place);
+            let from = self.core.slot_ctl(place.slot);
+            let taken =
+                self.core.transition(place.slot, from, Transition::Take(place.id.tag()), Ordering::AcqRel);
+            // AcqRel: Acquire pairs with the release of the last reader's claim through `is_held`; Release with the
+            // acquiring load of a reader that finds the slot taken.
+            if let Err(error) = taken {
+                self.give_up(first, k, n);
+                return Err(error);
+            }
+            crash::at(Point::TakeOne);
+        }
+        crash::at(Point::TakeAll);
+        self.publish(Control64::WriteIndex, end);
+        crash::at(Point::Index);
+        self.count_wraps(first, n);
+        Ok(())
+    }
+
+    /// A foreign word was met at the slot after `taken`: the ids taken become holes, as adoption would have it.
+    fn give_up(&self, first: SlotId, taken: u32, n: u32) {
+        for place in (0..u64::from(taken)).map(|k| self.place(first.plus(k))) {
+            let ctl = Ctl::new(place.id.tag(), SlotState::Writing);
+            let _ = self.core.transition(place.slot, ctl, Transition::Abort, Ordering::Release);
+            self.clear_owner(place);
+        }
+        self.restore(first, n);
+        self.publish(Control64::WriteIndex, first.0.saturating_add(u64::from(taken)));
+        self.resolve_prefix();
+    }
+
+    /// DH-047: stored before the exchange that makes it true.
+    fn mark_owner(&self, place: Place) {
+        let words = &self.core.words;
+        // Relaxed: the exchange that follows releases them.
+        words.slot64_mut(place.slot, Slot64::Owner).store(self.core.key.word(), Ordering::Relaxed);
+        words
+            .slot32_mut(place.slot, Slot32::OwnerThread)
+            .store(self.core.host.thread_ticket(), Ordering::Relaxed);
+        words.slot64_mut(place.slot, Slot64::StateSince).store(self.core.host.now().0, Ordering::Relaxed);
+    }
+
+    /// DH-057.
+    fn count_wraps(&self, first: SlotId, n: u32) {
+        let config = &self.core.config;
+        let offset = first.0.saturating_sub(config.first_slot.0);
+        let wraps = (offset + u64::from(n)) / config.slots() - offset / config.slots();
+        if wraps > 0 {
+            self.core.host.count(Counter::WriterGenerationWraps, wraps);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Committing and aborting: ids become visible in their order, whoever finishes first (5.6).
+
+use tidegate_shm::sync::Ordering;
+
+use super::{Allocation, Place, Writer};
+use crate::core::{
+    codec::{Ctl, SlotId, SlotState, Transition},
+    crash::{self, Point},
+    error::{AcquireError, WriteError},
+    host::{Counter, Host},
+    protocol::Protocol,
+    words::{Control64, Slot32, Slot64, Word, WriterWords},
+};
+
+/// What is said about a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitInfo {
+    /// Bytes of payload; 0 is legal and is not a hole (DH-067).
+    pub len: u64,
+    /// The user's.
+    pub user_flags: u64,
+    /// What is known about the digest, which is in place already (DS-10).
+    pub slot_flags: u32,
+}
+
+impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
+    /// Makes the payload of `id`, which is complete, visible as soon as all ids before it are resolved.
+    ///
+    /// # Errors
+    /// The right was lost, the length does not fit, or the slot is not the caller's.
+    pub fn commit(&self, id: SlotId, info: CommitInfo) -> Result<(), WriteError> {
+        let result = self.recorded(self.commit_slot(id, info));
+        self.resolve_prefix();
+        result
+    }
+
+    /// Commits all slots of a batch and makes them visible together (DH-120). `infos` has one entry per slot; slots
+    /// without one are aborted.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`], for the first slot that fails; those after it are aborted.
+    pub fn commit_batch(&self, batch: Allocation, infos: &[CommitInfo]) -> Result<(), WriteError> {
+        let mut result = Ok(());
+        for (k, id) in batch.ids().enumerate() {
+            match infos.get(k) {
+                Some(info) if result.is_ok() => result = self.commit_slot(id, *info),
+                // What cannot be aborted is not the caller's any more; the error that matters is the first.
+                _ => drop(self.abort_slot(id)),
+            }
+        }
+        self.core.host.count(Counter::BatchWrites, 1);
+        let result = self.recorded(result);
+        self.resolve_prefix();
+        result
+    }
+
+    /// Gives `id` up: it becomes a hole (DH-066).
+    ///
+    /// # Errors
+    /// The right was lost or the slot is not the caller's.
+    pub fn abort(&self, id: SlotId) -> Result<(), WriteError> {
+        let result = self.recorded(self.abort_slot(id));
+        self.resolve_prefix();
+        result
+    }
+
+    fn commit_slot(&self, id: SlotId, info: CommitInfo) -> Result<(), WriteError> {
+        let available = self.core.config.slot_size;
+        if info.len > available {
+            return Err(WriteError::TooLong { len: info.len, available });
+        }
+        crash::at(Point::Payload);
+        self.check_owner()?;
+        let place = self.place(id);
+        let words = &self.core.words;
+        let now = self.core.host.now();
+        // Relaxed, all: the exchange below releases them (DH-064).
+        words.slot64_mut(place.slot, Slot64::PayloadLen).store(info.len, Ordering::Relaxed);
+        words.slot64_mut(place.slot, Slot64::UserFlags).store(info.user_flags, Ordering::Relaxed);
+        words.slot64_mut(place.slot, Slot64::CommitNs).store(now.0, Ordering::Relaxed);
+        words.slot32_mut(place.slot, Slot32::SlotFlags).store(info.slot_flags, Ordering::Relaxed);
+        crash::at(Point::Digest);
+        if !P::LATEST_AFTER_COMMIT {
+            self.publish(Control64::LatestTag, id.tag());
+        }
+        // P::COMMIT is Release: pairs with the acquire of the reader that finds COMMITTED.
+        self.leave_writing(place, Transition::Commit, P::COMMIT)?;
+        crash::at(Point::Committed);
+        self.core.host.count(Counter::SlotsWritten, 1);
+        self.core.host.count(Counter::BytesWritten, info.len);
+        Ok(())
+    }
+
+    fn abort_slot(&self, id: SlotId) -> Result<(), WriteError> {
+        self.check_owner()?;
+        // Release: pairs with the acquire of the reader that finds the hole.
+        self.leave_writing(self.place(id), Transition::Abort, Ordering::Release)?;
+        self.core.host.count(Counter::SlotsAborted, 1);
+        Ok(())
+    }
+
+    /// T6 or T7.
+    fn leave_writing(
+        &self,
+        place: Place,
+        transition: Transition,
+        order: Ordering,
+    ) -> Result<(), AcquireError> {
+        let from = Ctl::new(place.id.tag(), SlotState::Writing);
+        if !P::COMMIT_BY_EXCHANGE {
+            let to = from.after(transition).unwrap_or(from);
+            self.core.words.slot64_mut(place.slot, Slot64::Ctl).store(to.0, order);
+            return Ok(());
+        }
+        match self.core.transition(place.slot, from, transition, order) {
+            Ok(()) => {
+                self.clear_owner(place);
+                Ok(())
+            }
+            // Another writer put the slot in quarantine, or took the block just now.
+            Err(_) if self.core.slot_ctl(place.slot).is(SlotState::Quarantined) => Err(AcquireError::Fenced),
+            Err(error) => self.check_owner().and(Err(error)),
+        }
+    }
+
+    /// DH-047.
+    pub(super) fn clear_owner(&self, place: Place) {
+        // Relaxed: for people, once the slot is left.
+        self.core.words.slot64_mut(place.slot, Slot64::Owner).store(0, Ordering::Relaxed);
+    }
+
+    /// Moves the commit index over all ids whose fate is final (DH-065), and wakes who waits for that.
+    pub(super) fn resolve_prefix(&self) {
+        let turn = self.lock_turn();
+        let before = self.own(Control64::CommitIndex);
+        let end = self.own(Control64::WriteIndex);
+        let mut newest = None;
+        let mut next = before;
+        while next < end {
+            let place = self.place(SlotId(next));
+            if !self.resolved(place) && P::PREFIX_IN_ORDER {
+                break;
+            }
+            if self.core.slot_ctl(place.slot) == Ctl::new(place.id.tag(), SlotState::Committed) {
+                newest = Some(place.id.tag());
+            }
+            next += 1;
+            if !P::PREFIX_IN_ORDER {
+                break;
+            }
+        }
+        if next == before {
+            return;
+        }
+        if let Some(tag) = newest.filter(|tag| *tag > self.own(Control64::LatestTag)) {
+            self.publish(Control64::LatestTag, tag);
+        }
+        self.publish(Control64::CommitIndex, next);
+        drop(turn);
+        crash::at(Point::Prefix);
+        self.moved.notify_all();
+        self.core.wake_readers();
+        crash::at(Point::Wake);
+    }
+
+    /// Whether the fate of an id below the write index is final.
+    pub(super) fn resolved(&self, place: Place) -> bool {
+        let ctl = self.core.slot_ctl(place.slot);
+        // An older tag: the id was passed over. A newer one: it was resolved before the slot was taken again.
+        ctl.tag() != place.id.tag()
+            || matches!(ctl.state(), Some(SlotState::Committed | SlotState::Free | SlotState::Quarantined))
+    }
+}
