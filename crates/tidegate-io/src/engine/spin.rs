@@ -1,56 +1,63 @@
 //! Looking for more before going to sleep (MQ-057): who comes while a worker looks need not wake it.
+//!
+//! A worker looks where it expects more at once: the answer of a peer that answers quickly, or what follows a large frame,
+//! whose sender would otherwise have to wake it for each one. Small frames are better read many at once.
 
 use std::{
     cell::Cell,
     time::{Duration, Instant},
 };
 
-/// For how long a worker looks after it last had something to do.
-///
-/// The time adapts to what looking is good for: it doubles, up to the most, when something came meanwhile, and halves, down
-/// to a sixteenth of the most, when nothing did.
+use crate::wait::Turns;
+
+/// Longest time that is worth looking for: about what two processes need for a round trip when both fall asleep in it.
+pub(super) const DEFAULT_TIME: Duration = Duration::from_micros(200);
+
+/// Time that the next large frame may take: one of 64 KiB needs about half of it on a host's loopback.
+const NEXT_FRAME: Duration = Duration::from_micros(50);
+
+/// For how long a worker looks.
 #[derive(Debug)]
 pub(super) struct Spin {
-    most: Duration,
-    time: Cell<Duration>,
+    /// Zero is not at all.
+    time: Duration,
     until: Cell<Option<Instant>>,
 }
 
 impl Spin {
     /// Looks for at most this long.
-    pub(super) fn new(most: Duration) -> Self {
-        Self { most, time: Cell::new(most), until: Cell::new(None) }
+    pub(super) fn new(time: Duration) -> Self {
+        Self { time, until: Cell::new(None) }
     }
 
-    /// There was something to do.
+    /// A peer has spoken; it was told `sent` bytes so far.
     #[inline]
-    pub(super) fn worked(&self, now: Instant) {
-        if self.most.is_zero() {
-            return;
+    pub(super) fn heard(&self, turns: &mut Turns, sent: u64, now: Instant) {
+        turns.heard(sent, now, self.time);
+        if turns.is_expected(now, self.time) {
+            self.look_until(now + self.time);
         }
-        if self.until.get().is_some() {
-            self.time.set(self.most.min(self.time.get() * 2));
-        }
-        self.until.set(Some(now + self.time.get()));
+    }
+
+    /// A peer has sent some of a large frame.
+    pub(super) fn heard_large(&self, now: Instant) {
+        self.look_until(now + NEXT_FRAME.min(self.time));
+    }
+
+    fn look_until(&self, until: Instant) {
+        self.until.set(self.until.get().max(Some(until)));
     }
 
     /// Whether to look once more instead of sleeping.
     #[inline]
     pub(super) fn goes_on(&self) -> bool {
         let Some(until) = self.until.get() else { return false };
-        if Instant::now() < until {
-            return true;
+        let goes_on = Instant::now() < until;
+        if !goes_on {
+            self.until.set(None);
         }
-        self.until.set(None);
-        self.time.set((self.time.get() / 2).max(self.most / 16));
-        false
+        goes_on
     }
-}
-
-/// What is right for this host: nothing where a looking worker would take the processor from those it looks for.
-pub(super) fn default_time() -> Duration {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if processors > 2 { Duration::from_micros(20) } else { Duration::ZERO }
 }
 
 #[cfg(test)]
@@ -59,24 +66,31 @@ mod tests {
 
     /// Rules: MQ-057.
     #[test]
-    fn the_time_adapts_within_its_bounds() {
-        let most = Duration::from_millis(160);
-        let spin = Spin::new(most);
-        assert!(!spin.goes_on(), "nothing to do yet");
+    fn a_worker_looks_for_as_long_as_an_answer_is_expected() {
+        let answered = |time| {
+            let spin = Spin::new(time);
+            let mut turns = Turns::default();
+            let now = Instant::now();
+            spin.heard(&mut turns, 1, now);
+            assert!(!spin.goes_on(), "said for the first time");
+            spin.heard(&mut turns, 2, now);
+            spin
+        };
+        assert!(answered(Duration::from_secs(1000)).goes_on());
+        let spin = answered(Duration::from_millis(1));
+        while spin.goes_on() {}
+        assert!(!answered(Duration::ZERO).goes_on());
+    }
+
+    /// Rules: MQ-057.
+    #[test]
+    fn after_a_large_frame_a_worker_looks_for_the_next_one() {
         let now = Instant::now();
-        let long_ago = now.checked_sub(Duration::from_secs(1)).unwrap();
-        for expected in [80, 40, 20, 10, 10] {
-            spin.worked(long_ago);
-            assert!(!spin.goes_on(), "nothing came in time");
-            assert_eq!(spin.time.get(), Duration::from_millis(expected));
-        }
-        for expected in [10, 20, 40, 80, 160, 160] {
-            spin.worked(now + Duration::from_secs(1000));
-            assert!(spin.goes_on());
-            assert_eq!(spin.time.get(), Duration::from_millis(expected));
-        }
+        let spin = Spin::new(Duration::from_secs(1000));
+        spin.heard_large(now);
+        assert_eq!(spin.until.get(), Some(now + NEXT_FRAME));
         let off = Spin::new(Duration::ZERO);
-        off.worked(Instant::now());
+        off.heard_large(now);
         assert!(!off.goes_on());
     }
 }

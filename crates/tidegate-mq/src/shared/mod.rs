@@ -34,7 +34,7 @@ use tidegate_io::{
     peer::{Epoch, PeerKey},
     protocol::Control,
     sync::{Mutex, MutexGuard, lock},
-    wait::{Decision, Share, Waiters, Wakes, block_on},
+    wait::{Decision, Share, Turns, Waiters, Wakes, block_on},
 };
 
 pub(crate) use self::ready::Place;
@@ -120,6 +120,10 @@ pub(crate) struct Inner {
     last_direct: Option<Instant>,
     /// Whether messages were queued since then that others were already queued before.
     queued_behind: bool,
+    /// How often something was sent to a socket of this process.
+    near_sends: u64,
+    /// How such sockets take turns with a thread that waits for what they say.
+    near_turns: Turns,
 }
 
 /// How far a socket is in its life.
@@ -160,6 +164,8 @@ impl Shared {
                 counted: false,
                 last_direct: None,
                 queued_behind: false,
+                near_sends: 0,
+                near_turns: Turns::default(),
             }),
             bell: OnceLock::new(),
             context: context.clone(),

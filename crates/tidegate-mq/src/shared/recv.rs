@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
+    thread,
     time::Instant,
 };
 
@@ -136,13 +137,52 @@ impl Shared {
         }
     }
 
-    /// Parks the thread until there is something to take.
+    /// Waits until there is something to take.
     #[cold]
     fn wait_for<T: Taken>(&self) -> Result<T> {
-        let deadline = self.lock().options.rcvtimeo.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut future =
-            Recv { shared: self, ticket: None, timer: Patience::Elsewhere, taken: std::marker::PhantomData };
-        block_on(&mut future, deadline).unwrap_or(Err(Error::Timeout))
+        let soon = self.context.spin();
+        let now = Instant::now();
+        let (deadline, is_expected) = {
+            let inner = self.lock();
+            let deadline = inner.options.rcvtimeo.and_then(|timeout| now.checked_add(timeout));
+            (deadline, inner.near_turns.is_expected(now, soon))
+        };
+        let looked = if is_expected {
+            self.look_for(deadline.map_or(now + soon, |deadline| deadline.min(now + soon)))
+        } else {
+            Err(Error::WouldBlock)
+        };
+        let result = match looked {
+            Err(Error::WouldBlock) => {
+                let mut future = Recv {
+                    shared: self,
+                    ticket: None,
+                    timer: Patience::Elsewhere,
+                    taken: std::marker::PhantomData,
+                };
+                block_on(&mut future, deadline).unwrap_or(Err(Error::Timeout))
+            }
+            result => result,
+        };
+        if result.is_ok() {
+            let mut inner = self.lock();
+            let told = inner.near_sends;
+            inner.near_turns.heard(told, Instant::now(), soon);
+        }
+        result
+    }
+
+    /// Looks again and again instead of parking, for an answer from this process: it need not wake the thread (MQ-057).
+    /// For answers from elsewhere an engine thread looks, and one that looks is enough.
+    fn look_for<T: Taken>(&self, until: Instant) -> Result<T> {
+        loop {
+            // Whoever else wants the processor has it, first of all who brings what is looked for.
+            thread::yield_now();
+            match self.try_recv() {
+                Err(Error::WouldBlock) if Instant::now() < until => {}
+                result => return result,
+            }
+        }
     }
 }
 
