@@ -47,6 +47,9 @@ pub(super) const DRAIN: Duration = Duration::from_millis(200);
 /// How long a peer that has spoken has, from being chosen to make room for a newcomer, to complete its handshake.
 const LAST_CHANCE: Duration = Duration::from_millis(100);
 
+/// How long what follows a large frame is looked for: one of 64 KiB needs about half of it on a host's loopback.
+const NEXT_FRAME: Duration = Duration::from_micros(50);
+
 /// Shortest time between two calls for the same deadline, so that a protocol that leaves a passed deadline in place
 /// does not keep the worker busy.
 const DEADLINE_STEP: Duration = Duration::from_millis(1);
@@ -455,8 +458,19 @@ impl Conn {
     /// Bytes were read.
     pub(super) fn heard(&self, worker: &Worker, bytes: usize) {
         self.shared.add_received(bytes);
-        let sent = self.shared.traffic().sent;
-        worker.spin.heard(&mut self.state.borrow_mut().turns, sent, worker.now());
+        let (sent, now, soon) = (self.shared.traffic().sent, worker.now(), worker.spin.time());
+        let turns = &mut self.state.borrow_mut().turns;
+        turns.heard(sent, now, soon);
+        if turns.is_expected(now, soon) {
+            worker.spin.look(now, soon);
+        }
+    }
+
+    /// Some of a large frame was read.
+    pub(super) fn heard_large(&self, worker: &Worker, bytes: usize) {
+        self.heard(worker, bytes);
+        // Small frames are better read many at once.
+        worker.spin.look(worker.now(), NEXT_FRAME);
     }
 
     /// Whether the read pump may read.

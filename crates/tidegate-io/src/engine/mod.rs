@@ -31,7 +31,6 @@ mod random;
 mod read;
 mod resolve;
 mod send;
-mod spin;
 mod table;
 mod timers;
 mod token;
@@ -87,7 +86,7 @@ impl Default for EngineConfig {
             driver: DriverChoice::Auto,
             thread_name: "tidegate-io".into(),
             processors: Vec::new(),
-            spin: spin::DEFAULT_TIME,
+            spin: crate::wait::DEFAULT_SPIN,
         }
     }
 }

@@ -176,8 +176,7 @@ async fn large(worker: &Rc<Worker>, conn: &Rc<Conn>, buffer: BytesMut) -> Result
         }
     }
     let count = buffer.len() - had;
-    conn.heard(worker, count);
-    worker.spin.heard_large(worker.now());
+    conn.heard_large(worker, count);
     let buffer = BytesMut::from(Bytes::from(buffer));
     // It may have paused meanwhile. What was read is its own, also when it is the last.
     if count > 0 && may_read(conn).await && matches!(conn.reading(), Reading::Deliver) {

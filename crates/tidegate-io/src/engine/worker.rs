@@ -25,7 +25,6 @@ use super::{
     dial::DialerTask,
     listen::ListenerTask,
     mailbox::{Inbox, Mailbox},
-    spin::Spin,
     table::{Key, Table},
     timers::Timers,
 };
@@ -34,6 +33,7 @@ use crate::{
     buffer::with_local_slab,
     protocol::Ended,
     sync::{AtomicUsize, Ordering},
+    wait::Spin,
 };
 
 /// How other threads reach a worker.
@@ -201,8 +201,6 @@ impl Worker {
                 continue;
             }
             if self.spin.goes_on() {
-                // Whoever else wants the processor has it, first of all who was woken for what came.
-                thread::yield_now();
                 break;
             }
             if self.door.mailbox.may_park() {

@@ -34,7 +34,7 @@ use tidegate_io::{
     peer::{Epoch, PeerKey},
     protocol::Control,
     sync::{Mutex, MutexGuard, lock},
-    wait::{Decision, Share, Turns, Waiters, Wakes, block_on},
+    wait::{Decision, Share, Spin, Turns, Waiters, Wakes, block_on},
 };
 
 pub(crate) use self::ready::Place;
@@ -124,6 +124,8 @@ pub(crate) struct Inner {
     near_sends: u64,
     /// How such sockets take turns with a thread that waits for what they say.
     near_turns: Turns,
+    /// Looks for their answers.
+    near_spin: Option<Spin>,
 }
 
 /// How far a socket is in its life.
@@ -166,6 +168,7 @@ impl Shared {
                 queued_behind: false,
                 near_sends: 0,
                 near_turns: Turns::default(),
+                near_spin: Some(Spin::new(context.spin())),
             }),
             bell: OnceLock::new(),
             context: context.clone(),

@@ -5,14 +5,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    thread,
     time::Instant,
 };
 
 use tidegate_io::{
     message::Message,
     sync::MutexGuard,
-    wait::{Ticket, Wakes, block_on},
+    wait::{Spin, Ticket, Wakes, block_on},
 };
 
 use super::{Inner, Link, Shared, send::Patience};
@@ -140,18 +139,18 @@ impl Shared {
     /// Waits until there is something to take.
     #[cold]
     fn wait_for<T: Taken>(&self) -> Result<T> {
-        let soon = self.context.spin();
         let now = Instant::now();
-        let (deadline, is_expected) = {
-            let inner = self.lock();
-            let deadline = inner.options.rcvtimeo.and_then(|timeout| now.checked_add(timeout));
-            (deadline, inner.near_turns.is_expected(now, soon))
-        };
-        let looked = if is_expected {
-            self.look_for(deadline.map_or(now + soon, |deadline| deadline.min(now + soon)))
-        } else {
-            Err(Error::WouldBlock)
-        };
+        let mut inner = self.lock();
+        let deadline = inner.options.rcvtimeo.and_then(|timeout| now.checked_add(timeout));
+        // One thread that looks is enough; others find no spin here.
+        let is_expected = inner.near_turns.is_expected(now, self.context.spin());
+        let spin = inner.near_spin.take_if(|_| is_expected);
+        drop(inner);
+        let mut looked = Err(Error::WouldBlock);
+        if let Some(spin) = spin {
+            looked = self.look_for(&spin, now, deadline);
+            self.lock().near_spin = Some(spin);
+        }
         let result = match looked {
             Err(Error::WouldBlock) => {
                 let mut future = Recv {
@@ -165,24 +164,24 @@ impl Shared {
             result => result,
         };
         if result.is_ok() {
-            let mut inner = self.lock();
-            let told = inner.near_sends;
-            inner.near_turns.heard(told, Instant::now(), soon);
+            let inner = &mut *self.lock();
+            inner.near_turns.heard(inner.near_sends, Instant::now(), self.context.spin());
         }
         result
     }
 
     /// Looks again and again instead of parking, for an answer from this process: it need not wake the thread (MQ-057).
     /// For answers from elsewhere an engine thread looks, and one that looks is enough.
-    fn look_for<T: Taken>(&self, until: Instant) -> Result<T> {
-        loop {
-            // Whoever else wants the processor has it, first of all who brings what is looked for.
-            thread::yield_now();
+    fn look_for<T: Taken>(&self, spin: &Spin, now: Instant, deadline: Option<Instant>) -> Result<T> {
+        let time = deadline.map_or(spin.time(), |deadline| deadline.saturating_duration_since(now));
+        spin.look(now, time);
+        while spin.goes_on() {
             match self.try_recv() {
-                Err(Error::WouldBlock) if Instant::now() < until => {}
+                Err(Error::WouldBlock) => {}
                 result => return result,
             }
         }
+        Err(Error::WouldBlock)
     }
 }
 
