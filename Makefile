@@ -18,7 +18,7 @@ ifeq ($(shell uname -m),x86_64)
 export RUSTERON_C_MARCH ?= x86-64-v2
 endif
 
-.PHONY: help setup build-setup build demo bench-messaging test check deny loom sanitize fuzz fuzz-smoke trace doc clean
+.PHONY: help setup build-setup build demo bench-messaging test check deny instructions loom sanitize fuzz fuzz-smoke trace doc clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,7 @@ test: setup ## Everything that CI runs
 	TIDEGATE_MQ_DRIVER=polling $(CARGO) nextest run --workspace --locked \
 		--filterset 'package(tidegate-io) or binary_id(/^tidegate-mq(::(api|duties|features|options))?$$/)'
 	$(CARGO) test --workspace --locked --doc --quiet
+	$(MAKE) --no-print-directory instructions
 	$(MAKE) --no-print-directory loom
 	$(MAKE) --no-print-directory fuzz-smoke
 
@@ -71,17 +72,23 @@ deny: setup ## Licences, banned crates and sources of the dependencies
 trace: ## Write the rule-to-test mapping anew
 	$(CARGO) xtask trace --write
 
+instructions: setup ## Count the instructions that messages take, beside the numbers kept in the test
+	@# The numbers are of code made without further flags.
+	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
+		$(CARGO) nextest run --release --locked --package tidegate-zmtp --test instructions
+
 loom: ## Model-check the synchronisation of tidegate-shm and tidegate-io
 	scripts/loom.sh
 
 sanitize: setup ## AddressSanitizer, ThreadSanitizer and valgrind runs
 	scripts/sanitize.sh
 
-fuzz-smoke: ## A few seconds of every fuzz target
-	scripts/fuzz.sh 3
+fuzz-smoke: ## A minute of each fuzz target of messaging, ten seconds of the others
+	scripts/fuzz.sh 60 'mq_*'
+	scripts/fuzz.sh 10 '!(mq_*)'
 
-fuzz: ## Ten minutes of every fuzz target; SECONDS_EACH=n for another time
-	scripts/fuzz.sh $${SECONDS_EACH:-600}
+fuzz: ## Ten minutes of every fuzz target; SECONDS_EACH=3600 for a night, TARGETS='mq_*' for some
+	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(if $(TARGETS),'$(TARGETS)')
 
 doc: ## API documentation
 	$(CARGO) doc --workspace --no-deps --open

@@ -9,8 +9,8 @@ venv=${1:?$usage}
 purpose=${2:?$usage}
 python=${PYTHON:-python3}
 packages=(g++ make pkg-config uuid-dev libbsd-dev python3-venv)
-# The tests count system calls.
-[[ $purpose == test ]] && packages+=(strace)
+# The tests count system calls and instructions.
+[[ $purpose == test ]] && packages+=(strace valgrind)
 # The measurements of messaging compile a peer of libzmq.
 [[ $purpose == bench ]] && packages+=(libzmq3-dev)
 

@@ -17,7 +17,9 @@
 //! A page is looked at again only when a new one is needed, and then only a few of them, oldest first, because a queue
 //! gives messages back in order. At most [`SlabOptions::resting_pages`] are kept; beyond that the oldest is left to
 //! those who hold views of it, whose last one frees it. An application that holds parts for long therefore costs the
-//! memory that it holds and a constant amount of work per page.
+//! memory that it holds and a constant amount of work per page. When the last stream of a worker has ended the slab lets
+//! go of all its pages ([`Slab::trim`]); while there are streams it keeps at most 8 MiB of receive pages and 1 MiB of
+//! small-frame pages.
 //!
 //! Small frames must not keep a large page alive (MQ-022): up to 64 bytes are stored in the [`Part`] itself, up to the
 //! copy threshold they are packed into pages of 4 KiB of their own. Larger frames are slices of the receive page. When
@@ -124,7 +126,7 @@ impl Slab {
         self.small.copy(bytes)
     }
 
-    /// Gives all memory back that is not in use: for workers that go idle.
+    /// Gives all memory back that nobody looks at: for workers without streams.
     pub fn trim(&mut self) {
         self.current = None;
         self.pages.resting = VecDeque::new();
@@ -404,6 +406,21 @@ mod tests {
         assert_eq!(part, (Part::from(vec![2; 100]), Part::from(vec![1; 100])));
         let address = with_local_slab(|slab| slab.small(&[3; 80])).as_ptr() as usize;
         assert_eq!(with_local_slab(|slab| slab.small(&[4; 80])).as_ptr() as usize, address + 80);
+    }
+
+    /// Rules: MQ-017.
+    #[test]
+    fn a_trimmed_slab_holds_nothing_and_what_is_held_stays() {
+        let mut slab = slab(8);
+        let held: Vec<Bytes> = (0..4).map(|_| read(&mut slab, &[1; PAGE])).collect();
+        let small: Vec<Part> = (0..40).map(|_| slab.part(held[0].slice(..200))).collect();
+        assert!(slab.pages() >= 4);
+        assert_eq!(slab.small.pages.resting.len(), 1);
+        slab.trim();
+        assert_eq!((slab.pages(), slab.small.pages.resting.len()), (0, 0));
+        assert_eq!(read(&mut slab, &[2; PAGE]), vec![2; PAGE]);
+        assert!(held.iter().all(|held| *held == vec![1; PAGE]));
+        assert!(small.iter().all(|small| *small == vec![1; 200]));
     }
 
     proptest! {

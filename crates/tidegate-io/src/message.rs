@@ -1,7 +1,8 @@
 //! Messages: one or more parts, each an immutable, cheaply cloned string of bytes.
 //!
-//! A part of at most [`Part::INLINE`] bytes is stored in place, a longer one is a reference-counted slice. A message
-//! of up to four parts needs no allocation for its list of parts (MQ-018, MQ-024).
+//! A part of at most [`Part::INLINE`] bytes that is copied is stored in place; a longer one, and one that brings memory of
+//! its own, is a reference-counted slice. A message of up to four parts needs no allocation for its list of parts (MQ-018,
+//! MQ-024).
 
 use std::{
     borrow::Borrow,
@@ -123,15 +124,20 @@ impl From<Bytes> for Part {
     }
 }
 
+/// Takes the memory over, unless it is for a few bytes only, or has unused room and holds no more than is stored in place.
 impl From<Vec<u8>> for Part {
     #[inline]
     fn from(bytes: Vec<u8>) -> Self {
-        if bytes.len() > Self::INLINE {
+        let is_tight = bytes.len() == bytes.capacity() && bytes.len() > FEW;
+        if is_tight || bytes.len() > Self::INLINE {
             return Self(Repr::Shared(bytes.into()));
         }
         Self::inline(&bytes).unwrap_or_default()
     }
 }
+
+/// So many bytes are copied and freed sooner than handed on.
+const FEW: usize = 16;
 
 impl From<String> for Part {
     fn from(text: String) -> Self {
@@ -368,6 +374,21 @@ mod tests {
             Message::from(part.clone()).clone().first().map(|part| part.as_ptr()),
             Some(part.as_ptr())
         );
+    }
+
+    /// Memory without unused room is taken over, unless it is only for a few bytes; a short part does not keep unused room.
+    #[test]
+    fn a_part_takes_memory_over() {
+        for (len, room, is_taken) in
+            [(16, 0, false), (17, 0, true), (64, 0, true), (17, 1, false), (64, 1, false), (65, 1, true)]
+        {
+            let mut bytes = Vec::with_capacity(len + room);
+            bytes.resize(len, 7);
+            let place = bytes.as_ptr();
+            let part = Part::from(bytes);
+            assert_eq!(part, vec![7; len]);
+            assert_eq!(part.as_ptr() == place, is_taken, "{len} bytes, {room} unused");
+        }
     }
 
     /// Rules: MQ-023.

@@ -43,9 +43,10 @@ pub struct ContextOptions {
     pub thread_name_prefix: String,
     /// Processors that the engine's threads may run on; empty is all. Default all.
     pub processors: Vec<usize>,
-    /// For how long, at most, an engine thread that had something to do looks for more before it sleeps, which saves who
-    /// comes in that time from waking it and costs its processor; the time adapts to what it is good for. Zero is not at
-    /// all. Default 20 µs, on a host with one or two processors zero.
+    /// For how long, at most, a thread looks for more before it sleeps. An engine thread looks for the answer of a peer that
+    /// takes turns with us and last took less than this for its turn, and for up to 50 µs for what follows a large frame;
+    /// a thread that blocks in a receive looks for answers from inside the process. Not having to be woken makes round trips
+    /// faster and costs processor time that nobody else wants. Zero is not at all. Default 200 µs.
     pub spin: Duration,
     /// Whether new sockets use IPv6 where a name or wildcard allows both. Default off.
     pub ipv6: bool,
@@ -332,6 +333,11 @@ impl ContextInner {
         };
         let engine = Engine::new(&config).map_err(engine_error)?;
         Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// For how long waiting threads look for an answer that is expected before they sleep.
+    pub(crate) fn spin(&self) -> Duration {
+        self.options.spin
     }
 
     /// Fails in a forked child, where nobody would answer (MQ-084). Costs a system call.

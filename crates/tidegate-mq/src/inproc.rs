@@ -21,7 +21,7 @@ use tidegate_zmtp::{greeting::Version, metadata::Metadata};
 
 use crate::{
     error::{Error, Result},
-    monitor::{Event, EventKind},
+    monitor::{CloseReason, Event, EventKind},
     shared::{Deeds, Inner, Link, Phase, Shared},
     state::{Arrival, Command, Origin, PeerInfo, Received, Refusal, SocketType},
 };
@@ -314,8 +314,10 @@ impl Names {
 
     /// An endpoint that was given up meanwhile must not take the place of another.
     fn forget_if_gone(&self, name: &str, socket: &Shared, key: PeerKey) {
-        let is_connected = socket.lock().endpoints.is_inproc_connected(key);
-        if !is_connected {
+        let inner = socket.lock();
+        let is_wanted = inner.endpoints.is_inproc_connected(key) || inner.endpoints.is_inproc_leaving(key);
+        drop(inner);
+        if !is_wanted {
             self.forget(name, socket, key);
         }
     }
@@ -380,7 +382,12 @@ pub(crate) fn check_types(endpoint: &str, ours: SocketType, theirs: SocketType) 
 /// Ties the connecting pipe to a new pipe of the bound socket.
 fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>) {
     if check_types(name, connecting.kind, bound.kind).is_err() {
-        return;
+        for (socket, is_bound) in [(connecting, false), (bound, true)] {
+            let kind = EventKind::HandshakeFailed(CloseReason::InvalidSocketType);
+            socket.monitors.report(|| Event::new(format!("inproc://{name}"), is_bound, kind));
+        }
+        // The next to bind the name may be of the right type.
+        return connecting.context.names.wait_for_another(name, connecting, key, &bound.weak());
     }
     let name: Arc<str> = name.into();
     let ends = Arc::new(Ends { ends: Default::default(), carrying: Default::default(), name: name.clone() });
@@ -431,6 +438,8 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
         Ok((key, epoch)) => {
             let _ = ends.ends[0].set(End { socket: Arc::downgrade(connecting), key, epoch });
             let is_wanted = inner.endpoints.is_inproc_connected(key);
+            // What is queued goes when the ends part.
+            inner.endpoints.inproc_left(key);
             inner.wake_watchers();
             connecting.finish(inner);
             // Notes from before the other end was there went nowhere.
@@ -461,4 +470,31 @@ fn describe(inner: &Inner, kind: SocketType) -> (PeerInfo, crate::state::LinkLim
         version: Version::V3_1,
     };
     (info, inner.state.link_limits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Context, options::Options};
+
+    /// An endpoint that another thread gave up while it was on its way to a list of those who wait is in none of them
+    /// afterwards: whoever has the key of its pipe by then would be linked in its place.
+    ///
+    /// Rules: MQ-268, MQ-276.
+    #[test]
+    fn who_was_given_up_waits_for_no_name() {
+        let context = Context::new();
+        let socket = Shared::new(&context, SocketType::Push, Options::default()).unwrap();
+        let given_up = socket.lock().state.open_pipe(None).unwrap();
+        let names = &context.inner().names;
+        names.wait_for("a", &socket, given_up);
+        assert!(names.lock().is_empty(), "it waits for the name");
+        names.turned_away("a", &socket, given_up);
+        assert!(names.lock().is_empty(), "it waits for a place");
+
+        socket.connect("inproc://a").unwrap();
+        assert_eq!(names.lock()["a"].waiting.len(), 1);
+        names.wait_for("a", &socket, given_up);
+        assert_eq!(names.lock()["a"].waiting.len(), 1, "only who is wanted waits");
+    }
 }

@@ -69,6 +69,8 @@ pub enum EventKind {
     AcceptFailed(NotAccepted),
     /// A listener, or a stream that did not get as far as being connected, is closed.
     Closed(i32),
+    /// A listener is closed, but what it had in the file system could not be removed: the system's error number.
+    CloseFailed(i32),
     /// An attempt to connect failed: the system's error number.
     ConnectFailed(i32),
     /// A connected or accepted stream ended.

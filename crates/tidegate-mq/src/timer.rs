@@ -125,6 +125,11 @@ impl Timers {
 }
 
 impl Timer {
+    /// The moment.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
     /// Whether the moment has come; if not, `waker` is called then.
     pub(crate) fn is_over(&mut self, waker: &Waker) -> bool {
         if Instant::now() >= self.due {

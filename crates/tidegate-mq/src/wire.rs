@@ -153,7 +153,7 @@ impl Wire {
     fn work(&mut self, now: Instant) -> Flow {
         loop {
             self.give(now);
-            if self.paused || self.reason.is_some() || self.turned_away {
+            if self.paused || self.is_through() {
                 break;
             }
             let held = &mut self.held;
@@ -182,8 +182,13 @@ impl Wire {
         self.flow()
     }
 
+    /// Whether the peer is sent away: what it says is not kept any more.
+    fn is_through(&self) -> bool {
+        self.reason.is_some() || self.turned_away
+    }
+
     fn flow(&self) -> Flow {
-        if self.reason.is_some() || self.turned_away {
+        if self.is_through() {
             // A last ERROR may go out; a peer that does not read it is not waited for.
             if let Some(control) = &self.control {
                 control.close_within(LAST_WORDS);
@@ -389,12 +394,15 @@ impl Connection for Wire {
     }
 
     fn received(&mut self, bytes: BytesMut, now: Instant) -> Flow {
+        if self.is_through() {
+            return Flow::Close;
+        }
         self.session.receive(bytes, now);
         if self.paused { Flow::Pause } else { self.work(now) }
     }
 
     fn staging(&mut self) -> Option<BytesMut> {
-        self.session.staging()
+        if self.is_through() { None } else { self.session.staging() }
     }
 
     fn read_most(&self) -> usize {
@@ -402,6 +410,9 @@ impl Connection for Wire {
     }
 
     fn received_into(&mut self, staging: BytesMut, now: Instant) -> Flow {
+        if self.is_through() {
+            return Flow::Close;
+        }
         self.session.receive_into(staging, now);
         if self.paused { Flow::Pause } else { self.work(now) }
     }
@@ -416,6 +427,7 @@ impl Connection for Wire {
     }
 
     fn fill(&mut self, batch: &mut WriteBatch, now: Instant) -> Flow {
+        let has_written = std::mem::take(&mut self.writing);
         batch.set_limit(self.plan.out_batch);
         let mut flow = Flow::Continue;
         if self.asking.is_some() {
@@ -426,6 +438,8 @@ impl Connection for Wire {
         // Who broke the rules gets no more messages.
         if self.reason.is_none() {
             self.fill_from_pipe(batch);
+        } else if has_written {
+            self.written(now);
         }
         flow
     }
@@ -437,6 +451,16 @@ impl Connection for Wire {
         inner.state.wrote(key, epoch);
         inner.wake_watchers();
         self.socket.finish(inner);
+    }
+
+    fn closing(&mut self, now: Instant) {
+        if std::mem::take(&mut self.paused) {
+            self.session.reading_resumed(now);
+        }
+        // Nobody is told of more messages; the peer is still answered.
+        self.session.close();
+        self.arrivals.clear();
+        self.held.clear();
     }
 
     fn deadline(&self) -> Option<Instant> {

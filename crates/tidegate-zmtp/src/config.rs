@@ -33,7 +33,7 @@ pub struct SessionConfig {
     pub strict_identity: bool,
     /// Takes only the first part of a message for a subscription (XPUB, PUB).
     pub only_first_subscribe: bool,
-    /// Parts of at most this many octets are copied out of the receive page (MQ-022).
+    /// Parts of at most this many octets are copied out of the receive page (MQ-022). Less than 256 acts as 256.
     pub inline_copy_threshold: usize,
     /// Parts of at least this many octets are written by reference (MQ-052).
     pub vectored_threshold: usize,

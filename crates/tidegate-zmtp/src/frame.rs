@@ -4,7 +4,7 @@
 //! flags (1): MORE 01, LONG 02, COMMAND 04     size (1, or 8 big-endian with LONG)     body
 //! ```
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use tidegate_io::{
     batch::WriteBatch,
     message::Message,
@@ -78,7 +78,7 @@ pub(crate) fn header(flags: u8, len: usize) -> ([u8; MAX_HEADER], usize) {
 }
 
 /// Appends the header of a frame with a body of `len` octets.
-pub(crate) fn put_header(out: &mut BytesMut, flags: u8, len: usize) {
+pub(crate) fn put_header(out: &mut impl BufMut, flags: u8, len: usize) {
     let (header, used) = header(flags, len);
     out.put_slice(header.get(..used).unwrap_or_default());
 }

@@ -95,17 +95,28 @@ pub(super) struct SocketFile {
     process: u32,
 }
 
+impl SocketFile {
+    /// Removes the file, if it is still ours, and its directory.
+    pub(super) fn remove(mut self) -> io::Result<()> {
+        self.clear()
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        if std::process::id() != self.process {
+            return Ok(());
+        }
+        let file = if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            fs::remove_file(&self.path)
+        } else {
+            Ok(())
+        };
+        file.and_then(|()| self.directory.take().map_or(Ok(()), fs::remove_dir))
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if std::process::id() != self.process {
-            return;
-        }
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
-            let _ = fs::remove_file(&self.path);
-        }
-        if let Some(directory) = &self.directory {
-            let _ = fs::remove_dir(directory);
-        }
+        let _ = self.clear();
     }
 }
 

@@ -36,7 +36,9 @@ use super::{
 };
 use crate::{
     batch::WriteBatch,
+    buffer::{Slab, with_local_slab},
     protocol::{Connection, Ended, Flow, Retry},
+    wait::Turns,
 };
 
 /// How long the peer is listened to after our last byte (MQ-082).
@@ -44,6 +46,9 @@ pub(super) const DRAIN: Duration = Duration::from_millis(200);
 
 /// How long a peer that has spoken has, from being chosen to make room for a newcomer, to complete its handshake.
 const LAST_CHANCE: Duration = Duration::from_millis(100);
+
+/// How long what follows a large frame is looked for: one of 64 KiB needs about half of it on a host's loopback.
+const NEXT_FRAME: Duration = Duration::from_micros(50);
 
 /// Shortest time between two calls for the same deadline, so that a protocol that leaves a passed deadline in place
 /// does not keep the worker busy.
@@ -79,6 +84,8 @@ pub(super) struct State {
     established: bool,
     /// The peer has closed its side.
     pub(super) read_ended: bool,
+    /// How it takes turns with us.
+    turns: Turns,
     /// What is being written.
     pub(super) batch: Option<WriteBatch>,
     /// The write pump is at work further up the stack.
@@ -156,6 +163,7 @@ impl Conn {
                     reader: None,
                     established: false,
                     read_ended: false,
+                    turns: Turns::default(),
                     batch: None,
                     pumping: false,
                     writing: false,
@@ -174,7 +182,6 @@ impl Conn {
         worker: &Rc<Worker>,
         call: impl FnOnce(&mut dyn Connection, Instant) -> Flow,
     ) {
-        worker.called.set(true);
         let flow = self.ask(worker, call);
         self.apply(worker, flow);
     }
@@ -281,6 +288,10 @@ impl Conn {
             Phase::Flushing | Phase::Draining { .. } | Phase::Ended => return,
         }
         drop(state);
+        self.call(worker, |protocol, now| {
+            protocol.closing(now);
+            Flow::Continue
+        });
         self.read_on(worker);
         self.pump(worker);
     }
@@ -353,6 +364,10 @@ impl Conn {
         let _ = SockRef::from(&*self.fd).shutdown(Shutdown::Both);
         self.wake_reader();
         worker.conns.borrow_mut().remove(self.key);
+        if worker.conns.borrow().len() == 0 {
+            // Nothing is received until the next comes: what was needed for the last ones is not kept for it.
+            with_local_slab(Slab::trim);
+        }
 
         if self.shared.requests() & ESTABLISHED != 0 {
             self.established(worker);
@@ -440,14 +455,33 @@ impl Conn {
         worker.arm(Target::Conn(self.key), &mut state.armed, wanted.map(|at| at.max(earliest)));
     }
 
+    /// Bytes were read.
+    pub(super) fn heard(&self, worker: &Worker, bytes: usize) {
+        self.shared.add_received(bytes);
+        let (sent, now, soon) = (self.shared.traffic().sent, worker.now(), worker.spin.time());
+        let turns = &mut self.state.borrow_mut().turns;
+        turns.heard(sent, now, soon);
+        if turns.is_expected(now, soon) {
+            worker.spin.look(now, soon);
+        }
+    }
+
+    /// Some of a large frame was read.
+    pub(super) fn heard_large(&self, worker: &Worker, bytes: usize) {
+        self.heard(worker, bytes);
+        // Small frames are better read many at once.
+        worker.spin.look(worker.now(), NEXT_FRAME);
+    }
+
     /// Whether the read pump may read.
     pub(super) fn reading(&self) -> Reading {
         let state = self.state.borrow();
         match state.phase {
             Phase::Ended => Reading::Stop,
-            Phase::Flushing | Phase::Draining { .. } => Reading::Discard,
+            Phase::Draining { .. } => Reading::Discard,
             Phase::Open | Phase::Deaf { .. } if state.paused => Reading::Wait,
-            Phase::Open | Phase::Deaf { .. } => Reading::Deliver,
+            // A peer that is not answered may give up before it has read what is still written.
+            Phase::Open | Phase::Flushing | Phase::Deaf { .. } => Reading::Deliver,
         }
     }
 
@@ -455,8 +489,8 @@ impl Conn {
     pub(super) fn staging(&self) -> Option<BytesMut> {
         let mut state = self.state.borrow_mut();
         let protocol = match state.phase {
-            Phase::Open | Phase::Deaf { .. } => state.protocol.as_deref_mut()?,
-            Phase::Flushing | Phase::Draining { .. } | Phase::Ended => return None,
+            Phase::Open | Phase::Flushing | Phase::Deaf { .. } => state.protocol.as_deref_mut()?,
+            Phase::Draining { .. } | Phase::Ended => return None,
         };
         protocol.staging().filter(|buffer| buffer.len() < buffer.capacity())
     }

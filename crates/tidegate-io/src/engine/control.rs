@@ -96,9 +96,9 @@ impl DirectWriter<'_> {
     /// Writes `batch` as far as that is possible without waiting. What is left is written by the worker, before
     /// anything else; an error is left for the worker to meet, too. `batch` is empty afterwards.
     ///
-    /// Returns how many bytes are left to the worker, which calls
-    /// [`Connection::written`](crate::protocol::Connection::written) when they are out, or are lost because the stream
-    /// has ended; 0 if all were written.
+    /// Returns how many bytes are left to the worker, or are lost because the stream has ended; 0 if all were written. When
+    /// they are out the worker calls [`Connection::fill`](crate::protocol::Connection::fill) for what comes next, or
+    /// [`Connection::written`](crate::protocol::Connection::written).
     pub fn write(mut self, batch: &mut WriteBatch) -> usize {
         let mut held = self.shared.held();
         let before = batch.len();

@@ -33,6 +33,9 @@ pub enum StreamEvent<'a> {
         /// Descriptor it had.
         fd: RawFd,
     },
+    /// The listener no longer listens, but the file of its address, or the private directory around that, could not be
+    /// removed.
+    CloseFailed(&'a io::Error),
     /// The host of the target could not be looked up; counts as a failed attempt (MQ-259).
     ResolveFailed(&'a io::Error),
     /// Dialing takes a while: the operating system goes on by itself.

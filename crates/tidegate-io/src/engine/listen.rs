@@ -155,7 +155,7 @@ impl Listener {
         if std::process::id() != self.process {
             return;
         }
-        self.file = None;
+        let removed = self.file.take().map_or(Ok(()), SocketFile::remove);
         lock(&self.shared.members).stopped = true;
         bind::deafen(&fd);
         let number = fd.as_fd().as_raw_fd();
@@ -166,7 +166,10 @@ impl Listener {
             let key = lock(&shared.members).task;
             if let Some(key) = key {
                 worker.listeners.borrow_mut().remove(key);
-                shared.event(&StreamEvent::ListenerClosed { fd: number });
+                shared.event(&match &removed {
+                    Ok(()) => StreamEvent::ListenerClosed { fd: number },
+                    Err(error) => StreamEvent::CloseFailed(error),
+                });
             }
         });
         if let Some(linger) = streams {

@@ -31,7 +31,6 @@ mod random;
 mod read;
 mod resolve;
 mod send;
-mod spin;
 mod table;
 mod timers;
 mod token;
@@ -75,8 +74,8 @@ pub struct EngineConfig {
     pub thread_name: String,
     /// Processors that the workers may run on; empty is all.
     pub processors: Vec<usize>,
-    /// For how long, at most, a worker that had something to do looks for more before it sleeps (MQ-057). Zero is not at
-    /// all, the default on a host with one or two processors, else 20 µs.
+    /// For how long, at most, a worker looks for more before it sleeps (MQ-057): for the answer of a peer that answered in
+    /// less than this time before, and for at most 50 µs for what follows a large frame. Zero is not at all. Default 200 µs.
     pub spin: Duration,
 }
 
@@ -87,7 +86,7 @@ impl Default for EngineConfig {
             driver: DriverChoice::Auto,
             thread_name: "tidegate-io".into(),
             processors: Vec::new(),
-            spin: spin::default_time(),
+            spin: crate::wait::DEFAULT_SPIN,
         }
     }
 }

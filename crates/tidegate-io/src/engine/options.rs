@@ -7,7 +7,8 @@ use socket2::{SockRef, TcpKeepalive};
 /// Options of streams and listeners. Those of TCP have no effect on Unix sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// `SO_SNDBUF` in bytes; `None` leaves the system's choice.
+    /// `SO_SNDBUF` in bytes; `None` leaves the choice for TCP to the system, and asks for 2 MiB for Unix sockets, whose
+    /// buffers the system does not fit to what they carry.
     pub send_buffer: Option<u32>,
     /// `SO_RCVBUF` in bytes; `None` leaves the system's choice.
     pub receive_buffer: Option<u32>,
@@ -61,6 +62,10 @@ impl Default for StreamOptions {
     }
 }
 
+/// What a Unix socket may hold that its peer has not read: as much as a TCP stream of this host. With the system's 208 KiB
+/// sender and receiver wait for each other too often.
+const UNIX_SEND_BUFFER: usize = 2 << 20;
+
 impl StreamOptions {
     /// Applies what must be set before a socket is bound or connected, so that windows and routes follow it.
     pub(super) fn before_connect(&self, socket: &SockRef<'_>, tcp: bool) -> io::Result<()> {
@@ -87,6 +92,9 @@ impl StreamOptions {
             socket.set_recv_buffer_size(bytes as usize)?;
         }
         if !tcp {
+            if self.send_buffer.is_none() {
+                socket.set_send_buffer_size(UNIX_SEND_BUFFER)?;
+            }
             return Ok(());
         }
         socket.set_tcp_nodelay(true)?;

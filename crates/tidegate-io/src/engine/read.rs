@@ -100,7 +100,7 @@ async fn wait(worker: &Rc<Worker>, conn: &Rc<Conn>, small: &mut BytesMut) -> Res
     match outcome {
         Ok(0) => Err(Ok(())),
         Ok(count) => {
-            conn.shared.add_received(count);
+            conn.heard(worker, count);
             let bytes = buffer.split_to(count.min(buffer.len()));
             buffer.clear();
             *small = buffer;
@@ -139,7 +139,7 @@ fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize, most: usize) -> 
             Err(error) => return Err(Err(error.into())),
         }
         worker.refresh_now();
-        conn.shared.add_received(count);
+        conn.heard(worker, count);
         turn += count;
         if let Some(large) = deliver(worker, conn, bytes) {
             return Ok(large);
@@ -176,7 +176,7 @@ async fn large(worker: &Rc<Worker>, conn: &Rc<Conn>, buffer: BytesMut) -> Result
         }
     }
     let count = buffer.len() - had;
-    conn.shared.add_received(count);
+    conn.heard_large(worker, count);
     let buffer = BytesMut::from(Bytes::from(buffer));
     // It may have paused meanwhile. What was read is its own, also when it is the last.
     if count > 0 && may_read(conn).await && matches!(conn.reading(), Reading::Deliver) {

@@ -25,7 +25,6 @@ use super::{
     dial::DialerTask,
     listen::ListenerTask,
     mailbox::{Inbox, Mailbox},
-    spin::Spin,
     table::{Key, Table},
     timers::Timers,
 };
@@ -34,6 +33,7 @@ use crate::{
     buffer::with_local_slab,
     protocol::Ended,
     sync::{AtomicUsize, Ordering},
+    wait::Spin,
 };
 
 /// How other threads reach a worker.
@@ -116,9 +116,7 @@ pub(super) struct Worker {
     again: RefCell<Vec<Key>>,
     pub(super) pool: Pool,
     now: Cell<Instant>,
-    /// A connection was called since this was last looked at.
-    pub(super) called: Cell<bool>,
-    spin: Spin,
+    pub(super) spin: Spin,
     stopping: Cell<Option<Stop>>,
 }
 
@@ -143,7 +141,6 @@ impl Worker {
             again: RefCell::new(Vec::new()),
             pool: Pool::default(),
             now: Cell::new(Instant::now()),
-            called: Cell::new(false),
             spin: Spin::new(spin),
             stopping: Cell::new(None),
         })
@@ -191,9 +188,6 @@ impl Worker {
             self.serve_again();
             self.serve_timers();
             let more = runtime.run() || !self.again.borrow().is_empty();
-            if self.called.take() || was_kicked {
-                self.spin.worked(self.now());
-            }
             if self.is_done() || is_wanted() {
                 return;
             }
@@ -207,7 +201,6 @@ impl Worker {
                 continue;
             }
             if self.spin.goes_on() {
-                std::hint::spin_loop();
                 break;
             }
             if self.door.mailbox.may_park() {

@@ -54,6 +54,7 @@ impl Conn {
                 self.flushed(worker);
             }
             Step::Wrote(_) => {
+                self.written(worker);
                 self.state.borrow_mut().again = true;
                 worker.again(self.key);
             }
@@ -102,8 +103,6 @@ impl Conn {
         match outcome {
             Ok(true) => {
                 state.batch = Some(batch);
-                drop(state);
-                self.written(worker);
                 Step::Wrote(before)
             }
             Ok(false) => {
@@ -134,6 +133,7 @@ impl Conn {
         (!ended).then_some(batch)
     }
 
+    /// The last batch is out, and the next one will not be asked for at once.
     fn written(self: &Rc<Self>, worker: &Rc<Worker>) {
         self.call(worker, |protocol, now| {
             protocol.written(now);

@@ -170,22 +170,30 @@ impl TopicIndex {
     #[inline]
     pub fn matches(&mut self, topic: &[u8], found: &mut Vec<PeerKey>) {
         found.clear();
-        let mut prefixes = self.tree.prefixes_of(topic);
-        let Some(first) = prefixes.next() else { return };
-        found.extend(first.iter().map(|subscriber| subscriber.key));
-        let Some(second) = prefixes.next() else { return };
-        // Only who is found under several prefixes must be looked up.
-        self.round += 1;
-        let (peers, round) = (&mut self.peers, self.round);
-        let mut is_new = |key: PeerKey| {
-            peers.get_mut(key.index()).is_some_and(|peer| std::mem::replace(&mut peer.round, round) != round)
-        };
-        for &key in found.iter() {
-            is_new(key);
-        }
-        for subscribers in std::iter::once(second).chain(prefixes) {
+        let (peers, round) = (&mut self.peers, &mut self.round);
+        let mut prefixes = 0;
+        self.tree.visit_prefixes(topic, |subscribers| {
+            prefixes += 1;
+            if prefixes == 1 {
+                found.extend(subscribers.iter().map(|subscriber| subscriber.key));
+                return true;
+            }
+            // Only who is found under several prefixes must be looked up.
+            let is_second = prefixes == 2;
+            *round += u64::from(is_second);
+            let mut is_new = |key: PeerKey| {
+                peers
+                    .get_mut(key.index())
+                    .is_some_and(|peer| std::mem::replace(&mut peer.round, *round) != *round)
+            };
+            if is_second {
+                for &key in found.iter() {
+                    is_new(key);
+                }
+            }
             found.extend(subscribers.iter().map(|subscriber| subscriber.key).filter(|&key| is_new(key)));
-        }
+            true
+        });
     }
 }
 

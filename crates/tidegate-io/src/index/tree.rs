@@ -22,14 +22,20 @@ pub struct PrefixTree<V> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeId(u32);
 
+/// What a walk looks at: one line of the processor's cache.
 #[derive(Debug)]
-struct Node<V> {
+#[repr(align(64))]
+struct Node {
     label: SmallVec<[u8; 16]>,
-    parent: NodeId,
     /// By the first byte of their label.
     children: Vec<(u8, NodeId)>,
-    value: Option<V>,
+    /// The least of these bytes.
+    least: u8,
+    has_value: bool,
+    parent: NodeId,
 }
+
+const _: () = assert!(size_of::<Node>() == 64);
 
 const ROOT: NodeId = NodeId(0);
 
@@ -51,8 +57,7 @@ impl<V> PrefixTree<V> {
 
     /// The value of `key`.
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
-        let id = self.find(key)?;
-        self.nodes[id].value.as_mut()
+        self.at_mut(self.find(key)?)
     }
 
     /// The value of `key`, which is stored with the value that `make` gives when it is not stored yet.
@@ -67,22 +72,27 @@ impl<V> PrefixTree<V> {
 
     /// Whether a stored string is a prefix of `key`.
     pub fn has_prefix_of(&self, key: &[u8]) -> bool {
-        self.prefixes_of(key).next().is_some()
+        let mut has = false;
+        self.visit_prefixes(key, |_| {
+            has = true;
+            false
+        });
+        has
     }
 
-    /// The values of all stored prefixes of `key`, shortest first.
+    /// Visits the values of all stored prefixes of `key`, shortest first, as long as `visit` returns true.
     #[inline]
-    pub fn prefixes_of(&self, key: &[u8]) -> impl Iterator<Item = &V> {
-        let mut next = Some((ROOT, key));
-        std::iter::from_fn(move || {
-            loop {
-                let (id, rest) = next?;
-                next = self.step(id, rest);
-                if let Some(value) = &self.nodes[id].value {
-                    return Some(value);
-                }
+    pub fn visit_prefixes<'v>(&'v self, key: &[u8], mut visit: impl FnMut(&'v V) -> bool) {
+        let (mut id, mut rest) = (ROOT, key);
+        loop {
+            if let Some(value) = self.nodes.value(id)
+                && !visit(value)
+            {
+                return;
             }
-        })
+            let Some(step) = self.step(id, rest) else { return };
+            (id, rest) = step;
+        }
     }
 
     /// Visits all strings in lexical order.
@@ -93,7 +103,7 @@ impl<V> PrefixTree<V> {
             let node = &self.nodes[id];
             path.truncate(above);
             path.extend_from_slice(&node.label);
-            if let Some(value) = &node.value {
+            if let Some(value) = self.nodes.value(id) {
                 visit(&path, value);
             }
             ahead.extend(node.children.iter().rev().map(|&(_, child)| (child, path.len())));
@@ -101,7 +111,7 @@ impl<V> PrefixTree<V> {
     }
 
     pub(super) fn at_mut(&mut self, id: NodeId) -> Option<&mut V> {
-        self.nodes[id].value.as_mut()
+        self.nodes.values.get_mut(id.0 as usize)?.as_mut()
     }
 
     /// Where `key` is stored.
@@ -110,15 +120,16 @@ impl<V> PrefixTree<V> {
         while !rest.is_empty() {
             (id, rest) = self.step(id, rest)?;
         }
-        self.nodes[id].value.is_some().then_some(id)
+        self.nodes[id].has_value.then_some(id)
     }
 
     /// Where `key` is stored, and its value; stored now when it was not.
     pub(super) fn entry(&mut self, key: &[u8], make: impl FnOnce() -> V) -> (NodeId, &mut V) {
         let id = self.make_node(key);
-        let value = &mut self.nodes[id].value;
-        self.len += usize::from(value.is_none());
-        (id, value.get_or_insert_with(make))
+        let node = &mut self.nodes[id];
+        self.len += usize::from(!node.has_value);
+        node.has_value = true;
+        (id, self.nodes.value_place(id).get_or_insert_with(make))
     }
 
     /// Writes the string stored at `id` to `path`.
@@ -134,7 +145,8 @@ impl<V> PrefixTree<V> {
 
     /// Removes the string stored at `id` and gives its value.
     pub(super) fn remove_at(&mut self, id: NodeId) -> Option<V> {
-        let value = self.nodes[id].value.take()?;
+        let value = self.nodes.values.get_mut(id.0 as usize)?.take()?;
+        self.nodes[id].has_value = false;
         self.len -= 1;
         if self.nodes[id].children.is_empty() && id != ROOT {
             let parent = self.nodes[id].parent;
@@ -170,7 +182,7 @@ impl<V> PrefixTree<V> {
                 Ok(at) => node.children[at].1,
                 Err(at) => {
                     let leaf = self.nodes.add(Node::new(rest, id));
-                    self.nodes[id].children.insert(at, (first, leaf));
+                    self.nodes[id].insert_child(at, first, leaf);
                     return leaf;
                 }
             };
@@ -191,7 +203,7 @@ impl<V> PrefixTree<V> {
         below.label.drain(..at);
         below.label.shrink_to_fit();
         let first = below.label[0];
-        self.nodes[above].children.push((first, child));
+        self.nodes[above].insert_child(0, first, child);
         self.replace_child(parent, above);
         above
     }
@@ -201,7 +213,7 @@ impl<V> PrefixTree<V> {
     fn join_only_child(&mut self, id: NodeId) {
         let node = &mut self.nodes[id];
         let &[(_, child)] = node.children.as_slice() else { return };
-        if id == ROOT || node.value.is_some() {
+        if id == ROOT || node.has_value {
             return;
         }
         let mut label = std::mem::take(&mut node.label);
@@ -229,10 +241,7 @@ impl<V> PrefixTree<V> {
         let first = label[0];
         let above = &mut self.nodes[parent];
         if let Ok(at) = above.child_place(first) {
-            above.children.remove(at);
-            if above.children.is_empty() {
-                above.children = Vec::new();
-            }
+            above.remove_child(at);
         }
         self.nodes.free(id);
     }
@@ -244,19 +253,31 @@ impl<V> Default for PrefixTree<V> {
     }
 }
 
-impl<V> Node<V> {
+impl Node {
     fn new(label: &[u8], parent: NodeId) -> Self {
-        Self { label: SmallVec::from_slice(label), parent, children: Vec::new(), value: None }
+        Self { label: SmallVec::from_slice(label), parent, children: Vec::new(), least: 0, has_value: false }
     }
 
     /// The child that begins with `first`.
     #[inline]
     fn child(&self, first: u8) -> Option<NodeId> {
-        let &(least, _) = self.children.first()?;
         // Letters and digits often leave no gap.
-        match self.children.get(usize::from(first.wrapping_sub(least))) {
+        match self.children.get(usize::from(first.wrapping_sub(self.least))) {
             Some(&(byte, child)) if byte == first => Some(child),
             _ => self.child_place(first).ok().map(|at| self.children[at].1),
+        }
+    }
+
+    fn insert_child(&mut self, at: usize, first: u8, child: NodeId) {
+        self.children.insert(at, (first, child));
+        self.least = self.children[0].0;
+    }
+
+    fn remove_child(&mut self, at: usize) {
+        self.children.remove(at);
+        match self.children.first() {
+            Some(&(least, _)) => self.least = least,
+            None => self.children = Vec::new(),
         }
     }
 
@@ -270,17 +291,32 @@ impl<V> Node<V> {
 /// The table of nodes. Holds the root always; a [`NodeId`] in use is an index into it.
 #[derive(Debug)]
 struct Nodes<V> {
-    table: Vec<Node<V>>,
+    table: Vec<Node>,
+    /// By node, as far as there are any; a walk looks at few of them.
+    values: Vec<Option<V>>,
     /// First of the unused nodes, linked by `parent`; the root when there is none.
     unused: NodeId,
 }
 
 impl<V> Nodes<V> {
     fn new() -> Self {
-        Self { table: vec![Node::new(&[], ROOT)], unused: ROOT }
+        Self { table: vec![Node::new(&[], ROOT)], values: Vec::new(), unused: ROOT }
     }
 
-    fn add(&mut self, node: Node<V>) -> NodeId {
+    #[inline]
+    fn value(&self, id: NodeId) -> Option<&V> {
+        if self[id].has_value { self.values.get(id.0 as usize)?.as_ref() } else { None }
+    }
+
+    fn value_place(&mut self, id: NodeId) -> &mut Option<V> {
+        let at = id.0 as usize;
+        if self.values.len() <= at {
+            self.values.resize_with(at + 1, || None);
+        }
+        &mut self.values[at]
+    }
+
+    fn add(&mut self, node: Node) -> NodeId {
         if self.unused == ROOT {
             self.table.push(node);
             return NodeId((self.table.len() - 1) as u32);
@@ -299,17 +335,17 @@ impl<V> Nodes<V> {
 }
 
 impl<V> Index<NodeId> for Nodes<V> {
-    type Output = Node<V>;
+    type Output = Node;
 
     #[inline]
-    fn index(&self, id: NodeId) -> &Node<V> {
+    fn index(&self, id: NodeId) -> &Node {
         &self.table[id.0 as usize]
     }
 }
 
 impl<V> IndexMut<NodeId> for Nodes<V> {
     #[inline]
-    fn index_mut(&mut self, id: NodeId) -> &mut Node<V> {
+    fn index_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.table[id.0 as usize]
     }
 }
@@ -331,8 +367,13 @@ mod tests {
             while let Some(id) = ahead.pop() {
                 seen += 1;
                 let node = &self.nodes[id];
-                assert!(id == ROOT || node.value.is_some() || node.children.len() > 1);
+                assert_eq!(
+                    node.has_value,
+                    self.nodes.values.get(id.0 as usize).is_some_and(|value| value.is_some())
+                );
+                assert!(id == ROOT || node.has_value || node.children.len() > 1);
                 assert!(node.children.is_sorted_by(|a, b| a.0 < b.0));
+                assert!(node.children.first().is_none_or(|child| child.0 == node.least));
                 for &(first, child) in &node.children {
                     assert_eq!((self.nodes[child].label[0], self.nodes[child].parent), (first, id));
                     ahead.push(child);
@@ -385,7 +426,13 @@ mod tests {
                 prop_assert_eq!(tree.get_mut(&key), model.get_mut(&key));
                 let prefixes: Vec<_> =
                     (0..=key.len()).filter_map(|len| model.get(&key[..len])).copied().collect();
-                prop_assert!(tree.prefixes_of(&key).copied().eq(prefixes));
+                let mut found = Vec::new();
+                tree.visit_prefixes(&key, |value| {
+                    found.push(*value);
+                    true
+                });
+                prop_assert_eq!(tree.has_prefix_of(&key), !prefixes.is_empty());
+                prop_assert_eq!(found, prefixes);
                 let mut all = Vec::new();
                 tree.for_each(|key, value| all.push((key.to_vec(), *value)));
                 prop_assert!(all.into_iter().eq(model.clone()));

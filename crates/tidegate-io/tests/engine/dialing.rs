@@ -1,7 +1,7 @@
 //! Dialers: attempts, delays between them, and when they stop.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
@@ -43,6 +43,48 @@ fn dialing_goes_on_until_somebody_listens() {
         client.event("Retried");
         dialer.close(None);
         client.event("Removed");
+    });
+}
+
+/// A dialer that is to finish goes on until a handshake is complete, writes what it has to, and ends; when it has stopped,
+/// or stops, nothing will come, and it ends at once.
+///
+/// Rules: MQ-275, MQ-283.
+#[test]
+fn a_dialer_finishes_with_its_next_stream() {
+    on_both(|engine| {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = Node::new(Role::Collect);
+        let mut how = Dial::new(target(&StreamAddress::Ip(port)));
+        how.backoff.base = Some(Duration::from_millis(10));
+        let dialer = engine.dial(how, Arc::new(Ends(client.clone()))).unwrap();
+        client.event("Retried");
+        dialer.finish();
+        client.event("Retried");
+        let late = TcpListener::bind(port).unwrap();
+        // A stream that fails before its handshake is complete was not the last.
+        drop(late.accept().unwrap());
+        client.event("Retried");
+        let (mut peer, _) = late.accept().unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        peer.write_all(&[0; 4]).unwrap();
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "the stream is not closed");
+        drop(peer);
+        assert!(client.event("Disconnected").contains("Local"));
+        client.event("Removed");
+
+        let before = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for is_early in [true, false] {
+            let client = Node::new(Role::Collect);
+            let mut how = Dial::new(target(&StreamAddress::Ip(before)));
+            how.backoff.base = None;
+            let dialer = engine.dial(how, Arc::new(Ends(client.clone()))).unwrap();
+            if !is_early {
+                client.event("Stopped");
+            }
+            dialer.finish();
+            client.event("Removed");
+        }
     });
 }
 

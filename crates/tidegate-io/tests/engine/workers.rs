@@ -3,11 +3,15 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    sync::Arc,
+    sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
 };
 
-use tidegate_io::engine::{DriverChoice, Listen, ListenError};
+use tidegate_io::{
+    buffer::with_local_slab,
+    engine::{Acceptor, DriverChoice, Listen, ListenError, StreamAddress, StreamInfo},
+    protocol::Connection,
+};
 
 use crate::{
     descriptors, dial, listen, raw,
@@ -42,6 +46,60 @@ fn idle_connections_cost_no_wake_ups() {
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(worker_switches() - before, 0, "the workers were woken");
     });
+}
+
+/// While a worker has streams it keeps the pages it has used; when the last stream has ended it keeps none.
+#[test]
+fn a_worker_without_streams_keeps_no_memory() {
+    on_both(|engine| {
+        let (server, client) = (Node::new(Role::Collect), Node::new(Role::Collect));
+        let listener = listen(engine, &server);
+        let look = Arc::new(Look::default());
+        let looking = engine.listen(Listen::new(loopback()), look.clone()).unwrap();
+        let stays = dial(engine, listener.local_address(), &client);
+        let goes = dial(engine, listener.local_address(), &client);
+        for _ in 0..10 {
+            // What is held keeps its page, so that the next needs another.
+            client.link(1).send(vec![1; 60_000]);
+            server.wait("a frame", |state| (!state.inbox.is_empty()).then_some(()));
+        }
+        server.wait("all frames", |state| (state.inbox.len() == 10).then_some(()));
+        goes.close(None);
+        client.event("Removed");
+        assert!(look.pages(looking.local_address()) > 0, "it kept nothing for the other stream");
+        stays.close(None);
+        client.event("Removed");
+        server.wait("both ends", |state| (state.ended.len() == 2).then_some(()));
+        // An operation that was under way gives its page back later.
+        let patience = Instant::now() + Duration::from_secs(20);
+        while look.pages(looking.local_address()) > 0 {
+            assert!(Instant::now() < patience, "it keeps pages");
+        }
+        assert!(server.state.lock().unwrap().inbox.iter().all(|frame| *frame == vec![1; 60_000]));
+    });
+}
+
+/// Looks at the memory of its worker whenever a stream comes, and takes none.
+#[derive(Default)]
+struct Look(Mutex<Vec<usize>>, Condvar);
+
+impl Look {
+    fn pages(&self, at: &StreamAddress) -> usize {
+        let StreamAddress::Ip(at) = at else { panic!("{at:?}") };
+        let _stream = TcpStream::connect(at).unwrap();
+        let seen = self.0.lock().unwrap();
+        let patience = Duration::from_secs(20);
+        let (mut seen, _) = self.1.wait_timeout_while(seen, patience, |seen| seen.is_empty()).unwrap();
+        seen.pop().unwrap()
+    }
+}
+
+impl Acceptor for Look {
+    fn accept(&self, _stream: &StreamInfo) -> Option<Box<dyn Connection>> {
+        self.0.lock().unwrap().push(with_local_slab(|slab| slab.pages()));
+        self.1.notify_all();
+        None
+    }
 }
 
 /// Times that the workers of this process have been put to sleep.

@@ -61,6 +61,7 @@ impl EventKind {
             Self::Accepted(fd) => (0x0020, number(*fd)),
             Self::AcceptFailed(why) => (0x0040, number(why.errno())),
             Self::Closed(fd) => (0x0080, number(*fd)),
+            Self::CloseFailed(errno) => (0x0100, number(*errno)),
             Self::Disconnected { fd, .. } => (0x0200, number(*fd)),
             Self::HandshakeSucceeded { .. } => (0x1000, vec![0]),
             Self::HandshakeFailed(reason) => {

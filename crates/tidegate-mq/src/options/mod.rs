@@ -89,7 +89,8 @@ options! {
     affinity: u64 = 0, Some(4), raw::U64, later;
     /// Name by which a ROUTER addresses this socket.
     routing_id: Option<RoutingId> = None, Some(5), raw::Id, later;
-    /// Send buffer of the operating system in bytes; `None` is the system's choice.
+    /// Send buffer of the operating system in bytes; `None` is the system's choice for tcp, and 2 MiB for ipc, as far as the
+    /// system allows.
     sndbuf: Option<u32> = None, Some(11), raw::OptionalInt { none: -1 }, later;
     /// Receive buffer of the operating system in bytes; `None` is the system's choice.
     rcvbuf: Option<u32> = None, Some(12), raw::OptionalInt { none: -1 }, later;
@@ -261,7 +262,8 @@ options! {
     max_pending_handshakes_per_ip: u32 = 128, None, raw::Int { min: 1, max: i32::MAX }, later;
     /// Frames of at least this many bytes are written without copying.
     vectored_threshold: u32 = 16_384, None, raw::Int { min: 1, max: i32::MAX }, later;
-    /// Received frames of at most this many bytes are copied, so that they do not keep a receive page alive.
+    /// Received frames of at most this many bytes are copied, so that they do not keep a receive page alive. Less than 256
+    /// acts as 256, since queues keep parts up to that size as copies.
     inline_copy_threshold: u32 = 256, None, raw::Int { min: 0, max: 65_536 }, later;
 }
 

@@ -86,6 +86,10 @@ impl Fanout {
         if let Some(only) = only {
             self.chosen.retain(|key| *key == only);
         }
+        if self.chosen.is_empty() {
+            message.clear();
+            return Ok(());
+        }
         if core.settings.nodrop && !self.chosen.iter().all(|key| core.is_writable(*key)) {
             return Err(SendRefusal::WouldBlock(Awaited::Room));
         }

@@ -76,7 +76,12 @@ impl Shared {
             [Effect::Write { pipe, epoch, link: Link::Stream { control, direct: true } }] => {
                 (*pipe, *epoch, control.clone())
             }
-            _ => {
+            effects => {
+                let is_near =
+                    |effect: &Effect<Link>| matches!(effect, Effect::Write { link: Link::Inproc(_), .. });
+                if effects.iter().any(is_near) {
+                    inner.near_sends = inner.near_sends.wrapping_add(1);
+                }
                 inner.queued_behind |= true;
                 return self.finish(inner);
             }

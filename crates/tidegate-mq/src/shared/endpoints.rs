@@ -2,8 +2,8 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
-    task::Poll,
+    sync::{Arc, Weak},
+    task::{Poll, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +26,7 @@ use crate::{
     monitor::Monitor,
     options::Options,
     state::{SocketType, Unread},
+    timer::Timer,
     wire::{Accepting, Connecting, Plan},
 };
 
@@ -34,6 +35,8 @@ use crate::{
 pub(crate) struct Endpoints {
     bound: Vec<Bound>,
     connected: Vec<Connected>,
+    /// Those that were given up before they had sent all that is queued for them (MQ-275).
+    leaving: Vec<Leaving>,
     last: String,
     /// Numbers endpoints, so that connections can say where they belong.
     next: u64,
@@ -72,6 +75,15 @@ enum ConnectedPlace {
     Inproc(String),
 }
 
+struct Leaving {
+    number: u64,
+    /// Until it has its last connection, which ends it.
+    pipe: Option<PeerKey>,
+    place: ConnectedPlace,
+    /// Ends it when its linger time is over.
+    timer: Option<Timer>,
+}
+
 impl Endpoints {
     fn number(&mut self) -> u64 {
         self.next += 1;
@@ -81,6 +93,9 @@ impl Endpoints {
     /// A connection of this endpoint is established.
     pub(crate) fn pipe_up(&mut self, number: u64, key: PeerKey, epoch: Epoch) {
         self.pipes.entry(number).or_default().push((key, epoch));
+        if let Some(leaving) = self.leaving.iter_mut().find(|leaving| leaving.number == number) {
+            leaving.pipe = None;
+        }
     }
 
     pub(crate) fn pipe_down(&mut self, number: u64, key: PeerKey, epoch: Epoch) {
@@ -96,6 +111,33 @@ impl Endpoints {
         self.connected.iter().any(|connected| {
             connected.pipe == Some(key) && matches!(connected.place, ConnectedPlace::Inproc(_))
         })
+    }
+
+    /// Whether the pipe waits for a name only to send what is queued.
+    pub(crate) fn is_inproc_leaving(&self, key: PeerKey) -> bool {
+        self.leaving
+            .iter()
+            .any(|leaving| leaving.pipe == Some(key) && matches!(leaving.place, ConnectedPlace::Inproc(_)))
+    }
+
+    /// The pipe has found its name.
+    pub(crate) fn inproc_left(&mut self, key: PeerKey) {
+        self.leaving.retain(|leaving| {
+            leaving.pipe != Some(key) || !matches!(leaving.place, ConnectedPlace::Inproc(_))
+        });
+    }
+
+    /// Keeps an endpoint for what is queued on its pipe.
+    fn leave(&mut self, Connected { number, pipe, place, .. }: Connected) {
+        if let ConnectedPlace::Dialer(dialer) = &place {
+            dialer.finish();
+        }
+        self.leaving.push(Leaving { number, pipe, place, timer: None });
+    }
+
+    fn take_leaving(&mut self, number: u64) -> Option<Leaving> {
+        let index = self.leaving.iter().position(|leaving| leaving.number == number)?;
+        Some(self.leaving.swap_remove(index))
     }
 }
 
@@ -294,7 +336,9 @@ impl Shared {
             return Err(Error::NotFound(endpoint.to_owned()));
         }
         let mut links = Vec::new();
-        for connected in &gone {
+        let mut ended = Vec::new();
+        let mut leaving = Vec::new();
+        for connected in gone {
             let up = inner.endpoints.pipes.get(&connected.number).cloned().unwrap_or_default();
             for (key, _) in &up {
                 inner.state.detach_pipe(*key, Unread::Discard);
@@ -302,16 +346,51 @@ impl Shared {
             if let Some(pipe) = connected.pipe
                 && up.is_empty()
             {
-                links.extend(inner.state.link(pipe).and_then(Link::inproc).cloned());
+                let link = inner.state.link(pipe).and_then(Link::inproc).cloned();
+                inner.state.detach_pipe(pipe, Unread::Discard);
+                if link.is_none() && linger != Some(Duration::ZERO) && inner.state.queued(pipe) > 0 {
+                    leaving.push(connected.number);
+                    inner.endpoints.leave(connected);
+                    continue;
+                }
+                links.extend(link);
                 inner.state.remove_pipe(pipe, Unread::Discard);
             }
+            ended.push(connected);
         }
         self.finish(inner);
-        for connected in gone {
-            self.end_connected(connected, linger);
+        for Connected { pipe, place, .. } in ended {
+            self.end_place(place, pipe, linger);
         }
         links.iter().for_each(InprocLink::part);
+        leaving.into_iter().for_each(|number| self.limit_leaving(number, linger));
         Ok(())
+    }
+
+    /// Has an endpoint that is leaving give up when the linger time is over.
+    fn limit_leaving(&self, number: u64, linger: Option<Duration>) {
+        let Some(mut timer) = self.context.timer(linger) else { return };
+        let (socket, due) = (self.weak(), timer.due());
+        let waker = Waker::from(Arc::new(GiveUp { socket, number, due }));
+        if timer.is_over(&waker) {
+            return self.give_up(number);
+        }
+        let mut inner = self.lock();
+        if let Some(leaving) = inner.endpoints.leaving.iter_mut().find(|leaving| leaving.number == number) {
+            leaving.timer = Some(timer);
+        }
+    }
+
+    /// An endpoint that was leaving is gone, or shall be.
+    pub(crate) fn give_up(&self, number: u64) {
+        let mut inner = self.lock();
+        let Some(Leaving { pipe, place, .. }) = inner.endpoints.take_leaving(number) else { return };
+        if let Some(pipe) = pipe {
+            inner.state.remove_pipe(pipe, Unread::Discard);
+        }
+        inner.wake_watchers();
+        self.finish(inner);
+        self.end_place(place, pipe, Some(Duration::ZERO));
     }
 
     pub(crate) fn retry(&self, endpoint: &str) -> Result<()> {
@@ -442,6 +521,7 @@ impl Shared {
         let mut inner = self.lock();
         let bound = std::mem::take(&mut inner.endpoints.bound);
         let connected = std::mem::take(&mut inner.endpoints.connected);
+        let leaving = std::mem::take(&mut inner.endpoints.leaving);
         // Also of endpoints that are gone already.
         let links: Vec<_> = inner.state.links().cloned().collect();
         drop(inner);
@@ -458,14 +538,17 @@ impl Shared {
                 BoundPlace::Inproc(name) => self.context.names.unbind(&name, self),
             }
         }
-        for connected in connected {
-            self.end_connected(connected, linger);
+        for Connected { pipe, place, .. } in connected {
+            self.end_place(place, pipe, linger);
+        }
+        for Leaving { pipe, place, .. } in leaving {
+            self.end_place(place, pipe, linger);
         }
         links.iter().filter_map(Link::inproc).for_each(InprocLink::part);
     }
 
-    /// Ends what keeps a connected endpoint connected.
-    fn end_connected(&self, Connected { pipe, place, .. }: Connected, linger: Option<Duration>) {
+    /// Ends what keeps an endpoint connected.
+    fn end_place(&self, place: ConnectedPlace, pipe: Option<PeerKey>, linger: Option<Duration>) {
         match place {
             ConnectedPlace::Dialer(dialer) => dialer.close(linger),
             ConnectedPlace::Inproc(name) => {
@@ -473,6 +556,24 @@ impl Shared {
                     self.context.names.forget(&name, self, pipe);
                 }
             }
+        }
+    }
+}
+
+/// Ends an endpoint that is leaving when its time is over.
+struct GiveUp {
+    socket: Weak<Shared>,
+    number: u64,
+    due: Instant,
+}
+
+impl Wake for GiveUp {
+    fn wake(self: Arc<Self>) {
+        // Before its time it is called when the system has no thread for timers: then the endpoint goes with its socket.
+        if Instant::now() >= self.due
+            && let Some(socket) = self.socket.upgrade()
+        {
+            socket.give_up(self.number);
         }
     }
 }

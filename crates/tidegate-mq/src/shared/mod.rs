@@ -34,7 +34,7 @@ use tidegate_io::{
     peer::{Epoch, PeerKey},
     protocol::Control,
     sync::{Mutex, MutexGuard, lock},
-    wait::{Decision, Share, Waiters, Wakes, block_on},
+    wait::{Decision, Share, Spin, Turns, Waiters, Wakes, block_on},
 };
 
 pub(crate) use self::ready::Place;
@@ -120,6 +120,12 @@ pub(crate) struct Inner {
     last_direct: Option<Instant>,
     /// Whether messages were queued since then that others were already queued before.
     queued_behind: bool,
+    /// How often something was sent to a socket of this process.
+    near_sends: u64,
+    /// How such sockets take turns with a thread that waits for what they say.
+    near_turns: Turns,
+    /// Looks for their answers.
+    near_spin: Option<Spin>,
 }
 
 /// How far a socket is in its life.
@@ -160,6 +166,9 @@ impl Shared {
                 counted: false,
                 last_direct: None,
                 queued_behind: false,
+                near_sends: 0,
+                near_turns: Turns::default(),
+                near_spin: Some(Spin::new(context.spin())),
             }),
             bell: OnceLock::new(),
             context: context.clone(),

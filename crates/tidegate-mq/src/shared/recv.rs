@@ -11,7 +11,7 @@ use std::{
 use tidegate_io::{
     message::Message,
     sync::MutexGuard,
-    wait::{Ticket, Wakes, block_on},
+    wait::{Spin, Ticket, Wakes, block_on},
 };
 
 use super::{Inner, Link, Shared, send::Patience};
@@ -136,13 +136,52 @@ impl Shared {
         }
     }
 
-    /// Parks the thread until there is something to take.
+    /// Waits until there is something to take.
     #[cold]
     fn wait_for<T: Taken>(&self) -> Result<T> {
-        let deadline = self.lock().options.rcvtimeo.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut future =
-            Recv { shared: self, ticket: None, timer: Patience::Elsewhere, taken: std::marker::PhantomData };
-        block_on(&mut future, deadline).unwrap_or(Err(Error::Timeout))
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let deadline = inner.options.rcvtimeo.and_then(|timeout| now.checked_add(timeout));
+        // One thread that looks is enough; others find no spin here.
+        let is_expected = inner.near_turns.is_expected(now, self.context.spin());
+        let spin = inner.near_spin.take_if(|_| is_expected);
+        drop(inner);
+        let mut looked = Err(Error::WouldBlock);
+        if let Some(spin) = spin {
+            looked = self.look_for(&spin, now, deadline);
+            self.lock().near_spin = Some(spin);
+        }
+        let result = match looked {
+            Err(Error::WouldBlock) => {
+                let mut future = Recv {
+                    shared: self,
+                    ticket: None,
+                    timer: Patience::Elsewhere,
+                    taken: std::marker::PhantomData,
+                };
+                block_on(&mut future, deadline).unwrap_or(Err(Error::Timeout))
+            }
+            result => result,
+        };
+        if result.is_ok() {
+            let inner = &mut *self.lock();
+            inner.near_turns.heard(inner.near_sends, Instant::now(), self.context.spin());
+        }
+        result
+    }
+
+    /// Looks again and again instead of parking, for an answer from this process: it need not wake the thread (MQ-057).
+    /// For answers from elsewhere an engine thread looks, and one that looks is enough.
+    fn look_for<T: Taken>(&self, spin: &Spin, now: Instant, deadline: Option<Instant>) -> Result<T> {
+        let time = deadline.map_or(spin.time(), |deadline| deadline.saturating_duration_since(now));
+        spin.look(now, time);
+        while spin.goes_on() {
+            match self.try_recv() {
+                Err(Error::WouldBlock) => {}
+                result => return result,
+            }
+        }
+        Err(Error::WouldBlock)
     }
 }
 

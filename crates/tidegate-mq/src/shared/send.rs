@@ -20,15 +20,11 @@ use crate::{
 };
 
 impl Shared {
-    pub(crate) fn try_send(&self, mut message: Message) -> Result<(), SendError> {
-        let mut inner = self.lock();
-        match self.try_offer(&mut inner, &mut message, false) {
-            Ok(()) => self.finish_send(inner),
-            Err(error) => {
-                self.finish(inner);
-                Err(SendError { message, error })
-            }
-        }
+    // Messages are large, and moved as seldom as possible.
+    #[inline]
+    pub(crate) fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        let mut message = message.into();
+        self.send_now(&mut message).map_err(|error| error.into_send_error(&mut message))
     }
 
     pub(super) fn try_reserve_room(&self) -> Result<()> {
@@ -42,19 +38,32 @@ impl Shared {
         Send { shared: self, message, reserves: false, ticket: None, timer: Patience::Unasked }
     }
 
-    pub(crate) fn send_blocking(&self, mut message: Message) -> Result<(), SendError> {
-        // The usual case needs neither clock nor parking.
+    #[inline]
+    pub(crate) fn send_blocking(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        let mut message = message.into();
+        match self.send_now(&mut message) {
+            Ok(()) => Ok(()),
+            Err(Unsent::Left(Error::WouldBlock)) => self.send_parked(message),
+            Err(error) => Err(error.into_send_error(&mut message)),
+        }
+    }
+
+    /// Sends if that is possible at once.
+    fn send_now(&self, message: &mut Message) -> Result<(), Unsent> {
         let mut inner = self.lock();
-        match self.try_offer(&mut inner, &mut message, false) {
-            Ok(()) => return self.finish_send(inner),
-            Err(Error::WouldBlock) => {}
+        match self.try_offer(&mut inner, message, false) {
+            Ok(()) => self.finish_send(inner).map_err(|error| Unsent::Back(Box::new(error))),
             Err(error) => {
                 self.finish(inner);
-                return Err(SendError { message, error });
+                Err(Unsent::Left(error))
             }
         }
-        let timeout = inner.options.sndtimeo;
-        self.finish(inner);
+    }
+
+    /// Parks the thread until the message is sent.
+    #[cold]
+    fn send_parked(&self, message: Message) -> Result<(), SendError> {
+        let timeout = self.lock().options.sndtimeo;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut future = self.send(message);
         future.timer = Patience::Elsewhere;
@@ -93,6 +102,23 @@ impl Shared {
             inner.state.send(message)
         };
         taken.map_err(refusal)
+    }
+}
+
+/// Why a message was not sent.
+enum Unsent {
+    /// It was not taken.
+    Left(Error),
+    /// It was taken, and came back.
+    Back(Box<SendError>),
+}
+
+impl Unsent {
+    fn into_send_error(self, message: &mut Message) -> SendError {
+        match self {
+            Self::Left(error) => SendError { message: std::mem::take(message), error },
+            Self::Back(error) => *error,
+        }
     }
 }
 

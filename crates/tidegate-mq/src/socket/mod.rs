@@ -104,6 +104,9 @@ pub trait CanSend: Family {}
 /// A kind of socket that receives messages.
 pub trait CanReceive: Family {}
 
+/// A kind of socket that receives what it has asked for.
+pub trait CanSubscribe: CanReceive {}
+
 /// A kind of socket that sends and receives independently, so that the two may be apart (MQ-043).
 pub trait CanSplit: CanSend + CanReceive {}
 
@@ -214,7 +217,8 @@ impl<K: Family> Socket<K> {
         self.core.unbind(endpoint, true)
     }
 
-    /// Closes all connections made to `endpoint`, after what is queued for them was sent or the linger time is over.
+    /// Closes all connections made to `endpoint`, after what is queued for them was sent or the linger time is over. What
+    /// is queued while there is no connection waits for one until then, as it does after closing the socket.
     ///
     /// # Errors
     /// [`NotFound`](crate::Error::NotFound) when nothing is connected there.
@@ -405,7 +409,7 @@ impl<K: CanSend> Socket<K> {
     /// # Errors
     /// [`WouldBlock`](crate::Error::WouldBlock) when no peer has room; otherwise as [`send`](Self::send).
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.core.try_send(message.into())
+        self.core.try_send(message)
     }
 
     /// [`send`](Self::send) on the calling thread.
@@ -413,7 +417,7 @@ impl<K: CanSend> Socket<K> {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_blocking(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.core.send_blocking(message.into())
+        self.core.send_blocking(message)
     }
 }
 

@@ -45,11 +45,7 @@ impl Socket<ReqKind> {
     /// Dropped, it has sent the request or not, and the answer is dropped when it comes.
     pub async fn request(&self, message: impl Into<Message>, timeout: Duration) -> Result<Message> {
         let message = message.into();
-        self.core().set_options(|options| {
-            options.req_relaxed = true;
-            options.req_correlate = true;
-            Ok(())
-        })?;
+        self.prepare()?;
         let mut timer = self.core().context.timer(Some(timeout));
         let exchange = async {
             self.send(message).await?;
@@ -65,11 +61,78 @@ impl Socket<ReqKind> {
         .await
     }
 
+    /// Sets what [`request`](Self::request) needs, unless it is set.
+    fn prepare(&self) -> Result<()> {
+        {
+            let inner = self.core().lock();
+            if inner.options.req_relaxed && inner.options.req_correlate {
+                return Ok(());
+            }
+        }
+        self.core().set_options(|options| {
+            options.req_relaxed = true;
+            options.req_correlate = true;
+            Ok(())
+        })
+    }
+
     /// [`request`](Self::request) on the calling thread.
     ///
     /// # Errors
     /// As [`request`](Self::request).
     pub fn request_blocking(&self, message: impl Into<Message>, timeout: Duration) -> Result<Message> {
         crate::shared::wait(self.request(message, timeout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{Context, Options, Rep};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// The first request sets options, which copies them all; the others find them set, also after somebody else has
+    /// changed another option, and set them again after they were taken back.
+    ///
+    /// Rules: MQ-198.
+    #[test]
+    fn options_are_set_once() {
+        const PROPERTIES: u64 = 1000;
+        let context = Context::new();
+        let rep = Rep::new(&context).unwrap();
+        rep.bind_blocking("inproc://rep").unwrap();
+        let answering = thread::spawn(move || {
+            for _ in 0..4 {
+                let request = rep.recv_blocking().unwrap();
+                rep.send_blocking(request).unwrap();
+            }
+        });
+        let mut options = Options::default();
+        options.metadata = (0..PROPERTIES).map(|n| (format!("X-{n}"), "value".into())).collect();
+        let req = Req::with_options(&context, options).unwrap();
+        req.connect("inproc://rep").unwrap();
+        let ask = || {
+            let asked = || assert_eq!(req.request_blocking("ask", PATIENCE).unwrap().parts(), ["ask"]);
+            allocation_counter::measure(asked).count_total
+        };
+        let set = |relaxed| {
+            req.set_options(|options| {
+                options.req_relaxed = relaxed;
+                options.rcvhwm = 7;
+                Ok(())
+            })
+            .unwrap();
+        };
+        assert!(ask() > PROPERTIES);
+        assert!(ask() < PROPERTIES);
+        set(true);
+        assert!(ask() < PROPERTIES);
+        set(false);
+        ask();
+        assert!(req.options().req_relaxed && req.options().req_correlate);
+        answering.join().unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanReceive, Family, Kind, Socket};
+use super::{CanReceive, CanSubscribe, Family, Kind, Socket};
 use crate::error::Result;
 
 /// Receives from all its publishers what it subscribed to; a new socket gets nothing (6.9).
@@ -20,7 +20,9 @@ impl Kind for SubKind {
 
 impl CanReceive for SubKind {}
 
-impl Socket<SubKind> {
+impl CanSubscribe for SubKind {}
+
+impl<K: CanSubscribe> Socket<K> {
     /// Asks for every message whose first part begins with `topic`; the empty topic asks for all. Counts: as many
     /// [`unsubscribe`](Self::unsubscribe) take it back (MQ-230).
     ///

@@ -337,14 +337,20 @@ impl<L: Clone> Core<L> {
         }
     }
 
-    /// Ends the pipe's part in everything and asks for its connection to be closed.
+    /// Ends the part of the pipe's connection in everything and asks for it to be closed.
     pub(crate) fn cut(&mut self, key: PeerKey, why: CloseCause) {
         self.discard_outbound(key);
         let Some(pipe) = self.pipes.get_mut(key) else { return };
-        pipe.stage = Stage::Closing;
+        let Some(link) = pipe.link.clone() else { return };
+        pipe.stage = Stage::Cut;
         pipe.commands.clear();
-        if let Some(link) = pipe.link.clone() {
-            self.effects.list.push(Effect::Close { pipe: key, epoch: pipe.epoch, link, why });
+        self.effects.list.push(Effect::Close { pipe: key, epoch: pipe.epoch, link, why });
+    }
+
+    /// The pipe, whose connection was cut and is gone, waits for the next one.
+    pub(super) fn reopen(&mut self, key: PeerKey) {
+        if let Some(pipe) = self.pipe_mut(key) {
+            pipe.stage = Stage::Open;
         }
     }
 

@@ -181,7 +181,13 @@ impl<L: Clone> State<L> {
     ) -> Result<(PeerKey, Epoch), Refusal> {
         let Some(key) = pipe else { return self.new_pipe_up(arrival) };
         match self.core.pipe(key) {
-            Some(pipe) if pipe.stage == Stage::Open => {
+            // Of an endpoint that was given up: a last connection, for what is queued.
+            Some(pipe) if pipe.stage == Stage::Closing && !pipe.is_up() => {
+                let epoch = self.core.attach(key, arrival);
+                self.core.nudge(key);
+                return Ok((key, epoch));
+            }
+            Some(pipe) if matches!(pipe.stage, Stage::Open | Stage::Cut) => {
                 let (is_up, epoch) = (pipe.is_up(), pipe.epoch);
                 if is_up {
                     self.pipe_down(key, epoch, true);
@@ -237,22 +243,31 @@ impl<L: Clone> State<L> {
         if !self.core.is_connected(key, epoch) {
             return;
         }
-        if keep && self.core.is_open(key) {
-            self.core.release(key);
-            self.pattern.lost(&mut self.core, key);
-            self.pass_room(key);
-        } else {
-            self.end(key);
+        match self.core.pipe(key).map(|pipe| pipe.stage) {
+            Some(Stage::Open) if keep => {
+                self.core.release(key);
+                self.pattern.lost(&mut self.core, key);
+                self.pass_room(key);
+            }
+            // It has left the pattern already.
+            Some(Stage::Cut) if keep => {
+                self.core.release(key);
+                self.core.reopen(key);
+                self.pass_room(key);
+            }
+            _ => self.end(key),
         }
         self.core.sweep();
     }
 
-    /// Takes the pipe out of the pattern, after unbind or disconnect: what is queued for sending may still be taken,
-    /// nothing new is queued, nothing more is received. [`pipe_down`](Self::pipe_down) or
-    /// [`remove_pipe`](Self::remove_pipe) ends it.
+    /// Takes the pipe out of the pattern, after unbind or disconnect: what is queued for sending may still be taken, by a
+    /// last connection if there is none, nothing new is queued, nothing more is received. [`pipe_down`](Self::pipe_down)
+    /// or [`remove_pipe`](Self::remove_pipe) ends it.
     pub(crate) fn detach_pipe(&mut self, key: PeerKey, unread: Unread) {
-        if self.core.is_open(key) {
-            self.close(key);
+        match self.core.pipe(key).map(|pipe| pipe.stage) {
+            Some(Stage::Open) => self.close(key),
+            Some(Stage::Cut) => self.core.set_closing(key),
+            _ => {}
         }
         if unread == Unread::Discard {
             self.pattern.forget_received(&mut self.core, key);

@@ -1,15 +1,19 @@
 //! One pipe: the two queues between a socket and one peer, with all that belongs to its present connection.
 //!
 //! ```text
-//!            open_pipe                    pipe_up
-//!   (dialed) ---------> Open, no link ------------------> Open, link        <--- pipe_up (accepted)
-//!                            ^                               |   |
-//!                            +----- pipe_down, kept ---------+   | detach, cut
-//!                                                                v
-//!   gone <--- inbound empty --- Retired <---- pipe_down ----- Closing
+//!            open_pipe                    pipe_up                      cut
+//!   (dialed) ---------> Open, no link ------------------> Open, link -------> Cut, link
+//!                         |    ^                            |    |             |    |
+//!                         |    +----- pipe_down, kept ------+----(-------------+    |
+//!                  detach |                                      | detach           | detach
+//!                         v                   pipe_up            v                  |
+//!                       Closing, no link ---------------> Closing, link <-----------+
+//!                                                                |
+//!   gone <--- inbound empty --- Retired <------ pipe_down -------+
 //! ```
-//! - *Open*: takes part in the pattern. *Closing*: sends what is queued, takes nothing new. *Retired*: without
-//!   connection for good; only inbound messages are left.
+//! - *Open*: takes part in the pattern. *Cut*: takes part in nothing until its connection has ended. *Closing*: sends what
+//!   is queued, takes nothing new. *Retired*: without connection for good; only inbound messages are left.
+//! - An accepted pipe is made by pipe_up. One that is not kept is retired by pipe_down at every stage.
 //! - On a stream each queue has its own limit, with the low-water rule of [`Queue`] (MQ-063); when the inbound queue is
 //!   full, reading is *paused* (MQ-062).
 //! - On an in-process link the queues have no limit of their own. What counts is the *level*: messages queued here for
@@ -36,6 +40,8 @@ use super::{
 pub(crate) enum Stage {
     /// Takes part in the pattern.
     Open,
+    /// Takes part in nothing until its connection has ended; if it is kept then, it is open again.
+    Cut,
     /// Sends what is queued, takes nothing new.
     Closing,
     /// Its last connection is gone; inbound messages are left to be read.

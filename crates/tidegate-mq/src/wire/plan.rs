@@ -117,6 +117,9 @@ impl Plan {
                 self.report(About { remote, ..About::default() }, EventKind::AcceptFailed(why));
             }
             StreamEvent::ListenerClosed { fd } => self.report(About::default(), EventKind::Closed(*fd)),
+            StreamEvent::CloseFailed(error) => {
+                self.report(About::default(), EventKind::CloseFailed(errno(error)));
+            }
             StreamEvent::ResolveFailed(error) => {
                 self.report(About::default(), EventKind::ConnectFailed(errno(error)));
             }
@@ -204,6 +207,9 @@ impl Dialing for Connecting {
 
     fn event(&self, event: &StreamEvent<'_>) {
         self.plan.stream_event(event);
+        if let (StreamEvent::Removed, Some(socket)) = (event, self.plan.socket.upgrade()) {
+            socket.give_up(self.plan.number);
+        }
     }
 }
 

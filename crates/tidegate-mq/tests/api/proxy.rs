@@ -18,7 +18,8 @@ use crate::{
     text,
 };
 
-fn start(proxy: Proxy) -> (ProxyControl, JoinHandle<tidegate_mq::Result<()>>) {
+/// Runs a proxy on a thread of its own.
+pub(crate) fn start(proxy: Proxy) -> (ProxyControl, JoinHandle<tidegate_mq::Result<()>>) {
     (proxy.control(), thread::spawn(move || proxy.run_blocking()))
 }
 

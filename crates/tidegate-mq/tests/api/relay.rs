@@ -1,22 +1,16 @@
 //! What a proxy owes its two sides, and what it does not owe those who listen in or steer it.
 
-use std::thread::{self, JoinHandle};
-
 use tidegate_mq::{
-    AnySocket, Context, Dealer, Message, Pair, Pub, Pull, Push, Router, SocketType, Sub,
-    options::RoutingId,
-    proxy::{Proxy, ProxyControl},
+    AnySocket, Context, Dealer, Message, Pair, Pub, Pull, Push, Router, SocketType, Sub, options::RoutingId,
+    proxy::Proxy,
 };
 
 use crate::{
     options,
+    proxy::start,
     support::{PATIENCE, until},
     text,
 };
-
-fn start(proxy: Proxy) -> (ProxyControl, JoinHandle<tidegate_mq::Result<()>>) {
-    (proxy.control(), thread::spawn(move || proxy.run_blocking()))
-}
 
 /// Two PAIRs in process, without any limit.
 fn link(context: &Context, name: &str) -> (Pair, Pair) {

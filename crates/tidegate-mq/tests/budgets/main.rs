@@ -12,5 +12,6 @@ mod peer;
 mod rig;
 
 mod allocations;
+mod batches;
 mod idle;
 mod system_calls;

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{TcpListener, TcpStream},
+    path::Path,
     process::Command,
     thread,
     time::Duration,
@@ -68,16 +69,7 @@ fn twenty_thousand_messages_take_few_system_calls() {
         // What the messages themselves cost is the difference between two runs of different length.
         let run = |name: &str, rounds: usize| {
             let summaries = ["sender", "receiver"].map(|role| place.path().join(format!("{name}-{role}")));
-            let traced = |role: &str, summary: &std::path::Path| {
-                let plain = child::command(NAME, role);
-                let mut command = Command::new("strace");
-                command.args(["-f", "-c", "-o"]).arg(summary).arg(plain.get_program()).args(plain.get_args());
-                for (name, value) in plain.get_envs() {
-                    command.env(name, value.unwrap_or_default());
-                }
-                command.env("TIDEGATE_MQ_DRIVER", driver);
-                Child::spawn(command)
-            };
+            let traced = |role, summary| traced(NAME, role, driver, summary);
             let mut receiver = traced("receiver", &summaries[1]);
             let endpoint = receiver.wait_for("bound");
             let gate = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -117,12 +109,24 @@ fn join(one: TcpStream, two: TcpStream) {
     }
 }
 
-fn total(calls: &BTreeMap<String, u64>) -> u64 {
+/// A child whose system calls are counted: their summary is written when it ends.
+pub(super) fn traced(name: &str, role: &str, driver: &str, summary: &Path) -> Child {
+    let plain = child::command(name, role);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-c", "-o"]).arg(summary).arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    command.env("TIDEGATE_MQ_DRIVER", driver);
+    Child::spawn(command)
+}
+
+pub(super) fn total(calls: &BTreeMap<String, u64>) -> u64 {
     calls.values().sum()
 }
 
 /// System calls by name, of a summary of `strace -c`.
-fn calls(summary: &std::path::Path) -> BTreeMap<String, u64> {
+pub(super) fn calls(summary: &Path) -> BTreeMap<String, u64> {
     let text = fs::read_to_string(summary).expect("the summary of strace, which `make setup` installs");
     let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let calls: BTreeMap<_, _> = rows

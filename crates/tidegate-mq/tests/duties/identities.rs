@@ -1,25 +1,55 @@
 //! Routing ids that are nobody's business, and types that do not fit.
 
-use tidegate_mq::{AnySocket, Context, Dealer, Error, Router, SocketType, options::RoutingId};
+use std::{net::TcpListener, time::Duration};
+
+use tidegate_mq::{
+    AnySocket, Context, Dealer, Error, Message, Router, SocketType,
+    monitor::{CloseReason, EventKind},
+    options::RoutingId,
+};
 
 use super::{
     peer::{Raw, frame},
     rig::{ANYWHERE, DRIVERS, context, established, options, options_with},
 };
 
-const TYPES: [SocketType; 11] = [
-    SocketType::Req,
-    SocketType::Rep,
-    SocketType::Dealer,
-    SocketType::Router,
-    SocketType::Pub,
-    SocketType::Sub,
-    SocketType::XPub,
-    SocketType::XSub,
-    SocketType::Push,
-    SocketType::Pull,
-    SocketType::Pair,
-];
+/// A peer that was connected to, and lost its routing id to a newcomer, is disconnected, and connected to again: it may
+/// come under another one, and nobody who came meanwhile is taken for it.
+///
+/// Rules: MQ-209, MQ-182.
+#[test]
+fn who_lost_a_routing_id_is_dialed_again() {
+    for driver in DRIVERS {
+        let context = context(driver);
+        let handing = options_with(|options| {
+            options.router_handover = true;
+            options.router_mandatory = true;
+            options.reconnect_ivl = Some(Duration::from_millis(10));
+        });
+        let router = Router::with_options(&context, handing).unwrap();
+        let monitor = router.monitor();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        router.connect(&format!("tcp://{}", listener.local_addr().unwrap())).unwrap();
+        let mut first = Raw::of(listener.accept().unwrap().0);
+        first.shake("DEALER", "same");
+        established(&monitor);
+        let endpoint = router.bind_blocking(ANYWHERE).unwrap();
+        let mut newcomer = Raw::up(&endpoint, "DEALER", "same");
+        established(&monitor);
+        first.until_closed();
+        let mut other = Raw::up(&endpoint, "DEALER", "other");
+        established(&monitor);
+        let mut again = Raw::of(listener.accept().unwrap().0);
+        again.shake("DEALER", "again");
+        established(&monitor);
+        for (peer, id) in [(&mut newcomer, "same"), (&mut other, "other"), (&mut again, "again")] {
+            router.send_blocking([id, "to", id].into_iter().collect::<Message>()).unwrap();
+            assert_eq!((peer.frame(), peer.frame()), ((1, b"to".to_vec()), (0, id.into())));
+            peer.send(&frame(0, b"from"));
+            assert_eq!(router.recv_blocking().unwrap().parts(), [id, "from"]);
+        }
+    }
+}
 
 /// Two peers of the same routing id are two peers, to all but a ROUTER, and nothing of it is in their messages.
 ///
@@ -138,10 +168,10 @@ fn types_that_do_not_fit_are_not_linked() {
         other => panic!("{other}"),
     };
     let context = Context::new();
-    for bound in TYPES {
+    for bound in SocketType::ALL {
         let socket = AnySocket::of_type_with(&context, bound, options()).unwrap();
         socket.bind_blocking("inproc://here").unwrap();
-        for connecting in TYPES {
+        for connecting in SocketType::ALL {
             let other = AnySocket::of_type_with(&context, connecting, options()).unwrap();
             match other.connect("inproc://here") {
                 Ok(()) => assert!(fits(connecting, bound), "{connecting:?} to {bound:?} was linked"),
@@ -155,11 +185,31 @@ fn types_that_do_not_fit_are_not_linked() {
         }
         drop(socket);
     }
-    // A name that is bound later, by the wrong type, links nobody.
-    let early = AnySocket::of_type_with(&context, SocketType::Push, options()).unwrap();
+}
+
+/// A name that is bound later, by the wrong type, links nobody; both sides are told, and who waits goes on waiting.
+///
+/// Rules: MQ-123, MQ-272.
+#[test]
+fn a_name_bound_by_the_wrong_type_is_waited_for() {
+    let context = Context::new();
+    let [early, wrong, right] = [SocketType::Push, SocketType::Push, SocketType::Pull]
+        .map(|kind| AnySocket::of_type_with(&context, kind, options()).unwrap());
+    let monitors = [early.monitor(), wrong.monitor()];
     early.connect("inproc://later").unwrap();
-    let late = AnySocket::of_type_with(&context, SocketType::Push, options()).unwrap();
-    late.bind_blocking("inproc://later").unwrap();
-    assert!(late.peers().is_empty());
-    assert!(matches!(late.try_send("x").unwrap_err().error, Error::WouldBlock));
+    early.send_blocking("for a PULL").unwrap();
+    wrong.bind_blocking("inproc://later").unwrap();
+    for (monitor, is_bound) in monitors.iter().zip([false, true]) {
+        let event = monitor.try_next().expect("nobody was told");
+        assert!(
+            matches!(event.kind, EventKind::HandshakeFailed(CloseReason::InvalidSocketType)),
+            "{event:?}"
+        );
+        assert_eq!((event.endpoint.as_str(), event.is_bound), ("inproc://later", is_bound));
+    }
+    assert!(wrong.peers().is_empty());
+    assert!(matches!(wrong.try_send("x").unwrap_err().error, Error::WouldBlock));
+    wrong.unbind("inproc://later").unwrap();
+    right.bind_blocking("inproc://later").unwrap();
+    assert_eq!(right.recv_blocking().unwrap().parts(), ["for a PULL"]);
 }

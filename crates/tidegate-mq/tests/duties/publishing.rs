@@ -2,16 +2,20 @@
 
 use std::{
     io::Write,
+    net::TcpListener,
     sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
-use tidegate_mq::{Error, Message, Part, Pub, Pull, Push, Sub, monitor::CloseReason};
+use tidegate_mq::{
+    AnySocket, Error, Message, Part, Pub, Pull, Push, SocketType, Sub, monitor::CloseReason,
+    options::SlowSubscriberPolicy,
+};
 
 use super::{
     peer::{PATIENCE, Raw, command, frame},
-    rig::{ANYWHERE, DRIVERS, context, established, fault, options, options_with},
+    rig::{ANYWHERE, DRIVERS, context, established, fault, options, options_with, until},
 };
 
 /// The engine takes subscriptions in and counts them against the limits although nobody calls the publisher. What is
@@ -104,6 +108,79 @@ fn a_slow_subscriber_gets_whole_messages() {
         });
         assert!(last.is_sorted());
         assert!(last.len() < usize::from(MESSAGES), "nothing was dropped");
+    }
+}
+
+/// A subscriber that was connected to, and disconnected because it read too slowly, is connected to again, and subscribes
+/// anew; what another has meanwhile is left to that.
+///
+/// Rules: MQ-222, MQ-182, MQ-185.
+#[test]
+fn a_slow_subscriber_is_disconnected_and_dialed_again() {
+    let impatient = options_with(|options| {
+        options.pub_slow_policy = SlowSubscriberPolicy::Disconnect(1);
+        (options.sndhwm, options.rcvhwm) = (1, 1);
+        options.sndbuf = Some(8192);
+        options.reconnect_ivl = Some(Duration::from_millis(10));
+    });
+    let text = |body: &str| (0, body.as_bytes().to_vec());
+    for (driver, kind) in
+        DRIVERS.into_iter().flat_map(|driver| [SocketType::Pub, SocketType::XPub].map(|kind| (driver, kind)))
+    {
+        let context = context(driver);
+        let publisher = AnySocket::of_type_with(&context, kind, impatient.clone()).unwrap();
+        let publish_until_cut = || {
+            until("the slow one is disconnected", || {
+                publisher.send_blocking(vec![b's'; 60_000]).unwrap();
+                publisher.peers().iter().all(|peer| !peer.is_connected())
+            });
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let next = |topic: &str| {
+            let mut peer = Raw::of(listener.accept().unwrap().0);
+            peer.shake("SUB", "");
+            peer.send(&command("SUBSCRIBE", topic.as_bytes()));
+            peer.has_been_heard();
+            peer
+        };
+        publisher.connect(&format!("tcp://{}", listener.local_addr().unwrap())).unwrap();
+        let _slow = next("s");
+        publish_until_cut();
+        let mut other = Raw::up(&publisher.bind_blocking(ANYWHERE).unwrap(), "SUB", "");
+        other.send(&command("SUBSCRIBE", b"o"));
+        other.has_been_heard();
+        let mut again = next("a");
+        for body in ["s", "a1", "o1"] {
+            publisher.send_blocking(body).unwrap();
+        }
+        assert_eq!(again.frame(), text("a1"));
+        assert_eq!(other.frame(), text("o1"));
+
+        // In process it waits for another to take the name.
+        let publisher = AnySocket::of_type_with(&context, kind, impatient.clone()).unwrap();
+        let subscriber = |topic| {
+            let sub = Sub::with_options(&context, impatient.clone()).unwrap();
+            sub.subscribe(topic).unwrap();
+            sub
+        };
+        let slow = subscriber("s");
+        slow.bind_blocking("inproc://subscriber").unwrap();
+        publisher.connect("inproc://subscriber").unwrap();
+        until("the slow one is disconnected", || {
+            publisher.send_blocking("s").unwrap();
+            publisher.peers().iter().all(|peer| !peer.is_connected())
+        });
+        slow.unbind("inproc://subscriber").unwrap();
+        publisher.bind_blocking("inproc://publisher").unwrap();
+        let other = subscriber("o");
+        other.connect("inproc://publisher").unwrap();
+        let again = subscriber("a");
+        again.bind_blocking("inproc://subscriber").unwrap();
+        for body in ["a2", "o2"] {
+            publisher.send_blocking(body).unwrap();
+        }
+        assert_eq!(again.recv_blocking().unwrap().parts(), ["a2"]);
+        assert_eq!(other.recv_blocking().unwrap().parts(), ["o2"]);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Where the engine runs and whether it sleeps: on the test's own thread, and looking for more before it sleeps (MQ-057).
 
-use std::{fs, thread, time::Duration};
+use std::{fs, sync::mpsc, thread, time::Duration};
 
-use tidegate_mq::{Context, ContextOptions, Dealer, Embedded, Error, Pull, Push, Rep, Req};
+use tidegate_mq::{
+    AnySocket, Context, ContextOptions, Dealer, Embedded, Error, Pull, Push, Rep, Req, SocketType,
+};
 
 use super::{
     child,
@@ -167,4 +169,136 @@ fn a_worker_looks_before_it_sleeps() {
     assert!(slept < ROUNDS / 4, "{slept} times asleep although it should look");
     let slept = run(Duration::ZERO);
     assert!(slept > ROUNDS / 4, "{slept} times asleep although it should not look");
+}
+
+/// For how long threads look in the tests of when they do.
+const LOOK: Duration = Duration::from_millis(500);
+/// Messages that come then, and the time between two.
+const MORE: u64 = 40;
+const APART: Duration = Duration::from_millis(2);
+
+/// What goes before the messages.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    /// Questions that were answered at once.
+    QuickAnswers,
+    /// Questions that were answered after a longer time than anybody looks.
+    SlowAnswers,
+    /// Nothing for longer than that.
+    Nothing,
+}
+
+/// How often somebody has slept, as `asleep` counts them, while `listener` received messages of `speaker`.
+fn sleeps_of(
+    listener: &AnySocket,
+    speaker: &AnySocket,
+    before: Before,
+    asleep: &(dyn Fn() -> u64 + Sync),
+) -> u64 {
+    let questions = if matches!(before, Before::Nothing) { 0 } else { 3 };
+    let silence = if matches!(before, Before::QuickAnswers) { APART } else { LOOK * 6 / 5 };
+    thread::scope(|scope| {
+        // Threads must not come and go while their sleeps are counted.
+        let (counted, is_counted) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            for _ in 0..questions {
+                speaker.recv_blocking().unwrap();
+                thread::sleep(silence);
+                speaker.send_blocking("answer").unwrap();
+            }
+            if questions == 0 {
+                thread::sleep(silence);
+            }
+            for _ in 0..=MORE {
+                thread::sleep(APART);
+                speaker.send_blocking("more").unwrap();
+            }
+            let _ = is_counted.recv();
+        });
+        for _ in 0..questions {
+            listener.send_blocking("question").unwrap();
+            listener.recv_blocking().unwrap();
+        }
+        listener.recv_blocking().unwrap();
+        let before = asleep();
+        (0..MORE).for_each(|_| drop(listener.recv_blocking().unwrap()));
+        let slept = asleep() - before;
+        drop(counted);
+        slept
+    })
+}
+
+/// Whether those are looked for who answer quickly, and nobody else. The sockets are connected with `endpoint`.
+fn is_looked_for_rightly(
+    listening: &Context,
+    speaking: &Context,
+    endpoint: &str,
+    asleep: &(dyn Fn() -> u64 + Sync),
+) {
+    let cases = [
+        (SocketType::Dealer, SocketType::Dealer, Before::QuickAnswers),
+        (SocketType::Dealer, SocketType::Dealer, Before::SlowAnswers),
+        (SocketType::Dealer, SocketType::Dealer, Before::Nothing),
+        (SocketType::Pull, SocketType::Push, Before::Nothing),
+    ];
+    for (listens, speaks, before) in cases {
+        let listener = AnySocket::of_type_with(listening, listens, options()).unwrap();
+        let speaker = AnySocket::of_type_with(speaking, speaks, options()).unwrap();
+        let endpoint = listener.bind_blocking(endpoint).unwrap();
+        speaker.connect(&endpoint).unwrap();
+        speaker.send_blocking("hello").unwrap();
+        listener.recv_blocking().unwrap();
+        let slept = sleeps_of(&listener, &speaker, before, asleep);
+        match before {
+            Before::QuickAnswers => assert!(slept < MORE / 4, "{slept} times asleep although it should look"),
+            _ => {
+                assert!(slept > MORE / 4, "{slept} times asleep although {speaks:?} is not to be looked for")
+            }
+        }
+        listener.unbind(&endpoint).unwrap();
+    }
+}
+
+fn looking() -> ContextOptions {
+    let mut how = ContextOptions::default();
+    how.spin = LOOK;
+    how
+}
+
+/// An engine thread looks for the answers of who was quick before, also for the rest of such an answer; neither for those
+/// of who was slow, nor for what comes unasked.
+///
+/// Rules: MQ-057.
+#[test]
+fn a_worker_looks_for_quick_answers_only() {
+    let Some(driver) = child::alone("embedded::a_worker_looks_for_quick_answers_only") else { return };
+    const NAME: &str = "looks-rightly";
+    let mut how = looking();
+    how.driver = driver;
+    how.thread_name_prefix = NAME.into();
+    let asleep = || {
+        let sleeps = child::sleeps("self").into_iter().filter(|(name, _)| name.starts_with(NAME));
+        sleeps.map(|(_, count)| count).sum::<u64>()
+    };
+    let listening = Context::with_options(how);
+    is_looked_for_rightly(&listening, &super::rig::context(driver), ANYWHERE, &asleep);
+}
+
+/// So does a thread that blocks in a receive of what comes from the same process.
+///
+/// Rules: MQ-057.
+#[test]
+fn a_receiver_looks_for_quick_answers_from_its_process_only() {
+    let context = Context::with_options(looking());
+    is_looked_for_rightly(&context, &context, "inproc://listener", &sleeps);
+
+    let mut how = ContextOptions::default();
+    how.spin = Duration::ZERO;
+    let context = Context::with_options(how);
+    let [listener, speaker] =
+        [(); 2].map(|()| AnySocket::of_type_with(&context, SocketType::Dealer, options()).unwrap());
+    listener.bind_blocking("inproc://listener").unwrap();
+    speaker.connect("inproc://listener").unwrap();
+    let slept = sleeps_of(&listener, &speaker, Before::QuickAnswers, &sleeps);
+    assert!(slept > MORE / 4, "{slept} times asleep although it should not look");
 }

@@ -234,6 +234,27 @@ fn reasons_have_libzmq_s_codes() {
     assert_eq!(EventKind::AcceptFailed(NotAccepted::Filtered).to_libzmq(), Some((0x0040, vec![1])));
 }
 
+/// A directory that is not empty stays, and who looks is told so instead of that the listener is closed.
+///
+/// Rules: MQ-361, MQ-265.
+#[test]
+fn what_a_listener_could_not_remove_is_told() {
+    for driver in DRIVERS {
+        let context = context(driver);
+        let pull = Pull::with_options(&context, options()).unwrap();
+        let monitor = pull.monitor();
+        let endpoint = pull.bind_blocking("ipc://*").unwrap();
+        let path = std::path::Path::new(endpoint.strip_prefix("ipc://").unwrap());
+        let directory = path.parent().unwrap();
+        std::fs::write(directory.join("not ours"), "").unwrap();
+        pull.unbind(&endpoint).unwrap();
+        let told = next!(monitor, EventKind::Closed(_) | EventKind::CloseFailed(_));
+        assert_eq!(told.kind.to_libzmq(), Some((0x0100, vec![39])), "ENOTEMPTY");
+        assert!(!path.exists());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}
+
 /// Peers that break the protocol, before and after the handshake: the event has libzmq's code and comes before
 /// DISCONNECTED, and the peer is named once it has named itself.
 ///

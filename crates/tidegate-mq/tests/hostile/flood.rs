@@ -65,6 +65,35 @@ fn a_message_without_end_is_cut_off() {
     }
 }
 
+/// Who is sent away for a fault, and does not read what is still written, may send what it likes: nothing of it is kept.
+#[test]
+fn nothing_is_kept_of_who_is_sent_away() {
+    /// With the pages that a worker reads into.
+    const MOST: usize = NOISE + (8 << 20);
+    let Some(driver) = alone("flood::nothing_is_kept_of_who_is_sent_away") else { return };
+    let context = context(driver);
+    let limited = options_with(|options| {
+        options.max_subscriptions = 1;
+        options.sndbuf = Some(8192);
+    });
+    let publisher = Pub::with_options(&context, limited).unwrap();
+    let mut peer = Raw::up(&publisher.bind_blocking(ANYWHERE).unwrap(), "SUB", "");
+    peer.send(&command("SUBSCRIBE", b""));
+    peer.has_been_heard();
+    // More than the system takes while nobody reads.
+    publisher.send_blocking(vec![7; 16 << 20]).unwrap();
+    let many = frame(0, &[7; 200]).repeat(5000);
+    let before = child::resident("self");
+    peer.send(&command("SUBSCRIBE", b"one too many"));
+    let (mut sent, mut grown) = (0, 0);
+    while peer.try_send(&many) {
+        sent += many.len();
+        grown = grown.max(child::resident("self").saturating_sub(before));
+    }
+    assert!(sent > 2 * MOST, "only {sent} octets were read");
+    assert!(grown < MOST, "{grown} octets for {sent} that nobody wants");
+}
+
 /// Only a publisher is subscribed to.
 ///
 /// Rules: MQ-420, MQ-179.

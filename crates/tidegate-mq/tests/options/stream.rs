@@ -77,6 +77,15 @@ fn sockets_have_what_was_asked_for() {
     for end in both_ends("ipc://*", asked.clone(), asked) {
         assert_eq!(end.send_buffer_size().unwrap(), 100_000);
     }
+    // As much as the system allows, as for everybody who asks for it.
+    let probe = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    let unasked = probe.send_buffer_size().unwrap();
+    probe.set_send_buffer_size(2 << 20).unwrap();
+    let large = probe.send_buffer_size().unwrap();
+    assert!(large > unasked, "the system allows no more than it gives unasked");
+    for end in both_ends("ipc://*", options(), options()) {
+        assert_eq!(end.send_buffer_size().unwrap(), large);
+    }
     // With the defaults they are as the system makes them.
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(plain.local_addr().unwrap()).unwrap();

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use tidegate_io::batch::WriteBatch;
 
 use crate::{
@@ -97,18 +97,18 @@ pub(crate) enum Traffic {
 /// What a mechanism may use of its session while it is called.
 pub(crate) struct Context<'a> {
     config: &'a SessionConfig,
-    output: &'a mut BytesMut,
+    output: &'a mut Vec<u8>,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(config: &'a SessionConfig, output: &'a mut BytesMut) -> Self {
+    pub(crate) fn new(config: &'a SessionConfig, output: &'a mut Vec<u8>) -> Self {
         Self { config, output }
     }
 
     /// Sends `body` (length of name, name, data) in a frame with the COMMAND bit (MQ-142).
     pub(crate) fn send(&mut self, body: &[u8]) {
         frame::put_header(self.output, frame::COMMAND, body.len());
-        self.output.put_slice(body);
+        self.output.extend_from_slice(body);
     }
 
     /// Our own properties, as they go into READY or INITIATE (MQ-116).

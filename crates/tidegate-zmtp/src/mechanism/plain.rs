@@ -124,8 +124,6 @@ fn hello(data: &[u8]) -> Option<PlainCredentials> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-
     use super::*;
     use crate::{config::SessionConfig, socket_type::SocketType};
 
@@ -136,7 +134,7 @@ mod tests {
     fn a_hello_is_wiped() {
         for hello in [b"\x05HELLO\x03ann\x06s3cret", b"\x05HELLO\x03ann\x07s3cret"] {
             let (config, mut output, mut body) =
-                (SessionConfig::new(SocketType::Pull), BytesMut::new(), hello.to_vec());
+                (SessionConfig::new(SocketType::Pull), Vec::new(), hello.to_vec());
             let step = Server::new().command(&mut body, &mut Context::new(&config, &mut output));
             assert_eq!(step.is_ok(), hello[10] == 6);
             assert!(body.iter().all(|octet| *octet == 0), "{body:?}");

@@ -1,7 +1,8 @@
 //! What a session itself has to send: greeting and handshake, then commands; always ahead of data (MQ-056).
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tidegate_io::batch::WriteBatch;
+use zeroize::Zeroizing;
 
 use crate::{
     close::CloseReason,
@@ -12,14 +13,17 @@ use crate::{
 /// Most PONGs that wait to be written (MQ-170).
 const MAX_PONGS: usize = 64;
 
+/// Room for the greeting, a command with credentials, and an ERROR.
+const HANDSHAKE: usize = 1024;
+
 /// Memory that is kept when nothing waits.
 const KEPT: usize = 1024;
 
 /// Octets and commands in the order in which they are to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    /// Greeting, handshake, and an ERROR that ends it: as they go out.
-    handshake: BytesMut,
+    /// Greeting, handshake, and an ERROR that ends it: as they go out. Credentials may be in it.
+    handshake: Zeroizing<Vec<u8>>,
     /// Frames of the established connection, not boxed yet: boxes are made in the order of the wire (MQ-145).
     commands: BytesMut,
     pongs: usize,
@@ -27,7 +31,11 @@ pub(super) struct Output {
 
 impl Output {
     /// Where the greeting and the commands of the handshake go.
-    pub(super) fn handshake(&mut self) -> &mut BytesMut {
+    pub(super) fn handshake(&mut self) -> &mut Vec<u8> {
+        // All of it at once, so that growing leaves no copy of credentials behind.
+        if self.handshake.capacity() == 0 {
+            self.handshake.reserve(HANDSHAKE);
+        }
         &mut self.handshake
     }
 
@@ -65,11 +73,9 @@ impl Output {
     ///
     /// When a command cannot be boxed.
     pub(super) fn fill(&mut self, batch: &mut WriteBatch, traffic: &mut Traffic) -> Result<(), CloseReason> {
-        if !self.handshake.is_empty() {
-            batch.put(&self.handshake);
-            // Credentials may have been in it.
-            zeroize::Zeroize::zeroize(self.handshake.as_mut());
-            self.handshake = BytesMut::new();
+        if self.handshake.capacity() > 0 {
+            // Not copied: this memory is wiped when it is written.
+            batch.put_shared(Bytes::from_owner(std::mem::take(&mut self.handshake)));
         }
         while !batch.is_full()
             && let Some((header, used)) = frame::Header::parse(&self.commands)?
@@ -96,5 +102,28 @@ impl Output {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The memory with credentials is the one that is written, and is wiped when it is dropped; no copy is left in a batch.
+    ///
+    /// Rules: MQ-137.
+    #[test]
+    fn credentials_are_wiped_once_they_are_written() {
+        fn is_wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+        let mut output = Output::default();
+        output.handshake().extend_from_slice(b"greeting");
+        let place = output.handshake.as_ptr();
+        output.handshake().extend_from_slice(&[b's'; 600]);
+        assert_eq!(output.handshake.as_ptr(), place, "a copy was left behind");
+        is_wiped(&output.handshake);
+        let mut batch = WriteBatch::new(4096);
+        output.fill(&mut batch, &mut Traffic::Clear).unwrap();
+        let segments: Vec<_> = batch.segments().iter().map(|bytes| (bytes.as_ptr(), bytes.len())).collect();
+        assert_eq!(segments, [(place, 608)]);
     }
 }

@@ -124,6 +124,44 @@ fn memory_follows_what_has_arrived() {
     assert!(committed(1 << 20, 10) >= 1 << 20);
 }
 
+/// At no moment is more than twice of what has arrived committed to a frame above 1 MiB, whether it is read into its own
+/// buffer or arrives in chunks.
+///
+/// Rules: MQ-104.
+#[test]
+fn memory_never_runs_ahead_of_what_has_arrived() {
+    const UNTIL: usize = 5 << 20;
+    for size in [(1 << 20) + 1, 3_000_000, 1 << 30] {
+        for step in [999, 65_536, 100_000, 1_000_000] {
+            let bound = |received: usize| (64 * 1024).max(2 * received).min(size);
+            let mut read = pull();
+            read.feed(&long(0, size as u64));
+            let mut received = 0;
+            while received < UNTIL
+                && let Some(mut buffer) = read.session.staging()
+            {
+                let room = buffer.capacity() - received;
+                assert!(buffer.capacity() <= bound(received), "{received} of {size}: {}", buffer.capacity());
+                let count = step.min(room);
+                buffer.extend_from_slice(&vec![0; count]);
+                received += count;
+                read.session.receive_into(buffer, read.now);
+            }
+            let mut fed = pull();
+            fed.feed(&long(0, size as u64));
+            let mut received = 0;
+            while received + step < size.min(UNTIL) {
+                assert!(fed.feed(&vec![0; step]).is_empty());
+                received += step;
+                let Some(buffer) = fed.session.staging() else { break };
+                assert_eq!(buffer.len(), received);
+                assert!(buffer.capacity() <= bound(received), "{received} of {size}: {}", buffer.capacity());
+                fed.session.receive_into(buffer, fed.now);
+            }
+        }
+    }
+}
+
 /// Rules: MQ-104, MQ-028.
 #[test]
 fn large_frames_are_read_straight_into_their_buffer() {
@@ -208,12 +246,31 @@ fn thresholds_say_what_is_copied() {
 
         let kept = SessionConfig { inline_copy_threshold: threshold, ..config(Pull) };
         for (size, shared) in [(threshold, false), (threshold + 1, true)] {
-            let mut side = Side::up(kept.clone(), Push);
-            let chunk = BytesMut::from(frame(0, &vec![7; size]).as_slice());
-            let page = chunk.as_ptr() as usize..chunk.as_ptr() as usize + chunk.len();
-            side.session.receive(chunk, side.now);
-            let received = messages(side.events());
-            let is_shared = page.contains(&(received[0].parts()[0].as_ptr() as usize));
+            let is_shared = shares_page(Side::up(kept.clone(), Push), size);
+            assert_eq!(is_shared, shared, "{size} octets, threshold {threshold}");
+        }
+    }
+}
+
+/// Whether a received part of `size` octets lies where it was received.
+fn shares_page(mut side: Side, size: usize) -> bool {
+    let chunk = BytesMut::from(frame(0, &vec![7; size]).as_slice());
+    let page = chunk.as_ptr() as usize..chunk.as_ptr() as usize + chunk.len();
+    side.session.receive(chunk, side.now);
+    let received = messages(side.events());
+    page.contains(&(received[0].parts()[0].as_ptr() as usize))
+}
+
+/// Parts of up to 256 octets are copied by whoever queues them, whatever the threshold: they are copied here, too, where
+/// that frees the receive page at once.
+///
+/// Rules: MQ-022, MQ-356.
+#[test]
+fn a_low_threshold_acts_as_the_usual_one() {
+    for threshold in [0, 54, 256] {
+        let kept = SessionConfig { inline_copy_threshold: threshold, ..config(Pull) };
+        for (size, shared) in [(55, false), (65, false), (256, false), (257, true)] {
+            let is_shared = shares_page(Side::up(kept.clone(), Push), size);
             assert_eq!(is_shared, shared, "{size} octets, threshold {threshold}");
         }
     }

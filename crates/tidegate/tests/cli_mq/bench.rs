@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tidegate::mq::monitor::EventKind;
+use tidegate::mq::{AnySocket, Context, Pull, SocketType};
 
 use crate::support::{Outcome, Running, eventually, tidegate};
 use crate::{mq, run};
@@ -152,6 +155,83 @@ fn programs_take_turns() {
     assert_eq!(foreign[0]["repetitions"], 3);
 }
 
+/// Roles, sizes, times and numbers are the same for whoever is measured; nobody is told how to go about it.
+///
+/// Rules: MQ-501.
+#[test]
+fn all_programs_get_the_same_orders() {
+    let place = tempfile::tempdir().expect("a directory");
+    let peer = |name: &str| {
+        let log = place.path().join(format!("{name}.log"));
+        let bound = "[ $2 = bind ] && echo '{\"bound\":\"tcp://127.0.0.1:1\"}'";
+        // An end that does not measure may be gone before it has written anything.
+        let note = format!("case $1 in push|dealers) ;; *) echo $* >> {};; esac", log.display());
+        let path = script(place.path(), name, &format!("{note}; {bound}; {MEASURED}"));
+        format!("{name}={}", path.display())
+    };
+    let [first, second] = ["A", "B"].map(peer);
+    let kinds = "req-rep,push-pull,ipc,inproc-rate,inproc-trip,pub-sub,stalled,topics,router,curve";
+    let few = ["--subscribers", "3", "--topics", "5", "--dealers", "7", "--sizes", "64"];
+    let both = ["--only", kinds, "--peer", first.as_str(), "--peer", second.as_str()];
+    short(&[&OURS[..], &few, &both].concat()).exits(0);
+    let orders = |name: &str| std::fs::read_to_string(place.path().join(name)).expect("a log");
+    assert_eq!(orders("A.log"), orders("B.log"));
+    for order in orders("A.log").lines() {
+        let mut names: Vec<_> = order.split(' ').filter_map(|word| Some(word.split_once('=')?.0)).collect();
+        names.retain(|name| !["stalled", "security"].contains(name));
+        assert_eq!(names, ["size", "count", "warmup", "measure", "longest", "least"], "{order}");
+        assert!(order.contains("warmup=0.01 measure=0.05 longest=0.15"), "{order}");
+    }
+}
+
+/// One end of a measurement.
+fn end(args: &[&str]) -> Running {
+    // It stays as long as its standard input is open.
+    Running::start(mq(&[&["bench-peer"], args].concat(), "").stdin(Stdio::piped()))
+}
+
+/// Rules: MQ-505.
+#[test]
+fn a_measurement_has_one_connection() {
+    let times = ["warmup=0", "measure=600", "longest=600"];
+    for (role, kind) in [("push", SocketType::Pull), ("req", SocketType::Rep)] {
+        let context = Context::new();
+        let socket = AnySocket::of_type(&context, kind).expect("a socket");
+        let monitor = socket.monitor();
+        let endpoint = socket.bind_blocking("tcp://127.0.0.1:*").expect("a port");
+        let _peer = end(&[&[role, "connect", endpoint.as_str()], &times[..]].concat());
+        for _ in 0..5000 {
+            let message = socket.recv_blocking().expect("a message");
+            if kind == SocketType::Rep {
+                socket.send_blocking(message).expect("a connection");
+            }
+        }
+        let events = std::iter::from_fn(|| monitor.try_next());
+        let accepted = events.filter(|event| matches!(event.kind, EventKind::Accepted(_))).count();
+        assert_eq!(accepted, 1, "{role}");
+    }
+}
+
+/// Messages are stamped with the time at which they were due, however late they are sent.
+///
+/// Rules: MQ-502.
+#[test]
+fn in_the_open_loop_age_counts_from_when_a_message_was_due() {
+    let context = Context::new();
+    let pull = Pull::new(&context).expect("a socket");
+    let endpoint = pull.bind_blocking("tcp://127.0.0.1:*").expect("a port");
+    // One each nanosecond: more than anybody can send.
+    let _push = end(&["paced-push", "connect", &endpoint, "size=8", "rate=1e9"]);
+    let due = || {
+        let message = pull.recv_blocking().expect("a message");
+        u64::from_le_bytes(message.parts()[0].as_slice().try_into().expect("eight bytes"))
+    };
+    let first = due();
+    for number in 1..5000 {
+        assert_eq!(due(), first + number);
+    }
+}
+
 #[test]
 fn what_a_foreign_program_does_not_know_is_left_out() {
     let place = tempfile::tempdir().expect("a directory");
@@ -234,6 +314,27 @@ fn the_ends_do_not_outlive_a_killed_runner() {
     bench.signal(Signal::KILL);
     bench.finish();
     eventually("the ends are gone", || (!children.iter().copied().any(is_there)).then_some(()));
+}
+
+/// Rules: MQ-506.
+#[test]
+fn raw_results_are_kept_beside_the_tables() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("results.jsonl");
+    let path = file.display().to_string();
+    let args =
+        ["mq", "bench", "--only", "inproc-rate", "--repetitions", "2", "--time", "50ms", "--warmup", "10ms"];
+    let mut command = tidegate();
+    command.args(args).args(["--messages", "0", "--save", &path]).args(OURS);
+    let outcome = Running::start(&mut command).finish().exits(0);
+    assert!(outcome.stdout.contains("MQ-487"), "{}", outcome.stdout);
+    let text = std::fs::read_to_string(&file).expect("a file");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (measures, minima, summary) = parts(&lines);
+    assert_eq!(measures[0]["runs"].as_array().map(Vec::len), Some(2));
+    assert_eq!(minima[0]["rule"], "MQ-487");
+    assert_eq!(summary["summary"], true);
+    short(&[&OURS[..], &["--only", "inproc-rate", "--save", "/no/such/directory/file"]].concat()).exits(3);
 }
 
 /// Rules: MQ-506.

@@ -96,6 +96,13 @@ impl Dialer {
         self.with(|dialer, worker| dialer.step(worker, Input::Retry));
     }
 
+    /// Ends dialing once there has been one more stream: when the next handshake is complete, that stream is closed after
+    /// it has written what it has to. Ends at once if the dialer has stopped, or when it stops. To be told while no
+    /// stream's handshake is complete.
+    pub fn finish(&self) {
+        self.with(DialerTask::finish);
+    }
+
     /// Ends dialing; a stream that is up is closed after it has written what it has to, at most for `linger`.
     pub fn close(mut self, linger: Option<Duration>) {
         self.end(linger);
@@ -141,6 +148,8 @@ struct State {
     number: u64,
     attempts: Vec<(u64, JoinHandle<()>)>,
     conn: Option<Rc<Conn>>,
+    /// The next stream is the last one.
+    finishing: bool,
     removing: bool,
     armed: Option<Instant>,
 }
@@ -167,6 +176,7 @@ pub(super) fn start(
                     number: 0,
                     attempts: Vec::new(),
                     conn: None,
+                    finishing: false,
                     removing: false,
                     armed: None,
                 }),
@@ -193,6 +203,22 @@ impl DialerTask {
         drop(state);
         for output in outputs {
             self.perform(worker, output);
+        }
+        self.end_if_finished(worker);
+    }
+
+    fn finish(self: &Rc<Self>, worker: &Rc<Worker>) {
+        self.state.borrow_mut().finishing = true;
+        self.end_if_finished(worker);
+    }
+
+    /// Ends what is to be finished when its stream is there, or when none will come any more.
+    fn end_if_finished(self: &Rc<Self>, worker: &Rc<Worker>) {
+        let mut state = self.state.borrow_mut();
+        if state.finishing && !state.machine.is_trying() {
+            state.finishing = false;
+            drop(state);
+            self.close(worker, None);
         }
     }
 

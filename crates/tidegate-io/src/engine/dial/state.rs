@@ -147,6 +147,11 @@ impl Machine {
         self.phase
     }
 
+    /// Whether it is on the way to a stream whose handshake is complete.
+    pub(super) fn is_trying(&self) -> bool {
+        !matches!(self.phase, Phase::Up { .. } | Phase::Stopped | Phase::Failed | Phase::Removed)
+    }
+
     /// Takes `input`; `random` gives evenly distributed numbers in `[0, 1)`.
     pub(super) fn step(&mut self, input: Input, random: &mut dyn FnMut() -> f64) -> Outputs {
         use Output as O;

@@ -15,6 +15,8 @@ pub(super) struct ModelPipe {
     pub(super) dialed: bool,
     pub(super) up: bool,
     pub(super) open: bool,
+    /// Its connection is to end, by the table; it is open again if it is kept then.
+    pub(super) cut: bool,
     pub(super) retired: bool,
     pub(super) out: VecDeque<Frames>,
     pub(super) full: bool,
@@ -34,6 +36,7 @@ impl ModelPipe {
             dialed,
             up: false,
             open: true,
+            cut: false,
             retired: false,
             out: VecDeque::new(),
             full: false,
@@ -340,7 +343,7 @@ impl<T: Table> Run<T> {
 
     /// A dialed pipe gets a connection, also while it still has one.
     fn reconnect(&mut self, rig: &mut Rig, a: u8, b: u8) {
-        let Some(at) = self.some_pipe(a, |pipe| pipe.dialed && pipe.open) else { return };
+        let Some(at) = self.some_pipe(a, |pipe| pipe.dialed && (pipe.open || pipe.cut)) else { return };
         let identity = identity(b);
         let result = rig.try_up(self.pipes.all[at].peer.key, identity);
         if self.pipes.all[at].up {
@@ -361,6 +364,10 @@ impl<T: Table> Run<T> {
         let pipe = &mut self.pipes.all[at];
         self.stale.push(pipe.peer);
         (pipe.up, pipe.announced, pipe.stopped) = (false, false, false);
+        if std::mem::take(&mut pipe.cut) {
+            pipe.open = true;
+            return;
+        }
         self.table.lost(&mut self.pipes, at);
     }
 
@@ -369,7 +376,7 @@ impl<T: Table> Run<T> {
         let pipe = &self.pipes.all[at];
         let keep = pipe.dialed && a < 200;
         rig.down(pipe.peer, keep);
-        if keep && pipe.open {
+        if keep && (pipe.open || pipe.cut) {
             self.lose(at);
         } else {
             self.end(at);
@@ -384,7 +391,7 @@ impl<T: Table> Run<T> {
         if pipe.up {
             self.stale.push(pipe.peer);
         }
-        (pipe.open, pipe.up, pipe.retired) = (false, false, true);
+        (pipe.open, pipe.cut, pipe.up, pipe.retired) = (false, false, false, true);
         self.table.gone(&mut self.pipes, at);
         self.pipes.all[at].out.clear();
     }
@@ -477,6 +484,7 @@ impl<T: Table> Run<T> {
             self.table.closing(&mut self.pipes, at);
             self.pipes.all[at].open = false;
         }
+        self.pipes.all[at].cut = false;
         if unread == Unread::Discard {
             self.table.forget_received(&mut self.pipes, at);
             self.pipes.all[at].inbound.clear();

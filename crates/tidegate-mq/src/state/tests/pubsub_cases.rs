@@ -133,6 +133,35 @@ fn a_slow_subscriber_may_be_disconnected() {
     }
 }
 
+/// The pipe of a dialed one waits for the next connection, which subscribes anew.
+///
+/// Rules: MQ-222, MQ-182.
+#[test]
+fn a_dialed_subscriber_may_come_back_after_it_was_disconnected() {
+    for kind in [SocketType::Pub, SocketType::XPub] {
+        let mut rig = Rig::with(kind, |settings| {
+            settings.slow = SlowPolicy::DisconnectAfter(1);
+            settings.send = messages(1);
+        });
+        let key = rig.dial();
+        for is_told in [true, false] {
+            let peer = rig.up(key);
+            assert_eq!(rig.subscribe(peer, "t"), Received::Taken);
+            (0..2).for_each(|_| rig.send(&[b"t"]).expect("never blocks"));
+            assert_eq!(rig.subscribe(peer, "t"), Received::Stale);
+            if is_told {
+                rig.down(peer, true);
+                assert_ne!(rig.accept().key, key, "its key is not free");
+            }
+            let peer = rig.up(key);
+            rig.send(&[b"t"]).expect("never blocks");
+            assert_eq!(rig.subscribe(peer, "u"), Received::Taken);
+            rig.send(&[b"u"]).expect("never blocks");
+            assert_eq!(rig.take(peer), [text(&["u"])]);
+        }
+    }
+}
+
 /// libzmq: test_xpub_nodrop, test_hwm_pubsub/blocking.
 ///
 /// Rules: MQ-217, MQ-325.

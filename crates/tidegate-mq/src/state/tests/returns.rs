@@ -4,20 +4,6 @@ use allocation_counter::measure;
 
 use super::*;
 
-const KINDS: [SocketType; 11] = [
-    SocketType::Req,
-    SocketType::Rep,
-    SocketType::Dealer,
-    SocketType::Router,
-    SocketType::Pub,
-    SocketType::Sub,
-    SocketType::XPub,
-    SocketType::XSub,
-    SocketType::Push,
-    SocketType::Pull,
-    SocketType::Pair,
-];
-
 /// One peer comes with its routing id, and the connection of a dialed pipe comes up; both carry what the type carries,
 /// and go, the one before the other's news, the other after.
 fn visit(rig: &mut Rig, dialed: PeerKey, number: u32) {
@@ -69,7 +55,7 @@ fn traffic(rig: &mut Rig, peer: Peer, topic: &str) {
 fn a_hundred_thousand_returns_leave_no_memory() {
     /// Tables may be laid out anew; a leak of one octet for each visit would be six times that.
     const LAYOUT: i64 = 16 << 10;
-    for kind in KINDS {
+    for kind in SocketType::ALL {
         let mut rig = Rig::with(kind, |settings| settings.req_relaxed = true);
         let dialed = rig.dial();
         (0..1000).for_each(|number| visit(&mut rig, dialed, number));

@@ -160,6 +160,41 @@ fn handover_gives_the_id_to_the_newcomer() {
     assert_eq!(rig.take(second), [text(&["still"])]);
 }
 
+/// A dialed pipe whose connection was replaced waits for the next one, which may be there before the end of the old one is
+/// told; disconnected, it ends.
+///
+/// Rules: MQ-209, MQ-182.
+#[test]
+fn a_dialed_pipe_outlives_its_replaced_connection() {
+    let mut rig = Rig::with(SocketType::Router, |settings| settings.router_handover = true);
+    let key = rig.dial();
+    for is_told in [true, false] {
+        let first = rig.try_up(key, "X").expect("handover");
+        assert_eq!(rig.receive(first, &[b"queued"]), Received::Taken);
+        let newcomer = rig.try_accept("X").expect("handover");
+        assert_eq!(rig.receive(first, &[b"late"]), Received::Stale);
+        if is_told {
+            rig.down(first, true);
+            assert_ne!(rig.try_accept("Z").expect("a new id").key, key, "its key is not free");
+        }
+        let returned = rig.try_up(key, "Y").expect("a new id");
+        assert_eq!(returned.key, key);
+        rig.send(&[b"X", b"1"]).expect("known");
+        rig.send(&[b"Y", b"2"]).expect("known");
+        assert_eq!(rig.take(newcomer), [text(&["1"])]);
+        assert_eq!(rig.take(returned), [text(&["2"])]);
+        assert_eq!(rig.recv(), Ok(text(&["X", "queued"])));
+        assert_eq!(rig.receive(returned, &[b"3"]), Received::Taken);
+        assert_eq!(rig.recv(), Ok(text(&["Y", "3"])));
+        rig.down(newcomer, false);
+    }
+    let last = rig.try_up(key, "X").expect("nobody has it");
+    rig.try_accept("X").expect("handover");
+    rig.state.detach_pipe(key, Unread::Discard);
+    rig.down(last, true);
+    assert_eq!(rig.try_up(key, "Y"), Err(Refusal::Gone));
+}
+
 /// Rules: MQ-210.
 #[test]
 fn a_peer_that_returns_renamed_is_known_by_the_new_id() {

@@ -327,7 +327,7 @@ impl Table for Router {
                 let old = self.routes.remove(held);
                 if old.live {
                     self.farewell(pipes, old.pipe);
-                    pipes.all[old.pipe].open = false;
+                    (pipes.all[old.pipe].open, pipes.all[old.pipe].cut) = (false, true);
                 }
                 pipes.drop_queued(old.pipe);
             }

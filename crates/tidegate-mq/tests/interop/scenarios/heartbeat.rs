@@ -27,25 +27,19 @@ fn we_beat(version: &'static str, mechanism: Mechanism, to_old: Heartbeat30Peers
         options.heartbeat_30_peers = to_old;
         options.mechanism = mechanism.ours(Role::Theirs);
         let theirs = mechanism.theirs(Role::Theirs);
-        let Pairing { mut peer, ours, monitor, context, .. } =
+        let pairing =
             they_bind(Peer::start(version), driver, (SocketType::Push, options), (SocketType::Pull, &theirs));
-        let event = monitor.next_blocking(Some(A_WHILE));
+        let event = pairing.monitor.next_blocking(Some(A_WHILE));
         assert!(matches!(event, Err(Error::Timeout)), "an idle connection must stay as it is: {event:?}");
 
-        peer.signal("STOP");
-        let reason = wait_for(&monitor, "the end by silence", |event| match event {
+        pairing.peer.signal("STOP");
+        let reason = wait_for(&pairing.monitor, "the end by silence", |event| match event {
             EventKind::HandshakeFailed(reason) => Some(reason.clone()),
             _ => None,
         });
         assert!(matches!(reason, CloseReason::TimedOut(_)), "{reason:?}");
-        wait_down(&monitor);
-        peer.signal("CONT");
-        wait_up(&monitor);
-        ours.put("recovered".into()).unwrap();
-        assert_eq!(peer.ask("recv s"), words(["recovered"]));
-        drop(peer);
-        ours.finish(Duration::ZERO);
-        context.term_blocking();
+        wait_down(&pairing.monitor);
+        goes_on(pairing);
     }
 }
 
@@ -58,22 +52,27 @@ fn they_beat(mechanism: Mechanism) {
             "heartbeat_ivl=50 heartbeat_timeout=200 heartbeat_ttl=400 {}",
             mechanism.theirs(Role::Theirs)
         );
-        let Pairing { mut peer, ours, monitor, context, .. } =
+        let mut pairing =
             they_bind(Peer::start(NEWEST), driver, (SocketType::Push, options), (SocketType::Pull, &theirs));
-        peer.ask(format!("quiet s {} {}", event::DISCONNECTED, A_WHILE.as_millis()));
-        let event = monitor.try_next();
+        pairing.peer.ask(format!("quiet s {} {}", event::DISCONNECTED, A_WHILE.as_millis()));
+        let event = pairing.monitor.try_next();
         assert!(event.is_none(), "an idle connection must stay as it is: {event:?}");
 
-        peer.signal("STOP");
-        wait_down(&monitor);
-        peer.signal("CONT");
-        wait_up(&monitor);
-        ours.put("recovered".into()).unwrap();
-        assert_eq!(peer.ask("recv s"), words(["recovered"]));
-        drop(peer);
-        ours.finish(Duration::ZERO);
-        context.term_blocking();
+        pairing.peer.signal("STOP");
+        wait_down(&pairing.monitor);
+        goes_on(pairing);
     }
+}
+
+/// Lets the peer go on that was stopped: the two find each other again.
+fn goes_on(Pairing { mut peer, ours, monitor, context, .. }: Pairing) {
+    peer.signal("CONT");
+    wait_up(&monitor);
+    ours.put("recovered".into()).unwrap();
+    assert_eq!(peer.ask("recv s"), words(["recovered"]));
+    drop(peer);
+    ours.finish(Duration::ZERO);
+    context.term_blocking();
 }
 
 /// Rules: MQ-172, MQ-508.

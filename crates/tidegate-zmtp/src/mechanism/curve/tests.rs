@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proptest::prelude::*;
 use tidegate_io::batch::WriteBatch;
 
@@ -44,7 +44,7 @@ fn draws(draws: impl IntoIterator<Item = Vec<u8>>) -> impl FnMut(&mut [u8]) {
 struct Side<H> {
     handshake: H,
     config: SessionConfig,
-    output: BytesMut,
+    output: Vec<u8>,
 }
 
 impl<H: Handshake> Side<H> {
@@ -73,7 +73,7 @@ impl<H: Handshake> Side<H> {
 
     /// Body of the command that it has sent.
     fn sent(&mut self) -> Vec<u8> {
-        let frame = self.output.split();
+        let frame = std::mem::take(&mut self.output);
         let (body, len) = match frame[0] {
             0x04 => (&frame[2..], u64::from(frame[1])),
             0x06 => (&frame[9..], u64::from_be_bytes(frame[1..9].try_into().unwrap())),
@@ -93,7 +93,7 @@ fn client_with(keys: CurveClient) -> Side<Client> {
     let handshake = Client::new(&keys, &mut random);
     let mut config = SessionConfig::new(SocketType::Dealer);
     config.security = Security::CurveClient(keys);
-    Side { handshake, config, output: BytesMut::new() }
+    Side { handshake, config, output: Vec::new() }
 }
 
 fn server() -> Side<Server> {
@@ -108,7 +108,7 @@ fn server_with(cookie_key: u8) -> Side<Server> {
     let handshake = Server::new(&keys, &mut random);
     let mut config = SessionConfig::new(SocketType::Router);
     config.security = Security::CurveServer(keys);
-    Side { handshake, config, output: BytesMut::new() }
+    Side { handshake, config, output: Vec::new() }
 }
 
 fn hello() -> (Side<Client>, Vec<u8>) {

@@ -149,6 +149,7 @@ fn name(kind: &EventKind) -> &'static str {
         EventKind::Accepted(_) => "accepted",
         EventKind::AcceptFailed(_) => "accept_failed",
         EventKind::Closed(_) => "closed",
+        EventKind::CloseFailed(_) => "close_failed",
         EventKind::ConnectFailed(_) => "connect_failed",
         EventKind::Disconnected { .. } => "disconnected",
         EventKind::HandshakeSucceeded { .. } => "handshake_succeeded",
@@ -171,7 +172,7 @@ fn details(kind: &EventKind) -> Map<String, Value> {
         | EventKind::Closed(fd) => {
             add("fd", (*fd).into());
         }
-        EventKind::BindFailed(errno) | EventKind::ConnectFailed(errno) => {
+        EventKind::BindFailed(errno) | EventKind::ConnectFailed(errno) | EventKind::CloseFailed(errno) => {
             add("errno", (*errno).into());
             add("reason", std::io::Error::from_raw_os_error(*errno).to_string().into());
         }

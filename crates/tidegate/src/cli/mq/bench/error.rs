@@ -28,7 +28,7 @@ pub(super) enum BenchError {
     #[error("{needed} files must be open at a time, and the limit is {limit}; raise it with `ulimit -n`")]
     Files { needed: usize, limit: u64 },
     #[error(
-        "{} holds nothing to compare with: give the output of `tidegate mq bench --json` with the same measurements",
+        "{} holds nothing to compare with: give a file that `tidegate mq bench --save` made, with the same measurements",
         path.display()
     )]
     Baseline { path: PathBuf },

@@ -41,6 +41,7 @@ use self::counts::Counter;
 use self::error::BenchError;
 use self::plan::{Extent, Kind, Measure};
 use self::programs::{Driver, Program};
+use self::report::Record;
 use self::results::{Results, Row};
 use self::turn::{Figures, Turns};
 use crate::cli::session::parse_duration;
@@ -48,6 +49,10 @@ use crate::cli::signal::Interrupt;
 use crate::output::{Exit, Output, Stop};
 
 pub(crate) use self::peer::Peer;
+
+/// Of all programs. Messages do not pass the queue that is the exception.
+const OPTIONS: &str = "defaults of each program, high-water marks of 1000 messages; but topics: libzmq's subscriber sends its \
+                       subscriptions without a mark, above which it would drop them";
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
@@ -92,9 +97,12 @@ pub(crate) struct Bench {
     /// Do not count allocations and system calls, which takes another turn
     #[arg(long)]
     without_counts: bool,
-    /// Compare with the output of an earlier run with --json, and fail when a number is more than 5 % worse
+    /// Compare with the results of an earlier run, from --save or --json, and fail when a number is more than 5 % worse
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
+    /// Keep all results, every turn of them, in this file: what --json prints
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
 }
 
 impl Bench {
@@ -103,6 +111,7 @@ impl Bench {
             self.hurry();
         }
         let baseline = self.baseline.as_deref().map(Baseline::read).transpose()?;
+        let mut record = Record::create(self.save.as_deref())?;
         let interrupt = Interrupt::install()?;
         let place =
             tempfile::tempdir().map_err(|source| BenchError::io("make a directory".to_owned(), source))?;
@@ -142,9 +151,9 @@ impl Bench {
             session.measure(group, self.repetitions)?;
             let of_group = |row: &&Row| group.contains(&row.measure);
             let rows: Vec<_> = session.results.rows().iter().filter(of_group).collect();
-            report::measured(&session.results, &rows, output)?;
+            report::measured(&session.results, &rows, &mut record, output)?;
         }
-        report::summary(&session.results, &environment, output)?;
+        report::summary(&session.results, &environment, &mut record, output)?;
         let regressed = match baseline {
             Some(baseline) => gate(&baseline, &session.results, self.baseline.as_deref(), output)?,
             None => false,
@@ -184,7 +193,7 @@ impl Bench {
         let options = json!({
             "optimized": !cfg!(debug_assertions),
             "programs": versions,
-            "options": "defaults of each program, high-water marks of 1000 messages",
+            "options": OPTIONS,
             "repetitions": self.repetitions,
             "seconds": self.time.as_secs_f64(),
             "warmup": self.warmup.as_secs_f64(),
@@ -330,4 +339,24 @@ fn progress(line: &str) {
     use std::io::Write;
     // It can be missed.
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    /// Rules: MQ-501, MQ-502, MQ-503, MQ-504.
+    #[test]
+    fn without_options_it_is_measured_as_long_and_as_often_as_results_need() {
+        let command = Bench::augment_args(Command::new("bench")).no_binary_name(true);
+        let bench = Bench::from_arg_matches(&command.get_matches_from([""; 0])).unwrap();
+        assert!(bench.warmup >= Duration::from_secs(1));
+        assert!(bench.trips >= 100_000);
+        assert_eq!(bench.extent.load, [10, 50, 80]);
+        assert!(bench.time >= Duration::from_secs(5) && bench.messages >= 10_000_000);
+        assert!(bench.repetitions >= 10);
+        assert!(bench.only.is_empty() && !bench.without_libzmq && !bench.without_counts);
+    }
 }

@@ -1,31 +1,67 @@
 //! What is printed: a line for each measurement and program, the minima, and where it was measured.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
+use super::error::BenchError;
 use super::programs::LIBZMQ;
 use super::results::{Results, Row};
 use super::targets::{Verdict, value, verdicts};
 use crate::cli::text;
 use crate::output::{Output, Stop};
 
-/// With `--json`, what is known of a measurement when its turns are over.
-pub(super) fn measured(results: &Results, rows: &[&Row], output: &mut Output) -> Result<(), Stop> {
-    if output.json() {
-        for row in rows {
-            output.result(String::new, || row.json(results.reference(row)))?;
-        }
+/// Keeps results in a file, line by line, so that what there is of a run that was stopped is there.
+pub(super) struct Record(Option<(PathBuf, File)>);
+
+impl Record {
+    /// Without a path, nothing is kept. A file that is there already is replaced.
+    pub(super) fn create(path: Option<&Path>) -> Result<Self, BenchError> {
+        let Some(path) = path else { return Ok(Self(None)) };
+        let file = File::create(path).map_err(|source| failed(path, source))?;
+        Ok(Self(Some((path.to_owned(), file))))
     }
-    Ok(())
+
+    fn add(&mut self, line: &Value) -> Result<(), BenchError> {
+        let Some((path, file)) = &mut self.0 else { return Ok(()) };
+        writeln!(file, "{line}").map_err(|source| failed(path, source))
+    }
+}
+
+fn failed(path: &Path, source: std::io::Error) -> BenchError {
+    BenchError::io(format!("write {}", path.display()), source)
+}
+
+/// With `--json` and `--save`, what is known of a measurement when its turns are over.
+pub(super) fn measured(
+    results: &Results,
+    rows: &[&Row],
+    record: &mut Record,
+    output: &mut Output,
+) -> Result<(), Stop> {
+    rows.iter().try_for_each(|row| line(row.json(results.reference(row)), record, output))
+}
+
+/// An object of JSON, where it is wanted.
+fn line(object: Value, record: &mut Record, output: &mut Output) -> Result<(), Stop> {
+    record.add(&object)?;
+    if output.json() { output.result(String::new, || object) } else { Ok(()) }
 }
 
 /// All there is to say at the end.
-pub(super) fn summary(results: &Results, environment: &Value, output: &mut Output) -> Result<(), Stop> {
+pub(super) fn summary(
+    results: &Results,
+    environment: &Value,
+    record: &mut Record,
+    output: &mut Output,
+) -> Result<(), Stop> {
     let verdicts = verdicts(results);
+    verdicts.iter().try_for_each(|verdict| line(verdict.json(), record, output))?;
+    line(environment.clone(), record, output)?;
     if output.json() {
-        for verdict in &verdicts {
-            output.result(String::new, || verdict.json())?;
-        }
-        return output.result(String::new, || environment.clone());
+        return Ok(());
     }
     let headings = ["MEASURE", "PROGRAM", "MEDIAN", "QUARTILES", "P99", "CPU EACH", "TO LIBZMQ"];
     let mut table = vec![text::heading(headings)];

@@ -240,6 +240,7 @@ mod tests {
         assert!(!figures.contains_key("bytes_per_s"));
     }
 
+    /// Rules: MQ-501.
     #[test]
     fn rates_are_by_the_receivers_time() {
         let result = json!({ "messages": 10, "bytes": 640, "seconds": 0.5, "published": 100, "least_each": 4, "most_each": 6 });

@@ -90,3 +90,76 @@ impl Window {
         elapsed >= self.measure && (self.messages >= self.least || elapsed >= self.longest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    use tidegate::mq::Context;
+
+    use super::super::Security;
+    use super::*;
+
+    const EVER: Duration = Duration::from_secs(3600);
+
+    fn window(warmup: Duration, measure: Duration, least: u64, longest: Duration) -> Window {
+        Window::new(&Task {
+            context: Context::new(),
+            binds: false,
+            endpoint: String::new(),
+            size: 64,
+            warmup,
+            measure,
+            least,
+            longest,
+            count: 1,
+            rate: 1.0,
+            stalled: false,
+            security: Security::None,
+            orders: Mutex::new(channel().1),
+        })
+    }
+
+    /// Where the first messages lie, up to the last one if there is one.
+    fn places(window: &mut Window) -> Vec<Place> {
+        let mut places = Vec::new();
+        while places.len() < 10_000 && places.last() != Some(&Place::End) {
+            places.push(window.take(64));
+        }
+        places
+    }
+
+    /// What comes during the warm-up does not count, nor do the two messages that start and stop the clock.
+    ///
+    /// Rules: MQ-501.
+    #[test]
+    fn the_clock_runs_from_one_message_to_another_after_the_warm_up() {
+        assert!(places(&mut window(EVER, EVER, 0, EVER)).iter().all(|place| *place == Place::Before));
+        let mut window = window(Duration::ZERO, Duration::ZERO, 0, EVER);
+        let before = Instant::now();
+        let places = places(&mut window);
+        let times = |wanted| places.iter().filter(|place| **place == wanted).count();
+        assert_eq!(places.len(), 2 * GLANCE as usize);
+        assert_eq!(
+            [times(Place::Begin), times(Place::Inside), times(Place::End)],
+            [1, GLANCE as usize - 1, 1]
+        );
+        let result = window.result();
+        assert_eq!(result["messages"], GLANCE - 1);
+        assert_eq!(result["bytes"], 64 * (GLANCE - 1));
+        assert!(result["seconds"].as_f64() <= Some(before.elapsed().as_secs_f64()));
+    }
+
+    /// Rules: MQ-503.
+    #[test]
+    fn both_time_and_messages_must_be_enough() {
+        let last = |places: Vec<Place>| (places.len(), places.last() == Some(&Place::End));
+        let by_messages = last(places(&mut window(Duration::ZERO, Duration::ZERO, 1000, EVER)));
+        assert_eq!(by_messages, (1088, true));
+        let by_time = last(places(&mut window(Duration::ZERO, EVER, 1000, EVER)));
+        assert_eq!(by_time, (10_000, false));
+        let given_up = last(places(&mut window(Duration::ZERO, Duration::ZERO, u64::MAX, Duration::ZERO)));
+        assert_eq!(given_up, (128, true));
+    }
+}
