@@ -136,8 +136,17 @@ fn many_sockets_and_few_descriptors() {
     };
     assert_eq!(error.errno(), 24, "{error}");
     assert!(bound.len() > 100, "{}", bound.len());
+    // A listener takes a descriptor for a moment even when it finds nobody to accept.
+    let mut taken = Vec::new();
+    let error = loop {
+        let dealer = Dealer::with_options(&context, options()).unwrap();
+        match dealer.readable_fd() {
+            Ok(descriptor) => taken.push(descriptor),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.errno(), 24, "{error}");
     let without = Dealer::with_options(&context, options()).unwrap();
-    assert_eq!(without.readable_fd().unwrap_err().errno(), 24);
     let many: Vec<_> = (0..1000).map(|_| Dealer::with_options(&context, options()).unwrap()).collect();
     without.bind_blocking("inproc://a").unwrap();
     many[0].connect("inproc://a").unwrap();
