@@ -135,6 +135,13 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// The slot is not held.
     pub fn release(&mut self, acquired: &Acquired, how: Release) -> Result<(), AcquireError> {
         let before = self.position.low();
+        self.give_back(acquired, how)?;
+        self.seat.let_go(&self.position, before);
+        Ok(())
+    }
+
+    /// Notes that a slot is let go; others are told by [`Seat::let_go`].
+    fn give_back(&mut self, acquired: &Acquired, how: Release) -> Result<(), AcquireError> {
         if !self.position.release(acquired.id, how) {
             return Err(AcquireError::InvalidState);
         }
@@ -142,7 +149,6 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
             self.seat.core.row_count(self.seat.ticket.row, Row64::SlotsConsumed, 1);
             self.seat.core.row_count(self.seat.ticket.row, Row64::BytesConsumed, acquired.len);
         }
-        self.seat.let_go(&self.position, before);
         Ok(())
     }
 }
@@ -172,10 +178,10 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
 
     /// Claims, and then looks whether the row is still ours.
     fn claim(&self, position: &Position, claim: Claim) -> Result<(), AcquireError> {
-        self.store_claim(claim);
         let since = self.core.words.row64(self.ticket.row, Row64::ClaimSince);
-        // Relaxed: for people.
+        // Relaxed: the release of the claim publishes it, so that who sees the claim never takes it for older than it is.
         since.store(self.core.host.now().0, Ordering::Relaxed);
+        self.store_claim(claim);
         crash::at(Point::Claim);
         // Pairs with the fence of the writer (5.7): either it sees the claim, or DRAINING and the eviction are seen
         // below.

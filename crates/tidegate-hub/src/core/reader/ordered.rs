@@ -3,7 +3,7 @@
 use super::{Acquired, Found, Position, Reader, Release, Seat};
 use crate::core::{
     codec::SlotId,
-    config::Deadline,
+    config::{Deadline, SyncPolicy},
     error::{AcquireError, Holder, ReadBatchError, RegistryError},
     host::{Counter, Host},
     protocol::{Protocol, fence_if},
@@ -31,23 +31,81 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         deadline: Deadline,
         into: &mut Vec<Acquired>,
     ) -> Result<(), ReadBatchError> {
-        into.clear();
-        let available = self.position.max_held();
-        if n > available {
-            return Err(ReadBatchError::BatchTooLarge { requested: n, available });
-        }
+        self.prepare_batch(n, into)?;
         for _ in 0..n {
             match self.acquire_ordered(deadline) {
                 Ok(acquired) => into.push(acquired),
+                Err(error) => return self.refuse_batch(error, into),
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `n` slots, at least one, without waiting (DH-122). `into` is filled with them; its contents are replaced.
+    ///
+    /// # Errors
+    /// As [`Reader::acquire_batch`]. Where ids were lost on the way nothing is held, so that the loss is not passed over in
+    /// silence, and the ids before it come next.
+    pub fn acquire_up_to(&mut self, n: u32, into: &mut Vec<Acquired>) -> Result<(), ReadBatchError> {
+        self.prepare_batch(n, into)?;
+        for _ in 0..n {
+            match self.wait_for_next(Deadline::Immediate) {
+                Ok(acquired) => into.push(acquired),
+                // No more for now, for ever, or for this consumer.
+                Err(AcquireError::QueueEmpty | AcquireError::Closed { .. } | AcquireError::Locked { .. })
+                    if !into.is_empty() =>
+                {
+                    break;
+                }
                 Err(error) => {
-                    for acquired in into.drain(..).rev() {
-                        self.release(&acquired, Release::Redeliver)?;
-                    }
-                    return Err(error.into());
+                    let _ = self.seat.recorded::<()>(Err(error));
+                    return self.refuse_batch(error, into);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Consumes the first `k` slots of a batch, all at once, and takes them out of it: the writer can have them while the
+    /// others are read (DH-123).
+    ///
+    /// # Errors
+    /// One of them is not held; those before it are consumed.
+    pub fn consume_first(&mut self, k: usize, batch: &mut Vec<Acquired>) -> Result<(), AcquireError> {
+        let before = self.position.low();
+        let mut result = Ok(());
+        let mut given = 0;
+        for acquired in batch.iter().take(k) {
+            result = self.give_back(acquired, Release::Consumed);
+            if result.is_err() {
+                break;
+            }
+            given += 1;
+        }
+        batch.drain(..given);
+        self.seat.let_go(&self.position, before);
+        result
+    }
+
+    fn prepare_batch(&self, n: u32, into: &mut Vec<Acquired>) -> Result<(), ReadBatchError> {
+        into.clear();
+        if self.seat.core.config.sync == SyncPolicy::LatestOnly {
+            return Err(ReadBatchError::LatestOnly);
+        }
+        let available = self.position.max_held();
+        if n > available { Err(ReadBatchError::BatchTooLarge { requested: n, available }) } else { Ok(()) }
+    }
+
+    /// Gives back what was acquired before something went wrong.
+    fn refuse_batch(
+        &mut self,
+        error: AcquireError,
+        into: &mut Vec<Acquired>,
+    ) -> Result<(), ReadBatchError> {
+        for acquired in into.drain(..).rev() {
+            self.release(&acquired, Release::Redeliver)?;
+        }
+        Err(error.into())
     }
 
     /// Goes on at `id`: backwards as far as the floor allows (DH-073), forwards giving up what is between. Returns where

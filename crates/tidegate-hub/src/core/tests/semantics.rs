@@ -1,11 +1,10 @@
 use tidegate_shm::sync::Ordering;
 
-use super::world::{Block, READER, WRITER, be_thread, counted, errors, info, kill, soon, within};
+use super::world::{Block, READER, WRITER, be_thread, counted, errors, info, soon, within};
 use crate::core::{
-    TakeOver,
     codec::{Ctl, ID_LIMIT, OwnerKey, SlotId, SlotState},
     config::{Deadline, SyncPolicy},
-    error::{AcquireError, Holder, RegistryError, WriteError},
+    error::{AcquireError, Holder, ReadBatchError, WriteError},
     host::{Counter, ErrorKind},
     plain::{config, key},
     reader::Release,
@@ -114,35 +113,6 @@ fn nothing_is_not_a_hole() {
     assert_eq!(reader.acquire_ordered(Deadline::Immediate).unwrap().len, 0);
 }
 
-/// Rules: DH-044.
-#[test]
-fn a_displaced_writer_changes_nothing() {
-    let block = ring(4);
-    let writer = block.writer();
-    let id = writer.allocate(1, Deadline::Immediate).unwrap().first;
-    let refused = block.core(11).adopt(TakeOver::IfDead, soon()).unwrap_err();
-    assert_eq!(refused, RegistryError::WriterAlive { owner: key(WRITER) });
-    let seized = block.core(11).adopt(TakeOver::Seize(key(WRITER)), soon()).unwrap();
-    assert_eq!(seized.abandoned, 1);
-    assert_eq!(writer.commit(id, info(8)), Err(AcquireError::Fenced.into()));
-    assert_eq!(writer.allocate(1, Deadline::Immediate), Err(AcquireError::Fenced.into()));
-    let ctl = Ctl(Load::load(block.memory.slot64(block.config.index(id), Slot64::Ctl), Ordering::Relaxed));
-    assert_eq!(ctl, Ctl::new(1, SlotState::Quarantined));
-
-    // Nobody gets the slot before the displaced writer is dead.
-    for id in 1..4 {
-        assert_eq!(block.write(&seized.writer), Ok(id));
-    }
-    let mut reader = block.reader(READER, Start::Oldest);
-    for _ in 1..4 {
-        let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
-        reader.release(&acquired, Release::Consumed).unwrap();
-    }
-    assert_eq!(seized.writer.allocate(1, within(200)), Err(AcquireError::Timeout.into()));
-    kill(WRITER);
-    assert_eq!(seized.writer.allocate(1, within(200)).unwrap().first, SlotId(4));
-}
-
 /// Rules: DH-043.
 #[test]
 fn an_impossible_cursor_is_clamped() {
@@ -249,6 +219,73 @@ fn a_read_batch_has_all_or_nothing() {
     assert_eq!(reader.acquire_ordered(Deadline::Immediate).unwrap().id, SlotId(1), "delivered again");
     reader.release(&got[1], Release::Consumed).unwrap();
     assert_eq!(cursor(&block, &reader), 5, "past the holes and what was consumed");
+}
+
+/// Rules: DH-122, DH-123, N-24.
+#[test]
+fn what_is_there_is_read_and_let_go_piece_by_piece() {
+    let block = ring(8);
+    let writer = block.writer();
+    let names = crate::core::plain::NAMES;
+    let core = block.core(READER);
+    let mut reader = crate::core::reader::Reader::join(core, Start::Oldest, &names, 4, soon()).unwrap();
+    let mut batch = Vec::new();
+    assert_eq!(reader.acquire_up_to(4, &mut batch), Err(AcquireError::QueueEmpty.into()));
+    for _ in 0..3 {
+        block.write(&writer).unwrap();
+    }
+    assert_eq!(reader.acquire_up_to(5, &mut batch), Err(TOO_LARGE));
+    reader.acquire_up_to(4, &mut batch).unwrap();
+    assert_eq!(batch.iter().map(|slot| slot.id.0).collect::<Vec<_>>(), [0, 1, 2]);
+    for _ in 3..8 {
+        block.write(&writer).unwrap();
+    }
+    assert!(block.write(&writer).is_err(), "full");
+    reader.consume_first(2, &mut batch).unwrap();
+    assert_eq!((batch.len(), batch[0].id, cursor(&block, &reader)), (1, SlotId(2), 2));
+    assert!(block.write(&writer).is_ok() && block.write(&writer).is_ok() && block.write(&writer).is_err());
+
+    let mut more = Vec::new();
+    reader.acquire_up_to(4, &mut more).unwrap();
+    assert_eq!(more.len(), 3, "four may be held");
+    let full = AcquireError::Locked { holder: Holder::Caller };
+    assert_eq!(reader.acquire_up_to(1, &mut Vec::new()), Err(full.into()));
+    reader.consume_first(usize::MAX, &mut batch).unwrap();
+    assert_eq!((batch.len(), cursor(&block, &reader)), (0, 3));
+    let mut foreign = more.clone();
+    reader.consume_first(3, &mut more).unwrap();
+    assert_eq!(reader.consume_first(1, &mut foreign), Err(AcquireError::InvalidState), "not held");
+
+    let latest = Block::new(config(SyncPolicy::LatestOnly, 2));
+    let mut reader = latest.reader(READER, Start::Newest);
+    assert_eq!(reader.acquire_up_to(1, &mut batch), Err(ReadBatchError::LatestOnly));
+    assert_eq!(reader.acquire_batch(1, Deadline::Immediate, &mut batch), Err(ReadBatchError::LatestOnly));
+}
+
+const TOO_LARGE: ReadBatchError = ReadBatchError::BatchTooLarge { requested: 5, available: 4 };
+
+/// Rules: DH-061, DH-122.
+#[test]
+fn a_loss_within_a_batch_is_told() {
+    let mut config = config(SyncPolicy::AllReaders, 4);
+    config.overflow = crate::core::config::Overflow::DropOldest;
+    config.on_held = crate::core::config::OnHeld::Skip;
+    let block = Block::new(config);
+    let writer = block.writer();
+    let core = block.core(READER);
+    let names = crate::core::plain::NAMES;
+    let mut reader = crate::core::reader::Reader::join(core, Start::Oldest, &names, 3, soon()).unwrap();
+    for _ in 0..4 {
+        block.write(&writer).unwrap();
+    }
+    let mut first = Vec::new();
+    reader.acquire_up_to(1, &mut first).unwrap();
+    assert_eq!(block.write(&writer), Ok(5), "the slot of 0 is passed over, that of 1 is taken");
+    let mut more = Vec::new();
+    let lost = AcquireError::Lapped { lost: 1 };
+    assert_eq!(reader.acquire_up_to(2, &mut more), Err(lost.into()));
+    reader.acquire_up_to(2, &mut more).unwrap();
+    assert_eq!(more.iter().map(|slot| slot.id.0).collect::<Vec<_>>(), [2, 3]);
 }
 
 fn cursor(block: &Block, reader: &super::world::TestReader) -> u64 {

@@ -132,6 +132,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Moves the commit index over all ids whose fate is final (DH-065), and wakes who waits for that.
     pub(super) fn resolve_prefix(&self) {
         let turn = self.lock_turn();
+        if self.check_owner().is_err() {
+            // The indices are another writer's.
+            return;
+        }
         let before = self.own(Control64::CommitIndex);
         let end = self.own(Control64::WriteIndex);
         let mut newest = None;

@@ -5,12 +5,15 @@
 
 mod allocate;
 mod commit;
+mod discard;
 mod floor;
+mod stall;
 
 use tidegate_shm::sync::{Condvar, Mutex, MutexGuard, Ordering};
 
 pub use allocate::Allocation;
 pub use commit::CommitInfo;
+use stall::Watch;
 
 use super::{
     Core,
@@ -29,6 +32,7 @@ pub struct Writer<W, H, P = Shipped> {
     turn: Mutex<Turn>,
     /// The turn was given back, or the resolved prefix grew.
     moved: Condvar,
+    watch: Mutex<Watch>,
 }
 
 /// What the threads of the writer agree on.
@@ -40,7 +44,8 @@ struct Turn {
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The writer whose key and epoch the block names.
     pub(super) fn of_owner(core: Core<W, H, P>, epoch: u64) -> Self {
-        Self { core, epoch, turn: Mutex::new(Turn { allocating: false }), moved: Condvar::new() }
+        let turn = Mutex::new(Turn { allocating: false });
+        Self { core, epoch, turn, moved: Condvar::new(), watch: Mutex::default() }
     }
 
     /// The block.
