@@ -17,8 +17,10 @@ use children::{Child, role};
 use mounts::with_mount;
 use rustix::{fs::Mode, process::umask};
 use tidegate_shm::{
-    fork::ForkGuard,
-    region::{Access, AccessError, CreateError, CreateOptions, Draft, GuardedRegion, MapError, RegionDir},
+    fork::{ForkGuard, Forked},
+    region::{
+        Access, AccessError, CreateError, CreateOptions, Draft, GuardedRegion, MapError, Region, RegionDir,
+    },
     sync::Ordering,
 };
 
@@ -178,6 +180,19 @@ fn a_forked_child_has_neither_the_mapping_nor_a_valid_handle() {
         }
         if fs::read_to_string("/proc/self/maps").unwrap().contains(&address) {
             return 2;
+        }
+        // Neither handle gives out what is not there, nor does one without the right to write.
+        let refused = [
+            writer.span(0, 1).err(),
+            writer.span_mut(0, 1).err(),
+            writer.record_mut::<64>(0).err(),
+            consumer.atomic_u64_mut(MIDDLE.start).err(),
+            consumer.atomic_u32(0).err(),
+            Region::clone(&consumer).shared_span(0, 1).err(),
+            Region::clone(&consumer).read(0, &mut [0]).err(),
+        ];
+        if refused != [Some(AccessError::Forked(Forked)); 7] {
+            return 5;
         }
         // A guard made here is another process's, and dropping inherited handles unmaps nothing.
         let own = ForkGuard::new().unwrap();

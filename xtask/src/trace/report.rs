@@ -105,7 +105,8 @@ impl SpecReport<'_> {
     fn write(&self, gaps: &[Gap<'_>], what: &str, out: &mut String) {
         for chapter in gaps.chunk_by(|a, b| a.section == b.section) {
             let Some(first) = chapter.first() else { continue };
-            let _ = writeln!(out, "{} {} {}: {} {what}", self.name, first.section, first.title, chapter.len());
+            let _ =
+                writeln!(out, "{} {} {}: {} {what}", self.name, first.section, first.title, chapter.len());
             for gap in chapter {
                 let level = gap.level.map_or_else(|| "case".to_owned(), |level| level.to_string());
                 let _ = writeln!(out, "  {} {level:<4} {}", gap.id, shortened(gap.text));

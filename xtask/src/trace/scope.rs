@@ -153,7 +153,8 @@ impl ScopeFile {
                     Some((status, area)) => (*status, area.clone()),
                     None => (Status::Later, format!("{rule} is in no area")),
                 });
-                let least_finished = of_rules.reduce(|least, next| if next.0 > least.0 { next } else { least });
+                let least_finished =
+                    of_rules.reduce(|least, next| if next.0 > least.0 { next } else { least });
                 least_finished
                     .or_else(|| placed_by_section(&areas, &case.section))
                     .unwrap_or_else(|| (Status::Later, format!("chapter {} is in no area", case.section)))

@@ -202,7 +202,9 @@ impl RuleId {
 
     /// `K-01` is itself, `K-01..K-04` are four.
     fn range(text: &str) -> Vec<Self> {
-        let Some((first, last)) = text.split_once("..") else { return Self::parse(text).into_iter().collect() };
+        let Some((first, last)) = text.split_once("..") else {
+            return Self::parse(text).into_iter().collect();
+        };
         match (Self::parse(first), Self::parse(last)) {
             (Some(first), Some(last)) if first.prefix == last.prefix && first.width == last.width => {
                 (first.number..=last.number).map(|number| Self { number, ..first.clone() }).collect()

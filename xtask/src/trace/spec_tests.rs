@@ -85,7 +85,9 @@ fn reads_cases_of_one_letter_with_rules_in_brackets_and_ranges() {
     assert_eq!(found, expected.map(|(id, section, rules)| (id.to_owned(), section, rules.to_owned())));
     assert_eq!(sheet.cases[4].text, "model => holds => mutants");
     let problems = sheet.inconsistencies(1, 6).join("\n");
-    for part in ["5 cases (count pinned in conformance/areas.toml) parsed, but 6", "DH-022 is mentioned", "K-05 is"] {
+    for part in
+        ["5 cases (count pinned in conformance/areas.toml) parsed, but 6", "DH-022 is mentioned", "K-05 is"]
+    {
         assert!(problems.contains(part), "{part} not in:\n{problems}");
     }
 }

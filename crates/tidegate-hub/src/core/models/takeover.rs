@@ -84,25 +84,25 @@ fn seizure_while_allocating<P: Protocol>() -> usize {
     })
 }
 
-/// Rules: DH-149, DH-152.
+/// Rules: DH-149, DH-152, Q-8.
 #[test]
 fn q8_one_takes_over_from_the_dead() {
     assert!(lock::<Shipped>() > 10);
 }
 
-/// Rules: DH-149.
+/// Rules: DH-149, Q-8.
 #[test]
 fn q8_takeover_is_an_exchange() {
     assert!(breaks(&[RACE], lock::<TakeoverByStore>));
 }
 
-/// Rules: DH-044, DH-045.
+/// Rules: DH-044, DH-045, Q-9.
 #[test]
 fn q9_either_the_commit_or_the_seizure_wins() {
     assert!(seizure::<Shipped>() > 10);
 }
 
-/// Rules: DH-045.
+/// Rules: DH-045, Q-9.
 #[test]
 fn q9_a_commit_is_an_exchange() {
     assert!(breaks(&["both won or none did"], seizure::<CommitByStore>));

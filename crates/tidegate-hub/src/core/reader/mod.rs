@@ -205,7 +205,11 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     /// What the slot of a resolved id holds. The id is claimed.
     fn look(&self, id: SlotId) -> Result<Found, AcquireError> {
         let ctl = self.core.ctl(id);
-        let state = ctl.state().ok_or(AcquireError::InvalidState)?;
+        let impossible = || {
+            self.core.host.count(Counter::StateTransitionErrors, 1);
+            AcquireError::InvalidState
+        };
+        let state = ctl.state().ok_or_else(impossible)?;
         if ctl.tag() != id.tag() {
             // Older: the id was passed over. Newer: the slot was taken again.
             return Ok(if ctl.tag() < id.tag() { Found::Hole } else { Found::Overwritten });
@@ -214,7 +218,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
             SlotState::Committed => self.describe(id, ctl).map(Found::Data),
             SlotState::Free | SlotState::Quarantined => Ok(Found::Hole),
             SlotState::Draining => Ok(Found::NotReady),
-            SlotState::Writing => Err(AcquireError::InvalidState),
+            SlotState::Writing => Err(impossible()),
         }
     }
 
@@ -258,6 +262,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
             Err(AcquireError::InvalidState) => ErrorKind::InvalidState,
             _ => return result,
         };
+        self.core.host.count(Counter::SlotAcquireErrors, 1);
         self.core.host.error(kind);
         result
     }

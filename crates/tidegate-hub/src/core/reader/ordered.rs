@@ -97,11 +97,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     }
 
     /// Gives back what was acquired before something went wrong.
-    fn refuse_batch(
-        &mut self,
-        error: AcquireError,
-        into: &mut Vec<Acquired>,
-    ) -> Result<(), ReadBatchError> {
+    fn refuse_batch(&mut self, error: AcquireError, into: &mut Vec<Acquired>) -> Result<(), ReadBatchError> {
         for acquired in into.drain(..).rev() {
             self.release(&acquired, Release::Redeliver)?;
         }

@@ -2,7 +2,7 @@ use tidegate_shm::sync::Ordering;
 
 use super::world::{Block, READER, WRITER, be_thread, counted, errors, info, soon, within};
 use crate::core::{
-    codec::{Ctl, ID_LIMIT, OwnerKey, SlotId, SlotState},
+    codec::{Ctl, MAX_SLOT_ID, ProcessKey, SlotId, SlotState},
     config::{Deadline, SyncPolicy},
     error::{AcquireError, Holder, ReadBatchError, WriteError},
     host::{Counter, ErrorKind},
@@ -16,7 +16,7 @@ fn ring(slots: u32) -> Block {
     Block::new(config(SyncPolicy::SingleReader, slots))
 }
 
-/// Rules: DH-048.
+/// Rules: DH-048, S-01.
 #[test]
 fn what_is_written_is_read_in_order() {
     let block = ring(4);
@@ -32,7 +32,7 @@ fn what_is_written_is_read_in_order() {
     assert_eq!(counted(Counter::WriterGenerationWraps), 5);
 }
 
-/// Rules: DH-066.
+/// Rules: DH-066, S-03.
 #[test]
 fn an_aborted_id_is_a_hole() {
     let block = ring(4);
@@ -47,7 +47,7 @@ fn an_aborted_id_is_a_hole() {
     assert_eq!((holes, counted(Counter::SlotsAborted)), (1, 1));
 }
 
-/// Rules: DH-065.
+/// Rules: DH-065, S-04.
 #[test]
 fn ids_become_visible_in_order() {
     let block = ring(4);
@@ -62,7 +62,7 @@ fn ids_become_visible_in_order() {
     assert_eq!(block.word(Control64::LatestTag), 2);
 }
 
-/// Rules: DH-056.
+/// Rules: DH-056, S-05.
 #[test]
 fn nobody_waits_for_himself() {
     let block = Block::new(config(SyncPolicy::LatestOnly, 1));
@@ -79,7 +79,7 @@ fn nobody_waits_for_himself() {
     assert_eq!(writer.allocate(1, soon()).unwrap().first, SlotId(1));
 }
 
-/// Rules: DH-056.
+/// Rules: DH-056, B-03.
 #[test]
 fn a_batch_is_no_larger_than_the_ring() {
     let block = ring(8);
@@ -90,17 +90,18 @@ fn a_batch_is_no_larger_than_the_ring() {
     assert_eq!(block.word(Control64::WriteIndex), 0);
 }
 
+/// Rules: S-06.
 #[test]
 fn ids_end() {
     let mut config = config(SyncPolicy::SingleReader, 4);
-    config.first_slot = SlotId(ID_LIMIT - 2);
+    config.first_slot = SlotId(MAX_SLOT_ID - 2);
     let block = Block::new(config);
     let writer = block.writer();
     assert!(block.write(&writer).is_ok() && block.write(&writer).is_ok());
     assert_eq!(block.write(&writer), Err(WriteError::IdSpaceExhausted));
 }
 
-/// Rules: DH-067.
+/// Rules: DH-067, S-08.
 #[test]
 fn nothing_is_not_a_hole() {
     let block = ring(2);
@@ -113,7 +114,7 @@ fn nothing_is_not_a_hole() {
     assert_eq!(reader.acquire_ordered(Deadline::Immediate).unwrap().len, 0);
 }
 
-/// Rules: DH-043.
+/// Rules: DH-043, S-10.
 #[test]
 fn an_impossible_cursor_is_clamped() {
     let block = ring(2);
@@ -128,14 +129,15 @@ fn an_impossible_cursor_is_clamped() {
     assert!(block.word(Control64::ReadIndex) <= block.word(Control64::CommitIndex));
 }
 
-/// Rules: DH-046, DH-047.
+/// Rules: DH-046, DH-047, N-10.
 #[test]
 fn a_foreign_word_is_reported_and_left() {
     let block = ring(2);
     let writer = block.writer();
     let id = writer.allocate(1, Deadline::Immediate).unwrap().first;
     let slot = block.config.index(id);
-    let owner = || OwnerKey::of_word(Load::load(block.memory.slot64(slot, Slot64::Owner), Ordering::Relaxed));
+    let owner =
+        || ProcessKey::from_word(Load::load(block.memory.slot64(slot, Slot64::Owner), Ordering::Relaxed));
     assert_eq!(owner(), Some(key(WRITER)));
     let ctl = block.memory.slot64_mut(slot, Slot64::Ctl);
     let ours = Load::load(ctl, Ordering::Relaxed);
@@ -152,7 +154,7 @@ fn a_foreign_word_is_reported_and_left() {
 }
 
 /// A state code that does not exist, and a length beyond the slot, end the read.
-/// Rules: DH-046.
+/// Rules: DH-046, L-17, L-18.
 #[test]
 fn damage_is_reported_to_the_reader() {
     let block = ring(2);
@@ -169,9 +171,12 @@ fn damage_is_reported_to_the_reader() {
     Word::store(ctl, 1 << 3 | 6, Ordering::Relaxed);
     assert!(!reader.validate(&acquired));
     assert_eq!(counted(Counter::ReaderValidationFailed), 1);
+    reader.release(&acquired, Release::Redeliver).unwrap();
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate), Err(AcquireError::InvalidState));
+    assert_eq!((counted(Counter::StateTransitionErrors), errors().len()), (1, 2));
 }
 
-/// Rules: DH-119, DH-120.
+/// Rules: DH-119, DH-120, B-01, B-02.
 #[test]
 fn a_batch_becomes_visible_at_once() {
     let block = ring(8);
@@ -184,11 +189,12 @@ fn a_batch_becomes_visible_at_once() {
     assert_eq!((block.word(Control64::CommitIndex), block.word(Control64::LatestTag)), (4, 4));
     let refused = writer.allocate(5, Deadline::Immediate);
     assert_eq!(refused, Err(AcquireError::QueueFull.into()), "four are unread");
+    assert_eq!(writer.allocate(5, within(5)), Err(AcquireError::Timeout.into()));
     assert_eq!(block.word(Control64::WriteIndex), 4);
 }
 
 /// Two of four are committed, the rest given up.
-/// Rules: DH-121, DH-122.
+/// Rules: DH-121, DH-122, B-05, B-06.
 #[test]
 fn a_read_batch_has_all_or_nothing() {
     let block = ring(8);
@@ -292,7 +298,7 @@ fn cursor(block: &Block, reader: &super::world::TestReader) -> u64 {
     Load::load(block.memory.row64(reader.ticket().row, Row64::Cursor), Ordering::Relaxed)
 }
 
-/// Rules: DH-113.
+/// Rules: DH-113, C-09.
 #[test]
 fn a_closed_block_is_read_to_its_end() {
     let block = ring(4);

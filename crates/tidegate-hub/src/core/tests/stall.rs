@@ -62,7 +62,7 @@ fn an_old_claim_is_evicted_at_once() {
     assert_eq!(counted(Counter::ConsumersEvicted), 1);
     assert!(stalled.validate(&held));
     stalled.release(&held, Release::Consumed).unwrap();
-    writer.allocate(1, soon()).unwrap();
+    let _ = writer.allocate(1, soon()).unwrap();
     assert!(now() - started < SECOND);
 }
 
@@ -77,7 +77,7 @@ fn who_moves_or_may_stand_still_is_not_evicted() {
     }
     // The other consumer has read everything there was, so that it is the slow one who is waited for.
     let started = now();
-    writer.allocate(1, within(5_000)).unwrap();
+    let _ = writer.allocate(1, within(5_000)).unwrap();
     assert!(now() - started < SECOND && counted(Counter::ConsumersEvicted) == 0);
     drop(block);
 

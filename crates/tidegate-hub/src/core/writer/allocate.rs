@@ -7,11 +7,11 @@ use tidegate_shm::{
 
 use super::{Place, Turn, Writer};
 use crate::core::{
-    codec::{Ctl, ID_LIMIT, SlotId, SlotState, Transition},
+    codec::{Ctl, MAX_SLOT_ID, SlotId, SlotState, Transition},
     config::{Deadline, OnHeld, Overflow},
     crash::{self, Point},
     error::{AcquireError, Holder, WriteError},
-    host::{Counter, Host},
+    host::{Counter, ErrorKind, Host},
     protocol::{Protocol, fence_if},
     wait::Probes,
     words::{Control64, Load, Slot32, Slot64, Sync32, Word, WriterWords},
@@ -50,7 +50,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// because their slots were being read (DH-055).
     pub fn allocate(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
         self.core.host.count(Counter::WritesAttempted, 1);
-        self.recorded(self.allocate_checked(n, deadline))
+        let result = self.allocate_checked(n, deadline);
+        if result == Err(AcquireError::QueueFull.into()) && deadline != Deadline::Immediate {
+            // Who said that it would not wait has no error to report, who would have waited has (DH-100).
+            self.core.host.count(Counter::SlotAcquireErrors, 1);
+            self.core.host.error(ErrorKind::QueueFull);
+        }
+        self.recorded(Counter::SlotAcquireErrors, result)
     }
 
     fn allocate_checked(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
@@ -87,7 +93,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         };
         loop {
             let first = SlotId(self.own(Control64::WriteIndex));
-            if first.0.saturating_add(u64::from(n)) > ID_LIMIT {
+            if first.0.saturating_add(u64::from(n)) > MAX_SLOT_ID {
                 return Err(WriteError::IdSpaceExhausted);
             }
             self.in_flight_gate(first, n, deadline)?;
