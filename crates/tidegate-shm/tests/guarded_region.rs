@@ -92,8 +92,7 @@ fn publishing_never_replaces() {
     assert!(place.path().join("visible").exists());
 }
 
-/// L-22.
-/// Rules: DH-018.
+/// Rules: DH-018, L-22.
 #[test]
 fn a_full_file_system_is_found_when_the_draft_is_made() {
     with_mount("tmpfs", c"size=64k", |place| {
@@ -138,7 +137,7 @@ fn only_the_writable_part_gives_views_that_write() {
 }
 
 /// L-25: also code that does not ask this library cannot write the read-only part.
-/// Rules: DH-010.
+/// Rules: DH-010, L-25.
 #[test]
 fn a_stray_store_outside_of_the_writable_part_faults() {
     if let Some(place) = role("stray") {
@@ -164,8 +163,7 @@ fn a_stray_store_outside_of_the_writable_part_faults() {
     }
 }
 
-/// L-26.
-/// Rules: DH-011.
+/// Rules: DH-011, L-26.
 #[test]
 fn a_forked_child_has_neither_the_mapping_nor_a_valid_handle() {
     let place = tempfile::tempdir_in("/dev/shm").unwrap();

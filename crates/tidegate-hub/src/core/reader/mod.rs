@@ -6,6 +6,7 @@
 mod latest;
 mod ordered;
 mod position;
+mod seek;
 
 use tidegate_shm::sync::Ordering;
 

@@ -4,9 +4,9 @@ use super::{Acquired, Found, Position, Reader, Release, Seat};
 use crate::core::{
     codec::SlotId,
     config::{Deadline, SyncPolicy},
-    error::{AcquireError, Holder, ReadBatchError, RegistryError},
+    error::{AcquireError, Holder, ReadBatchError},
     host::{Counter, Host},
-    protocol::{Protocol, fence_if},
+    protocol::Protocol,
     words::{Control64, Row64, Words},
 };
 
@@ -102,32 +102,6 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
             self.release(&acquired, Release::Redeliver)?;
         }
         Err(error.into())
-    }
-
-    /// Goes on at `id`: backwards as far as the floor allows (DH-073), forwards giving up what is between. Returns where
-    /// it goes on.
-    ///
-    /// # Errors
-    /// Slots are held, or `id` lies beyond the end.
-    pub fn seek(&mut self, id: SlotId) -> Result<SlotId, RegistryError> {
-        let end = self.seat.end();
-        let floor = self.seat.core.control(Control64::FloorIntent);
-        if self.position.holds_any() || id.0 > end {
-            return Err(RegistryError::BadStart { wanted: id.0, floor, end });
-        }
-        self.position.jump(id);
-        loop {
-            self.seat.store_cursor(&self.position);
-            // Pairs with the fence of `advance_floor`, as when joining.
-            fence_if(P::JOIN_FENCE);
-            let floor = self.seat.core.control(Control64::FloorIntent);
-            if floor <= self.position.low().0 {
-                break;
-            }
-            self.position.jump(SlotId(floor));
-        }
-        self.seat.core.wake_writer();
-        Ok(self.position.low())
     }
 
     fn wait_for_next(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {

@@ -294,6 +294,42 @@ fn a_loss_within_a_batch_is_told() {
     assert_eq!(more.iter().map(|slot| slot.id.0).collect::<Vec<_>>(), [2, 3]);
 }
 
+/// Rules: DH-108, C-05, C-06.
+#[test]
+fn a_reader_goes_where_it_is_told() {
+    let block = Block::new(config(SyncPolicy::AllReaders, 8));
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Latest);
+    assert_eq!((reader.seek_latest(), reader.seek(SlotId(0))), (Ok(SlotId(0)), Ok(SlotId(0))));
+    assert_eq!((reader.peek(), reader.backlog()), (Ok(None), 0));
+    let hole = writer.allocate(1, Deadline::Immediate).unwrap().first;
+    writer.abort(hole).unwrap();
+    for _ in 1..4 {
+        block.write(&writer).unwrap();
+    }
+    assert_eq!((reader.peek(), reader.backlog()), (Ok(Some((SlotId(1), 8))), 4));
+    let mut next = |reader: &mut super::world::TestReader| {
+        let acquired = reader.acquire_ordered(Deadline::Immediate)?;
+        reader.release(&acquired, Release::Consumed).map(|()| acquired.id.0)
+    };
+    assert_eq!((next(&mut reader), reader.backlog()), (Ok(1), 2));
+    assert_eq!((reader.seek_latest(), next(&mut reader)), (Ok(SlotId(3)), Ok(3)));
+    assert_eq!((reader.seek_oldest(), next(&mut reader)), (Ok(SlotId(0)), Ok(1)));
+    assert_eq!((reader.seek_end(), next(&mut reader)), (Ok(SlotId(4)), Err(AcquireError::QueueEmpty)));
+    block.write(&writer).unwrap();
+    assert_eq!(next(&mut reader), Ok(4));
+
+    let mut later = config(SyncPolicy::SingleReader, 4);
+    later.first_slot = SlotId(1_000);
+    let block = Block::new(later);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    assert_eq!(reader.seek(SlotId(0)), Ok(SlotId(1_000)), "nothing is before the first id");
+    assert_eq!(reader.seek(SlotId(1_000)), Ok(SlotId(1_000)));
+    block.write(&writer).unwrap();
+    assert_eq!(next(&mut reader), Ok(1_000));
+}
+
 fn cursor(block: &Block, reader: &super::world::TestReader) -> u64 {
     Load::load(block.memory.row64(reader.ticket().row, Row64::Cursor), Ordering::Relaxed)
 }
