@@ -3,15 +3,25 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(not(loom))]
 pub mod layout;
 
 #[cfg(not(loom))]
-pub mod broker;
+pub mod attachment;
 #[cfg(not(loom))]
 pub mod block;
 #[cfg(not(loom))]
+pub mod broker;
+#[cfg(not(loom))]
+pub mod config;
+#[cfg(not(loom))]
+pub mod consumer;
+pub mod core;
+#[cfg(not(loom))]
+pub mod error;
 pub mod identity;
 #[cfg(not(loom))]
+pub mod producer;
+#[cfg(not(loom))]
 pub mod schema;
-pub mod core;
+#[cfg(not(loom))]
+mod upkeep;

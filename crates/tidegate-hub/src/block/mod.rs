@@ -21,7 +21,7 @@ use std::{
 
 use tidegate_shm::{
     fork::Forked,
-    region::{AccessError, GuardedRegion, Span, SpanMut},
+    region::{AccessError, DirError, GuardedRegion, RegionDir, Span, SpanMut},
 };
 
 pub use attach::{AttachOptions, Expectations, ExpectedConfig, SchemaCheck, Trust, attach};
@@ -123,14 +123,28 @@ impl Block {
         if held { Liveness::Alive } else { Liveness::Dead }
     }
 
-    /// Notes that this process is about to record itself at `place`. `None` when it holds the place already.
-    pub fn hold(&self, place: Place) -> Option<Holding> {
-        Holding::take(&self.descriptor.uuid, place, self.region.guard())
+    /// Notes that this process is about to record itself at `place`. False when it holds the place already.
+    pub fn hold(&self, place: Place) -> bool {
+        registry::hold(&self.descriptor.uuid, place, self.region.guard())
+    }
+
+    /// Notes that this process is not recorded at `place` any more.
+    pub fn release(&self, place: Place) {
+        registry::release(&self.descriptor.uuid, place, self.region.guard());
     }
 
     /// Gives the writer's place up, so that another handle of this process can have it.
     pub fn release_writer(&mut self) {
         self.holding = None;
+    }
+
+    /// Removes the file; mappings stay. The name belongs to this block alone, having its uuid.
+    ///
+    /// # Errors
+    /// What the directory said.
+    pub fn unlink(&self) -> Result<(), DirError> {
+        let (Some(dir), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Ok(()) };
+        RegionDir::open_base(dir)?.remove_file(&name.to_string_lossy())
     }
 
     /// Everything, to be read.

@@ -5,11 +5,13 @@ use tidegate_shm::sync::Ordering;
 
 use super::{
     Core,
-    codec::{HANDOVER_CANCELLED, OwnerKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED, Transition},
+    codec::{
+        HANDOVER_CANCELLED, InitState, ProcessKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED, Transition,
+    },
     config::Deadline,
     crash::{self, Point},
     error::RegistryError,
-    host::{AuditEvent, Counter, Host, Liveness},
+    host::{AuditEvent, Counter, Host, Liveness, Place},
     protocol::Protocol,
     words::{Control32, Control64, Load, Slot64, Word, WriterWords},
     writer::Writer,
@@ -20,9 +22,10 @@ use super::{
 pub enum TakeOver {
     /// From nobody or from the dead.
     IfDead,
-    /// From this process even if it lives: what it is writing is put in quarantine and the block is tainted. It may
-    /// still write into the slots it has, which is why nobody gets them before it is dead (T9, T10).
-    Seize(OwnerKey),
+    /// From this process even if it lives: what it is writing is put in quarantine (T9), the block is tainted and closes
+    /// to writing. Words cannot stop a store that the displaced writer was about to make when it was paused, so nobody
+    /// allocates here again; writing goes on in new memory.
+    Seize(ProcessKey),
 }
 
 /// A writer and what was found.
@@ -61,13 +64,32 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         Ok(Adopted { writer, abandoned: found.abandoned, handover })
     }
 
+    /// The writer of a block that this process has just made, and is recorded as the writer of.
+    ///
+    /// # Errors
+    /// Somebody else is.
+    pub fn created(self) -> Result<Writer<W, H, P>, RegistryError> {
+        let owner = ProcessKey::from_word(self.control(Control64::WriterOwner));
+        match owner {
+            Some(owner) if owner != self.key => Err(RegistryError::WriterAlive { owner }),
+            None => Err(RegistryError::Damaged),
+            Some(_) => {
+                let epoch = self.control(Control64::WriterEpoch);
+                Ok(Writer::of_owner(self, epoch))
+            }
+        }
+    }
+
     /// Exchanges the owner from nobody or the dead to the caller; returns the new epoch.
     fn take_ownership(&self, from: TakeOver) -> Result<u64, RegistryError> {
         let word = self.words.control64_mut(Control64::WriterOwner);
         // Acquire: pairs with the exchange of the one who stored it.
         let found = word.load(Ordering::Acquire);
-        let owner = OwnerKey::of_word(found);
-        let alive = owner.filter(|owner| self.host.liveness(*owner) != Liveness::Dead);
+        let owner = ProcessKey::from_word(found);
+        let alive = owner.filter(|owner| {
+            // Whoever adopts holds the process's place as writer, so its own key is a leftover (DH-038).
+            *owner != self.key && self.host.liveness(*owner, Place::Writer) != Liveness::Dead
+        });
         let seized = match (alive, from) {
             (None, _) => None,
             (Some(owner), TakeOver::Seize(expected)) if owner == expected => Some(owner),
@@ -81,6 +103,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         // AcqRel: pairs with the acquiring load of a displaced writer's check.
         let epoch = epoch.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         if let Some(from) = seized {
+            self.close_to_writing();
             let taint = self.words.control32_mut(Control32::Taint);
             // Relaxed: never cleared; for people.
             taint.store(taint.load(Ordering::Relaxed) | TAINT_SEIZED, Ordering::Relaxed);
@@ -91,6 +114,15 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
             self.host.audit(AuditEvent::Adopted { from: owner });
         }
         Ok(epoch)
+    }
+
+    fn close_to_writing(&self) {
+        let state = self.words.control32_mut(Control32::InitState);
+        // Relaxed: a block that is closed stays so. Release: pairs with the acquire of the writer's check and of consumers,
+        // who are woken when the indices are settled.
+        if state.load(Ordering::Relaxed) == InitState::Ready as u32 {
+            state.store(InitState::Closing as u32, Ordering::Release);
+        }
     }
 
     /// Step 2: no slot stays between two states. Returns how many ids became holes.
@@ -158,7 +190,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     fn slot_owner_is_alive(&self, slot: SlotIndex) -> bool {
         // Relaxed: the acquiring load of the control word came before.
         let owner = self.words.slot64(slot, Slot64::Owner).load(Ordering::Relaxed);
-        OwnerKey::of_word(owner).is_some_and(|owner| self.host.liveness(owner) != Liveness::Dead)
+        ProcessKey::from_word(owner)
+            .is_some_and(|owner| self.host.liveness(owner, Place::Writer) != Liveness::Dead)
     }
 }
 

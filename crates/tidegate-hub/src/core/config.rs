@@ -4,46 +4,19 @@ use std::num::NonZeroU32;
 
 use tidegate_shm::clock::Nanos;
 
+pub use crate::layout::{OnHeld, Orphan, Overflow, SyncPolicy};
+
 use super::codec::{Claim, SlotId, SlotIndex};
 
-/// How consumers follow the ring (7.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncPolicy {
-    /// Newest value.
-    LatestOnly,
-    /// Every id, one consumer.
-    SingleReader,
-    /// Every id, every consumer at its own pace.
-    AllReaders,
-}
-
-/// What a full ring does (6.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// The writer waits.
-    Block,
-    /// The writer is told at once.
-    Fail,
-    /// The oldest ids are given up.
-    DropOldest,
-}
-
-/// What becomes of ids that nobody is there to read (DH-092).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Orphan {
-    /// They are kept for the next consumer.
-    Retain,
-    /// They are overwritten and counted.
-    Advance,
-}
-
-/// What the writer does about a slot that is being read, in lossy mode (DH-090).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnHeld {
-    /// Waits for the reader.
+/// What the writer does about a consumer that lives and holds a lossless ring back (DH-106).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stall {
+    /// Waits for it.
+    #[default]
     Wait,
-    /// Goes on to the next slot and leaves a hole.
-    Skip,
+    /// Takes the right of its cursor away once a claim is older than this, or the cursor did not move for this long while
+    /// data was waiting.
+    EvictAfter(Nanos),
 }
 
 /// How a handle waits (DH-080).
@@ -106,6 +79,8 @@ pub struct CoreConfig {
     pub max_consumers: u32,
     /// First id of this block; later blocks of a channel go on with the ids of the one before.
     pub first_slot: SlotId,
+    /// What this handle, as the writer, does about stalled consumers.
+    pub stall: Stall,
     /// How this handle waits.
     pub wait: WaitStrategy,
     /// How long.
@@ -120,8 +95,10 @@ impl CoreConfig {
 
     /// Where an id lives (DH-048).
     pub fn index(&self, id: SlotId) -> SlotIndex {
-        let slots = u64::from(self.slot_count.get());
-        SlotIndex((id.0.saturating_sub(self.first_slot.0) % slots) as u32)
+        let slots = self.slots();
+        let distance = id.0.saturating_sub(self.first_slot.0);
+        // A power of two costs no division (DH-093).
+        SlotIndex(if slots.is_power_of_two() { distance & (slots - 1) } else { distance % slots } as u32)
     }
 
     /// The number of slots.
