@@ -5,11 +5,13 @@
 //! | [`words`] | [`Words`](crate::core::words::Words) and [`WriterWords`](crate::core::words::WriterWords) over the views of a block |
 //! | [`process`] | [`Host`](crate::core::host::Host): clock, sleep, who lives, where counters and errors go |
 //! | [`counters`] | where each counter of 17.1 lies |
+//! | [`sampling`] | latencies of every so manieth operation |
 //! | [`audit`] | the audit ring of 18.5 |
 
 pub mod audit;
 pub mod counters;
 pub mod process;
+pub mod sampling;
 pub mod words;
 
 use std::{num::NonZeroU32, sync::Arc};

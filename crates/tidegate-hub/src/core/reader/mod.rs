@@ -13,7 +13,7 @@ use tidegate_shm::sync::Ordering;
 use super::{
     Core,
     codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState},
-    config::Deadline,
+    config::{Deadline, Timing},
     crash::{self, Point},
     error::{AcquireError, Holder, RegistryError},
     host::{Counter, ErrorKind, Host},
@@ -108,6 +108,11 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// The block.
     pub fn core(&self) -> &Core<W, H, P> {
         &self.seat.core
+    }
+
+    /// Changes how later calls wait.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.seat.core.config.timing = timing;
     }
 
     /// The row and what was promised at the start.

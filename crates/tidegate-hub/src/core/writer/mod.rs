@@ -17,7 +17,8 @@ use stall::Watch;
 
 use super::{
     Core,
-    codec::{Ctl, HANDOVER_CANCELLED, HANDOVER_CUT, InitState, SlotId, SlotIndex, Transition},
+    codec::{Ctl, HANDOVER_CANCELLED, HANDOVER_CUT, InitState, SlotId, SlotIndex, SlotState, Transition},
+    config::{Stall, Timing},
     error::{AcquireError, Holder, WriteError},
     host::{Counter, ErrorKind, Host},
     protocol::{Protocol, Shipped},
@@ -67,6 +68,34 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         Ok(())
     }
 
+    /// Changes how later calls wait.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.core.config.timing = timing;
+    }
+
+    /// What later calls do about stalled consumers.
+    pub fn set_stall(&mut self, stall: Stall) {
+        self.core.config.stall = stall;
+    }
+
+    /// Whether `id` is WRITING, neither committed nor aborted yet.
+    pub fn is_open(&self, id: SlotId) -> bool {
+        self.core.slot_ctl(self.core.config.index(id)) == Ctl::new(id.tag(), SlotState::Writing)
+    }
+
+    /// Leaves the block to whoever adopts it, as it is.
+    ///
+    /// # Errors
+    /// The right was lost.
+    pub fn resign(&self) -> Result<(), AcquireError> {
+        let owner = self.core.words.control64_mut(Control64::WriterOwner);
+        // AcqRel: pairs with the exchange of the next writer.
+        owner
+            .compare_exchange(self.core.key.word(), 0, Ordering::AcqRel)
+            .map(drop)
+            .map_err(|_| AcquireError::Fenced)
+    }
+
     /// Gives the block up.
     ///
     /// # Errors
@@ -75,12 +104,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         self.check_owner()?;
         self.store_state(InitState::Closed);
         self.core.wake_readers();
-        let owner = self.core.words.control64_mut(Control64::WriterOwner);
-        // AcqRel: pairs with the exchange of the next writer.
-        owner
-            .compare_exchange(self.core.key.word(), 0, Ordering::AcqRel)
-            .map(drop)
-            .map_err(|_| AcquireError::Fenced)
+        self.resign()
     }
 
     fn store_state(&self, state: InitState) {
