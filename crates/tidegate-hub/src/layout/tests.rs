@@ -148,7 +148,7 @@ fn every_single_byte_of_area_d_is_checked() {
 }
 
 /// Each field of the header page changed alone, with a digest that fits, so that the check of the field itself counts.
-/// Rules: DH-021.
+/// Rules: DH-021, L-06, L-07, L-09, L-11.
 #[test]
 fn every_field_of_the_header_has_its_error() {
     macro_rules! codes {

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod codec;
+mod consumers;
 mod crash;
+mod errors;
 mod policies;
 mod registry;
 mod semantics;
