@@ -18,4 +18,6 @@ pub mod inspect;
 #[cfg(not(loom))]
 pub mod metrics;
 #[cfg(not(loom))]
+pub mod recover;
+#[cfg(not(loom))]
 pub mod schema;

@@ -89,7 +89,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         let tags = || (0..self.config.slot_count.get()).map(|slot| self.slot_ctl(SlotIndex(slot)));
         let write = self.words.control64_mut(Control64::WriteIndex);
         let commit = self.words.control64_mut(Control64::CommitIndex);
-        let highest = tags().filter(|ctl| ctl.tag() <= super::codec::MAX_SLOT_ID).map(Ctl::tag).max().unwrap_or(0);
+        let highest =
+            tags().filter(|ctl| ctl.tag() <= super::codec::MAX_SLOT_ID).map(Ctl::tag).max().unwrap_or(0);
         // Relaxed, both: only the acting writer changes them. A tag is 1 + its id.
         let end = write.load(Ordering::Relaxed).max(highest);
         // What the ring has no place for any more was resolved long ago.
@@ -179,13 +180,17 @@ impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
         let change = self.plan(slot, how)?;
         let core = self.core;
         let done = match (change.before.state(), change.after.state()) {
-            (Some(SlotState::Committed | SlotState::Draining), Some(SlotState::Free)) => return self.discard(change),
+            (Some(SlotState::Committed | SlotState::Draining), Some(SlotState::Free)) => {
+                return self.discard(change);
+            }
             (Some(SlotState::Draining), _) => self.step(change.slot, change.before, Transition::Restore),
             (Some(SlotState::Writing), _) => {
                 core.host.count(Counter::SlotsAborted, 1);
                 self.step(change.slot, change.before, Transition::Abort)
             }
-            (Some(SlotState::Quarantined), _) => self.step(change.slot, change.before, Transition::EndQuarantine),
+            (Some(SlotState::Quarantined), _) => {
+                self.step(change.slot, change.before, Transition::EndQuarantine)
+            }
             // In no possible state, so no transition leads out of it.
             _ => self.replace(change),
         };
@@ -254,7 +259,8 @@ impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
         let rows = core.mask(Sync32::ActiveMask) | core.mask(Sync32::EvictedMask);
         core.rows(rows).find(|row| {
             let owner = core.row_owner(*row);
-            let dead = owner.is_some_and(|owner| core.host.liveness(owner, Place::Row(row.0)) == Liveness::Dead);
+            let dead =
+                owner.is_some_and(|owner| core.host.liveness(owner, Place::Row(row.0)) == Liveness::Dead);
             core.claim_of(*row).covers(id) && !dead
         })
     }
@@ -275,5 +281,17 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     /// No lock.
     pub fn under_lock<R>(&self, deadline: Deadline, work: impl FnOnce() -> R) -> Result<R, RegistryError> {
         self.locked(deadline, || Ok(work()))
+    }
+
+    /// Makes rows and masks of the consumer table agree, whoever had the lock before, then runs `after` under the lock.
+    ///
+    /// # Errors
+    /// No lock.
+    pub fn repair(&self, deadline: Deadline, after: impl FnOnce()) -> Result<(), RegistryError> {
+        self.locked(deadline, || {
+            self.repair_registry();
+            after();
+            Ok(())
+        })
     }
 }

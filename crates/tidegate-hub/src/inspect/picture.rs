@@ -162,7 +162,7 @@ copied! {
 }
 
 /// A text in a field that is padded with zeros. Anything may stand there; what is no printable text is replaced.
-pub(super) fn text(field: Span<'_>) -> String {
+pub(crate) fn text(field: Span<'_>) -> String {
     let bytes = field.to_vec();
     let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };

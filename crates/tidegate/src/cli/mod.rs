@@ -28,7 +28,7 @@ use crate::output::{Exit, Output, Stop};
 /// Moves data between processes without copying it.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, arg_required_else_help = true, after_help = EXAMPLES)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]

@@ -108,8 +108,11 @@ impl Report for AttachError {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Open(OpenError::Permission { .. }) => "permission",
-            Self::Open(_) => "not_found",
+            Self::Open(error) => match open_exit(error) {
+                Exit::Hub(HubExit::Permission) => "permission",
+                Exit::Hub(HubExit::NotFound) => "not_found",
+                _ => "io",
+            },
             Self::Dir(error) => Report::code(error),
             Self::UntrustedOwner { .. } => "untrusted_owner",
             Self::AuthFailed { .. } => "auth_failed",

@@ -137,7 +137,6 @@ fn note(slot: &SlotDiagnostic) -> String {
         }
         Recommendation::AwaitOwner => format!("in quarantine until {} ends", owner(slot.owner)),
         Recommendation::Validate => "DAMAGED -> tidegate hub validate".to_owned(),
-        _ => String::new(),
     }
 }
 
@@ -205,7 +204,6 @@ fn details(block: &Inspector, slot: &SlotDiagnostic) -> String {
         Recommendation::InspectReader => "look what the reader is doing".to_owned(),
         Recommendation::AwaitOwner => "it is free when the displaced owner ends".to_owned(),
         Recommendation::Validate => format!("damaged\n  tidegate hub validate --shm-name {name}"),
-        _ => String::new(),
     };
     format!("Slot {index}\n{rows}Recommendation:   {advice}\n")
 }

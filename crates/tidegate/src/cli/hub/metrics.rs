@@ -31,6 +31,15 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        if self.reset {
+            let recovery = self.block.open_for_repair()?;
+            let sequence = recovery.inspector().metrics().counters.error_sequence;
+            let step = recovery.reset_metrics()?;
+            return output.result(
+                || format!("metrics reset (kept: error_sequence {sequence}, creation time, consumer rows)"),
+                || json!({ "steps": [step] }),
+            );
+        }
         let block = self.block.open()?;
         let metrics = block.metrics();
         output.result(|| all(&block, &metrics), || json!(metrics))

@@ -7,6 +7,7 @@ mod format;
 mod metrics;
 mod procedures;
 mod readers;
+mod recover;
 mod size;
 mod status;
 mod validate;
@@ -51,6 +52,28 @@ pub(crate) enum Command {
     ListLocks(readers::ListLocks),
     /// What was repaired or forced
     Audit(audit::Audit),
+    /// Undo what a dead writer left in a slot, or throw its value away
+    #[command(alias = "force-reset-slot")]
+    ResetSlot(recover::ResetSlot),
+    /// The same for all slots
+    #[command(alias = "force-reset-all")]
+    ResetAll(recover::ResetAll),
+    /// Remove what dead processes hold
+    ReleaseZombies(recover::ReleaseZombies),
+    /// Show heartbeats, remove dead consumers
+    CleanupHeartbeats(recover::CleanupHeartbeats),
+    /// Take from a live consumer what it holds back
+    Evict(recover::Evict),
+    /// Do all repairs that are proven to be safe
+    #[command(alias = "recover")]
+    AutoRecover(recover::AutoRecover),
+    /// Free the spinlocks of dead processes
+    ForceUnlockAll(recover::ForceUnlockAll),
+    /// Remove the name of a block
+    #[command(alias = "cleanup")]
+    ForceUnlink(recover::ForceUnlink),
+    /// Remove all blocks whose processes are dead
+    Reclaim(recover::Reclaim),
     /// How many slots a ring needs
     Size(size::Size),
     /// Procedures for when something went wrong
@@ -69,6 +92,15 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::ShowReaders(command) => command.run(output),
         Command::ListLocks(command) => command.run(output),
         Command::Audit(command) => command.run(output),
+        Command::ResetSlot(command) => command.run(output),
+        Command::ResetAll(command) => command.run(output),
+        Command::ReleaseZombies(command) => command.run(output),
+        Command::CleanupHeartbeats(command) => command.run(output),
+        Command::Evict(command) => command.run(output),
+        Command::AutoRecover(command) => command.run(output),
+        Command::ForceUnlockAll(command) => command.run(output),
+        Command::ForceUnlink(command) => command.run(output),
+        Command::Reclaim(command) => command.run(output),
         Command::Size(command) => command.run(output),
         Command::Help(command) => command.run(output),
     }
