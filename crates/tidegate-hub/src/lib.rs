@@ -20,7 +20,13 @@ pub mod core;
 pub mod error;
 pub mod identity;
 #[cfg(not(loom))]
+pub mod inspect;
+#[cfg(not(loom))]
+pub mod metrics;
+#[cfg(not(loom))]
 pub mod producer;
+#[cfg(not(loom))]
+pub mod recover;
 #[cfg(not(loom))]
 pub mod schema;
 #[cfg(not(loom))]

@@ -115,7 +115,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Completes what a dead holder left half done: rows between two states become FREE, masks follow the rows.
-    fn repair_registry(&self) {
+    pub(super) fn repair_registry(&self) {
         for row in self.rows(u32::MAX) {
             let reg = self.reg(row);
             match reg.state() {

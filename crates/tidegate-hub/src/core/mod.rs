@@ -11,6 +11,7 @@
 //! | [`reader`] | acquire, release, validate |
 //! | `lock`, `registry` | the maintenance lock; joining, leaving, evicting, reaping |
 //! | `adopt` | taking over a block from a dead writer |
+//! | [`repair`] | standing in for a dead writer to reset single slots |
 //! | [`crash`] | named steps at which tests end a process |
 //!
 //! # Invariants
@@ -29,6 +30,7 @@ pub mod error;
 pub mod host;
 pub mod protocol;
 pub mod reader;
+pub mod repair;
 pub mod words;
 pub mod writer;
 
