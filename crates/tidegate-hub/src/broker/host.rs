@@ -1,5 +1,8 @@
-//! What the broker asks the host it runs on. The broker itself opens no block and judges no process.
+//! What the broker asks the host it runs on. The state machine itself opens no block and judges no process.
 
+mod local;
+
+pub use self::local::{LocalHost, domain_of};
 use super::wire::{BlockUuid, ChannelName, ProcessKey, SchemaHash, ShmName};
 
 /// Whether a process incarnation still runs (DH-033).
