@@ -7,7 +7,7 @@ use tidegate_shm::{
 };
 
 use super::{
-    codec::{InitState, OwnerKey, Row, SlotIndex},
+    codec::{InitState, ProcessKey, Row, SlotIndex},
     config::{CoreConfig, OnHeld, Orphan, Overflow, SyncPolicy, Timing, WaitStrategy},
     words::{
         Control32, Control64, Load, Row32, Row64, RowNames, Slot32, Slot64, Sync32, Sync64, Word, Words,
@@ -94,8 +94,8 @@ pub(super) fn config(sync: SyncPolicy, slots: u32) -> CoreConfig {
     }
 }
 
-pub(super) fn key(word: u64) -> OwnerKey {
-    OwnerKey::of_word(word).unwrap()
+pub(super) fn key(word: u64) -> ProcessKey {
+    ProcessKey::from_word(word).unwrap()
 }
 
 pub(super) const NAMES: RowNames = RowNames { uid: [1; 40], name: [2; 32], pid_namespace: 3 };

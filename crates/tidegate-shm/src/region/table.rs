@@ -19,6 +19,12 @@ use super::{
 };
 use crate::sync::{MappedU32, MappedU64};
 
+/// Bytes of the longest record that [`RowMut::nowhere`] can stand for.
+const NOWHERE_LEN: usize = 4096;
+
+/// Words that belong to no region.
+static NOWHERE: [MappedU64; NOWHERE_LEN / 8] = [const { MappedU64::new(0) }; NOWHERE_LEN / 8];
+
 /// One record of `SIZE` bytes, to be read.
 #[derive(Clone, Copy)]
 pub struct Row<'a, const SIZE: usize> {
@@ -105,6 +111,16 @@ impl<'a, const SIZE: usize> RowMut<'a, SIZE> {
         let start = self.row.field::<AT, LEN, 1>();
         // SAFETY: `field` has `LEN` mapped bytes, which live as long as the record; the row of a `RowMut` is writable.
         unsafe { SpanMut::new(start, LEN) }
+    }
+
+    /// A record that lies in no region, for code that has to answer for a record that does not exist. What is stored
+    /// there goes nowhere but to others that do the same.
+    #[cold]
+    pub fn nowhere() -> Self {
+        const { assert!(SIZE <= NOWHERE_LEN, "a record that does not exist is no longer than a page") };
+        // The words are changed only atomically, like those of a mapping.
+        let start = NonNull::from(&NOWHERE).cast();
+        Self { row: Row { start, region: PhantomData } }
     }
 
     /// The same record without the right to write.
