@@ -435,7 +435,7 @@ fn bind_router(context: &Context, config: &BrokerConfig) -> Result<(Router, Stri
     options.mechanism = mechanism(config);
     let failed = |source| BrokerError::Transport { endpoint: config.endpoint.clone(), source };
     let router = Router::with_options(context, options).map_err(failed)?;
-    let endpoint = router.bind_blocking(&config.endpoint).map_err(failed)?;
+    let endpoint = bind(|| router.bind_blocking(&config.endpoint)).map_err(failed)?;
     Ok((router, endpoint))
 }
 
@@ -450,8 +450,22 @@ fn bind_events(context: &Context, config: &BrokerConfig) -> Result<(Pub, String)
     options.mechanism = mechanism(config);
     let failed = |source: Error| BrokerError::Transport { endpoint: config.events_endpoint.clone(), source };
     let events = Pub::with_options(context, options).map_err(failed)?;
-    let endpoint = events.bind_blocking(&config.events_endpoint).map_err(failed)?;
+    let endpoint = bind(|| events.bind_blocking(&config.events_endpoint)).map_err(failed)?;
     Ok((events, endpoint))
+}
+
+/// For how long a place that is taken is asked for again.
+const TAKEN: Duration = Duration::from_secs(3);
+
+/// Binds, also where a broker was killed a moment ago: the kernel closes the sockets of io_uring after the process is gone.
+fn bind(mut attempt: impl FnMut() -> Result<String, Error>) -> Result<String, Error> {
+    let end = Instant::now() + TAKEN;
+    loop {
+        match attempt() {
+            Err(Error::AddressInUse(_)) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+            bound => return bound,
+        }
+    }
 }
 
 /// Bounds what strangers can hold open: who does not finish a handshake goes, and who comes when all places are taken.

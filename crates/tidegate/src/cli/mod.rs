@@ -4,6 +4,8 @@
 //! carries the exit code. Nothing here panics on arguments, environment, input or a closed terminal.
 
 mod doctor;
+#[cfg(feature = "hub")]
+mod hub;
 mod logging;
 #[cfg(feature = "zmq")]
 mod mq;
@@ -58,15 +60,19 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node in the foreground: media driver and tensor driver in one process
+    /// Run a node in the foreground: media driver, tensor driver and broker in one process
     Up(up::Up),
-    /// Show the node and its streams
+    /// Show the node, its streams and its channels
     Ls(overview::Ls),
     /// Say what is wrong on this host, who holds it, and what is safe to remove
     Doctor(doctor::Doctor),
     /// Lossy broadcast of tensors over shared memory
     #[command(subcommand)]
     Tensor(Box<tensor::Command>),
+    /// Typed channels between the processes of a host: data blocks, broker, recovery
+    #[cfg(feature = "hub")]
+    #[command(subcommand)]
+    Hub(Box<hub::Command>),
     /// Messages between processes and hosts, interoperable with ZeroMQ
     #[cfg(feature = "zmq")]
     #[command(subcommand)]
@@ -95,6 +101,8 @@ fn execute(cli: Cli) -> Result<(), Stop> {
         Command::Ls(command) => command.run(&mut output),
         Command::Doctor(command) => command.run(&mut output),
         Command::Tensor(command) => tensor::run(*command, &mut output),
+        #[cfg(feature = "hub")]
+        Command::Hub(command) => hub::run(*command, &mut output),
         #[cfg(feature = "zmq")]
         Command::Mq(command) => mq::run(*command, &mut output),
     }

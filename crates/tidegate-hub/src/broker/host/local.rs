@@ -69,12 +69,8 @@ impl HostView for LocalHost {
     }
 
     fn liveness(&self, key: ProcessKey) -> Liveness {
-        let Some(key) = identity::ProcessKey::from_word(key.0) else { return Liveness::Unknown };
-        match identity::liveness(&Kernel, key) {
-            identity::Liveness::Alive => Liveness::Alive,
-            identity::Liveness::Dead => Liveness::Dead,
-            identity::Liveness::Unknown => Liveness::Unknown,
-        }
+        identity::ProcessKey::from_word(key.0)
+            .map_or(Liveness::Unknown, |key| identity::liveness(&Kernel, key))
     }
 
     fn inspect(&self, name: &ShmName) -> Inspection {

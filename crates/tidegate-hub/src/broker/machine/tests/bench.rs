@@ -40,7 +40,7 @@ pub(super) struct Bench {
     pub(super) machine: Machine,
     pub(super) host: Host,
     pub(super) now: Duration,
-    pub(super) count: u8,
+    pub(super) count: u64,
 }
 
 /// A reply as a client reads it.
@@ -87,7 +87,8 @@ impl Bench {
         verifier: Option<&Verifier>,
     ) -> Request {
         self.count += 1;
-        let nonce = Base64([self.count; 16]);
+        let mut nonce = Base64([0; 16]);
+        nonce.0[..8].copy_from_slice(&self.count.to_le_bytes());
         let client_id = ClientId::new(client).unwrap();
         if let Some(verifier) = verifier {
             let (label, channel) = ProofLabel::of(&body).unwrap();
