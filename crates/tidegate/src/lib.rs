@@ -8,7 +8,7 @@
 //! | [`tensor`] | the tensor pool: lossy broadcast of tensors over shared memory |
 //! | [`sbe`] | messages of the tensor pool's control plane |
 //! | [`shm`] | shared-memory foundation: regions, doorbells, process identity |
-//! | `hub` | typed channels between the processes of a host; with the feature `hub`, a default one |
+//! | `hub` | typed channels between the processes of a host, and their broker; with the feature `hub`, a default one |
 //! | `mq` | messages between processes and hosts, interoperable with ZeroMQ; with the feature `zmq`, a default one |
 //! | `exporter` | the `/metrics` page of a host; with the feature `hub` |
 //! | [`node`] | the node: media driver and tensor driver in one process |

@@ -175,7 +175,7 @@ pub(super) fn here() -> Result<HostId, AttachError> {
         .map_err(|source| AttachError::Kernel { operation: "identify this boot and its namespaces", source })
 }
 
-fn open(name: &str, options: &AttachOptions<'_>) -> Result<RegionFile, AttachError> {
+pub(super) fn open(name: &str, options: &AttachOptions<'_>) -> Result<RegionFile, AttachError> {
     let access = if options.role == Role::Inspector { Access::ReadOnly } else { Access::ReadWrite };
     let dir = RegionDir::open_base(&options.dir)?;
     if let Some(huge_dir) = &options.huge_dir
@@ -187,7 +187,7 @@ fn open(name: &str, options: &AttachOptions<'_>) -> Result<RegionFile, AttachErr
 }
 
 /// Step 1.
-fn check_trust(file: &RegionFile, trust: &Trust) -> Result<(), AttachError> {
+pub(super) fn check_trust(file: &RegionFile, trust: &Trust) -> Result<(), AttachError> {
     let FileStat { mode, uid, gid, .. } = *file.metadata();
     let owner = uid == geteuid().as_raw() || trust.uids.contains(&uid);
     let group = mode & 0o020 == 0 || trust.gids.contains(&gid);
@@ -223,7 +223,7 @@ fn is_under_construction(file: &RegionFile) -> Result<bool, AttachError> {
 }
 
 /// Step 2, and the only reading of area D.
-fn copy_area(file: &RegionFile) -> Result<AreaCopy, AttachError> {
+pub(super) fn copy_area(file: &RegionFile) -> Result<AreaCopy, AttachError> {
     let object_size = size_of_object(file)?;
     if object_size < MIN_BLOCK_LEN {
         return Err(AttachError::TooSmall { found: object_size, required: MIN_BLOCK_LEN });
@@ -385,7 +385,7 @@ fn count_rejection(region: &GuardedRegion, descriptor: &Descriptor, error: &Atta
     }
 }
 
-const INIT_STATE: u64 = DESCRIPTOR_LEN as u64 + offset_of!(ControlPage, init_state) as u64;
+pub(super) const INIT_STATE: u64 = DESCRIPTOR_LEN as u64 + offset_of!(ControlPage, init_state) as u64;
 const STATE_BITS: u64 = 7;
 /// QUARANTINED.
 const HIGHEST_STATE: u64 = 4;

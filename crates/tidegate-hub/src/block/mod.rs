@@ -11,6 +11,7 @@
 mod attach;
 mod create;
 mod error;
+mod look;
 mod names;
 pub mod registry;
 mod views;
@@ -28,6 +29,7 @@ use tidegate_shm::{
 pub use attach::{AttachOptions, Expectations, ExpectedConfig, SchemaCheck, Trust, attach};
 pub use create::{CreateOptions, HugePages, IfExists, create};
 pub use error::{AttachError, CreateError, HugeFailure, SchemaMismatch};
+pub use look::{Look, look};
 pub use names::{MAX_NAMES, names};
 pub use views::{ConsumerViews, InspectorViews, PAGE_RECORD, WriterViews};
 

@@ -19,7 +19,7 @@ use rustix::{
     rand::{GetRandomFlags, getrandom},
 };
 use tidegate_mq::{
-    Context, Error, Pub, PublicKey, Router, SecretKey, SocketType,
+    Context, Error, Options, Pub, PublicKey, Router, SecretKey, SocketType,
     auth::{Credentials, Decision, Peer},
     options::{CurveOptions, CurvePolicy, Mechanism},
 };
@@ -104,6 +104,7 @@ pub struct Broker {
     endpoint: String,
     events_endpoint: String,
     epoch: Label,
+    public_key: Option<PublicKey>,
     metrics: Arc<Mutex<BrokerMetrics>>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -126,6 +127,7 @@ impl Broker {
         let mut settings = config.settings.clone();
         settings.events_endpoint = Label::new(events_endpoint.clone()).ok();
         settings.pinned = pins(config.curve.as_ref());
+        let public_key = config.curve.as_ref().map(|curve| curve.secret_key.public_key());
         let clock = Clock::new();
         let mut machine = Machine::new(settings, epoch.clone());
         let store = config.persist.map(Store::new);
@@ -156,7 +158,7 @@ impl Broker {
                 .name("tidegate-hub-broker".into())
                 .spawn(move || service.run())
                 .map_err(|source| BrokerError::System { what: "cannot start the broker's thread", source })?;
-        Ok(Self { endpoint, events_endpoint, epoch, metrics, stop, thread: Some(thread) })
+        Ok(Self { endpoint, events_endpoint, epoch, public_key, metrics, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -172,6 +174,16 @@ impl Broker {
     /// Which start of the broker this is.
     pub fn epoch(&self) -> &Label {
         &self.epoch
+    }
+
+    /// Its CURVE key, which clients must know; `None` without CURVE.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.public_key
+    }
+
+    /// Whether its thread still runs. It ends by itself only when the operating system takes the means away.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// The numbers as of the last thing it did.
@@ -407,46 +419,88 @@ fn pins(curve: Option<&BrokerCurve>) -> BTreeMap<PublicKey, ClientId> {
 /// Largest frame that is read at all. What is larger than a request may be gets an answer up to here (DH-186).
 const LARGEST_FRAME: u64 = 256 << 10;
 
+/// Most connections to each of the two sockets.
+const MOST_CONNECTIONS: u32 = 4096;
+
 fn bind_router(context: &Context, config: &BrokerConfig) -> Result<(Router, String), BrokerError> {
     let mut options = context.default_options(SocketType::Router);
     options.maxmsgsize = Some(LARGEST_FRAME);
     options.max_message_bytes = LARGEST_FRAME;
     options.max_message_parts = 16;
     options.rcvhwm_bytes = 1 << 20;
-    options.sndhwm_bytes = 4 << 20;
+    options.sndhwm_bytes = 256 << 10;
+    bound_peers(&mut options, &config.endpoint);
     // A client that connects again must not be kept out by its old connection.
     options.router_handover = true;
     options.mechanism = mechanism(config);
     let failed = |source| BrokerError::Transport { endpoint: config.endpoint.clone(), source };
     let router = Router::with_options(context, options).map_err(failed)?;
-    let endpoint = router.bind_blocking(&config.endpoint).map_err(failed)?;
+    let endpoint = bind(|| router.bind_blocking(&config.endpoint)).map_err(failed)?;
     Ok((router, endpoint))
 }
 
 fn bind_events(context: &Context, config: &BrokerConfig) -> Result<(Pub, String), BrokerError> {
     let mut options = context.default_options(SocketType::Pub);
     options.maxmsgsize = Some(LARGEST_FRAME);
+    options.sndhwm = 256;
+    options.sndhwm_bytes = 1 << 20;
+    options.max_subscriptions = 1024;
+    options.max_subscription_bytes = 256 << 10;
+    bound_peers(&mut options, &config.events_endpoint);
     options.mechanism = mechanism(config);
     let failed = |source: Error| BrokerError::Transport { endpoint: config.events_endpoint.clone(), source };
     let events = Pub::with_options(context, options).map_err(failed)?;
-    let endpoint = events.bind_blocking(&config.events_endpoint).map_err(failed)?;
+    let endpoint = bind(|| events.bind_blocking(&config.events_endpoint)).map_err(failed)?;
     Ok((events, endpoint))
+}
+
+/// For how long a place that is taken is asked for again.
+const TAKEN: Duration = Duration::from_secs(3);
+
+/// Binds, also where a broker was killed a moment ago: the kernel closes the sockets of io_uring after the process is gone.
+fn bind(mut attempt: impl FnMut() -> Result<String, Error>) -> Result<String, Error> {
+    let end = Instant::now() + TAKEN;
+    loop {
+        match attempt() {
+            Err(Error::AddressInUse(_)) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+            bound => return bound,
+        }
+    }
+}
+
+/// Bounds what strangers can hold open: who does not finish a handshake goes, and who comes when all places are taken.
+fn bound_peers(options: &mut Options, endpoint: &str) {
+    options.handshake_ivl = Some(Duration::from_secs(5));
+    options.max_connections = Some(MOST_CONNECTIONS);
+    // On one host the kernel tells when a peer is gone; elsewhere one may vanish without a word.
+    options.heartbeat_ivl = endpoint.starts_with("tcp:").then_some(Duration::from_secs(30));
 }
 
 fn mechanism(config: &BrokerConfig) -> Mechanism {
     let Some(curve) = &config.curve else {
         return Mechanism::Null;
     };
-    let keys: Vec<PublicKey> = curve.clients.iter().map(|client| client.key).collect();
+    let clients = curve.clients.clone();
     let admit = move |peer: Peer| match peer.credentials {
         // The key is the user id, so that every message says whose it is.
-        Credentials::Curve(bytes) if keys.iter().any(|key| *key.as_bytes() == bytes) => {
+        Credentials::Curve(bytes) if is_admitted(&clients, &bytes, &peer.routing_id) => {
             Decision::Admit { user_id: PublicKey::from_bytes(bytes).to_z85() }
         }
         _ => Decision::Refuse,
     };
     let secret_key = curve.secret_key.clone();
     Mechanism::Curve(CurveOptions::Server { secret_key, policy: CurvePolicy::Ask(Arc::new(admit)) })
+}
+
+/// Whether the key is on the list, and the routing id is not kept for another key: whoever connects under the id of
+/// somebody else would get the replies to requests of that one.
+fn is_admitted(clients: &[AllowedClient], key: &[u8; 32], routing_id: &[u8]) -> bool {
+    let has_key = |client: &&AllowedClient| client.key.as_bytes() == key;
+    let is_pinned = |client: &&AllowedClient| {
+        client.client_id.as_ref().is_some_and(|id| id.as_str().as_bytes() == routing_id)
+    };
+    clients.iter().any(|client| has_key(&client))
+        && clients.iter().filter(is_pinned).all(|client| has_key(&client))
 }
 
 /// Whether nobody reaches `endpoint` who should not (DH-185, DH-210, DH-211).

@@ -60,16 +60,16 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node in the foreground: media driver and tensor driver in one process
+    /// Run a node in the foreground: media driver, tensor driver and broker in one process
     Up(up::Up),
-    /// Show the node and its streams
+    /// Show the node, its streams and its channels
     Ls(overview::Ls),
     /// Say what is wrong on this host, who holds it, and what is safe to remove
     Doctor(doctor::Doctor),
     /// Lossy broadcast of tensors over shared memory
     #[command(subcommand)]
     Tensor(Box<tensor::Command>),
-    /// Typed channels between processes: look into data blocks, measure them, repair them
+    /// Typed channels between the processes of a host: data blocks, broker, recovery
     #[cfg(feature = "hub")]
     #[command(subcommand)]
     Hub(Box<hub::Command>),

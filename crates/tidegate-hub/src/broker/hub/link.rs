@@ -7,13 +7,17 @@ use std::{
 
 use serde::de::DeserializeOwned;
 use tidegate_mq::{
-    Context, Dealer, Error, SocketType,
+    Context, Dealer, Error, PublicKey, SocketType,
     monitor::{EventKind, Monitor},
+    new_secret_key,
     options::{CurveOptions, Mechanism, RoutingId},
     socket::Interest,
 };
 
-use super::config::{HubConfig, HubCounters};
+use super::{
+    config::{HubConfig, HubCounters},
+    counting::Blocks,
+};
 use crate::broker::{
     error::{HubError, RefusedBy},
     proof::{ProofLabel, Verifier},
@@ -33,6 +37,7 @@ pub(super) struct Link {
     /// Rung when another epoch is seen, and when the keeper is to end.
     pub(super) changed: Condvar,
     counters: Mutex<HubCounters>,
+    pub(super) blocks: Blocks,
     process: u32,
 }
 
@@ -78,6 +83,7 @@ impl Link {
             epoch: Mutex::default(),
             changed: Condvar::new(),
             counters: Mutex::default(),
+            blocks: Blocks::default(),
             process: std::process::id(),
             config,
         })
@@ -274,12 +280,25 @@ impl Link {
     }
 
     pub(super) fn count(&self, count: impl FnOnce(&mut HubCounters)) {
-        count(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *counters;
+        count(&mut counters);
+        self.blocks.add_difference(&before, &counters);
     }
 
-    /// How to talk to the broker's other socket, or to a peer.
-    pub(super) fn mechanism(&self, of_broker: bool) -> Mechanism {
-        if of_broker { mechanism(&self.config) } else { Mechanism::Null }
+    /// How to talk to the broker's other socket.
+    pub(super) fn mechanism(&self) -> Mechanism {
+        mechanism(&self.config)
+    }
+
+    /// How to talk to a peer that has the CURVE key `server_key`, if it has one. A hub without a key of its own makes one:
+    /// a publisher may admit everybody.
+    pub(super) fn mechanism_to_peer(&self, server_key: Option<PublicKey>) -> Mechanism {
+        server_key.map_or(Mechanism::Null, |server_key| {
+            let own = self.config.curve.as_ref().map(|curve| curve.secret_key.clone());
+            let secret_key = own.unwrap_or_else(new_secret_key);
+            Mechanism::Curve(CurveOptions::Client { server_key, secret_key })
+        })
     }
 }
 

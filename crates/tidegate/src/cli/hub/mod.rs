@@ -1,8 +1,12 @@
-//! `tidegate hub ...`: data blocks at the command line (chapter 19 of the sheet).
+//! `tidegate hub ...`: data blocks, and the broker that says where they are (chapter 19 of the sheet).
 
 mod audit;
 mod block;
+mod broker;
+mod connection;
 mod diagnose;
+mod discover;
+mod error;
 mod format;
 mod metrics;
 mod procedures;
@@ -20,17 +24,33 @@ use crate::output::{Output, Stop};
 #[command(
     disable_help_subcommand = true,
     after_help = "\
+A broker runs in every node (`tidegate up`), or by itself. Commands find that of the node in $TIDEGATE_DIR, then that of \
+`tidegate hub broker run`; --endpoint names another one.
+
 A block is named by its file, as --shm-name NAME or without, or by --channel CH when the channel has one block here.
 
 Exit codes: 0 done or healthy, 1 failed, 2 wrong usage, 3 problems found (also by a dry run that would act), 4 refused as \
 unsafe, 5 not found, 6 permission, 7 damaged or of another version.
 
 Examples:
+  tidegate hub broker list
+  tidegate hub discover sensor_temperature --json
   tidegate hub status --channel camera
   tidegate hub diagnose tidegate_camera_front_1b77e02d
   tidegate hub help recovery"
 )]
 pub(crate) enum Command {
+    /// The broker: which producer owns which channel, and where its block is
+    #[command(subcommand)]
+    Broker(broker::Command),
+    /// Ask where the block of a channel is
+    #[command(after_help = "\
+With --json: one object with what the broker knows of the block. It is a hint: whoever attaches checks the block itself.
+
+Examples:
+  tidegate hub discover sensor_temperature
+  tidegate hub discover sensor_temperature --wait 10s --json")]
+    Discover(discover::Discover),
     /// The state of a block on one page
     Status(status::Status),
     /// What a block counts, and whether it is healthy
@@ -82,6 +102,8 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
     match command {
+        Command::Broker(command) => broker::run(command, output),
+        Command::Discover(command) => command.run(output),
         Command::Status(command) => command.run(output),
         Command::Inspect(command) => command.run(output),
         Command::Metrics(command) => command.run(output),
@@ -105,3 +127,8 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::Help(command) => command.run(output),
     }
 }
+
+/// Channels of a broker as a table: for `tidegate hub broker list` and `tidegate ls`.
+pub(crate) use broker::{channel_json, channels_text};
+/// The broker of a node, asked shortly.
+pub(crate) use connection::ask_broker_of;
