@@ -7,11 +7,15 @@
 pub mod layout;
 
 #[cfg(not(loom))]
-pub mod broker;
-#[cfg(not(loom))]
 pub mod block;
+#[cfg(not(loom))]
+pub mod broker;
+pub mod core;
 #[cfg(not(loom))]
 pub mod identity;
 #[cfg(not(loom))]
+pub mod integrity;
+#[cfg(not(loom))]
 pub mod schema;
-pub mod core;
+#[cfg(not(loom))]
+pub mod secret;
