@@ -80,6 +80,7 @@ pub enum Counter {
     ConsumersEvicted,
     DeadConsumersReaped,
     PeakConsumers,
+    LockErrors,
     LockTakeovers,
     MaintenanceLockWaits,
     WriterAdoptions,
@@ -123,6 +124,8 @@ pub enum AuditEvent {
     Evicted { row: Row, owner: Option<OwnerKey> },
     /// The maintenance lock was taken from a dead holder and the registry repaired.
     LockTakenOver { from: OwnerKey },
+    /// A shared lock was taken from a dead holder.
+    SpinlockTakenOver { lock: u32, from: OwnerKey },
     /// Writing was taken over from a dead writer.
     Adopted { from: Option<OwnerKey> },
     /// Writing was taken over by force.

@@ -7,5 +7,6 @@ mod crash;
 mod policies;
 mod registry;
 mod semantics;
+mod spinlock;
 mod versus_model;
 pub(super) mod world;
