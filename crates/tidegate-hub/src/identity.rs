@@ -9,7 +9,7 @@
 //! (DH-040): processes that share an address space without being threads of one process (children of `vfork` before they
 //! exec, raw `CLONE_VM`), and devices that write into slots on behalf of a process and go on after its death.
 
-use std::{fmt, fs, io, sync::Mutex};
+use std::{fmt, fs, io, num::NonZeroU64, sync::Mutex};
 
 use rustix::{
     io::Errno,
@@ -23,7 +23,7 @@ use tidegate_shm::{
 
 /// One incarnation of a process: `(start_ticks << 22) | pid`. Never 0, which stands for nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ProcessKey(u64);
+pub struct ProcessKey(NonZeroU64);
 
 impl ProcessKey {
     /// The key of the process `pid` that started at `start_ticks` (clock ticks since boot).
@@ -34,7 +34,8 @@ impl ProcessKey {
         if pid == 0 || pid > MAX_PID || start_ticks > u64::MAX >> PID_BITS {
             return Err(IdentityUnavailable::DoesNotFit { pid, start_ticks });
         }
-        Ok(Self(start_ticks << PID_BITS | u64::from(pid)))
+        let word = start_ticks << PID_BITS | u64::from(pid);
+        Self::from_word(word).ok_or(IdentityUnavailable::DoesNotFit { pid, start_ticks })
     }
 
     /// The key of the calling process. Read from the kernel once per process (DH-032).
@@ -58,23 +59,26 @@ impl ProcessKey {
     }
 
     /// The owner that a word of a block names, if it names one. Any word is a key; it need not be that of a process.
-    pub fn from_word(word: u64) -> Option<Self> {
-        (word != 0).then_some(Self(word))
+    pub const fn from_word(word: u64) -> Option<Self> {
+        match NonZeroU64::new(word) {
+            Some(word) => Some(Self(word)),
+            None => None,
+        }
     }
 
     /// The word that names this owner.
-    pub fn word(self) -> u64 {
-        self.0
+    pub const fn word(self) -> u64 {
+        self.0.get()
     }
 
     /// Thread group id.
     pub fn pid(self) -> u32 {
-        (self.0 as u32) & MAX_PID
+        (self.word() as u32) & MAX_PID
     }
 
     /// Start time since boot in clock ticks.
     pub fn start_ticks(self) -> u64 {
-        self.0 >> PID_BITS
+        self.word() >> PID_BITS
     }
 }
 
@@ -126,6 +130,19 @@ pub enum Liveness {
     Dead,
     /// It cannot be judged from here. To be treated as Alive by everything automatic (DH-034).
     Unknown,
+}
+
+/// A place in a block where an owner is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// `writer_owner`, and the slots that the writer works on.
+    Writer,
+    /// A row of the consumer table.
+    Row(u32),
+    /// A lock of the lock table.
+    Lock(u32),
+    /// The maintenance lock.
+    Maintenance,
 }
 
 /// The kernel's process table, or a pretended one.

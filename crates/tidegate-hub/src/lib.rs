@@ -3,19 +3,23 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(not(loom))]
 pub mod layout;
 
+#[cfg(not(loom))]
+pub mod attachment;
 #[cfg(not(loom))]
 pub mod block;
 #[cfg(not(loom))]
 pub mod broker;
 pub mod core;
-#[cfg(not(loom))]
 pub mod identity;
 #[cfg(not(loom))]
 pub mod integrity;
 #[cfg(not(loom))]
+pub mod lock;
+#[cfg(not(loom))]
 pub mod schema;
 #[cfg(not(loom))]
 pub mod secret;
+#[cfg(not(loom))]
+pub mod zone;

@@ -123,9 +123,14 @@ impl Block {
         if held { Liveness::Alive } else { Liveness::Dead }
     }
 
-    /// Notes that this process is about to record itself at `place`. `None` when it holds the place already.
-    pub fn hold(&self, place: Place) -> Option<Holding> {
-        Holding::take(&self.descriptor.uuid, place, self.region.guard())
+    /// Notes that this process is about to record itself at `place`. False when it holds the place already.
+    pub fn hold(&self, place: Place) -> bool {
+        registry::hold(&self.descriptor.uuid, place, self.region.guard())
+    }
+
+    /// Notes that this process is not recorded at `place` any more.
+    pub fn release(&self, place: Place) {
+        registry::release(&self.descriptor.uuid, place, self.region.guard());
     }
 
     /// Gives the writer's place up, so that another handle of this process can have it.

@@ -8,20 +8,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use tidegate_shm::fork::ForkGuard;
 
+pub use crate::identity::Place;
 use crate::layout::BlockUuid;
-
-/// A place in a block where an owner is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// `writer_owner`, and the slots that the writer works on.
-    Writer,
-    /// A row of the consumer table.
-    Row(u32),
-    /// A lock of the lock table.
-    Lock(u32),
-    /// The maintenance lock.
-    Maintenance,
-}
 
 /// A place that this process holds, until dropped.
 #[derive(Debug)]
@@ -34,19 +22,24 @@ impl Holding {
     /// writer in one process is refused like one in another (DH-039).
     pub fn take(uuid: &BlockUuid, place: Place, process: ForkGuard) -> Option<Self> {
         let entry = Entry { process: process.process(), uuid: *uuid, place };
-        let mut entries = entries();
-        if entries.contains(&entry) {
-            return None;
-        }
-        entries.push(entry);
-        Some(Self { entry })
+        insert(entry).then_some(Self { entry })
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        entries().retain(|entry| *entry != self.entry);
+        remove(self.entry);
     }
+}
+
+/// As [`Holding::take`], for a place that is given back with [`release`]. False when this process has it already.
+pub fn hold(uuid: &BlockUuid, place: Place, process: ForkGuard) -> bool {
+    insert(Entry { process: process.process(), uuid: *uuid, place })
+}
+
+/// Notes that this process does not hold `place` any more.
+pub fn release(uuid: &BlockUuid, place: Place, process: ForkGuard) {
+    remove(Entry { process: process.process(), uuid: *uuid, place });
 }
 
 /// Whether this process holds `place` in the block `uuid`. If it does not, its own key there is that of an earlier
@@ -61,6 +54,19 @@ struct Entry {
     process: u64,
     uuid: BlockUuid,
     place: Place,
+}
+
+fn insert(entry: Entry) -> bool {
+    let mut entries = entries();
+    let is_new = !entries.contains(&entry);
+    if is_new {
+        entries.push(entry);
+    }
+    is_new
+}
+
+fn remove(entry: Entry) {
+    entries().retain(|other| *other != entry);
 }
 
 fn entries() -> MutexGuard<'static, Vec<Entry>> {

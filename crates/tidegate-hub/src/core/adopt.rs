@@ -5,11 +5,11 @@ use tidegate_shm::sync::Ordering;
 
 use super::{
     Core,
-    codec::{HANDOVER_CANCELLED, OwnerKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED, Transition},
+    codec::{HANDOVER_CANCELLED, ProcessKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED, Transition},
     config::Deadline,
     crash::{self, Point},
     error::RegistryError,
-    host::{AuditEvent, Counter, Host, Liveness},
+    host::{AuditEvent, Counter, Host, Liveness, Place},
     protocol::Protocol,
     words::{Control32, Control64, Load, Slot64, Word, WriterWords},
     writer::Writer,
@@ -22,7 +22,7 @@ pub enum TakeOver {
     IfDead,
     /// From this process even if it lives: what it is writing is put in quarantine and the block is tainted. It may
     /// still write into the slots it has, which is why nobody gets them before it is dead (T9, T10).
-    Seize(OwnerKey),
+    Seize(ProcessKey),
 }
 
 /// A writer and what was found.
@@ -61,13 +61,32 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         Ok(Adopted { writer, abandoned: found.abandoned, handover })
     }
 
+    /// The writer of a block that this process has just made, and is recorded as the writer of.
+    ///
+    /// # Errors
+    /// Somebody else is.
+    pub fn created(self) -> Result<Writer<W, H, P>, RegistryError> {
+        let owner = ProcessKey::from_word(self.control(Control64::WriterOwner));
+        match owner {
+            Some(owner) if owner != self.key => Err(RegistryError::WriterAlive { owner }),
+            None => Err(RegistryError::Damaged),
+            Some(_) => {
+                let epoch = self.control(Control64::WriterEpoch);
+                Ok(Writer::of_owner(self, epoch))
+            }
+        }
+    }
+
     /// Exchanges the owner from nobody or the dead to the caller; returns the new epoch.
     fn take_ownership(&self, from: TakeOver) -> Result<u64, RegistryError> {
         let word = self.words.control64_mut(Control64::WriterOwner);
         // Acquire: pairs with the exchange of the one who stored it.
         let found = word.load(Ordering::Acquire);
-        let owner = OwnerKey::of_word(found);
-        let alive = owner.filter(|owner| self.host.liveness(*owner) != Liveness::Dead);
+        let owner = ProcessKey::from_word(found);
+        let alive = owner.filter(|owner| {
+            // Whoever adopts holds the process's place as writer, so its own key is a leftover (DH-038).
+            *owner != self.key && self.host.liveness(*owner, Place::Writer) != Liveness::Dead
+        });
         let seized = match (alive, from) {
             (None, _) => None,
             (Some(owner), TakeOver::Seize(expected)) if owner == expected => Some(owner),
@@ -158,7 +177,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     fn slot_owner_is_alive(&self, slot: SlotIndex) -> bool {
         // Relaxed: the acquiring load of the control word came before.
         let owner = self.words.slot64(slot, Slot64::Owner).load(Ordering::Relaxed);
-        OwnerKey::of_word(owner).is_some_and(|owner| self.host.liveness(owner) != Liveness::Dead)
+        ProcessKey::from_word(owner)
+            .is_some_and(|owner| self.host.liveness(owner, Place::Writer) != Liveness::Dead)
     }
 }
 

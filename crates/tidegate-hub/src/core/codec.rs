@@ -6,10 +6,10 @@
 //! reg    (epoch << 8) | state
 //! ```
 
-use std::num::NonZeroU64;
-
-/// First number that is not an id any more (1.3).
-pub const ID_LIMIT: u64 = 1 << 60;
+pub use crate::{
+    identity::ProcessKey,
+    layout::{InitState, LOCK_POISONED, MAX_SLOT_ID},
+};
 
 /// Number of a write; never reused within a channel (DH-048).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,25 +48,6 @@ impl Row {
     /// Its bit in the masks.
     pub const fn bit(self) -> u32 {
         1 << (self.0 & 31)
-    }
-}
-
-/// One incarnation of a process, as owner words hold it (DH-031).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OwnerKey(pub NonZeroU64);
-
-impl OwnerKey {
-    /// The key in an owner word; none for 0.
-    pub const fn of_word(word: u64) -> Option<Self> {
-        match NonZeroU64::new(word) {
-            Some(key) => Some(Self(key)),
-            None => None,
-        }
-    }
-
-    /// As an owner word holds it.
-    pub const fn word(self) -> u64 {
-        self.0.get()
     }
 }
 
@@ -235,22 +216,9 @@ impl Reg {
     }
 }
 
-/// Values of `init_state` (3.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InitState {
-    /// In use.
-    Ready = 2,
-    /// The producer writes no more.
-    Closing = 3,
-    /// The producer is gone.
-    Closed = 4,
-}
-
 /// From this value of `handover_state` on, writing goes on in another block (15.3).
 pub const HANDOVER_CUT: u32 = 2;
 /// The handover was called off.
 pub const HANDOVER_CANCELLED: u32 = 4;
 /// Bit of `taint`: a writer was displaced alive.
 pub const TAINT_SEIZED: u32 = 1;
-/// Bit of the flags of a lock: its holder died.
-pub const LOCK_POISONED: u32 = 2;

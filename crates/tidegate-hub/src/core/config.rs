@@ -4,47 +4,9 @@ use std::num::NonZeroU32;
 
 use tidegate_shm::clock::Nanos;
 
+pub use crate::layout::{OnHeld, Orphan, Overflow, SyncPolicy};
+
 use super::codec::{Claim, SlotId, SlotIndex};
-
-/// How consumers follow the ring (7.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncPolicy {
-    /// Newest value.
-    LatestOnly,
-    /// Every id, one consumer.
-    SingleReader,
-    /// Every id, every consumer at its own pace.
-    AllReaders,
-}
-
-/// What a full ring does (6.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// The writer waits.
-    Block,
-    /// The writer is told at once.
-    Fail,
-    /// The oldest ids are given up.
-    DropOldest,
-}
-
-/// What becomes of ids that nobody is there to read (DH-092).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Orphan {
-    /// They are kept for the next consumer.
-    Retain,
-    /// They are overwritten and counted.
-    Advance,
-}
-
-/// What the writer does about a slot that is being read, in lossy mode (DH-090).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnHeld {
-    /// Waits for the reader.
-    Wait,
-    /// Goes on to the next slot and leaves a hole.
-    Skip,
-}
 
 /// How a handle waits (DH-080).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +82,10 @@ impl CoreConfig {
 
     /// Where an id lives (DH-048).
     pub fn index(&self, id: SlotId) -> SlotIndex {
-        let slots = u64::from(self.slot_count.get());
-        SlotIndex((id.0.saturating_sub(self.first_slot.0) % slots) as u32)
+        let slots = self.slots();
+        let distance = id.0.saturating_sub(self.first_slot.0);
+        // A power of two costs no division (DH-093).
+        SlotIndex(if slots.is_power_of_two() { distance & (slots - 1) } else { distance % slots } as u32)
     }
 
     /// The number of slots.

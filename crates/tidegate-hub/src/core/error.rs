@@ -1,6 +1,6 @@
 //! What the calls of the protocol can end in.
 
-use super::codec::OwnerKey;
+use super::codec::ProcessKey;
 
 /// The nine kinds of 6.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum AcquireError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// Another process, or another thread of this one.
-    Process(OwnerKey),
+    Process(ProcessKey),
     /// The caller: waiting would be for itself.
     Caller,
 }
@@ -57,7 +57,7 @@ pub enum Holder {
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Process(key) => write!(f, "process key {:#018x}", key.word()),
+            Self::Process(key) => write!(f, "process {key}"),
             Self::Caller => f.write_str("the caller itself"),
         }
     }
@@ -113,10 +113,10 @@ pub enum ReadBatchError {
 #[non_exhaustive]
 pub enum RegistryError {
     /// The maintenance lock could not be had in time.
-    #[error("the maintenance lock is held by process key {:#018x}; it is held for moments only, so look at that process", .holder.map_or(0, OwnerKey::word))]
+    #[error("the maintenance lock is held by {}; it is held for moments only, so look at that process", .holder.map_or_else(|| "somebody".into(), |key| key.to_string()))]
     LockTimeout {
         /// Who was last seen with it.
-        holder: Option<OwnerKey>,
+        holder: Option<ProcessKey>,
     },
     /// No row is free, or the one consumer is there already (DH-074, DH-102).
     #[error("all {rows} places for consumers are taken; let one leave or raise max_consumers")]
@@ -138,10 +138,10 @@ pub enum RegistryError {
     #[error("the row belongs to somebody else by now; attach again")]
     NotOwner,
     /// The writer lives, or nobody can tell (DH-034).
-    #[error("process key {:#018x} writes this block and is not dead; stop it first", .owner.word())]
+    #[error("process {owner} writes this block and is not dead; stop it first")]
     WriterAlive {
         /// Its key.
-        owner: OwnerKey,
+        owner: ProcessKey,
     },
     /// A word of the block holds what it never may.
     #[error("the block is damaged; `tidegate hub validate` shows where")]

@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use tidegate_shm::sync::Ordering;
 
 use super::{
-    codec::OwnerKey,
+    codec::ProcessKey,
     protocol::{Protocol, Shipped, fence_if},
     words::{Load, Word},
 };
@@ -29,7 +29,7 @@ pub enum ZoneState {
         /// The odd generation.
         generation: u64,
         /// Who.
-        writer: Option<OwnerKey>,
+        writer: Option<ProcessKey>,
     },
 }
 
@@ -58,7 +58,7 @@ impl<L: Load<u64>, P: Protocol> GenerationWords<L, P> {
             return ZoneState::Whole(generation);
         }
         // Relaxed: the acquiring load above comes before, and the writer stores its key before the odd generation.
-        let writer = OwnerKey::of_word(self.last_writer.load(Ordering::Relaxed));
+        let writer = ProcessKey::from_word(self.last_writer.load(Ordering::Relaxed));
         ZoneState::Writing { generation, writer }
     }
 
@@ -75,7 +75,7 @@ impl<L: Load<u64>, P: Protocol> GenerationWords<L, P> {
 impl<L: Word<u64>, P: Protocol> GenerationWords<L, P> {
     /// Begins an update of a zone found in state `from` by `key`; returns the odd generation. None if somebody else began
     /// one.
-    pub fn begin(&self, from: ZoneState, key: OwnerKey) -> Option<u64> {
+    pub fn begin(&self, from: ZoneState, key: ProcessKey) -> Option<u64> {
         let (found, odd) = match from {
             ZoneState::Whole(generation) => (generation, generation.wrapping_add(1)),
             ZoneState::Writing { generation, .. } => (generation, generation.wrapping_add(2)),

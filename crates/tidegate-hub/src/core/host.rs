@@ -5,7 +5,8 @@ use tidegate_shm::{
     sync::{Condvar, MutexGuard},
 };
 
-use super::codec::{OwnerKey, Row, SlotId};
+use super::codec::{ProcessKey, Row, SlotId};
+pub use crate::identity::{Liveness, Place};
 
 /// Clock, processor and kernel of the calling process.
 pub trait Host: Counters {
@@ -17,21 +18,17 @@ pub trait Host: Counters {
     fn sleep(&self, time: Nanos);
     /// Sleeps on a condition of this process, at most `time`.
     fn park<'a, T>(&self, condition: &Condvar, guard: MutexGuard<'a, T>, time: Nanos) -> MutexGuard<'a, T>;
-    /// Whether a process is alive (DH-033); asked off the fast path only.
-    fn liveness(&self, key: OwnerKey) -> Liveness;
+    /// Whether the process `key`, which is recorded at `place`, is alive (DH-033, DH-038); asked off the fast path only.
+    fn liveness(&self, key: ProcessKey, place: Place) -> Liveness;
+    /// Notes that this process is about to record itself at `place`; false if it has it already (DH-038, DH-039).
+    fn hold(&self, place: Place) -> bool;
+    /// Notes that this process is not recorded at `place` any more.
+    fn release(&self, place: Place);
+    /// The caller is about to wait for another process for longer than a moment. Whoever watches processes should know
+    /// by now all those that may be in the way.
+    fn waits(&self) {}
     /// Number of the calling thread, never reused within the process (DH-145).
     fn thread_ticket(&self) -> u32;
-}
-
-/// What is known about a process. Unknown counts as alive for everything done automatically (DH-034).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Liveness {
-    /// Runs, or could.
-    Alive,
-    /// Performs no store any more (assumption A1).
-    Dead,
-    /// Cannot be told from here.
-    Unknown,
 }
 
 /// The counters of the metrics page and the audit ring.
@@ -58,6 +55,8 @@ pub enum Counter {
     ReaderValidationFailed,
     ReaderPeak,
     StateTransitionErrors,
+    SlotAcquireErrors,
+    SlotCommitErrors,
     SlotsWritten,
     BytesWritten,
     SlotsReadRetired,
@@ -119,17 +118,17 @@ pub enum ErrorKind {
 #[allow(missing_docs, reason = "the fields are who or what it happened to")]
 pub enum AuditEvent {
     /// A consumer was removed because it is dead.
-    Reaped { row: Row, owner: Option<OwnerKey> },
+    Reaped { row: Row, owner: Option<ProcessKey> },
     /// A consumer lost the right of its cursor.
-    Evicted { row: Row, owner: Option<OwnerKey> },
+    Evicted { row: Row, owner: Option<ProcessKey> },
     /// The maintenance lock was taken from a dead holder and the registry repaired.
-    LockTakenOver { from: OwnerKey },
+    LockTakenOver { from: ProcessKey },
     /// A shared lock was taken from a dead holder.
-    SpinlockTakenOver { lock: u32, from: OwnerKey },
+    SpinlockTakenOver { lock: u32, from: ProcessKey },
     /// Writing was taken over from a dead writer.
-    Adopted { from: Option<OwnerKey> },
+    Adopted { from: Option<ProcessKey> },
     /// Writing was taken over by force.
-    Seized { from: OwnerKey },
+    Seized { from: ProcessKey },
     /// An id will never hold data because its writer is gone (DH-084).
     Abandoned { id: SlotId },
 }

@@ -5,12 +5,12 @@ use tidegate_shm::sync::Ordering;
 
 use super::{
     Core,
-    codec::{Claim, LOCK_POISONED, OwnerKey, Reg, Row, RowState},
+    codec::{Claim, LOCK_POISONED, ProcessKey, Reg, Row, RowState},
     config::Deadline,
     crash::{self, Point},
     error::RegistryError,
     event,
-    host::{AuditEvent, Counter, Host, Liveness},
+    host::{AuditEvent, Counter, Host, Liveness, Place},
     protocol::Protocol,
     wait::Probes,
     words::{Load, Row64, Sync32, Sync64, Word, Words},
@@ -19,13 +19,14 @@ use super::{
 impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     /// Runs `work` under the maintenance lock. `work` must be bounded (DH-152). The lock is not recursive: another
     /// thread of this process is waited for like another process.
-    pub(super) fn locked<R>(
+    pub(crate) fn locked<R>(
         &self,
         deadline: Deadline,
         work: impl FnOnce() -> Result<R, RegistryError>,
     ) -> Result<R, RegistryError> {
         self.lock(deadline)?;
         crash::at(Point::LockHeld);
+        let _inside = order::Inside::enter();
         let result = work();
         self.unlock();
         result
@@ -37,7 +38,14 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         let mut probes = Probes::new(&self.config.timing);
         let mut holder = None;
         let mut contended = false;
+        let mut entered = false;
         let waited = wait.until::<P, (), RegistryError>(|time| {
+            // First against other threads of this process, so that the own key in the word is never theirs (DH-038).
+            entered = entered || self.host.hold(Place::Maintenance);
+            if !entered {
+                holder = Some(self.key);
+                return Ok(None);
+            }
             match self.try_lock() {
                 Ok(()) => return Ok(Some(())),
                 Err(other) => holder = other,
@@ -46,11 +54,13 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
                 contended = true;
                 self.host.count(Counter::MaintenanceLockWaits, 1);
             }
-            // A caller that cannot wait asks at once, since it will not come back.
-            let ask = probes.due(time) || deadline == Deadline::Immediate;
-            Ok((ask && holder.is_some_and(|dead| self.take_over(dead))).then_some(()))
+            Ok((probes.due(time) && holder.is_some_and(|dead| self.take_over(dead))).then_some(()))
         })?;
-        if waited.result.is_none() {
+        // A caller whose time is over asks before it goes, since it may have had less than it takes to be asked above.
+        if waited.result.is_none() && !(entered && holder.is_some_and(|dead| self.take_over(dead))) {
+            if entered {
+                self.host.release(Place::Maintenance);
+            }
             return Err(RegistryError::LockTimeout { holder });
         }
         let generation = self.words.sync64(Sync64::LockGeneration);
@@ -67,16 +77,17 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         Ok(())
     }
 
-    fn try_lock(&self) -> Result<(), Option<OwnerKey>> {
+    fn try_lock(&self) -> Result<(), Option<ProcessKey>> {
         let owner = self.words.sync64(Sync64::LockOwner);
         // Acquire: pairs with the release of `unlock`.
-        owner.compare_exchange(0, self.key.word(), Ordering::Acquire).map(drop).map_err(OwnerKey::of_word)
+        owner.compare_exchange(0, self.key.word(), Ordering::Acquire).map(drop).map_err(ProcessKey::from_word)
     }
 
     /// Takes the lock from `holder` if that is dead. That the exchange finds its key proves that nobody had the lock in
     /// between: a dead process stores nothing (L-own).
-    fn take_over(&self, holder: OwnerKey) -> bool {
-        if self.host.liveness(holder) != Liveness::Dead {
+    fn take_over(&self, holder: ProcessKey) -> bool {
+        // The own key is a leftover: no other thread of this process has the lock.
+        if holder != self.key && self.host.liveness(holder, Place::Maintenance) != Liveness::Dead {
             return false;
         }
         let owner = self.words.sync64(Sync64::LockOwner);
@@ -100,6 +111,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     fn unlock(&self) {
         // Release: pairs with the acquire of the next holder.
         self.words.sync64(Sync64::LockOwner).store(0, Ordering::Release);
+        self.host.release(Place::Maintenance);
         event::wake::<P, _>(self.words.sync32(Sync32::LockWake), self.words.sync32(Sync32::LockWaiters));
     }
 
@@ -137,5 +149,54 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         self.words.row64(row, Row64::Reg).store(Reg::new(epoch, RowState::Free).0, Ordering::Release);
         // Relaxed: a count of changes, made under the lock.
         self.words.sync64(Sync64::RegistryEpoch).fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Knows in debug builds whether the calling thread is at work under the maintenance lock of some block, which is no place
+/// to take a user's lock from (DH-148).
+#[cfg(all(debug_assertions, not(loom)))]
+pub(crate) mod order {
+    use std::cell::Cell;
+
+    thread_local! {
+        static INSIDE: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) struct Inside;
+
+    impl Inside {
+        pub(super) fn enter() -> Self {
+            INSIDE.set(true);
+            Self
+        }
+    }
+
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            INSIDE.set(false);
+        }
+    }
+
+    /// Whether a user's lock must not be taken now.
+    pub(crate) fn is_inside() -> bool {
+        INSIDE.get()
+    }
+}
+
+/// Knows nothing.
+#[cfg(not(all(debug_assertions, not(loom))))]
+pub(crate) mod order {
+    pub(super) struct Inside;
+
+    impl Inside {
+        pub(super) fn enter() -> Self {
+            Self
+        }
+    }
+
+    /// Never said to be wrong.
+    #[cfg(not(loom))]
+    pub(crate) fn is_inside() -> bool {
+        false
     }
 }

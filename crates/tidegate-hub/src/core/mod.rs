@@ -38,7 +38,7 @@ pub mod writer;
 
 mod adopt;
 mod event;
-mod lock;
+pub(crate) mod lock;
 mod registry;
 mod wait;
 
@@ -56,7 +56,7 @@ use tidegate_shm::sync::Ordering;
 pub use adopt::{Adopted, TakeOver};
 pub use registry::{Start, Ticket};
 
-use codec::{Claim, Ctl, OwnerKey, Reg, Row, SlotId};
+use codec::{Claim, Ctl, ProcessKey, Reg, Row, SlotId};
 use config::{CoreConfig, Deadline};
 use host::{Counter, Host};
 use protocol::{Protocol, Shipped};
@@ -69,13 +69,13 @@ pub struct Core<W, H, P = Shipped> {
     words: W,
     host: H,
     config: CoreConfig,
-    key: OwnerKey,
+    key: ProcessKey,
     protocol: PhantomData<P>,
 }
 
 impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     /// The block with these words and this geometry, for the process `key`.
-    pub fn new(words: W, host: H, config: CoreConfig, key: OwnerKey) -> Self {
+    pub fn new(words: W, host: H, config: CoreConfig, key: ProcessKey) -> Self {
         Self { words, host, config, key, protocol: PhantomData }
     }
 
@@ -95,7 +95,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// The calling process.
-    pub fn key(&self) -> OwnerKey {
+    pub fn key(&self) -> ProcessKey {
         self.key
     }
 

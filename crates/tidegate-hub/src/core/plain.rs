@@ -7,7 +7,7 @@ use tidegate_shm::{
 };
 
 use super::{
-    codec::{InitState, OwnerKey, Row, SlotIndex},
+    codec::{InitState, ProcessKey, Row, SlotIndex},
     config::{CoreConfig, OnHeld, Orphan, Overflow, SyncPolicy, Timing, WaitStrategy},
     spinlock::{Doorway, LockWords},
     words::{
@@ -120,8 +120,8 @@ pub(super) fn config(sync: SyncPolicy, slots: u32) -> CoreConfig {
     }
 }
 
-pub(super) fn key(word: u64) -> OwnerKey {
-    OwnerKey::of_word(word).unwrap()
+pub(super) fn key(word: u64) -> ProcessKey {
+    ProcessKey::from_word(word).unwrap()
 }
 
 pub(super) const NAMES: RowNames = RowNames { uid: [1; 40], name: [2; 32], pid_namespace: 3 };

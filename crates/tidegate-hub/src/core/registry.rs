@@ -4,11 +4,11 @@ use tidegate_shm::{clock::Nanos, sync::Ordering};
 
 use super::{
     Core,
-    codec::{Claim, OwnerKey, Reg, Row, RowState, SlotId},
+    codec::{Claim, ProcessKey, Reg, Row, RowState, SlotId},
     config::{Deadline, SyncPolicy},
     crash::{self, Point},
     error::RegistryError,
-    host::{AuditEvent, Counter, Host, Liveness},
+    host::{AuditEvent, Counter, Host, Liveness, Place},
     protocol::{Protocol, fence_if},
     words::{Control64, Load, Row32, Row64, RowNames, Sync32, Sync64, Word, Words},
 };
@@ -72,6 +72,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
                 return Err(RegistryError::NotOwner);
             }
             self.remove_row(ticket.row, ticket.epoch);
+            self.host.release(Place::Row(ticket.row.0));
             self.host.count(Counter::ConsumersLeft, 1);
             self.wake_writer();
             Ok(())
@@ -121,7 +122,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         for row in self.rows(u32::MAX) {
             let reg = self.reg(row);
             let Some(owner) = self.row_owner(row) else { continue };
-            if reg.is(RowState::Free) || self.host.liveness(owner) != Liveness::Dead {
+            if reg.is(RowState::Free) || self.host.liveness(owner, Place::Row(row.0)) != Liveness::Dead {
                 continue;
             }
             self.remove_row(row, reg.epoch());
@@ -142,8 +143,10 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         if alone && self.rows(u32::MAX).any(|row| self.reg(row).is(RowState::Active)) {
             return Err(limit);
         }
-        let row = self.rows(u32::MAX).find(|row| self.reg(*row).is(RowState::Free)).ok_or(limit)?;
         let mut cursor = self.start_cursor(start)?;
+        let row = self.rows(u32::MAX).find(|row| self.reg(*row).is(RowState::Free)).ok_or(limit)?;
+        // Before the key is stored there (DH-038). A free row that is still noted was taken from this process by force.
+        self.host.hold(Place::Row(row.0));
         let epoch = self.reg(row).epoch().wrapping_add(1);
         self.store_reg(row, epoch, RowState::Joining);
         crash::at(Point::Joining);
@@ -249,9 +252,9 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         }
     }
 
-    pub(super) fn row_owner(&self, row: Row) -> Option<OwnerKey> {
+    pub(super) fn row_owner(&self, row: Row) -> Option<ProcessKey> {
         // Acquire: pairs with the release of the joiner.
-        OwnerKey::of_word(self.words.row64(row, Row64::Owner).load(Ordering::Acquire))
+        ProcessKey::from_word(self.words.row64(row, Row64::Owner).load(Ordering::Acquire))
     }
 
     fn store_reg(&self, row: Row, epoch: u64, state: RowState) {

@@ -11,7 +11,8 @@
 //!  release   thread, recursion := 0     owner key -> 0              doorway := 0, wake
 //! ```
 //!
-//! Whoever takes the lock while it is poisoned is told so, until a holder says that the data is repaired.
+//! Whoever takes the lock while it is poisoned is told so, until a holder says that the data is repaired. Whoever took it
+//! over is also told from whom, and writes that into the audit ring.
 
 use std::marker::PhantomData;
 
@@ -21,11 +22,11 @@ use tidegate_shm::{
 };
 
 use super::{
-    codec::{LOCK_POISONED, OwnerKey},
+    codec::{LOCK_POISONED, ProcessKey},
     config::{Deadline, Timing, WaitStrategy},
     crash::{self, Point},
     event,
-    host::{AuditEvent, Counter, Host, Liveness},
+    host::{Counter, Host, Liveness, Place},
     protocol::{Protocol, Shipped},
     wait::{Probes, Wait},
     words::Word,
@@ -105,7 +106,7 @@ pub struct Spinlock<'l, L, S, H, P = Shipped> {
     host: &'l H,
     /// Number of the lock.
     index: u32,
-    key: OwnerKey,
+    key: ProcessKey,
     wait: WaitStrategy,
     timing: Timing,
     protocol: PhantomData<P>,
@@ -113,11 +114,11 @@ pub struct Spinlock<'l, L, S, H, P = Shipped> {
 
 /// How a lock was had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entered {
-    /// What it guards is whole.
-    Clean,
+pub struct Entered {
     /// A holder died with it, and nobody has repaired what it guards since (DH-149, DH-150).
-    Poisoned,
+    pub poisoned: bool,
+    /// The dead holder it was taken from just now.
+    pub taken_from: Option<ProcessKey>,
 }
 
 /// Why a lock was not had or not given back.
@@ -125,10 +126,10 @@ pub enum Entered {
 #[non_exhaustive]
 pub enum SpinlockError {
     /// The deadline passed (DH-151).
-    #[error("the lock is held by {}; it was not broken, since its holder lives or may live", holder(.holder))]
+    #[error("the lock is held by {}; it was not broken, since its holder lives or may live", who(*.holder))]
     Timeout {
         /// Who was last seen with it.
-        holder: Option<OwnerKey>,
+        holder: Option<ProcessKey>,
     },
     /// The calling thread does not hold it (DH-146).
     #[error("the calling thread does not hold the lock; only the thread that took it can give it back")]
@@ -140,11 +141,8 @@ pub enum SpinlockError {
     InvalidState,
 }
 
-fn holder(holder: &Option<OwnerKey>) -> String {
-    holder.map_or_else(
-        || "another thread of this process".to_owned(),
-        |key| format!("process key {:#018x}", key.word()),
-    )
+fn who(holder: Option<ProcessKey>) -> String {
+    holder.map_or_else(|| "another thread of this process".to_owned(), |key| format!("process {key}"))
 }
 
 impl<'l, L: Word<u64>, S: Word<u32> + BellWord, H: Host, P: Protocol> Spinlock<'l, L, S, H, P> {
@@ -155,7 +153,7 @@ impl<'l, L: Word<u64>, S: Word<u32> + BellWord, H: Host, P: Protocol> Spinlock<'
         doorway: &'l Doorway,
         host: &'l H,
         index: u32,
-        key: OwnerKey,
+        key: ProcessKey,
         wait: WaitStrategy,
         timing: Timing,
     ) -> Self {
@@ -241,7 +239,7 @@ impl<'l, L: Word<u64>, S: Word<u32> + BellWord, H: Host, P: Protocol> Spinlock<'
         // Relaxed, both: ours while we hold the lock.
         self.doorway.depth.store(deeper, Ordering::Relaxed);
         self.words.recursion.store(deeper, Ordering::Relaxed);
-        Ok(self.entered())
+        Ok(self.entered(None))
     }
 
     fn acquire_first(&self, ticket: u32, deadline: Deadline) -> Result<Entered, SpinlockError> {
@@ -251,6 +249,7 @@ impl<'l, L: Word<u64>, S: Word<u32> + BellWord, H: Host, P: Protocol> Spinlock<'
         let mut probes = Probes::new(&self.timing);
         let mut inside = false;
         let mut holder = None;
+        let mut taken_from = None;
         let waited = wait.until::<P, (), SpinlockError>(|time| {
             inside = inside || self.doorway.enter::<P>(ticket);
             if !inside {
@@ -261,11 +260,14 @@ impl<'l, L: Word<u64>, S: Word<u32> + BellWord, H: Host, P: Protocol> Spinlock<'
                 Ok(()) => return Ok(Some(())),
                 Err(holder) => holder,
             };
-            Ok((probes.due(time) && holder.is_some_and(|dead| self.take_over(dead))).then_some(()))
+            taken_from = if probes.due(time) { self.take_over(holder) } else { None };
+            Ok(taken_from.map(drop))
         })?;
-        // A caller whose time is over asks once more, since it may have had less than it takes to be asked above.
-        let had = waited.result.is_some() || (inside && holder.is_some_and(|dead| self.take_over(dead)));
-        if !had {
+        if waited.result.is_none() && inside {
+            // A caller whose time is over asks before it goes, since it may have had less than it takes to ask above.
+            taken_from = self.take_over(holder);
+        }
+        if waited.result.is_none() && taken_from.is_none() {
             if inside {
                 self.doorway.leave();
                 event::wake::<P, _>(wake_seq, waiters);
@@ -282,28 +284,26 @@ impl<'l, L: Word<u64>, S: Word<u32> + BellWord, H: Host, P: Protocol> Spinlock<'
         self.words.acquired_ns.store(self.host.now().0, Ordering::Relaxed);
         let generation = self.words.generation.load(Ordering::Relaxed);
         self.words.generation.store(generation.wrapping_add(1), Ordering::Relaxed);
-        Ok(self.entered())
+        Ok(self.entered(taken_from))
     }
 
-    fn try_own(&self) -> Result<(), Option<OwnerKey>> {
+    fn try_own(&self) -> Result<(), Option<ProcessKey>> {
         // Acquire: pairs with the release of the last holder.
         let had = self.words.owner.compare_exchange(0, self.key.word(), P::LOCK);
-        had.map(drop).map_err(OwnerKey::of_word)
+        had.map(drop).map_err(ProcessKey::from_word)
     }
 
     /// Takes the lock from `holder` if that is dead (DH-149). That the exchange finds its key proves that nobody had the
     /// lock in between: a dead process stores nothing (L-own).
-    fn take_over(&self, holder: OwnerKey) -> bool {
+    fn take_over(&self, holder: Option<ProcessKey>) -> Option<ProcessKey> {
         // Behind the doorway the own key is nobody's.
-        if holder != self.key && self.host.liveness(holder) != Liveness::Dead {
-            return false;
-        }
+        let is_dead = |key: &ProcessKey| {
+            *key == self.key || self.host.liveness(*key, Place::Lock(self.index)) == Liveness::Dead
+        };
+        let dead = holder.filter(is_dead)?;
         if P::TAKEOVER_BY_EXCHANGE {
             // AcqRel: pairs with whatever the dead holder released, and with the acquire of the next one.
-            let taken = self.words.owner.compare_exchange(holder.word(), self.key.word(), Ordering::AcqRel);
-            if taken.is_err() {
-                return false;
-            }
+            self.words.owner.compare_exchange(dead.word(), self.key.word(), Ordering::AcqRel).ok()?;
         } else {
             self.words.owner.store(self.key.word(), Ordering::Release);
         }
@@ -311,11 +311,10 @@ impl<'l, L: Word<u64>, S: Word<u32> + BellWord, H: Host, P: Protocol> Spinlock<'
         let flags = self.words.flags.load(Ordering::Relaxed);
         self.words.flags.store(flags | LOCK_POISONED, Ordering::Relaxed);
         self.host.count(Counter::LockTakeovers, 1);
-        self.host.audit(AuditEvent::SpinlockTakenOver { lock: self.index, from: holder });
-        true
+        Some(dead)
     }
 
-    fn entered(&self) -> Entered {
-        if self.is_poisoned() { Entered::Poisoned } else { Entered::Clean }
+    fn entered(&self, taken_from: Option<ProcessKey>) -> Entered {
+        Entered { poisoned: self.is_poisoned(), taken_from }
     }
 }

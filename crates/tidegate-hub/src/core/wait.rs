@@ -45,11 +45,16 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
         let started = self.host.now();
         let mut pause = BACKOFF_FIRST;
         let mut slept = false;
+        let mut told = false;
         loop {
             let now = self.host.now();
             let time = now.saturating_sub(started);
             if self.deadline.passed(now) {
                 return Ok(Waited { result: None, time, slept });
+            }
+            if !told && time >= self.timing.spin {
+                told = true;
+                self.host.waits();
             }
             let left = self.deadline.left(now);
             match self.strategy {

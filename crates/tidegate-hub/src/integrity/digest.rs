@@ -187,6 +187,15 @@ pub enum DigesterError {
 }
 
 impl DigesterError {
+    /// Why a block whose digests cannot be computed without more has none.
+    pub(crate) fn missing(descriptor: &Descriptor) -> Self {
+        match descriptor.spec.digest_alg {
+            DigestAlg::None => Self::Disabled,
+            alg @ DigestAlg::HmacSha256 if !cfg!(feature = "hmac-sha256") => Self::NotBuilt { alg },
+            _ => Self::NoKey { key_id: descriptor.key_id },
+        }
+    }
+
     /// The number of Annex B.
     pub fn code(&self) -> u16 {
         match self {

@@ -19,6 +19,12 @@ use super::{
 };
 use crate::sync::{MappedU32, MappedU64};
 
+/// Bytes of the longest record that [`RowMut::nowhere`] can stand for.
+const NOWHERE_LEN: usize = 4096;
+
+/// Words that belong to no region.
+static NOWHERE: [MappedU64; NOWHERE_LEN / 8] = [const { MappedU64::new(0) }; NOWHERE_LEN / 8];
+
 /// One record of `SIZE` bytes, to be read.
 #[derive(Clone, Copy)]
 pub struct Row<'a, const SIZE: usize> {
@@ -27,7 +33,24 @@ pub struct Row<'a, const SIZE: usize> {
     region: PhantomData<&'a Region>,
 }
 
+// SAFETY: only hands out atomics and spans, which may be sent and shared; the lifetime keeps them mapped.
+unsafe impl<const SIZE: usize> Send for Row<'_, SIZE> {}
+// SAFETY: as above.
+unsafe impl<const SIZE: usize> Sync for Row<'_, SIZE> {}
+
 impl<'a, const SIZE: usize> Row<'a, SIZE> {
+    /// # Safety
+    /// `SIZE` bytes from `start` on are mapped for as long as `'a`, and `start` is a multiple of 8.
+    #[inline]
+    pub(super) unsafe fn new(start: NonNull<u8>) -> Self {
+        Self { start, region: PhantomData }
+    }
+
+    #[inline]
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     /// The 4-byte word at `AT`.
     #[inline]
     pub fn u32<const AT: usize>(&self) -> SharedU32<'a> {
@@ -83,6 +106,13 @@ pub struct RowMut<'a, const SIZE: usize> {
 }
 
 impl<'a, const SIZE: usize> RowMut<'a, SIZE> {
+    /// # Safety
+    /// The row lies in a writable part of its mapping.
+    #[inline]
+    pub(super) unsafe fn new(row: Row<'a, SIZE>) -> Self {
+        Self { row }
+    }
+
     /// The 4-byte word at `AT`.
     #[inline]
     pub fn u32<const AT: usize>(&self) -> SharedU32Mut<'a> {
@@ -105,6 +135,16 @@ impl<'a, const SIZE: usize> RowMut<'a, SIZE> {
         let start = self.row.field::<AT, LEN, 1>();
         // SAFETY: `field` has `LEN` mapped bytes, which live as long as the record; the row of a `RowMut` is writable.
         unsafe { SpanMut::new(start, LEN) }
+    }
+
+    /// A record that lies in no region, for code that has to answer for a record that does not exist. What is stored
+    /// there goes nowhere but to others that do the same.
+    #[cold]
+    pub fn nowhere() -> Self {
+        const { assert!(SIZE <= NOWHERE_LEN, "a record that does not exist is no longer than a page") };
+        // The words are changed only atomically, like those of a mapping.
+        let start = NonNull::from(&NOWHERE).cast();
+        Self { row: Row { start, region: PhantomData } }
     }
 
     /// The same record without the right to write.

@@ -24,9 +24,9 @@ use tidegate_shm::{
 
 use super::{
     Core, TakeOver,
-    codec::{OwnerKey, SlotId},
+    codec::{ProcessKey, SlotId},
     config::{CoreConfig, Deadline},
-    host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness},
+    host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness, Place},
     plain::{Memory, NAMES, key},
     protocol::Protocol,
     reader::{Acquired, Reader, Release},
@@ -57,9 +57,13 @@ impl Host for Still {
     fn park<'a, T>(&self, condition: &Condvar, guard: MutexGuard<'a, T>, _: Nanos) -> MutexGuard<'a, T> {
         condition.wait(guard).unwrap()
     }
-    fn liveness(&self, key: OwnerKey) -> Liveness {
+    fn liveness(&self, key: ProcessKey, _: Place) -> Liveness {
         if key.word() >= DEAD { Liveness::Dead } else { Liveness::Alive }
     }
+    fn hold(&self, _: Place) -> bool {
+        true
+    }
+    fn release(&self, _: Place) {}
     fn thread_ticket(&self) -> u32 {
         1
     }

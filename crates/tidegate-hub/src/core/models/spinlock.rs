@@ -7,9 +7,9 @@ use tidegate_shm::{
 
 use super::{DEAD, NOW, RACE, Still, breaks, explore, mutants};
 use crate::core::{
-    codec::OwnerKey,
+    codec::ProcessKey,
     config::{Timing, WaitStrategy},
-    host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness},
+    host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness, Place},
     plain::{Lock, key},
     protocol::{Protocol, Shipped},
     spinlock::{Entered, Spinlock},
@@ -39,9 +39,13 @@ impl Host for Numbered {
     fn park<'a, T>(&self, condition: &Condvar, guard: MutexGuard<'a, T>, time: Nanos) -> MutexGuard<'a, T> {
         Still.park(condition, guard, time)
     }
-    fn liveness(&self, key: OwnerKey) -> Liveness {
-        Still.liveness(key)
+    fn liveness(&self, key: ProcessKey, place: Place) -> Liveness {
+        Still.liveness(key, place)
     }
+    fn hold(&self, _: Place) -> bool {
+        true
+    }
+    fn release(&self, _: Place) {}
     fn thread_ticket(&self) -> u32 {
         self.0
     }
@@ -82,8 +86,9 @@ fn contend<P: Protocol>(owner: u64, process: fn(u32) -> usize) -> usize {
         let theirs = other.join().unwrap();
         let entered: Vec<Entered> = [mine, theirs].into_iter().flatten().collect();
         assert!(!entered.is_empty(), "nobody had it");
-        let expected = if owner >= DEAD { Entered::Poisoned } else { Entered::Clean };
-        assert!(entered.iter().all(|found| *found == expected), "poison was lost");
+        assert!(entered.iter().all(|found| found.poisoned == (owner >= DEAD)), "poison was lost");
+        let takeovers = entered.iter().filter(|found| found.taken_from.is_some()).count();
+        assert_eq!(takeovers, usize::from(owner >= DEAD), "two had it");
         assert_eq!(guarded.read(), entered.len() as u64);
         assert_eq!(Load::load(lock.words().owner, Ordering::Relaxed), 0);
     })

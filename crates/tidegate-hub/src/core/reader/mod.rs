@@ -252,6 +252,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
             Err(AcquireError::InvalidState) => ErrorKind::InvalidState,
             _ => return result,
         };
+        self.core.host.count(Counter::SlotAcquireErrors, 1);
         self.core.host.error(kind);
         result
     }

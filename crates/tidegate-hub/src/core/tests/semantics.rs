@@ -3,7 +3,7 @@ use tidegate_shm::sync::Ordering;
 use super::world::{Block, READER, WRITER, be_thread, counted, errors, info, kill, soon, within};
 use crate::core::{
     TakeOver,
-    codec::{Ctl, ID_LIMIT, OwnerKey, SlotId, SlotState},
+    codec::{Ctl, MAX_SLOT_ID, ProcessKey, SlotId, SlotState},
     config::{Deadline, SyncPolicy},
     error::{AcquireError, Holder, RegistryError, WriteError},
     host::{Counter, ErrorKind},
@@ -94,7 +94,7 @@ fn a_batch_is_no_larger_than_the_ring() {
 #[test]
 fn ids_end() {
     let mut config = config(SyncPolicy::SingleReader, 4);
-    config.first_slot = SlotId(ID_LIMIT - 2);
+    config.first_slot = SlotId(MAX_SLOT_ID - 2);
     let block = Block::new(config);
     let writer = block.writer();
     assert!(block.write(&writer).is_ok() && block.write(&writer).is_ok());
@@ -165,7 +165,8 @@ fn a_foreign_word_is_reported_and_left() {
     let writer = block.writer();
     let id = writer.allocate(1, Deadline::Immediate).unwrap().first;
     let slot = block.config.index(id);
-    let owner = || OwnerKey::of_word(Load::load(block.memory.slot64(slot, Slot64::Owner), Ordering::Relaxed));
+    let owner =
+        || ProcessKey::from_word(Load::load(block.memory.slot64(slot, Slot64::Owner), Ordering::Relaxed));
     assert_eq!(owner(), Some(key(WRITER)));
     let ctl = block.memory.slot64_mut(slot, Slot64::Ctl);
     let ours = Load::load(ctl, Ordering::Relaxed);

@@ -2,12 +2,12 @@
 
 use tidegate_shm::sync::{Arc, Ordering};
 
-use super::world::{World, after, audit, be_thread, counted, kill, now, probes, sleeps, soon, within};
+use super::world::{World, after, be_thread, counted, kill, now, probes, sleeps, soon, within};
 use crate::core::{
     codec::LOCK_POISONED,
     config::{Deadline, Timing, WaitStrategy},
     crash::{Point, simulated::until_crash},
-    host::{AuditEvent, Counter},
+    host::Counter,
     plain::{Lock, Word32, key},
     spinlock::{Entered, LockWords, Spinlock, SpinlockError},
     words::{Load, Word},
@@ -21,6 +21,13 @@ type TestLock<'l> = Spinlock<'l, &'l AtomicU64, &'l Word32, World>;
 fn of(lock: &Lock, process: usize) -> TestLock<'_> {
     let (wait, timing) = (WaitStrategy::Hybrid, Timing::default());
     Spinlock::new(lock.words(), &lock.doorways[process], &World, 9, key(30 + process as u64), wait, timing)
+}
+
+const CLEAN: Result<Entered, SpinlockError> = Ok(Entered { poisoned: false, taken_from: None });
+const POISONED: Result<Entered, SpinlockError> = Ok(Entered { poisoned: true, taken_from: None });
+
+fn taken_from(process: u64) -> Result<Entered, SpinlockError> {
+    Ok(Entered { poisoned: true, taken_from: Some(key(process)) })
 }
 
 /// Owner, thread, recursion and flags.
@@ -37,7 +44,7 @@ fn a_thread_takes_a_lock_several_times_and_gives_it_back_as_often() {
     let ours = of(&lock, 0);
     be_thread(5);
     for depth in 1..=3 {
-        assert_eq!(ours.acquire(Deadline::Immediate), Ok(Entered::Clean));
+        assert_eq!(ours.acquire(Deadline::Immediate), CLEAN);
         assert_eq!((ours.depth(), shown(&lock)), (depth, (30, 5, depth, 0)));
     }
     let generation = Load::load(lock.words().generation, Ordering::Relaxed);
@@ -51,7 +58,7 @@ fn a_thread_takes_a_lock_several_times_and_gives_it_back_as_often() {
     }
     assert_eq!(ours.release(), Ok(()));
     assert_eq!(shown(&lock), (0, 0, 0, 0));
-    assert_eq!(of(&lock, 1).acquire(Deadline::Immediate), Ok(Entered::Clean));
+    assert_eq!(of(&lock, 1).acquire(Deadline::Immediate), CLEAN);
 }
 
 /// Rules: DH-144.
@@ -114,23 +121,22 @@ fn a_dead_holder_loses_the_lock_and_the_next_ones_are_told() {
     kill(31);
     let ours = of(&lock, 0);
     let started = now();
-    assert_eq!(ours.acquire(soon()), Ok(Entered::Poisoned));
+    assert_eq!(ours.acquire(soon()), taken_from(31));
     let waited = now() - started;
     assert!((50_000_000..200_000_000).contains(&waited), "{waited}");
     assert_eq!(probes(), 1, "asked once, after 50 ms");
     assert_eq!(shown(&lock), (30, 5, 1, LOCK_POISONED));
     assert_eq!(Load::load(lock.words().generation, Ordering::Relaxed), 2);
     assert_eq!(counted(Counter::LockTakeovers), 1);
-    assert_eq!(audit(), [AuditEvent::SpinlockTakenOver { lock: 9, from: key(31) }]);
-    assert_eq!(ours.acquire(soon()), Ok(Entered::Poisoned), "the second level, too");
+    assert_eq!(ours.acquire(soon()), POISONED, "the second level, too");
     ours.release().unwrap();
     ours.release().unwrap();
-    assert_eq!(ours.acquire(soon()), Ok(Entered::Poisoned), "until somebody repairs");
+    assert_eq!(ours.acquire(soon()), POISONED, "until somebody repairs");
     assert!(ours.is_poisoned());
     ours.clear_poison().unwrap();
     assert!(!ours.is_poisoned());
     ours.release().unwrap();
-    assert_eq!(ours.acquire(soon()), Ok(Entered::Clean));
+    assert_eq!(ours.acquire(soon()), CLEAN);
 }
 
 /// A deadline shorter than the time after which a holder is asked about is no reason to fail for ever.
@@ -147,7 +153,7 @@ fn whoever_gives_up_asks_about_the_holder_first() {
         let lock = Lock::new();
         of(&lock, 1).acquire(Deadline::Immediate).unwrap();
         kill(31);
-        assert_eq!(of(&lock, 0).acquire(deadline), Ok(Entered::Poisoned));
+        assert_eq!(of(&lock, 0).acquire(deadline), taken_from(31));
         super::world::revive();
     }
 }
@@ -178,7 +184,7 @@ fn a_released_lock_is_had_by_who_waits() {
     let held = lock.clone();
     after(300, move || of(&held, 1).release().unwrap());
     let started = now();
-    assert_eq!(of(&lock, 0).acquire(soon()), Ok(Entered::Clean));
+    assert_eq!(of(&lock, 0).acquire(soon()), CLEAN);
     assert!((300_000_000..312_000_000).contains(&(now() - started)));
     assert_eq!(super::world::wakes(), 1);
 }
@@ -196,7 +202,7 @@ fn a_leftover_of_the_program_before_exec_is_taken_over() {
     let (wait, timing) = (WaitStrategy::Hybrid, Timing::default());
     let after_exec: TestLock<'_> = Spinlock::new(lock.words(), &fresh, &World, 9, key(30), wait, timing);
     assert_eq!(after_exec.depth(), 0);
-    assert_eq!(after_exec.acquire(soon()), Ok(Entered::Poisoned));
+    assert_eq!(after_exec.acquire(soon()), taken_from(30));
     assert_eq!(after_exec.depth(), 1);
 }
 
@@ -223,7 +229,7 @@ fn a_holder_that_ends_while_entering_is_taken_over() {
         be_thread(5);
         assert!(until_crash(point, 1, || of(&lock, 1).acquire(Deadline::Immediate)).is_none(), "{point:?}");
         kill(31);
-        assert_eq!(of(&lock, 0).acquire(soon()), Ok(Entered::Poisoned), "{point:?}");
+        assert_eq!(of(&lock, 0).acquire(soon()), taken_from(31), "{point:?}");
         super::world::revive();
     }
     // The one who takes over ends as well.
@@ -232,5 +238,5 @@ fn a_holder_that_ends_while_entering_is_taken_over() {
     kill(77);
     assert!(until_crash(Point::SpinlockOwner, 1, || of(&lock, 1).acquire(soon())).is_none());
     kill(31);
-    assert_eq!(of(&lock, 0).acquire(soon()), Ok(Entered::Poisoned));
+    assert_eq!(of(&lock, 0).acquire(soon()), taken_from(31));
 }

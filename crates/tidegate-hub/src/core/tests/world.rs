@@ -13,9 +13,9 @@ use tidegate_shm::{
 
 use crate::core::{
     Core, TakeOver,
-    codec::{OwnerKey, SlotId},
+    codec::{ProcessKey, SlotId},
     config::{CoreConfig, Deadline},
-    host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness},
+    host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness, Place},
     plain::{Memory, NAMES, key},
     reader::Reader,
     registry::Start,
@@ -67,10 +67,14 @@ impl Host for World {
         pass(time.0);
         guard
     }
-    fn liveness(&self, key: OwnerKey) -> Liveness {
+    fn liveness(&self, key: ProcessKey, _: Place) -> Liveness {
         PROBES.set(PROBES.get() + 1);
         if DEAD.with_borrow(|dead| dead.contains(&key.word())) { Liveness::Dead } else { Liveness::Alive }
     }
+    fn hold(&self, _: Place) -> bool {
+        true
+    }
+    fn release(&self, _: Place) {}
     fn thread_ticket(&self) -> u32 {
         TICKET.get()
     }

@@ -7,11 +7,11 @@ use tidegate_shm::{
 
 use super::{Place, Turn, Writer};
 use crate::core::{
-    codec::{Ctl, ID_LIMIT, OwnerKey, SlotId, SlotState, Transition},
+    codec::{Ctl, MAX_SLOT_ID, ProcessKey, SlotId, SlotState, Transition},
     config::{Deadline, OnHeld, Overflow},
     crash::{self, Point},
     error::{AcquireError, Holder, WriteError},
-    host::{Counter, Host, Liveness},
+    host::{self, Counter, Host, Liveness},
     protocol::{Protocol, fence_if},
     wait::Probes,
     words::{Control64, Load, Slot32, Slot64, Sync32, Word, WriterWords},
@@ -50,7 +50,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// because their slots were being read (DH-055).
     pub fn allocate(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
         self.core.host.count(Counter::WritesAttempted, 1);
-        self.recorded(self.allocate_checked(n, deadline))
+        self.recorded(Counter::SlotAcquireErrors, self.allocate_checked(n, deadline))
     }
 
     fn allocate_checked(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
@@ -78,7 +78,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         };
         loop {
             let first = SlotId(self.own(Control64::WriteIndex));
-            if first.0.saturating_add(u64::from(n)) > ID_LIMIT {
+            if first.0.saturating_add(u64::from(n)) > MAX_SLOT_ID {
                 return Err(WriteError::IdSpaceExhausted);
             }
             self.in_flight_gate(first, n, deadline)?;
@@ -270,8 +270,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     fn end_quarantine(&self, place: Place, ctl: Ctl) -> Result<bool, AcquireError> {
         let owner = self.core.words.slot64_mut(place.slot, Slot64::Owner);
         // Relaxed: the acquiring load of the control word came before.
-        let displaced = OwnerKey::of_word(owner.load(Ordering::Relaxed));
-        if displaced.is_some_and(|owner| self.core.host.liveness(owner) != Liveness::Dead) {
+        let displaced = ProcessKey::from_word(owner.load(Ordering::Relaxed));
+        if displaced
+            .is_some_and(|owner| self.core.host.liveness(owner, host::Place::Writer) != Liveness::Dead)
+        {
             return Ok(false);
         }
         self.core.transition(place.slot, ctl, Transition::EndQuarantine, Ordering::AcqRel)?;

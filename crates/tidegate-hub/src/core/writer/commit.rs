@@ -29,7 +29,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// # Errors
     /// The right was lost, the length does not fit, or the slot is not the caller's.
     pub fn commit(&self, id: SlotId, info: CommitInfo) -> Result<(), WriteError> {
-        let result = self.recorded(self.commit_slot(id, info));
+        let result = self.recorded(Counter::SlotCommitErrors, self.commit_slot(id, info));
         self.resolve_prefix();
         result
     }
@@ -49,7 +49,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             }
         }
         self.core.host.count(Counter::BatchWrites, 1);
-        let result = self.recorded(result);
+        let result = self.recorded(Counter::SlotCommitErrors, result);
         self.resolve_prefix();
         result
     }
@@ -59,7 +59,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// # Errors
     /// The right was lost or the slot is not the caller's.
     pub fn abort(&self, id: SlotId) -> Result<(), WriteError> {
-        let result = self.recorded(self.abort_slot(id));
+        let result = self.recorded(Counter::SlotCommitErrors, self.abort_slot(id));
         self.resolve_prefix();
         result
     }

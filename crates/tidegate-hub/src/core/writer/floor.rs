@@ -8,7 +8,7 @@ use crate::core::{
     config::{Deadline, Orphan, Overflow, SyncPolicy},
     crash::{self, Point},
     error::AcquireError,
-    host::{Counter, Host, Liveness},
+    host::{Counter, Host, Liveness, Place},
     protocol::{Protocol, fence_if},
     wait::Probes,
     words::{Control64, Load, Row64, Sync32, Sync64, WriterWords},
@@ -175,8 +175,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         let occupied = core.mask(Sync32::ActiveMask) | core.mask(Sync32::EvictedMask);
         let any_dead = core
             .rows(occupied)
-            .filter_map(|row| core.row_owner(row))
-            .any(|owner| core.host.liveness(owner) == Liveness::Dead);
+            .filter_map(|row| core.row_owner(row).map(|owner| (row, owner)))
+            .any(|(row, owner)| core.host.liveness(owner, Place::Row(row.0)) == Liveness::Dead);
         if any_dead {
             let until = core.host.now().saturating_add(core.config.timing.reap_lock);
             // Without the lock this time, the next probe tries again.

@@ -114,7 +114,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Counts and records an error on its way to the caller (DH-100).
-    fn recorded<T>(&self, result: Result<T, WriteError>) -> Result<T, WriteError> {
+    fn recorded<T>(&self, counter: Counter, result: Result<T, WriteError>) -> Result<T, WriteError> {
         let kind = match result {
             Ok(_) | Err(WriteError::TooLong { .. }) => return result,
             Err(WriteError::BatchTooLarge { .. }) => ErrorKind::BatchTooLarge,
@@ -131,6 +131,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                 _ => return result,
             },
         };
+        self.core.host.count(counter, 1);
         self.core.host.error(kind);
         result
     }
