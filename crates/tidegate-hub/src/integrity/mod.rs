@@ -26,6 +26,9 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use tests::spec as test_spec;
+
 pub use digest::{Digest, Digester, DigesterError};
 pub use entry::{DigestEntry, SLOT_DIGEST_FAILED, SLOT_DIGEST_KEYED, SLOT_DIGEST_PRESENT};
 pub use failure::{ChecksumError, ChecksumFault, FailureLog};

@@ -27,7 +27,8 @@ const VECTORS: [(DigestAlg, &str); 4] = [
 #[cfg(feature = "hmac-sha256")]
 const HMAC: &str = "0b551be46bee0b9dd3bb9927f6aa5601c4765065671d9833dac284007bff3150";
 
-fn spec(alg: DigestAlg) -> BlockSpec {
+/// A block with one zone, digests by `alg`, and authenticated slots if that takes a key.
+pub(crate) fn spec(alg: DigestAlg) -> BlockSpec {
     let keyed = alg.is_keyed();
     BlockSpec {
         channel: ChannelName::new("digests").unwrap(),

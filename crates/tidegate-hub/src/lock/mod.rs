@@ -259,3 +259,30 @@ fn label_bytes(label: &str) -> Result<[u8; LABEL_LEN], LockError> {
     place.ok_or(LockError::BadLabel { len: label.len() })?.copy_from_slice(label.as_bytes());
     Ok(bytes)
 }
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::{
+        block::{CreateOptions, create},
+        integrity::test_spec,
+        layout::DigestAlg,
+    };
+
+    /// Rules: DH-148, N-27.
+    #[test]
+    fn no_lock_is_taken_under_the_maintenance_lock() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let options = CreateOptions { dir: dir.path().to_owned(), ..CreateOptions::default() };
+        let block = Arc::new(create(&test_spec(DigestAlg::None), &options).unwrap());
+        let table = LockTable::new(&block).unwrap();
+        let lock = table.alloc_lock("mine", Deadline::Immediate).unwrap();
+        let taken = || catch_unwind(AssertUnwindSafe(|| lock.acquire(Deadline::Immediate).is_ok()));
+        assert!(taken().is_ok_and(|taken| taken));
+        let inside = table.core.locked(Deadline::Immediate, || Ok(taken())).unwrap();
+        assert!(inside.is_err(), "nobody noticed");
+        assert!(taken().is_ok_and(|taken| taken), "afterwards it is allowed again");
+    }
+}

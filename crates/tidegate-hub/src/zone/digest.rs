@@ -75,8 +75,8 @@ impl<Z: ZoneLayout> Zone<'_, Z> {
 
     /// The whole zone is hashed, also what is behind the fields that this program knows.
     fn digest(&self, digester: &Digester, generation: u64) -> Result<Digest, ZoneError> {
-        let bytes = self.zones.block.zone(self.index).ok_or(self.unreachable_bytes())?;
-        Ok(digester.zone(self.index as u32, generation, &self.spec().schema_hash, bytes))
+        let bytes = self.zones.block.zone(self.index).ok_or_else(|| self.too_small())?;
+        Ok(digester.zone(self.index as u32, generation, &self.spec.schema_hash, bytes))
     }
 
     fn digester(&self) -> Result<&Digester, ZoneError> {

@@ -60,7 +60,7 @@ impl<Z: ZoneLayout> ZoneGuard<'_, '_, Z> {
     /// # Errors
     /// This is a forked child.
     pub fn fields(&self) -> Result<Z::Held<'_>, ZoneError> {
-        Z::held(self.zone.bytes_mut()?).ok_or(self.zone.unreachable_bytes())
+        Z::held(self.zone.bytes_mut()?).ok_or_else(|| self.zone.too_small())
     }
 
     /// As [`Zone::update`].

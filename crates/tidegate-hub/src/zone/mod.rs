@@ -134,6 +134,7 @@ impl Zones {
         Ok(Zone {
             zones: self,
             index,
+            spec,
             control: self.block.region().record(control_at)?,
             control_mut: if writable { Some(self.block.region().record_mut(control_at)?) } else { None },
             lock: self.locks.as_ref().and_then(|locks| locks.of_zone(index)),
@@ -147,6 +148,7 @@ impl Zones {
 pub struct Zone<'a, Z> {
     zones: &'a Zones,
     index: usize,
+    spec: &'a ZoneSpec,
     control: Record<64>,
     /// None if this process may not write the zone (DH-139).
     control_mut: Option<RecordMut<64>>,
@@ -160,15 +162,15 @@ impl<'a, Z: ZoneLayout> Zone<'a, Z> {
     /// # Errors
     /// This is a forked child.
     pub fn fields(&self) -> Result<Z::Read<'a>, ZoneError> {
-        Z::read(self.bytes()?).ok_or(self.unreachable_bytes())
+        Z::read(self.bytes()?).ok_or_else(|| self.too_small())
     }
 
-    /// Its fields, to change atomics. Changes made here are seen by snapshots only if an update runs at the time.
+    /// Its fields, to change atomics. Changes made here leave the generation as it is: of several, a snapshot may show some.
     ///
     /// # Errors
     /// [`ZoneError::ReadOnly`] for a consumer that may not write this zone (DH-139).
     pub fn shared(&self) -> Result<Z::Shared<'a>, ZoneError> {
-        Z::shared(self.bytes_mut()?).ok_or(self.unreachable_bytes())
+        Z::shared(self.bytes_mut()?).ok_or_else(|| self.too_small())
     }
 
     /// Takes the zone's lock, if it has one, and gives access to everything in it (DH-138). Without a lock it is for the
@@ -275,35 +277,21 @@ impl<'a, Z: ZoneLayout> Zone<'a, Z> {
         ZoneError::TornZone { index: self.index, writer }
     }
 
-    fn unreachable_bytes(&self) -> ZoneError {
-        ZoneError::ZoneTooSmall { index: self.index, size: self.spec().size, needed: size_of::<Z>() as u64 }
-    }
-
-    fn spec(&self) -> &'a ZoneSpec {
-        // Checked when the zone was opened.
-        static NONE: ZoneSpec = ZoneSpec {
-            name: String::new(),
-            size: 0,
-            schema_hash: [0; 32],
-            version: (0, 0),
-            text_index: None,
-            lock: None,
-            consumer_writable: false,
-        };
-        self.zones.block.descriptor().spec.zones.get(self.index).unwrap_or(&NONE)
+    fn too_small(&self) -> ZoneError {
+        ZoneError::ZoneTooSmall { index: self.index, size: self.spec.size, needed: size_of::<Z>() as u64 }
     }
 
     /// The bytes of the `Z`.
     fn bytes(&self) -> Result<Span<'a>, ZoneError> {
         self.zones.block.check()?;
-        let zone = self.zones.block.zone(self.index).ok_or(self.unreachable_bytes())?;
+        let zone = self.zones.block.zone(self.index).ok_or_else(|| self.too_small())?;
         Ok(zone.sub(0..size_of::<Z>())?)
     }
 
     fn bytes_mut(&self) -> Result<SpanMut<'a>, ZoneError> {
         self.zones.block.check()?;
         self.control_mut()?;
-        let zone = self.zones.block.zone_mut(self.index).ok_or(self.unreachable_bytes())?;
+        let zone = self.zones.block.zone_mut(self.index).ok_or_else(|| self.too_small())?;
         Ok(zone.sub_mut(0..size_of::<Z>())?)
     }
 

@@ -292,3 +292,34 @@ fn labels_name_locks_until_there_are_none_left() {
     }
     assert!(LockTable::new(&bench.attach(Role::Inspector)).is_err());
 }
+
+/// Needs the feature `crash-points`; without it the same steps are passed in the tests of the core.
+///
+/// Rules: DH-149, DH-298, K-28, K-29.
+#[cfg(feature = "crash-points")]
+#[test]
+fn a_process_killed_while_entering_loses_the_lock() {
+    use std::os::unix::process::ExitStatusExt;
+
+    if let Some(dir) = role("victim") {
+        let locks = LockTable::new(&attach_in(&dir, Role::Consumer)).unwrap();
+        drop(locks.alloc_lock("robot", soon()).unwrap().acquire(soon()));
+        return;
+    }
+    for point in ["k.owner", "k.depth"] {
+        let bench = Bench::new();
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "locks::a_process_killed_while_entering_loses_the_lock", "--nocapture"])
+            .env("TIDEGATE_TEST_ROLE", "victim")
+            .env("TIDEGATE_TEST_PLACE", bench.path())
+            .env("TIDEGATE_HUB_CRASH_AT", point)
+            .status()
+            .unwrap();
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{point}");
+        assert_ne!(shown(&bench, 8).0, 0, "{point}: it had the lock");
+        let locks = LockTable::new(&bench.block).unwrap();
+        let lock = locks.find_lock("robot", soon()).unwrap().unwrap();
+        assert!(lock.acquire(soon()).unwrap().is_recovered(), "{point}");
+        assert_eq!(shown(&bench, 8).4, 1, "{point}");
+    }
+}

@@ -134,3 +134,11 @@ fn within(time: Duration) -> Deadline {
 fn soon() -> Deadline {
     within(children::PATIENCE)
 }
+
+/// What must not compile, with what the compiler says about it.
+///
+/// Rules: DH-137, DH-138, DH-146, N-26.
+#[test]
+fn plain_values_need_a_guard_and_guards_stay_on_their_thread() {
+    trybuild::TestCases::new().compile_fail("tests/zones/compile_fail/*.rs");
+}
