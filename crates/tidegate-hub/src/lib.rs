@@ -22,6 +22,10 @@ pub mod identity;
 #[cfg(not(loom))]
 pub mod inspect;
 #[cfg(not(loom))]
+pub mod integrity;
+#[cfg(not(loom))]
+pub mod lock;
+#[cfg(not(loom))]
 pub mod metrics;
 #[cfg(not(loom))]
 pub mod producer;
@@ -30,4 +34,8 @@ pub mod recover;
 #[cfg(not(loom))]
 pub mod schema;
 #[cfg(not(loom))]
+pub mod secret;
+#[cfg(not(loom))]
 mod upkeep;
+#[cfg(not(loom))]
+pub mod zone;

@@ -187,7 +187,8 @@ fn damage_is_found_where_it_is_and_named() {
     ];
     for (part, field, offset, word) in cases {
         let report = copy.with(offset, word);
-        let named = report.findings.iter().any(|damage| (damage.part, damage.mismatch.field) == (part, field));
+        let named =
+            report.findings.iter().any(|damage| (damage.part, damage.mismatch.field) == (part, field));
         assert!(named, "{part} {field} = {word:#x} at {offset:#x} gives {:?}", report.findings);
         let expected = match part {
             Part::Control => report.control_valid,

@@ -66,8 +66,10 @@ fn the_dead_are_named_with_what_they_hold() {
     assert_eq!(diagnosis.severity(), Some(Severity::Problem));
     let has = |matches: &dyn Fn(&Finding) -> bool| diagnosis.findings.iter().any(matches);
     assert!(has(&|found| matches!(found, Finding::WriterDead { owner } if owner.key.pid() == pid)));
-    assert!(has(&|found| matches!(found, Finding::StuckSlot { slot: 3, id: Some(103), owner: Some(owner), .. }
-        if owner.key.pid() == pid && owner.is_dead())));
+    assert!(has(
+        &|found| matches!(found, Finding::StuckSlot { slot: 3, id: Some(103), owner: Some(owner), .. }
+        if owner.key.pid() == pid && owner.is_dead())
+    ));
     assert!(has(&|found| matches!(found, Finding::ConsumerDead { row: 0, pid, .. } if *pid == consumer_pid)));
     assert!(has(&|found| matches!(found, Finding::LockDead { lock: Some(8), .. })));
     assert!(diagnosis.findings.iter().all(|found| !found.remedy().is_empty()));

@@ -10,8 +10,8 @@ use tidegate::hub::core::codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState};
 use tidegate::hub::identity::ProcessKey;
 use tidegate::hub::layout::pages::{ConsumerRow, ControlPage, LockRecord, MetricsPage, SlotRecord, SyncPage};
 use tidegate::hub::layout::{
-    BlockSpec, BlockUuid, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy, SchemaInfo,
-    SecurityLevel, SyncPolicy, ZoneSpec,
+    BlockSpec, BlockUuid, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
+    SchemaInfo, SecurityLevel, SyncPolicy, ZoneSpec,
 };
 use tidegate::shm::clock::monotonic_now;
 use tidegate::shm::process::ProcessId;
@@ -167,7 +167,8 @@ impl Example {
             slot.u64::<{ offset_of!(SlotRecord, state_since_ns) }>().store(ago(age), Relaxed);
             slot.u64::<{ offset_of!(SlotRecord, commit_ns) }>().store(ago(age), Relaxed);
             slot.u64::<{ offset_of!(SlotRecord, payload_len) }>().store(4096, Relaxed);
-            slot.u64::<{ offset_of!(SlotRecord, owner) }>().store(if open { writer.word() } else { 0 }, Relaxed);
+            slot.u64::<{ offset_of!(SlotRecord, owner) }>()
+                .store(if open { writer.word() } else { 0 }, Relaxed);
             slot.u32::<{ offset_of!(SlotRecord, owner_thread) }>().store(1, Relaxed);
         }
         let metrics = views.metrics.row();
