@@ -39,3 +39,10 @@ pub mod secret;
 mod upkeep;
 #[cfg(not(loom))]
 pub mod zone;
+
+/// The programs in the guides, compiled and run.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/guides/hub/getting-started.md")]
+    struct GettingStarted;
+}

@@ -26,6 +26,7 @@ mod hub;
 mod proof;
 mod seal;
 mod service;
+mod sockets;
 mod store;
 #[cfg(test)]
 mod test_blocks;

@@ -148,10 +148,12 @@ fn read_clients(path: &Path) -> Result<Vec<AllowedClient>, BrokerError> {
 /// A broker in a node, and its files.
 #[derive(Debug)]
 pub(super) struct HostedBroker {
+    // Ends before its files go.
     broker: Option<Broker>,
     files: BrokerFiles,
 }
 
+/// The files of a broker. Removed when dropped.
 #[derive(Debug)]
 struct BrokerFiles {
     place: NodePlace,
@@ -184,11 +186,9 @@ impl HostedBroker {
     }
 }
 
-impl Drop for HostedBroker {
+impl Drop for BrokerFiles {
     fn drop(&mut self) {
-        let _ = BrokerAddress::remove(self.files.place.dir());
-        self.broker = None;
-        self.files.remove();
+        self.remove();
     }
 }
 

@@ -362,3 +362,24 @@ impl<T> Drop for PassOn<'_, T> {
         self.0.freed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::wire::ClientId;
+
+    /// Rules: DH-206, N-34.
+    #[test]
+    fn a_hub_of_another_process_does_nothing() {
+        let client_id = ClientId::new("c").unwrap();
+        let config = HubConfig { endpoint: "ipc:///nobody".into(), client_id, curve: None };
+        let context = Context::new();
+        let mut link = Link::new(config, &context).unwrap();
+        assert!(link.check_process().is_ok());
+        // As it is in a child of fork.
+        link.process = link.process.wrapping_add(1);
+        let error = link.ping(Instant::now() + Duration::from_secs(1)).unwrap_err();
+        assert!(matches!(error, HubError::Forked), "{error}");
+        assert_eq!(error.number(), 901);
+    }
+}
