@@ -40,6 +40,17 @@ pub struct SlotChange {
     pub after: Ctl,
 }
 
+/// How a slot gets there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By one transition.
+    Undo(Transition),
+    /// By T3, a look at the claims, and T8.
+    Discard,
+    /// By none: the word is impossible.
+    Replace,
+}
+
 /// Why a slot was left as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResetRefusal {
@@ -147,29 +158,7 @@ impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
     /// # Errors
     /// Why it would leave the slot as it is.
     pub fn plan(&self, slot: SlotIndex, how: SlotReset) -> Result<SlotChange, ResetRefusal> {
-        let before = self.core.slot_ctl(slot);
-        let id = SlotId::of_tag(before.tag()).filter(|id| self.core.config.index(*id) == slot);
-        let possible = before.tag() == 0 || id.is_some_and(|id| id.0 >= self.core.config.first_slot.0);
-        if let Some(row) = id.and_then(|id| self.live_reader(id)) {
-            return Err(ResetRefusal::Held { row });
-        }
-        let after = match before.state().filter(|_| possible) {
-            None if how == SlotReset::Replace => Ok(Ctl::new(self.last_tag(slot), SlotState::Free)),
-            None => Err(ResetRefusal::Damaged),
-            Some(SlotState::Free) => Err(ResetRefusal::NotStuck),
-            Some(SlotState::Committed) if how < SlotReset::Discard => Err(ResetRefusal::NotStuck),
-            Some(SlotState::Quarantined) => match self.live_owner(slot) {
-                Some(owner) => Err(ResetRefusal::OwnerAlive { owner }),
-                None => Ok(Ctl::new(before.tag(), SlotState::Free)),
-            },
-            Some(SlotState::Draining) if how < SlotReset::Discard => {
-                Ok(Ctl::new(before.tag(), SlotState::Committed))
-            }
-            Some(SlotState::Committed | SlotState::Draining | SlotState::Writing) => {
-                Ok(Ctl::new(before.tag(), SlotState::Free))
-            }
-        }?;
-        Ok(SlotChange { slot, before, after })
+        self.decide(slot, how).map(|(change, _)| change)
     }
 
     /// Undoes what is half done in a slot, or throws its value away.
@@ -177,24 +166,47 @@ impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
     /// # Errors
     /// Why the slot was left as it is.
     pub fn reset(&self, slot: SlotIndex, how: SlotReset) -> Result<SlotChange, ResetRefusal> {
-        let change = self.plan(slot, how)?;
-        let core = self.core;
-        let done = match (change.before.state(), change.after.state()) {
-            (Some(SlotState::Committed | SlotState::Draining), Some(SlotState::Free)) => {
-                return self.discard(change);
+        let (change, way) = self.decide(slot, how)?;
+        let done = match way {
+            Way::Discard => return self.discard(change),
+            Way::Replace => self.replace(change),
+            Way::Undo(transition) => {
+                if transition == Transition::Abort {
+                    self.core.host.count(Counter::SlotsAborted, 1);
+                }
+                self.step(slot, change.before, transition)
             }
-            (Some(SlotState::Draining), _) => self.step(change.slot, change.before, Transition::Restore),
-            (Some(SlotState::Writing), _) => {
-                core.host.count(Counter::SlotsAborted, 1);
-                self.step(change.slot, change.before, Transition::Abort)
-            }
-            (Some(SlotState::Quarantined), _) => {
-                self.step(change.slot, change.before, Transition::EndQuarantine)
-            }
-            // In no possible state, so no transition leads out of it.
-            _ => self.replace(change),
         };
         done.then_some(change).ok_or(ResetRefusal::Damaged)
+    }
+
+    fn decide(&self, slot: SlotIndex, how: SlotReset) -> Result<(SlotChange, Way), ResetRefusal> {
+        let before = self.core.slot_ctl(slot);
+        let first = self.core.config.first_slot.0;
+        let id = SlotId::of_tag(before.tag()).filter(|id| self.core.config.index(*id) == slot && id.0 >= first);
+        if let Some(row) = id.and_then(|id| self.live_reader(id)) {
+            return Err(ResetRefusal::Held { row });
+        }
+        // A slot that was never used has no id, and is FREE.
+        let possible = id.is_some() || before == Ctl::new(0, SlotState::Free);
+        let Some(state) = before.state().filter(|_| possible) else {
+            let after = Ctl::new(self.last_tag(slot), SlotState::Free);
+            let replaced = (SlotChange { slot, before, after }, Way::Replace);
+            return if how == SlotReset::Replace { Ok(replaced) } else { Err(ResetRefusal::Damaged) };
+        };
+        let way = match state {
+            SlotState::Free => return Err(ResetRefusal::NotStuck),
+            SlotState::Writing => Way::Undo(Transition::Abort),
+            SlotState::Quarantined => match self.live_owner(slot) {
+                Some(owner) => return Err(ResetRefusal::OwnerAlive { owner }),
+                None => Way::Undo(Transition::EndQuarantine),
+            },
+            SlotState::Committed if how < SlotReset::Discard => return Err(ResetRefusal::NotStuck),
+            SlotState::Draining if how < SlotReset::Discard => Way::Undo(Transition::Restore),
+            SlotState::Committed | SlotState::Draining => Way::Discard,
+        };
+        let end = if way == Way::Undo(Transition::Restore) { SlotState::Committed } else { SlotState::Free };
+        Ok((SlotChange { slot, before, after: Ctl::new(before.tag(), end) }, way))
     }
 
     /// T3, a look at the claims as in 5.4, then T8: without the look the slot could be written under a reader.

@@ -204,11 +204,12 @@ fn a_live_consumer_is_evicted_by_force_only_and_keeps_what_it_reads() {
     let world = World::of("repairs::a_live_consumer_is_evicted_by_force_only_and_keeps_what_it_reads");
     let (producer, name) = world.producer("write 8");
     let consumer = world.actor(&name, "join;hold");
+    let _other = world.actor(&name, "join;read 8");
     let recovery = world.recovery(&name);
     let block = recovery.inspector();
     let refused = recovery.evict_consumer(0, false).unwrap_err();
     assert!(refused.is_unsafe() && refused.to_string().contains(&consumer.pid().to_string()), "{refused}");
-    assert_eq!(recovery.evict_consumer(1, true).unwrap_err().code(), 602);
+    assert_eq!(recovery.evict_consumer(2, true).unwrap_err().code(), 602);
     let step = recovery.evict_consumer(0, true).unwrap();
     assert!(step.forced);
     assert_eq!(block.consumers()[0].state, "evicted");

@@ -8,4 +8,7 @@ mod support;
 mod block;
 mod exits;
 mod export;
+#[path = "../cli_node/fields.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod fields;
 mod golden;

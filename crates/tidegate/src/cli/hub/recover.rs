@@ -270,7 +270,7 @@ impl CleanupHeartbeats {
                 (false, true) => "STALE",
                 (false, false) => liveness(row.liveness),
             };
-            format!("row {}: pid {}  last seen {} ago   {note}", row.row, row.pid, age(row.heartbeat_age))
+            format!("row {}: pid {}  last seen {:<8}  {note}", row.row, row.pid, format!("{} ago", age(row.heartbeat_age)))
         });
         let mut lines: Vec<String> = list.collect();
         if !self.apply.apply {
