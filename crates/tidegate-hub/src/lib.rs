@@ -11,13 +11,23 @@ pub mod attachment;
 pub mod block;
 #[cfg(not(loom))]
 pub mod broker;
+#[cfg(not(loom))]
+pub mod config;
+#[cfg(not(loom))]
+pub mod consumer;
 pub mod core;
+#[cfg(not(loom))]
+pub mod error;
 pub mod identity;
 #[cfg(not(loom))]
 pub mod inspect;
 #[cfg(not(loom))]
 pub mod metrics;
 #[cfg(not(loom))]
+pub mod producer;
+#[cfg(not(loom))]
 pub mod recover;
 #[cfg(not(loom))]
 pub mod schema;
+#[cfg(not(loom))]
+mod upkeep;

@@ -17,7 +17,9 @@
 //!
 //! # What a user may rely on
 //!
-//! - No safe function of this crate can cause undefined behaviour, whatever another process writes into a mapping.
+//! - No safe function of this crate can cause undefined behaviour, whatever another process writes into a mapping. One duty
+//!   remains with who forks: views of a [`region::GuardedRegion`] that were made before are used in the child only after
+//!   [`fork::ForkGuard::check`].
 //! - No function panics on input, and every wait takes a deadline on the monotonic clock.
 //! - After [`region::AllowedBases::open`] and [`region::RegionFile::map`] nothing here allocates or enters the
 //!   kernel, except a doorbell that has somebody to wake or has to sleep.

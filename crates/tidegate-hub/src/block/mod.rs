@@ -22,7 +22,7 @@ use std::{
 
 use tidegate_shm::{
     fork::Forked,
-    region::{AccessError, GuardedRegion, Span, SpanMut},
+    region::{AccessError, DirError, GuardedRegion, RegionDir, Span, SpanMut},
 };
 
 pub use attach::{AttachOptions, Expectations, ExpectedConfig, SchemaCheck, Trust, attach};
@@ -141,6 +141,15 @@ impl Block {
     /// Gives the writer's place up, so that another handle of this process can have it.
     pub fn release_writer(&mut self) {
         self.holding = None;
+    }
+
+    /// Removes the file; mappings stay. The name belongs to this block alone, having its uuid.
+    ///
+    /// # Errors
+    /// What the directory said.
+    pub fn unlink(&self) -> Result<(), DirError> {
+        let (Some(dir), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Ok(()) };
+        RegionDir::open_base(dir)?.remove_file(&name.to_string_lossy())
     }
 
     /// Everything, to be read.

@@ -5,7 +5,9 @@ use tidegate_shm::sync::Ordering;
 
 use super::{
     Core,
-    codec::{HANDOVER_CANCELLED, ProcessKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED, Transition},
+    codec::{
+        HANDOVER_CANCELLED, InitState, ProcessKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED, Transition,
+    },
     config::Deadline,
     crash::{self, Point},
     error::RegistryError,
@@ -20,8 +22,9 @@ use super::{
 pub enum TakeOver {
     /// From nobody or from the dead.
     IfDead,
-    /// From this process even if it lives: what it is writing is put in quarantine and the block is tainted. It may
-    /// still write into the slots it has, which is why nobody gets them before it is dead (T9, T10).
+    /// From this process even if it lives: what it is writing is put in quarantine (T9), the block is tainted and closes
+    /// to writing. Words cannot stop a store that the displaced writer was about to make when it was paused, so nobody
+    /// allocates here again; writing goes on in new memory.
     Seize(ProcessKey),
 }
 
@@ -100,6 +103,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         // AcqRel: pairs with the acquiring load of a displaced writer's check.
         let epoch = epoch.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         if let Some(from) = seized {
+            self.close_to_writing();
             let taint = self.words.control32_mut(Control32::Taint);
             // Relaxed: never cleared; for people.
             taint.store(taint.load(Ordering::Relaxed) | TAINT_SEIZED, Ordering::Relaxed);
@@ -110,6 +114,15 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
             self.host.audit(AuditEvent::Adopted { from: owner });
         }
         Ok(epoch)
+    }
+
+    fn close_to_writing(&self) {
+        let state = self.words.control32_mut(Control32::InitState);
+        // Relaxed: a block that is closed stays so. Release: pairs with the acquire of the writer's check and of consumers,
+        // who are woken when the indices are settled.
+        if state.load(Ordering::Relaxed) == InitState::Ready as u32 {
+            state.store(InitState::Closing as u32, Ordering::Release);
+        }
     }
 
     /// Step 2: no slot stays between two states. Returns how many ids became holes.

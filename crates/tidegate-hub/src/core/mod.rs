@@ -97,6 +97,11 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         self.key
     }
 
+    /// Number of rows that take part.
+    pub fn active_consumers(&self) -> u32 {
+        self.mask(Sync32::ActiveMask).count_ones()
+    }
+
     /// The control word of the slot of `id`.
     fn ctl(&self, id: SlotId) -> Ctl {
         // Acquire: pairs with the exchange that stored it; who sees COMMITTED sees the payload.

@@ -8,7 +8,7 @@ use tidegate_shm::{
 
 use super::{
     codec::{InitState, ProcessKey, Row, SlotIndex},
-    config::{CoreConfig, OnHeld, Orphan, Overflow, SyncPolicy, Timing, WaitStrategy},
+    config::{CoreConfig, OnHeld, Orphan, Overflow, Stall, SyncPolicy, Timing, WaitStrategy},
     words::{
         Control32, Control64, Load, Row32, Row64, RowNames, Slot32, Slot64, Sync32, Sync64, Word, Words,
         WriterWords,
@@ -89,6 +89,7 @@ pub(super) fn config(sync: SyncPolicy, slots: u32) -> CoreConfig {
         slot_size: 64,
         max_consumers: 2,
         first_slot: super::codec::SlotId(0),
+        stall: Stall::Wait,
         wait: WaitStrategy::Hybrid,
         timing: Timing::default(),
     }

@@ -15,6 +15,7 @@ pub trait Protocol: 'static {
     const COMMIT: Ordering = Ordering::Release;
     const SEQUENCE_FIRST: bool = true;
     const SECOND_SCAN: bool = true;
+    const TAKE_AS_RESERVED: bool = true;
     const INDEX_AFTER_TAKE: bool = true;
     const PREFIX_IN_ORDER: bool = true;
     const LATEST_AFTER_COMMIT: bool = true;

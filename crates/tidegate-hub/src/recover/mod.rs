@@ -14,7 +14,7 @@
 //! | [`files`] | names |
 //!
 //! Force seizes the writer's place from a live writer, whose open slots go to quarantine: they are given to nobody before
-//! it ends (DH-258). Force against a live consumer evicts it; what it is reading stays its own (DH-259). The block keeps
+//! it ends, and the block takes no more data, since words cannot stop a writer that wakes late (DH-258). Force against a live consumer evicts it; what it is reading stays its own (DH-259). The block keeps
 //! the taint.
 
 pub mod consumers;

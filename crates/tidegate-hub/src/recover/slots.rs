@@ -35,7 +35,7 @@ impl ResetOptions {
 
 impl Recovery {
     /// Undoes what is half done in a slot, or throws its value away. With force and a live writer that writer is cut off
-    /// and the slot goes to quarantine.
+    /// and the slot goes to quarantine; the block takes no more data then.
     ///
     /// # Errors
     /// A live writer or reader, a slot that is in order, no such slot.
@@ -127,7 +127,8 @@ impl Recovery {
         self.inspector.owner(word, Place::Writer).filter(|owner| !owner.is_dead())
     }
 
-    /// Takes the writer's place from a live writer and gives it back: the writer is cut off, its slots are in quarantine.
+    /// Takes the writer's place from a live writer and gives it back: the writer is cut off, its slots are in quarantine,
+    /// and nobody allocates in this block any more.
     fn seize(&self, owner: ProcessKey) -> Result<Step, RecoverError> {
         let place = self.take_place()?;
         let adopted = self.adopt(TakeOver::Seize(owner))?;

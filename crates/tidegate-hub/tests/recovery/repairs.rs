@@ -154,27 +154,24 @@ fn force_cuts_a_live_writer_off_and_gives_its_slots_to_nobody() {
     assert!(producer.said("result ").contains("Fenced"), "its next call tells it");
     drop(producer);
 
-    let (open, name) = world.producer("open 1");
+    let (open, name) = world.producer("write 1;open 1");
     let recovery = world.recovery(&name);
     let look = recovery.inspector();
-    recovery.reset_slot(0, FORCE).unwrap();
-    assert_eq!(state(look, 0), "QUARANTINED");
-    assert_eq!(look.index_summary().commit, 101, "the id is a hole");
-    let (adopted, writer) = world.adopt(&name);
-    for _ in 0..7 {
-        write(&writer, &adopted, b"value");
-    }
-    let mut reader = reader(&world, &name);
-    for _ in 0..7 {
-        let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
-        reader.release(&acquired, Release::Consumed).unwrap();
-    }
+    recovery.reset_slot(1, FORCE).unwrap();
+    assert_eq!(state(look, 1), "QUARANTINED");
+    assert_eq!(look.index_summary().commit, 102, "the id is a hole");
+    assert_eq!(look.diagnose().block.state, "CLOSING", "writing goes on in new memory");
+    let (_adopted, writer) = world.adopt(&name);
     let again = writer.allocate(1, Deadline::Immediate);
-    assert!(again.is_err(), "slot 0 is the next and belongs to one that may still write: {again:?}");
-    assert_eq!(state(look, 0), "QUARANTINED");
-    assert!(recovery.reset_slot(0, GENTLE).unwrap_err().is_unsafe());
+    assert!(again.is_err(), "nobody writes where one may wake up that was cut off: {again:?}");
+    assert_eq!(state(look, 1), "QUARANTINED");
+    writer.vacate().unwrap();
+    let refused = recovery.reset_slot(1, GENTLE).unwrap_err();
+    assert!(refused.is_unsafe() && refused.to_string().contains(&open.pid().to_string()), "{refused}");
     open.kill();
-    assert_eq!(writer.allocate(1, soon()).unwrap().first.0, 108, "it is free once that process is gone");
+    recovery.reset_slot(1, GENTLE).unwrap();
+    assert_eq!(state(look, 1), "FREE", "it is free once that process is gone");
+    assert_eq!(state(look, 0), "COMMITTED", "what was committed can be drained");
 }
 
 /// Rules: DH-237, DH-255, DH-236.

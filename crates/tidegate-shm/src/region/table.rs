@@ -2,7 +2,8 @@
 //!
 //! A [`Record`] is a piece of a region of which all field offsets are known when compiling, a [`Table`] a row of equal
 //! records. Where they lie is checked when they are made, where a field lies in a record is checked by the compiler, so
-//! that all that is left per access is comparing the number of the row.
+//! that all that is left per access is comparing the number of the row. Whether the mapping is this process's is checked
+//! when they are made as well; who keeps them over a fork asks [`GuardedRegion::check`](super::GuardedRegion::check) first.
 //!
 //! ```text
 //!  GuardedRegion --record::<64>(offset)----------> Record<64>  --row()----> Row<64> --u64::<0x18>()--> SharedU64

@@ -7,5 +7,7 @@ mod crash;
 mod policies;
 mod registry;
 mod semantics;
+mod stall;
+mod takeover;
 mod versus_model;
 pub(super) mod world;

@@ -20,7 +20,7 @@ fn consume(block: &Block, reader: &mut super::world::TestReader, ids: std::ops::
     }
 }
 
-/// Rules: DH-070, DH-071, DH-102, DH-104.
+/// Rules: DH-070, DH-071, DH-102, DH-104, C-01, N-21.
 #[test]
 fn a_single_reader_leaves_its_place_to_the_next() {
     let block = Block::new(config(SyncPolicy::SingleReader, 8));

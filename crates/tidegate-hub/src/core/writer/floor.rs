@@ -42,6 +42,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             }
             if probes.due(time) {
                 self.reap_dead_rows();
+                self.evict_stalled(core.config.overrun(id.0.saturating_add(u64::from(n))));
             }
             Ok(None)
         })?;
