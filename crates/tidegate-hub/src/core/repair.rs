@@ -11,11 +11,10 @@ use super::{
     Core, TakeOver,
     codec::{Ctl, ProcessKey, Row, SlotId, SlotIndex, SlotState, Transition},
     config::Deadline,
-    error::{AcquireError, RegistryError},
+    error::RegistryError,
     host::{Counter, Host, Liveness, Place},
     protocol::{Protocol, fence_if},
     words::{Control64, Load, Slot64, Sync32, Word, Words, WriterWords},
-    writer::Writer,
 };
 
 /// How far a reset goes.
@@ -97,25 +96,37 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     /// The indices after single slots were changed: every id that left a trace was given away, and those that are resolved
     /// are visible (5.6).
     fn settle(&self) {
-        let tags = || (0..self.config.slot_count.get()).map(|slot| self.slot_ctl(SlotIndex(slot)));
         let write = self.words.control64_mut(Control64::WriteIndex);
         let commit = self.words.control64_mut(Control64::CommitIndex);
-        let highest =
-            tags().filter(|ctl| ctl.tag() <= super::codec::MAX_SLOT_ID).map(Ctl::tag).max().unwrap_or(0);
-        // Relaxed, both: only the acting writer changes them. A tag is 1 + its id.
-        let end = write.load(Ordering::Relaxed).max(highest);
+        // Relaxed, both: only the acting writer changes them.
+        let before = write.load(Ordering::Relaxed);
+        // A damaged slot must not decide where writing goes on. A tag is 1 + its id.
+        let tags = || {
+            let slots = (0..self.config.slot_count.get()).map(SlotIndex);
+            slots
+                .map(|slot| (slot, self.slot_ctl(slot)))
+                .filter(|(slot, ctl)| self.can_be_in(*slot, *ctl, before))
+        };
+        let end = tags().map(|(_, ctl)| ctl.tag()).max().unwrap_or(0).max(before);
         // What the ring has no place for any more was resolved long ago.
         let mut next = commit.load(Ordering::Relaxed).max(self.config.overrun(end)).min(end);
         while next < end && self.is_resolved(SlotId(next)) {
             next += 1;
         }
-        let visible = tags().filter(|ctl| ctl.is(SlotState::Committed) && ctl.tag() <= next);
-        let newest = visible.map(Ctl::tag).max().unwrap_or(0);
+        let visible = tags().filter(|(_, ctl)| ctl.is(SlotState::Committed) && ctl.tag() <= next);
+        let newest = visible.map(|(_, ctl)| ctl.tag()).max().unwrap_or(0);
         // Release, each: pairs with the acquiring loads of the consumers.
         write.store(end, Ordering::Release);
         self.words.control64_mut(Control64::LatestTag).store(newest, Ordering::Release);
         commit.store(next, Ordering::Release);
         self.wake_readers();
+    }
+
+    /// Whether a slot can have been used for the id of `ctl` when writing is at `write`.
+    fn can_be_in(&self, slot: SlotIndex, ctl: Ctl, write: u64) -> bool {
+        let id = SlotId::of_tag(ctl.tag());
+        let lives_here = |id: SlotId| id.0 >= self.config.first_slot.0 && self.config.index(id) == slot;
+        id.is_some_and(lives_here) && ctl.tag() <= write.saturating_add(self.config.slots())
     }
 
     fn is_resolved(&self, id: SlotId) -> bool {
@@ -130,19 +141,6 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         let owner = self.words.control64_mut(Control64::WriterOwner);
         // AcqRel: pairs with the exchange of the next writer. It fails if the place was taken by force, which is as well.
         let _ = owner.compare_exchange(self.key.word(), 0, Ordering::AcqRel);
-    }
-}
-
-impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
-    /// Gives the writer's place back without closing the block: the last step of a repair (5.10, step 7).
-    ///
-    /// # Errors
-    /// The right was lost.
-    pub fn vacate(self) -> Result<(), AcquireError> {
-        let owner = self.core().words.control64_mut(Control64::WriterOwner);
-        // AcqRel: pairs with the exchange of the next writer.
-        let vacated = owner.compare_exchange(self.core().key.word(), 0, Ordering::AcqRel);
-        vacated.map(drop).map_err(|_| AcquireError::Fenced)
     }
 }
 
@@ -183,7 +181,8 @@ impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
     fn decide(&self, slot: SlotIndex, how: SlotReset) -> Result<(SlotChange, Way), ResetRefusal> {
         let before = self.core.slot_ctl(slot);
         let first = self.core.config.first_slot.0;
-        let id = SlotId::of_tag(before.tag()).filter(|id| self.core.config.index(*id) == slot && id.0 >= first);
+        let id =
+            SlotId::of_tag(before.tag()).filter(|id| self.core.config.index(*id) == slot && id.0 >= first);
         if let Some(row) = id.and_then(|id| self.live_reader(id)) {
             return Err(ResetRefusal::Held { row });
         }

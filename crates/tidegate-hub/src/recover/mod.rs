@@ -137,8 +137,17 @@ impl Recovery {
 
     /// Where control words are impossible nothing can be computed from them.
     fn check_control(&self) -> Result<(), RecoverError> {
+        self.refuse_damage(|part| part == Part::Control)
+    }
+
+    /// Adopting computes from every slot, too.
+    fn check_slots(&self) -> Result<(), RecoverError> {
+        self.refuse_damage(|part| matches!(part, Part::Control | Part::Slot(_)))
+    }
+
+    fn refuse_damage(&self, of: impl Fn(Part) -> bool) -> Result<(), RecoverError> {
         let report = self.inspector.integrity(false);
-        let damage = report.findings.into_iter().find(|damage| damage.part == Part::Control);
+        let damage = report.findings.into_iter().find(|damage| of(damage.part));
         damage.map_or(Ok(()), |damage| Err(RecoverError::Damaged { damage }))
     }
 

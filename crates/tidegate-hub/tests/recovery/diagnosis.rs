@@ -66,8 +66,10 @@ fn the_dead_are_named_with_what_they_hold() {
     assert_eq!(diagnosis.severity(), Some(Severity::Problem));
     let has = |matches: &dyn Fn(&Finding) -> bool| diagnosis.findings.iter().any(matches);
     assert!(has(&|found| matches!(found, Finding::WriterDead { owner } if owner.key.pid() == pid)));
-    assert!(has(&|found| matches!(found, Finding::StuckSlot { slot: 3, id: Some(103), owner: Some(owner), .. }
-        if owner.key.pid() == pid && owner.is_dead())));
+    assert!(has(
+        &|found| matches!(found, Finding::StuckSlot { slot: 3, id: Some(103), owner: Some(owner), .. }
+        if owner.key.pid() == pid && owner.is_dead())
+    ));
     assert!(has(&|found| matches!(found, Finding::ConsumerDead { row: 0, pid, .. } if *pid == consumer_pid)));
     assert!(has(&|found| matches!(found, Finding::LockDead { lock: Some(8), .. })));
     assert!(diagnosis.findings.iter().all(|found| !found.remedy().is_empty()));
@@ -108,7 +110,10 @@ fn age_makes_stuck_or_stale_but_never_dead() {
     assert_eq!(look.find_stuck_slots(Some(Duration::from_secs(60))), [], "the threshold replaces 5 s");
     assert_eq!(look.find_stuck_slots(None).len(), 1);
     let limits = Thresholds::default();
-    assert_eq!([limits.stuck_write, limits.stuck_read, limits.heartbeat_stale].map(|limit| limit.as_secs()), [5, 300, 5]);
+    assert_eq!(
+        [limits.stuck_write, limits.stuck_read, limits.heartbeat_stale].map(|limit| limit.as_secs()),
+        [5, 300, 5]
+    );
     let patient = Thresholds { stuck_write: Duration::from_secs(60), ..limits };
     assert!(!world.inspector(&name).with_thresholds(patient).diagnose_slot(1).unwrap().is_stuck);
     since.store(ago(1), Relaxed);

@@ -67,7 +67,10 @@ fn a_reset_keeps_times_and_what_consumers_count() {
         ]
     };
     assert_eq!(kept(&after), kept(&before));
-    let zero = |name: &str| !name.starts_with("last_") && !["error_sequence", "creation_timestamp_ns", "uptime_seconds"].contains(&name);
+    let zero = |name: &str| {
+        !name.starts_with("last_")
+            && !["error_sequence", "creation_timestamp_ns", "uptime_seconds"].contains(&name)
+    };
     for (name, value) in after.counters.each().filter(|(name, _)| zero(name)) {
         assert_eq!(value, 0, "{name}");
     }
@@ -113,7 +116,9 @@ fn prometheus_reads_all_blocks_and_bears_those_that_vanish() {
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
     }
-    assert!(page.contains("tidegate_hub_info{") && page.contains("policy=\"RingBuffer\",sync=\"AllReaders\""));
+    assert!(
+        page.contains("tidegate_hub_info{") && page.contains("policy=\"RingBuffer\",sync=\"AllReaders\"")
+    );
     assert!(page.contains(&second.descriptor().file_name()) && !page.contains("garbage"));
     check_format(&page);
 
@@ -154,7 +159,8 @@ fn each_counter_is_read_from_its_own_place() {
     let (block, _writer) = world.block(&spec());
     let look = world.inspector(&block.descriptor().file_name());
     let page = block.descriptor().geometry.metrics().offset;
-    let region = tidegate_hub::block::attach(&block.descriptor().file_name(), &world.options(Role::Recovery)).unwrap();
+    let region =
+        tidegate_hub::block::attach(&block.descriptor().file_name(), &world.options(Role::Recovery)).unwrap();
     for offset in (0..0x230_u64).step_by(4) {
         let word = region.region().atomic_u32_mut(page + offset).unwrap();
         word.store(offset as u32 + 1, tidegate_shm::sync::Ordering::Relaxed);

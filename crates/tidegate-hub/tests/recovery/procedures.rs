@@ -170,11 +170,17 @@ fn pr_7_shared_memory_is_full() {
             .output()
             .unwrap();
         let told = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && told.contains("1 passed"), "this test mounts a tmpfs and needs root: {told}");
+        assert!(
+            output.status.success() && told.contains("1 passed"),
+            "this test mounts a tmpfs and needs root: {told}"
+        );
         return;
     };
-    let options = |role| tidegate_hub::block::AttachOptions { dir: place.clone().into(), ..world.options(role) };
-    let made = |spec: &BlockSpec| create(spec, &CreateOptions { dir: place.clone().into(), ..CreateOptions::default() });
+    let options =
+        |role| tidegate_hub::block::AttachOptions { dir: place.clone().into(), ..world.options(role) };
+    let made = |spec: &BlockSpec| {
+        create(spec, &CreateOptions { dir: place.clone().into(), ..CreateOptions::default() })
+    };
     let (small, name) = {
         let block = made(&spec()).unwrap();
         let name = block.descriptor().file_name();
@@ -257,12 +263,21 @@ fn pr_10_a_handover_that_does_not_end() {
     let (producer, old) = world.producer("write 2;open 1");
     let (next_producer, next) = world.producer("write 0");
     handover(&old, 1, Some(&next));
-    assert!(world.inspector(&old).findings().iter().any(|found| matches!(found, Finding::Handover { state: 1, .. })));
+    assert!(
+        world
+            .inspector(&old)
+            .findings()
+            .iter()
+            .any(|found| matches!(found, Finding::Handover { state: 1, .. }))
+    );
     assert_eq!(plan::plan(&world.inspector(&old)), [], "while the producer lives it is its business");
     producer.kill();
     let codes = |name: &str| plan::plan(&world.inspector(name)).iter().map(code).collect::<Vec<_>>();
     assert_eq!(codes(&old), ["adopt", "cancel_handover"]);
-    assert!(matches!(&plan::plan(&world.inspector(&old))[1], Repair::CancelHandover { successor: None }), "it is alive");
+    assert!(
+        matches!(&plan::plan(&world.inspector(&old))[1], Repair::CancelHandover { successor: None }),
+        "it is alive"
+    );
     next_producer.kill();
     world.recovery(&old).auto_recover().unwrap();
     assert_eq!(world.names(), [old.clone()], "the successor is gone");
@@ -271,7 +286,7 @@ fn pr_10_a_handover_that_does_not_end() {
     let (again, writer) = world.adopt(&old);
     assert_eq!(write(&writer, &again, b"on"), 103, "the old block goes on");
     assert_eq!(drained(&world, &old), [100, 101, 103]);
-    writer.vacate().unwrap();
+    writer.resign().unwrap();
 
     // After the cut: the old block is not written any more, and stays until its consumers have gone.
     let (producer, old) = world.producer("write 2");
@@ -299,7 +314,10 @@ fn pr_11_two_producers() {
         core.adopt(TakeOver::IfDead, soon())
     };
     let refused = adopt().unwrap_err();
-    assert!(matches!(refused, RegistryError::WriterAlive { owner } if owner.pid() == producer.pid()), "{refused}");
+    assert!(
+        matches!(refused, RegistryError::WriterAlive { owner } if owner.pid() == producer.pid()),
+        "{refused}"
+    );
     assert_eq!(world.inspector(&name).writer().pid, producer.pid());
     producer.kill();
     let writer = adopt().unwrap().writer;

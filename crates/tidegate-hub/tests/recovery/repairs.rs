@@ -27,7 +27,10 @@ const FORCE: ResetOptions = ResetOptions { discard: false, force: true };
 const NAMES: RowNames = RowNames { uid: [b'c'; 40], name: [0; 32], pid_namespace: 0 };
 
 /// A reader of this process.
-fn reader(world: &World, name: &str) -> Reader<tidegate_hub::attachment::ConsumerWords, tidegate_hub::attachment::Process> {
+fn reader(
+    world: &World,
+    name: &str,
+) -> Reader<tidegate_hub::attachment::ConsumerWords, tidegate_hub::attachment::Process> {
     let seen = std::sync::Arc::new(attach(name, &world.options(Role::Consumer)).unwrap());
     let core = consumer_core(&seen, WaitStrategy::Hybrid, Timing::default()).unwrap();
     Reader::join(core, Start::Oldest, &NAMES, 1, soon()).unwrap()
@@ -54,13 +57,20 @@ fn a_slot_of_a_dead_writer_is_reset_and_the_ids_behind_it_appear() {
     assert_eq!(state(block, 2), "WRITING", "nothing was changed");
     producer.kill();
     let step = recovery.reset_slot(2, GENTLE).unwrap();
-    assert_eq!((step.before.as_str(), step.after.as_str(), step.forced), ("WRITING id 102", "FREE id 102", false));
+    assert_eq!(
+        (step.before.as_str(), step.after.as_str(), step.forced),
+        ("WRITING id 102", "FREE id 102", false)
+    );
     let indices = block.index_summary();
     assert_eq!((state(block, 2), indices.write, indices.commit), ("FREE", 103, 103));
     assert_eq!(block.writer().key, None, "the writer's place is free for the next producer");
     assert_eq!(last_audit(block), ("reset-slot", false, 2));
     let entry = block.audit().pop().unwrap();
-    assert_eq!((entry.before, entry.after), (103 << 3 | 1, 103 << 3), "before and after as they were in the slot");
+    assert_eq!(
+        (entry.before, entry.after),
+        (103 << 3 | 1, 103 << 3),
+        "before and after as they were in the slot"
+    );
     assert_eq!(entry.actor.unwrap().pid(), std::process::id());
     let counters = block.metrics().counters;
     assert_eq!((counters.recovery_actions, counters.forced_actions, counters.slots_aborted), (1, 0, 1));
@@ -129,7 +139,11 @@ fn a_slot_that_somebody_reads_is_not_thrown_away() {
     assert_eq!((state(block, 0), state(block, 1)), ("FREE", "COMMITTED"));
     assert!(block.integrity(true).is_valid());
     let mut reader = reader(&world, &name);
-    assert_eq!(reader.acquire_ordered(Deadline::Immediate).unwrap().id.0, 101, "a hole, then the one that was kept");
+    assert_eq!(
+        reader.acquire_ordered(Deadline::Immediate).unwrap().id.0,
+        101,
+        "a hole, then the one that was kept"
+    );
 }
 
 /// T-09, the library's part.
@@ -165,7 +179,7 @@ fn force_cuts_a_live_writer_off_and_gives_its_slots_to_nobody() {
     let again = writer.allocate(1, Deadline::Immediate);
     assert!(again.is_err(), "nobody writes where one may wake up that was cut off: {again:?}");
     assert_eq!(state(look, 1), "QUARANTINED");
-    writer.vacate().unwrap();
+    writer.resign().unwrap();
     let refused = recovery.reset_slot(1, GENTLE).unwrap_err();
     assert!(refused.is_unsafe() && refused.to_string().contains(&open.pid().to_string()), "{refused}");
     open.kill();
@@ -226,7 +240,8 @@ fn a_live_consumer_is_evicted_by_force_only_and_keeps_what_it_reads() {
 /// Rules: DH-149, DH-151, DH-255.
 #[test]
 fn locks_of_the_dead_are_freed_and_poisoned_those_of_the_living_by_force_only() {
-    let world = World::of("repairs::locks_of_the_dead_are_freed_and_poisoned_those_of_the_living_by_force_only");
+    let world =
+        World::of("repairs::locks_of_the_dead_are_freed_and_poisoned_those_of_the_living_by_force_only");
     let (_producer, name) = world.producer("write 1");
     let alive = world.actor(&name, "join;lock 8");
     let dead = world.actor(&name, "join;lock 9");
@@ -248,7 +263,8 @@ fn locks_of_the_dead_are_freed_and_poisoned_those_of_the_living_by_force_only() 
     assert_eq!((freed.len(), freed[0].forced, skipped.len()), (1, true, 0));
     assert!(lock(8).owner.is_none() && lock(8).poisoned);
     assert_eq!((block.diagnose().block.taint, last_audit(block)), (4, ("unlock", true, 8)));
-    let waiters = offset_of!(LockRecord, wake_seq) as u64 + block.descriptor().geometry.locks().offset + 8 * 64;
+    let waiters =
+        offset_of!(LockRecord, wake_seq) as u64 + block.descriptor().geometry.locks().offset + 8 * 64;
     assert_eq!(block.block().region().atomic_u32(waiters).unwrap().load(Relaxed), 1, "who sleeps is woken");
 }
 
@@ -268,7 +284,10 @@ fn a_plan_changes_nothing_and_says_exactly_what_is_done() {
     assert!(fs::read(&path).unwrap() == before, "not even a counter");
     let texts: Vec<_> = planned.iter().map(|repair| (repair.issue(), repair.action())).collect();
     let expected = [
-        (format!("writer pid {pid} DEAD: slot 2 holds abandoned id 102"), "adopt, slot 2 -> FREE, id 102 becomes a hole, commit index 102 -> 103"),
+        (
+            format!("writer pid {pid} DEAD: slot 2 holds abandoned id 102"),
+            "adopt, slot 2 -> FREE, id 102 becomes a hole, commit index 102 -> 103",
+        ),
         (format!("spinlock 9 (): pid {consumer_pid} DEAD"), "release lock 9, mark it poisoned"),
     ];
     assert_eq!((texts[0].0.as_str(), texts[0].1.as_str()), (expected[0].0.as_str(), expected[0].1));
@@ -353,8 +372,11 @@ fn a_slot_in_no_possible_state_is_replaced_by_a_hole() {
     let block = recovery.inspector();
     let record = block.descriptor().geometry.slot_records().offset + 2 * 64;
     let word = block.block().region().atomic_u64_mut(record).unwrap();
-    for wrong in [103 << 3 | 6, 102 << 3 | 2, u64::MAX, 2] {
+    for wrong in [103 << 3 | 6, 102 << 3 | 2, u64::MAX, 2, 0x0FFF_FFFF << 3, (103 + (8 << 30)) << 3 | 2] {
         word.store(wrong, Relaxed);
+        if wrong >> 3 > 105 {
+            assert_eq!(recovery.auto_recover().unwrap_err().code(), 120, "{wrong:#x} decides nothing");
+        }
         for options in [GENTLE, DISCARD, FORCE] {
             assert_eq!(recovery.reset_slot(2, options).unwrap_err().code(), 120, "{wrong:#x} {options:?}");
         }
@@ -363,7 +385,7 @@ fn a_slot_in_no_possible_state_is_replaced_by_a_hole() {
         assert_eq!(word.load(Relaxed), 103 << 3, "the newest id that can have been there is a hole");
         assert!(block.integrity(true).is_valid(), "{wrong:#x}: {:?}", block.integrity(true).findings);
     }
-    assert_eq!(block.diagnose().block.taint, 2);
+    assert_eq!((block.diagnose().block.taint, block.index_summary().write), (2, 105));
     let mut reader = reader(&world, &name);
     let mut read = || {
         let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
@@ -472,9 +494,7 @@ fn a_process_does_not_repair_the_block_it_writes() {
     let name = block.descriptor().file_name();
     let open = writer.allocate(1, soon()).unwrap().first;
     let recovery = world.recovery(&name);
-    for refused in
-        [recovery.reset_slot(0, GENTLE).unwrap_err(), recovery.reset_slot(0, FORCE).unwrap_err()]
-    {
+    for refused in [recovery.reset_slot(0, GENTLE).unwrap_err(), recovery.reset_slot(0, FORCE).unwrap_err()] {
         assert!(refused.is_unsafe(), "{refused}");
     }
     assert!(writer.commit(open, CommitInfo { len: 1, user_flags: 0, slot_flags: 0 }).is_ok());

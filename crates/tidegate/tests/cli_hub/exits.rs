@@ -4,8 +4,8 @@ use std::mem::offset_of;
 use std::os::unix::fs::PermissionsExt;
 
 use tidegate::hub::core::codec::{Ctl, SlotState};
-use tidegate::hub::layout::pages::SlotRecord;
 use tidegate::hub::layout::pages::ControlPage;
+use tidegate::hub::layout::pages::SlotRecord;
 use tidegate::shm::sync::Ordering::Relaxed;
 
 use crate::block::{Example, NAME, process};
@@ -73,10 +73,17 @@ fn damage_behind_the_header_is_named() {
     let slots = example.block.writer_views().unwrap().slot_records;
     slots.row(3).unwrap().u64::<{ offset_of!(SlotRecord, payload_len) }>().store(1 << 40, Relaxed);
     let out = example.hub(&["validate", NAME]).exits(3);
-    assert!(out.stdout.contains("slot 3: payload_len is 1099511627776, expected 0 to 4096"), "{}", out.stdout);
+    assert!(
+        out.stdout.contains("slot 3: payload_len is 1099511627776, expected 0 to 4096"),
+        "{}",
+        out.stdout
+    );
     assert!(out.stdout.contains("Slot states:    INVALID") && out.stdout.ends_with("Overall: INVALID\n"));
     let json = example.hub(&["validate", NAME, "--json"]).exits(3).result();
-    assert_eq!((&json["findings"][0]["field"], &json["corrupted_slots"][0]), (&"payload_len".into(), &3.into()));
+    assert_eq!(
+        (&json["findings"][0]["field"], &json["corrupted_slots"][0]),
+        (&"payload_len".into(), &3.into())
+    );
 }
 
 /// T-09, the command's part.

@@ -31,7 +31,9 @@ fn blocks_come_and_go_on_the_page() {
     let (head, body) = page.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("application/openmetrics-text"), "{head}");
     assert!(head.contains(&format!("Content-Length: {}", body.len())));
-    assert!(body.contains(&format!("tidegate_hub_writes_total{{block=\"{NAME}\",channel=\"sensor_temperature\"}} 1234567")));
+    assert!(body.contains(&format!(
+        "tidegate_hub_writes_total{{block=\"{NAME}\",channel=\"sensor_temperature\"}} 1234567"
+    )));
     assert!(body.ends_with("# EOF\n"));
     std::fs::remove_file(dir.join(NAME)).unwrap();
     assert!(!ask(&address, b"GET /metrics HTTP/1.0\n\n").contains(NAME));

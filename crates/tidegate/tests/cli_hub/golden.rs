@@ -6,7 +6,8 @@ use crate::block::{Example, NAME};
 /// The output with ages that may have grown by a second put back.
 #[track_caller]
 fn same(found: &str, expected: &str) {
-    let lines = |text: &str| text.trim_end().lines().map(str::trim_end).map(str::to_owned).collect::<Vec<_>>();
+    let lines =
+        |text: &str| text.trim_end().lines().map(str::trim_end).map(str::to_owned).collect::<Vec<_>>();
     let (found, expected) = (lines(found), lines(expected));
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(found.len(), expected.len(), "{}", found.join("\n"));
@@ -17,8 +18,10 @@ fn same(found: &str, expected: &str) {
             (Ok(a), Ok(b)) => a.abs_diff(b) <= 20,
             _ => false,
         };
-        let is_age = |at: usize| have.get(at + 1).is_some_and(|unit| unit.trim_end_matches([',', ')']) == "s");
-        let same = have.len() == want.len() && pairs.all(|(at, (a, b))| a == b || (is_age(at) && close(a, b)));
+        let is_age =
+            |at: usize| have.get(at + 1).is_some_and(|unit| unit.trim_end_matches([',', ')']) == "s");
+        let same =
+            have.len() == want.len() && pairs.all(|(at, (a, b))| a == b || (is_age(at) && close(a, b)));
         assert!(same, "found:    {line}\nexpected: {wanted}\nin\n{}", found.join("\n"));
     }
 }
@@ -171,7 +174,8 @@ Recovery complete: 3 actions applied.",
     let again = example.hub(&["auto-recover", NAME]).exits(0);
     assert!(again.stdout.ends_with("Found nothing to do.\n"), "{}", again.stdout);
     let audit = example.hub(&["audit", NAME, "--json"]).exits(0).result();
-    let done: Vec<_> = audit["audit"].as_array().unwrap().iter().map(|entry| entry["operation"].as_str().unwrap()).collect();
+    let done: Vec<_> =
+        audit["audit"].as_array().unwrap().iter().map(|entry| entry["operation"].as_str().unwrap()).collect();
     assert_eq!(done, ["adopt", "reset-slot", "reap", "unlock"]);
 }
 
@@ -246,7 +250,10 @@ fn release_zombies_and_cleanup_heartbeats() {
     let out = example.hub(&["cleanup-heartbeats", "--shm-name", NAME, "--timeout", "5s"]).exits(3);
     let found = example.as_in_the_sheet(&out.stdout);
     // Where the test took so long that they are stale.
-    let found: Vec<_> = found.lines().map(|line| if line.ends_with("ago  ") { format!("{line}alive") } else { line.to_owned() }).collect();
+    let found: Vec<_> = found
+        .lines()
+        .map(|line| if line.ends_with("ago  ") { format!("{line}alive") } else { line.to_owned() })
+        .collect();
     same(
         &found.join("\n"),
         "row 0: pid 23456  last seen 1 s ago   alive
@@ -272,7 +279,11 @@ fn force_unlink() {
     let out = example.hub(&["force-unlink", "--shm-name", NAME]).exits(4);
     let mut live = [example.pids[1], example.pids[2]];
     live.sort_unstable();
-    assert!(out.stderr.contains(&format!("2 may be alive: {}, {}; use --force", live[0], live[1])), "{}", out.stderr);
+    assert!(
+        out.stderr.contains(&format!("2 may be alive: {}, {}; use --force", live[0], live[1])),
+        "{}",
+        out.stderr
+    );
     let out = example.hub(&["force-unlink", "--shm-name", NAME, "--force"]).exits(4);
     assert!(out.stderr.contains("--yes"), "nobody is at a terminal: {}", out.stderr);
     assert!(example.dir.path().join(NAME).exists());
@@ -286,7 +297,11 @@ fn force_unlink() {
 fn metrics_and_size() {
     let example = Example::new();
     let out = example.hub(&["metrics", "--shm-name", NAME]).exits(0);
-    assert!(out.stdout.lines().any(|line| line.split_whitespace().eq(["writer_timeout_count", "42"])), "{}", out.stdout);
+    assert!(
+        out.stdout.lines().any(|line| line.split_whitespace().eq(["writer_timeout_count", "42"])),
+        "{}",
+        out.stdout
+    );
     let out = example.hub(&["metrics", "--shm-name", NAME, "--reset"]).exits(0);
     assert_eq!(out.stdout, "metrics reset (kept: error_sequence 42, creation time, consumer rows)\n");
     let json = example.hub(&["metrics", NAME, "--json"]).exits(0).result();

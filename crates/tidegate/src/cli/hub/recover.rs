@@ -270,7 +270,12 @@ impl CleanupHeartbeats {
                 (false, true) => "STALE",
                 (false, false) => liveness(row.liveness),
             };
-            format!("row {}: pid {}  last seen {:<8}  {note}", row.row, row.pid, format!("{} ago", age(row.heartbeat_age)))
+            format!(
+                "row {}: pid {}  last seen {:<8}  {note}",
+                row.row,
+                row.pid,
+                format!("{} ago", age(row.heartbeat_age))
+            )
         });
         let mut lines: Vec<String> = list.collect();
         if !self.apply.apply {
@@ -538,10 +543,12 @@ impl Report for RecoverError {
         match self {
             Self::Attach(error) => error.exit(),
             Self::Dir(error) => error.exit(),
-            Self::InvalidSlot { .. } => Exit::Hub(HubExit::NotFound),
-            _ if self.is_unsafe() => Exit::Hub(HubExit::Unsafe),
-            Self::Damaged { .. } => Exit::Hub(HubExit::Damaged),
-            _ => Exit::Failed,
+            _ => match RecoverError::code(self) {
+                601 => Exit::Hub(HubExit::Unsafe),
+                603 => Exit::Hub(HubExit::NotFound),
+                120 => Exit::Hub(HubExit::Damaged),
+                _ => Exit::Failed,
+            },
         }
     }
 
