@@ -11,11 +11,10 @@ use super::{
     Core, TakeOver,
     codec::{Ctl, ProcessKey, Row, SlotId, SlotIndex, SlotState, Transition},
     config::Deadline,
-    error::{AcquireError, RegistryError},
+    error::RegistryError,
     host::{Counter, Host, Liveness, Place},
     protocol::{Protocol, fence_if},
     words::{Control64, Load, Slot64, Sync32, Word, Words, WriterWords},
-    writer::Writer,
 };
 
 /// How far a reset goes.
@@ -38,6 +37,17 @@ pub struct SlotChange {
     pub before: Ctl,
     /// Its control word after.
     pub after: Ctl,
+}
+
+/// How a slot gets there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By one transition.
+    Undo(Transition),
+    /// By T3, a look at the claims, and T8.
+    Discard,
+    /// By none: the word is impossible.
+    Replace,
 }
 
 /// Why a slot was left as it is.
@@ -86,25 +96,37 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     /// The indices after single slots were changed: every id that left a trace was given away, and those that are resolved
     /// are visible (5.6).
     fn settle(&self) {
-        let tags = || (0..self.config.slot_count.get()).map(|slot| self.slot_ctl(SlotIndex(slot)));
         let write = self.words.control64_mut(Control64::WriteIndex);
         let commit = self.words.control64_mut(Control64::CommitIndex);
-        let highest =
-            tags().filter(|ctl| ctl.tag() <= super::codec::MAX_SLOT_ID).map(Ctl::tag).max().unwrap_or(0);
-        // Relaxed, both: only the acting writer changes them. A tag is 1 + its id.
-        let end = write.load(Ordering::Relaxed).max(highest);
+        // Relaxed, both: only the acting writer changes them.
+        let before = write.load(Ordering::Relaxed);
+        // A damaged slot must not decide where writing goes on. A tag is 1 + its id.
+        let tags = || {
+            let slots = (0..self.config.slot_count.get()).map(SlotIndex);
+            slots
+                .map(|slot| (slot, self.slot_ctl(slot)))
+                .filter(|(slot, ctl)| self.can_be_in(*slot, *ctl, before))
+        };
+        let end = tags().map(|(_, ctl)| ctl.tag()).max().unwrap_or(0).max(before);
         // What the ring has no place for any more was resolved long ago.
         let mut next = commit.load(Ordering::Relaxed).max(self.config.overrun(end)).min(end);
         while next < end && self.is_resolved(SlotId(next)) {
             next += 1;
         }
-        let visible = tags().filter(|ctl| ctl.is(SlotState::Committed) && ctl.tag() <= next);
-        let newest = visible.map(Ctl::tag).max().unwrap_or(0);
+        let visible = tags().filter(|(_, ctl)| ctl.is(SlotState::Committed) && ctl.tag() <= next);
+        let newest = visible.map(|(_, ctl)| ctl.tag()).max().unwrap_or(0);
         // Release, each: pairs with the acquiring loads of the consumers.
         write.store(end, Ordering::Release);
         self.words.control64_mut(Control64::LatestTag).store(newest, Ordering::Release);
         commit.store(next, Ordering::Release);
         self.wake_readers();
+    }
+
+    /// Whether a slot can have been used for the id of `ctl` when writing is at `write`.
+    fn can_be_in(&self, slot: SlotIndex, ctl: Ctl, write: u64) -> bool {
+        let id = SlotId::of_tag(ctl.tag());
+        let lives_here = |id: SlotId| id.0 >= self.config.first_slot.0 && self.config.index(id) == slot;
+        id.is_some_and(lives_here) && ctl.tag() <= write.saturating_add(self.config.slots())
     }
 
     fn is_resolved(&self, id: SlotId) -> bool {
@@ -122,19 +144,6 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     }
 }
 
-impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
-    /// Gives the writer's place back without closing the block: the last step of a repair (5.10, step 7).
-    ///
-    /// # Errors
-    /// The right was lost.
-    pub fn vacate(self) -> Result<(), AcquireError> {
-        let owner = self.core().words.control64_mut(Control64::WriterOwner);
-        // AcqRel: pairs with the exchange of the next writer.
-        let vacated = owner.compare_exchange(self.core().key.word(), 0, Ordering::AcqRel);
-        vacated.map(drop).map_err(|_| AcquireError::Fenced)
-    }
-}
-
 /// The acting writer of [`Core::stand_in`].
 #[derive(Debug)]
 pub struct StandIn<'a, W, H, P> {
@@ -147,29 +156,7 @@ impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
     /// # Errors
     /// Why it would leave the slot as it is.
     pub fn plan(&self, slot: SlotIndex, how: SlotReset) -> Result<SlotChange, ResetRefusal> {
-        let before = self.core.slot_ctl(slot);
-        let id = SlotId::of_tag(before.tag()).filter(|id| self.core.config.index(*id) == slot);
-        let possible = before.tag() == 0 || id.is_some_and(|id| id.0 >= self.core.config.first_slot.0);
-        if let Some(row) = id.and_then(|id| self.live_reader(id)) {
-            return Err(ResetRefusal::Held { row });
-        }
-        let after = match before.state().filter(|_| possible) {
-            None if how == SlotReset::Replace => Ok(Ctl::new(self.last_tag(slot), SlotState::Free)),
-            None => Err(ResetRefusal::Damaged),
-            Some(SlotState::Free) => Err(ResetRefusal::NotStuck),
-            Some(SlotState::Committed) if how < SlotReset::Discard => Err(ResetRefusal::NotStuck),
-            Some(SlotState::Quarantined) => match self.live_owner(slot) {
-                Some(owner) => Err(ResetRefusal::OwnerAlive { owner }),
-                None => Ok(Ctl::new(before.tag(), SlotState::Free)),
-            },
-            Some(SlotState::Draining) if how < SlotReset::Discard => {
-                Ok(Ctl::new(before.tag(), SlotState::Committed))
-            }
-            Some(SlotState::Committed | SlotState::Draining | SlotState::Writing) => {
-                Ok(Ctl::new(before.tag(), SlotState::Free))
-            }
-        }?;
-        Ok(SlotChange { slot, before, after })
+        self.decide(slot, how).map(|(change, _)| change)
     }
 
     /// Undoes what is half done in a slot, or throws its value away.
@@ -177,24 +164,48 @@ impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
     /// # Errors
     /// Why the slot was left as it is.
     pub fn reset(&self, slot: SlotIndex, how: SlotReset) -> Result<SlotChange, ResetRefusal> {
-        let change = self.plan(slot, how)?;
-        let core = self.core;
-        let done = match (change.before.state(), change.after.state()) {
-            (Some(SlotState::Committed | SlotState::Draining), Some(SlotState::Free)) => {
-                return self.discard(change);
+        let (change, way) = self.decide(slot, how)?;
+        let done = match way {
+            Way::Discard => return self.discard(change),
+            Way::Replace => self.replace(change),
+            Way::Undo(transition) => {
+                if transition == Transition::Abort {
+                    self.core.host.count(Counter::SlotsAborted, 1);
+                }
+                self.step(slot, change.before, transition)
             }
-            (Some(SlotState::Draining), _) => self.step(change.slot, change.before, Transition::Restore),
-            (Some(SlotState::Writing), _) => {
-                core.host.count(Counter::SlotsAborted, 1);
-                self.step(change.slot, change.before, Transition::Abort)
-            }
-            (Some(SlotState::Quarantined), _) => {
-                self.step(change.slot, change.before, Transition::EndQuarantine)
-            }
-            // In no possible state, so no transition leads out of it.
-            _ => self.replace(change),
         };
         done.then_some(change).ok_or(ResetRefusal::Damaged)
+    }
+
+    fn decide(&self, slot: SlotIndex, how: SlotReset) -> Result<(SlotChange, Way), ResetRefusal> {
+        let before = self.core.slot_ctl(slot);
+        let first = self.core.config.first_slot.0;
+        let id =
+            SlotId::of_tag(before.tag()).filter(|id| self.core.config.index(*id) == slot && id.0 >= first);
+        if let Some(row) = id.and_then(|id| self.live_reader(id)) {
+            return Err(ResetRefusal::Held { row });
+        }
+        // A slot that was never used has no id, and is FREE.
+        let possible = id.is_some() || before == Ctl::new(0, SlotState::Free);
+        let Some(state) = before.state().filter(|_| possible) else {
+            let after = Ctl::new(self.last_tag(slot), SlotState::Free);
+            let replaced = (SlotChange { slot, before, after }, Way::Replace);
+            return if how == SlotReset::Replace { Ok(replaced) } else { Err(ResetRefusal::Damaged) };
+        };
+        let way = match state {
+            SlotState::Free => return Err(ResetRefusal::NotStuck),
+            SlotState::Writing => Way::Undo(Transition::Abort),
+            SlotState::Quarantined => match self.live_owner(slot) {
+                Some(owner) => return Err(ResetRefusal::OwnerAlive { owner }),
+                None => Way::Undo(Transition::EndQuarantine),
+            },
+            SlotState::Committed if how < SlotReset::Discard => return Err(ResetRefusal::NotStuck),
+            SlotState::Draining if how < SlotReset::Discard => Way::Undo(Transition::Restore),
+            SlotState::Committed | SlotState::Draining => Way::Discard,
+        };
+        let end = if way == Way::Undo(Transition::Restore) { SlotState::Committed } else { SlotState::Free };
+        Ok((SlotChange { slot, before, after: Ctl::new(before.tag(), end) }, way))
     }
 
     /// T3, a look at the claims as in 5.4, then T8: without the look the slot could be written under a reader.

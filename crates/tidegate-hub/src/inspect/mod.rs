@@ -37,7 +37,7 @@ pub use audit::AuditRecord;
 pub use consumer::{ConsumerInfo, ReaderInfo, SlotReaders};
 pub use diagnosis::{BlockSummary, Diagnosis, IndexSummary, SlotSummary, WriterInfo};
 pub use finding::{Finding, Severity};
-pub use integrity::{Damage, IntegrityReport, Part};
+pub use integrity::{Damage, IntegrityReport, Part, SlotDigest};
 pub use lock::{LockInfo, LockKind};
 pub use owner::Owner;
 pub use slot::{DigestState, Recommendation, SlotCondition, SlotDiagnostic};

@@ -14,7 +14,7 @@
 //! | [`files`] | names |
 //!
 //! Force seizes the writer's place from a live writer, whose open slots go to quarantine: they are given to nobody before
-//! it ends (DH-258). Force against a live consumer evicts it; what it is reading stays its own (DH-259). The block keeps
+//! it ends, and the block takes no more data, since words cannot stop a writer that wakes late (DH-258). Force against a live consumer evicts it; what it is reading stays its own (DH-259). The block keeps
 //! the taint.
 
 pub mod consumers;
@@ -137,8 +137,17 @@ impl Recovery {
 
     /// Where control words are impossible nothing can be computed from them.
     fn check_control(&self) -> Result<(), RecoverError> {
+        self.refuse_damage(|part| part == Part::Control)
+    }
+
+    /// Adopting computes from every slot, too.
+    fn check_slots(&self) -> Result<(), RecoverError> {
+        self.refuse_damage(|part| matches!(part, Part::Control | Part::Slot(_)))
+    }
+
+    fn refuse_damage(&self, of: impl Fn(Part) -> bool) -> Result<(), RecoverError> {
         let report = self.inspector.integrity(false);
-        let damage = report.findings.into_iter().find(|damage| damage.part == Part::Control);
+        let damage = report.findings.into_iter().find(|damage| of(damage.part));
         damage.map_or(Ok(()), |damage| Err(RecoverError::Damaged { damage }))
     }
 

@@ -286,11 +286,11 @@ impl Recovery {
         writer: Option<Owner>,
         open: &[(u32, Option<u64>, SlotState)],
     ) -> Result<Step, RecoverError> {
-        self.check_control()?;
+        self.check_slots()?;
         let commit = || self.inspector.indices().commit_index;
         let before = commit();
         let place = self.take_place()?;
-        self.adopt(TakeOver::IfDead)?.writer.vacate()?;
+        self.adopt(TakeOver::IfDead)?.writer.resign()?;
         drop(place);
         self.count(1, false);
         let mut done = "adopted block".to_owned();

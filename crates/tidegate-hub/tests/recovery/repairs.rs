@@ -168,27 +168,24 @@ fn force_cuts_a_live_writer_off_and_gives_its_slots_to_nobody() {
     assert!(producer.said("result ").contains("Fenced"), "its next call tells it");
     drop(producer);
 
-    let (open, name) = world.producer("open 1");
+    let (open, name) = world.producer("write 1;open 1");
     let recovery = world.recovery(&name);
     let look = recovery.inspector();
-    recovery.reset_slot(0, FORCE).unwrap();
-    assert_eq!(state(look, 0), "QUARANTINED");
-    assert_eq!(look.index_summary().commit, 101, "the id is a hole");
-    let (adopted, writer) = world.adopt(&name);
-    for _ in 0..7 {
-        write(&writer, &adopted, b"value");
-    }
-    let mut reader = reader(&world, &name);
-    for _ in 0..7 {
-        let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
-        reader.release(&acquired, Release::Consumed).unwrap();
-    }
+    recovery.reset_slot(1, FORCE).unwrap();
+    assert_eq!(state(look, 1), "QUARANTINED");
+    assert_eq!(look.index_summary().commit, 102, "the id is a hole");
+    assert_eq!(look.diagnose().block.state, "CLOSING", "writing goes on in new memory");
+    let (_adopted, writer) = world.adopt(&name);
     let again = writer.allocate(1, Deadline::Immediate);
-    assert!(again.is_err(), "slot 0 is the next and belongs to one that may still write: {again:?}");
-    assert_eq!(state(look, 0), "QUARANTINED");
-    assert!(recovery.reset_slot(0, GENTLE).unwrap_err().is_unsafe());
+    assert!(again.is_err(), "nobody writes where one may wake up that was cut off: {again:?}");
+    assert_eq!(state(look, 1), "QUARANTINED");
+    writer.resign().unwrap();
+    let refused = recovery.reset_slot(1, GENTLE).unwrap_err();
+    assert!(refused.is_unsafe() && refused.to_string().contains(&open.pid().to_string()), "{refused}");
     open.kill();
-    assert_eq!(writer.allocate(1, soon()).unwrap().first.0, 108, "it is free once that process is gone");
+    recovery.reset_slot(1, GENTLE).unwrap();
+    assert_eq!(state(look, 1), "FREE", "it is free once that process is gone");
+    assert_eq!(state(look, 0), "COMMITTED", "what was committed can be drained");
 }
 
 /// Rules: DH-237, DH-255, DH-236.
@@ -218,11 +215,12 @@ fn a_live_consumer_is_evicted_by_force_only_and_keeps_what_it_reads() {
     let world = World::of("repairs::a_live_consumer_is_evicted_by_force_only_and_keeps_what_it_reads");
     let (producer, name) = world.producer("write 8");
     let consumer = world.actor(&name, "join;hold");
+    let _other = world.actor(&name, "join;read 8");
     let recovery = world.recovery(&name);
     let block = recovery.inspector();
     let refused = recovery.evict_consumer(0, false).unwrap_err();
     assert!(refused.is_unsafe() && refused.to_string().contains(&consumer.pid().to_string()), "{refused}");
-    assert_eq!(recovery.evict_consumer(1, true).unwrap_err().code(), 602);
+    assert_eq!(recovery.evict_consumer(2, true).unwrap_err().code(), 602);
     let step = recovery.evict_consumer(0, true).unwrap();
     assert!(step.forced);
     assert_eq!(block.consumers()[0].state, "evicted");
@@ -374,8 +372,11 @@ fn a_slot_in_no_possible_state_is_replaced_by_a_hole() {
     let block = recovery.inspector();
     let record = block.descriptor().geometry.slot_records().offset + 2 * 64;
     let word = block.block().region().atomic_u64_mut(record).unwrap();
-    for wrong in [103 << 3 | 6, 102 << 3 | 2, u64::MAX, 2] {
+    for wrong in [103 << 3 | 6, 102 << 3 | 2, u64::MAX, 2, 0x0FFF_FFFF << 3, (103 + (8 << 30)) << 3 | 2] {
         word.store(wrong, Relaxed);
+        if wrong >> 3 > 105 {
+            assert_eq!(recovery.auto_recover().unwrap_err().code(), 120, "{wrong:#x} decides nothing");
+        }
         for options in [GENTLE, DISCARD, FORCE] {
             assert_eq!(recovery.reset_slot(2, options).unwrap_err().code(), 120, "{wrong:#x} {options:?}");
         }
@@ -384,7 +385,7 @@ fn a_slot_in_no_possible_state_is_replaced_by_a_hole() {
         assert_eq!(word.load(Relaxed), 103 << 3, "the newest id that can have been there is a hole");
         assert!(block.integrity(true).is_valid(), "{wrong:#x}: {:?}", block.integrity(true).findings);
     }
-    assert_eq!(block.diagnose().block.taint, 2);
+    assert_eq!((block.diagnose().block.taint, block.index_summary().write), (2, 105));
     let mut reader = reader(&world, &name);
     let mut read = || {
         let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();

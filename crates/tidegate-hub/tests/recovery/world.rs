@@ -24,7 +24,7 @@ use tidegate_hub::{
         words::RowNames,
         writer::{CommitInfo, Writer},
     },
-    inspect::Inspector,
+    inspect::{Inspector, Thresholds},
     layout::{
         BlockSpec, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
         SchemaInfo, SecurityLevel, SyncPolicy, ZoneSpec,
@@ -143,8 +143,10 @@ impl World {
         Actor { child, lines }
     }
 
+    /// Looks at a block. Nobody here beats, so heartbeats count as stale after ten minutes only.
     pub(crate) fn inspector(&self, name: &str) -> Inspector {
-        Inspector::open(name, &self.options(Role::Inspector)).unwrap()
+        let thresholds = Thresholds { heartbeat_stale: Duration::from_secs(600), ..Thresholds::default() };
+        Inspector::open(name, &self.options(Role::Inspector)).unwrap().with_thresholds(thresholds)
     }
 
     pub(crate) fn recovery(&self, name: &str) -> Recovery {

@@ -12,6 +12,7 @@ mod words;
 use std::{fmt, thread::sleep, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
+use tidegate_shm::region::Span;
 
 use super::Inspector;
 use crate::{
@@ -127,8 +128,10 @@ pub struct IntegrityReport {
     pub locks_valid: bool,
     /// Digests of all slots, if they were looked at.
     pub checksums_valid: Option<bool>,
-    /// How many digests were compared.
+    /// How many digests were compared with the bytes.
     pub checksums_verified: usize,
+    /// How many belong to their slots but were not compared with the bytes.
+    pub checksums_present: usize,
     /// How many slots have nothing to compare.
     pub checksums_not_applicable: usize,
     /// Slots with impossible words or wrong digests.
@@ -147,9 +150,32 @@ impl IntegrityReport {
 /// Most findings that are reported.
 pub const MAX_FINDINGS: usize = 1000;
 
+/// The digest that a slot with this id and this payload must have (11.1).
+pub type SlotDigest<'a> = &'a dyn Fn(u64, Span<'_>) -> [u8; 32];
+
+/// What is done about digests.
+#[derive(Clone, Copy)]
+enum Digests<'a> {
+    /// Nothing.
+    Left,
+    /// Whether they belong to their slots.
+    LookedAt,
+    /// And whether they are those of the bytes.
+    Compared(SlotDigest<'a>),
+}
+
 impl Inspector {
-    /// Checks every invariant, with `deep` also the digests of all slots.
+    /// Checks every invariant, with `deep` also whether the digests belong to their slots.
     pub fn integrity(&self, deep: bool) -> IntegrityReport {
+        self.check(if deep { Digests::LookedAt } else { Digests::Left })
+    }
+
+    /// Checks every invariant, and every digest against the bytes of its slot.
+    pub fn integrity_of_payload(&self, digest: SlotDigest<'_>) -> IntegrityReport {
+        self.check(Digests::Compared(digest))
+    }
+
+    fn check(&self, deep: Digests<'_>) -> IntegrityReport {
         let mut findings = self.look(deep);
         for _ in 0..CONFIRMATIONS {
             if findings.damages.is_empty() {
@@ -159,7 +185,7 @@ impl Inspector {
             let again = self.look(deep);
             findings.damages.retain(|damage| again.damages.contains(damage));
         }
-        let Checks { mut damages, verified, not_applicable, .. } = findings;
+        let Checks { mut damages, verified, present, not_applicable, .. } = findings;
         let none_in = |matches: fn(&Part) -> bool| !damages.iter().any(|damage| matches(&damage.part));
         let mut corrupted: Vec<u32> = damages
             .iter()
@@ -181,8 +207,12 @@ impl Inspector {
             slot_states_valid: none_in(|part| matches!(part, Part::Slot(_))),
             rows_valid: none_in(|part| matches!(part, Part::Row(_) | Part::Sync)),
             locks_valid: none_in(|part| matches!(part, Part::Lock(_) | Part::MaintenanceLock)),
-            checksums_valid: deep.then(|| none_in(|part| matches!(part, Part::Digest(_)))),
+            checksums_valid: match deep {
+                Digests::Left => None,
+                _ => Some(none_in(|part| matches!(part, Part::Digest(_)))),
+            },
             checksums_verified: verified,
+            checksums_present: present,
             checksums_not_applicable: not_applicable,
             corrupted_slots: corrupted,
             findings: Vec::new(),
@@ -192,8 +222,9 @@ impl Inspector {
     }
 
     /// Looks once.
-    fn look(&self, deep: bool) -> Checks<'_> {
-        let mut checks = Checks { block: self, damages: Vec::new(), verified: 0, not_applicable: 0 };
+    fn look(&self, deep: Digests<'_>) -> Checks<'_> {
+        let mut checks =
+            Checks { block: self, damages: Vec::new(), verified: 0, present: 0, not_applicable: 0 };
         checks.control();
         checks.slots();
         checks.sync();
@@ -201,8 +232,10 @@ impl Inspector {
         checks.rows();
         checks.zones();
         checks.metrics();
-        if deep {
-            checks.digests();
+        match deep {
+            Digests::Left => {}
+            Digests::LookedAt => checks.digests(None),
+            Digests::Compared(digest) => checks.digests(Some(digest)),
         }
         checks
     }
@@ -213,6 +246,7 @@ struct Checks<'a> {
     block: &'a Inspector,
     damages: Vec<Damage>,
     verified: usize,
+    present: usize,
     not_applicable: usize,
 }
 
@@ -246,7 +280,7 @@ impl Checks<'_> {
     }
 
     /// Notes a byte that must be zero.
-    fn zero(&mut self, part: Part, field: tidegate_shm::region::Span<'_>) {
+    fn zero(&mut self, part: Part, field: Span<'_>) {
         if let Some((at, byte)) = super::picture::first_set(field) {
             self.note(part, Mismatch::value("reserved", 0, byte.into()).at(at as u64));
         }

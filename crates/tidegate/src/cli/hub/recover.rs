@@ -67,8 +67,8 @@ impl BlockArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Acts at once when the owner is dead; refuses with exit code 4 otherwise. With --force a live writer is cut off, and its slots \
-go to quarantine until it ends.
+Acts at once when the owner is dead; refuses with exit code 4 otherwise. With --force a live writer is cut off: its slots \
+go to quarantine until it ends, and the block takes no more data; the next producer makes a new one.
 
 Examples:
   tidegate hub reset-slot --channel sensor_temperature --slot 2
@@ -94,7 +94,7 @@ impl ResetSlot {
         if !output.json() {
             output.result(|| owner_lines(block, &before), || Value::Null)?;
         }
-        let warning = "This cuts a live writer off; its open slots stay in quarantine until it ends.";
+        let warning = "This cuts a live writer off and ends the block; its open slots stay in quarantine until it ends.";
         let force = self.force.confirmed(&block.name(), warning)?;
         let step = recovery.reset_slot(self.slot, ResetOptions { discard: self.discard, force })?;
         let after = block.diagnose_slot(self.slot).ok_or_else(|| no_slot(block, self.slot))?;
@@ -155,7 +155,7 @@ pub(crate) struct ResetAll {
 impl ResetAll {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let recovery = self.block.open_for_repair()?;
-        let warning = "This cuts a live writer off; its open slots stay in quarantine until it ends.";
+        let warning = "This cuts a live writer off and ends the block; its open slots stay in quarantine until it ends.";
         let force = self.force.confirmed(&recovery.inspector().name(), warning)?;
         let steps = recovery.reset_all(ResetOptions { discard: self.discard, force })?;
         tell(&steps, "slot", "reset", output)
@@ -270,7 +270,12 @@ impl CleanupHeartbeats {
                 (false, true) => "STALE",
                 (false, false) => liveness(row.liveness),
             };
-            format!("row {}: pid {}  last seen {} ago   {note}", row.row, row.pid, age(row.heartbeat_age))
+            format!(
+                "row {}: pid {}  last seen {:<8}  {note}",
+                row.row,
+                row.pid,
+                format!("{} ago", age(row.heartbeat_age))
+            )
         });
         let mut lines: Vec<String> = list.collect();
         if !self.apply.apply {
@@ -538,10 +543,12 @@ impl Report for RecoverError {
         match self {
             Self::Attach(error) => error.exit(),
             Self::Dir(error) => error.exit(),
-            Self::InvalidSlot { .. } => Exit::Hub(HubExit::NotFound),
-            _ if self.is_unsafe() => Exit::Hub(HubExit::Unsafe),
-            Self::Damaged { .. } => Exit::Hub(HubExit::Damaged),
-            _ => Exit::Failed,
+            _ => match RecoverError::code(self) {
+                601 => Exit::Hub(HubExit::Unsafe),
+                603 => Exit::Hub(HubExit::NotFound),
+                120 => Exit::Hub(HubExit::Damaged),
+                _ => Exit::Failed,
+            },
         }
     }
 

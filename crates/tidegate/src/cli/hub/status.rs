@@ -137,16 +137,15 @@ fn schema(block: &Inspector) -> String {
         return "untyped".to_owned();
     }
     let hash: String = info.slot_hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    // The text is `tds1 name ...`; the name is for people, the hash is what counts.
+    // The name is for people, the hash is what counts.
     let name =
         info.text.lines().next().and_then(schema_name).map_or_else(String::new, |name| format!(" ({name})"));
     format!("schema {hash}… v{}.{}{name}", info.version.0, info.version.1)
 }
 
-/// The name in a canonical text.
+/// The name in a canonical text, `tds1 Name size=...`.
 fn schema_name(text: &str) -> Option<&str> {
-    let rest = text.strip_prefix("tds1;")?;
-    let name = rest.split([';', '{', '@', '(']).next()?;
+    let name = text.strip_prefix("tds1 ")?.split(' ').next()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     (!name.is_empty() && name.chars().all(plain)).then_some(name)
 }

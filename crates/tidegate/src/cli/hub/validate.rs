@@ -17,7 +17,7 @@ Examples:
 pub(crate) struct Validate {
     #[command(flatten)]
     block: BlockArgs,
-    /// Look at the digests of all slots, too
+    /// Look at the digests of all slots, too: whether each belongs to its slot
     #[arg(long)]
     deep: bool,
 }
@@ -41,8 +41,10 @@ fn page(report: &IntegrityReport) -> String {
         ("Locks:", word(report.locks_valid)),
     ];
     if let Some(valid) = report.checksums_valid {
-        let (verified, others) = (report.checksums_verified, report.checksums_not_applicable);
-        rows.push(("Digests:", format!("{} ({verified} verified, {others} not applicable)", word(valid))));
+        let (verified, present) = (report.checksums_verified, report.checksums_present);
+        let known = if present == 0 { format!("{verified} verified") } else { format!("{present} present") };
+        let others = report.checksums_not_applicable;
+        rows.push(("Digests:", format!("{} ({known}, {others} not applicable)", word(valid))));
     }
     let mut page: String = rows.iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect();
     page += &format!("Corrupted slots: {}\n", report.corrupted_slots.len());
