@@ -38,6 +38,7 @@ pub use policy::{
     DigestAlg, DigestPolicy, OnHeld, Orphan, Overflow, PageMode, Policy, SecurityLevel, SyncPolicy,
 };
 pub use secret::{DerivedKey, KeyId, KeyLabel, Secret, SecretUnusable};
+#[cfg(not(loom))]
 pub(crate) use secret::{keyed, same_tag};
 
 /// Major version of the layout this library writes (DH-294).

@@ -19,9 +19,15 @@ mutants! {
 struct Zone {
     control: [AtomicU64; 3],
     content: [AtomicU64; 2],
+    ticks: AtomicU64,
 }
 
 impl Zone {
+    /// As [`super::Block::step`].
+    fn step(&self) {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn words<P: Protocol>(&self) -> GenerationWords<&AtomicU64, P> {
         let [generation, last_writer, last_write_ns] = &self.control;
         GenerationWords::new(generation, last_writer, last_write_ns)
@@ -39,8 +45,10 @@ fn snapshot<P: Protocol>() -> usize {
                 // Relaxed: as the copies of a zone, which order nothing.
                 updated.content.iter().for_each(|word| word.store(value, Ordering::Relaxed));
                 words.end(odd, 0);
+                updated.step();
             }
         });
+        zone.step();
         let words = zone.words::<P>();
         match words.state() {
             ZoneState::Whole(generation) => {
