@@ -79,8 +79,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     ) -> Result<R, WriteError> {
         self.take_turn(deadline)?;
         let result = work();
-        self.lock_turn().allocating = false;
-        self.moved.notify_all();
+        let mut turn = self.lock_turn();
+        turn.allocating = false;
+        let awaited = turn.parked > 0;
+        drop(turn);
+        if awaited {
+            self.moved.notify_all();
+        }
         result
     }
 
@@ -125,7 +130,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         // One chance also for a caller that cannot wait: the other thread is likely to be done in a moment.
         let moment = self.core.config.timing.spin;
         if turn.allocating && deadline == Deadline::Immediate {
-            turn = self.core.host.park(&self.moved, turn, moment);
+            turn = self.park_for(turn, moment);
         }
         while turn.allocating {
             turn = self.park(turn, deadline)?;
@@ -150,15 +155,25 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             return Err(AcquireError::Timeout);
         }
         let slice = self.core.config.timing.futex_slice.min(deadline.left(started));
-        let turn = host.park(&self.moved, turn, slice);
+        let turn = self.park_for(turn, slice);
         self.count_waiting(host.now().saturating_sub(started), true);
         self.check()?;
         Ok(turn)
     }
 
+    fn park_for<'a>(&self, mut turn: MutexGuard<'a, Turn>, time: Nanos) -> MutexGuard<'a, Turn> {
+        turn.parked += 1;
+        let mut turn = self.core.host.park(&self.moved, turn, time);
+        turn.parked -= 1;
+        turn
+    }
+
     /// Never laps an id that a sibling thread is still writing.
     fn in_flight_gate(&self, first: SlotId, n: u32, deadline: Deadline) -> Result<(), AcquireError> {
         let needed = self.core.config.overrun(first.0.saturating_add(u64::from(n)));
+        if self.own(Control64::CommitIndex) >= needed {
+            return Ok(());
+        }
         let mut turn = self.lock_turn();
         loop {
             let resolved = self.own(Control64::CommitIndex);
@@ -368,7 +383,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         words
             .slot32_mut(place.slot, Slot32::OwnerThread)
             .store(self.core.host.thread_ticket(), Ordering::Relaxed);
-        words.slot64_mut(place.slot, Slot64::StateSince).store(self.core.host.now().0, Ordering::Relaxed);
+        words
+            .slot64_mut(place.slot, Slot64::StateSince)
+            .store(self.core.host.now_roughly().0, Ordering::Relaxed);
     }
 
     /// DH-057.

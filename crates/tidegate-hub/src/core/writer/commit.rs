@@ -203,9 +203,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             self.publish(Control64::LatestTag, tag);
         }
         self.publish(Control64::CommitIndex, next);
+        let awaited = turn.parked > 0;
         drop(turn);
         crash::at(Point::Prefix);
-        self.moved.notify_all();
+        if awaited {
+            self.moved.notify_all();
+        }
         self.core.wake_readers();
         crash::at(Point::Wake);
     }
