@@ -1,4 +1,4 @@
-//! Requests to the broker: any bytes, from two clients, then one that is good.
+//! Requests to the broker: any bytes, from two clients, then one that is good. Every reply is one that a client accepts.
 
 #![no_main]
 
@@ -36,7 +36,13 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let mut ask = |client: &[u8], body: &[u8]| {
         now.monotonic += Duration::from_secs(1);
         machine.tick(now, &Nothing);
-        machine.handle(Origin { routing_id: client, key: None }, body, now, &Nothing)
+        let outputs = machine.handle(Origin { routing_id: client, key: None }, body, now, &Nothing);
+        for output in &outputs {
+            if let Output::Reply { body, .. } = output {
+                assert!(Reply::decode(body).is_some(), "a reply that no client reads");
+            }
+        }
+        outputs
     };
     // Several requests, one a line.
     for body in input.split(|byte| *byte == b'\n') {

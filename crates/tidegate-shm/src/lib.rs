@@ -13,6 +13,7 @@
 //! | [`host`] | the boot and the namespaces in which identities have a meaning |
 //! | [`lock`] | one holder per directory, released by death |
 //! | [`clock`] | nanoseconds of the monotonic and the wall clock |
+//! | [`secret`] | private memory for keys: not dumped, pinned, wiped |
 //! | [`sync`] | the atomics everything above uses; loom's under `cfg(loom)` |
 //!
 //! # What a user may rely on
@@ -45,4 +46,5 @@ pub mod host;
 pub mod lock;
 pub mod process;
 pub mod region;
+pub mod secret;
 pub mod sync;

@@ -18,7 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tidegate-mq", &["tidegate-zmtp", "tidegate-io"]),
     ("tidegate-udf", &["tidegate-shm"]),
     ("tidegate-tensor", &["tidegate-shm", "tidegate-aeron", "tidegate-sbe"]),
-    ("tidegate-hub", &["tidegate-shm", "tidegate-mq"]),
+    ("tidegate-hub-derive", &[]),
+    ("tidegate-hub", &["tidegate-hub-derive", "tidegate-shm", "tidegate-mq"]),
     ("tidegate-vertex", &["tidegate-shm", "tidegate-udf", "tidegate-hub", "tidegate-tensor", "tidegate-mq"]),
     (
         "tidegate",

@@ -220,6 +220,9 @@ impl Counters for Process {
             AuditEvent::Reaped { row, owner } => (Operation::Reap, row.0.into(), key(owner), 0),
             AuditEvent::Evicted { row, owner } => (Operation::Evict, row.0.into(), key(owner), key(owner)),
             AuditEvent::LockTakenOver { from } => (Operation::LockTakeover, 0, from.word(), own.word()),
+            AuditEvent::SpinlockTakenOver { lock, from } => {
+                (Operation::LockTakeover, lock.into(), from.word(), own.word())
+            }
             AuditEvent::Adopted { from } => (Operation::Adopt, 0, key(from), own.word()),
             AuditEvent::Seized { from } => (Operation::Seize, 0, from.word(), own.word()),
             AuditEvent::Abandoned { id } => {

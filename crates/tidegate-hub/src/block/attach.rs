@@ -122,12 +122,12 @@ pub fn attach(name: &str, options: &AttachOptions<'_>) -> Result<Block, AttachEr
     let writable = match options.role {
         Role::Inspector => 0..0,
         Role::Consumer => descriptor.geometry.shared().range(),
-        Role::Writer => 0..descriptor.geometry.total_size,
+        Role::Writer | Role::Recovery => 0..descriptor.geometry.total_size,
     };
     let region = file.map_guarded(descriptor.geometry.total_size, writable)?;
     let here = here()?;
     let mut findings = Vec::new();
-    if options.role == Role::Inspector {
+    if matches!(options.role, Role::Inspector | Role::Recovery) {
         findings = [
             check_state(&region, options.role, &descriptor).err(),
             check_boot(&descriptor, &here).err(),
@@ -145,7 +145,7 @@ pub fn attach(name: &str, options: &AttachOptions<'_>) -> Result<Block, AttachEr
             let holding = Holding::take(&descriptor.uuid, Place::Writer, region.guard());
             Some(holding.ok_or(AttachError::Locked)?)
         }
-        Role::Inspector | Role::Consumer => None,
+        Role::Inspector | Role::Consumer | Role::Recovery => None,
     };
     Ok(Block {
         memory_locked: options.lock_memory && lock_memory(&region, &path),
@@ -175,7 +175,7 @@ pub(super) fn here() -> Result<HostId, AttachError> {
         .map_err(|source| AttachError::Kernel { operation: "identify this boot and its namespaces", source })
 }
 
-fn open(name: &str, options: &AttachOptions<'_>) -> Result<RegionFile, AttachError> {
+pub(super) fn open(name: &str, options: &AttachOptions<'_>) -> Result<RegionFile, AttachError> {
     let access = if options.role == Role::Inspector { Access::ReadOnly } else { Access::ReadWrite };
     let dir = RegionDir::open_base(&options.dir)?;
     if let Some(huge_dir) = &options.huge_dir
@@ -187,7 +187,7 @@ fn open(name: &str, options: &AttachOptions<'_>) -> Result<RegionFile, AttachErr
 }
 
 /// Step 1.
-fn check_trust(file: &RegionFile, trust: &Trust) -> Result<(), AttachError> {
+pub(super) fn check_trust(file: &RegionFile, trust: &Trust) -> Result<(), AttachError> {
     let FileStat { mode, uid, gid, .. } = *file.metadata();
     let owner = uid == geteuid().as_raw() || trust.uids.contains(&uid);
     let group = mode & 0o020 == 0 || trust.gids.contains(&gid);
@@ -223,7 +223,7 @@ fn is_under_construction(file: &RegionFile) -> Result<bool, AttachError> {
 }
 
 /// Step 2, and the only reading of area D.
-fn copy_area(file: &RegionFile) -> Result<AreaCopy, AttachError> {
+pub(super) fn copy_area(file: &RegionFile) -> Result<AreaCopy, AttachError> {
     let object_size = size_of_object(file)?;
     if object_size < MIN_BLOCK_LEN {
         return Err(AttachError::TooSmall { found: object_size, required: MIN_BLOCK_LEN });
@@ -243,7 +243,7 @@ fn size_of_object(file: &RegionFile) -> Result<u64, AttachError> {
 fn feature_use(role: Role) -> FeatureUse {
     match role {
         Role::Inspector => FeatureUse::ReadOnly,
-        Role::Consumer | Role::Writer => FeatureUse::TakePart,
+        Role::Consumer | Role::Writer | Role::Recovery => FeatureUse::TakePart,
     }
 }
 
@@ -271,7 +271,7 @@ fn check_state(region: &GuardedRegion, role: Role, descriptor: &Descriptor) -> R
     let code = views.control.row().u32::<{ offset_of!(ControlPage, init_state) }>().load(Ordering::Acquire);
     match InitState::from_code(code) {
         Some(InitState::Ready | InitState::Closing) => Ok(()),
-        Some(InitState::Closed) if role == Role::Inspector => Ok(()),
+        Some(InitState::Closed) if matches!(role, Role::Inspector | Role::Recovery) => Ok(()),
         Some(InitState::Closed) => Err(AttachError::Closed),
         Some(state @ (InitState::Raw | InitState::Building)) => Err(AttachError::NotReady { state }),
         None => {
@@ -385,7 +385,7 @@ fn count_rejection(region: &GuardedRegion, descriptor: &Descriptor, error: &Atta
     }
 }
 
-const INIT_STATE: u64 = DESCRIPTOR_LEN as u64 + offset_of!(ControlPage, init_state) as u64;
+pub(super) const INIT_STATE: u64 = DESCRIPTOR_LEN as u64 + offset_of!(ControlPage, init_state) as u64;
 const STATE_BITS: u64 = 7;
 /// QUARANTINED.
 const HIGHEST_STATE: u64 = 4;

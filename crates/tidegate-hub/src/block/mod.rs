@@ -11,6 +11,8 @@
 mod attach;
 mod create;
 mod error;
+mod look;
+mod names;
 pub mod registry;
 mod views;
 
@@ -27,6 +29,8 @@ use tidegate_shm::{
 pub use attach::{AttachOptions, Expectations, ExpectedConfig, SchemaCheck, Trust, attach};
 pub use create::{CreateOptions, HugePages, IfExists, create};
 pub use error::{AttachError, CreateError, HugeFailure, SchemaMismatch};
+pub use look::{Look, look};
+pub use names::{MAX_NAMES, names};
 pub use views::{ConsumerViews, InspectorViews, PAGE_RECORD, WriterViews};
 
 use crate::{
@@ -44,6 +48,9 @@ pub enum Role {
     Consumer,
     /// Writes slots: maps everything for writing.
     Writer,
+    /// Repairs: maps everything for writing, also of a block that is closed or damaged beyond its descriptor, and needs no
+    /// secret, since it is the file's permissions that decide who may repair. Not the writer by that.
+    Recovery,
 }
 
 /// A block mapped into this process.

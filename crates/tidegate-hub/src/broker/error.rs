@@ -8,6 +8,7 @@ use super::{
     proof::{LONGEST_SECRET, SHORTEST_SECRET},
     wire::{Code, FieldError},
 };
+use crate::identity::IdentityUnavailable;
 
 /// Why the broker refused a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +130,12 @@ pub enum HubError {
     /// A value that the protocol cannot carry.
     #[error(transparent)]
     Field(#[from] FieldError),
+    /// A sealed secret that cannot be made or opened.
+    #[error("the secret {problem}")]
+    Seal {
+        /// What is wrong, and what would be right.
+        problem: &'static str,
+    },
     /// A retry policy that cannot be followed.
     #[error("retry policy: {problem}")]
     RetryPolicy {
@@ -159,6 +166,7 @@ impl HubError {
             Self::Timeout { .. } => 508,
             Self::Disconnected { .. } => 509,
             Self::ReplayOrSkew(_) => 510,
+            Self::Seal { .. } => 503,
             Self::SecretLength { .. } => 154,
             Self::Forked => 901,
             Self::Field(_) | Self::RetryPolicy { .. } => 903,
@@ -229,6 +237,9 @@ pub enum BrokerError {
         /// Why it failed.
         source: io::Error,
     },
+    /// This process cannot be identified.
+    #[error(transparent)]
+    Identity(#[from] IdentityUnavailable),
     /// The broker's thread ended by itself.
     #[error("the broker's thread panicked; its log says where, and starting it again is safe")]
     Panicked,

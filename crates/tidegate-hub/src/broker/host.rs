@@ -1,17 +1,10 @@
-//! What the broker asks the host it runs on. The broker itself opens no block and judges no process.
+//! What the broker asks the host it runs on. The state machine itself opens no block and judges no process.
 
+mod local;
+
+pub use self::local::{LocalHost, domain_of};
 use super::wire::{BlockUuid, ChannelName, ProcessKey, SchemaHash, ShmName};
-
-/// Whether a process incarnation still runs (DH-033).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// It runs.
-    Alive,
-    /// The kernel says that it is gone.
-    Dead,
-    /// Nobody here can tell; to be treated as alive (DH-034).
-    Unknown,
-}
+pub use crate::identity::Liveness;
 
 /// What the descriptor of a block says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,17 +19,25 @@ pub mod machine;
 pub mod place;
 pub mod wire;
 
+mod address;
+mod describe;
 mod error;
 mod hub;
 mod proof;
+mod seal;
 mod service;
+mod sockets;
 mod store;
+#[cfg(test)]
+mod test_blocks;
 
 pub use self::{
+    address::BrokerAddress,
+    describe::Disagreement,
     error::{BrokerError, HubError, RefusedBy},
     hub::{
-        Discovery, EventStream, HubConfig, HubCounters, HubCurve, MessageHub, Notifications, Notifier,
-        NotifierConfig, Registration, RetryPolicy,
+        CountedIn, Discovery, EventStream, HubConfig, HubCounters, HubCurve, MessageHub, Notifications,
+        Notifier, NotifierConfig, NotifierCurve, Registration, RetryPolicy,
     },
     proof::{LONGEST_SECRET, ProofLabel, SHORTEST_SECRET, Verifier},
     service::{AllowedClient, Broker, BrokerConfig, BrokerCurve, BrokerMetrics},

@@ -5,9 +5,8 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -18,17 +17,13 @@ use rustix::{
     io::Errno,
     rand::{GetRandomFlags, getrandom},
 };
-use tidegate_mq::{
-    Context, Error, Pub, PublicKey, Router, SecretKey, SocketType,
-    auth::{Credentials, Decision, Peer},
-    options::{CurveOptions, CurvePolicy, Mechanism},
-};
+use tidegate_mq::{Context, Pub, PublicKey, Router, SecretKey};
 
 use super::{
     error::BrokerError,
     host::HostView,
     machine::{Machine, Now, Origin, Output, Settings},
-    place::{LONGEST_SOCKET_PATH, check_private_dir},
+    sockets::{bind_events, bind_router, check_endpoint},
     store::{Loaded, Store},
     wire::{self, ClientId, Fixed, Label, RegistryCounters},
 };
@@ -104,6 +99,7 @@ pub struct Broker {
     endpoint: String,
     events_endpoint: String,
     epoch: Label,
+    public_key: Option<PublicKey>,
     metrics: Arc<Mutex<BrokerMetrics>>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -126,6 +122,7 @@ impl Broker {
         let mut settings = config.settings.clone();
         settings.events_endpoint = Label::new(events_endpoint.clone()).ok();
         settings.pinned = pins(config.curve.as_ref());
+        let public_key = config.curve.as_ref().map(|curve| curve.secret_key.public_key());
         let clock = Clock::new();
         let mut machine = Machine::new(settings, epoch.clone());
         let store = config.persist.map(Store::new);
@@ -156,7 +153,7 @@ impl Broker {
                 .name("tidegate-hub-broker".into())
                 .spawn(move || service.run())
                 .map_err(|source| BrokerError::System { what: "cannot start the broker's thread", source })?;
-        Ok(Self { endpoint, events_endpoint, epoch, metrics, stop, thread: Some(thread) })
+        Ok(Self { endpoint, events_endpoint, epoch, public_key, metrics, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -172,6 +169,16 @@ impl Broker {
     /// Which start of the broker this is.
     pub fn epoch(&self) -> &Label {
         &self.epoch
+    }
+
+    /// Its CURVE key, which clients must know; `None` without CURVE.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.public_key
+    }
+
+    /// Whether its thread still runs. It ends by itself only when the operating system takes the means away.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// The numbers as of the last thing it did.
@@ -402,101 +409,4 @@ fn restore(store: &Store, machine: &mut Machine, now: Now, host: &dyn HostView) 
 fn pins(curve: Option<&BrokerCurve>) -> BTreeMap<PublicKey, ClientId> {
     let clients = curve.map_or(&[][..], |curve| &curve.clients);
     clients.iter().filter_map(|client| Some((client.key, client.client_id.clone()?))).collect()
-}
-
-/// Largest frame that is read at all. What is larger than a request may be gets an answer up to here (DH-186).
-const LARGEST_FRAME: u64 = 256 << 10;
-
-fn bind_router(context: &Context, config: &BrokerConfig) -> Result<(Router, String), BrokerError> {
-    let mut options = context.default_options(SocketType::Router);
-    options.maxmsgsize = Some(LARGEST_FRAME);
-    options.max_message_bytes = LARGEST_FRAME;
-    options.max_message_parts = 16;
-    options.rcvhwm_bytes = 1 << 20;
-    options.sndhwm_bytes = 4 << 20;
-    // A client that connects again must not be kept out by its old connection.
-    options.router_handover = true;
-    options.mechanism = mechanism(config);
-    let failed = |source| BrokerError::Transport { endpoint: config.endpoint.clone(), source };
-    let router = Router::with_options(context, options).map_err(failed)?;
-    let endpoint = router.bind_blocking(&config.endpoint).map_err(failed)?;
-    Ok((router, endpoint))
-}
-
-fn bind_events(context: &Context, config: &BrokerConfig) -> Result<(Pub, String), BrokerError> {
-    let mut options = context.default_options(SocketType::Pub);
-    options.maxmsgsize = Some(LARGEST_FRAME);
-    options.mechanism = mechanism(config);
-    let failed = |source: Error| BrokerError::Transport { endpoint: config.events_endpoint.clone(), source };
-    let events = Pub::with_options(context, options).map_err(failed)?;
-    let endpoint = events.bind_blocking(&config.events_endpoint).map_err(failed)?;
-    Ok((events, endpoint))
-}
-
-fn mechanism(config: &BrokerConfig) -> Mechanism {
-    let Some(curve) = &config.curve else {
-        return Mechanism::Null;
-    };
-    let keys: Vec<PublicKey> = curve.clients.iter().map(|client| client.key).collect();
-    let admit = move |peer: Peer| match peer.credentials {
-        // The key is the user id, so that every message says whose it is.
-        Credentials::Curve(bytes) if keys.iter().any(|key| *key.as_bytes() == bytes) => {
-            Decision::Admit { user_id: PublicKey::from_bytes(bytes).to_z85() }
-        }
-        _ => Decision::Refuse,
-    };
-    let secret_key = curve.secret_key.clone();
-    Mechanism::Curve(CurveOptions::Server { secret_key, policy: CurvePolicy::Ask(Arc::new(admit)) })
-}
-
-/// Whether nobody reaches `endpoint` who should not (DH-185, DH-210, DH-211).
-fn check_endpoint(endpoint: &str, has_curve: bool, insecure_tcp: bool) -> Result<(), BrokerError> {
-    let refuse = |problem| Err(BrokerError::Endpoint { endpoint: endpoint.to_owned(), problem });
-    if let Some(path) = endpoint.strip_prefix("ipc://") {
-        if path.len() > LONGEST_SOCKET_PATH {
-            return refuse("the socket path is longer than 107 bytes; choose a shorter directory");
-        }
-        if !path.starts_with('/') {
-            return refuse("the socket path must be absolute");
-        }
-        return match Path::new(path).parent() {
-            Some(dir) if !has_curve => check_private_dir(dir),
-            _ => Ok(()),
-        };
-    }
-    let Some(address) = endpoint.strip_prefix("tcp://") else {
-        return refuse("a broker listens on ipc:// or tcp://");
-    };
-    if has_curve {
-        return Ok(());
-    }
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    if !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
-        return refuse("TCP beyond loopback needs CURVE; give the broker a key and a list of clients");
-    }
-    if !insecure_tcp {
-        return refuse("TCP without CURVE needs the explicit permission insecure_tcp");
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Rules: DH-185, DH-210, DH-211.
-    #[test]
-    fn only_private_endpoints_do_without_curve() {
-        let refused = |endpoint: &str, insecure| check_endpoint(endpoint, false, insecure).is_err();
-        assert!(refused("tcp://0.0.0.0:5555", true));
-        assert!(refused("tcp://*:5555", true));
-        assert!(refused("tcp://192.0.2.1:5555", true));
-        assert!(refused("tcp://127.0.0.1:5555", false));
-        assert!(!refused("tcp://127.0.0.1:5555", true));
-        assert!(!refused("tcp://[::1]:5555", true));
-        assert!(refused("inproc://broker", true));
-        assert!(refused("ipc:///tmp/broker.sock", true), "others may enter /tmp");
-        assert!(refused(&format!("ipc:///{}", "x".repeat(107)), true));
-        assert!(check_endpoint("tcp://0.0.0.0:5555", true, false).is_ok());
-    }
 }

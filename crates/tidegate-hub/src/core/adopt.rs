@@ -82,7 +82,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Exchanges the owner from nobody or the dead to the caller; returns the new epoch.
-    fn take_ownership(&self, from: TakeOver) -> Result<u64, RegistryError> {
+    pub(super) fn take_ownership(&self, from: TakeOver) -> Result<u64, RegistryError> {
         let word = self.words.control64_mut(Control64::WriterOwner);
         // Acquire: pairs with the exchange of the one who stored it.
         let found = word.load(Ordering::Acquire);

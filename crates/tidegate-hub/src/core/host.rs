@@ -83,6 +83,7 @@ pub enum Counter {
     ConsumersEvicted,
     DeadConsumersReaped,
     PeakConsumers,
+    LockErrors,
     LockTakeovers,
     MaintenanceLockWaits,
     WriterAdoptions,
@@ -126,6 +127,8 @@ pub enum AuditEvent {
     Evicted { row: Row, owner: Option<ProcessKey> },
     /// The maintenance lock was taken from a dead holder and the registry repaired.
     LockTakenOver { from: ProcessKey },
+    /// A shared lock was taken from a dead holder.
+    SpinlockTakenOver { lock: u32, from: ProcessKey },
     /// Writing was taken over from a dead writer.
     Adopted { from: Option<ProcessKey> },
     /// Writing was taken over by force.

@@ -9,6 +9,7 @@ use tidegate_shm::{
 use super::{
     codec::{InitState, ProcessKey, Row, SlotIndex},
     config::{CoreConfig, OnHeld, Orphan, Overflow, Stall, SyncPolicy, Timing, WaitStrategy},
+    spinlock::{Doorway, LockWords},
     words::{
         Control32, Control64, Load, Row32, Row64, RowNames, Slot32, Slot64, Sync32, Sync64, Word, Words,
         WriterWords,
@@ -39,7 +40,7 @@ pub(super) struct Word32 {
 }
 
 impl Word32 {
-    fn new(value: u32) -> Self {
+    pub(super) fn new(value: u32) -> Self {
         Self {
             value: AtomicU32::new(value),
             #[cfg(loom)]
@@ -75,6 +76,31 @@ impl Memory {
         }
         Word::store(memory.control32_mut(Control32::InitState), InitState::Ready as u32, Ordering::Relaxed);
         memory
+    }
+}
+
+/// The words of a shared lock, and its doorways: one for each process.
+#[derive(Debug)]
+pub(super) struct Lock {
+    long: [AtomicU64; 3],
+    short: [Word32; 5],
+    pub(super) doorways: [Doorway; 2],
+}
+
+impl Lock {
+    /// A free lock.
+    pub(super) fn new() -> Self {
+        Self {
+            long: [0, 0, 0].map(AtomicU64::new),
+            short: [0, 0, 0, 0, 0].map(Word32::new),
+            doorways: [Doorway::new(), Doorway::new()],
+        }
+    }
+
+    pub(super) fn words(&self) -> LockWords<&AtomicU64, &Word32> {
+        let [owner, generation, acquired_ns] = &self.long;
+        let [owner_thread, recursion, wake_seq, waiters, flags] = &self.short;
+        LockWords { owner, generation, acquired_ns, owner_thread, recursion, wake_seq, waiters, flags }
     }
 }
 

@@ -24,6 +24,12 @@ pub trait Protocol: 'static {
     const TAKEOVER_BY_EXCHANGE: bool = true;
     const COMMIT_BY_EXCHANGE: bool = true;
     const REAP_UNDER_LOCK: bool = true;
+    const LOCK: Ordering = Ordering::Acquire;
+    const UNLOCK: Ordering = Ordering::Release;
+    const DOORWAY: bool = true;
+    const ZONE_READ_FENCE: Option<Ordering> = Some(Ordering::Acquire);
+    const ZONE_WRITE_FENCE: Option<Ordering> = Some(Ordering::Release);
+    const ZONE_END: Ordering = Ordering::Release;
 }
 
 /// What everybody uses.

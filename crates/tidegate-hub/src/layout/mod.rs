@@ -37,7 +37,8 @@ pub use name::{ChannelName, ChannelNameError};
 pub use policy::{
     DigestAlg, DigestPolicy, OnHeld, Orphan, Overflow, PageMode, Policy, SecurityLevel, SyncPolicy,
 };
-pub use secret::{KeyId, Secret, SecretTooShort};
+pub use secret::{DerivedKey, KeyId, KeyLabel, Secret, SecretUnusable};
+pub(crate) use secret::{keyed, same_tag};
 
 /// Major version of the layout this library writes (DH-294).
 pub const LAYOUT_MAJOR: u16 = 1;

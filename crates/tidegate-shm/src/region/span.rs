@@ -57,6 +57,11 @@ impl<'a> Span<'a> {
         self.start.as_ptr()
     }
 
+    #[inline]
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     /// Copies the bytes from `offset` on into `bytes`.
     ///
     /// # Errors

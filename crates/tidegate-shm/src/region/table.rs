@@ -34,7 +34,24 @@ pub struct Row<'a, const SIZE: usize> {
     region: PhantomData<&'a Region>,
 }
 
+// SAFETY: only hands out atomics and spans, which may be sent and shared; the lifetime keeps them mapped.
+unsafe impl<const SIZE: usize> Send for Row<'_, SIZE> {}
+// SAFETY: as above.
+unsafe impl<const SIZE: usize> Sync for Row<'_, SIZE> {}
+
 impl<'a, const SIZE: usize> Row<'a, SIZE> {
+    /// # Safety
+    /// `SIZE` bytes from `start` on are mapped for as long as `'a`, and `start` is a multiple of 8.
+    #[inline]
+    pub(super) unsafe fn new(start: NonNull<u8>) -> Self {
+        Self { start, region: PhantomData }
+    }
+
+    #[inline]
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     /// The 4-byte word at `AT`.
     #[inline]
     pub fn u32<const AT: usize>(&self) -> SharedU32<'a> {
@@ -90,6 +107,13 @@ pub struct RowMut<'a, const SIZE: usize> {
 }
 
 impl<'a, const SIZE: usize> RowMut<'a, SIZE> {
+    /// # Safety
+    /// The row lies in a writable part of its mapping.
+    #[inline]
+    pub(super) unsafe fn new(row: Row<'a, SIZE>) -> Self {
+        Self { row }
+    }
+
     /// The 4-byte word at `AT`.
     #[inline]
     pub fn u32<const AT: usize>(&self) -> SharedU32Mut<'a> {

@@ -4,6 +4,8 @@
 //! carries the exit code. Nothing here panics on arguments, environment, input or a closed terminal.
 
 mod doctor;
+#[cfg(feature = "hub")]
+mod hub;
 mod logging;
 #[cfg(feature = "zmq")]
 mod mq;
@@ -26,7 +28,7 @@ use crate::output::{Exit, Output, Stop};
 /// Moves data between processes without copying it.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, arg_required_else_help = true, after_help = EXAMPLES)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -58,15 +60,19 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node in the foreground: media driver and tensor driver in one process
+    /// Run a node in the foreground: media driver, tensor driver and broker in one process
     Up(up::Up),
-    /// Show the node and its streams
+    /// Show the node, its streams and its channels
     Ls(overview::Ls),
     /// Say what is wrong on this host, who holds it, and what is safe to remove
     Doctor(doctor::Doctor),
     /// Lossy broadcast of tensors over shared memory
     #[command(subcommand)]
     Tensor(Box<tensor::Command>),
+    /// Typed channels between the processes of a host: data blocks, broker, recovery
+    #[cfg(feature = "hub")]
+    #[command(subcommand)]
+    Hub(Box<hub::Command>),
     /// Messages between processes and hosts, interoperable with ZeroMQ
     #[cfg(feature = "zmq")]
     #[command(subcommand)]
@@ -95,6 +101,8 @@ fn execute(cli: Cli) -> Result<(), Stop> {
         Command::Ls(command) => command.run(&mut output),
         Command::Doctor(command) => command.run(&mut output),
         Command::Tensor(command) => tensor::run(*command, &mut output),
+        #[cfg(feature = "hub")]
+        Command::Hub(command) => hub::run(*command, &mut output),
         #[cfg(feature = "zmq")]
         Command::Mq(command) => mq::run(*command, &mut output),
     }
@@ -117,7 +125,7 @@ fn refuse(refusal: &clap::Error, args: &[OsString]) -> ExitCode {
         }
         _ => {
             let _ = write!(std::io::stderr(), "{text}");
-            ExitCode::from(Exit::Usage as u8)
+            ExitCode::from(Exit::Usage.code())
         }
     }
 }

@@ -10,6 +10,10 @@ use tidegate::tensor::layout::{SlotCount, Stride, header_ring_len, pool_len};
 use super::text;
 use crate::output::{Output, Stop};
 
+/// For how long the broker of a node is waited for.
+#[cfg(feature = "hub")]
+const BROKER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Which node to ask.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeArgs {
@@ -33,7 +37,8 @@ impl NodeArgs {
 /// See the command's help.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --json: one object {\"kind\":\"node\",...}, then one {\"kind\":\"stream\",...} per stream.
+With --json: one object {\"kind\":\"node\",...}, one {\"kind\":\"stream\",...} per stream, one {\"kind\":\"broker\",...}, \
+one {\"kind\":\"channel\",...} per channel.
 
 Examples:
   tidegate ls
@@ -83,8 +88,52 @@ impl Ls {
                 })
             },
         )?;
-        if output.json() { print_streams(&status, output) } else { Ok(()) }
+        if output.json() {
+            print_streams(&status, output)?;
+        }
+        #[cfg(feature = "hub")]
+        print_broker(&place, output)?;
+        Ok(())
     }
+}
+
+/// The broker and its channels; nothing where the node has no broker. One that does not answer is said and ends nothing.
+#[cfg(feature = "hub")]
+fn print_broker(place: &NodePlace, output: &mut Output) -> Result<(), Stop> {
+    use super::hub::{ask_broker_of, channel_json, channels_text};
+
+    let Some(address) = tidegate::hub::broker::BrokerAddress::read(place.dir())? else { return Ok(()) };
+    // Where clients need keys, only they can ask.
+    let asked = address.public_key.is_none().then(|| ask_broker_of(&address, BROKER_TIMEOUT));
+    let report = asked.as_ref().and_then(|asked| asked.as_ref().ok());
+    output.result(
+        || {
+            let head = format!("\nbroker {}", address.endpoint);
+            match (&asked, report) {
+                (_, Some(report)) => format!("{head}\n{}", channels_text(&report.channels)),
+                (Some(Err(error)), _) => format!("{head}: no answer: {error}"),
+                _ => format!("{head}: has CURVE; `tidegate hub broker list --curve-secret FILE` asks it"),
+            }
+        },
+        || {
+            json!({
+                "kind": "broker",
+                "endpoint": address.endpoint,
+                "events_endpoint": address.events_endpoint,
+                "epoch": address.epoch,
+                "public_key": address.public_key,
+                "answers": report.is_some(),
+                "channels": report.map(|report| report.counters.channels),
+                "consumers": report.map(|report| report.counters.attachments),
+            })
+        },
+    )?;
+    if output.json() {
+        for channel in report.iter().flat_map(|report| &report.channels) {
+            output.result(String::new, || channel_json(channel))?;
+        }
+    }
+    Ok(())
 }
 
 /// The streams: a table, or one object each.

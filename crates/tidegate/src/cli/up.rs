@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+#[cfg(feature = "hub")]
+use tidegate::node::BrokerOptions;
 use tidegate::node::{MediaDriverHost, Node, NodeError, NodeOptions, NodePlace};
 use tidegate::tensor::agent::IdleStrategy;
 use tidegate::tensor::driver::DriverAgentError;
@@ -25,7 +27,8 @@ Example:
   tidegate up
   tidegate up --config driver.toml --dir /dev/shm/lab --json")]
 pub(crate) struct Up {
-    /// Configuration of the tensor driver (TOML); without one, streams are made on demand inside the node's directory
+    /// Configuration (TOML): the tensor driver's, and [hub.broker]; without one, streams are made on demand inside the
+    /// node's directory
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The node's directory [default: $TIDEGATE_DIR, else /dev/shm/tidegate-<user>]
@@ -37,6 +40,10 @@ pub(crate) struct Up {
     /// Lowest latency for attaching: the tensor driver spins instead of sleeping, which takes one core
     #[arg(long)]
     busy: bool,
+    /// Serve the counters of streams and of all data blocks to Prometheus, at a loopback address
+    #[cfg(feature = "hub")]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<std::net::SocketAddr>,
 }
 
 impl Up {
@@ -46,7 +53,18 @@ impl Up {
         let config = self.config.as_deref().map(load_config).transpose()?;
         let place = NodePlace::find(self.dir, std::env::var_os(tidegate::node::DIR_VARIABLE));
         let idle = if self.busy { IdleStrategy::BusySpin } else { IdleStrategy::Sleep(DRIVER_IDLE) };
-        let mut node = Node::start(NodeOptions { place, aeron_dir: self.aeron_dir, config, idle })?;
+        #[cfg(feature = "hub")]
+        let metrics_place = place.clone();
+        let mut node = Node::start(NodeOptions {
+            place,
+            aeron_dir: self.aeron_dir,
+            config,
+            idle,
+            #[cfg(feature = "hub")]
+            broker: self.config.as_deref().map(BrokerOptions::from_file).transpose()?.unwrap_or_default(),
+        })?;
+        #[cfg(feature = "hub")]
+        let _exporter = self.metrics.map(|address| serve_metrics(address, &metrics_place)).transpose()?;
         let told = tell_ready(&node, output);
         let ran = told.and_then(|()| node.run(&interrupt).map_err(Stop::from));
         let stopped = node.stop();
@@ -55,19 +73,35 @@ impl Up {
     }
 }
 
+/// The `/metrics` page of this host.
+#[cfg(feature = "hub")]
+fn serve_metrics(
+    address: std::net::SocketAddr,
+    place: &NodePlace,
+) -> Result<tidegate::exporter::Exporter, tidegate::exporter::ExporterError> {
+    use tidegate::{exporter, hub::metrics::prometheus::BlockMetrics};
+    let streams = exporter::NodeMetrics::of(place.clone());
+    exporter::Exporter::start(address, vec![Box::new(BlockMetrics::default()), Box::new(streams)])
+}
+
 fn tell_ready(node: &Node, output: &mut Output) -> Result<(), Stop> {
     let description = node.description();
     let embedded = node.media_driver() == MediaDriverHost::Embedded;
+    #[cfg(feature = "hub")]
+    let broker = node.broker().map(|address| address.endpoint);
+    #[cfg(not(feature = "hub"))]
+    let broker: Option<String> = None;
     output.result(
         || {
             format!(
-                "node ready (pid {})\n  directory     {}\n  media driver  {} ({})\n  regions       {}\n\
+                "node ready (pid {})\n  directory     {}\n  media driver  {} ({})\n  regions       {}\n{}\
                  Publish with `tidegate tensor pub NAME --input FILE`, read with `tidegate tensor sub NAME`.",
                 description.pid,
                 node.dir().display(),
                 description.aeron_dir.display(),
                 if embedded { "embedded" } else { "external" },
                 description.shm_base_dir.display(),
+                broker.as_ref().map_or_else(String::new, |endpoint| format!("  broker        {endpoint}\n")),
             )
         },
         || {
@@ -78,6 +112,7 @@ fn tell_ready(node: &Node, output: &mut Output) -> Result<(), Stop> {
                 "pid": description.pid,
                 "media_driver": if embedded { "embedded" } else { "external" },
                 "shm_base_dir": description.shm_base_dir,
+                "broker": broker,
             })
         },
     )
@@ -92,6 +127,10 @@ impl Report for NodeError {
             Self::Refused { .. } => Exit::Refused,
             Self::NoAnswer { .. } => Exit::TimedOut,
             Self::Io { source, .. } => exit_of_io(source).0,
+            #[cfg(feature = "hub")]
+            Self::Configuration { .. } => Exit::Usage,
+            #[cfg(feature = "hub")]
+            Self::Broker(error) => error.exit(),
             Self::MediaDriver(tidegate_aeron::AeronError::Permission { .. })
             | Self::MediaDriver(tidegate_aeron::AeronError::DriverActive { .. }) => Exit::Refused,
             Self::Driver(DriverAgentError::Start(_)) => Exit::Refused,
@@ -109,6 +148,10 @@ impl Report for NodeError {
             Self::Refused { .. } => "refused",
             Self::NoAnswer { .. } => "no_answer",
             Self::Io { source, .. } => exit_of_io(source).1,
+            #[cfg(feature = "hub")]
+            Self::Configuration { .. } => "usage",
+            #[cfg(feature = "hub")]
+            Self::Broker(_) => "broker",
             Self::MediaDriver(_) => "media_driver",
             Self::Driver(_) => "tensor_driver",
             _ => "node",

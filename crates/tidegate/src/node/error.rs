@@ -69,6 +69,19 @@ pub enum NodeError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// The configuration file cannot be used.
+    #[cfg(feature = "hub")]
+    #[error("{}: {source}", path.display())]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<toml::de::Error>,
+    },
+    /// The broker did not start, or ended.
+    #[cfg(feature = "hub")]
+    #[error("the broker of data channels: {0}; `enabled = false` in [hub.broker] starts the node without it")]
+    Broker(#[from] tidegate_hub::broker::BrokerError),
     /// The media driver did not start.
     #[error(transparent)]
     MediaDriver(#[from] AeronError),

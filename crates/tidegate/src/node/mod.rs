@@ -5,6 +5,8 @@
 //!   .lock                    flock of the node; says who holds it
 //!   node.json                what clients need to know (NodeDescription), written last at start, removed first at the end
 //!   admin.sock               questions to the node, one JSON object per line
+//!   broker.json              where the broker of data channels is
+//!   hub/                     its sockets; mode 0700
 //!   aeron, aeron.lock        embedded media driver
 //!   tensorpool-<user>/...    regions, unless a configuration file says otherwise
 //! ```
@@ -12,6 +14,8 @@
 //! A node that is stopped removes all of it. What a killed node leaves is taken over by the next one on the directory.
 
 mod admin;
+#[cfg(feature = "hub")]
+mod broker;
 mod client;
 mod description;
 mod error;
@@ -19,6 +23,8 @@ mod place;
 mod run;
 mod status;
 
+#[cfg(feature = "hub")]
+pub use broker::BrokerOptions;
 pub use client::NodeClient;
 pub use description::{EndpointDescription, NodeDescription, served_ids};
 pub use error::NodeError;

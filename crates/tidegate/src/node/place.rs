@@ -49,6 +49,12 @@ impl NodePlace {
         self.dir.join("node.json")
     }
 
+    /// The directory of the broker's sockets.
+    #[must_use]
+    pub fn hub_dir(&self) -> PathBuf {
+        self.dir.join("hub")
+    }
+
     /// The admin socket.
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {

@@ -21,6 +21,8 @@ use tidegate_tensor::region::store::user_name;
 use tidegate_tensor::transport::aeron::AeronConnector;
 
 use super::admin::Admin;
+#[cfg(feature = "hub")]
+use super::broker::{BrokerOptions, HostedBroker};
 use super::description::{EndpointDescription, NodeDescription, served_ids};
 use super::error::NodeError;
 use super::place::NodePlace;
@@ -39,6 +41,9 @@ pub struct NodeOptions {
     pub config: Option<DriverConfig>,
     /// How the tensor driver idles.
     pub idle: IdleStrategy,
+    /// The broker of data channels.
+    #[cfg(feature = "hub")]
+    pub broker: BrokerOptions,
 }
 
 /// Who runs the media driver.
@@ -57,6 +62,8 @@ pub struct Node {
     /// `None` while the media driver cannot be reached.
     driver: Option<AgentRunner<DriverAgentError>>,
     recipe: Recipe,
+    #[cfg(feature = "hub")]
+    broker: Option<HostedBroker>,
     media_driver: Option<MediaDriver>,
     files: NodeFiles,
     listener: UnixListener,
@@ -113,9 +120,29 @@ impl Node {
         let description = describe(&config, &aeron_dir)?;
         let recipe = Recipe { config, connector, idle: options.idle };
         let (driver, admin) = recipe.start()?;
+        #[cfg(feature = "hub")]
+        let broker =
+            options.broker.enabled.then(|| HostedBroker::start(place, &options.broker)).transpose()?;
         let listener = bind(&place.admin_socket())?;
         description.write(place)?;
-        Ok(Self { driver: Some(driver), recipe, media_driver, files, listener, admin, description })
+        Ok(Self {
+            driver: Some(driver),
+            recipe,
+            #[cfg(feature = "hub")]
+            broker,
+            media_driver,
+            files,
+            listener,
+            admin,
+            description,
+        })
+    }
+
+    /// Where its broker is; `None` when it has none.
+    #[cfg(feature = "hub")]
+    #[must_use]
+    pub fn broker(&self) -> Option<tidegate_hub::broker::BrokerAddress> {
+        self.broker.as_ref().and_then(HostedBroker::address)
     }
 
     /// What clients need to know.
@@ -147,6 +174,10 @@ impl Node {
     pub fn run(&mut self, stop: impl AsFd) -> Result<(), NodeError> {
         let watch = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH.subsec_nanos()) };
         while self.keep_driver()? {
+            #[cfg(feature = "hub")]
+            if self.broker.as_ref().is_some_and(|broker| !broker.is_running()) {
+                return Err(tidegate_hub::broker::BrokerError::Panicked.into());
+            }
             let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
             match poll(&mut fds, Some(&watch)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -207,9 +238,13 @@ impl Node {
             None | Some(Ok(()) | Err(RunnerError::Agent(DriverAgentError::Stopped))) => Ok(()),
             Some(Err(error)) => Err(driver_failed(error)),
         };
+        #[cfg(feature = "hub")]
+        let broker = self.broker.take().map_or(Ok(()), HostedBroker::stop);
         let media_driver = self.media_driver.take().map_or(Ok(()), MediaDriver::close);
         drop(self);
         driver?;
+        #[cfg(feature = "hub")]
+        broker?;
         Ok(media_driver?)
     }
 }
@@ -335,7 +370,7 @@ fn bind(path: &Path) -> Result<UnixListener, NodeError> {
     Ok(listener)
 }
 
-fn remove(path: &Path) -> Result<(), NodeError> {
+pub(super) fn remove(path: &Path) -> Result<(), NodeError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(NodeError::Io { action: "remove", path: path.to_owned(), source })

@@ -184,6 +184,9 @@ impl Shared {
             return;
         }
         for (block, asking, channel_id, has_lease) in jobs {
+            if self.kept().is_ending {
+                return;
+            }
             let epoch = self.link.epoch();
             let is_known = self.kept().registrations.get(&block).is_none_or(|record| record.epoch == epoch);
             let is_forgotten = is_known && has_lease && self.beat(channel_id);

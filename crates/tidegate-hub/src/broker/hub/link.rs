@@ -7,13 +7,17 @@ use std::{
 
 use serde::de::DeserializeOwned;
 use tidegate_mq::{
-    Context, Dealer, Error, SocketType,
+    Context, Dealer, Error, PublicKey, SocketType,
     monitor::{EventKind, Monitor},
+    new_secret_key,
     options::{CurveOptions, Mechanism, RoutingId},
     socket::Interest,
 };
 
-use super::config::{HubConfig, HubCounters};
+use super::{
+    config::{HubConfig, HubCounters},
+    counting::Blocks,
+};
 use crate::broker::{
     error::{HubError, RefusedBy},
     proof::{ProofLabel, Verifier},
@@ -33,6 +37,7 @@ pub(super) struct Link {
     /// Rung when another epoch is seen, and when the keeper is to end.
     pub(super) changed: Condvar,
     counters: Mutex<HubCounters>,
+    pub(super) blocks: Blocks,
     process: u32,
 }
 
@@ -78,6 +83,7 @@ impl Link {
             epoch: Mutex::default(),
             changed: Condvar::new(),
             counters: Mutex::default(),
+            blocks: Blocks::default(),
             process: std::process::id(),
             config,
         })
@@ -274,12 +280,25 @@ impl Link {
     }
 
     pub(super) fn count(&self, count: impl FnOnce(&mut HubCounters)) {
-        count(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *counters;
+        count(&mut counters);
+        self.blocks.add_difference(&before, &counters);
     }
 
-    /// How to talk to the broker's other socket, or to a peer.
-    pub(super) fn mechanism(&self, of_broker: bool) -> Mechanism {
-        if of_broker { mechanism(&self.config) } else { Mechanism::Null }
+    /// How to talk to the broker's other socket.
+    pub(super) fn mechanism(&self) -> Mechanism {
+        mechanism(&self.config)
+    }
+
+    /// How to talk to a peer that has the CURVE key `server_key`, if it has one. A hub without a key of its own makes one:
+    /// a publisher may admit everybody.
+    pub(super) fn mechanism_to_peer(&self, server_key: Option<PublicKey>) -> Mechanism {
+        server_key.map_or(Mechanism::Null, |server_key| {
+            let own = self.config.curve.as_ref().map(|curve| curve.secret_key.clone());
+            let secret_key = own.unwrap_or_else(new_secret_key);
+            Mechanism::Curve(CurveOptions::Client { server_key, secret_key })
+        })
     }
 }
 
@@ -341,5 +360,26 @@ impl<T> Drop for PassOn<'_, T> {
     fn drop(&mut self) {
         *self.0.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::wire::ClientId;
+
+    /// Rules: DH-206, N-34.
+    #[test]
+    fn a_hub_of_another_process_does_nothing() {
+        let client_id = ClientId::new("c").unwrap();
+        let config = HubConfig { endpoint: "ipc:///nobody".into(), client_id, curve: None };
+        let context = Context::new();
+        let mut link = Link::new(config, &context).unwrap();
+        assert!(link.check_process().is_ok());
+        // As it is in a child of fork.
+        link.process = link.process.wrapping_add(1);
+        let error = link.ping(Instant::now() + Duration::from_secs(1)).unwrap_err();
+        assert!(matches!(error, HubError::Forked), "{error}");
+        assert_eq!(error.number(), 901);
     }
 }

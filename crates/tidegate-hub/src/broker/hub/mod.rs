@@ -1,6 +1,7 @@
 //! [`MessageHub`]: what a process holds to talk to the broker and to other processes (13.6).
 
 mod config;
+mod counting;
 mod keeper;
 mod link;
 mod notify;
@@ -11,12 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_mq::{Context, Sub};
+use tidegate_mq::{Context, PublicKey, Sub, options::Mechanism};
+use tidegate_shm::region::AccessError;
 
 pub use self::{
     config::{HubConfig, HubCounters, HubCurve},
+    counting::CountedIn,
     keeper::Registration,
-    notify::{EventStream, Notifications, Notifier, NotifierConfig},
+    notify::{EventStream, Notifications, Notifier, NotifierConfig, NotifierCurve},
     retry::RetryPolicy,
 };
 use self::{
@@ -27,12 +30,13 @@ use super::{
     error::HubError,
     proof::Verifier,
     wire::{
-        AttachAck, AttachNack, ChannelName, ChecksumErrorReport, Detach, Discover, Discovered, Feature,
-        HandoverAck, HandoverCancel, HandoverNotify, Heartbeat, Label, List, Listing, MetricsQuery,
-        ReadyNotify, Register, Registered, RegistryCounters, RequestBody, SchemaHash, SchemaMode,
-        SchemaQuery, SchemaRecord, SchemaVersion,
+        AttachAck, AttachNack, ChannelName, ChannelSummary, ChecksumErrorReport, Detach, Discover,
+        Discovered, Feature, HandoverAck, HandoverCancel, HandoverNotify, Heartbeat, Label, List, Listing,
+        MetricsQuery, ReadyNotify, Register, Registered, RegistryCounters, RequestBody, SchemaHash,
+        SchemaMode, SchemaQuery, SchemaRecord, SchemaVersion,
     },
 };
+use crate::block::Block;
 
 /// A client of the broker. Clones are the same client; all calls may be made from any thread (DH-202).
 ///
@@ -249,12 +253,24 @@ impl MessageHub {
         self.ask(RequestBody::Schema(body), None, timeout)
     }
 
-    /// The channels whose names begin with `prefix`.
+    /// The channels whose names begin with `prefix`, in order. Asks as often as one message does not hold them.
     ///
     /// # Errors
-    /// As [`request`](Self::request).
-    pub fn list(&self, prefix: Option<Label>, timeout: Duration) -> Result<Listing, HubError> {
-        self.ask(RequestBody::List(List { prefix }), None, timeout)
+    /// As [`request`](Self::request); `timeout` is for all of it.
+    pub fn list(&self, prefix: Option<Label>, timeout: Duration) -> Result<Vec<ChannelSummary>, HubError> {
+        let deadline = Instant::now() + timeout;
+        let (mut channels, mut after) = (Vec::<ChannelSummary>::new(), None);
+        loop {
+            let body = RequestBody::List(List { prefix: prefix.clone(), after: after.clone() });
+            let listing: Listing = self.inner.link.ask(&Asking { body, verifier: None }, deadline)?;
+            let last = listing.channels.last().map(|channel| channel.channel_name.clone());
+            channels.extend(listing.channels);
+            // A broker that lists nothing new would be asked for ever.
+            if !listing.truncated || last <= after {
+                return Ok(channels);
+            }
+            after = last;
+        }
     }
 
     /// The numbers of the broker's registry.
@@ -303,7 +319,7 @@ impl MessageHub {
     /// [`HubError::Transport`], [`HubError::Forked`].
     pub fn events(&self, events_endpoint: &str, channel: &ChannelName) -> Result<EventStream, HubError> {
         let topic = super::wire::Event::topic(channel);
-        let sub = self.create_sub(events_endpoint, topic.as_bytes(), true)?;
+        let sub = self.create_sub(events_endpoint, topic.as_bytes(), self.inner.link.mechanism())?;
         Ok(EventStream::new(sub, events_endpoint, channel.clone(), self.inner.link.clone()))
     }
 
@@ -316,18 +332,33 @@ impl MessageHub {
         Notifier::bind(&self.inner.context, endpoint, config, self.inner.link.clone())
     }
 
-    /// Notifications about a channel from the publisher at `endpoint`.
+    /// Notifications about a channel from the publisher at `endpoint`, which has the CURVE key `key` if it has one:
+    /// `zmq_endpoint` and `zmq_pubkey` of a discovery.
     ///
     /// # Errors
     /// [`HubError::Transport`], [`HubError::Forked`].
-    pub fn notifications(&self, endpoint: &str, channel: &ChannelName) -> Result<Notifications, HubError> {
-        let sub = self.create_sub(endpoint, channel.as_str().as_bytes(), false)?;
+    pub fn notifications(
+        &self,
+        endpoint: &str,
+        channel: &ChannelName,
+        key: Option<PublicKey>,
+    ) -> Result<Notifications, HubError> {
+        let mechanism = self.inner.link.mechanism_to_peer(key);
+        let sub = self.create_sub(endpoint, channel.as_str().as_bytes(), mechanism)?;
         Ok(Notifications::new(sub, endpoint, channel.clone(), self.inner.link.clone()))
     }
 
-    fn create_sub(&self, endpoint: &str, topic: &[u8], of_broker: bool) -> Result<Sub, HubError> {
+    fn create_sub(&self, endpoint: &str, topic: &[u8], mechanism: Mechanism) -> Result<Sub, HubError> {
         self.inner.link.check_process()?;
-        notify::subscribe(&self.inner.context, endpoint, topic, self.inner.link.mechanism(of_broker))
+        notify::subscribe(&self.inner.context, endpoint, topic, mechanism)
+    }
+
+    /// Counts failures in the metrics of `block` too, until the result is dropped (DH-205).
+    ///
+    /// # Errors
+    /// The block is attached by an inspector, who may count nothing.
+    pub fn count_in(&self, block: &Block) -> Result<CountedIn, AccessError> {
+        self.inner.link.blocks.add(block)
     }
 
     /// The numbers of this hub.

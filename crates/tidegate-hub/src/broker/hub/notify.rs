@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_mq::{Context, Error, Message, Pub, SocketType, Sub, options::Mechanism, socket::Interest};
+use tidegate_mq::{
+    Context, Error, Message, Pub, PublicKey, SecretKey, SocketType, Sub,
+    options::{CurveOptions, CurvePolicy, Mechanism},
+    socket::Interest,
+};
 
 use super::link::Link;
 use crate::broker::{
@@ -126,12 +130,23 @@ pub struct NotifierConfig {
     pub notify_every: u32,
     /// And not more often than this.
     pub notify_min_interval: Duration,
+    /// CURVE, so that only those hear of it who may.
+    pub curve: Option<NotifierCurve>,
+}
+
+/// CURVE of a publisher of notifications.
+#[derive(Clone, Debug)]
+pub struct NotifierCurve {
+    /// Its key; the public one is registered as `zmq_pubkey`.
+    pub secret_key: SecretKey,
+    /// Who is admitted; `None` for whoever knows the public key.
+    pub clients: Option<Vec<PublicKey>>,
 }
 
 impl NotifierConfig {
     /// A notification per commit.
     pub fn new(channel: ChannelName) -> Self {
-        Self { channel, notify_every: 1, notify_min_interval: Duration::ZERO }
+        Self { channel, notify_every: 1, notify_min_interval: Duration::ZERO, curve: None }
     }
 }
 
@@ -175,6 +190,9 @@ impl Notifier {
         let mut options = context.default_options(SocketType::Pub);
         options.sndhwm = HIGH_WATER;
         options.linger = Some(Duration::from_millis(100));
+        options.max_subscriptions = 64;
+        options.max_subscription_bytes = 64 << 10;
+        options.mechanism = mechanism(config.curve.as_ref());
         let publisher = Pub::with_options(context, options).map_err(failed)?;
         let endpoint = publisher.bind_blocking(endpoint).map_err(failed)?;
         let is_thinning = config.notify_every > 1 || !config.notify_min_interval.is_zero();
@@ -229,6 +247,16 @@ impl Notifier {
             .wait_for_subscribers_blocking(topic, count, timeout)
             .map_err(|source| HubError::Transport { endpoint: self.endpoint.clone(), source })
     }
+}
+
+fn mechanism(curve: Option<&NotifierCurve>) -> Mechanism {
+    curve.map_or(Mechanism::Null, |curve| {
+        let policy = match &curve.clients {
+            Some(keys) => CurvePolicy::AllowList(keys.as_slice().into()),
+            None => CurvePolicy::AnyKey,
+        };
+        Mechanism::Curve(CurveOptions::Server { secret_key: curve.secret_key.clone(), policy })
+    })
 }
 
 impl Drop for Notifier {

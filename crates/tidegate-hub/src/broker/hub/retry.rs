@@ -89,6 +89,7 @@ impl RetryPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::error::RefusedBy;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -96,7 +97,37 @@ mod tests {
         HubError::Disconnected { endpoint: "ipc:///x".into(), waited: MS }
     }
 
-    /// Rules: DH-196.
+    /// What may pass by itself is tried again, a refusal is not.
+    ///
+    /// Rules: DH-196, M-10.
+    #[test]
+    fn refusals_are_final() {
+        let refused = || RefusedBy {
+            endpoint: "ipc:///x".into(),
+            request: "DISC_REQ",
+            code: None,
+            message: String::new(),
+        };
+        let policy = RetryPolicy::exponential(MS, 1.0, MS, 0.0, 3, Duration::from_secs(60)).unwrap();
+        let attempts = |make: &dyn Fn() -> HubError| {
+            let mut attempts = 0;
+            let result = policy.run(|_| -> Result<(), _> {
+                attempts += 1;
+                Err(make())
+            });
+            assert_eq!(result.unwrap_err().number(), make().number());
+            attempts
+        };
+        assert_eq!(attempts(&|| HubError::AuthFailed(refused())), 1);
+        assert_eq!(attempts(&|| HubError::SchemaMismatch(refused())), 1);
+        assert_eq!(attempts(&|| HubError::Conflict(refused())), 1);
+        assert_eq!(attempts(&|| HubError::BadRequest(refused())), 1);
+        assert_eq!(attempts(&|| HubError::NotFound(refused())), 3);
+        assert_eq!(attempts(&|| HubError::Pending(refused())), 3);
+        assert_eq!(attempts(&timed_out), 3);
+    }
+
+    /// Rules: DH-196, M-10.
     #[test]
     fn nothing_is_retried_by_default() {
         let mut attempts = 0;
@@ -108,7 +139,7 @@ mod tests {
         assert_eq!(attempts, 1);
     }
 
-    /// Rules: DH-197.
+    /// Rules: DH-197, M-10.
     #[test]
     fn delays_double_up_to_the_largest_with_jitter_around_them() {
         let policy =
@@ -119,7 +150,7 @@ mod tests {
         assert_eq!(policy.delay(1, 1.0), Some(240 * MS));
     }
 
-    /// Rules: DH-197.
+    /// Rules: DH-197, M-10.
     #[test]
     fn the_whole_never_takes_longer_than_allowed() {
         let policy = RetryPolicy::exponential(20 * MS, 2.0, 5000 * MS, 0.0, 1000, 100 * MS).unwrap();

@@ -58,6 +58,7 @@ impl Machine {
         let name = self.name_of(body.channel_id)?;
         let client = asked.request.client_id.clone();
         self.check_attachment(&name, &body.consumer_id, asked)?;
+        self.forget_dead_consumers(&name, asked, outputs);
         let attachment = Attachment { client, process_key: body.process_key, until: None };
         self.registry.attach(&name, body.consumer_id.clone(), attachment)?;
         self.publish(&name, EventBody::AttachAck(body.clone()), asked.now, outputs);
@@ -79,6 +80,21 @@ impl Machine {
             outputs,
         );
         Ok(ReplyBody::Nothing)
+    }
+
+    /// Makes room in a full channel: those of dead processes go, which had no time to detach.
+    fn forget_dead_consumers(&mut self, name: &ChannelName, asked: &Asked<'_>, outputs: &mut Vec<Output>) {
+        let Some(entry) = self.registry.find(name) else { return };
+        if !self.registry.is_full(entry) || !entry.is_local(asked.host) {
+            return;
+        }
+        let is_dead = |attachment: &Attachment| asked.host.liveness(attachment.process_key) == Liveness::Dead;
+        let dead = entry.attachments.iter().filter(|(_, attachment)| is_dead(attachment));
+        let (channel, dead) = (entry.id, dead.map(|(consumer, _)| consumer.clone()).collect::<Vec<_>>());
+        for consumer in dead {
+            self.registry.detach(name, &consumer);
+            self.publish_drop(name, channel, &consumer, DropReason::ProcessDead, asked.now, outputs);
+        }
     }
 
     /// An attachment belongs to the client that announced it.
@@ -152,8 +168,10 @@ impl Machine {
         let prefix = body.prefix.as_ref().map_or("", Label::as_str);
         let mut listing = Listing { channels: Vec::new(), truncated: false };
         let mut bytes = 0;
-        for (name, entry) in
-            self.registry.from(prefix).take_while(|(name, _)| name.as_str().starts_with(prefix))
+        for (name, entry) in self
+            .registry
+            .behind(body.after.as_ref(), prefix)
+            .take_while(|(name, _)| name.as_str().starts_with(prefix))
         {
             if self.settings.conceal && entry.verifier().is_some() {
                 continue;

@@ -75,6 +75,16 @@ pub enum Output {
     },
 }
 
+impl Output {
+    /// Bytes that it takes while it is held back.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Reply { to, body } => to.len() + body.len() + 128,
+            Self::Publish { .. } => 0,
+        }
+    }
+}
+
 /// How a broker behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -117,8 +127,8 @@ pub struct Limits {
     pub nonces: usize,
     /// Bytes of replies kept for duplicates; the oldest go first.
     pub reply_bytes: usize,
-    /// Replies held back because of failed proofs.
-    pub delayed: usize,
+    /// Bytes of replies held back because of failed proofs.
+    pub delayed_bytes: usize,
     /// Requests per second and client.
     pub rate: u32,
     /// Requests that a quiet client may send at once.
@@ -134,7 +144,7 @@ impl Default for Limits {
             clients: 16_384,
             nonces: 200_000,
             reply_bytes: 32 << 20,
-            delayed: 4096,
+            delayed_bytes: 4 << 20,
             rate: 100,
             burst: 200,
         }
@@ -163,6 +173,7 @@ pub struct Machine {
     nonces: Nonces,
     replies: Replies,
     delayed: VecDeque<(Duration, Output)>,
+    delayed_bytes: usize,
     counters: RegistryCounters,
     is_draining: bool,
 }
@@ -216,6 +227,7 @@ impl Machine {
             nonces: Nonces::new(limits.nonces),
             replies: Replies::new(limits.reply_bytes),
             delayed: VecDeque::new(),
+            delayed_bytes: 0,
             counters: RegistryCounters::default(),
             is_draining: false,
             settings,
@@ -320,8 +332,9 @@ impl Machine {
     /// Does what is due.
     pub fn tick(&mut self, now: Now, host: &dyn HostView) -> Vec<Output> {
         let mut outputs = Vec::new();
-        while self.delayed.front().is_some_and(|(due, _)| *due <= now.monotonic) {
-            outputs.extend(self.delayed.pop_front().map(|(_, output)| output));
+        while let Some((_, output)) = self.delayed.pop_front_if(|(due, _)| *due <= now.monotonic) {
+            self.delayed_bytes -= output.cost();
+            outputs.push(output);
         }
         self.expire(now, host, &mut outputs);
         outputs
@@ -494,7 +507,8 @@ impl Machine {
         let output = Output::Reply { to: origin.routing_id.to_vec(), body };
         if !self.clients.is_penalised(origin.routing_id, now.monotonic) {
             outputs.push(output);
-        } else if self.delayed.len() < self.settings.limits.delayed {
+        } else if self.delayed_bytes + output.cost() <= self.settings.limits.delayed_bytes {
+            self.delayed_bytes += output.cost();
             self.delayed.push_back((now.monotonic + PENALTY, output));
         } else {
             self.counters.delayed_dropped += 1;

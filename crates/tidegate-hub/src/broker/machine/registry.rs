@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     time::Duration,
 };
 
@@ -180,8 +181,14 @@ impl Entry {
     /// Bytes of the account that it holds.
     fn cost(&self) -> usize {
         let successor = self.handover.as_ref().and_then(|handover| handover.successor.as_ref());
-        self.size + successor.map_or(0, |successor| successor.size)
+        let attachments: usize = self.attachments.keys().map(attachment_cost).sum();
+        self.size + successor.map_or(0, |successor| successor.size) + attachments
     }
+}
+
+/// Bytes of the account for a consumer that is remembered: its name, twice, and what belongs to it.
+fn attachment_cost(consumer: &Label) -> usize {
+    2 * consumer.as_str().len() + 256
 }
 
 impl Registry {
@@ -229,10 +236,15 @@ impl Registry {
         self.channels.iter()
     }
 
-    /// The channels from `name` on.
-    pub(super) fn from(&self, name: &str) -> impl Iterator<Item = (&ChannelName, &Entry)> {
-        let is_before = move |(channel, _): &(&ChannelName, &Entry)| channel.as_str() < name;
-        self.channels.iter().skip_while(is_before)
+    /// The channels behind `after`, from `prefix` on.
+    pub(super) fn behind<'a>(
+        &'a self,
+        after: Option<&ChannelName>,
+        prefix: &str,
+    ) -> impl Iterator<Item = (&'a ChannelName, &'a Entry)> {
+        let is_before = move |(channel, _): &(&ChannelName, &Entry)| channel.as_str() < prefix;
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.channels.range::<ChannelName, _>((start, Bound::Unbounded)).skip_while(is_before)
     }
 
     /// Whether a registration of `size` more bytes fits, and another channel if `is_new`.
@@ -316,11 +328,19 @@ impl Registry {
         new: Attachment,
     ) -> Result<(), Refused> {
         let Some(entry) = self.channels.get_mut(name) else { return Ok(()) };
-        let is_known = entry.attachments.contains_key(&consumer);
-        if !is_known && entry.attachments.len() >= self.limits.attachments {
-            return Err(Refused::new(Code::Limit, "the broker remembers no more consumers of this channel"));
+        if !entry.attachments.contains_key(&consumer) {
+            let cost = attachment_cost(&consumer);
+            if entry.attachments.len() >= self.limits.attachments
+                || self.bytes + cost > self.limits.registry_bytes
+            {
+                return Err(Refused::new(
+                    Code::Limit,
+                    "the broker remembers no more consumers; let some of this channel detach",
+                ));
+            }
+            self.attachments += 1;
+            self.bytes += cost;
         }
-        self.attachments += usize::from(!is_known);
         entry.attachments.insert(consumer, new);
         Ok(())
     }
@@ -329,8 +349,14 @@ impl Registry {
         let entry = self.channels.get_mut(name)?;
         let (id, gone) = (entry.id, entry.attachments.remove(consumer)?);
         self.attachments -= 1;
+        self.bytes -= attachment_cost(consumer);
         self.disarm(&Timer::Attachment(id, consumer.clone()));
         Some(gone)
+    }
+
+    /// Whether a channel can have no further consumer before one has left.
+    pub(super) fn is_full(&self, entry: &Entry) -> bool {
+        entry.attachments.len() >= self.limits.attachments
     }
 
     /// Sees to it that `timer` is looked at no later than `due`.

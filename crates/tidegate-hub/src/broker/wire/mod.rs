@@ -11,6 +11,7 @@
 //! notification, peer to peer  ["<channel_name>"] ["TGH1"] [JSON]
 //! ```
 
+mod envelope;
 mod event;
 mod field;
 mod reply;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use tidegate_mq::{Message, Part};
 
 pub use self::{
+    envelope::{Refusal, Request, RequestBody},
     event::{DropReason, Event, EventBody, Notification},
     field::{
         Base64, BlockUuid, ChannelId, ChannelName, ClientId, FieldError, Fixed, Label, LongText, MsgId,
@@ -34,7 +36,7 @@ pub use self::{
     request::{
         AttachAck, AttachNack, ChecksumErrorReport, Credentials, Deregister, Detach, Discover, Feature,
         HandoverAck, HandoverCancel, HandoverNotify, HandoverPhase, HandoverResult, Heartbeat, List,
-        MetricsQuery, ReadyNotify, Refusal, Register, Request, RequestBody, SchemaMode, SchemaQuery,
+        MetricsQuery, ReadyNotify, Register, SchemaMode, SchemaQuery,
     },
 };
 

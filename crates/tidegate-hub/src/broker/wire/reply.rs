@@ -217,7 +217,7 @@ pub struct SchemaRecord {
 pub struct Listing {
     /// In order of their names.
     pub channels: Vec<ChannelSummary>,
-    /// Whether there are more than fit into a message; ask with a longer prefix.
+    /// Whether there are more than fit into a message; ask again with the last name as `after`.
     pub truncated: bool,
 }
 

@@ -9,6 +9,7 @@ mod errors;
 mod policies;
 mod registry;
 mod semantics;
+mod spinlock;
 mod stall;
 mod takeover;
 mod versus_model;

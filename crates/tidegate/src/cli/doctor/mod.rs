@@ -5,6 +5,8 @@
 //! Everything else is reported with what to look at.
 
 mod bench;
+#[cfg(feature = "hub")]
+mod broker;
 mod media;
 mod memory;
 mod nodes;
@@ -28,7 +30,7 @@ const MAX_ENTRIES: usize = 65_536;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks for nodes (tidegate-*), media drivers (aeron-*), regions (tensorpool-*) and measurements (tidegate.bench-*) in \
+Looks for nodes (tidegate-*) and their brokers, media drivers (aeron-*), regions (tensorpool-*) and measurements (tidegate.bench-*) in \
 shared memory, for nodes that hold their directory but do not answer, and for memory running low. Exit code 0 when all is well, 1 when there are problems, \
 0 as well when --fix removed all of them.
 
@@ -60,6 +62,8 @@ enum Check {
     MediaDriver,
     Regions,
     Bench,
+    #[cfg(feature = "hub")]
+    Broker,
     Memory,
     HugePages,
 }
@@ -71,6 +75,8 @@ impl Check {
             Self::MediaDriver => "media_driver",
             Self::Regions => "regions",
             Self::Bench => "bench",
+            #[cfg(feature = "hub")]
+            Self::Broker => "broker",
             Self::Memory => "memory",
             Self::HugePages => "huge_pages",
         }
@@ -210,7 +216,14 @@ impl Doctor {
         };
         for dir in self.node_dirs(&entries) {
             if let Some(found) = nodes::look(&dir, &advice) {
+                let lives = found.finding.status == Status::Ok;
                 report(found)?;
+                #[cfg(feature = "hub")]
+                if let Some(finding) = lives.then(|| broker::look(&dir)).flatten() {
+                    report(finding.into())?;
+                }
+                #[cfg(not(feature = "hub"))]
+                let _ = lives;
             }
         }
         for dir in with_prefix(&entries, "aeron-") {

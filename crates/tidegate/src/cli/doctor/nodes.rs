@@ -118,6 +118,14 @@ pub(super) fn remove(place: &NodePlace) -> Result<(), tree::Kept> {
     tree::remove_file(&place.description())?;
     tree::remove_file(&place.description().with_extension("json.new"))?;
     tree::remove_file(&place.admin_socket())?;
+    // The broker's.
+    for file in [dir.join("broker.json"), dir.join("broker.json.new")] {
+        tree::remove_file(&file)?;
+    }
+    for socket in ["broker.sock", "events.sock"] {
+        tree::remove_file(&place.hub_dir().join(socket))?;
+    }
+    tree::remove_empty(&place.hub_dir())?;
     media::remove(&place.aeron_dir())?;
     let unlisted = |source| tree::Kept::Io { action: "list", path: dir.to_owned(), source };
     let entries = fs::read_dir(dir).map_err(unlisted)?;

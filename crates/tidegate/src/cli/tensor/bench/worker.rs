@@ -65,7 +65,15 @@ impl Worker {
 
     fn run_node(self) -> Result<(), Stop> {
         let place = NodePlace::find(Some(self.dir), None);
-        let mut node = Node::start(NodeOptions { place, aeron_dir: None, config: None, idle: NODE_IDLE })?;
+        let mut node = Node::start(NodeOptions {
+            place,
+            aeron_dir: None,
+            config: None,
+            idle: NODE_IDLE,
+            // Nobody there has data channels.
+            #[cfg(feature = "hub")]
+            broker: tidegate::node::BrokerOptions { enabled: false, ..Default::default() },
+        })?;
         answer(&Answer::Ready(0))?;
         // The end of standard input makes it readable.
         let ran = node.run(io::stdin());

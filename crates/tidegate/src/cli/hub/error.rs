@@ -1,0 +1,94 @@
+//! How errors of the broker and its clients end a command.
+
+use std::path::PathBuf;
+
+use tidegate::hub::broker::{BrokerError, HubError};
+
+use crate::output::{Exit, Report, exit_of_io};
+
+/// No broker was found.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no broker is running: none in a node on {}, none at {endpoint}; start one with `tidegate up` or \
+     `tidegate hub broker run`, or name one with --endpoint",
+    dir.display()
+)]
+pub(super) struct NoBroker {
+    /// Directory of the node.
+    pub(super) dir: PathBuf,
+    /// Where a broker without a node would be.
+    pub(super) endpoint: String,
+}
+
+impl Report for NoBroker {
+    fn exit(&self) -> Exit {
+        Exit::NotFound
+    }
+
+    fn code(&self) -> &'static str {
+        "no_broker"
+    }
+}
+
+impl Report for HubError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotFound(_) | Self::Disconnected { .. } => Exit::NotFound,
+            Self::AuthFailed(_)
+            | Self::KeyRefused { .. }
+            | Self::Conflict(_)
+            | Self::SchemaMismatch(_)
+            | Self::ReplayOrSkew(_)
+            | Self::UnknownClient(_) => Exit::Refused,
+            Self::Timeout { .. } | Self::Pending(_) => Exit::TimedOut,
+            Self::Field(_) | Self::RetryPolicy { .. } => Exit::Usage,
+            Self::Transport { source, .. } => source.exit(),
+            Self::System { source, .. } => exit_of_io(source).0,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "unknown_channel",
+            Self::Disconnected { .. } => "no_broker",
+            Self::AuthFailed(_) => "auth_failed",
+            Self::KeyRefused { .. } => "key_refused",
+            Self::Conflict(_) => "conflict",
+            Self::SchemaMismatch(_) => "schema_mismatch",
+            Self::ReplayOrSkew(_) => "replay_or_skew",
+            Self::UnknownClient(_) => "unknown_client",
+            Self::Timeout { .. } => "no_answer",
+            Self::Pending(_) => "pending",
+            Self::Unsupported(_) => "unsupported",
+            Self::BadRequest(_) | Self::BadReply { .. } => "bad_request",
+            Self::Field(_) | Self::RetryPolicy { .. } => "usage",
+            Self::Transport { source, .. } => source.code(),
+            Self::System { source, .. } => exit_of_io(source).1,
+            _ => "broker",
+        }
+    }
+}
+
+impl Report for BrokerError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Endpoint { .. } | Self::NotPrivate { .. } => Exit::Refused,
+            Self::KeyFile { .. } => Exit::Usage,
+            Self::Transport { source, .. } => source.exit(),
+            Self::File { source, .. } | Self::System { source, .. } => exit_of_io(source).0,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Endpoint { .. } => "endpoint_refused",
+            Self::NotPrivate { .. } => "not_private",
+            Self::KeyFile { .. } => "bad_key",
+            Self::Transport { source, .. } => source.code(),
+            Self::File { source, .. } | Self::System { source, .. } => exit_of_io(source).1,
+            _ => "broker",
+        }
+    }
+}
