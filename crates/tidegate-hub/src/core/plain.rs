@@ -250,9 +250,7 @@ impl BellWord for &Word32 {
 #[cfg(not(loom))]
 impl BellWord for &Word32 {
     fn sleep(&self, expected: u32, deadline: Nanos) -> Waited {
-        if self.load_relaxed() == expected {
-            super::tests::world::sleep_until(deadline);
-        }
+        super::tests::world::sleep_while(|| self.load_relaxed() == expected, deadline);
         Waited::Woken
     }
 

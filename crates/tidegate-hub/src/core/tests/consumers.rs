@@ -1,15 +1,16 @@
 use tidegate_shm::sync::Ordering;
 
-use super::world::{Block, READER, TestReader, counted, probes, soon, within};
+use super::world::{Block, READER, TestReader, after, counted, now, probes, soon, within};
 use crate::core::{
-    codec::{Ctl, SlotId, SlotState},
+    codec::{Claim, Ctl, SlotId, SlotState},
     config::{Deadline, OnHeld, Overflow, SyncPolicy},
+    crash::{Point, simulated::until_crash},
     error::{AcquireError, RegistryError},
     host::Counter,
     plain::{NAMES, config},
     reader::Release,
     registry::Start,
-    words::{Control64, Slot64, Word, WriterWords},
+    words::{Control32, Control64, Load, Row64, Slot64, Word, Words, WriterWords},
 };
 
 const NOW: Deadline = Deadline::Immediate;
@@ -173,4 +174,39 @@ fn nobody_is_asked_about_while_nobody_waits() {
         reader.release(&acquired, Release::Consumed).unwrap();
     }
     assert_eq!(probes(), 0);
+}
+
+/// Between the two steps of a release the id is passed and still claimed; never the other way round, which would let it
+/// be overwritten before it counts as consumed.
+/// Rules: DH-060.
+#[test]
+fn the_cursor_moves_before_the_claim_goes() {
+    let block = all_readers(4, 2);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    block.write(&writer).unwrap();
+    let row = reader.ticket().row;
+    let acquired = reader.acquire_ordered(NOW).unwrap();
+    let release = || reader.release(&acquired, Release::Consumed).unwrap();
+    assert!(until_crash(Point::Cursor, 1, release).is_none());
+    let word = |field| Load::load(block.memory.row64(row, field), Ordering::Relaxed);
+    assert_eq!(word(Row64::Cursor), 1);
+    assert!(Claim(word(Row64::Claim)).covers(SlotId(0)));
+}
+
+/// Rules: DH-098.
+#[test]
+fn waking_up_for_nothing_does_not_extend_a_wait() {
+    let block = all_readers(4, 2);
+    let mut reader = block.reader(READER, Start::Oldest);
+    for millis in 1..60 {
+        let memory = block.memory.clone();
+        after(millis, move || {
+            Word::fetch_add(memory.control32_mut(Control32::DataSeq), 1, Ordering::Relaxed);
+        });
+    }
+    let before = now();
+    assert_eq!(reader.acquire_ordered(within(30)), Err(AcquireError::Timeout));
+    let waited = now() - before;
+    assert!((30_000_000..31_100_000).contains(&waited), "{waited} ns");
 }

@@ -2,7 +2,9 @@ use std::{cell::RefCell, rc::Rc};
 
 use tidegate_shm::clock::Nanos;
 
-use super::world::{Block, READER, TestReader, TestWriter, World, after, counted, now, soon, within};
+use super::world::{
+    Block, READER, TestReader, TestWriter, World, after, counted, kill, now, revive, soon, within,
+};
 use crate::core::{
     config::{Deadline, Stall, SyncPolicy},
     error::{AcquireError, WriteError},
@@ -49,6 +51,42 @@ fn a_cursor_that_stands_still_is_evicted_and_not_earlier() {
     assert!((SECOND..SECOND + SECOND / 3).contains(&waited), "{waited} ns");
     assert_eq!(counted(Counter::ConsumersEvicted), 1);
     assert_eq!(stalled.acquire_ordered(Deadline::Immediate), Err(AcquireError::Fenced));
+}
+
+/// Rules: DH-079, DH-106.
+#[test]
+fn who_never_waits_for_long_gets_on_all_the_same() {
+    for millis in [0, 3] {
+        let (_block, writer, mut stalled) = held_back(Stall::EvictAfter(Nanos(SECOND)));
+        let (started, before) = (now(), counted(Counter::ConsumersEvicted));
+        let deadline = || if millis == 0 { Deadline::Immediate } else { within(millis) };
+        while writer.allocate(1, deadline()).is_err() {
+            World.sleep(Nanos::from_millis(7));
+            assert!(now() - started < 2 * SECOND, "not evicted");
+        }
+        assert!(now() - started >= SECOND);
+        assert_eq!(counted(Counter::ConsumersEvicted), before + 1);
+        assert_eq!(stalled.acquire_ordered(Deadline::Immediate), Err(AcquireError::Fenced));
+    }
+
+    let (_block, writer, _dead) = held_back(Stall::Wait);
+    kill(READER);
+    let started = now();
+    while writer.allocate(1, Deadline::Immediate).is_err() {
+        World.sleep(Nanos::from_millis(1));
+        assert!(now() - started < SECOND / 5, "not reaped");
+    }
+    revive();
+    let block = Block::new(config(SyncPolicy::LatestOnly, 1));
+    let writer = block.writer();
+    block.write(&writer).unwrap();
+    block.reader(READER, Start::Newest).acquire_latest(Deadline::Immediate).unwrap();
+    kill(READER);
+    let started = now();
+    while writer.allocate(1, Deadline::Immediate).is_err() {
+        World.sleep(Nanos::from_millis(1));
+        assert!(now() - started < SECOND / 5, "the claim of the dead was honoured");
+    }
 }
 
 /// Rules: DH-106.

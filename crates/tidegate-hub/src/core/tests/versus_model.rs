@@ -94,6 +94,7 @@ fn run(slots: u32, lossy: bool, steps: &[Step]) {
         held: None,
     };
     let mut holding: Option<Acquired> = None;
+    let mut floor = 0;
     for step in steps {
         match *step {
             Step::Allocate(n) => {
@@ -157,7 +158,8 @@ fn run(slots: u32, lossy: bool, steps: &[Step]) {
         assert_eq!(block.word(Control64::WriteIndex), model.next);
         assert_eq!(block.word(Control64::CommitIndex), model.resolved());
         let (read, intent) = (block.word(Control64::ReadIndex), block.word(Control64::FloorIntent));
-        assert!(read <= intent && read <= model.resolved());
+        assert!(read <= intent && read <= model.resolved() && read >= floor);
+        floor = read;
         assert!(lossy || model.next - read <= model.slots);
     }
     let row = |field| Load::load(block.memory.row64(reader.ticket().row, field), Ordering::Relaxed);
@@ -170,7 +172,7 @@ proptest! {
 
     /// About a million steps.
     ///
-    /// Rules: DH-045, DH-050, DH-051, DH-052, DH-110, S-02, N-22.
+    /// Rules: DH-045, DH-050, DH-051, DH-052, DH-069, DH-110, S-02, N-22.
     #[test]
     fn a_channel_does_what_its_model_does(
         slots in prop::sample::select(vec![1u32, 2, 3, 8]),

@@ -112,6 +112,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             }
             match self.reserve(first, n, deadline, may_pass_over > 0)? {
                 Reservation::Secured { guarded } => {
+                    self.blocked.end();
                     self.take(first, n, guarded)?;
                     return Ok(Allocation { first, count: n });
                 }
@@ -255,10 +256,18 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             Ok(None)
         })?;
         self.count_waiting(waited.time, waited.slept);
-        waited.result.ok_or_else(|| {
-            core.host.count(Counter::WriterDrainTimeout, 1);
-            AcquireError::Timeout
-        })
+        if let Some(outcome) = waited.result {
+            return Ok(outcome);
+        }
+        // As with the floor: who never waits for long is blocked all the same.
+        if self.blocked.is_due(core.host.now(), timing) {
+            self.reap_dead_rows();
+            if !self.is_held(first, n) {
+                return Ok(Reservation::Secured { guarded: true });
+            }
+        }
+        core.host.count(Counter::WriterDrainTimeout, 1);
+        Err(AcquireError::Timeout)
     }
 
     /// Keeps new readers off a slot, where that is needed.

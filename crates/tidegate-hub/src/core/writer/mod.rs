@@ -22,6 +22,7 @@ use super::{
     error::{AcquireError, Holder, WriteError},
     host::{Counter, ErrorKind, Host},
     protocol::{Protocol, Shipped},
+    wait::Blocked,
     words::{Control32, Control64, Load, Slot64, Word, WriterWords},
 };
 
@@ -34,6 +35,7 @@ pub struct Writer<W, H, P = Shipped> {
     /// The turn was given back, or the resolved prefix grew.
     moved: Condvar,
     watch: Mutex<Watch>,
+    blocked: Blocked,
 }
 
 /// What the threads of the writer agree on.
@@ -48,7 +50,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The writer whose key and epoch the block names.
     pub(super) fn of_owner(core: Core<W, H, P>, epoch: u64) -> Self {
         let turn = Mutex::new(Turn { allocating: false, parked: 0 });
-        Self { core, epoch, turn, moved: Condvar::new(), watch: Mutex::default() }
+        Self {
+            core,
+            epoch,
+            turn,
+            moved: Condvar::new(),
+            watch: Mutex::default(),
+            blocked: Blocked::default(),
+        }
     }
 
     /// The block.
