@@ -9,6 +9,7 @@ pub use crate::core::error::{AcquireError, Holder, ReadBatchError, RegistryError
 use crate::{
     block::{AttachError, CreateError},
     config::ConfigInvalid,
+    integrity::{ChecksumError, DigesterError},
     schema::{LengthMismatch, ParseError, SchemaMismatch},
 };
 
@@ -28,6 +29,9 @@ pub enum OpenError {
     /// No place in the block.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Digests cannot be computed.
+    #[error(transparent)]
+    Digests(#[from] DigesterError),
     /// The mapping does not allow what the role needs.
     #[error("the block cannot be used in this role")]
     Access(#[from] AccessError),
@@ -69,6 +73,18 @@ impl OutOfSlot {
     }
 }
 
+/// Why a slot that is held was not verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The channel has no digests (DH-156).
+    #[error("the channel has no digests; its producer chooses an algorithm when it makes it")]
+    DigestsDisabled,
+    /// It did not pass.
+    #[error(transparent)]
+    Checksum(#[from] ChecksumError),
+}
+
 /// What a transaction ended in (9.1).
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -82,6 +98,9 @@ pub enum TxError<E> {
     /// What the closure wrote could not be committed.
     #[error("the slot could not be committed")]
     Commit(#[source] AcquireError),
+    /// The slot did not pass its check; the closure was not called.
+    #[error(transparent)]
+    Checksum(ChecksumError),
     /// The channel does not hold such records; the closure was not called.
     #[error(transparent)]
     Typed(#[from] TypedError),

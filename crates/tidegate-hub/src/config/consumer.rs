@@ -6,6 +6,7 @@ use super::{ConfigInvalid, Fault, HubTimeouts, MetricsConfig, WaitStrategy};
 use crate::{
     block::{AttachOptions, DEFAULT_DIR, ExpectedConfig, Role, Trust},
     core::{Start, codec::Claim},
+    integrity::VerifyAt,
     layout::{ChannelName, Secret},
     schema::{SchemaExpectation, SchemaMode},
 };
@@ -18,6 +19,18 @@ pub enum OnReadError {
     Redeliver,
     /// The next one comes.
     Advance,
+}
+
+/// What is done with a slot that does not pass its check (DH-111).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CorruptionRecovery {
+    /// It is dropped and counted, and the next one is tried.
+    Skip,
+    /// It is checked again until the timeout: for writers that repair in place.
+    WaitRetry,
+    /// Reading fails; the slot stays the next one.
+    #[default]
+    Abort,
 }
 
 /// What a consumer attaches for.
@@ -49,6 +62,10 @@ pub struct ConsumerConfig {
     pub allow_repeat: bool,
     /// What becomes of a slot whose reading failed.
     pub on_read_error: OnReadError,
+    /// When enforced digests are checked (11.2).
+    pub verify_at: VerifyAt,
+    /// What is done with a slot that does not pass.
+    pub corruption: CorruptionRecovery,
     /// Unique id of the consumer, at most 40 bytes.
     pub uid: String,
     /// Name for people, at most 32 bytes.
@@ -81,6 +98,8 @@ impl Default for ConsumerConfig {
             max_held: 1,
             allow_repeat: false,
             on_read_error: OnReadError::default(),
+            verify_at: VerifyAt::default(),
+            corruption: CorruptionRecovery::default(),
             uid: String::new(),
             name: String::new(),
             heartbeat_thread: true,

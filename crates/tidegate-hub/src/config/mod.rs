@@ -7,11 +7,10 @@ mod timeouts;
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-pub use consumer::{ConsumerConfig, OnReadError};
+pub use consumer::{ConsumerConfig, CorruptionRecovery, OnReadError};
 pub use fault::{ConfigInvalid, Fault};
 pub use timeouts::{HubTimeouts, Timeout};
 
-pub use crate::core::config::{Stall, WaitStrategy};
 use crate::{
     block::{CreateOptions, DEFAULT_DIR, HugePages, Trust},
     layout::{
@@ -19,6 +18,10 @@ use crate::{
         Orphan, Overflow, PageMode, Policy, SchemaInfo, Secret, SecurityLevel, SyncPolicy, ZoneSpec,
     },
     schema::{HubPod, HubSchema},
+};
+pub use crate::{
+    core::config::{Stall, WaitStrategy},
+    integrity::VerifyAt,
 };
 
 /// How many slots there are and how they are used (6.1).

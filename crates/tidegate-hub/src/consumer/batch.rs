@@ -9,6 +9,7 @@ use crate::{
     config::Timeout,
     core::{
         codec::SlotId,
+        config::Deadline,
         reader::{Acquired, Release},
     },
     error::{AcquireError, ReadBatchError, TypedError},
@@ -33,6 +34,7 @@ impl Consumer {
         let deadline = timeout.deadline(self.timeouts.read_acquire);
         let Some(reader) = &mut self.reader else { return Err(AcquireError::Fenced.into()) };
         reader.acquire_batch(n, deadline, &mut self.batch)?;
+        self.admit_batch(deadline)?;
         Ok(ReadBatch { consumer: self, redeliver: false })
     }
 
@@ -44,6 +46,7 @@ impl Consumer {
         self.block.check().map_err(|_| AcquireError::Fenced)?;
         let Some(reader) = &mut self.reader else { return Err(AcquireError::Fenced.into()) };
         reader.acquire_up_to(n, &mut self.batch)?;
+        self.admit_batch(Deadline::Immediate)?;
         Ok(ReadBatch { consumer: self, redeliver: false })
     }
 }
@@ -62,7 +65,8 @@ impl ReadBatch<'_> {
     /// The ids and payloads in their order.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (SlotId, Span<'_>)> {
-        self.consumer.batch.iter().map(|acquired| (acquired.id, self.consumer.payload(acquired)))
+        let held = self.consumer.batch.iter().enumerate();
+        held.map(|(nth, acquired)| (acquired.id, self.consumer.payload(acquired, nth)))
     }
 
     /// What is known about slot `index`, if there is one.
@@ -73,7 +77,7 @@ impl ReadBatch<'_> {
     /// The payload of slot `index`, if there is one.
     #[inline]
     pub fn bytes(&self, index: usize) -> Option<Span<'_>> {
-        Some(self.consumer.payload(self.get(index)?))
+        Some(self.consumer.payload(self.get(index)?, index))
     }
 
     /// A copy of the record in slot `index`, if there is one.
@@ -82,7 +86,7 @@ impl ReadBatch<'_> {
     /// The channel holds other records, or the payload is shorter than one.
     #[inline]
     pub fn read<T: HubPod>(&self, index: usize) -> Option<Result<T, TypedError>> {
-        Some(self.consumer.record(self.get(index)?))
+        Some(self.consumer.record(self.get(index)?, index))
     }
 
     /// Consumes the first `k` slots now; the others stay (DH-123).
@@ -91,8 +95,13 @@ impl ReadBatch<'_> {
     /// The right was lost.
     pub fn consume_first(&mut self, k: usize) -> Result<(), AcquireError> {
         self.consumer.block.check().map_err(|_| AcquireError::Fenced)?;
-        let Consumer { reader, batch, .. } = &mut *self.consumer;
-        reader.as_mut().ok_or(AcquireError::Fenced)?.consume_first(k, batch)
+        let Consumer { reader, batch, checker, .. } = &mut *self.consumer;
+        let before = batch.len();
+        reader.as_mut().ok_or(AcquireError::Fenced)?.consume_first(k, batch)?;
+        if let Some(checker) = checker {
+            checker.let_go(before - batch.len());
+        }
+        Ok(())
     }
 
     /// Gives them back unread: they come again.

@@ -15,6 +15,7 @@ mod open;
 mod seek;
 mod slot;
 mod transaction;
+mod verify;
 
 use std::sync::Arc;
 
@@ -37,11 +38,13 @@ use crate::{
         reader::{Acquired, Reader},
     },
     error::{AcquireError, RegistryError},
-    layout::Descriptor,
+    layout::{Descriptor, Secret},
     producer::TypedCheck,
     schema::SchemaMode,
     upkeep::{ConsumerMember, Member},
+    zone::{ZoneError, Zones},
 };
+use verify::Checker;
 
 /// A reader of a channel, for one thread at a time.
 #[derive(Debug)]
@@ -62,6 +65,8 @@ pub struct Consumer {
     typed: TypedCheck,
     schema_mode: SchemaMode,
     min_minor: u16,
+    checker: Option<Checker>,
+    secret: Option<Secret>,
 }
 
 impl Consumer {
@@ -137,10 +142,26 @@ impl Consumer {
         self.leave()
     }
 
+    /// The flexible zones of the block and its shared locks (chapter 10).
+    ///
+    /// # Errors
+    /// The locks cannot be used from here: their owners live in other namespaces.
+    pub fn zones(&self) -> Result<Zones, ZoneError> {
+        Zones::new(&self.block, self.secret.as_ref())
+    }
+
     #[inline]
     fn acquire(&mut self, timeout: Timeout) -> Result<Acquired, AcquireError> {
-        self.block.check().map_err(|_| AcquireError::Fenced)?;
         let deadline = timeout.deadline(self.timeouts.read_acquire);
+        match &self.checker {
+            Some(checker) if checker.checks() => self.acquire_checked(deadline),
+            _ => self.acquire_unchecked(deadline),
+        }
+    }
+
+    #[inline]
+    fn acquire_unchecked(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+        self.block.check().map_err(|_| AcquireError::Fenced)?;
         let Some(reader) = &mut self.reader else { return Err(AcquireError::Fenced) };
         if self.newest_only { reader.acquire_latest(deadline) } else { reader.acquire_ordered(deadline) }
     }

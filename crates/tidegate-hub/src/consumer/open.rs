@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tidegate_shm::{host::HostId, sync::AtomicU32};
 
-use super::Consumer;
+use super::{Consumer, verify::Checker};
 use crate::{
     attachment::consumer_core,
     block::{AttachOptions, Expectations, Role, SchemaMismatch as BlockSchemaMismatch, attach},
@@ -50,6 +50,7 @@ impl Consumer {
         let member =
             Arc::new(ConsumerMember::new(member_core, ticket, interval, config.heartbeat_thread, recovery));
         let max_held = config.max_held.min(block.descriptor().spec.slot_count) as usize;
+        let checker = Checker::of(&block, config, ticket.row.0)?;
         let consumer = Self {
             reader: Some(reader),
             block,
@@ -64,6 +65,8 @@ impl Consumer {
             typed: TypedCheck::default(),
             schema_mode: config.schema.as_ref().map_or(config.schema_mode, |expected| expected.mode),
             min_minor: config.schema.as_ref().map_or(0, |expected| expected.min_minor),
+            checker,
+            secret: config.secret.clone(),
         };
         member.beat();
         let member: Arc<dyn Member> = member;

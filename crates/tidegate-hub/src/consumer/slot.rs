@@ -11,7 +11,7 @@ use crate::{
         codec::SlotId,
         reader::{Acquired, Release},
     },
-    error::{OutOfSlot, TypedError},
+    error::{OutOfSlot, TypedError, VerifyError},
     schema::{Agreement, HubPod, LengthMismatch},
 };
 
@@ -59,7 +59,7 @@ impl<'c> ReadSlot<'c> {
     /// The payload.
     #[inline]
     pub fn bytes(&self) -> Span<'_> {
-        self.consumer.payload(&self.acquired)
+        self.consumer.payload(&self.acquired, 0)
     }
 
     /// Copies the beginning of the payload, as much as there is and fits; returns how many bytes.
@@ -95,13 +95,21 @@ impl<'c> ReadSlot<'c> {
     /// The channel holds other records, or the payload is shorter than one (DH-116).
     #[inline]
     pub fn read<T: HubPod>(&self) -> Result<T, TypedError> {
-        self.consumer.record(&self.acquired)
+        self.consumer.record(&self.acquired, 0)
     }
 
     /// Whether what was read is what was committed. False only after a repair by force, or damage (DH-062).
     #[must_use]
     pub fn validate(&self) -> bool {
         self.consumer.reader.as_ref().is_some_and(|reader| reader.validate(&self.acquired))
+    }
+
+    /// Whether the bytes fit their digest (11.2).
+    ///
+    /// # Errors
+    /// They do not, there is none, or the channel has no digests.
+    pub fn verify(&self) -> Result<(), VerifyError> {
+        self.consumer.verify_held(&self.acquired)
     }
 
     /// Gives it back unread: it is the next result again (DH-105).
@@ -122,11 +130,12 @@ impl Drop for ReadSlot<'_> {
     #[inline]
     fn drop(&mut self) {
         let release = if thread::panicking() { Release::Redeliver } else { self.release };
-        if self.consumer.block.check().is_ok()
-            && let Some(reader) = &mut self.consumer.reader
-        {
-            // It is held: the guard is the only one that lets it go.
-            let _ = reader.release(&self.acquired, release);
+        if self.consumer.block.check().is_ok() {
+            self.consumer.verify_at_release(&self.acquired);
+            if let Some(reader) = &mut self.consumer.reader {
+                // It is held: the guard is the only one that lets it go.
+                let _ = reader.release(&self.acquired, release);
+            }
         }
         if let Some(started) = self.started {
             self.consumer.sample(started);
@@ -135,9 +144,9 @@ impl Drop for ReadSlot<'_> {
 }
 
 impl Consumer {
-    /// The payload of a slot that is held.
+    /// The bytes in the block of a slot that is held.
     #[inline]
-    pub(super) fn payload(&self, acquired: &Acquired) -> Span<'_> {
+    pub(super) fn shared_payload(&self, acquired: &Acquired) -> Span<'_> {
         let Some(reader) = &self.reader else { return Span::empty() };
         let index = reader.core().config().index(acquired.id);
         // The index of an id is that of a slot, all of which lie in the mapping; the length was checked when acquiring.
@@ -147,14 +156,14 @@ impl Consumer {
 
     /// A copy of the record in a slot that is held.
     #[inline]
-    pub(super) fn record<T: HubPod>(&self, acquired: &Acquired) -> Result<T, TypedError> {
+    pub(super) fn record<T: HubPod>(&self, acquired: &Acquired, nth: usize) -> Result<T, TypedError> {
         let agreement = self.typed.check::<T>(self.descriptor(), self.schema_mode, self.min_minor)?;
         let known = match agreement {
             Agreement::ConsumerAppended { shared } => shared as usize,
             _ => size_of::<T>(),
         };
         let mut record = T::new_zeroed();
-        let payload = self.payload(acquired);
+        let payload = self.payload(acquired, nth);
         let mismatch = LengthMismatch { expected: known, found: payload.len() };
         let place = record.as_mut_bytes().get_mut(..known).ok_or(mismatch)?;
         payload.read_at(0, place).map_err(|_| mismatch)?;

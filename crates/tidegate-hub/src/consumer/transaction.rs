@@ -19,8 +19,11 @@ impl Consumer {
         timeout: Timeout,
         body: impl FnOnce(&ReadSlot<'_>) -> Result<R, E>,
     ) -> Result<R, TxError<E>> {
-        let slot = self.next(timeout).map_err(TxError::Acquire)?;
-        slot.use_in(body)
+        let refused = match self.next(timeout) {
+            Ok(slot) => return slot.use_in(body),
+            Err(error) => error,
+        };
+        Err(self.refusal(refused))
     }
 
     /// Reads the next record with `body`.
@@ -33,15 +36,11 @@ impl Consumer {
         timeout: Timeout,
         body: impl FnOnce(&T) -> Result<R, E>,
     ) -> Result<R, TxError<E>> {
-        let slot = self.next(timeout).map_err(TxError::Acquire)?;
-        let result = match slot.read::<T>() {
-            Ok(record) => body(&record).map_err(TxError::User),
-            Err(error) => Err(error.into()),
+        let refused = match self.next(timeout) {
+            Ok(slot) => return slot.use_record_in(body),
+            Err(error) => error,
         };
-        if result.is_err() {
-            slot.fail();
-        }
-        result
+        Err(self.refusal(refused))
     }
 
     /// Reads the slot of `id` with `body`; reading goes on behind it.
@@ -55,12 +54,25 @@ impl Consumer {
         body: impl FnOnce(&ReadSlot<'_>) -> Result<R, E>,
     ) -> Result<R, TxError<E>> {
         self.seek_to(id).map_err(TxError::Acquire)?;
-        let slot = self.next(timeout).map_err(TxError::Acquire)?;
-        if slot.id() != id {
-            slot.nack();
-            return Err(TxError::Acquire(AcquireError::QueueEmpty));
+        let refused = match self.next(timeout) {
+            Ok(slot) if slot.id() == id => return slot.use_in(body),
+            Ok(slot) => {
+                slot.nack();
+                return Err(TxError::Acquire(AcquireError::QueueEmpty));
+            }
+            Err(error) => error,
+        };
+        Err(self.refusal(refused))
+    }
+
+    /// Why there was no slot.
+    fn refusal<E>(&self, error: AcquireError) -> TxError<E> {
+        match (error, self.last_checksum_error()) {
+            (AcquireError::InvalidState, Some(refused)) if refused.id == self.position().0 => {
+                TxError::Checksum(refused)
+            }
+            _ => TxError::Acquire(error),
         }
-        slot.use_in(body)
     }
 }
 
@@ -74,5 +86,17 @@ impl ReadSlot<'_> {
                 Err(TxError::User(error))
             }
         }
+    }
+
+    #[inline]
+    fn use_record_in<T: HubPod, R, E>(self, body: impl FnOnce(&T) -> Result<R, E>) -> Result<R, TxError<E>> {
+        let result = match self.read::<T>() {
+            Ok(record) => body(&record).map_err(TxError::User),
+            Err(error) => Err(error.into()),
+        };
+        if result.is_err() {
+            self.fail();
+        }
+        result
     }
 }

@@ -81,6 +81,15 @@ pub enum WriteError {
     /// The last id was given away.
     #[error("the channel used all its ids; create it anew")]
     IdSpaceExhausted,
+    /// The channel has no digests (DH-156).
+    #[error("the channel has no digests; its producer chooses an algorithm when it makes it")]
+    DigestsDisabled,
+    /// Every slot must be authenticated, and this process cannot (DH-154).
+    #[error("slot id {id} cannot be authenticated here: key or algorithm are missing; it was given up")]
+    CannotSeal {
+        /// The slot.
+        id: u64,
+    },
     /// Longer than a slot (DH-127).
     #[error("{len} bytes do not fit into a slot of {available}")]
     TooLong {

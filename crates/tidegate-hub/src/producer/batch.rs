@@ -9,6 +9,7 @@ use crate::{
         writer::{Allocation, CommitInfo},
     },
     error::{AcquireError, OutOfSlot, WriteError},
+    integrity::SLOT_DIGEST_PRESENT,
 };
 
 /// Slots with consecutive ids in WRITING. Dropped, those that were not committed are aborted (DH-121).
@@ -79,6 +80,7 @@ impl<'p> WriteBatch<'p> {
         self.producer.block.check().map_err(|_| AcquireError::Fenced)?;
         let id = self.id(index).filter(|id| self.producer.writer.is_open(*id));
         let id = id.ok_or(AcquireError::InvalidState)?;
+        self.seal(id)?;
         let info = self.producer.writer.described(id);
         self.producer.writer.commit(id, info)
     }
@@ -86,11 +88,41 @@ impl<'p> WriteBatch<'p> {
     /// Commits all that is still open; visible together.
     ///
     /// # Errors
-    /// The right was lost.
+    /// The right was lost, or a slot cannot be authenticated: none becomes visible.
     pub fn commit(mut self) -> Result<(), WriteError> {
         self.producer.block.check().map_err(|_| AcquireError::Fenced)?;
+        if self.producer.has_digests() {
+            for id in self.allocation.ids().filter(|id| self.producer.writer.is_open(*id)) {
+                self.seal(id)?;
+            }
+        }
         self.open = false;
         self.producer.writer.commit_open(self.allocation)
+    }
+
+    /// Wants a digest of slot `index`, which is computed when it is committed.
+    ///
+    /// # Errors
+    /// The channel has no digests, or there is no such slot that is still open.
+    pub fn update_digest(&mut self, index: usize) -> Result<(), WriteError> {
+        if !self.producer.has_digests() {
+            return Err(WriteError::DigestsDisabled);
+        }
+        let id = self.id(index).filter(|id| self.producer.writer.is_open(*id));
+        let id = id.ok_or(AcquireError::InvalidState)?;
+        let info = self.producer.writer.described(id);
+        self.producer.writer.describe(id, CommitInfo { slot_flags: SLOT_DIGEST_PRESENT, ..info });
+        Ok(())
+    }
+
+    /// Computes the digest of a slot that is to have one.
+    fn seal(&self, id: SlotId) -> Result<(), WriteError> {
+        let info = self.producer.writer.described(id);
+        if self.producer.enforces_digests() || info.slot_flags & SLOT_DIGEST_PRESENT != 0 {
+            let slot_flags = self.producer.seal(id, info.len)?;
+            self.producer.writer.describe(id, CommitInfo { slot_flags, ..info });
+        }
+        Ok(())
     }
 
     /// Gives up all that is still open.

@@ -9,6 +9,7 @@
 //! A payload is reached as a [`SpanMut`](tidegate_shm::region::SpanMut) or by copies, never as a reference.
 
 mod batch;
+mod digest;
 mod open;
 mod slot;
 mod transaction;
@@ -36,9 +37,11 @@ use crate::{
         writer::{CommitInfo, Writer},
     },
     error::{AcquireError, WriteError, kind_of},
-    layout::Descriptor,
+    layout::{Descriptor, Secret},
     upkeep::{Member, ProducerMember},
+    zone::{ZoneError, Zones},
 };
+use digest::Digests;
 pub(crate) use typed::TypedCheck;
 
 /// The writer of a channel. Its threads share it.
@@ -54,6 +57,8 @@ pub struct Producer {
     /// Operations since the last one that was timed.
     operations: AtomicU32,
     typed: TypedCheck,
+    digests: Option<Digests>,
+    secret: Option<Secret>,
     /// Ids that the writer before left open.
     abandoned: u64,
 }
@@ -91,6 +96,14 @@ impl Producer {
     /// The coordination core underneath.
     pub fn writer(&self) -> &Writer<WriterWords, Process> {
         &self.writer
+    }
+
+    /// The flexible zones of the block and its shared locks (chapter 10).
+    ///
+    /// # Errors
+    /// The locks cannot be used from here: their owners live in other namespaces.
+    pub fn zones(&self) -> Result<Zones, ZoneError> {
+        Zones::new(&self.block, self.secret.as_ref())
     }
 
     /// Ids that will never hold data because the writer before died with them (DH-084).
@@ -199,8 +212,7 @@ impl Producer {
         Timeout::Default.deadline(self.timeouts.maintenance_lock)
     }
 
-    /// Commits a slot; the one way by which payloads become visible. A digest belongs between the last store to the
-    /// payload and this call, its flags into `info` (DH-153).
+    /// Commits a slot; its digest is in place, its flags in `info` (DH-153).
     fn commit_slot(
         &self,
         id: SlotId,

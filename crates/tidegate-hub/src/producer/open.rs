@@ -8,7 +8,7 @@ use std::{
 use rustix::io::Errno;
 use tidegate_shm::{clock::monotonic_now, sync::AtomicU32};
 
-use super::{EndOfLife, Producer, typed::TypedCheck};
+use super::{EndOfLife, Producer, digest::Digests, typed::TypedCheck};
 use crate::{
     attachment::writer_core,
     block::{AttachError, AttachOptions, Block, Expectations, Role, attach, create},
@@ -94,6 +94,7 @@ impl Producer {
         let core = writer.core().clone();
         let member = Arc::new(ProducerMember::new(core, interval, config.heartbeat_thread));
         let end = EndOfLife { unlink: config.unlink_on_close, linger: config.close_linger, done: false };
+        let digests = Digests::of(&block, config.secret.as_ref())?;
         let producer = Self {
             writer,
             block,
@@ -104,6 +105,8 @@ impl Producer {
             sample_every: config.metrics.sample_every,
             operations: AtomicU32::new(0),
             typed: TypedCheck::default(),
+            digests,
+            secret: config.secret.clone(),
             abandoned,
         };
         member.beat();

@@ -6,6 +6,7 @@ use super::Producer;
 use crate::{
     core::{codec::SlotId, writer::CommitInfo},
     error::{AcquireError, OutOfSlot, TypedError, WriteError, kind_of},
+    integrity::SealState,
     schema::HubPod,
 };
 
@@ -19,6 +20,7 @@ pub struct WriteSlot<'p> {
     id: SlotId,
     bytes: SpanMut<'p>,
     info: CommitInfo,
+    seal: SealState,
     started: Option<Nanos>,
     open: bool,
 }
@@ -31,7 +33,8 @@ impl<'p> WriteSlot<'p> {
         if producer.zero_on_acquire {
             bytes.fill(0);
         }
-        Self { producer, id, bytes, info: CommitInfo { len, ..CommitInfo::default() }, started, open: true }
+        let info = CommitInfo { len, ..CommitInfo::default() };
+        Self { producer, id, bytes, info, seal: SealState::default(), started, open: true }
     }
 
     /// Its id.
@@ -42,6 +45,7 @@ impl<'p> WriteSlot<'p> {
     /// Its bytes, all of them. What is in there may stem from an earlier id (DH-128).
     #[inline]
     pub fn bytes_mut(&mut self) -> SpanMut<'_> {
+        self.seal.modified();
         self.bytes
     }
 
@@ -52,6 +56,7 @@ impl<'p> WriteSlot<'p> {
     #[inline]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), OutOfSlot> {
         let available = self.bytes.len() as u64;
+        self.seal.modified();
         self.bytes.write_at(offset, bytes).map_err(|_| OutOfSlot::new(offset, bytes.len(), available))
     }
 
@@ -62,6 +67,7 @@ impl<'p> WriteSlot<'p> {
     #[inline]
     pub fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.set_len(bytes.len() as u64)?;
+        self.seal.modified();
         // It fits, as was just found.
         let _ = self.bytes.write_at(0, bytes);
         Ok(())
@@ -74,6 +80,7 @@ impl<'p> WriteSlot<'p> {
     #[inline]
     pub fn put<T: HubPod>(&mut self, record: &T) -> Result<(), TypedError> {
         self.producer.check_type::<T>()?;
+        self.seal.modified();
         self.info.len = size_of::<T>() as u64;
         // A channel of such records has slots that are long enough.
         let _ = self.bytes.write_at(0, record.as_bytes());
@@ -99,10 +106,21 @@ impl<'p> WriteSlot<'p> {
         self.info.user_flags = flags;
     }
 
+    /// Computes the digest of the payload as it is now; done by the commit where digests are enforced. What is changed
+    /// afterwards is hashed again when it is committed (DH-153).
+    ///
+    /// # Errors
+    /// The channel has no digests, or no digest can be computed here.
+    pub fn update_digest(&mut self) -> Result<(), WriteError> {
+        let flags = self.producer.seal(self.id, self.info.len)?;
+        self.seal.sealed(flags, self.info.len);
+        Ok(())
+    }
+
     /// Makes the payload visible once all ids before it are resolved.
     ///
     /// # Errors
-    /// The right was lost: another writer has the block. The slot is not visible then.
+    /// The right was lost: another writer has the block; or the slot cannot be authenticated. It is not visible then.
     #[inline]
     pub fn commit(mut self) -> Result<SlotId, WriteError> {
         self.finish()
@@ -115,6 +133,11 @@ impl<'p> WriteSlot<'p> {
 
     #[inline]
     pub(super) fn finish(&mut self) -> Result<SlotId, WriteError> {
+        let len = self.info.len;
+        self.info.slot_flags = match self.seal.flags(self.producer.enforces_digests(), len) {
+            Some(flags) => flags,
+            None => self.producer.seal(self.id, len)?,
+        };
         self.open = false;
         let committed = self.producer.commit_slot(self.id, self.info, self.started);
         if committed.is_err() {

@@ -6,6 +6,7 @@ mod children;
 mod configuration;
 #[cfg(feature = "crash-points")]
 mod crashes;
+mod digests;
 mod exchange;
 mod guards;
 mod processes;

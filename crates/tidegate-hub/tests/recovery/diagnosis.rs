@@ -94,7 +94,7 @@ fn age_makes_stuck_or_stale_but_never_dead() {
     let (block, writer) = world.block(&spec());
     let name = block.descriptor().file_name();
     write(&writer, &block, b"value");
-    writer.allocate(1, crate::world::soon()).unwrap();
+    let _ = writer.allocate(1, crate::world::soon()).unwrap();
     let consumer = world.actor(&name, "join;hold");
     consumer.stop();
     let look = world.inspector(&name);

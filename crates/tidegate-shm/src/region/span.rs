@@ -38,6 +38,13 @@ impl<'a> Span<'a> {
         unsafe { Self::new(NonNull::dangling(), 0) }
     }
 
+    /// Private bytes, for code that reads untrusted and private ones alike.
+    #[inline]
+    pub fn private(bytes: &'a [u8]) -> Self {
+        // SAFETY: the bytes of a slice are there for its lifetime, and spans only load.
+        unsafe { Self::new(NonNull::from(bytes).cast(), bytes.len()) }
+    }
+
     /// Number of bytes.
     #[inline]
     pub fn len(&self) -> usize {

@@ -156,7 +156,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Counts and records an error on its way to the caller (DH-100).
     fn recorded<T>(&self, counter: Counter, result: Result<T, WriteError>) -> Result<T, WriteError> {
         let kind = match result {
-            Ok(_) | Err(WriteError::TooLong { .. }) => return result,
+            // The last two do not arise in here.
+            Ok(_)
+            | Err(WriteError::TooLong { .. } | WriteError::DigestsDisabled | WriteError::CannotSeal { .. }) =>
+            {
+                return result;
+            }
             Err(WriteError::BatchTooLarge { .. }) => ErrorKind::BatchTooLarge,
             Err(WriteError::IdSpaceExhausted) => ErrorKind::IdSpaceExhausted,
             Err(WriteError::Acquire(error)) => match error {
