@@ -77,7 +77,7 @@ instructions: setup ## Count the instructions that messages take, beside the num
 	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
 		$(CARGO) nextest run --release --locked --package tidegate-zmtp --test instructions
 
-loom: ## Model-check the synchronisation of tidegate-shm and tidegate-io
+loom: ## Model-check the synchronisation of tidegate-shm, tidegate-io and tidegate-hub
 	scripts/loom.sh
 
 sanitize: setup ## AddressSanitizer, ThreadSanitizer and valgrind runs

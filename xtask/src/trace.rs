@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Write the tables in conformance/ instead of failing when they are stale
     #[arg(long)]
     write: bool,
+    /// List what areas under way do not show yet
+    #[arg(long)]
+    open: bool,
     /// Print a machine-readable summary
     #[arg(long)]
     json: bool,
@@ -59,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report).map_err(|source| XtaskError::Json { source })?);
     } else {
-        print!("{}", report.text());
+        print!("{}", report.text(options.open));
     }
     Ok(passed)
 }
@@ -73,8 +76,8 @@ fn read_sheets(
     for (name, entry) in &scope.specs {
         let path = workspace.root.join(&entry.file);
         let text = std::fs::read_to_string(&path).map_err(|source| XtaskError::Read { path, source })?;
-        let sheet = Sheet::parse(&text, &entry.prefix);
-        let mut found = sheet.inconsistencies(entry.rules);
+        let sheet = Sheet::parse(&text, &entry.prefix, &entry.cases.prefixes);
+        let mut found = sheet.inconsistencies(entry.rules, entry.cases.count);
         let placement = scope.place(name, &sheet, &mut found);
         findings.extend(found.into_iter().map(|finding| format!("{}: {finding}", entry.file.display())));
         sheets.push((name.clone(), sheet, placement));

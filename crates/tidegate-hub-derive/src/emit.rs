@@ -35,6 +35,10 @@ pub(crate) fn implementation(layout: &Layout<'_>, kind: Kind) -> TokenStream {
             },
         ),
     };
+    let (views, view_items) = match kind {
+        Kind::Zone => (zone_views(layout), zone_view_items()),
+        Kind::Record => (TokenStream::new(), TokenStream::new()),
+    };
     let accessors: Vec<_> = layout.fields.iter().filter(|field| field.optional).map(accessor).collect();
     let accessors = match kind {
         Kind::Record if !accessors.is_empty() => quote! {
@@ -63,8 +67,10 @@ pub(crate) fn implementation(layout: &Layout<'_>, kind: Kind) -> TokenStream {
                 const NAME: &'static str = #name;
                 const VERSION: ::tidegate_hub::schema::SchemaVersion = ::tidegate_hub::schema::SchemaVersion::new(#major, #minor);
                 const TEXT: &'static str = ::tidegate_hub::schema::text::as_str(&__HUB_BYTES);
+                #view_items
             }
 
+            #views
             #accessors
         };
     }
@@ -153,6 +159,64 @@ fn accessor(field: &LayoutField<'_>) -> TokenStream {
         #vis fn #ident(&self, agreement: &::tidegate_hub::schema::Agreement) -> ::core::option::Option<&#ty> {
             let end = ::core::mem::offset_of!(Self, #ident) + ::core::mem::size_of::<#ty>();
             if agreement.has(end) { ::core::option::Option::Some(&self.#ident) } else { ::core::option::Option::None }
+        }
+    }
+}
+
+/// The three views of a zone: a method for each field but padding. They have no names outside of the block of constants;
+/// `ZoneLayout` leads to them.
+fn zone_views(layout: &Layout<'_>) -> TokenStream {
+    let views = [
+        ("Read", "read", quote!(Row), "to look"),
+        ("Shared", "shared", quote!(RowMut), "to take part"),
+        ("Held", "held", quote!(RowMut), "for who has the zone to itself"),
+    ];
+    let views = views.map(|(name, method, row, purpose)| {
+        let (view, field_type, method) =
+            (format_ident!("__Hub{name}"), format_ident!("{name}"), format_ident!("{method}"));
+        let doc = format!("The fields of `{}`, {purpose}.", layout.name);
+        let methods = layout.fields.iter().filter(|field| !field.padding).map(|field| {
+            let (ident, ty, vis) = (field.ident, &field.source.ty, &field.source.vis);
+            let record = &layout.input.ident;
+            let doc = format!("The field `{}`, {purpose}.", field.name);
+            quote! {
+                #[doc = #doc]
+                #[inline]
+                #vis fn #ident(&self) -> <#ty as ::tidegate_hub::schema::ZoneField>::#field_type<'z> {
+                    <#ty as ::tidegate_hub::schema::ZoneField>::#method::<{ ::core::mem::offset_of!(#record, #ident) }, __HUB_SIZE>(self.0)
+                }
+            }
+        });
+        quote! {
+            #[doc = #doc]
+            #[derive(Clone, Copy)]
+            pub struct #view<'z>(::tidegate_hub::zone::layout::#row<'z, __HUB_SIZE>);
+
+            #[automatically_derived]
+            #[allow(dead_code)]
+            impl<'z> #view<'z> {
+                #(#methods)*
+            }
+        }
+    });
+    quote! { #(#views)* }
+}
+
+/// What leads to the views.
+fn zone_view_items() -> TokenStream {
+    quote! {
+        type Read<'z> = __HubRead<'z>;
+        type Shared<'z> = __HubShared<'z>;
+        type Held<'z> = __HubHeld<'z>;
+
+        fn read(bytes: ::tidegate_hub::zone::layout::Span<'_>) -> ::core::option::Option<__HubRead<'_>> {
+            ::tidegate_hub::zone::layout::Row::of(bytes).ok().map(__HubRead)
+        }
+        fn shared(bytes: ::tidegate_hub::zone::layout::SpanMut<'_>) -> ::core::option::Option<__HubShared<'_>> {
+            ::tidegate_hub::zone::layout::RowMut::of(bytes).ok().map(__HubShared)
+        }
+        fn held(bytes: ::tidegate_hub::zone::layout::SpanMut<'_>) -> ::core::option::Option<__HubHeld<'_>> {
+            ::tidegate_hub::zone::layout::RowMut::of(bytes).ok().map(__HubHeld)
         }
     }
 }

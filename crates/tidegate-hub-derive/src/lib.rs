@@ -30,7 +30,10 @@ pub fn hub_schema(input: TokenStream) -> TokenStream {
 
 /// Emits the canonical text of a flexible zone (DH-174), with each atomic integer as its primitive.
 ///
-/// The rules and attributes are those of [`HubSchema`]; fields are atomic integers, arrays of them, or cells with a lock.
+/// The rules and attributes are those of [`HubSchema`]; fields are atomic integers, arrays of them, or `ZoneCell<P>`.
+///
+/// The struct says what lies in shared memory and is never a reference to it. Access is by views with a method for each
+/// field, which the macro adds.
 #[proc_macro_derive(ZoneLayout, attributes(hub))]
 pub fn zone_layout(input: TokenStream) -> TokenStream {
     expand(input, emit::Kind::Zone)

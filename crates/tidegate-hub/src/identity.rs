@@ -287,8 +287,7 @@ mod tests {
         liveness(&Pretended { stat, signal }, ProcessKey::new(42, START).unwrap())
     }
 
-    /// I-01.
-    /// Rules: DH-031.
+    /// Rules: DH-031, I-01.
     #[test]
     fn the_key_of_the_sheet() {
         let key = ProcessKey::new(12_345, 987_654).unwrap();
@@ -319,7 +318,7 @@ mod tests {
     }
 
     /// I-03, I-05 and the state letters.
-    /// Rules: DH-033.
+    /// Rules: DH-033, I-03, I-05.
     #[test]
     fn state_and_threads_decide_after_the_last_parenthesis() {
         for name in ["a", "a) Z 1 (b", "", ")", "a\nb) R"] {
@@ -345,8 +344,7 @@ mod tests {
         }
     }
 
-    /// I-06.
-    /// Rules: DH-033, DH-034.
+    /// Rules: DH-033, DH-034, I-06.
     #[test]
     fn a_table_that_does_not_tell_proves_no_death() {
         for errno in [Errno::ACCESS, Errno::PERM, Errno::MFILE, Errno::IO, Errno::INTR] {
@@ -363,8 +361,7 @@ mod tests {
         }
     }
 
-    /// I-07.
-    /// Rules: DH-033, DH-034.
+    /// Rules: DH-033, DH-034, I-07.
     #[test]
     fn owners_of_another_boot_or_namespace_are_unknown() {
         let here = HostId { boot_id: [1; 16], pid_namespace: 2, time_namespace: 3 };

@@ -54,7 +54,8 @@ pub use tidegate_hub_derive::{HubSchema, ZoneLayout};
 #[doc(hidden)]
 pub use typed::{BaseDef, FieldDef, RecordDef, TypeDef};
 pub use typed::{
-    Bool8, Char8, HubPod, HubSchema, LengthMismatch, RecordField, ZoneField, ZoneLayout, read_shared,
+    Bool8, Char8, HubPod, HubSchema, LengthMismatch, RecordField, ZoneField, ZoneInteger, ZoneLayout,
+    read_shared,
 };
 pub use value::{ValueError, ValueProblem};
 pub use version::{SchemaVersion, VersionError};

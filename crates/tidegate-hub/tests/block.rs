@@ -136,8 +136,7 @@ fn other_process() -> (Child, ProcessKey) {
     (child, ProcessKey::new(id.pid, id.start_time).unwrap())
 }
 
-/// L-23.
-/// Rules: DH-001, DH-013, DH-019, DH-020.
+/// Rules: DH-001, DH-013, DH-019, DH-020, L-23.
 #[test]
 fn a_new_block_is_complete_private_and_named_by_its_uuid() {
     let blocks = Blocks::new();
@@ -201,8 +200,7 @@ fn each_role_sees_the_block_with_its_rights() {
     assert!(blocks.attach(&block, Role::Writer).unwrap().writer_views().is_ok());
 }
 
-/// L-05.
-/// Rules: DH-021, DH-024.
+/// Rules: DH-021, DH-024, L-05.
 #[test]
 fn cut_files_are_refused() {
     for (len, code) in [(0, 101), (1, 101), (4095, 101), (0x3FFF, 101), (0x4000, 108), (77_823, 108)] {
@@ -213,8 +211,7 @@ fn cut_files_are_refused() {
     }
 }
 
-/// L-13.
-/// Rules: DH-016, DH-021.
+/// Rules: DH-016, DH-021, L-13.
 #[test]
 fn the_state_of_the_block_decides_who_may_come() {
     let blocks = Blocks::new();
@@ -244,8 +241,7 @@ fn the_state_of_the_block_decides_who_may_come() {
     });
 }
 
-/// L-14.
-/// Rules: DH-021, DH-033.
+/// Rules: DH-021, DH-033, L-14.
 #[test]
 fn blocks_of_another_boot_are_refused() {
     let blocks = Blocks::new();
@@ -260,8 +256,7 @@ fn blocks_of_another_boot_are_refused() {
     assert_eq!(inspector.liveness(key, Place::Writer, false), Liveness::Unknown);
 }
 
-/// L-15.
-/// Rules: DH-021.
+/// Rules: DH-021, L-15.
 #[test]
 fn owners_and_modes_must_be_trusted() {
     let blocks = Blocks::new();
@@ -284,7 +279,7 @@ fn owners_and_modes_must_be_trusted() {
 }
 
 /// L-18 at attach, L-19, N-05.
-/// Rules: DH-005, DH-021, DH-023.
+/// Rules: DH-005, DH-021, DH-023, L-18, L-19, N-05.
 #[test]
 fn impossible_control_words_are_refused_and_counted() {
     let blocks = Blocks::new();
@@ -314,8 +309,7 @@ fn impossible_control_words_are_refused_and_counted() {
     }
 }
 
-/// L-29.
-/// Rules: DH-160, DH-162.
+/// Rules: DH-160, DH-162, L-29.
 #[test]
 fn the_secret_must_be_that_of_the_block() {
     let blocks = Blocks::new();
@@ -378,8 +372,7 @@ fn what_the_consumer_expects_is_compared() {
     assert_eq!(counters(&block), (7, 1));
 }
 
-/// L-24.
-/// Rules: DH-017, DH-034, DH-038.
+/// Rules: DH-017, DH-034, DH-038, L-24.
 #[test]
 fn only_a_deserted_block_is_replaced() {
     let blocks = Blocks::new();
@@ -420,8 +413,7 @@ fn only_a_deserted_block_is_replaced() {
     assert_eq!((blocks.names().len(), control!(replaced, writer_owner).load(Relaxed)), (1, own.word()));
 }
 
-/// I-02.
-/// Rules: DH-033.
+/// Rules: DH-033, I-02.
 #[test]
 fn a_zombie_is_dead() {
     let (mut child, key) = other_process();
@@ -438,8 +430,7 @@ fn a_zombie_is_dead() {
     assert_eq!(liveness(&Kernel, key), Liveness::Dead);
 }
 
-/// L-21.
-/// Rules: DH-016.
+/// Rules: DH-016, L-21.
 #[test]
 fn whoever_looks_during_creation_sees_nothing_or_a_whole_block() {
     for byte in 1..40 {
@@ -463,8 +454,7 @@ fn whoever_looks_during_creation_sees_nothing_or_a_whole_block() {
     }
 }
 
-/// L-16.
-/// Rules: DH-012, DH-022.
+/// Rules: DH-012, DH-022, L-16.
 #[test]
 fn a_descriptor_that_changes_meanwhile_is_refused_or_taken_as_it_was() {
     let blocks = Blocks::new();
@@ -500,7 +490,7 @@ fn a_descriptor_that_changes_meanwhile_is_refused_or_taken_as_it_was() {
 }
 
 /// L-27 on base pages, L-28.
-/// Rules: DH-026, DH-029, DH-030.
+/// Rules: DH-026, DH-029, DH-030, L-27, L-28.
 #[test]
 fn huge_pages_are_tried_above_the_threshold_and_failing_is_told() {
     let blocks = Blocks::new();
@@ -554,7 +544,7 @@ fn memory_is_locked_when_asked_for() {
 }
 
 /// L-27 on hugetlbfs, in a mount namespace of its own.
-/// Rules: DH-026, DH-027, DH-029.
+/// Rules: DH-026, DH-027, DH-029, L-27.
 #[test]
 fn blocks_on_hugetlbfs_have_their_slots_on_huge_pages() {
     const PLACE: &str = "TIDEGATE_TEST_HUGE_PLACE";

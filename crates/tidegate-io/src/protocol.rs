@@ -102,11 +102,6 @@ pub trait Connection: 'static {
     /// Called while nothing is being written: the operating system has taken all that was added before.
     fn fill(&mut self, batch: &mut WriteBatch, now: Instant) -> Flow;
 
-    /// The operating system has taken the whole last batch. Not called when [`fill`](Self::fill) is called at once.
-    fn written(&mut self, now: Instant) {
-        let _ = now;
-    }
-
     /// The stream is being closed: [`fill`](Self::fill) is called until it gives nothing more. What arrives until then is
     /// still given, since a peer may wait for answers while it reads; [`Flow::Pause`] has no effect any more.
     fn closing(&mut self, now: Instant) {

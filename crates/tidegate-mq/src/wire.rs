@@ -114,8 +114,6 @@ struct Wire {
     asking: Option<Pin<Box<dyn Future<Output = Verdict>>>>,
     outbound: Packed,
     commands: VecDeque<Command>,
-    /// Messages are being written.
-    writing: bool,
     reason: Option<CloseReason>,
     turned_away: bool,
     was_up: bool,
@@ -142,7 +140,6 @@ impl Wire {
             asking: None,
             outbound: Packed::new(),
             commands: VecDeque::new(),
-            writing: false,
             reason: None,
             turned_away: false,
             was_up: false,
@@ -349,11 +346,12 @@ impl Wire {
         const COMMANDS: usize = 256;
         let messages = Most { messages: 1024, bytes: self.plan.out_batch };
         let Some((key, epoch)) = self.pipe else { return };
+        let mut writing = false;
         borrow_packed(&mut self.outbound);
         while !batch.is_full() {
             let mut inner = self.socket.lock();
-            if !self.writing {
-                // Filling begins when everything before is written.
+            if !writing {
+                // Everything before is written.
                 inner.state.wrote(key, epoch);
                 inner.wake_watchers();
             }
@@ -371,7 +369,7 @@ impl Wire {
                 }
             }
             self.session.fill(batch);
-            self.writing |= !self.outbound.is_empty();
+            writing |= !self.outbound.is_empty();
             self.session.encode_all(&mut self.outbound, batch);
             if is_last {
                 break;
@@ -427,7 +425,6 @@ impl Connection for Wire {
     }
 
     fn fill(&mut self, batch: &mut WriteBatch, now: Instant) -> Flow {
-        let has_written = std::mem::take(&mut self.writing);
         batch.set_limit(self.plan.out_batch);
         let mut flow = Flow::Continue;
         if self.asking.is_some() {
@@ -438,19 +435,8 @@ impl Connection for Wire {
         // Who broke the rules gets no more messages.
         if self.reason.is_none() {
             self.fill_from_pipe(batch);
-        } else if has_written {
-            self.written(now);
         }
         flow
-    }
-
-    fn written(&mut self, _now: Instant) {
-        self.writing = false;
-        let Some((key, epoch)) = self.pipe else { return };
-        let mut inner = self.socket.lock();
-        inner.state.wrote(key, epoch);
-        inner.wake_watchers();
-        self.socket.finish(inner);
     }
 
     fn closing(&mut self, now: Instant) {

@@ -13,11 +13,14 @@
 //! | [`host`] | the boot and the namespaces in which identities have a meaning |
 //! | [`lock`] | one holder per directory, released by death |
 //! | [`clock`] | nanoseconds of the monotonic and the wall clock |
+//! | [`secret`] | private memory for keys: not dumped, pinned, wiped |
 //! | [`sync`] | the atomics everything above uses; loom's under `cfg(loom)` |
 //!
 //! # What a user may rely on
 //!
-//! - No safe function of this crate can cause undefined behaviour, whatever another process writes into a mapping.
+//! - No safe function of this crate can cause undefined behaviour, whatever another process writes into a mapping. One duty
+//!   remains with who forks: views of a [`region::GuardedRegion`] that were made before are used in the child only after
+//!   [`fork::ForkGuard::check`].
 //! - No function panics on input, and every wait takes a deadline on the monotonic clock.
 //! - After [`region::AllowedBases::open`] and [`region::RegionFile::map`] nothing here allocates or enters the
 //!   kernel, except a doorbell that has somebody to wake or has to sleep.
@@ -43,4 +46,5 @@ pub mod host;
 pub mod lock;
 pub mod process;
 pub mod region;
+pub mod secret;
 pub mod sync;

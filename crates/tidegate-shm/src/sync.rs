@@ -32,10 +32,20 @@ pub use std::{
 pub type AtomicBool = backend::AtomicBool;
 /// An 8-bit atomic integer.
 pub type AtomicU8 = backend::AtomicU8;
+/// A 16-bit atomic integer.
+pub type AtomicU16 = backend::AtomicU16;
 /// A 32-bit atomic integer.
 pub type AtomicU32 = backend::AtomicU32;
 /// A 64-bit atomic integer.
 pub type AtomicU64 = backend::AtomicU64;
+/// An 8-bit signed atomic integer.
+pub type AtomicI8 = backend::AtomicI8;
+/// A 16-bit signed atomic integer.
+pub type AtomicI16 = backend::AtomicI16;
+/// A 32-bit signed atomic integer.
+pub type AtomicI32 = backend::AtomicI32;
+/// A 64-bit signed atomic integer.
+pub type AtomicI64 = backend::AtomicI64;
 /// A pointer-sized atomic integer.
 pub type AtomicUsize = backend::AtomicUsize;
 
@@ -61,6 +71,15 @@ pub(crate) type MappedU16 = std::sync::atomic::AtomicU16;
 pub(crate) type MappedU32 = std::sync::atomic::AtomicU32;
 /// See [`MappedU8`].
 pub(crate) type MappedU64 = std::sync::atomic::AtomicU64;
+
+/// See [`MappedU8`].
+pub(crate) type MappedI8 = std::sync::atomic::AtomicI8;
+/// See [`MappedU8`].
+pub(crate) type MappedI16 = std::sync::atomic::AtomicI16;
+/// See [`MappedU8`].
+pub(crate) type MappedI32 = std::sync::atomic::AtomicI32;
+/// See [`MappedU8`].
+pub(crate) type MappedI64 = std::sync::atomic::AtomicI64;
 
 /// Plain memory in a model: using it from two threads at once, one of which writes, is reported as an error.
 #[cfg(loom)]

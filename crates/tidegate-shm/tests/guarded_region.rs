@@ -17,8 +17,10 @@ use children::{Child, role};
 use mounts::with_mount;
 use rustix::{fs::Mode, process::umask};
 use tidegate_shm::{
-    fork::ForkGuard,
-    region::{Access, AccessError, CreateError, CreateOptions, Draft, GuardedRegion, MapError, RegionDir},
+    fork::{ForkGuard, Forked},
+    region::{
+        Access, AccessError, CreateError, CreateOptions, Draft, GuardedRegion, MapError, Region, RegionDir,
+    },
     sync::Ordering,
 };
 
@@ -90,8 +92,7 @@ fn publishing_never_replaces() {
     assert!(place.path().join("visible").exists());
 }
 
-/// L-22.
-/// Rules: DH-018.
+/// Rules: DH-018, L-22.
 #[test]
 fn a_full_file_system_is_found_when_the_draft_is_made() {
     with_mount("tmpfs", c"size=64k", |place| {
@@ -136,7 +137,7 @@ fn only_the_writable_part_gives_views_that_write() {
 }
 
 /// L-25: also code that does not ask this library cannot write the read-only part.
-/// Rules: DH-010.
+/// Rules: DH-010, L-25.
 #[test]
 fn a_stray_store_outside_of_the_writable_part_faults() {
     if let Some(place) = role("stray") {
@@ -162,8 +163,7 @@ fn a_stray_store_outside_of_the_writable_part_faults() {
     }
 }
 
-/// L-26.
-/// Rules: DH-011.
+/// Rules: DH-011, L-26.
 #[test]
 fn a_forked_child_has_neither_the_mapping_nor_a_valid_handle() {
     let place = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -178,6 +178,19 @@ fn a_forked_child_has_neither_the_mapping_nor_a_valid_handle() {
         }
         if fs::read_to_string("/proc/self/maps").unwrap().contains(&address) {
             return 2;
+        }
+        // Neither handle gives out what is not there, nor does one without the right to write.
+        let refused = [
+            writer.span(0, 1).err(),
+            writer.span_mut(0, 1).err(),
+            writer.record_mut::<64>(0).err(),
+            consumer.atomic_u64_mut(MIDDLE.start).err(),
+            consumer.atomic_u32(0).err(),
+            Region::clone(&consumer).shared_span(0, 1).err(),
+            Region::clone(&consumer).read(0, &mut [0]).err(),
+        ];
+        if refused != [Some(AccessError::Forked(Forked)); 7] {
+            return 5;
         }
         // A guard made here is another process's, and dropping inherited handles unmaps nothing.
         let own = ForkGuard::new().unwrap();

@@ -8,8 +8,9 @@
 //! | [`tensor`] | the tensor pool: lossy broadcast of tensors over shared memory |
 //! | [`sbe`] | messages of the tensor pool's control plane |
 //! | [`shm`] | shared-memory foundation: regions, doorbells, process identity |
-//! | `mq` | messages between processes and hosts, interoperable with ZeroMQ; with the feature `zmq`, a default one |
 //! | `hub` | typed channels between the processes of a host, and their broker; with the feature `hub`, a default one |
+//! | `mq` | messages between processes and hosts, interoperable with ZeroMQ; with the feature `zmq`, a default one |
+//! | `exporter` | the `/metrics` page of a host; with the feature `hub` |
 //! | [`node`] | the node: media driver and tensor driver in one process |
 //! | [`media`] | frames from and to files: `.npy`, `.y4m`, raw |
 
@@ -23,6 +24,8 @@ pub use tidegate_sbe as sbe;
 pub use tidegate_shm as shm;
 pub use tidegate_tensor as tensor;
 
+#[cfg(feature = "hub")]
+pub mod exporter;
 pub mod media;
 pub mod node;
 

@@ -11,20 +11,54 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-/// The exit codes of every command.
+/// How a command that did not simply succeed ends. The codes are those of every command, but for `tidegate hub`, which
+/// has those of DH-266.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Exit {
     /// It failed.
-    Failed = 1,
+    Failed,
     /// The command line, or a variable that stands for an option, is wrong.
-    Usage = 2,
+    Usage,
     /// Something that was named is not there.
-    NotFound = 3,
+    NotFound,
     /// Permission, or a fence, is against it.
-    Refused = 4,
+    Refused,
     /// What was waited for did not come in time.
-    TimedOut = 5,
+    TimedOut,
+    /// A command of `tidegate hub`, with its own code.
+    #[cfg(feature = "hub")]
+    Hub(HubExit),
+}
+
+/// The exit codes of `tidegate hub` beyond 1 and 2 (DH-266).
+#[cfg(feature = "hub")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HubExit {
+    /// Problems were found, also by a dry run that would act.
+    Problems = 3,
+    /// Refused as unsafe.
+    Unsafe = 4,
+    /// What was named is not there.
+    NotFound = 5,
+    /// Permission or authentication is against it.
+    Permission = 6,
+    /// The block is damaged or of another version.
+    Damaged = 7,
+}
+
+impl Exit {
+    /// The exit code of the process.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Refused => 4,
+            Self::TimedOut => 5,
+            #[cfg(feature = "hub")]
+            Self::Hub(exit) => exit as u8,
+        }
+    }
 }
 
 /// An error of a library as the command line reports it: [`Display`](std::fmt::Display) says what happened, to what, and
@@ -77,7 +111,7 @@ impl Stop {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
-            Self::Reported(exit) => ExitCode::from(*exit as u8),
+            Self::Reported(exit) => ExitCode::from(exit.code()),
             Self::Error { exit, code, message } => {
                 let line = if json {
                     json!({ "error": error_object(code, Some(*exit), message) }).to_string()
@@ -86,7 +120,7 @@ impl Stop {
                 };
                 // There is no place left to complain to when standard error is closed.
                 let _ = writeln!(io::stderr(), "{line}");
-                ExitCode::from(*exit as u8)
+                ExitCode::from(exit.code())
             }
         }
     }
@@ -95,7 +129,7 @@ impl Stop {
 /// The object under `error`. The exit code is left out where the command goes on.
 pub(crate) fn error_object(code: &str, exit: Option<Exit>, message: &str) -> Value {
     match exit {
-        Some(exit) => json!({ "code": code, "exit": exit as u8, "message": message }),
+        Some(exit) => json!({ "code": code, "exit": exit.code(), "message": message }),
         None => json!({ "code": code, "message": message }),
     }
 }

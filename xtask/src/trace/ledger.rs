@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::citations::{BadCitation, Citations};
-use super::scope::{Placement, ScopeFile};
+use super::scope::{Placement, ScopeFile, Status};
 use super::spec::{Level, RuleId, Sheet};
 
 /// One rule or case with everything that is known about it.
@@ -14,8 +14,8 @@ pub(crate) struct Line<'a> {
     pub(crate) level: Option<Level>,
     pub(crate) text: &'a str,
     pub(crate) section: &'a str,
-    pub(crate) finished: bool,
-    /// The area that decides about `finished`.
+    pub(crate) status: Status,
+    /// The area that decides about `status`.
     pub(crate) area: &'a str,
     /// Names of the tests that cite it, sorted.
     pub(crate) tests: Vec<&'a str>,
@@ -37,18 +37,24 @@ pub(crate) struct Tally {
     pub(crate) in_scope: usize,
     pub(crate) tested: usize,
     pub(crate) noted: usize,
+    /// Gaps and what is open in areas under way.
     pub(crate) open: usize,
 }
 
 impl Line<'_> {
-    /// In scope, binding, and neither a test nor a note shows it.
+    /// A MUST or a case of a finished area that neither a test nor a note shows.
     pub(crate) fn is_gap(&self) -> bool {
-        self.counts() && self.tests.is_empty() && self.note.is_none()
+        self.status == Status::Finished && self.is_missing()
     }
 
-    /// A MUST or a case of a finished area.
-    fn counts(&self) -> bool {
-        self.finished && matches!(self.level, None | Some(Level::Must))
+    /// The same in an area under way.
+    pub(crate) fn is_open(&self) -> bool {
+        self.status == Status::Underway && self.is_missing()
+    }
+
+    fn is_missing(&self) -> bool {
+        let is_binding = matches!(self.level, None | Some(Level::Must));
+        is_binding && self.tests.is_empty() && self.note.is_none()
     }
 }
 
@@ -76,7 +82,7 @@ impl<'a> Ledger<'a> {
                 level,
                 text,
                 section,
-                finished: placement.is_finished(id),
+                status: placement.status(id),
                 area: placement.area(id),
                 tests,
                 note,
@@ -92,24 +98,29 @@ impl<'a> Ledger<'a> {
         self.lines.iter().filter(|line| line.is_gap())
     }
 
+    /// What areas under way do not show yet.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &Line<'a>> {
+        self.lines.iter().filter(|line| line.is_open())
+    }
+
     /// Counts of the MUST rules, or of the cases.
     pub(crate) fn tally(&self, cases: bool) -> Tally {
         let mut tally = Tally::default();
         let level = if cases { None } else { Some(Level::Must) };
         for line in self.lines.iter().filter(|line| line.level == level) {
             tally.total += 1;
-            if line.finished {
+            if line.status != Status::Later {
                 tally.in_scope += 1;
                 tally.tested += usize::from(!line.tests.is_empty());
                 tally.noted += usize::from(line.tests.is_empty() && line.note.is_some());
-                tally.open += usize::from(line.is_gap());
+                tally.open += usize::from(line.is_gap() || line.is_open());
             }
         }
         tally
     }
 
     pub(crate) fn has_finished_area(&self) -> bool {
-        self.lines.iter().any(|line| line.finished)
+        self.lines.iter().any(|line| line.status == Status::Finished)
     }
 }
 

@@ -31,6 +31,7 @@ sections = [\"2\"]
 
 struct Outcome {
     gaps: Vec<String>,
+    open: Vec<String>,
     findings: Vec<String>,
     rules: Tally,
     cases: Tally,
@@ -38,8 +39,12 @@ struct Outcome {
 
 /// Judges the planted sheet with the given notes and tests.
 fn judge(notes: &str, tests: &str) -> Outcome {
-    let scope: ScopeFile = toml::from_str(&format!("{SCOPE}{notes}")).unwrap();
-    let sheet = Sheet::parse(SHEET, "TP");
+    judge_scope(&format!("{SCOPE}{notes}"), tests)
+}
+
+fn judge_scope(scope: &str, tests: &str) -> Outcome {
+    let scope: ScopeFile = toml::from_str(scope).unwrap();
+    let sheet = Sheet::parse(SHEET, "TP", &["TC".to_owned()]);
     let mut found = Vec::new();
     let placement = scope.place("pool", &sheet, &mut found);
     assert_eq!(found, Vec::<String>::new());
@@ -49,6 +54,7 @@ fn judge(notes: &str, tests: &str) -> Outcome {
     let ledgers = [Ledger::new("pool", &sheet, &placement, &citations, &scope.notes)];
     Outcome {
         gaps: ledgers[0].gaps().map(|line| line.id.to_string()).collect(),
+        open: ledgers[0].open().map(|line| line.id.to_string()).collect(),
         findings: findings(&scope, &citations, &ledgers),
         rules: ledgers[0].tally(false),
         cases: ledgers[0].tally(true),
@@ -77,6 +83,17 @@ fn tests_and_notes_close_gaps_and_nothing_else_does() {
     assert_eq!(judge("TP-003 = \"read\"", &ignored).gaps, ["TP-001", "TC-001"]);
 }
 
+/// Rules: TP-478.
+#[test]
+fn what_an_area_under_way_does_not_show_is_open_and_no_gap() {
+    let scope = SCOPE.replace("status = \"later\"", "status = \"underway\"");
+    let outcome = judge_scope(&scope, "/// Rules: TP-001, TP-003, TC-001.\n#[test]\nfn a() {}");
+    assert_eq!((outcome.gaps, outcome.open), (Vec::new(), vec!["TP-004".to_owned(), "TC-002".to_owned()]));
+    assert_eq!(outcome.rules, Tally { total: 3, in_scope: 3, tested: 2, noted: 0, open: 1 });
+    let outcome = judge_scope(&scope, "/// Rules: TP-004, TC-002.\n#[test]\nfn a() {}");
+    assert_eq!((outcome.gaps.len(), outcome.open.len()), (3, 0));
+}
+
 #[test]
 fn an_unknown_id_is_a_finding() {
     let found = judge("", "/// Rules: TP-001, TP-999.\n#[test]\nfn a() {}").findings;
@@ -96,7 +113,7 @@ fn stale_empty_and_homeless_notes_are_findings() {
 #[test]
 fn an_id_that_two_sheets_define_is_a_finding() {
     let scope: ScopeFile = toml::from_str(SCOPE).unwrap();
-    let sheet = Sheet::parse(SHEET, "TP");
+    let sheet = Sheet::parse(SHEET, "TP", &["TC".to_owned()]);
     let placement = scope.place("pool", &sheet, &mut Vec::new());
     let citations = Citations::default();
     let ledgers = ["pool", "hub"].map(|spec| Ledger::new(spec, &sheet, &placement, &citations, &scope.notes));

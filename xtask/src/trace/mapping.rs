@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use super::ledger::{Ledger, Line, Tally};
+use super::scope::Status;
 
 const HEAD: &str = "\
 Written by `cargo xtask trace --write` from the sheet, `areas.toml` and the `Rules:` lines of the tests; do not edit.
-*later* means that the area is not built yet, *open* is a gap, and a dash stands at a rule that binds nobody to test it.
+*later* means that the area is not built yet, **open** is a gap, *open* one in an area that is being built, and a dash
+stands at a rule that binds nobody to test it.
 ";
 
 /// Renders the table of one sheet.
@@ -40,7 +42,9 @@ fn shown_by(line: &Line<'_>) -> String {
     }
     if line.is_gap() {
         parts.push("**open**".to_owned());
-    } else if !line.finished {
+    } else if line.is_open() {
+        parts.push(format!("*open*: {}", line.area));
+    } else if line.status == Status::Later {
         parts.push(format!("*later*: {}", line.area));
     }
     if parts.is_empty() { "-".to_owned() } else { parts.join("<br>") }

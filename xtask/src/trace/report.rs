@@ -1,4 +1,4 @@
-//! What `cargo xtask trace` prints: gaps by chapter for people, everything for programs.
+//! What `cargo xtask trace` prints: gaps by chapter for people, on demand what is open too, everything for programs.
 
 use std::fmt::Write as _;
 
@@ -28,6 +28,8 @@ pub(crate) struct SpecReport<'a> {
     must: Tally,
     cases: Tally,
     gaps: Vec<Gap<'a>>,
+    /// What areas under way do not show yet.
+    open: Vec<Gap<'a>>,
 }
 
 #[derive(Serialize)]
@@ -54,6 +56,7 @@ impl<'a> SpecReport<'a> {
             must: ledger.tally(false),
             cases: ledger.tally(true),
             gaps: ledger.gaps().map(gap).collect(),
+            open: ledger.open().map(gap).collect(),
         }
     }
 
@@ -63,11 +66,15 @@ impl<'a> SpecReport<'a> {
 }
 
 impl Report<'_> {
-    /// The report as text, gaps first, the summary last so that it stays on the screen.
-    pub(crate) fn text(&self) -> String {
+    /// The report as text, gaps first, the summary last so that it stays on the screen. With `open`, what areas under way
+    /// do not show yet comes before that.
+    pub(crate) fn text(&self, open: bool) -> String {
         let mut out = String::new();
+        for spec in self.specs.iter().filter(|_| open) {
+            spec.write(&spec.open, "open", &mut out);
+        }
         for spec in &self.specs {
-            spec.write_gaps(&mut out);
+            spec.write(&spec.gaps, "missing", &mut out);
         }
         if !self.findings.is_empty() {
             let _ = writeln!(out, "findings: {}", self.findings.len());
@@ -95,10 +102,11 @@ impl Report<'_> {
 }
 
 impl SpecReport<'_> {
-    fn write_gaps(&self, out: &mut String) {
-        for chapter in self.gaps.chunk_by(|a, b| a.section == b.section) {
+    fn write(&self, gaps: &[Gap<'_>], what: &str, out: &mut String) {
+        for chapter in gaps.chunk_by(|a, b| a.section == b.section) {
             let Some(first) = chapter.first() else { continue };
-            let _ = writeln!(out, "{} {} {}: {} open", self.name, first.section, first.title, chapter.len());
+            let _ =
+                writeln!(out, "{} {} {}: {} {what}", self.name, first.section, first.title, chapter.len());
             for gap in chapter {
                 let level = gap.level.map_or_else(|| "case".to_owned(), |level| level.to_string());
                 let _ = writeln!(out, "  {} {level:<4} {}", gap.id, shortened(gap.text));

@@ -1,8 +1,9 @@
 //! `conformance/areas.toml`: which rules must be shown by now, and the verification notes.
 //!
 //! An area is a set of chapters (`sections`) or of single rules and cases (`rules`, then with a `reason`). A rule
-//! belongs to the area that names it by id, else to the one that names the longest chapter number around it. A case
-//! belongs to nobody unless named by id: it is finished when all rules it shows are.
+//! belongs to the area that names it by id, else to the one that names the longest chapter number around it. A case that
+//! is not named by id is as far as the least finished of the rules it shows; one that names no rules belongs to its
+//! chapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,18 @@ pub(crate) struct SpecEntry {
     pub(crate) prefix: String,
     /// How many rules the sheet has; a parser that misses some must not pass unseen.
     pub(crate) rules: usize,
+    #[serde(default)]
+    pub(crate) cases: CaseEntry,
+}
+
+/// What to expect of a sheet's cases; nothing, if it has none.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CaseEntry {
+    /// What their ids begin with.
+    pub(crate) prefixes: Vec<String>,
+    /// How many there are.
+    pub(crate) count: usize,
 }
 
 /// A set of rules that share a status.
@@ -51,10 +64,15 @@ pub(crate) struct Area {
     pub(crate) reason: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+/// How far an area is, the furthest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
+    /// What is not shown is a gap, and the gate fails.
     Finished,
+    /// What is not shown is listed as open.
+    Underway,
+    /// Not begun: nothing counts.
     Later,
 }
 
@@ -131,12 +149,15 @@ impl ScopeFile {
         }
         for case in &sheet.cases {
             let place = by_id.get(&case.id).cloned().unwrap_or_else(|| {
-                let open = case.rules.iter().find_map(|rule| match placed.get(rule) {
-                    Some((Status::Finished, _)) => None,
-                    Some((Status::Later, area)) => Some((Status::Later, area.clone())),
-                    None => Some((Status::Later, format!("{rule} is in no area"))),
+                let of_rules = case.rules.iter().map(|rule| match placed.get(rule) {
+                    Some((status, area)) => (*status, area.clone()),
+                    None => (Status::Later, format!("{rule} is in no area")),
                 });
-                open.unwrap_or((Status::Finished, "its rules".to_owned()))
+                let least_finished =
+                    of_rules.reduce(|least, next| if next.0 > least.0 { next } else { least });
+                least_finished
+                    .or_else(|| placed_by_section(&areas, &case.section))
+                    .unwrap_or_else(|| (Status::Later, format!("chapter {} is in no area", case.section)))
             });
             placed.insert(case.id.clone(), place);
         }
@@ -145,8 +166,9 @@ impl ScopeFile {
 }
 
 impl Placement {
-    pub(crate) fn is_finished(&self, id: &RuleId) -> bool {
-        self.placed.get(id).is_some_and(|(status, _)| *status == Status::Finished)
+    /// How far a rule or case is.
+    pub(crate) fn status(&self, id: &RuleId) -> Status {
+        self.placed.get(id).map_or(Status::Later, |(status, _)| *status)
     }
 
     /// Name of the area that decides about a rule.
@@ -204,13 +226,14 @@ mod tests {
     const SHEET: &str = "\
 ## 10. Wire\n\n| TP-001 | MUST | a |\n\n### 10.5 Streams\n\n| TP-002 | MUST | b |\n| TP-003 | MUST | c |\n
 ## 1. First\n\n| TP-004 | MUST | d |\n
-| TC-001 | x | y | TP-001, TP-003 |\n| TC-002 | x | y | TP-001, TP-002 |\n| TC-003 | x | y | TP-001 |\n";
+| TC-001 | x | y | TP-001, TP-003 |\n| TC-002 | x | y | TP-001, TP-002 |\n| TC-003 | x | y | TP-001 |
+| TC-004 | shows no rule |\n";
 
     fn place(areas: &str) -> (Placement, Vec<String>) {
         let head = "[specs.pool]\nfile = \"x\"\nprefix = \"TP\"\nrules = 4\n";
         let scope: ScopeFile = toml::from_str(&format!("{head}{areas}")).unwrap();
         let mut found = scope.inconsistencies();
-        let placement = scope.place("pool", &Sheet::parse(SHEET, "TP"), &mut found);
+        let placement = scope.place("pool", &Sheet::parse(SHEET, "TP", &["TC".to_owned()]), &mut found);
         (placement, found)
     }
 
@@ -218,10 +241,14 @@ mod tests {
         format!("[[areas]]\nspec = \"pool\"\nname = \"some\"\nstatus = \"{status}\"\n{rest}\n")
     }
 
+    fn with_status(placement: &Placement, status: Status) -> Vec<String> {
+        let all = ["TP-001", "TP-002", "TP-003", "TP-004", "TC-001", "TC-002", "TC-003", "TC-004"];
+        let is_so = |id: &&str| placement.status(&RuleId::parse(id).unwrap()) == status;
+        all.into_iter().filter(is_so).map(str::to_owned).collect()
+    }
+
     fn finished(placement: &Placement) -> Vec<String> {
-        let all = ["TP-001", "TP-002", "TP-003", "TP-004", "TC-001", "TC-002", "TC-003"];
-        let is_finished = |id: &&str| placement.is_finished(&RuleId::parse(id).unwrap());
-        all.into_iter().filter(is_finished).map(str::to_owned).collect()
+        with_status(placement, Status::Finished)
     }
 
     #[test]
@@ -234,7 +261,22 @@ mod tests {
         ];
         let (placement, found) = place(&areas.concat());
         assert_eq!(found, Vec::<String>::new());
-        assert_eq!(finished(&placement), ["TP-001", "TP-003", "TP-004", "TC-001"]);
+        assert_eq!(finished(&placement), ["TP-001", "TP-003", "TP-004", "TC-001", "TC-004"]);
+    }
+
+    #[test]
+    fn a_case_is_as_far_as_its_least_finished_rule_or_its_chapter() {
+        let areas = [
+            area("finished", "sections = [\"10\"]"),
+            area("underway", "sections = [\"1\"]"),
+            area("underway", "rules = [\"TP-003\"]\nreason = \"being built\""),
+            area("later", "rules = [\"TP-002\"]\nreason = \"not begun\""),
+        ];
+        let (placement, found) = place(&areas.concat());
+        assert_eq!(found, Vec::<String>::new());
+        assert_eq!(finished(&placement), ["TP-001", "TC-003"]);
+        assert_eq!(with_status(&placement, Status::Underway), ["TP-003", "TP-004", "TC-001", "TC-004"]);
+        assert_eq!(with_status(&placement, Status::Later), ["TP-002", "TC-002"]);
     }
 
     #[test]
@@ -265,6 +307,6 @@ mod tests {
     #[test]
     fn a_star_takes_the_whole_sheet_but_yields_to_chapters() {
         let areas = [area("later", "sections = [\"*\"]"), area("finished", "sections = [\"1\"]")];
-        assert_eq!(finished(&place(&areas.concat()).0), ["TP-004"]);
+        assert_eq!(finished(&place(&areas.concat()).0), ["TP-004", "TC-004"]);
     }
 }

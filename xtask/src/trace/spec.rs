@@ -11,18 +11,26 @@
 //! A list item may leave the level to its text (`- **MQ-001** The kernel MUST ...`). Then the strongest word counts,
 //! and a text without such a word is a MUST, because everything with an id is normative.
 //!
-//! A case is a table row `| TC-001 | setup | outcome | rules |`.
+//! A case is a table row whose id has one of the sheet's own case prefixes, in one of two forms:
+//!
+//! ```text
+//! | TC-001 | setup | outcome | TP-007, TP-008 |     the rules it shows in the last cell
+//! | L-09 | setup and outcome [DH-021] |             the rules it shows in brackets, if any
+//! | K-01..K-04 | points and outcome |               several cases at once
+//! ```
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
-/// Id of a rule (`TP-107`) or of a conformance case (`TC-061`). Ordered by prefix, then by number.
+/// Id of a rule (`TP-107`) or of a conformance case (`TC-061`, `L-09`, `Q-1`). Ordered by prefix, then by number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RuleId {
     prefix: String,
     number: u32,
+    /// Digits it is written with.
+    width: usize,
 }
 
 /// How binding a rule is.
@@ -73,8 +81,8 @@ struct StatedCounts {
 }
 
 impl Sheet {
-    /// Reads a sheet whose rule ids begin with `rule_prefix` and whose case ids begin with `TC`.
-    pub(crate) fn parse(markdown: &str, rule_prefix: &str) -> Self {
+    /// Reads a sheet whose rule ids begin with `rule_prefix` and whose case ids begin with one of `case_prefixes`.
+    pub(crate) fn parse(markdown: &str, rule_prefix: &str, case_prefixes: &[String]) -> Self {
         let mut sheet = Self::default();
         let mut section = String::new();
         let mut fenced = false;
@@ -86,16 +94,17 @@ impl Sheet {
             if fenced {
                 continue;
             }
-            sheet.mentioned.extend(RuleId::all_in(line).filter(|id| id.prefix == rule_prefix));
+            let is_own = |id: &RuleId| id.prefix == rule_prefix || case_prefixes.contains(&id.prefix);
+            sheet.mentioned.extend(RuleId::all_in(line).filter(is_own));
             if let Some((number, title)) = heading(line) {
                 section.clone_from(&number);
                 sheet.sections.push((number, title));
             } else if line.starts_with('|') {
-                sheet.table_row(&cells(line), rule_prefix, &section);
+                sheet.table_row(&cells(line), rule_prefix, case_prefixes, &section);
             } else if let Some((id, level, text)) = list_item(line, rule_prefix) {
                 let mut text = text.to_owned();
                 while let Some(more) = lines.next_if(|next| continues_item(next)) {
-                    sheet.mentioned.extend(RuleId::all_in(more).filter(|id| id.prefix == rule_prefix));
+                    sheet.mentioned.extend(RuleId::all_in(more).filter(is_own));
                     text.push(' ');
                     text.push_str(more.trim());
                 }
@@ -106,8 +115,8 @@ impl Sheet {
         sheet
     }
 
-    /// What does not add up: counts the sheet states, the count the scope file pins, double and undefined ids.
-    pub(crate) fn inconsistencies(&self, pinned_rules: usize) -> Vec<String> {
+    /// What does not add up: counts the sheet states, the counts the scope file pins, double and undefined ids.
+    pub(crate) fn inconsistencies(&self, pinned_rules: usize, pinned_cases: usize) -> Vec<String> {
         let mut found = Vec::new();
         let mut expect = |what: &str, expected: usize, parsed: usize| {
             if expected != parsed {
@@ -115,6 +124,7 @@ impl Sheet {
             }
         };
         expect("rules (count pinned in conformance/areas.toml)", pinned_rules, self.rules.len());
+        expect("cases (count pinned in conformance/areas.toml)", pinned_cases, self.cases.len());
         if let Some(stated) = self.stated.rules {
             expect("rules (count stated by the sheet)", stated, self.rules.len());
         }
@@ -145,7 +155,7 @@ impl Sheet {
         self.sections.iter().find(|(number, _)| number == section).map_or("", |(_, title)| title)
     }
 
-    fn table_row(&mut self, cells: &[String], rule_prefix: &str, section: &str) {
+    fn table_row(&mut self, cells: &[String], rule_prefix: &str, case_prefixes: &[String], section: &str) {
         let [first, rest @ ..] = cells else { return };
         match (first.as_str(), rest) {
             ("Rules in this sheet", [count]) => {
@@ -155,8 +165,7 @@ impl Sheet {
             ("Conformance cases", [count]) => self.stated.cases = leading_number(count),
             _ => {}
         }
-        let Some(id) = RuleId::parse(first) else { return };
-        if id.prefix == rule_prefix {
+        if let Some(id) = RuleId::parse(first).filter(|id| id.prefix == rule_prefix) {
             let (level, text) = match rest {
                 [level, text @ ..] if Level::parse(level).is_some() => {
                     (Level::parse(level), text.join(" | "))
@@ -165,26 +174,43 @@ impl Sheet {
             };
             let level = level.unwrap_or_else(|| Level::of_text(&text));
             self.rules.push(Rule { id, level, text, section: section.to_owned() });
-        } else if id.is_case()
-            && let [text @ .., rules] = rest
-        {
-            let rules = RuleId::all_in(rules).collect();
-            self.cases.push(Case { id, text: text.join(" => "), section: section.to_owned(), rules });
+            return;
+        }
+        for id in RuleId::range(first).into_iter().filter(|id| case_prefixes.contains(&id.prefix)) {
+            let (text, rules) = case_text(rest);
+            self.cases.push(Case { id, text, section: section.to_owned(), rules });
         }
     }
 }
 
 impl RuleId {
-    /// Parses exactly one id: capital letters, a hyphen, digits.
+    /// Parses exactly one id: one to three capital letters, a hyphen, digits. Behind two or three letters stand three
+    /// digits, or four from 1000 on, and `TP-7` and `TP-0107` are no ids; behind one letter one or two, as the sheet
+    /// writes them.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (prefix, digits) = text.split_once('-')?;
-        let well_formed = (2..=3).contains(&prefix.len())
-            && prefix.bytes().all(|byte| byte.is_ascii_uppercase())
-            && (2..=4).contains(&digits.len())
+        let is_id = prefix.bytes().all(|byte| byte.is_ascii_uppercase())
             && digits.bytes().all(|byte| byte.is_ascii_digit());
-        let id = Self { prefix: prefix.to_owned(), number: digits.parse().ok()? };
-        // `TP-7` and `TP-0107` are not how ids are written.
-        (well_formed && id.to_string() == text).then_some(id)
+        let id = Self { prefix: prefix.to_owned(), number: digits.parse().ok()?, width: digits.len() };
+        let is_written_so = match prefix.len() {
+            1 => id.width <= 2,
+            2 | 3 => id.width == 3 || (id.width == 4 && id.number >= 1_000),
+            _ => false,
+        };
+        (is_id && is_written_so).then_some(id)
+    }
+
+    /// `K-01` is itself, `K-01..K-04` are four.
+    fn range(text: &str) -> Vec<Self> {
+        let Some((first, last)) = text.split_once("..") else {
+            return Self::parse(text).into_iter().collect();
+        };
+        match (Self::parse(first), Self::parse(last)) {
+            (Some(first), Some(last)) if first.prefix == last.prefix && first.width == last.width => {
+                (first.number..=last.number).map(|number| Self { number, ..first.clone() }).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Every id in a line of text.
@@ -192,15 +218,11 @@ impl RuleId {
         text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '-'))
             .filter_map(Self::parse)
     }
-
-    pub(crate) fn is_case(&self) -> bool {
-        self.prefix == "TC"
-    }
 }
 
 impl fmt::Display for RuleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:03}", self.prefix, self.number)
+        write!(f, "{}-{:0width$}", self.prefix, self.number, width = self.width)
     }
 }
 
@@ -266,6 +288,20 @@ fn cells(line: &str) -> Vec<String> {
         cells.pop();
     }
     cells.iter().map(|cell| cell.trim().to_owned()).collect()
+}
+
+/// Text of a case and the rules it shows, from the cells behind its id.
+fn case_text(cells: &[String]) -> (String, Vec<RuleId>) {
+    if let [text @ .., rules] = cells
+        && !text.is_empty()
+        && rules.split(", ").next().and_then(RuleId::parse).is_some()
+    {
+        return (text.join(" => "), RuleId::all_in(rules).collect());
+    }
+    let text = cells.join(" => ");
+    let in_brackets = text.split('[').skip(1).filter_map(|part| part.split_once(']'));
+    let rules = in_brackets.flat_map(|(inside, _)| RuleId::all_in(inside)).collect();
+    (text, rules)
 }
 
 fn push_last(cells: &mut [String], character: char) {

@@ -52,6 +52,7 @@ places! {
     ConsumersEvicted = consumers_evicted,
     DeadConsumersReaped = dead_consumers_reaped,
     PeakConsumers = peak_consumer_count,
+    LockErrors = lock_errors,
     LockTakeovers = lock_takeovers,
     MaintenanceLockWaits = maintenance_lock_waits,
     WriterAdoptions = writer_adoptions,

@@ -5,11 +5,13 @@
 //! | [`words`] | [`Words`](crate::core::words::Words) and [`WriterWords`](crate::core::words::WriterWords) over the views of a block |
 //! | [`process`] | [`Host`](crate::core::host::Host): clock, sleep, who lives, where counters and errors go |
 //! | [`counters`] | where each counter of 17.1 lies |
+//! | [`sampling`] | latencies of every so manieth operation |
 //! | [`audit`] | the audit ring of 18.5 |
 
 pub mod audit;
 pub mod counters;
 pub mod process;
+pub mod sampling;
 pub mod words;
 
 use std::{num::NonZeroU32, sync::Arc};
@@ -24,7 +26,7 @@ use crate::{
     core::{
         Core,
         codec::SlotId,
-        config::{CoreConfig, Timing, WaitStrategy},
+        config::{CoreConfig, Stall, Timing, WaitStrategy},
     },
 };
 
@@ -76,6 +78,7 @@ pub fn core_config(block: &Block, wait: WaitStrategy, timing: Timing) -> CoreCon
         slot_size: spec.slot_size,
         max_consumers: spec.max_consumers,
         first_slot: SlotId(spec.first_slot_id),
+        stall: Stall::Wait,
         wait,
         timing,
     }

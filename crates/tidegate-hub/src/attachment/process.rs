@@ -1,11 +1,16 @@
 //! The calling process as the core asks about it: time, sleep, who lives, and where counters and errors are kept.
 
-use std::{cell::Cell, mem::offset_of, sync::Arc, thread};
+use std::{
+    cell::Cell,
+    mem::offset_of,
+    sync::{Arc, OnceLock},
+    thread,
+};
 
 use tidegate_shm::{
-    clock::{Nanos, monotonic_now},
-    region::{AccessError, RecordMut, TableMut},
-    sync::{AtomicBool, AtomicU32, Condvar, MutexGuard, Ordering, spin_loop},
+    clock::{Nanos, monotonic_now, monotonic_roughly},
+    region::{AccessError, Record, RecordMut, TableMut},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, MutexGuard, Ordering, spin_loop},
 };
 
 use super::{
@@ -19,7 +24,8 @@ use crate::{
         host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness, Place},
     },
     identity::ProcessKey,
-    layout::pages::{ConsumerRow, MetricsPage},
+    layout::pages::{ConsumerRow, ControlPage, MetricsPage, SyncPage},
+    upkeep,
 };
 
 /// The calling process, attached to one block. Clones share their settings.
@@ -29,6 +35,10 @@ pub struct Process {
     metrics: RecordMut<4096>,
     consumers: TableMut<256>,
     audit: AuditRing,
+    sync: RecordMut<4096>,
+    control: Record<4096>,
+    /// Who was there when the process's thread last looked; none if it does not look for this handle.
+    seen: Arc<OnceLock<Seen>>,
     /// Whether performance counters are kept (DH-247).
     measuring: Arc<AtomicBool>,
 }
@@ -45,6 +55,9 @@ impl Process {
             metrics: block.region().record_mut(geometry.metrics().offset)?,
             consumers: block.region().table_mut(geometry.consumers().offset, rows)?,
             audit: AuditRing::new(&block)?,
+            sync: block.region().record_mut(geometry.sync().offset)?,
+            control: block.region().record(geometry.control().offset)?,
+            seen: Arc::default(),
             measuring: Arc::new(AtomicBool::new(true)),
             block,
         })
@@ -77,6 +90,32 @@ impl Process {
         self.measuring.store(on, Ordering::Relaxed);
     }
 
+    /// Notes who is there, for somebody who is going to watch all of them. Must be called before looking at their keys.
+    pub fn note_seen(&self) {
+        let now = self.present();
+        let seen = self.seen.get_or_init(Seen::default);
+        for (word, value) in seen.0.iter().zip(now) {
+            // Relaxed: only compared, by one who asks again if it is stale.
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// What changes when somebody comes, goes or takes over.
+    fn present(&self) -> [u64; 3] {
+        let sync = self.sync.row();
+        let masks = [
+            sync.u32::<{ offset_of!(SyncPage, active_mask) }>(),
+            sync.u32::<{ offset_of!(SyncPage, evicted_mask) }>(),
+        ];
+        // Relaxed: a hint.
+        let [active, evicted] = masks.map(|mask| u64::from(mask.load(Ordering::Relaxed)));
+        [
+            sync.u64::<{ offset_of!(SyncPage, registry_epoch) }>().load(Ordering::Relaxed),
+            active << 32 | evicted,
+            self.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Ordering::Relaxed),
+        ]
+    }
+
     /// Whether the consumer at `row` said that it lives in another pid namespace.
     fn is_foreign(&self, row: u32) -> bool {
         // Relaxed: written before the row became ACTIVE, under the lock.
@@ -90,6 +129,11 @@ impl Host for Process {
     #[inline]
     fn now(&self) -> Nanos {
         monotonic_now()
+    }
+
+    #[inline]
+    fn now_roughly(&self) -> Nanos {
+        monotonic_roughly()
     }
 
     #[inline]
@@ -117,6 +161,13 @@ impl Host for Process {
 
     fn release(&self, place: Place) {
         self.block.release(place);
+    }
+
+    fn waits(&self) {
+        let Some(seen) = self.seen.get() else { return };
+        if seen.0.iter().map(|word| word.load(Ordering::Relaxed)).ne(self.present()) {
+            upkeep::look();
+        }
     }
 
     fn thread_ticket(&self) -> u32 {
@@ -169,6 +220,9 @@ impl Counters for Process {
             AuditEvent::Reaped { row, owner } => (Operation::Reap, row.0.into(), key(owner), 0),
             AuditEvent::Evicted { row, owner } => (Operation::Evict, row.0.into(), key(owner), key(owner)),
             AuditEvent::LockTakenOver { from } => (Operation::LockTakeover, 0, from.word(), own.word()),
+            AuditEvent::SpinlockTakenOver { lock, from } => {
+                (Operation::LockTakeover, lock.into(), from.word(), own.word())
+            }
             AuditEvent::Adopted { from } => (Operation::Adopt, 0, key(from), own.word()),
             AuditEvent::Seized { from } => (Operation::Seize, 0, from.word(), own.word()),
             AuditEvent::Abandoned { id } => {
@@ -183,6 +237,10 @@ impl Counters for Process {
         self.audit.write(&Entry { actor: own, operation, forced, target, before, after });
     }
 }
+
+/// What [`Process::present`] was.
+#[derive(Debug, Default)]
+struct Seen([AtomicU64; 3]);
 
 /// Flag of a row: its consumer lives in another pid namespace.
 const FOREIGN: u32 = 1;

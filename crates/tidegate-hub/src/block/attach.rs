@@ -122,12 +122,12 @@ pub fn attach(name: &str, options: &AttachOptions<'_>) -> Result<Block, AttachEr
     let writable = match options.role {
         Role::Inspector => 0..0,
         Role::Consumer => descriptor.geometry.shared().range(),
-        Role::Writer => 0..descriptor.geometry.total_size,
+        Role::Writer | Role::Recovery => 0..descriptor.geometry.total_size,
     };
     let region = file.map_guarded(descriptor.geometry.total_size, writable)?;
     let here = here()?;
     let mut findings = Vec::new();
-    if options.role == Role::Inspector {
+    if matches!(options.role, Role::Inspector | Role::Recovery) {
         findings = [
             check_state(&region, options.role, &descriptor).err(),
             check_boot(&descriptor, &here).err(),
@@ -145,7 +145,7 @@ pub fn attach(name: &str, options: &AttachOptions<'_>) -> Result<Block, AttachEr
             let holding = Holding::take(&descriptor.uuid, Place::Writer, region.guard());
             Some(holding.ok_or(AttachError::Locked)?)
         }
-        Role::Inspector | Role::Consumer => None,
+        Role::Inspector | Role::Consumer | Role::Recovery => None,
     };
     Ok(Block {
         memory_locked: options.lock_memory && lock_memory(&region, &path),
@@ -243,7 +243,7 @@ fn size_of_object(file: &RegionFile) -> Result<u64, AttachError> {
 fn feature_use(role: Role) -> FeatureUse {
     match role {
         Role::Inspector => FeatureUse::ReadOnly,
-        Role::Consumer | Role::Writer => FeatureUse::TakePart,
+        Role::Consumer | Role::Writer | Role::Recovery => FeatureUse::TakePart,
     }
 }
 
@@ -271,7 +271,7 @@ fn check_state(region: &GuardedRegion, role: Role, descriptor: &Descriptor) -> R
     let code = views.control.row().u32::<{ offset_of!(ControlPage, init_state) }>().load(Ordering::Acquire);
     match InitState::from_code(code) {
         Some(InitState::Ready | InitState::Closing) => Ok(()),
-        Some(InitState::Closed) if role == Role::Inspector => Ok(()),
+        Some(InitState::Closed) if matches!(role, Role::Inspector | Role::Recovery) => Ok(()),
         Some(InitState::Closed) => Err(AttachError::Closed),
         Some(state @ (InitState::Raw | InitState::Building)) => Err(AttachError::NotReady { state }),
         None => {

@@ -12,6 +12,7 @@ mod attach;
 mod create;
 mod error;
 mod look;
+mod names;
 pub mod registry;
 mod views;
 
@@ -22,13 +23,14 @@ use std::{
 
 use tidegate_shm::{
     fork::Forked,
-    region::{AccessError, GuardedRegion, Span, SpanMut},
+    region::{AccessError, DirError, GuardedRegion, RegionDir, Span, SpanMut},
 };
 
 pub use attach::{AttachOptions, Expectations, ExpectedConfig, SchemaCheck, Trust, attach};
 pub use create::{CreateOptions, HugePages, IfExists, create};
 pub use error::{AttachError, CreateError, HugeFailure, SchemaMismatch};
 pub use look::{Look, look};
+pub use names::{MAX_NAMES, names};
 pub use views::{ConsumerViews, InspectorViews, PAGE_RECORD, WriterViews};
 
 use crate::{
@@ -46,6 +48,9 @@ pub enum Role {
     Consumer,
     /// Writes slots: maps everything for writing.
     Writer,
+    /// Repairs: maps everything for writing, also of a block that is closed or damaged beyond its descriptor, and needs no
+    /// secret, since it is the file's permissions that decide who may repair. Not the writer by that.
+    Recovery,
 }
 
 /// A block mapped into this process.
@@ -138,6 +143,15 @@ impl Block {
     /// Gives the writer's place up, so that another handle of this process can have it.
     pub fn release_writer(&mut self) {
         self.holding = None;
+    }
+
+    /// Removes the file; mappings stay. The name belongs to this block alone, having its uuid.
+    ///
+    /// # Errors
+    /// What the directory said.
+    pub fn unlink(&self) -> Result<(), DirError> {
+        let (Some(dir), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Ok(()) };
+        RegionDir::open_base(dir)?.remove_file(&name.to_string_lossy())
     }
 
     /// Everything, to be read.

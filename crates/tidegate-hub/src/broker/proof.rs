@@ -5,10 +5,6 @@
 
 use std::fmt;
 
-use blake2::{
-    Blake2bMac,
-    digest::{KeyInit, Mac, consts::U32},
-};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -16,12 +12,13 @@ use super::{
     error::HubError,
     wire::{Base64, ChannelName, ClientId, Fixed, Nonce, Proof, RequestBody},
 };
+use crate::layout::{Secret, SecretUnusable, keyed};
 
 /// Shortest secret, in octets (DH-161).
-pub const SHORTEST_SECRET: usize = 16;
+pub const SHORTEST_SECRET: usize = Secret::MIN_LEN;
 
 /// Longest secret: the longest key of BLAKE2b.
-pub const LONGEST_SECRET: usize = 64;
+pub const LONGEST_SECRET: usize = Secret::MAX_LEN;
 
 /// What the broker keeps of a channel's secret, and what proofs are made with. As confidential as the registry: who has it
 /// can forge proofs, though not attach (DH-213). Wiped when dropped and never shown.
@@ -30,14 +27,21 @@ pub struct Verifier(Zeroizing<[u8; 32]>);
 
 impl Verifier {
     /// The verifier of `secret` for `channel` (DH-163).
+    pub fn of(secret: &Secret, channel: &ChannelName) -> Self {
+        Self(secret.broker_verifier(channel.as_str()))
+    }
+
+    /// As [`Verifier::of`], from the octets of the secret.
     ///
     /// # Errors
-    /// [`HubError::SecretLength`] for a secret of less than [`SHORTEST_SECRET`] or more than [`LONGEST_SECRET`] octets.
+    /// [`HubError::SecretLength`] for a secret of less than [`SHORTEST_SECRET`] or more than [`LONGEST_SECRET`] octets;
+    /// [`HubError::System`] if there is no memory fit for a key.
     pub fn derive(secret: &[u8], channel: &ChannelName) -> Result<Self, HubError> {
-        if !(SHORTEST_SECRET..=LONGEST_SECRET).contains(&secret.len()) {
-            return Err(HubError::SecretLength { len: secret.len() });
-        }
-        Ok(Self(keyed(secret, &[b"tidegate/hub/broker-verifier", &[0], channel.as_str().as_bytes()])))
+        let secret = Secret::new(secret).map_err(|error| match error {
+            SecretUnusable::Length { len } => HubError::SecretLength { len },
+            SecretUnusable::Memory { source } => HubError::System { what: "keeping the secret", source },
+        })?;
+        Ok(Self::of(&secret, channel))
     }
 
     pub(crate) fn from_field(field: Fixed<32>) -> Self {
@@ -68,7 +72,7 @@ impl Verifier {
             &nonce.0,
             &ts_ms.to_le_bytes(),
         ];
-        Base64(*keyed(self.0.as_slice(), &parts))
+        Base64(keyed(self.0.as_slice(), &parts))
     }
 
     /// Whether `proof` is [`prove`](Self::prove)'s, in constant time (DH-164).
@@ -113,16 +117,6 @@ impl ProofLabel {
             _ => None,
         }
     }
-}
-
-/// BLAKE2b-256 of the parts, one after the other. A key longer than 64 octets, which no caller has, gives zeros that no
-/// proof matches.
-fn keyed(key: &[u8], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
-    let Ok(mut mac) = <Blake2bMac<U32> as KeyInit>::new_from_slice(key) else {
-        return Zeroizing::default();
-    };
-    parts.iter().for_each(|part| mac.update(part));
-    Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
 #[cfg(test)]

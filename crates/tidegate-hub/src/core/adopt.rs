@@ -5,7 +5,10 @@ use tidegate_shm::sync::Ordering;
 
 use super::{
     Core,
-    codec::{HANDOVER_CANCELLED, ProcessKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED, Transition},
+    codec::{
+        Ctl, HANDOVER_CANCELLED, InitState, ProcessKey, SlotId, SlotIndex, SlotState, TAINT_SEIZED,
+        Transition,
+    },
     config::Deadline,
     crash::{self, Point},
     error::RegistryError,
@@ -20,8 +23,9 @@ use super::{
 pub enum TakeOver {
     /// From nobody or from the dead.
     IfDead,
-    /// From this process even if it lives: what it is writing is put in quarantine and the block is tainted. It may
-    /// still write into the slots it has, which is why nobody gets them before it is dead (T9, T10).
+    /// From this process even if it lives: what it is writing is put in quarantine (T9), the block is tainted and closes
+    /// to writing. Words cannot stop a store that the displaced writer was about to make when it was paused, so nobody
+    /// allocates here again; writing goes on in new memory.
     Seize(ProcessKey),
 }
 
@@ -78,7 +82,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Exchanges the owner from nobody or the dead to the caller; returns the new epoch.
-    fn take_ownership(&self, from: TakeOver) -> Result<u64, RegistryError> {
+    pub(super) fn take_ownership(&self, from: TakeOver) -> Result<u64, RegistryError> {
         let word = self.words.control64_mut(Control64::WriterOwner);
         // Acquire: pairs with the exchange of the one who stored it.
         let found = word.load(Ordering::Acquire);
@@ -100,6 +104,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         // AcqRel: pairs with the acquiring load of a displaced writer's check.
         let epoch = epoch.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         if let Some(from) = seized {
+            self.close_to_writing();
             let taint = self.words.control32_mut(Control32::Taint);
             // Relaxed: never cleared; for people.
             taint.store(taint.load(Ordering::Relaxed) | TAINT_SEIZED, Ordering::Relaxed);
@@ -112,65 +117,80 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         Ok(epoch)
     }
 
+    fn close_to_writing(&self) {
+        let state = self.words.control32_mut(Control32::InitState);
+        // Relaxed: a block that is closed stays so. Release: pairs with the acquire of the writer's check and of consumers,
+        // who are woken when the indices are settled.
+        if state.load(Ordering::Relaxed) == InitState::Ready as u32 {
+            state.store(InitState::Closing as u32, Ordering::Release);
+        }
+    }
+
     /// Step 2: no slot stays between two states. Returns how many ids became holes.
     fn adopt_slots(&self, from: TakeOver) -> Result<u64, RegistryError> {
         let mut abandoned = 0;
         for slot in (0..self.config.slot_count.get()).map(SlotIndex) {
-            let ctl = self.slot_ctl(slot);
-            let state = ctl.state().ok_or(RegistryError::Damaged)?;
-            let transition = match state {
-                SlotState::Free | SlotState::Committed => continue,
-                SlotState::Draining => Transition::Restore,
-                SlotState::Quarantined if self.slot_owner_is_alive(slot) => continue,
-                SlotState::Quarantined => Transition::EndQuarantine,
-                SlotState::Writing => {
-                    abandoned += 1;
-                    if let Some(id) = SlotId::of_tag(ctl.tag()) {
-                        self.host.audit(AuditEvent::Abandoned { id });
-                    }
-                    match from {
-                        TakeOver::Seize(displaced) => {
-                            // Relaxed: the exchange below releases it (DH-047).
-                            let owner = self.words.slot64_mut(slot, Slot64::Owner);
-                            owner.store(displaced.word(), Ordering::Relaxed);
-                            Transition::Quarantine
-                        }
-                        TakeOver::IfDead => Transition::Abort,
-                    }
-                }
-            };
-            match self.transition(slot, ctl, transition, Ordering::AcqRel) {
-                Ok(()) if transition != Transition::Quarantine => {
-                    // Relaxed: for people, once the slot is left.
-                    self.words.slot64_mut(slot, Slot64::Owner).store(0, Ordering::Relaxed);
-                }
-                Ok(()) => {}
-                // The displaced writer committed first: its id is data, not a hole.
-                Err(_) if transition == Transition::Quarantine => abandoned -= 1,
-                Err(_) => return Err(RegistryError::Damaged),
-            }
+            abandoned += u64::from(self.adopt_slot(slot, from)?);
             crash::at(Point::AdoptSlot);
         }
         Ok(abandoned)
     }
 
+    /// Whether an id was abandoned.
+    fn adopt_slot(&self, slot: SlotIndex, from: TakeOver) -> Result<bool, RegistryError> {
+        for _ in 0..LOOKS {
+            let ctl = self.slot_ctl(slot);
+            let transition = match ctl.state().ok_or(RegistryError::Damaged)? {
+                SlotState::Free | SlotState::Committed => return Ok(false),
+                SlotState::Draining => Transition::Restore,
+                SlotState::Quarantined if self.slot_owner_is_alive(slot) => return Ok(false),
+                SlotState::Quarantined => Transition::EndQuarantine,
+                SlotState::Writing => match from {
+                    TakeOver::IfDead => Transition::Abort,
+                    TakeOver::Seize(displaced) => {
+                        // Relaxed: the exchange below releases it (DH-047).
+                        let owner = self.words.slot64_mut(slot, Slot64::Owner);
+                        owner.store(displaced.word(), Ordering::Relaxed);
+                        Transition::Quarantine
+                    }
+                },
+            };
+            if self.transition(slot, ctl, transition, Ordering::AcqRel).is_err() {
+                if matches!(from, TakeOver::Seize(_)) {
+                    // The displaced writer finished what it was about to do; what it did counts.
+                    continue;
+                }
+                return Err(RegistryError::Damaged);
+            }
+            if transition != Transition::Quarantine {
+                // Relaxed: for people, once the slot is left.
+                self.words.slot64_mut(slot, Slot64::Owner).store(0, Ordering::Relaxed);
+            }
+            let abandoned = matches!(transition, Transition::Abort | Transition::Quarantine);
+            if let Some(id) = SlotId::of_tag(ctl.tag()).filter(|_| abandoned) {
+                self.host.audit(AuditEvent::Abandoned { id });
+            }
+            return Ok(abandoned);
+        }
+        Err(RegistryError::Damaged)
+    }
+
     /// Steps 3 and 4: every id that left a trace was given away, and all of them are resolved.
     fn adopt_indices(&self) {
-        let tags = (0..self.config.slot_count.get()).map(|slot| self.slot_ctl(SlotIndex(slot)));
-        let (mut highest, mut newest) = (0, 0);
-        for ctl in tags {
-            highest = highest.max(ctl.tag());
-            if ctl.is(SlotState::Committed) {
-                newest = newest.max(ctl.tag());
-            }
-        }
+        let slots = || (0..self.config.slot_count.get()).map(|slot| self.slot_ctl(SlotIndex(slot)));
         let write = self.words.control64_mut(Control64::WriteIndex);
         // Relaxed: only the acting writer changes it. A tag is 1 + its id.
-        let end = write.load(Ordering::Relaxed).max(highest);
-        // Release, here and below: pairs with the acquiring loads of the consumers.
+        let end = slots().map(Ctl::tag).fold(write.load(Ordering::Relaxed), u64::max);
+        // Only a writer that was displaced alive can have taken a slot meanwhile.
+        let open =
+            slots().filter(|ctl| ctl.is(SlotState::Writing)).filter_map(|ctl| SlotId::of_tag(ctl.tag()));
+        let resolved = open.map(|id| id.0).fold(end, u64::min);
+        let committed = slots().filter(|ctl| ctl.is(SlotState::Committed) && ctl.tag() <= resolved);
+        let newest = committed.map(Ctl::tag).max().unwrap_or(0);
+        // Release, all: pairs with the acquiring loads of the consumers.
         write.store(end, Ordering::Release);
         self.words.control64_mut(Control64::LatestTag).store(newest, Ordering::Release);
-        self.words.control64_mut(Control64::CommitIndex).store(end, Ordering::Release);
+        self.words.control64_mut(Control64::CommitIndex).store(resolved, Ordering::Release);
         self.wake_readers();
     }
 
@@ -181,6 +201,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
             .is_some_and(|owner| self.host.liveness(owner, Place::Writer) != Liveness::Dead)
     }
 }
+
+/// How often a slot is looked at before it counts as damaged. A writer that was displaced alive changes a slot once or
+/// twice in each of its threads before it notices.
+const LOOKS: u32 = 1_000;
 
 struct Found {
     abandoned: u64,

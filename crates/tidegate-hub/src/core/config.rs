@@ -8,6 +8,17 @@ pub use crate::layout::{OnHeld, Orphan, Overflow, SyncPolicy};
 
 use super::codec::{Claim, SlotId, SlotIndex};
 
+/// What the writer does about a consumer that lives and holds a lossless ring back (DH-106).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stall {
+    /// Waits for it.
+    #[default]
+    Wait,
+    /// Takes the right of its cursor away once a claim is older than this, or the cursor did not move for this long while
+    /// data was waiting.
+    EvictAfter(Nanos),
+}
+
 /// How a handle waits (DH-080).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitStrategy {
@@ -68,6 +79,8 @@ pub struct CoreConfig {
     pub max_consumers: u32,
     /// First id of this block; later blocks of a channel go on with the ids of the one before.
     pub first_slot: SlotId,
+    /// What this handle, as the writer, does about stalled consumers.
+    pub stall: Stall,
     /// How this handle waits.
     pub wait: WaitStrategy,
     /// How long.

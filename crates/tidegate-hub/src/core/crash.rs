@@ -77,6 +77,10 @@ points! {
     LockHeld = "m.held",
     /// It was taken from a dead holder.
     LockTakeover = "m.takeover",
+    /// A shared lock is owned, and does not say by which thread.
+    SpinlockOwner = "k.owner",
+    /// It says how often it is held.
+    SpinlockDepth = "k.depth",
     /// The block has a new writer.
     AdoptOwn = "a.own",
     /// One slot is adopted.

@@ -106,6 +106,9 @@ pub enum ReadBatchError {
         /// May be held.
         available: u32,
     },
+    /// Latest-value consumers hold one slot at a time (DH-122).
+    #[error("a channel of latest values has no batches; acquire the latest value")]
+    LatestOnly,
 }
 
 /// Why the registry could not be changed.

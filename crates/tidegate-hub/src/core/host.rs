@@ -12,6 +12,10 @@ pub use crate::identity::{Liveness, Place};
 pub trait Host: Counters {
     /// Now, on the monotonic clock.
     fn now(&self) -> Nanos;
+    /// Now, or some milliseconds ago: for words that say since when something is so.
+    fn now_roughly(&self) -> Nanos {
+        self.now()
+    }
     /// A pause of the processor while spinning.
     fn pause(&self);
     /// Sleeps in the kernel.
@@ -79,6 +83,7 @@ pub enum Counter {
     ConsumersEvicted,
     DeadConsumersReaped,
     PeakConsumers,
+    LockErrors,
     LockTakeovers,
     MaintenanceLockWaits,
     WriterAdoptions,
@@ -122,6 +127,8 @@ pub enum AuditEvent {
     Evicted { row: Row, owner: Option<ProcessKey> },
     /// The maintenance lock was taken from a dead holder and the registry repaired.
     LockTakenOver { from: ProcessKey },
+    /// A shared lock was taken from a dead holder.
+    SpinlockTakenOver { lock: u32, from: ProcessKey },
     /// Writing was taken over from a dead writer.
     Adopted { from: Option<ProcessKey> },
     /// Writing was taken over by force.

@@ -19,13 +19,14 @@ use super::{
 impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     /// Runs `work` under the maintenance lock. `work` must be bounded (DH-152). The lock is not recursive: another
     /// thread of this process is waited for like another process.
-    pub(super) fn locked<R>(
+    pub(crate) fn locked<R>(
         &self,
         deadline: Deadline,
         work: impl FnOnce() -> Result<R, RegistryError>,
     ) -> Result<R, RegistryError> {
         self.lock(deadline)?;
         crash::at(Point::LockHeld);
+        let _inside = order::Inside::enter();
         let result = work();
         self.unlock();
         result
@@ -115,7 +116,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Completes what a dead holder left half done: rows between two states become FREE, masks follow the rows.
-    fn repair_registry(&self) {
+    pub(super) fn repair_registry(&self) {
         for row in self.rows(u32::MAX) {
             let reg = self.reg(row);
             match reg.state() {
@@ -148,5 +149,54 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         self.words.row64(row, Row64::Reg).store(Reg::new(epoch, RowState::Free).0, Ordering::Release);
         // Relaxed: a count of changes, made under the lock.
         self.words.sync64(Sync64::RegistryEpoch).fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Knows in debug builds whether the calling thread is at work under the maintenance lock of some block, which is no place
+/// to take a user's lock from (DH-148).
+#[cfg(all(debug_assertions, not(loom)))]
+pub(crate) mod order {
+    use std::cell::Cell;
+
+    thread_local! {
+        static INSIDE: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) struct Inside;
+
+    impl Inside {
+        pub(super) fn enter() -> Self {
+            INSIDE.set(true);
+            Self
+        }
+    }
+
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            INSIDE.set(false);
+        }
+    }
+
+    /// Whether a user's lock must not be taken now.
+    pub(crate) fn is_inside() -> bool {
+        INSIDE.get()
+    }
+}
+
+/// Knows nothing.
+#[cfg(not(all(debug_assertions, not(loom))))]
+pub(crate) mod order {
+    pub(super) struct Inside;
+
+    impl Inside {
+        pub(super) fn enter() -> Self {
+            Self
+        }
+    }
+
+    /// Never said to be wrong.
+    #[cfg(not(loom))]
+    pub(crate) fn is_inside() -> bool {
+        false
     }
 }

@@ -10,7 +10,10 @@
 //! | [`writer`] | allocate, commit, abort, the floor |
 //! | [`reader`] | acquire, release, validate |
 //! | `lock`, `registry` | the maintenance lock; joining, leaving, evicting, reaping |
+//! | [`spinlock`] | the locks that users share |
+//! | [`generation`] | noticing torn zones |
 //! | `adopt` | taking over a block from a dead writer |
+//! | [`repair`] | standing in for a dead writer to reset single slots |
 //! | [`crash`] | named steps at which tests end a process |
 //!
 //! # Invariants
@@ -26,15 +29,18 @@ pub mod codec;
 pub mod config;
 pub mod crash;
 pub mod error;
+pub mod generation;
 pub mod host;
 pub mod protocol;
 pub mod reader;
+pub mod repair;
+pub mod spinlock;
 pub mod words;
 pub mod writer;
 
 mod adopt;
 mod event;
-mod lock;
+pub(crate) mod lock;
 mod registry;
 mod wait;
 
@@ -93,6 +99,11 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     /// The calling process.
     pub fn key(&self) -> ProcessKey {
         self.key
+    }
+
+    /// Number of rows that take part.
+    pub fn active_consumers(&self) -> u32 {
+        self.mask(Sync32::ActiveMask).count_ones()
     }
 
     /// The control word of the slot of `id`.

@@ -8,7 +8,8 @@ use tidegate_shm::{
 
 use super::{
     codec::{InitState, ProcessKey, Row, SlotIndex},
-    config::{CoreConfig, OnHeld, Orphan, Overflow, SyncPolicy, Timing, WaitStrategy},
+    config::{CoreConfig, OnHeld, Orphan, Overflow, Stall, SyncPolicy, Timing, WaitStrategy},
+    spinlock::{Doorway, LockWords},
     words::{
         Control32, Control64, Load, Row32, Row64, RowNames, Slot32, Slot64, Sync32, Sync64, Word, Words,
         WriterWords,
@@ -39,7 +40,7 @@ pub(super) struct Word32 {
 }
 
 impl Word32 {
-    fn new(value: u32) -> Self {
+    pub(super) fn new(value: u32) -> Self {
         Self {
             value: AtomicU32::new(value),
             #[cfg(loom)]
@@ -78,6 +79,31 @@ impl Memory {
     }
 }
 
+/// The words of a shared lock, and its doorways: one for each process.
+#[derive(Debug)]
+pub(super) struct Lock {
+    long: [AtomicU64; 3],
+    short: [Word32; 5],
+    pub(super) doorways: [Doorway; 2],
+}
+
+impl Lock {
+    /// A free lock.
+    pub(super) fn new() -> Self {
+        Self {
+            long: [0, 0, 0].map(AtomicU64::new),
+            short: [0, 0, 0, 0, 0].map(Word32::new),
+            doorways: [Doorway::new(), Doorway::new()],
+        }
+    }
+
+    pub(super) fn words(&self) -> LockWords<&AtomicU64, &Word32> {
+        let [owner, generation, acquired_ns] = &self.long;
+        let [owner_thread, recursion, wake_seq, waiters, flags] = &self.short;
+        LockWords { owner, generation, acquired_ns, owner_thread, recursion, wake_seq, waiters, flags }
+    }
+}
+
 /// A lossless ring for one reader.
 pub(super) fn config(sync: SyncPolicy, slots: u32) -> CoreConfig {
     CoreConfig {
@@ -89,6 +115,7 @@ pub(super) fn config(sync: SyncPolicy, slots: u32) -> CoreConfig {
         slot_size: 64,
         max_consumers: 2,
         first_slot: super::codec::SlotId(0),
+        stall: Stall::Wait,
         wait: WaitStrategy::Hybrid,
         timing: Timing::default(),
     }
@@ -223,9 +250,7 @@ impl BellWord for &Word32 {
 #[cfg(not(loom))]
 impl BellWord for &Word32 {
     fn sleep(&self, expected: u32, deadline: Nanos) -> Waited {
-        if self.load_relaxed() == expected {
-            super::tests::world::sleep_until(deadline);
-        }
+        super::tests::world::sleep_while(|| self.load_relaxed() == expected, deadline);
         Waited::Woken
     }
 

@@ -15,6 +15,7 @@ pub trait Protocol: 'static {
     const COMMIT: Ordering = Ordering::Release;
     const SEQUENCE_FIRST: bool = true;
     const SECOND_SCAN: bool = true;
+    const TAKE_AS_RESERVED: bool = true;
     const INDEX_AFTER_TAKE: bool = true;
     const PREFIX_IN_ORDER: bool = true;
     const LATEST_AFTER_COMMIT: bool = true;
@@ -23,6 +24,12 @@ pub trait Protocol: 'static {
     const TAKEOVER_BY_EXCHANGE: bool = true;
     const COMMIT_BY_EXCHANGE: bool = true;
     const REAP_UNDER_LOCK: bool = true;
+    const LOCK: Ordering = Ordering::Acquire;
+    const UNLOCK: Ordering = Ordering::Release;
+    const DOORWAY: bool = true;
+    const ZONE_READ_FENCE: Option<Ordering> = Some(Ordering::Acquire);
+    const ZONE_WRITE_FENCE: Option<Ordering> = Some(Ordering::Release);
+    const ZONE_END: Ordering = Ordering::Release;
 }
 
 /// What everybody uses.

@@ -85,9 +85,14 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     /// # Errors
     /// No lock, or the row is not ACTIVE.
     pub fn evict(&self, row: Row, deadline: Deadline) -> Result<(), RegistryError> {
+        self.evict_from(row, self.reg(row), deadline)
+    }
+
+    /// Evicts the consumer that had the row when `found` was seen there, and none that came after it.
+    pub(super) fn evict_from(&self, row: Row, found: Reg, deadline: Deadline) -> Result<(), RegistryError> {
         self.locked(deadline, || {
             let reg = self.reg(row);
-            if !reg.is(RowState::Active) {
+            if reg != found || !reg.is(RowState::Active) {
                 return Err(RegistryError::NotOwner);
             }
             // First the state, then the bit: a writer that sees the bit, passes its fence and finds no claim, is behind

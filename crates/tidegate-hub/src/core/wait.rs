@@ -1,6 +1,10 @@
 //! Waiting in three stages (5.9): spin, back off, sleep in slices.
 
-use tidegate_shm::{clock::Nanos, doorbell::BellWord};
+use tidegate_shm::{
+    clock::Nanos,
+    doorbell::BellWord,
+    sync::{AtomicU64, Ordering},
+};
 
 use super::{
     config::{Deadline, Timing, WaitStrategy},
@@ -108,5 +112,33 @@ impl Probes {
         }
         self.next = waited.saturating_add(self.every);
         true
+    }
+}
+
+/// The same for a party that is blocked over several calls, none of which may take so long.
+#[derive(Debug, Default)]
+pub(super) struct Blocked {
+    /// When to ask next; 0 while nothing is in the way.
+    next: AtomicU64,
+}
+
+impl Blocked {
+    /// Whether it is time to ask; to be called when a call failed.
+    pub(super) fn is_due(&self, now: Nanos, timing: &Timing) -> bool {
+        // Relaxed, here and below: only the thread whose turn it is uses it.
+        let next = self.next.load(Ordering::Relaxed);
+        if next != 0 && now.0 < next {
+            return false;
+        }
+        let pause = if next == 0 { timing.probe_after } else { timing.probe_every };
+        self.next.store(now.saturating_add(pause).0, Ordering::Relaxed);
+        next != 0
+    }
+
+    /// Nothing is in the way any more.
+    pub(super) fn end(&self) {
+        if self.next.load(Ordering::Relaxed) != 0 {
+            self.next.store(0, Ordering::Relaxed);
+        }
     }
 }

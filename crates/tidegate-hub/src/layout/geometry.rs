@@ -218,8 +218,7 @@ mod tests {
         Geometry::compute(sizes).unwrap().total_size
     }
 
-    /// L-01.
-    /// Rules: DH-009.
+    /// Rules: DH-009, L-01.
     #[test]
     fn the_worked_example_has_the_offsets_of_the_sheet() {
         let geometry = Geometry::compute(&RING).unwrap();
@@ -243,8 +242,7 @@ mod tests {
         assert_eq!(geometry.zone_offsets, [0x8000]);
     }
 
-    /// L-02.
-    /// Rules: DH-009.
+    /// Rules: DH-009, L-02.
     #[test]
     fn other_totals_are_those_of_the_sheet() {
         let single = Sizes { slot_count: 1, slot_size: 64, zone_sizes: &[], digests: false, ..RING };
@@ -286,7 +284,7 @@ mod tests {
     }
 
     /// L-09, the sizes.
-    /// Rules: DH-021.
+    /// Rules: DH-021, L-09.
     #[test]
     fn sizes_out_of_range_are_named_and_nothing_overflows() {
         let first = |sizes: Sizes<'_>| Geometry::compute(&sizes).unwrap_err().field;

@@ -37,7 +37,9 @@ pub use name::{ChannelName, ChannelNameError};
 pub use policy::{
     DigestAlg, DigestPolicy, OnHeld, Orphan, Overflow, PageMode, Policy, SecurityLevel, SyncPolicy,
 };
-pub use secret::{KeyId, Secret, SecretTooShort};
+pub use secret::{DerivedKey, KeyId, KeyLabel, Secret, SecretUnusable};
+#[cfg(not(loom))]
+pub(crate) use secret::{keyed, same_tag};
 
 /// Major version of the layout this library writes (DH-294).
 pub const LAYOUT_MAJOR: u16 = 1;

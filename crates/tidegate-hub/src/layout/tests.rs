@@ -128,7 +128,7 @@ fn what_was_encoded_is_decoded() {
 }
 
 /// L-04: no byte of area D can be changed without being noticed, the padding of the schema text included.
-/// Rules: DH-005, DH-013, DH-021.
+/// Rules: DH-005, DH-013, DH-021, L-04.
 #[test]
 fn every_single_byte_of_area_d_is_checked() {
     let good = area_of(&spec());
@@ -148,7 +148,7 @@ fn every_single_byte_of_area_d_is_checked() {
 }
 
 /// Each field of the header page changed alone, with a digest that fits, so that the check of the field itself counts.
-/// Rules: DH-021.
+/// Rules: DH-021, L-06, L-07, L-09, L-11.
 #[test]
 fn every_field_of_the_header_has_its_error() {
     macro_rules! codes {
@@ -223,8 +223,7 @@ fn every_field_of_the_header_has_its_error() {
     assert_eq!(code_after(|header, _| header.reserved_210[3567] = 1), 107);
 }
 
-/// L-10.
-/// Rules: DH-009, DH-021.
+/// Rules: DH-009, DH-021, L-10.
 #[test]
 fn every_entry_of_the_region_table_is_compared() {
     for (index, name) in REGION_NAMES.into_iter().enumerate() {
@@ -269,7 +268,7 @@ fn every_field_of_the_identity_page_has_its_error() {
 }
 
 /// L-12 and the tables of 6.1 and 7.1.
-/// Rules: DH-021, DH-085.
+/// Rules: DH-021, DH-085, L-12.
 #[test]
 fn illegal_combinations_are_refused_by_creators_and_attachers() {
     type Change = fn(&mut BlockSpec);
@@ -332,7 +331,7 @@ fn all_faults_of_a_configuration_are_told_at_once() {
 }
 
 /// L-08 and the version matrix of 24.1.
-/// Rules: DH-294, DH-295, DH-297.
+/// Rules: DH-294, DH-295, DH-297, L-08.
 #[test]
 fn newer_minor_versions_and_features_are_judged_by_their_bits() {
     let mut newer = area_of(&spec());
@@ -351,7 +350,7 @@ fn newer_minor_versions_and_features_are_judged_by_their_bits() {
 }
 
 /// L-29: the tag covers the whole descriptor, so a digest that fits is not enough.
-/// Rules: DH-160, DH-163.
+/// Rules: DH-160, DH-163, L-29.
 #[test]
 fn the_tag_is_that_of_one_secret_and_one_descriptor() {
     let mut area = area_of(&spec());

@@ -23,7 +23,10 @@
 //! ```
 
 use thiserror::Error;
-use tidegate_shm::sync;
+use tidegate_shm::{
+    region::{Row, RowMut, SharedWord, Span, SpanMut, Words, WordsMut},
+    sync,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Agreement, Prim, SchemaHash, SchemaVersion};
@@ -65,6 +68,21 @@ pub trait ZoneLayout {
     /// The canonical text, with each atomic as its primitive.
     const TEXT: &'static str;
 
+    /// A method for each field, to look: atomics can be loaded.
+    type Read<'z>: Copy;
+    /// A method for each field, to take part: atomics can be changed.
+    type Shared<'z>: Copy;
+    /// A method for each field, for who has the zone to itself: cells, too.
+    type Held<'z>: Copy;
+
+    /// The fields in a zone's bytes; none if they are too few.
+    #[doc(hidden)]
+    fn read(bytes: Span<'_>) -> Option<Self::Read<'_>>;
+    #[doc(hidden)]
+    fn shared(bytes: SpanMut<'_>) -> Option<Self::Shared<'_>>;
+    #[doc(hidden)]
+    fn held(bytes: SpanMut<'_>) -> Option<Self::Held<'_>>;
+
     /// BLAKE2b-256 of the text (DH-169).
     fn schema_hash() -> SchemaHash {
         SchemaHash::of_text(Self::TEXT)
@@ -94,6 +112,26 @@ pub trait ZoneField {
     /// Its type in the text.
     #[doc(hidden)]
     const TYPE: TypeDef;
+
+    /// The field, to look.
+    type Read<'z>;
+    /// The field, to take part.
+    type Shared<'z>;
+    /// The field, for who has the zone to itself.
+    type Held<'z>;
+
+    #[doc(hidden)]
+    fn read<const AT: usize, const SIZE: usize>(row: Row<'_, SIZE>) -> Self::Read<'_>;
+    #[doc(hidden)]
+    fn shared<const AT: usize, const SIZE: usize>(row: RowMut<'_, SIZE>) -> Self::Shared<'_>;
+    #[doc(hidden)]
+    fn held<const AT: usize, const SIZE: usize>(row: RowMut<'_, SIZE>) -> Self::Held<'_>;
+}
+
+/// An atomic integer.
+pub trait ZoneInteger: ZoneField {
+    /// The integer in it.
+    type Value: SharedWord;
 }
 
 /// A byte that holds 0 or 1: `b8` of the text. Other processes can put any byte there, which `bool` would not survive.
@@ -226,12 +264,59 @@ macro_rules! fields {
 
 fields!(RecordField: u8 => U8, u16 => U16, u32 => U32, u64 => U64, i8 => I8, i16 => I16, i32 => I32, i64 => I64,
         f32 => F32, f64 => F64, Bool8 => B8, Char8 => C8);
-fields!(ZoneField: sync::AtomicU8 => U8, sync::AtomicU32 => U32, sync::AtomicU64 => U64);
+
+macro_rules! atomics {
+    ($($atomic:ty: $value:ty => $prim:ident),*) => {$(
+        impl ZoneField for $atomic {
+            const TYPE: TypeDef = TypeDef::prim(Prim::$prim);
+            type Read<'z> = <$value as SharedWord>::Load<'z>;
+            type Shared<'z> = <$value as SharedWord>::Update<'z>;
+            type Held<'z> = <$value as SharedWord>::Update<'z>;
+
+            #[inline]
+            fn read<const AT: usize, const SIZE: usize>(row: Row<'_, SIZE>) -> Self::Read<'_> {
+                row.word::<$value, AT>()
+            }
+            #[inline]
+            fn shared<const AT: usize, const SIZE: usize>(row: RowMut<'_, SIZE>) -> Self::Shared<'_> {
+                row.word::<$value, AT>()
+            }
+            #[inline]
+            fn held<const AT: usize, const SIZE: usize>(row: RowMut<'_, SIZE>) -> Self::Held<'_> {
+                row.word::<$value, AT>()
+            }
+        }
+
+        impl ZoneInteger for $atomic {
+            type Value = $value;
+        }
+    )*};
+}
+
+atomics!(sync::AtomicU8: u8 => U8, sync::AtomicU16: u16 => U16, sync::AtomicU32: u32 => U32,
+         sync::AtomicU64: u64 => U64, sync::AtomicI8: i8 => I8, sync::AtomicI16: i16 => I16,
+         sync::AtomicI32: i32 => I32, sync::AtomicI64: i64 => I64);
 
 impl<T: RecordField, const N: usize> RecordField for [T; N] {
     const TYPE: TypeDef = T::TYPE.times(N);
 }
 
-impl<T: ZoneField, const N: usize> ZoneField for [T; N] {
+impl<T: ZoneInteger, const N: usize> ZoneField for [T; N] {
     const TYPE: TypeDef = T::TYPE.times(N);
+    type Read<'z> = Words<'z, T::Value>;
+    type Shared<'z> = WordsMut<'z, T::Value>;
+    type Held<'z> = WordsMut<'z, T::Value>;
+
+    #[inline]
+    fn read<const AT: usize, const SIZE: usize>(row: Row<'_, SIZE>) -> Self::Read<'_> {
+        row.words::<T::Value, AT, N>()
+    }
+    #[inline]
+    fn shared<const AT: usize, const SIZE: usize>(row: RowMut<'_, SIZE>) -> Self::Shared<'_> {
+        row.words::<T::Value, AT, N>()
+    }
+    #[inline]
+    fn held<const AT: usize, const SIZE: usize>(row: RowMut<'_, SIZE>) -> Self::Held<'_> {
+        row.words::<T::Value, AT, N>()
+    }
 }

@@ -38,7 +38,7 @@ const MODES: [SchemaMode; 3] = [SchemaMode::Strict, SchemaMode::AllowAppended, S
 
 /// Case H-03, rows on equal texts and on optional fields at the end.
 ///
-/// Rules: DH-176.
+/// Rules: DH-176, H-03.
 #[test]
 fn what_is_compatible_depends_on_the_mode() {
     let identical = Ok(Agreement::Identical { size: 16 });
@@ -77,7 +77,7 @@ fn padding_at_the_end_is_where_fields_are_appended() {
 
 /// Case H-03, the row on types, order, names and offsets; case H-05: the first differing field is named.
 ///
-/// Rules: DH-176, DH-177.
+/// Rules: DH-176, DH-177, H-03, H-05.
 #[test]
 fn other_fields_are_incompatible_and_named() {
     let leg = "legs:Leg{angle:f32@0+4;id:u8@4+1;_pad0:u8[3]@5+3}[3]";
@@ -159,7 +159,7 @@ fn other_fields_are_incompatible_and_named() {
 
 /// Case H-03, rows on versions; case N-30, equal text of another version.
 ///
-/// Rules: DH-176.
+/// Rules: DH-176, H-03.
 #[test]
 fn versions_must_be_of_one_major_and_new_enough() {
     let identical = Ok(Agreement::Identical { size: 16 });
@@ -173,7 +173,7 @@ fn versions_must_be_of_one_major_and_new_enough() {
 
 /// Case H-03, rows on slot stride, capacity and zones.
 ///
-/// Rules: DH-178.
+/// Rules: DH-178, H-03.
 #[test]
 fn shapes_are_compared_field_by_field() {
     let ring = |slot_stride, slot_count, zones: &[u64]| Shape {

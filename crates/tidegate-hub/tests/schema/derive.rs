@@ -124,7 +124,7 @@ fn lengths_may_be_constants_of_any_name() {
 
 /// Case H-01: the texts of 12.2, and one with every type.
 ///
-/// Rules: DH-172.
+/// Rules: DH-172, H-01.
 #[test]
 fn structs_have_the_texts_of_the_sheet() {
     fn check<T: HubPod>(text: &str, version: (u16, u16)) {
@@ -160,7 +160,7 @@ fn zones_have_the_text_of_their_primitives() {
 
 /// Case H-06: a field that the producer does not have reads as nothing, also where it has padding instead.
 ///
-/// Rules: DH-173, DH-116.
+/// Rules: DH-173, DH-116, H-06.
 #[test]
 fn an_optional_field_of_a_shorter_producer_is_none() {
     let expected = SchemaExpectation {

@@ -21,7 +21,7 @@ fn nested(depth: usize) -> String {
 
 /// Case H-04: extra space, wrong offset, gap, overlap, leading zero, depth 9, 33 KiB.
 ///
-/// Rules: DH-168.
+/// Rules: DH-168, H-04.
 #[test]
 fn texts_that_are_not_canonical_say_where_and_why() {
     let cases = [

@@ -8,7 +8,7 @@ const VECTORS: &str = include_str!("vectors.txt");
 
 /// Case G-01: texts with their hashes as another implementation of BLAKE2b computed them, those of 12.2 first.
 ///
-/// Rules: DH-169.
+/// Rules: DH-169, G-01.
 #[test]
 fn hashes_are_those_of_another_implementation() {
     let vectors: Vec<_> =
@@ -34,7 +34,7 @@ fn the_hash_over_zones() {
 
 /// Case H-07: a text that does not have the hash it came with.
 ///
-/// Rules: DH-180.
+/// Rules: DH-180, H-07.
 #[test]
 fn a_text_that_belies_its_hash_is_an_error() {
     let hash = SchemaHash::of_text(SENSOR);

@@ -97,8 +97,7 @@ impl DirectWriter<'_> {
     /// anything else; an error is left for the worker to meet, too. `batch` is empty afterwards.
     ///
     /// Returns how many bytes are left to the worker, or are lost because the stream has ended; 0 if all were written. When
-    /// they are out the worker calls [`Connection::fill`](crate::protocol::Connection::fill) for what comes next, or
-    /// [`Connection::written`](crate::protocol::Connection::written).
+    /// they are out the worker calls [`Connection::fill`](crate::protocol::Connection::fill) for what comes next.
     pub fn write(mut self, batch: &mut WriteBatch) -> usize {
         let mut held = self.shared.held();
         let before = batch.len();

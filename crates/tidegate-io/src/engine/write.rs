@@ -54,7 +54,6 @@ impl Conn {
                 self.flushed(worker);
             }
             Step::Wrote(_) => {
-                self.written(worker);
                 self.state.borrow_mut().again = true;
                 worker.again(self.key);
             }
@@ -133,14 +132,6 @@ impl Conn {
         (!ended).then_some(batch)
     }
 
-    /// The last batch is out, and the next one will not be asked for at once.
-    fn written(self: &Rc<Self>, worker: &Rc<Worker>) {
-        self.call(worker, |protocol, now| {
-            protocol.written(now);
-            Flow::Continue
-        });
-    }
-
     /// Copies of the next segments, which share their bytes, for an operation to own.
     fn segments(&self, worker: &Worker) -> Option<Vec<Bytes>> {
         let mut state = self.state.borrow_mut();
@@ -173,7 +164,6 @@ async fn wait_for_room(worker: Rc<Worker>, conn: Rc<Conn>) {
         if batch.is_empty() {
             state.writing = false;
             drop(state);
-            conn.written(&worker);
             return conn.pump(&worker);
         }
     }

@@ -22,8 +22,10 @@ use crate::fork::{ForkGuard, Forked};
 
 /// A mapping that can be read everywhere and written in one range. Everything a [`Region`] can do, it can do as well.
 ///
-/// The mapping does not exist in forked children, so every operation that touches it begins with
-/// [`GuardedRegion::check`]. Cloning is cheap and gives another handle to the same mapping.
+/// The mapping does not exist in forked children, where the kernel may have put something else in its place, so no view of
+/// it is given out there ([`AccessError::Forked`]). Views, tables and records that were made before the fork are not asked
+/// again at each word: an operation on kept ones begins with [`GuardedRegion::check`]. Cloning is cheap and gives another
+/// handle to the same mapping.
 #[derive(Clone)]
 pub struct GuardedRegion {
     region: Region,

@@ -21,7 +21,7 @@ use super::{
     word::{OwnedU64, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut},
 };
 use crate::{
-    fork::ForkGuard,
+    fork::{ForkGuard, Forked},
     sync::{MappedU32, MappedU64},
 };
 
@@ -227,7 +227,7 @@ impl fmt::Debug for RegionMut {
     }
 }
 
-/// A range that a region or span does not have.
+/// A range that a region or span does not have, or does not have in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccessError {
@@ -261,6 +261,9 @@ pub enum AccessError {
         /// One past the last byte that may be written.
         end: u64,
     },
+    /// The mapping is that of the process which this one was forked from (DH-011).
+    #[error(transparent)]
+    Forked(#[from] Forked),
     /// A copy of a whole span needs as many bytes on the other side.
     #[error("{given} bytes were given where the span has {expected}")]
     LengthDiffers {
@@ -375,8 +378,11 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// The address of `offset` if `len` bytes from there on are inside.
+    /// The address of `offset` if `len` bytes from there on are inside, and this process has them.
     pub(super) fn range(&self, offset: u64, len: u64) -> Result<NonNull<u8>, AccessError> {
+        if let Some(owner) = &self.owner {
+            owner.check()?;
+        }
         let available = self.len as u64;
         match offset.checked_add(len) {
             // SAFETY: `offset` is at most the mapped length, so the address is inside the mapping or one past it.

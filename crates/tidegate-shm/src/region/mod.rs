@@ -32,6 +32,7 @@ mod span;
 mod table;
 mod walk;
 mod word;
+mod words;
 
 pub use create::{CreateError, CreateOptions, create_region};
 pub use dir::{DirEntry, DirError, Entries, FileKind, FileStat, RegionDir, free_space};
@@ -43,4 +44,9 @@ pub use mapping::{AccessError, MapError, Region, RegionMut};
 pub use open::{AllowedBases, HugePages, OpenError, PermissionPolicy, RejectedBase};
 pub use span::{Chunks, SharedSpan, SharedSpanMut, Span, SpanMut};
 pub use table::{Record, RecordMut, Row, RowMut, Table, TableMut};
-pub use word::{LoadU64, OwnedU64, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut, StoreU64};
+pub use word::{
+    LoadU64, OwnedU64, SharedI8, SharedI8Mut, SharedI16, SharedI16Mut, SharedI32, SharedI32Mut, SharedI64,
+    SharedI64Mut, SharedU8, SharedU8Mut, SharedU16, SharedU16Mut, SharedU32, SharedU32Mut, SharedU64,
+    SharedU64Mut, StoreU64,
+};
+pub use words::{SharedWord, Words, WordsMut};

@@ -31,6 +31,13 @@ impl<'a> Span<'a> {
         Self { start, len, region: PhantomData }
     }
 
+    /// No bytes at all.
+    #[inline]
+    pub fn empty() -> Self {
+        // SAFETY: no byte has to be mapped.
+        unsafe { Self::new(NonNull::dangling(), 0) }
+    }
+
     /// Number of bytes.
     #[inline]
     pub fn len(&self) -> usize {
@@ -48,6 +55,11 @@ impl<'a> Span<'a> {
     #[inline]
     pub fn as_ptr(&self) -> *const u8 {
         self.start.as_ptr()
+    }
+
+    #[inline]
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
     }
 
     /// Copies the bytes from `offset` on into `bytes`.
@@ -174,6 +186,12 @@ impl<'a> SpanMut<'a> {
     pub(super) unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
         // SAFETY: passed on to the caller.
         Self { span: unsafe { Span::new(start, len) } }
+    }
+
+    /// No bytes at all.
+    #[inline]
+    pub fn empty() -> Self {
+        Self { span: Span::empty() }
     }
 
     /// Address of the first byte, for code that is outside of Rust's rules.

@@ -2,7 +2,8 @@
 //!
 //! A [`Record`] is a piece of a region of which all field offsets are known when compiling, a [`Table`] a row of equal
 //! records. Where they lie is checked when they are made, where a field lies in a record is checked by the compiler, so
-//! that all that is left per access is comparing the number of the row.
+//! that all that is left per access is comparing the number of the row. Whether the mapping is this process's is checked
+//! when they are made as well; who keeps them over a fork asks [`GuardedRegion::check`](super::GuardedRegion::check) first.
 //!
 //! ```text
 //!  GuardedRegion --record::<64>(offset)----------> Record<64>  --row()----> Row<64> --u64::<0x18>()--> SharedU64
@@ -33,7 +34,24 @@ pub struct Row<'a, const SIZE: usize> {
     region: PhantomData<&'a Region>,
 }
 
+// SAFETY: only hands out atomics and spans, which may be sent and shared; the lifetime keeps them mapped.
+unsafe impl<const SIZE: usize> Send for Row<'_, SIZE> {}
+// SAFETY: as above.
+unsafe impl<const SIZE: usize> Sync for Row<'_, SIZE> {}
+
 impl<'a, const SIZE: usize> Row<'a, SIZE> {
+    /// # Safety
+    /// `SIZE` bytes from `start` on are mapped for as long as `'a`, and `start` is a multiple of 8.
+    #[inline]
+    pub(super) unsafe fn new(start: NonNull<u8>) -> Self {
+        Self { start, region: PhantomData }
+    }
+
+    #[inline]
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     /// The 4-byte word at `AT`.
     #[inline]
     pub fn u32<const AT: usize>(&self) -> SharedU32<'a> {
@@ -89,6 +107,13 @@ pub struct RowMut<'a, const SIZE: usize> {
 }
 
 impl<'a, const SIZE: usize> RowMut<'a, SIZE> {
+    /// # Safety
+    /// The row lies in a writable part of its mapping.
+    #[inline]
+    pub(super) unsafe fn new(row: Row<'a, SIZE>) -> Self {
+        Self { row }
+    }
+
     /// The 4-byte word at `AT`.
     #[inline]
     pub fn u32<const AT: usize>(&self) -> SharedU32Mut<'a> {

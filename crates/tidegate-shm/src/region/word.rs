@@ -7,7 +7,10 @@
 use std::{fmt, ptr::NonNull};
 
 use super::mapping::Region;
-use crate::sync::{AtomicU64, MappedU32, MappedU64, Ordering, fence};
+use crate::sync::{
+    AtomicU64, MappedI8, MappedI16, MappedI32, MappedI64, MappedU8, MappedU16, MappedU32, MappedU64,
+    Ordering, fence,
+};
 
 /// A 64-bit word that can be loaded: in a mapping, or a plain atomic of [`crate::sync`].
 pub trait LoadU64 {
@@ -60,7 +63,7 @@ macro_rules! word {
 
         impl<'a> $load<'a> {
             #[inline]
-            pub(super) fn new(word: &'a $atomic) -> Self {
+            pub(super) const fn new(word: &'a $atomic) -> Self {
                 Self { word }
             }
 
@@ -184,6 +187,12 @@ macro_rules! word {
 
 word!(SharedU32, SharedU32Mut, MappedU32, u32, "32");
 word!(SharedU64, SharedU64Mut, MappedU64, u64, "64");
+word!(SharedU8, SharedU8Mut, MappedU8, u8, "8");
+word!(SharedU16, SharedU16Mut, MappedU16, u16, "16");
+word!(SharedI8, SharedI8Mut, MappedI8, i8, "signed 8");
+word!(SharedI16, SharedI16Mut, MappedI16, i16, "signed 16");
+word!(SharedI32, SharedI32Mut, MappedI32, i32, "signed 32");
+word!(SharedI64, SharedI64Mut, MappedI64, i64, "signed 64");
 
 impl LoadU64 for SharedU64<'_> {
     #[inline]

@@ -28,7 +28,7 @@ use crate::output::{Exit, Output, Stop};
 /// Moves data between processes without copying it.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, arg_required_else_help = true, after_help = EXAMPLES)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -125,7 +125,7 @@ fn refuse(refusal: &clap::Error, args: &[OsString]) -> ExitCode {
         }
         _ => {
             let _ = write!(std::io::stderr(), "{text}");
-            ExitCode::from(Exit::Usage as u8)
+            ExitCode::from(Exit::Usage.code())
         }
     }
 }

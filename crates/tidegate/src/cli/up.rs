@@ -40,6 +40,10 @@ pub(crate) struct Up {
     /// Lowest latency for attaching: the tensor driver spins instead of sleeping, which takes one core
     #[arg(long)]
     busy: bool,
+    /// Serve the counters of streams and of all data blocks to Prometheus, at a loopback address
+    #[cfg(feature = "hub")]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<std::net::SocketAddr>,
 }
 
 impl Up {
@@ -49,6 +53,8 @@ impl Up {
         let config = self.config.as_deref().map(load_config).transpose()?;
         let place = NodePlace::find(self.dir, std::env::var_os(tidegate::node::DIR_VARIABLE));
         let idle = if self.busy { IdleStrategy::BusySpin } else { IdleStrategy::Sleep(DRIVER_IDLE) };
+        #[cfg(feature = "hub")]
+        let metrics_place = place.clone();
         let mut node = Node::start(NodeOptions {
             place,
             aeron_dir: self.aeron_dir,
@@ -57,12 +63,25 @@ impl Up {
             #[cfg(feature = "hub")]
             broker: self.config.as_deref().map(BrokerOptions::from_file).transpose()?.unwrap_or_default(),
         })?;
+        #[cfg(feature = "hub")]
+        let _exporter = self.metrics.map(|address| serve_metrics(address, &metrics_place)).transpose()?;
         let told = tell_ready(&node, output);
         let ran = told.and_then(|()| node.run(&interrupt).map_err(Stop::from));
         let stopped = node.stop();
         ran?;
         Ok(stopped?)
     }
+}
+
+/// The `/metrics` page of this host.
+#[cfg(feature = "hub")]
+fn serve_metrics(
+    address: std::net::SocketAddr,
+    place: &NodePlace,
+) -> Result<tidegate::exporter::Exporter, tidegate::exporter::ExporterError> {
+    use tidegate::{exporter, hub::metrics::prometheus::BlockMetrics};
+    let streams = exporter::NodeMetrics::of(place.clone());
+    exporter::Exporter::start(address, vec![Box::new(BlockMetrics::default()), Box::new(streams)])
 }
 
 fn tell_ready(node: &Node, output: &mut Output) -> Result<(), Stop> {

@@ -183,89 +183,92 @@ fn latest<P: Protocol>() -> usize {
     })
 }
 
+/// Rules: Q-0.
 #[test]
 fn q0_looking_before_saying_is_a_race() {
     assert!(breaks(&[RACE], historic));
 }
 
-/// Rules: DH-058, DH-059.
+/// Rules: DH-058, DH-059, Q-1.
 #[test]
 fn q1_a_slot_is_never_reused_under_a_reader() {
     assert!(reuse::<Shipped>(1, false, 5) > 10);
     assert!(reuse::<Shipped>(2, false, 3) > 10);
 }
 
-/// Rules: DH-058.
+/// Rules: DH-058, Q-1.
 #[test]
 fn q1_the_fence_of_the_reader_is_needed() {
     assert!(breaks(&[RACE, "wrong bytes"], || reuse::<NoReaderFence>(1, false, 3)));
 }
 
-/// Rules: DH-058.
+/// Rules: DH-058, Q-1.
 #[test]
 fn q1_the_fence_of_the_writer_is_needed() {
     assert!(breaks(&[RACE, "wrong bytes"], || reuse::<NoWriterFence>(1, false, 3)));
 }
 
-/// Rules: DH-059.
+/// Rules: DH-059, Q-1.
 #[test]
 fn q1_the_release_of_the_claim_is_needed() {
     assert!(breaks(&[RACE, "wrong bytes"], || reuse::<RelaxedClaim>(1, false, 3)));
 }
 
+/// Rules: Q-2.
 #[test]
 fn q2_a_late_joiner_is_seen() {
     assert!(reuse::<Shipped>(1, true, 4) > 10);
 }
 
+/// Rules: Q-2.
 #[test]
 fn q2_the_bit_comes_before_the_claim() {
     assert!(breaks(&[RACE, "wrong bytes"], || reuse::<LateMask>(1, true, 2)));
 }
 
-/// Rules: DH-107, DH-238.
+/// Rules: DH-107, DH-238, Q-4.
 #[test]
 fn q4_an_evicted_reader_keeps_its_slot() {
     assert!(eviction::<Shipped>(4) > 10);
 }
 
-/// Rules: DH-107.
+/// Rules: DH-107, Q-4.
 #[test]
 fn q4_the_fence_of_the_reader_is_needed() {
     assert!(breaks(&[RACE, "wrong bytes"], || eviction::<NoReaderFence>(5)));
 }
 
-/// Rules: DH-107.
+/// Rules: DH-107, Q-4.
 #[test]
 fn q4_the_fences_of_the_writer_are_needed() {
     assert!(breaks(&[RACE, "wrong bytes"], || eviction::<NoWriterFences>(5)));
 }
 
-/// Rules: DH-238.
+/// Rules: DH-238, Q-4.
 #[test]
 fn q4_the_state_comes_before_the_bit() {
     assert!(breaks(&["InvalidState"], || eviction::<MaskBeforeState>(5)));
 }
 
-/// Rules: DH-054, DH-124.
+/// Rules: DH-054, DH-124, Q-12.
 #[test]
 fn q12_a_batch_is_all_or_nothing() {
     assert!(batch::<Shipped>() > 10);
 }
 
-/// Rules: DH-053.
+/// Rules: DH-053, Q-12.
 #[test]
 fn q12_the_index_comes_last() {
     assert!(breaks(&["not all or nothing"], batch::<EarlyIndex>));
 }
 
-/// Rules: DH-112.
+/// Rules: DH-112, Q-13.
 #[test]
 fn q13_the_latest_value_is_whole_and_never_older() {
     assert!(latest::<Shipped>() > 10);
 }
 
-/// Rules: DH-064.
+/// Rules: DH-064, Q-13.
 #[test]
 fn q13_the_tag_comes_after_the_commit() {
     assert!(breaks(&["wrong state"], latest::<EarlyLatest>));

@@ -9,8 +9,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod claims;
+mod generation;
 mod prefix;
 mod registry;
+mod spinlock;
 mod takeover;
 
 use std::process::Command;

@@ -108,37 +108,37 @@ fn read_on<P: Protocol>(block: &Block<P>, reader: &mut ModelReader<P>, expected:
     }
 }
 
-/// Rules: DH-075.
+/// Rules: DH-075, Q-5.
 #[test]
 fn q5_no_wake_up_is_lost() {
     assert!(event_count::<Shipped>() > 10);
 }
 
-/// Rules: DH-075.
+/// Rules: DH-075, Q-5.
 #[test]
 fn q5_the_sequence_is_read_first() {
     assert!(breaks(&["deadlock"], event_count::<FlagFirst>));
 }
 
-/// Rules: DH-075.
+/// Rules: DH-075, Q-5.
 #[test]
 fn q5_the_fence_of_the_sleeper_is_needed() {
     assert!(breaks(&["deadlock"], event_count::<NoSleepFence>));
 }
 
-/// Rules: DH-075.
+/// Rules: DH-075, Q-5.
 #[test]
 fn q5_the_fence_of_the_waker_is_needed() {
     assert!(breaks(&["deadlock"], event_count::<NoWakeFence>));
 }
 
-/// Rules: DH-065.
+/// Rules: DH-065, Q-6.
 #[test]
 fn q6_ids_become_visible_in_order() {
     assert!(prefix::<Shipped>(false) > 10);
 }
 
-/// Rules: DH-065.
+/// Rules: DH-065, Q-6.
 #[test]
 fn q6_counting_commits_is_not_enough() {
     let reports = ["not in order", "an id is missing", "unfinished", RACE];
@@ -146,19 +146,19 @@ fn q6_counting_commits_is_not_enough() {
 }
 
 /// Another thread may publish what this one committed.
-/// Rules: DH-064.
+/// Rules: DH-064, Q-6.
 #[test]
 fn q6_the_release_of_the_commit_is_needed() {
     assert!(breaks(&[RACE, "wrong bytes"], || prefix::<RelaxedCommit>(false)));
 }
 
-/// Rules: DH-053.
+/// Rules: DH-053, Q-7.
 #[test]
 fn q7_data_is_never_taken_for_a_hole() {
     assert!(prefix::<Shipped>(true) > 10);
 }
 
-/// Rules: DH-053.
+/// Rules: DH-053, Q-7.
 #[test]
 fn q7_the_index_comes_after_the_slot() {
     let reports = ["not in order", "an id is missing", "unfinished", RACE];

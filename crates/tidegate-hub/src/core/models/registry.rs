@@ -72,37 +72,37 @@ fn reap<P: Protocol>() -> usize {
     })
 }
 
-/// Rules: DH-068.
+/// Rules: DH-068, Q-3.
 #[test]
 fn q3_what_is_promised_is_not_overwritten() {
     assert!(join::<Shipped>() > 10);
 }
 
-/// Rules: DH-068.
+/// Rules: DH-068, Q-3.
 #[test]
 fn q3_the_fence_of_the_writer_is_needed() {
     assert!(breaks(&["promise broken", super::RACE], join::<NoFloorFence>));
 }
 
-/// Rules: DH-068.
+/// Rules: DH-068, Q-3.
 #[test]
 fn q3_the_fence_of_the_joiner_is_needed() {
     assert!(breaks(&["promise broken", super::RACE], join::<NoJoinFence>));
 }
 
-/// Rules: DH-068.
+/// Rules: DH-068, Q-3.
 #[test]
 fn q3_the_second_scan_is_needed() {
     assert!(breaks(&["promise broken", super::RACE], join::<SingleScan>));
 }
 
-/// Rules: DH-237.
+/// Rules: DH-237, Q-10.
 #[test]
 fn q10_a_new_consumer_is_not_reaped() {
     assert!(reap::<Shipped>() > 10);
 }
 
-/// Rules: DH-237.
+/// Rules: DH-237, Q-10.
 #[test]
 fn q10_reaping_needs_the_lock() {
     assert!(breaks(&["the claim was lost"], reap::<ReapUnlocked>));

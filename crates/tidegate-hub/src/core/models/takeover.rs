@@ -9,6 +9,7 @@ use crate::core::{
     config::SyncPolicy,
     plain::{config, key},
     protocol::{Protocol, Shipped},
+    registry::Start,
     words::{Load, Slot64, Sync64, Word, Words},
     writer::CommitInfo,
 };
@@ -16,6 +17,7 @@ use crate::core::{
 mutants! {
     TakeoverByStore: TAKEOVER_BY_EXCHANGE: bool = false;
     CommitByStore: COMMIT_BY_EXCHANGE: bool = false;
+    TakeAnything: TAKE_AS_RESERVED: bool = false;
 }
 
 /// two contenders for the maintenance lock of a dead holder.
@@ -59,26 +61,61 @@ fn seizure<P: Protocol>() -> usize {
     })
 }
 
-/// Rules: DH-149, DH-152.
+/// A writer is displaced by force while it allocates; its old value becomes readable again, and a consumer reads it.
+fn seizure_while_allocating<P: Protocol>() -> usize {
+    explore(3, || {
+        let block = Block::<P>::new(config(SyncPolicy::LatestOnly, 1));
+        let writer = block.writer();
+        block.write(&writer).unwrap();
+        let mut reader = block.reader(READER, Start::Newest);
+        let seizing = block.core(READER + 1);
+        let reading = block.clone();
+        let seizer = thread::spawn(move || {
+            seizing.adopt(TakeOver::Seize(key(WRITER)), NOW).unwrap();
+            if let Ok(acquired) = reader.acquire_latest(NOW) {
+                reading.read(&mut reader, &acquired);
+            }
+        });
+        if let Ok(allocation) = writer.allocate(1, NOW) {
+            block.payload(allocation.first).write(allocation.first.0);
+            let _ = writer.commit(allocation.first, CommitInfo::default());
+        }
+        seizer.join().unwrap();
+    })
+}
+
+/// Rules: DH-149, DH-152, Q-8.
 #[test]
 fn q8_one_takes_over_from_the_dead() {
     assert!(lock::<Shipped>() > 10);
 }
 
-/// Rules: DH-149.
+/// Rules: DH-149, Q-8.
 #[test]
 fn q8_takeover_is_an_exchange() {
     assert!(breaks(&[RACE], lock::<TakeoverByStore>));
 }
 
-/// Rules: DH-044, DH-045.
+/// Rules: DH-044, DH-045, Q-9.
 #[test]
 fn q9_either_the_commit_or_the_seizure_wins() {
     assert!(seizure::<Shipped>() > 10);
 }
 
-/// Rules: DH-045.
+/// Rules: DH-045, Q-9.
 #[test]
 fn q9_a_commit_is_an_exchange() {
     assert!(breaks(&["both won or none did"], seizure::<CommitByStore>));
+}
+
+/// Rules: DH-258, Q-9.
+#[test]
+fn q9_a_writer_that_is_displaced_while_it_allocates_takes_nothing_that_is_read() {
+    assert!(seizure_while_allocating::<Shipped>() > 10);
+}
+
+/// Rules: DH-258, Q-9.
+#[test]
+fn q9_only_what_was_reserved_is_taken() {
+    assert!(breaks(&[RACE, "wrong bytes"], seizure_while_allocating::<TakeAnything>));
 }

@@ -6,13 +6,14 @@
 mod latest;
 mod ordered;
 mod position;
+mod seek;
 
 use tidegate_shm::sync::Ordering;
 
 use super::{
     Core,
     codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState},
-    config::Deadline,
+    config::{Deadline, Timing},
     crash::{self, Point},
     error::{AcquireError, Holder, RegistryError},
     host::{Counter, ErrorKind, Host},
@@ -109,6 +110,11 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         &self.seat.core
     }
 
+    /// Changes how later calls wait.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.seat.core.config.timing = timing;
+    }
+
     /// The row and what was promised at the start.
     pub fn ticket(&self) -> &Ticket {
         &self.seat.ticket
@@ -135,6 +141,13 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// The slot is not held.
     pub fn release(&mut self, acquired: &Acquired, how: Release) -> Result<(), AcquireError> {
         let before = self.position.low();
+        self.give_back(acquired, how)?;
+        self.seat.let_go(&self.position, before);
+        Ok(())
+    }
+
+    /// Notes that a slot is let go; others are told by [`Seat::let_go`].
+    fn give_back(&mut self, acquired: &Acquired, how: Release) -> Result<(), AcquireError> {
         if !self.position.release(acquired.id, how) {
             return Err(AcquireError::InvalidState);
         }
@@ -142,7 +155,6 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
             self.seat.core.row_count(self.seat.ticket.row, Row64::SlotsConsumed, 1);
             self.seat.core.row_count(self.seat.ticket.row, Row64::BytesConsumed, acquired.len);
         }
-        self.seat.let_go(&self.position, before);
         Ok(())
     }
 }
@@ -172,10 +184,10 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
 
     /// Claims, and then looks whether the row is still ours.
     fn claim(&self, position: &Position, claim: Claim) -> Result<(), AcquireError> {
-        self.store_claim(claim);
         let since = self.core.words.row64(self.ticket.row, Row64::ClaimSince);
-        // Relaxed: for people.
-        since.store(self.core.host.now().0, Ordering::Relaxed);
+        // Relaxed: the release of the claim publishes it, so that who sees the claim never takes it for older than it is.
+        since.store(self.core.host.now_roughly().0, Ordering::Relaxed);
+        self.store_claim(claim);
         crash::at(Point::Claim);
         // Pairs with the fence of the writer (5.7): either it sees the claim, or DRAINING and the eviction are seen
         // below.
@@ -199,7 +211,11 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     /// What the slot of a resolved id holds. The id is claimed.
     fn look(&self, id: SlotId) -> Result<Found, AcquireError> {
         let ctl = self.core.ctl(id);
-        let state = ctl.state().ok_or(AcquireError::InvalidState)?;
+        let impossible = || {
+            self.core.host.count(Counter::StateTransitionErrors, 1);
+            AcquireError::InvalidState
+        };
+        let state = ctl.state().ok_or_else(impossible)?;
         if ctl.tag() != id.tag() {
             // Older: the id was passed over. Newer: the slot was taken again.
             return Ok(if ctl.tag() < id.tag() { Found::Hole } else { Found::Overwritten });
@@ -208,7 +224,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
             SlotState::Committed => self.describe(id, ctl).map(Found::Data),
             SlotState::Free | SlotState::Quarantined => Ok(Found::Hole),
             SlotState::Draining => Ok(Found::NotReady),
-            SlotState::Writing => Err(AcquireError::InvalidState),
+            SlotState::Writing => Err(impossible()),
         }
     }
 

@@ -3,10 +3,10 @@
 use super::{Acquired, Found, Position, Reader, Release, Seat};
 use crate::core::{
     codec::SlotId,
-    config::Deadline,
-    error::{AcquireError, Holder, ReadBatchError, RegistryError},
+    config::{Deadline, SyncPolicy},
+    error::{AcquireError, Holder, ReadBatchError},
     host::{Counter, Host},
-    protocol::{Protocol, fence_if},
+    protocol::Protocol,
     words::{Control64, Row64, Words},
 };
 
@@ -31,49 +31,77 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         deadline: Deadline,
         into: &mut Vec<Acquired>,
     ) -> Result<(), ReadBatchError> {
-        into.clear();
-        let available = self.position.max_held();
-        if n > available {
-            return Err(ReadBatchError::BatchTooLarge { requested: n, available });
-        }
+        self.prepare_batch(n, into)?;
         for _ in 0..n {
             match self.acquire_ordered(deadline) {
                 Ok(acquired) => into.push(acquired),
+                Err(error) => return self.refuse_batch(error, into),
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `n` slots, at least one, without waiting (DH-122). `into` is filled with them; its contents are replaced.
+    ///
+    /// # Errors
+    /// As [`Reader::acquire_batch`]. Where ids were lost on the way nothing is held, so that the loss is not passed over in
+    /// silence, and the ids before it come next.
+    pub fn acquire_up_to(&mut self, n: u32, into: &mut Vec<Acquired>) -> Result<(), ReadBatchError> {
+        self.prepare_batch(n, into)?;
+        for _ in 0..n {
+            match self.wait_for_next(Deadline::Immediate) {
+                Ok(acquired) => into.push(acquired),
+                // No more for now, for ever, or for this consumer.
+                Err(AcquireError::QueueEmpty | AcquireError::Closed { .. } | AcquireError::Locked { .. })
+                    if !into.is_empty() =>
+                {
+                    break;
+                }
                 Err(error) => {
-                    for acquired in into.drain(..).rev() {
-                        self.release(&acquired, Release::Redeliver)?;
-                    }
-                    return Err(error.into());
+                    let _ = self.seat.recorded::<()>(Err(error));
+                    return self.refuse_batch(error, into);
                 }
             }
         }
         Ok(())
     }
 
-    /// Goes on at `id`: backwards as far as the floor allows (DH-073), forwards giving up what is between. Returns where
-    /// it goes on.
+    /// Consumes the first `k` slots of a batch, all at once, and takes them out of it: the writer can have them while the
+    /// others are read (DH-123).
     ///
     /// # Errors
-    /// Slots are held, or `id` lies beyond the end.
-    pub fn seek(&mut self, id: SlotId) -> Result<SlotId, RegistryError> {
-        let end = self.seat.end();
-        let floor = self.seat.core.control(Control64::FloorIntent);
-        if self.position.holds_any() || id.0 > end {
-            return Err(RegistryError::BadStart { wanted: id.0, floor, end });
-        }
-        self.position.jump(id);
-        loop {
-            self.seat.store_cursor(&self.position);
-            // Pairs with the fence of `advance_floor`, as when joining.
-            fence_if(P::JOIN_FENCE);
-            let floor = self.seat.core.control(Control64::FloorIntent);
-            if floor <= self.position.low().0 {
+    /// One of them is not held; those before it are consumed.
+    pub fn consume_first(&mut self, k: usize, batch: &mut Vec<Acquired>) -> Result<(), AcquireError> {
+        let before = self.position.low();
+        let mut result = Ok(());
+        let mut given = 0;
+        for acquired in batch.iter().take(k) {
+            result = self.give_back(acquired, Release::Consumed);
+            if result.is_err() {
                 break;
             }
-            self.position.jump(SlotId(floor));
+            given += 1;
         }
-        self.seat.core.wake_writer();
-        Ok(self.position.low())
+        batch.drain(..given);
+        self.seat.let_go(&self.position, before);
+        result
+    }
+
+    fn prepare_batch(&self, n: u32, into: &mut Vec<Acquired>) -> Result<(), ReadBatchError> {
+        into.clear();
+        if self.seat.core.config.sync == SyncPolicy::LatestOnly {
+            return Err(ReadBatchError::LatestOnly);
+        }
+        let available = self.position.max_held();
+        if n > available { Err(ReadBatchError::BatchTooLarge { requested: n, available }) } else { Ok(()) }
+    }
+
+    /// Gives back what was acquired before something went wrong.
+    fn refuse_batch(&mut self, error: AcquireError, into: &mut Vec<Acquired>) -> Result<(), ReadBatchError> {
+        for acquired in into.drain(..).rev() {
+            self.release(&acquired, Release::Redeliver)?;
+        }
+        Err(error.into())
     }
 
     fn wait_for_next(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {

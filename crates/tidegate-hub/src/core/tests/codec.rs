@@ -1,6 +1,6 @@
 use crate::core::codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState, Transition};
 
-/// Rules: DH-048.
+/// Rules: DH-048, S-07.
 #[test]
 fn a_control_word_is_the_tag_and_the_state() {
     let ctl = Ctl::new(SlotId(1042).tag(), SlotState::Committed);
@@ -16,6 +16,7 @@ fn a_row_word_is_the_epoch_and_the_state() {
     assert_eq!(Reg(5).state(), None);
 }
 
+/// Rules: S-07.
 #[test]
 fn a_claim_covers_exactly_its_ids() {
     assert_eq!(Claim::new(SlotId(1042), 1).0, 0x0412_0001);

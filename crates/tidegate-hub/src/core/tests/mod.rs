@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod codec;
+mod consumers;
 mod crash;
+mod errors;
 mod policies;
 mod registry;
 mod semantics;
+mod spinlock;
+mod stall;
+mod takeover;
 mod versus_model;
 pub(super) mod world;

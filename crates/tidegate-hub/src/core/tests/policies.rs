@@ -1,11 +1,11 @@
 use std::{cell::RefCell, rc::Rc};
 
-use super::world::{Block, READER, Sleep, after, counted, kill, now, probes, sleeps, soon, within};
+use super::world::{Block, READER, Sleep, after, counted, errors, kill, now, probes, sleeps, soon, within};
 use crate::core::{
     codec::SlotId,
     config::{CoreConfig, Deadline, OnHeld, Orphan, Overflow, SyncPolicy, WaitStrategy},
     error::{AcquireError, WriteError},
-    host::Counter,
+    host::{Counter, ErrorKind},
     plain::config,
     reader::Release,
     registry::Start,
@@ -22,7 +22,7 @@ fn ring(change: impl FnOnce(&mut CoreConfig)) -> Block {
     Block::new(config)
 }
 
-/// Rules: DH-050, DH-054, DH-087, DH-078.
+/// Rules: DH-050, DH-054, DH-087, DH-078, P-01, P-02.
 #[test]
 fn a_full_ring_makes_the_writer_wait() {
     let block = ring(|_| {});
@@ -50,7 +50,7 @@ fn a_full_ring_makes_the_writer_wait() {
     assert!(now() - before < 31_000_000, "within a slice after 20 ms");
 }
 
-/// Rules: DH-088.
+/// Rules: DH-088, DH-100, P-03.
 #[test]
 fn overflow_fail_does_not_wait() {
     let block = ring(|config| config.overflow = Overflow::Fail);
@@ -62,9 +62,12 @@ fn overflow_fail_does_not_wait() {
     let before = now();
     assert_eq!(writer.allocate(1, within(1_000)), Err(FULL));
     assert_eq!(now(), before);
+    assert_eq!((errors(), counted(Counter::SlotAcquireErrors)), (vec![ErrorKind::QueueFull], 1));
+    assert_eq!(writer.allocate(1, Deadline::Immediate), Err(FULL));
+    assert_eq!((errors(), counted(Counter::SlotAcquireErrors)), (vec![], 1), "nobody meant to wait");
 }
 
-/// Rules: DH-061, DH-089.
+/// Rules: DH-061, DH-089, P-04.
 #[test]
 fn the_oldest_are_dropped_and_counted() {
     let block = ring(|config| config.overflow = Overflow::DropOldest);
@@ -98,7 +101,7 @@ fn a_lapped_reader_leaves_a_margin() {
     assert_eq!(reader.position(), SlotId(6));
 }
 
-/// Rules: DH-055, DH-090.
+/// Rules: DH-055, DH-090, P-05.
 #[test]
 fn a_slot_that_is_read_is_passed_over() {
     let block = ring(|config| {
@@ -122,7 +125,7 @@ fn a_slot_that_is_read_is_passed_over() {
     assert_eq!(block.payload(newest.id), newest.id.0);
 }
 
-/// Rules: DH-054, DH-090.
+/// Rules: DH-054, DH-090, P-06.
 #[test]
 fn the_single_value_stays_while_it_is_read() {
     let mut config = config(SyncPolicy::LatestOnly, 1);
@@ -158,7 +161,7 @@ fn while_the_single_value_is_written_there_is_none() {
     assert_eq!(reader.acquire_latest(Deadline::Immediate).unwrap().id, SlotId(2));
 }
 
-/// Rules: DH-112.
+/// Rules: DH-112, C-08.
 #[test]
 fn latest_is_the_newest_and_never_twice() {
     let block = ring(|config| config.sync = SyncPolicy::LatestOnly);
@@ -183,7 +186,7 @@ fn latest_is_the_newest_and_never_twice() {
     }
 }
 
-/// Rules: DH-124.
+/// Rules: DH-124, B-04.
 #[test]
 fn a_batch_restores_what_it_could_not_take() {
     let block = ring(|config| {
@@ -207,7 +210,7 @@ fn a_batch_restores_what_it_could_not_take() {
     assert_eq!(writer.allocate(2, within(20)).unwrap().first, SlotId(4));
 }
 
-/// Rules: DH-051, DH-091.
+/// Rules: DH-051, DH-091, P-08.
 #[test]
 fn an_empty_ring_makes_the_reader_wait() {
     let block = ring(|_| {});
@@ -225,7 +228,7 @@ fn an_empty_ring_makes_the_reader_wait() {
     assert_eq!(reader.acquire_ordered(Deadline::Never).unwrap().id, SlotId(0));
 }
 
-/// Rules: DH-092.
+/// Rules: DH-092, P-09.
 #[test]
 fn orphans_are_kept_or_overwritten() {
     let block = ring(|_| {});
@@ -242,7 +245,7 @@ fn orphans_are_kept_or_overwritten() {
     assert_eq!((counted(Counter::SlotsUnobserved), block.word(Control64::ReadIndex)), (6, 6));
 }
 
-/// Rules: DH-076, DH-036.
+/// Rules: DH-076, DH-036, P-10.
 #[test]
 fn waiting_has_three_stages() {
     let block = ring(|_| {});
@@ -274,7 +277,7 @@ fn other_strategies_never_sleep_in_the_kernel_or_only_as_told() {
     }
 }
 
-/// Rules: DH-097.
+/// Rules: DH-097, P-14.
 #[test]
 fn an_endless_wait_ends_when_the_block_closes() {
     let block = ring(|_| {});
@@ -295,7 +298,7 @@ fn an_endless_wait_ends_when_the_block_closes() {
     assert_eq!(writer.allocate(1, Deadline::Never), Err(closed.into()));
 }
 
-/// Rules: DH-036, DH-079, DH-237.
+/// Rules: DH-036, DH-079, DH-237, N-17.
 #[test]
 fn a_blocked_writer_removes_the_dead() {
     let block = ring(|config| config.orphan = Orphan::Advance);

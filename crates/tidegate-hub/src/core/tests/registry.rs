@@ -20,7 +20,7 @@ fn consume(block: &Block, reader: &mut super::world::TestReader, ids: std::ops::
     }
 }
 
-/// Rules: DH-070, DH-071, DH-102, DH-104.
+/// Rules: DH-070, DH-071, DH-102, DH-104, C-01, N-21, N-15.
 #[test]
 fn a_single_reader_leaves_its_place_to_the_next() {
     let block = Block::new(config(SyncPolicy::SingleReader, 8));
@@ -67,7 +67,7 @@ fn the_slowest_reader_paces_the_writer() {
     consume(&block, &mut slow, 1..5);
 }
 
-/// Rules: DH-068, DH-072, DH-073.
+/// Rules: DH-068, DH-072, DH-073, N-15.
 #[test]
 fn a_start_lies_between_the_floor_and_the_end() {
     let mut config = config(SyncPolicy::AllReaders, 4);

@@ -1,11 +1,10 @@
 use tidegate_shm::sync::Ordering;
 
-use super::world::{Block, READER, WRITER, be_thread, counted, errors, info, kill, soon, within};
+use super::world::{Block, READER, WRITER, be_thread, counted, errors, info, soon, within};
 use crate::core::{
-    TakeOver,
     codec::{Ctl, MAX_SLOT_ID, ProcessKey, SlotId, SlotState},
     config::{Deadline, SyncPolicy},
-    error::{AcquireError, Holder, RegistryError, WriteError},
+    error::{AcquireError, Holder, ReadBatchError, WriteError},
     host::{Counter, ErrorKind},
     plain::{config, key},
     reader::Release,
@@ -17,7 +16,7 @@ fn ring(slots: u32) -> Block {
     Block::new(config(SyncPolicy::SingleReader, slots))
 }
 
-/// Rules: DH-048.
+/// Rules: DH-048, S-01.
 #[test]
 fn what_is_written_is_read_in_order() {
     let block = ring(4);
@@ -33,7 +32,7 @@ fn what_is_written_is_read_in_order() {
     assert_eq!(counted(Counter::WriterGenerationWraps), 5);
 }
 
-/// Rules: DH-066.
+/// Rules: DH-066, S-03.
 #[test]
 fn an_aborted_id_is_a_hole() {
     let block = ring(4);
@@ -48,7 +47,7 @@ fn an_aborted_id_is_a_hole() {
     assert_eq!((holes, counted(Counter::SlotsAborted)), (1, 1));
 }
 
-/// Rules: DH-065.
+/// Rules: DH-065, S-04.
 #[test]
 fn ids_become_visible_in_order() {
     let block = ring(4);
@@ -63,7 +62,7 @@ fn ids_become_visible_in_order() {
     assert_eq!(block.word(Control64::LatestTag), 2);
 }
 
-/// Rules: DH-056.
+/// Rules: DH-056, S-05.
 #[test]
 fn nobody_waits_for_himself() {
     let block = Block::new(config(SyncPolicy::LatestOnly, 1));
@@ -80,7 +79,7 @@ fn nobody_waits_for_himself() {
     assert_eq!(writer.allocate(1, soon()).unwrap().first, SlotId(1));
 }
 
-/// Rules: DH-056.
+/// Rules: DH-056, B-03.
 #[test]
 fn a_batch_is_no_larger_than_the_ring() {
     let block = ring(8);
@@ -91,6 +90,7 @@ fn a_batch_is_no_larger_than_the_ring() {
     assert_eq!(block.word(Control64::WriteIndex), 0);
 }
 
+/// Rules: S-06.
 #[test]
 fn ids_end() {
     let mut config = config(SyncPolicy::SingleReader, 4);
@@ -101,7 +101,7 @@ fn ids_end() {
     assert_eq!(block.write(&writer), Err(WriteError::IdSpaceExhausted));
 }
 
-/// Rules: DH-067.
+/// Rules: DH-067, S-08.
 #[test]
 fn nothing_is_not_a_hole() {
     let block = ring(2);
@@ -114,36 +114,7 @@ fn nothing_is_not_a_hole() {
     assert_eq!(reader.acquire_ordered(Deadline::Immediate).unwrap().len, 0);
 }
 
-/// Rules: DH-044.
-#[test]
-fn a_displaced_writer_changes_nothing() {
-    let block = ring(4);
-    let writer = block.writer();
-    let id = writer.allocate(1, Deadline::Immediate).unwrap().first;
-    let refused = block.core(11).adopt(TakeOver::IfDead, soon()).unwrap_err();
-    assert_eq!(refused, RegistryError::WriterAlive { owner: key(WRITER) });
-    let seized = block.core(11).adopt(TakeOver::Seize(key(WRITER)), soon()).unwrap();
-    assert_eq!(seized.abandoned, 1);
-    assert_eq!(writer.commit(id, info(8)), Err(AcquireError::Fenced.into()));
-    assert_eq!(writer.allocate(1, Deadline::Immediate), Err(AcquireError::Fenced.into()));
-    let ctl = Ctl(Load::load(block.memory.slot64(block.config.index(id), Slot64::Ctl), Ordering::Relaxed));
-    assert_eq!(ctl, Ctl::new(1, SlotState::Quarantined));
-
-    // Nobody gets the slot before the displaced writer is dead.
-    for id in 1..4 {
-        assert_eq!(block.write(&seized.writer), Ok(id));
-    }
-    let mut reader = block.reader(READER, Start::Oldest);
-    for _ in 1..4 {
-        let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
-        reader.release(&acquired, Release::Consumed).unwrap();
-    }
-    assert_eq!(seized.writer.allocate(1, within(200)), Err(AcquireError::Timeout.into()));
-    kill(WRITER);
-    assert_eq!(seized.writer.allocate(1, within(200)).unwrap().first, SlotId(4));
-}
-
-/// Rules: DH-043.
+/// Rules: DH-043, S-10.
 #[test]
 fn an_impossible_cursor_is_clamped() {
     let block = ring(2);
@@ -158,7 +129,7 @@ fn an_impossible_cursor_is_clamped() {
     assert!(block.word(Control64::ReadIndex) <= block.word(Control64::CommitIndex));
 }
 
-/// Rules: DH-046, DH-047.
+/// Rules: DH-046, DH-047, N-10.
 #[test]
 fn a_foreign_word_is_reported_and_left() {
     let block = ring(2);
@@ -183,7 +154,7 @@ fn a_foreign_word_is_reported_and_left() {
 }
 
 /// A state code that does not exist, and a length beyond the slot, end the read.
-/// Rules: DH-046.
+/// Rules: DH-046, L-17, L-18.
 #[test]
 fn damage_is_reported_to_the_reader() {
     let block = ring(2);
@@ -200,9 +171,12 @@ fn damage_is_reported_to_the_reader() {
     Word::store(ctl, 1 << 3 | 6, Ordering::Relaxed);
     assert!(!reader.validate(&acquired));
     assert_eq!(counted(Counter::ReaderValidationFailed), 1);
+    reader.release(&acquired, Release::Redeliver).unwrap();
+    assert_eq!(reader.acquire_ordered(Deadline::Immediate), Err(AcquireError::InvalidState));
+    assert_eq!((counted(Counter::StateTransitionErrors), errors().len()), (1, 2));
 }
 
-/// Rules: DH-119, DH-120.
+/// Rules: DH-119, DH-120, B-01, B-02.
 #[test]
 fn a_batch_becomes_visible_at_once() {
     let block = ring(8);
@@ -215,11 +189,12 @@ fn a_batch_becomes_visible_at_once() {
     assert_eq!((block.word(Control64::CommitIndex), block.word(Control64::LatestTag)), (4, 4));
     let refused = writer.allocate(5, Deadline::Immediate);
     assert_eq!(refused, Err(AcquireError::QueueFull.into()), "four are unread");
+    assert_eq!(writer.allocate(5, within(5)), Err(AcquireError::Timeout.into()));
     assert_eq!(block.word(Control64::WriteIndex), 4);
 }
 
 /// Two of four are committed, the rest given up.
-/// Rules: DH-121, DH-122.
+/// Rules: DH-121, DH-122, B-05, B-06.
 #[test]
 fn a_read_batch_has_all_or_nothing() {
     let block = ring(8);
@@ -252,11 +227,114 @@ fn a_read_batch_has_all_or_nothing() {
     assert_eq!(cursor(&block, &reader), 5, "past the holes and what was consumed");
 }
 
+/// Rules: DH-122, DH-123, N-24.
+#[test]
+fn what_is_there_is_read_and_let_go_piece_by_piece() {
+    let block = ring(8);
+    let writer = block.writer();
+    let names = crate::core::plain::NAMES;
+    let core = block.core(READER);
+    let mut reader = crate::core::reader::Reader::join(core, Start::Oldest, &names, 4, soon()).unwrap();
+    let mut batch = Vec::new();
+    assert_eq!(reader.acquire_up_to(4, &mut batch), Err(AcquireError::QueueEmpty.into()));
+    for _ in 0..3 {
+        block.write(&writer).unwrap();
+    }
+    assert_eq!(reader.acquire_up_to(5, &mut batch), Err(TOO_LARGE));
+    reader.acquire_up_to(4, &mut batch).unwrap();
+    assert_eq!(batch.iter().map(|slot| slot.id.0).collect::<Vec<_>>(), [0, 1, 2]);
+    for _ in 3..8 {
+        block.write(&writer).unwrap();
+    }
+    assert!(block.write(&writer).is_err(), "full");
+    reader.consume_first(2, &mut batch).unwrap();
+    assert_eq!((batch.len(), batch[0].id, cursor(&block, &reader)), (1, SlotId(2), 2));
+    assert!(block.write(&writer).is_ok() && block.write(&writer).is_ok() && block.write(&writer).is_err());
+
+    let mut more = Vec::new();
+    reader.acquire_up_to(4, &mut more).unwrap();
+    assert_eq!(more.len(), 3, "four may be held");
+    let full = AcquireError::Locked { holder: Holder::Caller };
+    assert_eq!(reader.acquire_up_to(1, &mut Vec::new()), Err(full.into()));
+    reader.consume_first(usize::MAX, &mut batch).unwrap();
+    assert_eq!((batch.len(), cursor(&block, &reader)), (0, 3));
+    let mut foreign = more.clone();
+    reader.consume_first(3, &mut more).unwrap();
+    assert_eq!(reader.consume_first(1, &mut foreign), Err(AcquireError::InvalidState), "not held");
+
+    let latest = Block::new(config(SyncPolicy::LatestOnly, 2));
+    let mut reader = latest.reader(READER, Start::Newest);
+    assert_eq!(reader.acquire_up_to(1, &mut batch), Err(ReadBatchError::LatestOnly));
+    assert_eq!(reader.acquire_batch(1, Deadline::Immediate, &mut batch), Err(ReadBatchError::LatestOnly));
+}
+
+const TOO_LARGE: ReadBatchError = ReadBatchError::BatchTooLarge { requested: 5, available: 4 };
+
+/// Rules: DH-061, DH-122.
+#[test]
+fn a_loss_within_a_batch_is_told() {
+    let mut config = config(SyncPolicy::AllReaders, 4);
+    config.overflow = crate::core::config::Overflow::DropOldest;
+    config.on_held = crate::core::config::OnHeld::Skip;
+    let block = Block::new(config);
+    let writer = block.writer();
+    let core = block.core(READER);
+    let names = crate::core::plain::NAMES;
+    let mut reader = crate::core::reader::Reader::join(core, Start::Oldest, &names, 3, soon()).unwrap();
+    for _ in 0..4 {
+        block.write(&writer).unwrap();
+    }
+    let mut first = Vec::new();
+    reader.acquire_up_to(1, &mut first).unwrap();
+    assert_eq!(block.write(&writer), Ok(5), "the slot of 0 is passed over, that of 1 is taken");
+    let mut more = Vec::new();
+    let lost = AcquireError::Lapped { lost: 1 };
+    assert_eq!(reader.acquire_up_to(2, &mut more), Err(lost.into()));
+    reader.acquire_up_to(2, &mut more).unwrap();
+    assert_eq!(more.iter().map(|slot| slot.id.0).collect::<Vec<_>>(), [2, 3]);
+}
+
+/// Rules: DH-108, C-05, C-06.
+#[test]
+fn a_reader_goes_where_it_is_told() {
+    let block = Block::new(config(SyncPolicy::AllReaders, 8));
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Latest);
+    assert_eq!((reader.seek_latest(), reader.seek(SlotId(0))), (Ok(SlotId(0)), Ok(SlotId(0))));
+    assert_eq!((reader.peek(), reader.backlog()), (Ok(None), 0));
+    let hole = writer.allocate(1, Deadline::Immediate).unwrap().first;
+    writer.abort(hole).unwrap();
+    for _ in 1..4 {
+        block.write(&writer).unwrap();
+    }
+    assert_eq!((reader.peek(), reader.backlog()), (Ok(Some((SlotId(1), 8))), 4));
+    let next = |reader: &mut super::world::TestReader| {
+        let acquired = reader.acquire_ordered(Deadline::Immediate)?;
+        reader.release(&acquired, Release::Consumed).map(|()| acquired.id.0)
+    };
+    assert_eq!((next(&mut reader), reader.backlog()), (Ok(1), 2));
+    assert_eq!((reader.seek_latest(), next(&mut reader)), (Ok(SlotId(3)), Ok(3)));
+    assert_eq!((reader.seek_oldest(), next(&mut reader)), (Ok(SlotId(0)), Ok(1)));
+    assert_eq!((reader.seek_end(), next(&mut reader)), (Ok(SlotId(4)), Err(AcquireError::QueueEmpty)));
+    block.write(&writer).unwrap();
+    assert_eq!(next(&mut reader), Ok(4));
+
+    let mut later = config(SyncPolicy::SingleReader, 4);
+    later.first_slot = SlotId(1_000);
+    let block = Block::new(later);
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    assert_eq!(reader.seek(SlotId(0)), Ok(SlotId(1_000)), "nothing is before the first id");
+    assert_eq!(reader.seek(SlotId(1_000)), Ok(SlotId(1_000)));
+    block.write(&writer).unwrap();
+    assert_eq!(next(&mut reader), Ok(1_000));
+}
+
 fn cursor(block: &Block, reader: &super::world::TestReader) -> u64 {
     Load::load(block.memory.row64(reader.ticket().row, Row64::Cursor), Ordering::Relaxed)
 }
 
-/// Rules: DH-113.
+/// Rules: DH-113, C-09.
 #[test]
 fn a_closed_block_is_read_to_its_end() {
     let block = ring(4);

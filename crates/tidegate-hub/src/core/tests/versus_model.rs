@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*};
+use tidegate_shm::sync::Ordering;
 
 use super::world::{Block, READER, info};
 use crate::core::{
@@ -12,7 +13,7 @@ use crate::core::{
     plain::config,
     reader::{Acquired, Release},
     registry::Start,
-    words::Control64,
+    words::{Control64, Load, Row64, Words},
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +94,7 @@ fn run(slots: u32, lossy: bool, steps: &[Step]) {
         held: None,
     };
     let mut holding: Option<Acquired> = None;
+    let mut floor = 0;
     for step in steps {
         match *step {
             Step::Allocate(n) => {
@@ -156,15 +158,21 @@ fn run(slots: u32, lossy: bool, steps: &[Step]) {
         assert_eq!(block.word(Control64::WriteIndex), model.next);
         assert_eq!(block.word(Control64::CommitIndex), model.resolved());
         let (read, intent) = (block.word(Control64::ReadIndex), block.word(Control64::FloorIntent));
-        assert!(read <= intent && read <= model.resolved());
+        assert!(read <= intent && read <= model.resolved() && read >= floor);
+        floor = read;
         assert!(lossy || model.next - read <= model.slots);
     }
+    let row = |field| Load::load(block.memory.row64(reader.ticket().row, field), Ordering::Relaxed);
+    let passed = row(Row64::SlotsConsumed) + row(Row64::HolesSeen) + row(Row64::SlotsLost);
+    assert_eq!(row(Row64::Cursor), passed, "an id was passed that was not read, no hole, and not lost");
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 7_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Rules: DH-045, DH-050, DH-051, DH-052, DH-110.
+    /// About a million steps.
+    ///
+    /// Rules: DH-045, DH-050, DH-051, DH-052, DH-069, DH-110, S-02, N-22.
     #[test]
     fn a_channel_does_what_its_model_does(
         slots in prop::sample::select(vec![1u32, 2, 3, 8]),

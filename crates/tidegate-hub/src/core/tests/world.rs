@@ -113,10 +113,14 @@ fn pass(nanos: u64) {
     NOW.set(until);
 }
 
-pub(in crate::core) fn sleep_until(deadline: Nanos) {
-    let time = deadline.0.saturating_sub(NOW.get());
-    SLEEPS.with_borrow_mut(|sleeps| sleeps.push(Sleep::Futex(time)));
-    pass(time);
+/// Sleeps until `deadline`, or until something that happens meanwhile ends `asleep`.
+pub(in crate::core) fn sleep_while(asleep: impl Fn() -> bool, deadline: Nanos) {
+    let left = || deadline.0.saturating_sub(NOW.get());
+    SLEEPS.with_borrow_mut(|sleeps| sleeps.push(Sleep::Futex(left())));
+    while asleep() && left() > 0 {
+        let next = EVENTS.with_borrow(|events| events.iter().map(|(time, _)| *time).min());
+        pass(next.map_or(left(), |next| next.saturating_sub(NOW.get()).min(left())));
+    }
 }
 
 pub(in crate::core) fn note_wake() {

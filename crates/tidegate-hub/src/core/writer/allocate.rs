@@ -7,11 +7,11 @@ use tidegate_shm::{
 
 use super::{Place, Turn, Writer};
 use crate::core::{
-    codec::{Ctl, MAX_SLOT_ID, ProcessKey, SlotId, SlotState, Transition},
+    codec::{Ctl, MAX_SLOT_ID, SlotId, SlotState, Transition},
     config::{Deadline, OnHeld, Overflow},
     crash::{self, Point},
     error::{AcquireError, Holder, WriteError},
-    host::{self, Counter, Host, Liveness},
+    host::{Counter, ErrorKind, Host},
     protocol::{Protocol, fence_if},
     wait::Probes,
     words::{Control64, Load, Slot32, Slot64, Sync32, Word, WriterWords},
@@ -36,8 +36,8 @@ impl Allocation {
 
 /// What became of the slots of a request.
 enum Reservation {
-    /// All are secured.
-    Secured,
+    /// All are secured; with `guarded`, from readers too.
+    Secured { guarded: bool },
     /// The one is being read and is to be passed over.
     PassOver,
 }
@@ -50,7 +50,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// because their slots were being read (DH-055).
     pub fn allocate(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
         self.core.host.count(Counter::WritesAttempted, 1);
-        self.recorded(Counter::SlotAcquireErrors, self.allocate_checked(n, deadline))
+        let result = self.allocate_checked(n, deadline);
+        if result == Err(AcquireError::QueueFull.into()) && deadline != Deadline::Immediate {
+            // Who said that it would not wait has no error to report, who would have waited has (DH-100).
+            self.core.host.count(Counter::SlotAcquireErrors, 1);
+            self.core.host.error(ErrorKind::QueueFull);
+        }
+        self.recorded(Counter::SlotAcquireErrors, result)
     }
 
     fn allocate_checked(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
@@ -62,10 +68,24 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         if n == 0 {
             return Ok(Allocation { first: SlotId(self.own(Control64::WriteIndex)), count: 0 });
         }
+        self.in_turn(deadline, || self.allocate_in_turn(n, deadline))
+    }
+
+    /// Does `work` while no other thread of this process allocates.
+    pub(super) fn in_turn<R>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce() -> Result<R, WriteError>,
+    ) -> Result<R, WriteError> {
         self.take_turn(deadline)?;
-        let result = self.allocate_in_turn(n, deadline);
-        self.lock_turn().allocating = false;
-        self.moved.notify_all();
+        let result = work();
+        let mut turn = self.lock_turn();
+        turn.allocating = false;
+        let awaited = turn.parked > 0;
+        drop(turn);
+        if awaited {
+            self.moved.notify_all();
+        }
         result
     }
 
@@ -91,8 +111,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                 self.publish(Control64::WriteIndex, first.0 + u64::from(n));
             }
             match self.reserve(first, n, deadline, may_pass_over > 0)? {
-                Reservation::Secured => {
-                    self.take(first, n)?;
+                Reservation::Secured { guarded } => {
+                    self.blocked.end();
+                    self.take(first, n, guarded)?;
                     return Ok(Allocation { first, count: n });
                 }
                 Reservation::PassOver => {
@@ -109,7 +130,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         // One chance also for a caller that cannot wait: the other thread is likely to be done in a moment.
         let moment = self.core.config.timing.spin;
         if turn.allocating && deadline == Deadline::Immediate {
-            turn = self.core.host.park(&self.moved, turn, moment);
+            turn = self.park_for(turn, moment);
         }
         while turn.allocating {
             turn = self.park(turn, deadline)?;
@@ -134,15 +155,25 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             return Err(AcquireError::Timeout);
         }
         let slice = self.core.config.timing.futex_slice.min(deadline.left(started));
-        let turn = host.park(&self.moved, turn, slice);
+        let turn = self.park_for(turn, slice);
         self.count_waiting(host.now().saturating_sub(started), true);
         self.check()?;
         Ok(turn)
     }
 
+    fn park_for<'a>(&self, mut turn: MutexGuard<'a, Turn>, time: Nanos) -> MutexGuard<'a, Turn> {
+        turn.parked += 1;
+        let mut turn = self.core.host.park(&self.moved, turn, time);
+        turn.parked -= 1;
+        turn
+    }
+
     /// Never laps an id that a sibling thread is still writing.
     fn in_flight_gate(&self, first: SlotId, n: u32, deadline: Deadline) -> Result<(), AcquireError> {
         let needed = self.core.config.overrun(first.0.saturating_add(u64::from(n)));
+        if self.own(Control64::CommitIndex) >= needed {
+            return Ok(());
+        }
         let mut turn = self.lock_turn();
         loop {
             let resolved = self.own(Control64::CommitIndex);
@@ -177,27 +208,23 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     ) -> Result<Reservation, AcquireError> {
         // The acquiring load of the mask pairs with the eviction: only after the bit was seen is the cursor of the row
         // not honoured any more, and then its claim is looked at behind the fence below.
-        let guard = self.core.config.is_lossy() || self.core.mask(Sync32::EvictedMask) != 0;
-        let mut quarantined = false;
+        let guarded = self.core.config.is_lossy() || self.core.mask(Sync32::EvictedMask) != 0;
         for k in 0..n {
-            match self.drain(self.place(first.plus(u64::from(k))), guard) {
-                Ok(clear) => quarantined |= !clear,
-                Err(error) => {
-                    self.restore(first, k);
-                    return Err(error);
-                }
+            if let Err(error) = self.drain(self.place(first.plus(u64::from(k))), guarded) {
+                self.restore(first, k);
+                return Err(error);
             }
             crash::at(Point::ReserveOne);
         }
         crash::at(Point::ReserveAll);
-        if !guard && !quarantined {
-            return Ok(Reservation::Secured);
+        if !guarded {
+            return Ok(Reservation::Secured { guarded });
         }
         // Pairs with the fence of the reader (5.7): either it sees DRAINING, or its claim is seen below.
         fence_if(P::WRITER_FENCE);
         crash::at(Point::WriterFence);
         let outcome = self.wait_for_readers(first, n, deadline, may_pass_over);
-        if !matches!(outcome, Ok(Reservation::Secured)) {
+        if !matches!(outcome, Ok(Reservation::Secured { .. })) {
             self.restore(first, n);
         }
         outcome
@@ -218,37 +245,44 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                 self.check()?;
             }
             if !self.is_held(first, n) {
-                return Ok(Some(Reservation::Secured));
+                return Ok(Some(Reservation::Secured { guarded: true }));
             }
             if may_pass_over && (time >= timing.spin || deadline == Deadline::Immediate) {
                 return Ok(Some(Reservation::PassOver));
             }
             if probes.due(time) {
-                self.end_quarantines(first, n);
                 self.reap_dead_rows();
             }
             Ok(None)
         })?;
         self.count_waiting(waited.time, waited.slept);
-        waited.result.ok_or_else(|| {
-            core.host.count(Counter::WriterDrainTimeout, 1);
-            AcquireError::Timeout
-        })
+        if let Some(outcome) = waited.result {
+            return Ok(outcome);
+        }
+        // As with the floor: who never waits for long is blocked all the same.
+        if self.blocked.is_due(core.host.now(), timing) {
+            self.reap_dead_rows();
+            if !self.is_held(first, n) {
+                return Ok(Reservation::Secured { guarded: true });
+            }
+        }
+        core.host.count(Counter::WriterDrainTimeout, 1);
+        Err(AcquireError::Timeout)
     }
 
-    /// Keeps new readers off a slot, where that is needed. False if it is in quarantine.
-    fn drain(&self, place: Place, guard: bool) -> Result<bool, AcquireError> {
+    /// Keeps new readers off a slot, where that is needed.
+    pub(super) fn drain(&self, place: Place, guarded: bool) -> Result<(), AcquireError> {
         let ctl = self.core.slot_ctl(place.slot);
         match ctl.state() {
-            Some(SlotState::Free) => Ok(true),
+            Some(SlotState::Free) => Ok(()),
             // The floor is above it: every consumer has passed it.
-            Some(SlotState::Committed) if !guard => Ok(true),
+            Some(SlotState::Committed) if !guarded => Ok(()),
             Some(SlotState::Committed) => {
                 self.mark_owner(place);
                 // AcqRel: the fence that follows is what readers are ordered by; Release keeps the mark before it.
-                self.core.transition(place.slot, ctl, Transition::Drain, Ordering::AcqRel).map(|()| true)
+                self.core.transition(place.slot, ctl, Transition::Drain, Ordering::AcqRel)
             }
-            Some(SlotState::Quarantined) => self.end_quarantine(place, ctl),
+            // QUARANTINED too: nobody allocates in a block that was seized.
             _ => {
                 self.core.host.count(Counter::StateTransitionErrors, 1);
                 Err(AcquireError::InvalidState)
@@ -256,32 +290,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         }
     }
 
-    fn end_quarantines(&self, first: SlotId, n: u32) {
-        for place in (0..u64::from(n)).map(|k| self.place(first.plus(k))) {
-            let ctl = self.core.slot_ctl(place.slot);
-            if ctl.is(SlotState::Quarantined) {
-                // A foreign word is counted there and met again by the next look.
-                let _ = self.end_quarantine(place, ctl);
-            }
-        }
-    }
-
-    /// T10, if the displaced writer is dead.
-    fn end_quarantine(&self, place: Place, ctl: Ctl) -> Result<bool, AcquireError> {
-        let owner = self.core.words.slot64_mut(place.slot, Slot64::Owner);
-        // Relaxed: the acquiring load of the control word came before.
-        let displaced = ProcessKey::from_word(owner.load(Ordering::Relaxed));
-        if displaced
-            .is_some_and(|owner| self.core.host.liveness(owner, host::Place::Writer) != Liveness::Dead)
-        {
-            return Ok(false);
-        }
-        self.core.transition(place.slot, ctl, Transition::EndQuarantine, Ordering::AcqRel)?;
-        owner.store(0, Ordering::Relaxed);
-        Ok(true)
-    }
-
-    /// Whether a claim covers one of the slots that are DRAINING, or one is in quarantine. Must come after the fence.
+    /// Whether a claim covers one of the slots that are DRAINING. Must come after the fence.
     fn is_held(&self, first: SlotId, n: u32) -> bool {
         let core = &self.core;
         let rows = core.mask(Sync32::ActiveMask) | core.mask(Sync32::EvictedMask);
@@ -295,7 +304,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             }
         }
         core.host.peak(Counter::ReaderPeak, readers);
-        readers > 0 || self.slots(first, n).any(|ctl| ctl.is(SlotState::Quarantined))
+        readers > 0
     }
 
     fn slots(&self, first: SlotId, n: u32) -> impl Iterator<Item = Ctl> {
@@ -303,7 +312,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// T5 for the first `n` slots of a request: the old values can be read again.
-    fn restore(&self, first: SlotId, n: u32) {
+    pub(super) fn restore(&self, first: SlotId, n: u32) {
         for place in (0..u64::from(n)).map(|k| self.place(first.plus(k))) {
             let ctl = self.core.slot_ctl(place.slot);
             if ctl.is(SlotState::Draining) {
@@ -325,17 +334,23 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Makes the slots WRITING, then gives the ids away (DH-053).
-    fn take(&self, first: SlotId, n: u32) -> Result<(), AcquireError> {
+    fn take(&self, first: SlotId, n: u32, guarded: bool) -> Result<(), AcquireError> {
         let end = first.0.saturating_add(u64::from(n));
         for k in 0..n {
             let place = self.place(first.plus(u64::from(k)));
             self.mark_owner(place);
             let from = self.core.slot_ctl(place.slot);
-            let taken =
-                self.core.transition(place.slot, from, Transition::Take(place.id.tag()), Ordering::AcqRel);
-            // AcqRel: Acquire pairs with the release of the last reader's claim through `is_held`; Release with the
-            // acquiring load of a reader that finds the slot taken.
+            let take = Transition::Take(place.id.tag());
+            let taken = if guarded && from.is(SlotState::Committed) && P::TAKE_AS_RESERVED {
+                // What was reserved was DRAINING. Who made it readable again took this writer's place.
+                Err(AcquireError::InvalidState)
+            } else {
+                // AcqRel: Acquire pairs with the release of the last reader's claim through `is_held`; Release with the
+                // acquiring load of a reader that finds the slot taken.
+                self.core.transition(place.slot, from, take, Ordering::AcqRel)
+            };
             if let Err(error) = taken {
+                self.check_owner()?;
                 self.give_up(first, k, n);
                 return Err(error);
             }
@@ -368,7 +383,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         words
             .slot32_mut(place.slot, Slot32::OwnerThread)
             .store(self.core.host.thread_ticket(), Ordering::Relaxed);
-        words.slot64_mut(place.slot, Slot64::StateSince).store(self.core.host.now().0, Ordering::Relaxed);
+        words
+            .slot64_mut(place.slot, Slot64::StateSince)
+            .store(self.core.host.now_roughly().0, Ordering::Relaxed);
     }
 
     /// DH-057.

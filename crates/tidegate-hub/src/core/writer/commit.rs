@@ -9,7 +9,7 @@ use crate::core::{
     error::{AcquireError, WriteError},
     host::{Counter, Host},
     protocol::Protocol,
-    words::{Control64, Slot32, Slot64, Word, WriterWords},
+    words::{Control64, Load, Slot32, Slot64, Word, WriterWords},
 };
 
 /// What is said about a payload.
@@ -46,6 +46,49 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                 Some(info) if result.is_ok() => result = self.commit_slot(id, *info),
                 // What cannot be aborted is not the caller's any more; the error that matters is the first.
                 _ => drop(self.abort_slot(id)),
+            }
+        }
+        self.core.host.count(Counter::BatchWrites, 1);
+        let result = self.recorded(Counter::SlotCommitErrors, result);
+        self.resolve_prefix();
+        result
+    }
+
+    /// Says what `id`, which is WRITING, is to be committed with, see [`Writer::described`].
+    pub fn describe(&self, id: SlotId, info: CommitInfo) {
+        let slot = self.core.config.index(id);
+        let words = &self.core.words;
+        // Relaxed, all: nobody reads them before the commit, which releases them.
+        words.slot64_mut(slot, Slot64::PayloadLen).store(info.len, Ordering::Relaxed);
+        words.slot64_mut(slot, Slot64::UserFlags).store(info.user_flags, Ordering::Relaxed);
+        words.slot32_mut(slot, Slot32::SlotFlags).store(info.slot_flags, Ordering::Relaxed);
+    }
+
+    /// What [`Writer::describe`] said about `id`.
+    pub fn described(&self, id: SlotId) -> CommitInfo {
+        let slot = self.core.config.index(id);
+        let words = &self.core.words;
+        // Relaxed, all: stored by the thread that has the slot.
+        CommitInfo {
+            len: words.slot64_mut(slot, Slot64::PayloadLen).load(Ordering::Relaxed),
+            user_flags: words.slot64_mut(slot, Slot64::UserFlags).load(Ordering::Relaxed),
+            slot_flags: words.slot32_mut(slot, Slot32::SlotFlags).load(Ordering::Relaxed),
+        }
+    }
+
+    /// Commits the slots of a batch that are still WRITING as they were described, and makes them visible together
+    /// (DH-120).
+    ///
+    /// # Errors
+    /// As [`Writer::commit`], for the first slot that fails; those after it are aborted.
+    pub fn commit_open(&self, batch: Allocation) -> Result<(), WriteError> {
+        let mut result = Ok(());
+        for id in batch.ids().filter(|id| self.is_open(*id)) {
+            if result.is_ok() {
+                result = self.commit_slot(id, self.described(id));
+            } else {
+                // What cannot be aborted is not the caller's any more; the error that matters is the first.
+                let _ = self.abort_slot(id);
             }
         }
         self.core.host.count(Counter::BatchWrites, 1);
@@ -132,6 +175,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Moves the commit index over all ids whose fate is final (DH-065), and wakes who waits for that.
     pub(super) fn resolve_prefix(&self) {
         let turn = self.lock_turn();
+        if self.check_owner().is_err() {
+            // The indices are another writer's.
+            return;
+        }
         let before = self.own(Control64::CommitIndex);
         let end = self.own(Control64::WriteIndex);
         let mut newest = None;
@@ -156,9 +203,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             self.publish(Control64::LatestTag, tag);
         }
         self.publish(Control64::CommitIndex, next);
+        let awaited = turn.parked > 0;
         drop(turn);
         crash::at(Point::Prefix);
-        self.moved.notify_all();
+        if awaited {
+            self.moved.notify_all();
+        }
         self.core.wake_readers();
         crash::at(Point::Wake);
     }

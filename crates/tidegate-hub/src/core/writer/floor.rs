@@ -42,18 +42,30 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             }
             if probes.due(time) {
                 self.reap_dead_rows();
+                self.evict_stalled(core.config.overrun(id.0.saturating_add(u64::from(n))));
             }
             Ok(None)
         })?;
         self.count_waiting(waited.time, waited.slept);
-        match waited.result {
-            Some(()) => Ok(()),
-            None if !waiting => Err(AcquireError::QueueFull),
-            None => {
-                core.host.count(Counter::WriterFullTimeout, 1);
-                Err(AcquireError::Timeout)
-            }
+        if waited.result.is_some() || self.clear_the_way(id, n) {
+            return Ok(());
         }
+        if !waiting {
+            return Err(AcquireError::QueueFull);
+        }
+        core.host.count(Counter::WriterFullTimeout, 1);
+        Err(AcquireError::Timeout)
+    }
+
+    /// Looks for who is in the way, on behalf of callers who wait often but never for long. Whether there is room then.
+    fn clear_the_way(&self, id: SlotId, n: u32) -> bool {
+        if !self.blocked.is_due(self.core.host.now(), &self.core.config.timing) {
+            return false;
+        }
+        self.reap_dead_rows();
+        self.evict_stalled(self.core.config.overrun(id.0.saturating_add(u64::from(n))));
+        self.advance_floor(n);
+        self.has_room(id, n)
     }
 
     fn has_room(&self, id: SlotId, n: u32) -> bool {

@@ -5,19 +5,24 @@
 
 mod allocate;
 mod commit;
+mod discard;
 mod floor;
+mod stall;
 
 use tidegate_shm::sync::{Condvar, Mutex, MutexGuard, Ordering};
 
 pub use allocate::Allocation;
 pub use commit::CommitInfo;
+use stall::Watch;
 
 use super::{
     Core,
-    codec::{Ctl, HANDOVER_CANCELLED, HANDOVER_CUT, InitState, SlotId, SlotIndex, Transition},
+    codec::{Ctl, HANDOVER_CANCELLED, HANDOVER_CUT, InitState, SlotId, SlotIndex, SlotState, Transition},
+    config::{Stall, Timing},
     error::{AcquireError, Holder, WriteError},
     host::{Counter, ErrorKind, Host},
     protocol::{Protocol, Shipped},
+    wait::Blocked,
     words::{Control32, Control64, Load, Slot64, Word, WriterWords},
 };
 
@@ -29,18 +34,30 @@ pub struct Writer<W, H, P = Shipped> {
     turn: Mutex<Turn>,
     /// The turn was given back, or the resolved prefix grew.
     moved: Condvar,
+    watch: Mutex<Watch>,
+    blocked: Blocked,
 }
 
 /// What the threads of the writer agree on.
 #[derive(Debug)]
 struct Turn {
     allocating: bool,
+    /// Threads that sleep until something moves: without any, nobody enters the kernel to wake them.
+    parked: u32,
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The writer whose key and epoch the block names.
     pub(super) fn of_owner(core: Core<W, H, P>, epoch: u64) -> Self {
-        Self { core, epoch, turn: Mutex::new(Turn { allocating: false }), moved: Condvar::new() }
+        let turn = Mutex::new(Turn { allocating: false, parked: 0 });
+        Self {
+            core,
+            epoch,
+            turn,
+            moved: Condvar::new(),
+            watch: Mutex::default(),
+            blocked: Blocked::default(),
+        }
     }
 
     /// The block.
@@ -62,6 +79,34 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         Ok(())
     }
 
+    /// Changes how later calls wait.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.core.config.timing = timing;
+    }
+
+    /// What later calls do about stalled consumers.
+    pub fn set_stall(&mut self, stall: Stall) {
+        self.core.config.stall = stall;
+    }
+
+    /// Whether `id` is WRITING, neither committed nor aborted yet.
+    pub fn is_open(&self, id: SlotId) -> bool {
+        self.core.slot_ctl(self.core.config.index(id)) == Ctl::new(id.tag(), SlotState::Writing)
+    }
+
+    /// Leaves the block to whoever adopts it, as it is.
+    ///
+    /// # Errors
+    /// The right was lost.
+    pub fn resign(&self) -> Result<(), AcquireError> {
+        let owner = self.core.words.control64_mut(Control64::WriterOwner);
+        // AcqRel: pairs with the exchange of the next writer.
+        owner
+            .compare_exchange(self.core.key.word(), 0, Ordering::AcqRel)
+            .map(drop)
+            .map_err(|_| AcquireError::Fenced)
+    }
+
     /// Gives the block up.
     ///
     /// # Errors
@@ -70,12 +115,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         self.check_owner()?;
         self.store_state(InitState::Closed);
         self.core.wake_readers();
-        let owner = self.core.words.control64_mut(Control64::WriterOwner);
-        // AcqRel: pairs with the exchange of the next writer.
-        owner
-            .compare_exchange(self.core.key.word(), 0, Ordering::AcqRel)
-            .map(drop)
-            .map_err(|_| AcquireError::Fenced)
+        self.resign()
     }
 
     fn store_state(&self, state: InitState) {

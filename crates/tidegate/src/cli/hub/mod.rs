@@ -1,22 +1,44 @@
-//! `tidegate hub ...`: data blocks, and the broker that says where they are.
+//! `tidegate hub ...`: data blocks, and the broker that says where they are (chapter 19 of the sheet).
 
+mod audit;
+mod block;
 mod broker;
 mod connection;
+mod diagnose;
 mod discover;
 mod error;
+mod format;
+mod metrics;
+mod procedures;
+mod readers;
+mod recover;
+mod size;
+mod status;
+mod validate;
 
 use clap::Subcommand;
 
 use crate::output::{Output, Stop};
 
 #[derive(Debug, Subcommand)]
-#[command(after_help = "\
+#[command(
+    disable_help_subcommand = true,
+    after_help = "\
 A broker runs in every node (`tidegate up`), or by itself. Commands find that of the node in $TIDEGATE_DIR, then that of \
 `tidegate hub broker run`; --endpoint names another one.
 
+A block is named by its file, as --shm-name NAME or without, or by --channel CH when the channel has one block here.
+
+Exit codes: 0 done or healthy, 1 failed, 2 wrong usage, 3 problems found (also by a dry run that would act), 4 refused as \
+unsafe, 5 not found, 6 permission, 7 damaged or of another version.
+
 Examples:
   tidegate hub broker list
-  tidegate hub discover sensor_temperature --json")]
+  tidegate hub discover sensor_temperature --json
+  tidegate hub status --channel camera
+  tidegate hub diagnose tidegate_camera_front_1b77e02d
+  tidegate hub help recovery"
+)]
 pub(crate) enum Command {
     /// The broker: which producer owns which channel, and where its block is
     #[command(subcommand)]
@@ -29,12 +51,80 @@ Examples:
   tidegate hub discover sensor_temperature
   tidegate hub discover sensor_temperature --wait 10s --json")]
     Discover(discover::Discover),
+    /// The state of a block on one page
+    Status(status::Status),
+    /// What a block counts, and whether it is healthy
+    Inspect(status::Inspect),
+    /// All counters, or setting them to 0
+    Metrics(metrics::Metrics),
+    /// Follow a block with its rates
+    #[command(alias = "top")]
+    Watch(metrics::Watch),
+    /// Serve the counters of all blocks to Prometheus
+    Export(metrics::Export),
+    /// Slots, owners, heartbeats, and what is wrong
+    Diagnose(diagnose::Diagnose),
+    /// Whether everything in a block is as it must be
+    Validate(validate::Validate),
+    /// Who reads or holds back what
+    ShowReaders(readers::ShowReaders),
+    /// Spinlocks, the writer, the maintenance lock
+    ListLocks(readers::ListLocks),
+    /// What was repaired or forced
+    Audit(audit::Audit),
+    /// Undo what a dead writer left in a slot, or throw its value away
+    #[command(alias = "force-reset-slot")]
+    ResetSlot(recover::ResetSlot),
+    /// The same for all slots
+    #[command(alias = "force-reset-all")]
+    ResetAll(recover::ResetAll),
+    /// Remove what dead processes hold
+    ReleaseZombies(recover::ReleaseZombies),
+    /// Show heartbeats, remove dead consumers
+    CleanupHeartbeats(recover::CleanupHeartbeats),
+    /// Take from a live consumer what it holds back
+    Evict(recover::Evict),
+    /// Do all repairs that are proven to be safe
+    #[command(alias = "recover")]
+    AutoRecover(recover::AutoRecover),
+    /// Free the spinlocks of dead processes
+    ForceUnlockAll(recover::ForceUnlockAll),
+    /// Remove the name of a block
+    #[command(alias = "cleanup")]
+    ForceUnlink(recover::ForceUnlink),
+    /// Remove all blocks whose processes are dead
+    Reclaim(recover::Reclaim),
+    /// How many slots a ring needs
+    Size(size::Size),
+    /// Procedures for when something went wrong
+    Help(procedures::Help),
 }
 
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
     match command {
         Command::Broker(command) => broker::run(command, output),
         Command::Discover(command) => command.run(output),
+        Command::Status(command) => command.run(output),
+        Command::Inspect(command) => command.run(output),
+        Command::Metrics(command) => command.run(output),
+        Command::Watch(command) => command.run(output),
+        Command::Export(command) => command.run(output),
+        Command::Diagnose(command) => command.run(output),
+        Command::Validate(command) => command.run(output),
+        Command::ShowReaders(command) => command.run(output),
+        Command::ListLocks(command) => command.run(output),
+        Command::Audit(command) => command.run(output),
+        Command::ResetSlot(command) => command.run(output),
+        Command::ResetAll(command) => command.run(output),
+        Command::ReleaseZombies(command) => command.run(output),
+        Command::CleanupHeartbeats(command) => command.run(output),
+        Command::Evict(command) => command.run(output),
+        Command::AutoRecover(command) => command.run(output),
+        Command::ForceUnlockAll(command) => command.run(output),
+        Command::ForceUnlink(command) => command.run(output),
+        Command::Reclaim(command) => command.run(output),
+        Command::Size(command) => command.run(output),
+        Command::Help(command) => command.run(output),
     }
 }
 

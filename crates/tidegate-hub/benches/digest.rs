@@ -1,0 +1,92 @@
+//! Digests of slots in shared memory, beside the bare library over private memory:
+//! `cargo bench -p tidegate-hub --bench digest`.
+//!
+//! The bare library hashes the same message, which lies in one piece in private memory, so the difference is what copying
+//! out of the block and putting the message together cost.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a program for people at a terminal")]
+
+use std::{hint::black_box, time::Instant};
+
+use blake2::{Blake2b, Digest as _, digest::consts::U32};
+use tidegate_hub::{
+    block::{CreateOptions, create},
+    integrity::Digester,
+    layout::{
+        BlockSpec, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
+        SchemaInfo, Secret, SecurityLevel, SyncPolicy,
+    },
+};
+
+const SIZES: [usize; 5] = [64, 1024, 4096, 65_536, 1 << 20];
+const ROUNDS: usize = 15;
+
+fn spec(alg: DigestAlg) -> BlockSpec {
+    let keyed = alg.is_keyed();
+    BlockSpec {
+        channel: ChannelName::new("bench").unwrap(),
+        policy: Policy::Single,
+        sync: SyncPolicy::LatestOnly,
+        overflow: Overflow::Block,
+        orphan: Orphan::Retain,
+        on_held: OnHeld::Wait,
+        digest_alg: alg,
+        digest_policy: DigestPolicy::Enforced,
+        slot_count: 1,
+        slot_size: 1 << 20,
+        max_consumers: 1,
+        zones: Vec::new(),
+        first_slot_id: 0,
+        security: if keyed { SecurityLevel::AuthenticatedSlots } else { SecurityLevel::None },
+        key_epoch: 1,
+        schema: SchemaInfo::default(),
+        identity: Identity::default(),
+        predecessor: None,
+    }
+}
+
+/// Nanoseconds of one call: the fastest of several rounds, since everything else only adds.
+fn time(bytes: usize, mut call: impl FnMut()) -> f64 {
+    let calls = (4 << 20) / (bytes + 2048);
+    let mut best = f64::MAX;
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        (0..calls).for_each(|_| call());
+        best = best.min(start.elapsed().as_nanos() as f64 / calls as f64);
+    }
+    best
+}
+
+fn main() {
+    let secret = Secret::new(&[7; 32]).unwrap();
+    println!(
+        "{:>20} {:>9} {:>12} {:>12} {:>12} {:>7}",
+        "algorithm", "bytes", "bare ns", "in place ns", "copied ns", "ratio"
+    );
+    for alg in [DigestAlg::Blake3, DigestAlg::KeyedBlake3, DigestAlg::Blake2b] {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let secret = alg.is_keyed().then_some(&secret);
+        let options = CreateOptions { dir: dir.path().to_owned(), secret, ..CreateOptions::default() };
+        let block = create(&spec(alg), &options).unwrap();
+        let digester = Digester::new(block.descriptor(), secret).unwrap();
+        let slot = block.slot_mut(0).unwrap();
+        slot.fill(0x5A);
+        for size in SIZES {
+            let message = vec![0x5A; size + 80];
+            let payload = slot.sub(0..size).unwrap();
+            let mut copy = vec![0; size];
+            let bare = time(size, || match alg {
+                DigestAlg::Blake3 => drop(black_box(blake3::hash(black_box(&message)))),
+                DigestAlg::KeyedBlake3 => drop(black_box(blake3::keyed_hash(&[7; 32], black_box(&message)))),
+                _ => drop(black_box(Blake2b::<U32>::digest(black_box(&message)))),
+            });
+            let in_place = time(size, || drop(black_box(digester.slot(5, black_box(payload)))));
+            let copied = time(size, || drop(black_box(digester.slot_copy(5, black_box(payload), &mut copy))));
+            let name = format!("{alg:?}");
+            println!(
+                "{name:>20} {size:>9} {bare:>12.0} {in_place:>12.0} {copied:>12.0} {:>7.2}",
+                in_place / bare
+            );
+        }
+    }
+}

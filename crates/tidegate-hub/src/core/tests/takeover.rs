@@ -1,0 +1,107 @@
+use tidegate_shm::sync::Ordering;
+
+use super::world::{Block, NEXT_WRITER, READER, WRITER, info, kill, soon};
+use crate::core::{
+    TakeOver,
+    codec::{Ctl, InitState, SlotId, SlotIndex, SlotState, TAINT_SEIZED},
+    config::{Deadline, SyncPolicy},
+    error::{AcquireError, Holder, RegistryError, WriteError},
+    plain::{config, key},
+    reader::Release,
+    registry::Start,
+    words::{Control32, Control64, Load, Slot64, Words},
+};
+
+const NOW: Deadline = Deadline::Immediate;
+
+fn ctl(block: &Block, id: u64) -> Ctl {
+    let slot = block.config.index(SlotId(id));
+    Ctl(Load::load(block.memory.slot64(slot, Slot64::Ctl), Ordering::Relaxed))
+}
+
+fn control(block: &Block, field: Control32) -> u32 {
+    Load::load(block.memory.control32(field), Ordering::Relaxed)
+}
+
+/// Rules: DH-044, DH-258, S-09.
+#[test]
+fn a_displaced_writer_changes_nothing() {
+    let block = Block::new(config(SyncPolicy::SingleReader, 4));
+    let writer = block.writer();
+    block.write(&writer).unwrap();
+    let id = writer.allocate(1, NOW).unwrap().first;
+    let refused = block.core(NEXT_WRITER).adopt(TakeOver::IfDead, soon()).unwrap_err();
+    assert_eq!(refused, RegistryError::WriterAlive { owner: key(WRITER) });
+    let seized = block.core(NEXT_WRITER).adopt(TakeOver::Seize(key(WRITER)), soon()).unwrap();
+    assert_eq!((seized.abandoned, control(&block, Control32::Taint)), (1, TAINT_SEIZED));
+    let indices = [Control64::WriteIndex, Control64::CommitIndex, Control64::LatestTag];
+    let before = indices.map(|field| block.word(field));
+    assert_eq!(writer.commit(id, info(8)), Err(AcquireError::Fenced.into()));
+    assert_eq!(writer.abort(id), Err(AcquireError::Fenced.into()));
+    assert_eq!(writer.allocate(1, NOW), Err(AcquireError::Fenced.into()));
+    assert_eq!(ctl(&block, 1), Ctl::new(2, SlotState::Quarantined));
+    assert_eq!(indices.map(|field| block.word(field)), before);
+}
+
+/// Nobody allocates where a writer may wake up late; consumers get what was committed.
+/// Rules: DH-258.
+#[test]
+fn a_seized_block_is_written_no_more() {
+    let block = Block::new(config(SyncPolicy::SingleReader, 4));
+    let writer = block.writer();
+    block.write(&writer).unwrap();
+    let id = writer.allocate(1, NOW).unwrap().first;
+    let seized = block.core(NEXT_WRITER).adopt(TakeOver::Seize(key(WRITER)), soon()).unwrap().writer;
+    let closed = AcquireError::Closed { handed_over: false };
+    assert_eq!(control(&block, Control32::InitState), InitState::Closing as u32);
+    assert_eq!(seized.allocate(1, NOW), Err(closed.into()));
+    let mut reader = block.reader(READER, Start::Oldest);
+    let acquired = reader.acquire_ordered(NOW).unwrap();
+    assert_eq!(block.payload(acquired.id), 0);
+    reader.release(&acquired, Release::Consumed).unwrap();
+    assert_eq!(reader.acquire_ordered(NOW), Err(closed));
+
+    // The slot in quarantine is nobody's before the displaced writer is dead.
+    seized.finish_closing().unwrap();
+    let _ = block.core(12).adopt(TakeOver::IfDead, soon()).unwrap().writer.finish_closing();
+    assert_eq!(ctl(&block, id.0), Ctl::new(id.tag(), SlotState::Quarantined));
+    kill(WRITER);
+    block.core(13).adopt(TakeOver::IfDead, soon()).unwrap();
+    assert_eq!(ctl(&block, id.0), Ctl::new(id.tag(), SlotState::Free));
+    assert_eq!(control(&block, Control32::InitState), InitState::Closed as u32, "not opened again");
+}
+
+/// Rules: DH-045.
+#[test]
+fn a_value_is_discarded_unless_it_is_read() {
+    let block = Block::new(config(SyncPolicy::AllReaders, 4));
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    for _ in 0..3 {
+        block.write(&writer).unwrap();
+    }
+    let held = reader.acquire_ordered(NOW).unwrap();
+    let by_reader = AcquireError::Locked { holder: Holder::Process(key(READER)) };
+    assert_eq!(writer.discard(SlotIndex(0), NOW), Err(WriteError::from(by_reader)));
+    assert_eq!((reader.validate(&held), ctl(&block, 0)), (true, Ctl::new(1, SlotState::Committed)));
+    reader.release(&held, Release::Redeliver).unwrap();
+
+    writer.discard(SlotIndex(0), NOW).unwrap();
+    writer.discard(SlotIndex(2), NOW).unwrap();
+    assert_eq!(ctl(&block, 2), Ctl::new(3, SlotState::Free));
+    assert_eq!(block.word(Control64::LatestTag), SlotId(1).tag(), "the newest value that is left");
+    let acquired = reader.acquire_ordered(NOW).unwrap();
+    assert_eq!(acquired.id, SlotId(1), "a hole is stepped over");
+    reader.release(&acquired, Release::Consumed).unwrap();
+    assert_eq!(reader.acquire_ordered(NOW), Err(AcquireError::QueueEmpty));
+
+    for slot in [2, 3] {
+        let refused = writer.discard(SlotIndex(slot), NOW);
+        assert_eq!(refused, Err(AcquireError::InvalidState.into()), "no value in {slot}");
+    }
+    writer.discard(SlotIndex(1), NOW).unwrap();
+    assert_eq!(block.word(Control64::LatestTag), 0);
+    assert_eq!(block.write(&writer), Ok(3));
+    block.core(NEXT_WRITER).adopt(TakeOver::Seize(key(WRITER)), soon()).unwrap();
+    assert_eq!(writer.discard(SlotIndex(3), NOW), Err(AcquireError::Fenced.into()));
+}

@@ -1,0 +1,131 @@
+//! Making a block and taking one over.
+
+use std::{
+    sync::{Arc, Weak},
+    thread,
+};
+
+use rustix::io::Errno;
+use tidegate_shm::{clock::monotonic_now, sync::AtomicU32};
+
+use super::{EndOfLife, Producer, typed::TypedCheck};
+use crate::{
+    attachment::writer_core,
+    block::{AttachError, AttachOptions, Block, Expectations, Role, attach, create},
+    config::{HubConfig, IfExists, Timeout},
+    core::{Adopted, TakeOver, config::Deadline},
+    error::{OpenError, RegistryError},
+    upkeep::{self, Member, ProducerMember},
+};
+
+impl Producer {
+    /// Makes a block, or takes over the one that exists, as the configuration says (DH-017).
+    ///
+    /// # Errors
+    /// The configuration is not valid, the block cannot be made, or exists and may not be taken.
+    pub fn create(config: &HubConfig) -> Result<Self, OpenError> {
+        config.validate()?;
+        if config.if_exists == IfExists::Adopt
+            && let Some(uuid) = config.uuid
+        {
+            match Self::adopt(&config.channel.file_name(&uuid), config, Timeout::Immediate) {
+                Err(OpenError::Attach(error)) if is_missing(&error) => {}
+                result => return result,
+            }
+        }
+        let block = Arc::new(create(&config.block_spec(), &config.create_options())?);
+        let core = writer_core(&block, config.wait, config.timeouts.timing())?;
+        let writer = core.created()?;
+        Self::open(block, Adopted { writer, abandoned: 0, handover: false }, config)
+    }
+
+    /// Takes over the block whose file is `name` from a writer that is dead or has left (5.10); ids go on where it
+    /// stopped. Waits until then if it still lives.
+    ///
+    /// # Errors
+    /// The configuration is not valid, the block is not what it says, or its writer lives on.
+    pub fn adopt(name: &str, config: &HubConfig, timeout: Timeout) -> Result<Self, OpenError> {
+        config.validate()?;
+        let deadline = timeout.deadline(config.timeouts.maintenance_lock);
+        loop {
+            let error = match Self::adopt_now(name, config, deadline) {
+                Err(error) if may_pass(&error) => error,
+                result => return result,
+            };
+            let now = monotonic_now();
+            if deadline.passed(now) {
+                return Err(error);
+            }
+            // The writer may live for long; whoever only cleans up after it is done in a moment.
+            thread::sleep(RETRY.min(deadline.left(now).into()));
+        }
+    }
+
+    fn adopt_now(name: &str, config: &HubConfig, deadline: Deadline) -> Result<Self, OpenError> {
+        let options = AttachOptions {
+            dir: config.dir.clone(),
+            huge_dir: config.huge_dir.clone(),
+            trust: config.trust.clone(),
+            secret: config.secret.as_ref(),
+            init_wait: config.timeouts.init_wait,
+            lock_memory: config.lock_memory,
+            expect: Expectations { channel: Some(&config.channel), ..Expectations::default() },
+            ..AttachOptions::new(Role::Writer)
+        };
+        let block = Arc::new(attach(name, &options)?);
+        let core = writer_core(&block, config.wait, config.timeouts.timing())?;
+        let adopted = core.adopt(TakeOver::IfDead, deadline)?;
+        Self::open(block, adopted, config)
+    }
+
+    fn open(
+        block: Arc<Block>,
+        adopted: Adopted<
+            crate::attachment::WriterWords,
+            crate::attachment::Process,
+            crate::core::protocol::Shipped,
+        >,
+        config: &HubConfig,
+    ) -> Result<Self, OpenError> {
+        let Adopted { mut writer, abandoned, .. } = adopted;
+        writer.set_stall(config.stall);
+        writer.core().host().set_measuring(config.metrics.enabled);
+        let interval = config.timeouts.heartbeat_interval.into();
+        let core = writer.core().clone();
+        let member = Arc::new(ProducerMember::new(core, interval, config.heartbeat_thread));
+        let end = EndOfLife { unlink: config.unlink_on_close, linger: config.close_linger, done: false };
+        let producer = Self {
+            writer,
+            block,
+            member: member.clone(),
+            timeouts: config.timeouts.clone(),
+            end,
+            zero_on_acquire: config.zero_on_acquire,
+            sample_every: config.metrics.sample_every,
+            operations: AtomicU32::new(0),
+            typed: TypedCheck::default(),
+            abandoned,
+        };
+        member.beat();
+        let member: Arc<dyn Member> = member;
+        let weak: Weak<dyn Member> = Arc::downgrade(&member);
+        upkeep::register(weak).map_err(OpenError::Upkeep)?;
+        Ok(producer)
+    }
+}
+
+/// Whether waiting may help: the writer lives, or this process itself or another one is cleaning up just now.
+fn may_pass(error: &OpenError) -> bool {
+    matches!(
+        error,
+        OpenError::Registry(RegistryError::WriterAlive { .. } | RegistryError::LockTimeout { .. })
+            | OpenError::Attach(AttachError::Locked)
+    )
+}
+
+fn is_missing(error: &AttachError) -> bool {
+    matches!(error, AttachError::Open(error) if error.errno() == Some(Errno::NOENT.raw_os_error()))
+}
+
+/// How often to ask whether the writer still lives.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(2);

@@ -1,0 +1,3 @@
+//! What the code of `#[derive(ZoneLayout)]` names.
+
+pub use tidegate_shm::region::{Row, RowMut, Span, SpanMut};

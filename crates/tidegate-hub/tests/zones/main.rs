@@ -1,0 +1,144 @@
+//! Flexible zones and shared locks, between threads and between processes that are killed and stopped.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[path = "../../../tidegate-shm/tests/children/mod.rs"]
+mod children;
+mod locks;
+mod zones;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use tidegate_hub::{
+    block::{AttachOptions, Block, CreateOptions, Role, attach, create},
+    core::config::Deadline,
+    layout::{
+        BlockSpec, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
+        SchemaInfo, SecurityLevel, SyncPolicy, ZoneSpec,
+    },
+    schema::{HubSchema, ZoneLayout},
+    zone::ZoneCell,
+};
+use tidegate_shm::{
+    clock::{Nanos, monotonic_now},
+    sync::{AtomicI16, AtomicI64, AtomicU8, AtomicU32, AtomicU64},
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A plain value of a zone.
+#[repr(C)]
+#[derive(HubSchema, FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy, PartialEq)]
+pub struct Pose {
+    /// East.
+    pub x: f64,
+    /// North.
+    pub y: f64,
+}
+
+/// A zone with every kind of field.
+#[repr(C)]
+#[derive(ZoneLayout, FromBytes, IntoBytes, KnownLayout, Debug)]
+pub struct Telemetry {
+    beats: AtomicU64,
+    pose: ZoneCell<Pose>,
+    temperatures: [AtomicU32; 3],
+    trim: AtomicI16,
+    mode: AtomicU8,
+    _pad0: [u8; 1],
+    drift: AtomicI64,
+    sum: ZoneCell<u64>,
+}
+
+fn zone(name: &str, size: u64, lock: Option<u32>, consumer_writable: bool) -> ZoneSpec {
+    ZoneSpec {
+        name: name.to_owned(),
+        size,
+        schema_hash: *Telemetry::schema_hash().as_bytes(),
+        version: (1, 0),
+        text_index: None,
+        lock,
+        consumer_writable,
+    }
+}
+
+/// Zone 0: with lock 0, for consumers too. 1: without a lock. 2: too small. 3: untyped.
+fn spec() -> BlockSpec {
+    BlockSpec {
+        channel: ChannelName::new("zones").unwrap(),
+        policy: Policy::RingBuffer,
+        sync: SyncPolicy::AllReaders,
+        overflow: Overflow::Block,
+        orphan: Orphan::Retain,
+        on_held: OnHeld::Wait,
+        digest_alg: DigestAlg::Blake3,
+        digest_policy: DigestPolicy::Manual,
+        slot_count: 2,
+        slot_size: 64,
+        max_consumers: 2,
+        zones: vec![
+            zone("shared", 256, Some(0), true),
+            zone("own", 64, None, false),
+            zone("small", 16, None, true),
+            ZoneSpec { schema_hash: [0; 32], ..zone("untyped", 256, Some(9), true) },
+        ],
+        first_slot_id: 0,
+        security: SecurityLevel::None,
+        key_epoch: 1,
+        schema: SchemaInfo::default(),
+        identity: Identity::default(),
+        predecessor: None,
+    }
+}
+
+/// A block in a directory of its own.
+struct Bench {
+    dir: TempDir,
+    block: Arc<Block>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::of(&spec())
+    }
+
+    fn of(spec: &BlockSpec) -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let options = CreateOptions { dir: dir.path().to_owned(), ..CreateOptions::default() };
+        let block = Arc::new(create(spec, &options).unwrap());
+        Self { dir, block }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn attach(&self, role: Role) -> Arc<Block> {
+        attach_in(self.path(), role)
+    }
+}
+
+/// Attaches the only block of a directory.
+fn attach_in(dir: &Path, role: Role) -> Arc<Block> {
+    let entry = std::fs::read_dir(dir).unwrap().next().unwrap().unwrap();
+    let name = entry.file_name().into_string().unwrap();
+    let options = AttachOptions { dir: dir.to_owned(), ..AttachOptions::new(role) };
+    Arc::new(attach(&name, &options).unwrap())
+}
+
+fn within(time: Duration) -> Deadline {
+    Deadline::At(monotonic_now().saturating_add(Nanos(time.as_nanos() as u64)))
+}
+
+/// A deadline that is missed only if something is broken.
+fn soon() -> Deadline {
+    within(children::PATIENCE)
+}
+
+/// What must not compile, with what the compiler says about it.
+///
+/// Rules: DH-137, DH-138, DH-146, N-26.
+#[test]
+fn plain_values_need_a_guard_and_guards_stay_on_their_thread() {
+    trybuild::TestCases::new().compile_fail("tests/zones/compile_fail/*.rs");
+}
