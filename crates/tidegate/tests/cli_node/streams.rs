@@ -29,7 +29,7 @@ fn a_number_that_is_not_served_is_refused_before_anything_is_made() {
     direct.arg("--config").arg(node.place().join("node.toml"));
     refused(publish(direct));
     assert!(node.run("tensor ls").exits(0).results().is_empty(), "no stream was made");
-    let epochs = node.run("ls").exits(0).result()["epochs_created"].clone();
+    let epochs = node.run("ls").exits(0).results()[0]["epochs_created"].clone();
     assert_eq!(epochs, 0);
     Running::start(&mut publish(node.command("tensor pub 20099 --rate max"))).finish().exits(0);
     node.stop();
