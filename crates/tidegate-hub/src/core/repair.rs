@@ -180,9 +180,9 @@ impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
 
     fn decide(&self, slot: SlotIndex, how: SlotReset) -> Result<(SlotChange, Way), ResetRefusal> {
         let before = self.core.slot_ctl(slot);
-        let first = self.core.config.first_slot.0;
-        let id =
-            SlotId::of_tag(before.tag()).filter(|id| self.core.config.index(*id) == slot && id.0 >= first);
+        // Relaxed: only the acting writer changes it.
+        let write = self.core.words.control64_mut(Control64::WriteIndex).load(Ordering::Relaxed);
+        let id = SlotId::of_tag(before.tag()).filter(|_| self.core.can_be_in(slot, before, write));
         if let Some(row) = id.and_then(|id| self.live_reader(id)) {
             return Err(ResetRefusal::Held { row });
         }

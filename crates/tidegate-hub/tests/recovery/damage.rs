@@ -34,7 +34,7 @@ impl Copy {
             write(&writer, &block, b"value");
         }
         let consumer = world.actor(&name, "join;read 2;hold");
-        let _ = writer.allocate(1, crate::world::soon()).unwrap();
+        let _open = writer.allocate(1, crate::world::soon()).unwrap();
         let healthy = fs::read(block.path()).unwrap();
         let file = File::options().read(true).write(true).open(block.path()).unwrap();
         consumer.stop();

@@ -94,7 +94,7 @@ fn age_makes_stuck_or_stale_but_never_dead() {
     let (block, writer) = world.block(&spec());
     let name = block.descriptor().file_name();
     write(&writer, &block, b"value");
-    let _ = writer.allocate(1, crate::world::soon()).unwrap();
+    let _open = writer.allocate(1, crate::world::soon()).unwrap();
     let consumer = world.actor(&name, "join;hold");
     consumer.stop();
     let look = world.inspector(&name);
@@ -151,12 +151,14 @@ fn a_block_at_full_speed_never_looks_impossible() {
     let consumer = world.actor(&name, "join;drink");
     let block = world.inspector(&name);
     let mut last = 0;
-    let mut moving = 0;
-    for _ in 0..1_000 {
+    for look in 0_usize.. {
+        if look >= 1_000 && last > 2_000 {
+            break;
+        }
+        assert!(look < 1_000_000, "it does not move: {last}");
         let report = block.integrity(true);
         assert!(report.is_valid(), "{:?}", report.findings);
         for slot in block.diagnose_all() {
-            moving += usize::from(slot.moving);
             let Some(id) = slot.slot_id else { continue };
             assert_eq!((id - 100) % 8, u64::from(slot.slot_index));
             // The first value is a shorter one.
@@ -174,8 +176,6 @@ fn a_block_at_full_speed_never_looks_impossible() {
         assert!(write >= last);
         last = write;
     }
-    assert!(last > 1_100, "it did move: {last}");
-    assert!(moving < 8_000);
     drop(consumer);
 }
 

@@ -175,11 +175,12 @@ fn force_cuts_a_live_writer_off_and_gives_its_slots_to_nobody() {
     assert_eq!(state(look, 1), "QUARANTINED");
     assert_eq!(look.index_summary().commit, 102, "the id is a hole");
     assert_eq!(look.diagnose().block.state, "CLOSING", "writing goes on in new memory");
-    let (_adopted, writer) = world.adopt(&name);
+    let (adopted, writer) = world.adopt(&name);
     let again = writer.allocate(1, Deadline::Immediate);
     assert!(again.is_err(), "nobody writes where one may wake up that was cut off: {again:?}");
     assert_eq!(state(look, 1), "QUARANTINED");
     writer.resign().unwrap();
+    drop((adopted, writer));
     let refused = recovery.reset_slot(1, GENTLE).unwrap_err();
     assert!(refused.is_unsafe() && refused.to_string().contains(&open.pid().to_string()), "{refused}");
     open.kill();

@@ -268,7 +268,7 @@ fn play(script: &str, dir: &Path, name: Option<String>) {
                 }
             }
             "open" => {
-                let _ = writer.as_ref().unwrap().allocate(number.unwrap(), soon()).unwrap();
+                let _open = writer.as_ref().unwrap().allocate(number.unwrap(), soon()).unwrap();
             }
             "join" => {
                 let seen = Arc::new(attach(name.as_ref().unwrap(), &options(Role::Consumer)).unwrap());
