@@ -61,7 +61,7 @@ fn judge_scope(scope: &str, tests: &str) -> Outcome {
     }
 }
 
-/// Rules: TP-478, MQ-006.
+/// Rules: TP-478, MQ-006, DH-300.
 #[test]
 fn a_must_or_case_of_a_finished_area_without_test_or_note_is_a_gap() {
     let outcome = judge("", "/// Rules: TP-001.\n#[test]\nfn a() {}");

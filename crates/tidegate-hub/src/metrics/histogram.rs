@@ -145,7 +145,6 @@ mod tests {
         }
     }
 
-    /// T-02.
     /// Rules: DH-244, T-02.
     #[test]
     fn percentiles_of_known_latencies_are_within_12_percent() {

@@ -100,8 +100,7 @@ mod tests {
         metrics
     }
 
-    /// N-41.
-    /// Rules: DH-248.
+    /// Rules: DH-248, N-41.
     #[test]
     fn rates_are_over_the_last_minute() {
         let mut window = RateWindow::default();

@@ -15,7 +15,7 @@ use crate::world::{
 };
 
 /// P-01, P-05.
-/// Rules: DH-087, DH-088, DH-091.
+/// Rules: DH-087, DH-088, DH-091, P-01, P-05.
 #[test]
 fn a_full_ring_blocks_or_fails_and_an_empty_one_says_so() {
     let dir = place();

@@ -94,7 +94,7 @@ fn every_word_can_be_wrong_without_harm() {
 }
 
 /// N-42, the integrity findings.
-/// Rules: DH-253.
+/// Rules: DH-253, N-42.
 #[test]
 fn damage_is_found_where_it_is_and_named() {
     let copy = Copy::new("damage::damage_is_found_where_it_is_and_named");

@@ -87,7 +87,7 @@ fn the_dead_are_named_with_what_they_hold() {
 }
 
 /// N-42, the ages.
-/// Rules: DH-035, DH-236, DH-252.
+/// Rules: DH-035, DH-236, DH-252, N-42.
 #[test]
 fn age_makes_stuck_or_stale_but_never_dead() {
     let world = World::of("diagnosis::age_makes_stuck_or_stale_but_never_dead");
@@ -141,7 +141,7 @@ fn age_makes_stuck_or_stale_but_never_dead() {
 }
 
 /// T-12, with a tenth of the looks.
-/// Rules: DH-251.
+/// Rules: DH-251, T-12.
 #[test]
 fn a_block_at_full_speed_never_looks_impossible() {
     let world = World::of("diagnosis::a_block_at_full_speed_never_looks_impossible");

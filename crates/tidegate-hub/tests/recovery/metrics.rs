@@ -10,7 +10,6 @@ use tidegate_hub::{
 
 use crate::world::{World, spec, write};
 
-/// T-04.
 /// Rules: DH-245, DH-249, T-04.
 #[test]
 fn numbers_of_an_orphaned_block_stay() {
@@ -33,7 +32,6 @@ fn numbers_of_an_orphaned_block_stay() {
     assert_eq!(metrics.total_reads_completed, 4);
 }
 
-/// T-03.
 /// Rules: DH-246, T-03.
 #[test]
 fn a_reset_keeps_times_and_what_consumers_count() {
@@ -86,7 +84,6 @@ fn a_reset_keeps_times_and_what_consumers_count() {
     drop(consumer);
 }
 
-/// T-05.
 /// Rules: DH-250, T-05.
 #[test]
 fn prometheus_reads_all_blocks_and_bears_those_that_vanish() {

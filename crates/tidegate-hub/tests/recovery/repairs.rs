@@ -115,7 +115,6 @@ fn resetting_one_slot_of_several_leaves_the_others_open() {
     assert_eq!((steps.len(), state(block, 0)), (1, "FREE"));
 }
 
-/// T-10.
 /// Rules: DH-255, DH-259, T-10.
 #[test]
 fn a_slot_that_somebody_reads_is_not_thrown_away() {
@@ -147,7 +146,7 @@ fn a_slot_that_somebody_reads_is_not_thrown_away() {
 }
 
 /// T-09, the library's part.
-/// Rules: DH-257, DH-258, DH-045.
+/// Rules: DH-257, DH-258, DH-045, T-09.
 #[test]
 fn force_cuts_a_live_writer_off_and_gives_its_slots_to_nobody() {
     let world = World::of("repairs::force_cuts_a_live_writer_off_and_gives_its_slots_to_nobody");
@@ -269,7 +268,6 @@ fn locks_of_the_dead_are_freed_and_poisoned_those_of_the_living_by_force_only() 
     assert_eq!(block.block().region().atomic_u32(waiters).unwrap().load(Relaxed), 1, "who sleeps is woken");
 }
 
-/// T-08.
 /// Rules: DH-260, T-08.
 #[test]
 fn a_plan_changes_nothing_and_says_exactly_what_is_done() {
@@ -313,7 +311,7 @@ fn a_plan_changes_nothing_and_says_exactly_what_is_done() {
 }
 
 /// N-43: who starts between looking and acting is not disturbed.
-/// Rules: DH-254, DH-255, DH-256.
+/// Rules: DH-254, DH-255, DH-256, N-43.
 #[test]
 fn a_producer_that_came_back_is_left_alone() {
     let world = World::of("repairs::a_producer_that_came_back_is_left_alone");
@@ -462,7 +460,7 @@ fn the_audit_ring_keeps_the_newest_32() {
 }
 
 /// N-43: two at once. Every abandoned id becomes a hole exactly once.
-/// Rules: DH-256, DH-262.
+/// Rules: DH-256, DH-262, N-43.
 #[test]
 fn two_repairs_at_once_do_it_once() {
     let world = World::of("repairs::two_repairs_at_once_do_it_once");

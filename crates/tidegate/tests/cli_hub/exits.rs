@@ -24,7 +24,6 @@ const LOOKING: [&[&str]; 10] = [
     &["audit"],
 ];
 
-/// T-07.
 /// Rules: DH-266, T-07.
 #[test]
 fn exit_codes() {
@@ -148,8 +147,7 @@ fn looking_changes_nothing_and_shows_no_payload() {
     assert!(std::fs::read(&path).unwrap() == before);
 }
 
-/// N-45.
-/// Rules: DH-264, DH-268.
+/// Rules: DH-264, DH-268, N-45.
 #[test]
 fn a_channel_with_two_blocks_is_not_guessed() {
     let example = Example::new();

@@ -26,7 +26,6 @@ fn same(found: &str, expected: &str) {
     }
 }
 
-/// T-06.
 /// Rules: DH-264, DH-265, T-06, T-07.
 #[test]
 fn status() {
@@ -322,8 +321,7 @@ warning: mean rate must stay below 100/s or any ring fills
     );
 }
 
-/// N-47.
-/// Rules: DH-281.
+/// Rules: DH-281, N-47.
 #[test]
 fn help_has_the_procedures() {
     let out = crate::support::run(["hub", "help", "recovery"]).exits(0);

@@ -1,9 +1,8 @@
 use super::world::{Block, READER, errors, soon, within};
 use crate::core::{
     TakeOver,
-    codec::{SlotId, SlotIndex},
+    codec::SlotId,
     config::{Deadline, Overflow, SyncPolicy},
-    error::{AcquireError, WriteError},
     host::ErrorKind,
     plain::{config, key},
     reader::Release,
@@ -57,6 +56,4 @@ fn errors_are_recorded_unless_they_are_answers() {
     let open = writer.allocate(1, NOW).unwrap();
     assert_eq!(recorded(latest.acquire_latest(NOW)), [ErrorKind::NotReady]);
     writer.abort(open.first).unwrap();
-    let refused = writer.discard(SlotIndex(0), NOW);
-    assert_eq!(refused, Err(WriteError::Acquire(AcquireError::InvalidState)));
 }

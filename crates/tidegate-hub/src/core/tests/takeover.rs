@@ -3,9 +3,9 @@ use tidegate_shm::sync::Ordering;
 use super::world::{Block, NEXT_WRITER, READER, WRITER, info, kill, soon};
 use crate::core::{
     TakeOver,
-    codec::{Ctl, InitState, SlotId, SlotIndex, SlotState, TAINT_SEIZED},
+    codec::{Ctl, InitState, SlotId, SlotState, TAINT_SEIZED},
     config::{Deadline, SyncPolicy},
-    error::{AcquireError, Holder, RegistryError, WriteError},
+    error::{AcquireError, RegistryError},
     plain::{config, key},
     reader::Release,
     registry::Start,
@@ -69,39 +69,4 @@ fn a_seized_block_is_written_no_more() {
     block.core(13).adopt(TakeOver::IfDead, soon()).unwrap();
     assert_eq!(ctl(&block, id.0), Ctl::new(id.tag(), SlotState::Free));
     assert_eq!(control(&block, Control32::InitState), InitState::Closed as u32, "not opened again");
-}
-
-/// Rules: DH-045.
-#[test]
-fn a_value_is_discarded_unless_it_is_read() {
-    let block = Block::new(config(SyncPolicy::AllReaders, 4));
-    let writer = block.writer();
-    let mut reader = block.reader(READER, Start::Oldest);
-    for _ in 0..3 {
-        block.write(&writer).unwrap();
-    }
-    let held = reader.acquire_ordered(NOW).unwrap();
-    let by_reader = AcquireError::Locked { holder: Holder::Process(key(READER)) };
-    assert_eq!(writer.discard(SlotIndex(0), NOW), Err(WriteError::from(by_reader)));
-    assert_eq!((reader.validate(&held), ctl(&block, 0)), (true, Ctl::new(1, SlotState::Committed)));
-    reader.release(&held, Release::Redeliver).unwrap();
-
-    writer.discard(SlotIndex(0), NOW).unwrap();
-    writer.discard(SlotIndex(2), NOW).unwrap();
-    assert_eq!(ctl(&block, 2), Ctl::new(3, SlotState::Free));
-    assert_eq!(block.word(Control64::LatestTag), SlotId(1).tag(), "the newest value that is left");
-    let acquired = reader.acquire_ordered(NOW).unwrap();
-    assert_eq!(acquired.id, SlotId(1), "a hole is stepped over");
-    reader.release(&acquired, Release::Consumed).unwrap();
-    assert_eq!(reader.acquire_ordered(NOW), Err(AcquireError::QueueEmpty));
-
-    for slot in [2, 3] {
-        let refused = writer.discard(SlotIndex(slot), NOW);
-        assert_eq!(refused, Err(AcquireError::InvalidState.into()), "no value in {slot}");
-    }
-    writer.discard(SlotIndex(1), NOW).unwrap();
-    assert_eq!(block.word(Control64::LatestTag), 0);
-    assert_eq!(block.write(&writer), Ok(3));
-    block.core(NEXT_WRITER).adopt(TakeOver::Seize(key(WRITER)), soon()).unwrap();
-    assert_eq!(writer.discard(SlotIndex(3), NOW), Err(AcquireError::Fenced.into()));
 }

@@ -72,7 +72,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Does `work` while no other thread of this process allocates.
-    pub(super) fn in_turn<R>(
+    fn in_turn<R>(
         &self,
         deadline: Deadline,
         work: impl FnOnce() -> Result<R, WriteError>,
@@ -271,7 +271,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Keeps new readers off a slot, where that is needed.
-    pub(super) fn drain(&self, place: Place, guarded: bool) -> Result<(), AcquireError> {
+    fn drain(&self, place: Place, guarded: bool) -> Result<(), AcquireError> {
         let ctl = self.core.slot_ctl(place.slot);
         match ctl.state() {
             Some(SlotState::Free) => Ok(()),
@@ -312,7 +312,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// T5 for the first `n` slots of a request: the old values can be read again.
-    pub(super) fn restore(&self, first: SlotId, n: u32) {
+    fn restore(&self, first: SlotId, n: u32) {
         for place in (0..u64::from(n)).map(|k| self.place(first.plus(k))) {
             let ctl = self.core.slot_ctl(place.slot);
             if ctl.is(SlotState::Draining) {

@@ -5,7 +5,6 @@
 
 mod allocate;
 mod commit;
-mod discard;
 mod floor;
 mod stall;
 
