@@ -7,6 +7,7 @@ mod configuration;
 #[cfg(feature = "crash-points")]
 mod crashes;
 mod exchange;
+mod forks;
 mod guards;
 mod processes;
 mod records;
