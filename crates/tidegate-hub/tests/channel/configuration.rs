@@ -74,6 +74,11 @@ fn presets_are_what_they_are_for() {
         preset.validate().unwrap();
     }
     config(dir.path(), BufferPolicy::Single).low_latency().validate().unwrap();
+    let unsealed = Producer::create(&base().reliable()).err();
+    assert!(
+        matches!(unsealed, Some(OpenError::DigestsDemanded)),
+        "never a slot without the digest it must have"
+    );
 }
 
 /// Rules: DH-017.
