@@ -29,6 +29,7 @@ fn main() -> Result<()> {
         ["echo", name, uuid] => echo(name, uuid.parse()?),
         ["count", name] => count(name),
         _ => {
+            alone()?;
             round_trips()?;
             one_way()
         }
@@ -47,6 +48,38 @@ fn attach(name: &str, max_held: u32) -> Result<Consumer> {
 
 fn again(args: &[&str]) -> Result<Child> {
     Ok(Command::new(env::current_exe()?).args(args).spawn()?)
+}
+
+/// What a value costs both sides when nobody has to wait: the best of many, so that other programs do not count.
+fn alone() -> Result<()> {
+    let producer = Producer::create(&config("bench.alone", 1024)?)?;
+    let mut consumer = attach(&producer.name(), BATCH)?;
+    let mut bytes = [0; 8];
+    let (mut single, mut many) = (Duration::MAX, Duration::MAX);
+    for _ in 0..2_000 {
+        let start = Instant::now();
+        for value in 0..BATCH.into() {
+            producer.send(&u64::to_le_bytes(value), LONG)?;
+            consumer.next(LONG)?.read_into(&mut bytes);
+        }
+        single = single.min(start.elapsed() / BATCH);
+        let start = Instant::now();
+        let mut batch = producer.acquire_write_batch(BATCH, LONG)?;
+        for index in 0..batch.len() {
+            batch.put_bytes(index, &(index as u64).to_le_bytes())?;
+        }
+        batch.commit()?;
+        for (_, payload) in consumer.acquire_read_batch(BATCH, LONG)?.iter() {
+            payload.read_at(0, &mut bytes)?;
+        }
+        many = many.min(start.elapsed() / BATCH);
+    }
+    println!(
+        "written and read by one thread: {} ns one by one, {} ns in batches",
+        single.as_nanos(),
+        many.as_nanos()
+    );
+    Ok(())
 }
 
 fn round_trips() -> Result<()> {

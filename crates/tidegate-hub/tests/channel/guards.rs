@@ -93,7 +93,10 @@ fn a_write_closure_commits_on_success_alone() {
     assert_eq!(consumer.position(), SlotId(4), "three holes");
     send_all(&producer, 4..8);
     let mut called = false;
-    let full = producer.with_write::<_, ()>(NOW, |_| Ok(called = true));
+    let full = producer.with_write::<_, ()>(NOW, |_| {
+        called = true;
+        Ok(())
+    });
     assert!(matches!(full, Err(TxError::Acquire(AcquireError::QueueFull))) && !called);
 }
 

@@ -8,6 +8,7 @@ mod configuration;
 mod crashes;
 mod digests;
 mod exchange;
+mod forks;
 mod guards;
 mod processes;
 mod records;

@@ -278,7 +278,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             // The floor is above it: every consumer has passed it.
             Some(SlotState::Committed) if !guarded => Ok(()),
             Some(SlotState::Committed) => {
-                self.mark_owner(place);
+                self.mark_owner(place, self.core.host.now_roughly());
                 // AcqRel: the fence that follows is what readers are ordered by; Release keeps the mark before it.
                 self.core.transition(place.slot, ctl, Transition::Drain, Ordering::AcqRel)
             }
@@ -336,9 +336,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Makes the slots WRITING, then gives the ids away (DH-053).
     fn take(&self, first: SlotId, n: u32, guarded: bool) -> Result<(), AcquireError> {
         let end = first.0.saturating_add(u64::from(n));
+        let now = self.core.host.now_roughly();
         for k in 0..n {
             let place = self.place(first.plus(u64::from(k)));
-            self.mark_owner(place);
+            self.mark_owner(place, now);
             let from = self.core.slot_ctl(place.slot);
             let take = Transition::Take(place.id.tag());
             let taken = if guarded && from.is(SlotState::Committed) && P::TAKE_AS_RESERVED {
@@ -376,16 +377,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// DH-047: stored before the exchange that makes it true.
-    fn mark_owner(&self, place: Place) {
+    fn mark_owner(&self, place: Place, now: Nanos) {
         let words = &self.core.words;
         // Relaxed: the exchange that follows releases them.
         words.slot64_mut(place.slot, Slot64::Owner).store(self.core.key.word(), Ordering::Relaxed);
         words
             .slot32_mut(place.slot, Slot32::OwnerThread)
             .store(self.core.host.thread_ticket(), Ordering::Relaxed);
-        words
-            .slot64_mut(place.slot, Slot64::StateSince)
-            .store(self.core.host.now_roughly().0, Ordering::Relaxed);
+        words.slot64_mut(place.slot, Slot64::StateSince).store(now.0, Ordering::Relaxed);
     }
 
     /// DH-057.
