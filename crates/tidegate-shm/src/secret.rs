@@ -89,7 +89,7 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

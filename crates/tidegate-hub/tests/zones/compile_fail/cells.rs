@@ -17,8 +17,4 @@ fn change_while_only_looking(zone: &Zone<'_, Telemetry>) {
     zone.fields().unwrap().beats().fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }
 
-fn reference_to_shared_bytes(zone: &Zone<'_, Telemetry>) -> &Telemetry {
-    zone
-}
-
 fn main() {}
