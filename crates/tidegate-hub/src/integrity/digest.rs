@@ -117,9 +117,9 @@ fn head(magic: &[u8; 16], uuid: &BlockUuid, number: u64, second: u64, schema: &[
 fn of_span(algorithm: &Algorithm, head: &[u8; HEAD], bytes: Span<'_>) -> Digest {
     // Each buffer is zeroed before use, so a small message gets a small one.
     Digest(match HEAD + bytes.len() {
-        ..=256 => in_one_piece::<256>(algorithm, head, bytes),
-        ..=1024 => in_one_piece::<1024>(algorithm, head, bytes),
-        ..=4224 => in_one_piece::<4224>(algorithm, head, bytes),
+        0..=256 => in_one_piece::<256>(algorithm, head, bytes),
+        257..=1024 => in_one_piece::<1024>(algorithm, head, bytes),
+        1025..=4224 => in_one_piece::<4224>(algorithm, head, bytes),
         _ => in_pieces(algorithm, head, bytes),
     })
 }
