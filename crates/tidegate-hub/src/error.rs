@@ -31,6 +31,9 @@ pub enum OpenError {
     /// The mapping does not allow what the role needs.
     #[error("the block cannot be used in this role")]
     Access(#[from] AccessError),
+    /// The channel demands digests of every slot, which these handles neither make nor verify.
+    #[error("the channel demands digests, which this handle cannot provide; use the digest policy Manual")]
+    DigestsDemanded,
     /// The process's thread for heartbeats could not be started.
     #[error("the thread that beats for this process could not be started")]
     Upkeep(#[source] io::Error),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tidegate_shm::{
-    clock::{Nanos, monotonic_now},
+    clock::{Nanos, monotonic_now, monotonic_roughly},
     region::{AccessError, Record, RecordMut, TableMut},
     sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, MutexGuard, Ordering, spin_loop},
 };
@@ -129,6 +129,11 @@ impl Host for Process {
     #[inline]
     fn now(&self) -> Nanos {
         monotonic_now()
+    }
+
+    #[inline]
+    fn now_roughly(&self) -> Nanos {
+        monotonic_roughly()
     }
 
     #[inline]

@@ -22,7 +22,8 @@ impl Holding {
     /// writer in one process is refused like one in another (DH-039).
     pub fn take(uuid: &BlockUuid, place: Place, process: ForkGuard) -> Option<Self> {
         let entry = Entry { process: process.process(), uuid: *uuid, place };
-        insert(entry).then_some(Self { entry })
+        // Only what was inserted may be removed when dropped.
+        insert(entry).then(|| Self { entry })
     }
 }
 

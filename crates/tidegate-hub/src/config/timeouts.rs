@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_shm::clock::{Nanos, monotonic_now};
+use tidegate_shm::clock::{Nanos, monotonic_now, monotonic_roughly};
 
 use super::{ConfigInvalid, Fault};
 use crate::{
@@ -28,7 +28,7 @@ impl Timeout {
     /// The point in time, computed once at the entry of the call (DH-098).
     #[inline]
     pub(crate) fn deadline(self, default: Duration) -> Deadline {
-        let after = |time: Duration| Deadline::At(monotonic_now().saturating_add(time.into()));
+        let after = |time: Duration| Deadline::At(now_for(time).saturating_add(time.into()));
         match self {
             Self::Immediate => Deadline::Immediate,
             Self::Infinite => Deadline::Never,
@@ -143,6 +143,18 @@ impl HubTimeouts {
         }
     }
 }
+
+/// The time that a wait of `time` is reckoned from. Long ones begin at the next tick of the kernel's clock, which costs a
+/// fraction of the exact time and makes no wait shorter.
+#[inline]
+fn now_for(time: Duration) -> Nanos {
+    if time < LONG { monotonic_now() } else { monotonic_roughly().saturating_add(TICK) }
+}
+
+/// From here on a tick more or less does not matter.
+const LONG: Duration = Duration::from_millis(50);
+/// The longest tick of Linux.
+const TICK: Nanos = Nanos::from_millis(10);
 
 /// Nanoseconds; a process that is killed between a change and its wake-up strands a sleeper for so long at most.
 const SLICE_MAX: u64 = 10_000_000;

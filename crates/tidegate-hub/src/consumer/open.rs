@@ -11,7 +11,7 @@ use crate::{
     config::{ConsumerConfig, Timeout},
     core::{Start, reader::Reader, words::RowNames},
     error::OpenError,
-    layout::{Descriptor, SyncPolicy},
+    layout::{Descriptor, DigestPolicy, SyncPolicy},
     producer::TypedCheck,
     schema::{Offer, SchemaHash, SchemaVersion, compare},
     upkeep::{self, ConsumerMember, Member, Recovery},
@@ -35,6 +35,9 @@ impl Consumer {
             ..config.attach_options(Role::Consumer)
         };
         let block = Arc::new(attach(name, &options)?);
+        if block.descriptor().spec.digest_policy == DigestPolicy::Enforced {
+            return Err(OpenError::DigestsDemanded);
+        }
         let core = consumer_core(&block, config.wait, config.timeouts.timing())?;
         core.host().set_measuring(config.metrics.enabled);
         let sync = block.descriptor().spec.sync;

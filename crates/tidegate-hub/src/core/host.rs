@@ -12,6 +12,10 @@ pub use crate::identity::{Liveness, Place};
 pub trait Host: Counters {
     /// Now, on the monotonic clock.
     fn now(&self) -> Nanos;
+    /// Now, or some milliseconds ago: for words that say since when something is so.
+    fn now_roughly(&self) -> Nanos {
+        self.now()
+    }
     /// A pause of the processor while spinning.
     fn pause(&self);
     /// Sleeps in the kernel.

@@ -58,9 +58,17 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
             }
             let left = self.deadline.left(now);
             match self.strategy {
-                WaitStrategy::Spin => self.host.pause(),
+                WaitStrategy::Spin => {
+                    if let Some(result) = self.burst(time, &mut attempt)? {
+                        return Ok(Waited { result: Some(result), time, slept });
+                    }
+                }
                 WaitStrategy::Poll(every) => self.host.sleep(every.min(left)),
-                WaitStrategy::Hybrid if time < self.timing.spin => self.host.pause(),
+                WaitStrategy::Hybrid if time < self.timing.spin => {
+                    if let Some(result) = self.burst(time, &mut attempt)? {
+                        return Ok(Waited { result: Some(result), time, slept });
+                    }
+                }
                 WaitStrategy::Hybrid if pause < self.timing.backoff_max => {
                     self.host.sleep(pause.min(left));
                     pause = Nanos(pause.0.saturating_mul(2));
@@ -86,6 +94,28 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
         }
     }
 }
+
+impl<H: Host, S, F> Wait<'_, H, S, F> {
+    /// Pauses and looks, some times over, without asking for the time, which takes longer than both.
+    #[inline]
+    fn burst<T, E>(
+        &self,
+        time: Nanos,
+        attempt: &mut impl FnMut(Nanos) -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        for _ in 0..LOOKS {
+            self.host.pause();
+            if let Some(result) = attempt(time)? {
+                return Ok(Some(result));
+            }
+        }
+        self.host.pause();
+        Ok(None)
+    }
+}
+
+/// Looks between two questions for the time.
+const LOOKS: u32 = 15;
 
 /// First sleep of the second stage.
 const BACKOFF_FIRST: Nanos = Nanos(1_000);

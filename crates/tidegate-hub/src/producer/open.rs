@@ -15,6 +15,7 @@ use crate::{
     config::{HubConfig, IfExists, Timeout},
     core::{Adopted, TakeOver, config::Deadline},
     error::{OpenError, RegistryError},
+    layout::DigestPolicy,
     upkeep::{self, Member, ProducerMember},
 };
 
@@ -25,6 +26,9 @@ impl Producer {
     /// The configuration is not valid, the block cannot be made, or exists and may not be taken.
     pub fn create(config: &HubConfig) -> Result<Self, OpenError> {
         config.validate()?;
+        if config.digest_policy == DigestPolicy::Enforced {
+            return Err(OpenError::DigestsDemanded);
+        }
         if config.if_exists == IfExists::Adopt
             && let Some(uuid) = config.uuid
         {
@@ -73,6 +77,9 @@ impl Producer {
             ..AttachOptions::new(Role::Writer)
         };
         let block = Arc::new(attach(name, &options)?);
+        if block.descriptor().spec.digest_policy == DigestPolicy::Enforced {
+            return Err(OpenError::DigestsDemanded);
+        }
         let core = writer_core(&block, config.wait, config.timeouts.timing())?;
         let adopted = core.adopt(TakeOver::IfDead, deadline)?;
         Self::open(block, adopted, config)

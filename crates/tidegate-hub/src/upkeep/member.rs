@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-#[derive(Debug)]
 /// A producer: it beats in the control page and removes dead consumers.
+#[derive(Debug)]
 pub(crate) struct ProducerMember {
     core: WriterCore,
     /// The epoch in which it writes.
@@ -113,8 +113,8 @@ impl Member for ProducerMember {
     }
 }
 
-#[derive(Debug)]
 /// A consumer: it beats in its row and cleans up after a dead writer.
+#[derive(Debug)]
 pub(crate) struct ConsumerMember {
     core: ConsumerCore,
     ticket: Ticket,
@@ -124,8 +124,8 @@ pub(crate) struct ConsumerMember {
     recovery: Option<Recovery>,
 }
 
-#[derive(Debug)]
 /// What is needed to attach the block as a writer for a moment.
+#[derive(Debug)]
 pub(crate) struct Recovery {
     trust: Trust,
     secret: Option<Secret>,

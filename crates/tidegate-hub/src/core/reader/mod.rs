@@ -186,7 +186,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     fn claim(&self, position: &Position, claim: Claim) -> Result<(), AcquireError> {
         let since = self.core.words.row64(self.ticket.row, Row64::ClaimSince);
         // Relaxed: the release of the claim publishes it, so that who sees the claim never takes it for older than it is.
-        since.store(self.core.host.now().0, Ordering::Relaxed);
+        since.store(self.core.host.now_roughly().0, Ordering::Relaxed);
         self.store_claim(claim);
         crash::at(Point::Claim);
         // Pairs with the fence of the writer (5.7): either it sees the claim, or DRAINING and the eviction are seen

@@ -2,7 +2,7 @@
 
 use super::{Acquired, Found, Position, Reader, Release, Seat};
 use crate::core::{
-    codec::SlotId,
+    codec::{Claim, SlotId},
     config::{Deadline, SyncPolicy},
     error::{AcquireError, Holder, ReadBatchError},
     host::{Counter, Host},
@@ -32,7 +32,8 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         into: &mut Vec<Acquired>,
     ) -> Result<(), ReadBatchError> {
         self.prepare_batch(n, into)?;
-        for _ in 0..n {
+        self.take_run(n, into)?;
+        while into.len() < n as usize {
             match self.acquire_ordered(deadline) {
                 Ok(acquired) => into.push(acquired),
                 Err(error) => return self.refuse_batch(error, into),
@@ -48,7 +49,8 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// silence, and the ids before it come next.
     pub fn acquire_up_to(&mut self, n: u32, into: &mut Vec<Acquired>) -> Result<(), ReadBatchError> {
         self.prepare_batch(n, into)?;
-        for _ in 0..n {
+        self.take_run(n, into)?;
+        while into.len() < n as usize {
             match self.wait_for_next(Deadline::Immediate) {
                 Ok(acquired) => into.push(acquired),
                 // No more for now, for ever, or for this consumer.
@@ -85,6 +87,38 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         batch.drain(..given);
         self.seat.let_go(&self.position, before);
         result
+    }
+
+    /// What is there of the next `n`, under a claim that is stored once for all of them. Whatever is out of the ordinary
+    /// ends the run and is met again by whoever goes on one by one.
+    fn take_run(&mut self, n: u32, into: &mut Vec<Acquired>) -> Result<(), AcquireError> {
+        let Self { seat, position, .. } = self;
+        let before = position.low();
+        let first = position.next();
+        let there = seat.end().saturating_sub(first.0).min(n.min(position.room_for_run()).into());
+        if there < 2 {
+            return Ok(());
+        }
+        seat.check_row()?;
+        let claim = Claim::new(first, there as u32);
+        seat.claim(position, claim)?;
+        for id in (0..there).map(|k| first.plus(k)) {
+            match seat.look(id) {
+                Ok(Found::Data(acquired)) => {
+                    position.hold(id);
+                    into.push(acquired);
+                }
+                Ok(Found::Hole) => {
+                    position.pass(id);
+                    seat.core.row_count(seat.ticket.row, Row64::HolesSeen, 1);
+                }
+                _ => break,
+            }
+        }
+        if position.low() != before || position.held_range() != claim {
+            seat.let_go(position, before);
+        }
+        Ok(())
     }
 
     fn prepare_batch(&self, n: u32, into: &mut Vec<Acquired>) -> Result<(), ReadBatchError> {

@@ -11,6 +11,8 @@ pub(super) struct Position {
     /// One entry per id from `low` on. Never grows beyond its first capacity.
     seen: VecDeque<Seen>,
     held: u32,
+    /// Ids to be delivered again.
+    open: u32,
     max_held: u32,
     max_range: u32,
 }
@@ -28,7 +30,7 @@ enum Seen {
 impl Position {
     pub(super) fn new(start: SlotId, max_held: u32, max_range: u32) -> Self {
         let seen = VecDeque::with_capacity(max_range as usize + 1);
-        Self { low: start.0, seen, held: 0, max_held, max_range }
+        Self { low: start.0, seen, held: 0, open: 0, max_held, max_range }
     }
 
     /// The cursor: the lowest id that is not passed.
@@ -38,12 +40,21 @@ impl Position {
 
     /// The id to try next.
     pub(super) fn next(&self) -> SlotId {
-        let open = self.seen.iter().position(|seen| *seen == Seen::Open).unwrap_or(self.seen.len());
-        self.low().plus(open as u64)
+        let end = self.seen.len();
+        let next = match self.open {
+            0 => end,
+            _ => self.seen.iter().position(|seen| *seen == Seen::Open).unwrap_or(end),
+        };
+        self.low().plus(next as u64)
     }
 
     pub(super) fn holds_any(&self) -> bool {
         self.held > 0
+    }
+
+    /// How many ids from the next one on may be claimed at once; 0 while something is held or to be delivered again.
+    pub(super) fn room_for_run(&self) -> u32 {
+        if self.seen.is_empty() { self.max_held.min(self.max_range) } else { 0 }
     }
 
     pub(super) fn max_held(&self) -> u32 {
@@ -88,6 +99,7 @@ impl Position {
         let Some(seen) = self.entry(id).filter(|seen| **seen == Seen::Held) else { return false };
         *seen = if how == Release::Consumed { Seen::Passed } else { Seen::Open };
         self.held -= 1;
+        self.open += u32::from(how == Release::Redeliver);
         self.settle();
         true
     }
@@ -95,12 +107,16 @@ impl Position {
     /// Goes on at `id`, wherever that is; nothing is held.
     pub(super) fn jump(&mut self, id: SlotId) {
         self.seen.clear();
+        self.open = 0;
         self.low = id.0;
     }
 
     fn mark(&mut self, id: SlotId, state: Seen) {
         match self.entry(id) {
-            Some(seen) => *seen = state,
+            Some(seen) => {
+                let was_open = std::mem::replace(seen, state) == Seen::Open;
+                self.open -= u32::from(was_open);
+            }
             None => self.seen.push_back(state),
         }
     }
@@ -118,10 +134,17 @@ impl Position {
     }
 
     fn first_held(&self) -> Option<u64> {
+        // What is passed is not at the front, so without an open one what is held is.
+        if self.held == 0 || self.open == 0 {
+            return (self.held > 0).then_some(self.low);
+        }
         self.seen.iter().position(|seen| *seen == Seen::Held).map(|at| self.low + at as u64)
     }
 
     fn last_held(&self) -> Option<u64> {
+        if self.held == 0 {
+            return None;
+        }
         self.seen.iter().rposition(|seen| *seen == Seen::Held).map(|at| self.low + at as u64)
     }
 }

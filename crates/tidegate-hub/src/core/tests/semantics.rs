@@ -308,7 +308,7 @@ fn a_reader_goes_where_it_is_told() {
         block.write(&writer).unwrap();
     }
     assert_eq!((reader.peek(), reader.backlog()), (Ok(Some((SlotId(1), 8))), 4));
-    let mut next = |reader: &mut super::world::TestReader| {
+    let next = |reader: &mut super::world::TestReader| {
         let acquired = reader.acquire_ordered(Deadline::Immediate)?;
         reader.release(&acquired, Release::Consumed).map(|()| acquired.id.0)
     };

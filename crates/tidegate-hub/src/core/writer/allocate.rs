@@ -79,8 +79,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     ) -> Result<R, WriteError> {
         self.take_turn(deadline)?;
         let result = work();
-        self.lock_turn().allocating = false;
-        self.moved.notify_all();
+        let mut turn = self.lock_turn();
+        turn.allocating = false;
+        let awaited = turn.parked > 0;
+        drop(turn);
+        if awaited {
+            self.moved.notify_all();
+        }
         result
     }
 
@@ -124,7 +129,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         // One chance also for a caller that cannot wait: the other thread is likely to be done in a moment.
         let moment = self.core.config.timing.spin;
         if turn.allocating && deadline == Deadline::Immediate {
-            turn = self.core.host.park(&self.moved, turn, moment);
+            turn = self.park_for(turn, moment);
         }
         while turn.allocating {
             turn = self.park(turn, deadline)?;
@@ -149,15 +154,25 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             return Err(AcquireError::Timeout);
         }
         let slice = self.core.config.timing.futex_slice.min(deadline.left(started));
-        let turn = host.park(&self.moved, turn, slice);
+        let turn = self.park_for(turn, slice);
         self.count_waiting(host.now().saturating_sub(started), true);
         self.check()?;
         Ok(turn)
     }
 
+    fn park_for<'a>(&self, mut turn: MutexGuard<'a, Turn>, time: Nanos) -> MutexGuard<'a, Turn> {
+        turn.parked += 1;
+        let mut turn = self.core.host.park(&self.moved, turn, time);
+        turn.parked -= 1;
+        turn
+    }
+
     /// Never laps an id that a sibling thread is still writing.
     fn in_flight_gate(&self, first: SlotId, n: u32, deadline: Deadline) -> Result<(), AcquireError> {
         let needed = self.core.config.overrun(first.0.saturating_add(u64::from(n)));
+        if self.own(Control64::CommitIndex) >= needed {
+            return Ok(());
+        }
         let mut turn = self.lock_turn();
         loop {
             let resolved = self.own(Control64::CommitIndex);
@@ -254,7 +269,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             // The floor is above it: every consumer has passed it.
             Some(SlotState::Committed) if !guarded => Ok(()),
             Some(SlotState::Committed) => {
-                self.mark_owner(place);
+                self.mark_owner(place, self.core.host.now_roughly());
                 // AcqRel: the fence that follows is what readers are ordered by; Release keeps the mark before it.
                 self.core.transition(place.slot, ctl, Transition::Drain, Ordering::AcqRel)
             }
@@ -312,9 +327,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Makes the slots WRITING, then gives the ids away (DH-053).
     fn take(&self, first: SlotId, n: u32, guarded: bool) -> Result<(), AcquireError> {
         let end = first.0.saturating_add(u64::from(n));
+        let now = self.core.host.now_roughly();
         for k in 0..n {
             let place = self.place(first.plus(u64::from(k)));
-            self.mark_owner(place);
+            self.mark_owner(place, now);
             let from = self.core.slot_ctl(place.slot);
             let take = Transition::Take(place.id.tag());
             let taken = if guarded && from.is(SlotState::Committed) && P::TAKE_AS_RESERVED {
@@ -352,14 +368,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// DH-047: stored before the exchange that makes it true.
-    fn mark_owner(&self, place: Place) {
+    fn mark_owner(&self, place: Place, now: Nanos) {
         let words = &self.core.words;
         // Relaxed: the exchange that follows releases them.
         words.slot64_mut(place.slot, Slot64::Owner).store(self.core.key.word(), Ordering::Relaxed);
         words
             .slot32_mut(place.slot, Slot32::OwnerThread)
             .store(self.core.host.thread_ticket(), Ordering::Relaxed);
-        words.slot64_mut(place.slot, Slot64::StateSince).store(self.core.host.now().0, Ordering::Relaxed);
+        words.slot64_mut(place.slot, Slot64::StateSince).store(now.0, Ordering::Relaxed);
     }
 
     /// DH-057.

@@ -1,6 +1,6 @@
 //! Committing and aborting: ids become visible in their order, whoever finishes first (5.6).
 
-use tidegate_shm::sync::Ordering;
+use tidegate_shm::{clock::Nanos, sync::Ordering};
 
 use super::{Allocation, Place, Writer};
 use crate::core::{
@@ -29,8 +29,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// # Errors
     /// The right was lost, the length does not fit, or the slot is not the caller's.
     pub fn commit(&self, id: SlotId, info: CommitInfo) -> Result<(), WriteError> {
-        let result = self.recorded(Counter::SlotCommitErrors, self.commit_slot(id, info));
+        let result =
+            self.recorded(Counter::SlotCommitErrors, self.commit_slot(id, info, self.core.host.now()));
         self.resolve_prefix();
+        // Counted when readers can see it already.
+        if result.is_ok() {
+            self.count_written(1, info.len);
+        }
         result
     }
 
@@ -40,17 +45,25 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// # Errors
     /// As [`Writer::commit`], for the first slot that fails; those after it are aborted.
     pub fn commit_batch(&self, batch: Allocation, infos: &[CommitInfo]) -> Result<(), WriteError> {
+        let now = self.core.host.now();
+        let (mut slots, mut bytes) = (0, 0);
         let mut result = Ok(());
         for (k, id) in batch.ids().enumerate() {
             match infos.get(k) {
-                Some(info) if result.is_ok() => result = self.commit_slot(id, *info),
+                Some(info) if result.is_ok() => {
+                    result = self.commit_slot(id, *info, now);
+                    let done = u64::from(result.is_ok());
+                    slots += done;
+                    bytes += done * info.len;
+                }
                 // What cannot be aborted is not the caller's any more; the error that matters is the first.
                 _ => drop(self.abort_slot(id)),
             }
         }
-        self.core.host.count(Counter::BatchWrites, 1);
         let result = self.recorded(Counter::SlotCommitErrors, result);
         self.resolve_prefix();
+        self.core.host.count(Counter::BatchWrites, 1);
+        self.count_written(slots, bytes);
         result
     }
 
@@ -82,18 +95,25 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// # Errors
     /// As [`Writer::commit`], for the first slot that fails; those after it are aborted.
     pub fn commit_open(&self, batch: Allocation) -> Result<(), WriteError> {
+        let now = self.core.host.now();
+        let (mut slots, mut bytes) = (0, 0);
         let mut result = Ok(());
         for id in batch.ids().filter(|id| self.is_open(*id)) {
             if result.is_ok() {
-                result = self.commit_slot(id, self.described(id));
+                let info = self.described(id);
+                result = self.commit_slot(id, info, now);
+                let done = u64::from(result.is_ok());
+                slots += done;
+                bytes += done * info.len;
             } else {
                 // What cannot be aborted is not the caller's any more; the error that matters is the first.
                 let _ = self.abort_slot(id);
             }
         }
-        self.core.host.count(Counter::BatchWrites, 1);
         let result = self.recorded(Counter::SlotCommitErrors, result);
         self.resolve_prefix();
+        self.core.host.count(Counter::BatchWrites, 1);
+        self.count_written(slots, bytes);
         result
     }
 
@@ -107,7 +127,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         result
     }
 
-    fn commit_slot(&self, id: SlotId, info: CommitInfo) -> Result<(), WriteError> {
+    fn count_written(&self, slots: u64, bytes: u64) {
+        self.core.host.count(Counter::SlotsWritten, slots);
+        self.core.host.count(Counter::BytesWritten, bytes);
+    }
+
+    fn commit_slot(&self, id: SlotId, info: CommitInfo, now: Nanos) -> Result<(), WriteError> {
         let available = self.core.config.slot_size;
         if info.len > available {
             return Err(WriteError::TooLong { len: info.len, available });
@@ -116,7 +141,6 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         self.check_owner()?;
         let place = self.place(id);
         let words = &self.core.words;
-        let now = self.core.host.now();
         // Relaxed, all: the exchange below releases them (DH-064).
         words.slot64_mut(place.slot, Slot64::PayloadLen).store(info.len, Ordering::Relaxed);
         words.slot64_mut(place.slot, Slot64::UserFlags).store(info.user_flags, Ordering::Relaxed);
@@ -129,8 +153,6 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         // P::COMMIT is Release: pairs with the acquire of the reader that finds COMMITTED.
         self.leave_writing(place, Transition::Commit, P::COMMIT)?;
         crash::at(Point::Committed);
-        self.core.host.count(Counter::SlotsWritten, 1);
-        self.core.host.count(Counter::BytesWritten, info.len);
         Ok(())
     }
 
@@ -203,9 +225,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             self.publish(Control64::LatestTag, tag);
         }
         self.publish(Control64::CommitIndex, next);
+        let awaited = turn.parked > 0;
         drop(turn);
         crash::at(Point::Prefix);
-        self.moved.notify_all();
+        if awaited {
+            self.moved.notify_all();
+        }
         self.core.wake_readers();
         crash::at(Point::Wake);
     }

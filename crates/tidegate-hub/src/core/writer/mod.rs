@@ -40,12 +40,14 @@ pub struct Writer<W, H, P = Shipped> {
 #[derive(Debug)]
 struct Turn {
     allocating: bool,
+    /// Threads that sleep until something moves: without any, nobody enters the kernel to wake them.
+    parked: u32,
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The writer whose key and epoch the block names.
     pub(super) fn of_owner(core: Core<W, H, P>, epoch: u64) -> Self {
-        let turn = Mutex::new(Turn { allocating: false });
+        let turn = Mutex::new(Turn { allocating: false, parked: 0 });
         Self { core, epoch, turn, moved: Condvar::new(), watch: Mutex::default() }
     }
 

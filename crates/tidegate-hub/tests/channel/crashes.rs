@@ -1,0 +1,288 @@
+//! Processes that end at every named step of the protocol, and what is left (25.11).
+//!
+//! A value is its id, so a value under a wrong id, a lost one and a repeated one all show.
+
+use std::{path::Path, thread, time::Instant};
+
+use tidegate_hub::{
+    config::{ConsumerConfig, HubConfig},
+    consumer::Consumer,
+    error::AcquireError,
+    layout::{Overflow, SyncPolicy},
+    producer::Producer,
+};
+
+use crate::{
+    children::{Child, PATIENCE, role, say},
+    world::{LONG, NOW, attach, consumer_config, number, place, receive, ring, send},
+};
+
+const KILLED: Option<i32> = Some(9);
+
+fn kept(dir: &Path) -> HubConfig {
+    HubConfig { unlink_on_close: false, ..ring(dir, 4) }
+}
+
+/// Writes until it ends.
+fn write_until_the_end(config: &HubConfig) {
+    let producer = Producer::create(config).unwrap();
+    say(format!("block {}", producer.name()));
+    while producer.consumer_count() == 0 {
+        thread::yield_now();
+    }
+    loop {
+        let next = producer.next_id().0;
+        if send(&producer, next) != next {
+            break;
+        }
+    }
+}
+
+/// Reads what there is; each value is its id.
+fn read_all(consumer: &mut Consumer) -> Vec<u64> {
+    let mut ids = Vec::new();
+    loop {
+        match consumer.try_next() {
+            Ok(slot) => {
+                assert_eq!(slot.id().0, number(&slot.to_vec()), "a value under another id");
+                ids.push(slot.id().0);
+            }
+            Err(AcquireError::QueueEmpty) => return ids,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+/// Every slot can be used again: the ring goes round several times.
+fn goes_round(producer: &Producer, consumer: &mut Consumer) {
+    for _ in 0..3 {
+        for _ in 0..4 {
+            let next = producer.next_id().0;
+            assert_eq!(send(producer, next), next);
+        }
+        assert_eq!(producer.try_write().err(), Some(AcquireError::QueueFull));
+        assert_eq!(read_all(consumer).len(), 4);
+    }
+}
+
+/// Steps at which the writer of id 2 ends, whether id 2 is visible then, and the id after it.
+const WRITER_STEPS: [(&str, bool, u64); 11] = [
+    ("w.reserve.one:3", false, 2),
+    ("w.reserve.all:3", false, 2),
+    ("w.take.one:3", false, 3),
+    ("w.take.all:3", false, 3),
+    ("w.index:3", false, 3),
+    ("w.payload:3", false, 3),
+    ("w.digest:3", false, 3),
+    ("w.t6:3", true, 3),
+    ("w.prefix:3", true, 3),
+    ("w.wake:3", true, 3),
+    ("w.floor.intent:1", true, 4),
+];
+
+/// Rules: DH-081, DH-082, DH-084, DH-053.
+#[test]
+fn a_writer_may_end_at_every_step() {
+    if let Some(task) = role("writer") {
+        return write_until_the_end(&kept(&task.dir));
+    }
+    for (step, visible, next) in WRITER_STEPS {
+        let dir = place();
+        let mut writer =
+            Child::start_at("crashes::a_writer_may_end_at_every_step", "writer", dir.path(), "", Some(step));
+        let name = writer.wait_for("block");
+        let config = ConsumerConfig { recover_writer: false, ..consumer_config(dir.path()) };
+        let mut consumer = Consumer::attach(&name, &config).unwrap();
+        let mut seen = Vec::new();
+        if step.starts_with("w.floor") {
+            // The floor moves only when the ring is full and something was read.
+            while seen.is_empty() {
+                seen.extend(receive(&mut consumer));
+            }
+        }
+        assert_eq!(writer.signal(), KILLED, "{step}");
+        let producer = Producer::adopt(&name, &kept(dir.path()), NOW).unwrap();
+        assert_eq!(producer.next_id().0, next, "{step}");
+        seen.extend(read_all(&mut consumer));
+        let expected: Vec<u64> = (0..next).filter(|id| *id != 2 || visible).collect();
+        assert_eq!(seen, expected, "{step}");
+        goes_round(&producer, &mut consumer);
+    }
+}
+
+/// The same, but its consumer's process cleans up, and waits for what is visible.
+///
+/// Rules: DH-081, DH-082.
+#[test]
+fn a_consumer_that_waits_gets_what_a_killed_writer_had_finished() {
+    if let Some(task) = role("writer") {
+        return write_until_the_end(&kept(&task.dir));
+    }
+    for step in ["w.t6:3", "w.prefix:3", "w.wake:3"] {
+        let dir = place();
+        let test = "crashes::a_consumer_that_waits_gets_what_a_killed_writer_had_finished";
+        let mut writer = Child::start_at(test, "writer", dir.path(), "", Some(step));
+        let name = writer.wait_for("block");
+        let mut consumer = Consumer::attach(&name, &consumer_config(dir.path())).unwrap();
+        for expected in 0..3 {
+            assert_eq!(consumer.next(LONG).unwrap().id().0, expected, "{step}");
+        }
+        assert_eq!(writer.signal(), KILLED);
+    }
+}
+
+/// Rules: DH-081, DH-082, DH-054.
+#[test]
+fn a_writer_of_a_lossy_ring_may_end_between_draining_and_writing() {
+    if let Some(task) = role("writer") {
+        return write_until_the_end(&lossy(&task.dir));
+    }
+    // Id 4 takes the slot of id 0.
+    for step in ["w.reserve.one:5", "w.reserve.all:5", "w.fence:5", "w.floor.intent:1", "w.floor.store:1"] {
+        let dir = place();
+        let test = "crashes::a_writer_of_a_lossy_ring_may_end_between_draining_and_writing";
+        let mut writer = Child::start_at(test, "writer", dir.path(), "", Some(step));
+        let name = writer.wait_for("block");
+        let config = ConsumerConfig { recover_writer: false, ..consumer_config(dir.path()) };
+        let mut consumer = Consumer::attach(&name, &config).unwrap();
+        assert_eq!(writer.signal(), KILLED, "{step}");
+        let producer = Producer::adopt(&name, &lossy(dir.path()), NOW).unwrap();
+        assert_eq!(producer.next_id().0, 4, "{step}");
+        assert_eq!(read_all(&mut consumer), [0, 1, 2, 3], "{step}: the old value is readable again");
+        send(&producer, 4);
+        assert_eq!(read_all(&mut consumer), [4]);
+    }
+}
+
+fn lossy(dir: &Path) -> HubConfig {
+    HubConfig { overflow: Overflow::DropOldest, ..kept(dir) }
+}
+
+/// Rules: DH-237, DH-104, DH-071, DH-060.
+#[test]
+fn a_reader_may_end_at_every_step() {
+    if let Some(task) = role("reader") {
+        let mut consumer = Consumer::attach(&task.block, &consumer_config(&task.dir)).unwrap();
+        while consumer.next(LONG).is_ok() {}
+        return;
+    }
+    // The reader of id 2 ends; its successor begins there unless the cursor had passed it.
+    for (step, resumes) in
+        [("r.claim:3", 2), ("r.fence:3", 2), ("r.read:3", 2), ("r.cursor:3", 3), ("r.unclaim:3", 3)]
+    {
+        let dir = place();
+        let producer = Producer::create(&ring(dir.path(), 4)).unwrap();
+        (0..4).for_each(|id| assert_eq!(send(&producer, id), id));
+        let test = "crashes::a_reader_may_end_at_every_step";
+        let mut reader = Child::start_at(test, "reader", dir.path(), &producer.name(), Some(step));
+        assert_eq!(reader.signal(), KILLED, "{step}");
+        no_consumer_is_left(&producer);
+        let mut consumer = attach(&producer, consumer_config(dir.path()));
+        assert_eq!(read_all(&mut consumer), (resumes..4).collect::<Vec<_>>(), "{step}");
+        goes_round(&producer, &mut consumer);
+    }
+}
+
+/// Rules: DH-083, DH-237, DH-074.
+#[test]
+fn a_consumer_may_end_while_it_comes_or_goes() {
+    if let Some(task) = role("reader") {
+        let consumer = Consumer::attach(&task.block, &consumer_config(&task.dir)).unwrap();
+        consumer.detach().unwrap();
+        return;
+    }
+    let steps =
+        ["m.held:1", "j.joining", "j.identity", "j.active", "j.mask", "l.leaving", "l.free", "m.held:2"];
+    for step in steps {
+        let dir = place();
+        let every = HubConfig { sync: SyncPolicy::AllReaders, max_consumers: 1, ..ring(dir.path(), 4) };
+        let producer = Producer::create(&every).unwrap();
+        let test = "crashes::a_consumer_may_end_while_it_comes_or_goes";
+        let mut reader = Child::start_at(test, "reader", dir.path(), &producer.name(), Some(step));
+        assert_eq!(reader.signal(), KILLED, "{step}");
+        // There is one row, so this needs that of the dead.
+        let mut consumer = attach(&producer, consumer_config(dir.path()));
+        assert_eq!(producer.consumer_count(), 1);
+        goes_round(&producer, &mut consumer);
+    }
+}
+
+/// Rules: DH-081, DH-083.
+#[test]
+fn whoever_takes_over_may_end_as_well() {
+    if let Some(task) = role("writer") {
+        return write_until_the_end(&kept(&task.dir));
+    }
+    if let Some(task) = role("successor") {
+        let _ = Producer::adopt(&task.block, &kept(&task.dir), LONG);
+        return;
+    }
+    let test = "crashes::whoever_takes_over_may_end_as_well";
+    for step in ["m.held", "a.own", "a.slot", "a.index"] {
+        let dir = place();
+        let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("w.payload:3"));
+        let name = writer.wait_for("block");
+        let config = ConsumerConfig { recover_writer: false, ..consumer_config(dir.path()) };
+        let mut consumer = Consumer::attach(&name, &config).unwrap();
+        assert_eq!(writer.signal(), KILLED, "{step}");
+        let mut successor = Child::start_at(test, "successor", dir.path(), &name, Some(step));
+        assert_eq!(successor.signal(), KILLED, "{step}");
+        let producer = Producer::adopt(&name, &kept(dir.path()), LONG).unwrap();
+        assert_eq!(producer.next_id().0, 3, "{step}");
+        assert_eq!(read_all(&mut consumer), [0, 1], "{step}");
+        goes_round(&producer, &mut consumer);
+    }
+}
+
+/// Rules: DH-083, DH-237.
+#[test]
+fn whoever_removes_the_dead_may_end_as_well() {
+    if let Some(task) = role("reader") {
+        let mut consumer = Consumer::attach(&task.block, &consumer_config(&task.dir)).unwrap();
+        while consumer.next(LONG).is_ok() {}
+        return;
+    }
+    if let Some(task) = role("successor") {
+        let _ = Consumer::attach(&task.block, &consumer_config(&task.dir));
+        return;
+    }
+    let test = "crashes::whoever_removes_the_dead_may_end_as_well";
+    for step in ["reap.claim", "reap.free", "l.free"] {
+        let dir = place();
+        let mut holder = Child::start("crashes::holds_the_block", "holder", dir.path(), "");
+        let name = holder.wait_for("block");
+        let mut reader = Child::start_at(test, "reader", dir.path(), &name, Some("r.read:1"));
+        assert_eq!(reader.signal(), KILLED, "{step}");
+        let mut successor = Child::start_at(test, "successor", dir.path(), &name, Some(step));
+        // The holder may have removed the dead one first; then there is nothing to end at.
+        let ended = successor.signal();
+        let mut consumer = Consumer::attach(&name, &consumer_config(dir.path())).unwrap();
+        assert!(ended.is_none() || ended == KILLED);
+        assert_eq!(consumer.next(LONG).unwrap().id().0, 0, "{step}");
+        holder.kill();
+    }
+}
+
+/// A producer whose process does nothing else.
+#[test]
+fn holds_the_block() {
+    if let Some(task) = role("holder") {
+        let producer = Producer::create(&kept(&task.dir)).unwrap();
+        send(&producer, 0);
+        say(format!("block {}", producer.name()));
+        crate::children::linger();
+        return;
+    }
+    let dir = place();
+    let mut holder = Child::start("crashes::holds_the_block", "holder", dir.path(), "");
+    let name = holder.wait_for("block");
+    assert!(Producer::adopt(&name, &kept(dir.path()), NOW).is_err());
+}
+
+fn no_consumer_is_left(producer: &Producer) {
+    let start = Instant::now();
+    while producer.consumer_count() > 0 {
+        assert!(start.elapsed() < PATIENCE, "the dead consumer is still there");
+        thread::yield_now();
+    }
+}

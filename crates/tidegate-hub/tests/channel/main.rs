@@ -1,0 +1,14 @@
+//! Producers and consumers, in one process and in several that are killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod children;
+mod configuration;
+#[cfg(feature = "crash-points")]
+mod crashes;
+mod exchange;
+mod forks;
+mod guards;
+mod processes;
+mod records;
+mod world;
