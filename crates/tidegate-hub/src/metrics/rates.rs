@@ -90,14 +90,16 @@ const SECOND: Nanos = Nanos::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Counters;
 
     fn metrics(at_ms: u64, writes: u64, failures: u64) -> HubMetrics {
-        let mut metrics = HubMetrics::default();
-        metrics.metrics_collection_time = Nanos::from_millis(at_ms);
-        metrics.total_writes_committed = writes;
-        metrics.total_bytes_read = 10 * writes;
-        metrics.counters.checksum_failures = failures;
-        metrics
+        HubMetrics {
+            metrics_collection_time: Nanos::from_millis(at_ms),
+            total_writes_committed: writes,
+            total_bytes_read: 10 * writes,
+            counters: Counters { checksum_failures: failures, ..Counters::default() },
+            ..HubMetrics::default()
+        }
     }
 
     /// Rules: DH-248, N-41.

@@ -235,7 +235,7 @@ fn pr_8_a_consumer_that_never_lets_go() {
 fn pr_9_data_flow_without_a_broker() {
     let world = World::of("procedures::pr_9_data_flow_without_a_broker");
     let (_producer, name) = world.producer("write 3");
-    assert_eq!(world.names(), [name.clone()]);
+    assert_eq!(world.names(), [name.as_str()]);
     assert_eq!(drained(&world, &name), [100, 101, 102]);
     assert!(world.inspector(&name).diagnose().healthy);
 }
@@ -280,7 +280,7 @@ fn pr_10_a_handover_that_does_not_end() {
     );
     next_producer.kill();
     world.recovery(&old).auto_recover().unwrap();
-    assert_eq!(world.names(), [old.clone()], "the successor is gone");
+    assert_eq!(world.names(), [old.as_str()], "the successor is gone");
     let state = |name: &str| world.inspector(name).diagnose().block.handover;
     assert_eq!((state(&old), codes(&old).len()), (4, 0));
     let (again, writer) = world.adopt(&old);

@@ -1,15 +1,10 @@
-//! `tidegate hub`: what it prints about a block, how it ends, and what it changes; a broker by itself and in a node, and
-//! clients beside it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+//! `tidegate hub`: a broker by itself and in a node, and clients beside it.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod alone;
-mod block;
-mod exits;
-mod export;
 #[path = "../cli_node/fields.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod fields;
-mod golden;
 mod nodes;
 mod secrecy;
 #[path = "../support/mod.rs"]

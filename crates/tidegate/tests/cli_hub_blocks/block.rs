@@ -3,7 +3,7 @@
 
 use std::mem::offset_of;
 use std::process::{Child, Command};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate::hub::block::{AttachOptions, Block, CreateOptions, Role, attach, create};
 use tidegate::hub::core::codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState};
@@ -18,6 +18,9 @@ use tidegate::shm::process::ProcessId;
 use tidegate::shm::sync::Ordering::Relaxed;
 
 use crate::support::{Outcome, place, run};
+
+/// Held while the file of an example is made.
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// Name of the file of the example.
 pub(crate) const NAME: &str = "tidegate_sensor_temperature_9f3c21ab";
@@ -86,8 +89,11 @@ impl Example {
             uuid: Some(BlockUuid::new(uuid).unwrap()),
             ..CreateOptions::default()
         };
-        // The one that makes it is not the writer of the example.
+        // The one that makes it is not the writer of the example; a process is the writer of a block once only, and all
+        // examples have the same uuid.
+        let turn = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         drop(create(&spec(), &options).unwrap());
+        drop(turn);
         let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
         let block = Arc::new(attach(NAME, &options).unwrap());
         let writer = dead_process();

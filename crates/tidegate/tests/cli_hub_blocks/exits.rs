@@ -24,6 +24,7 @@ const LOOKING: [&[&str]; 10] = [
     &["audit"],
 ];
 
+/// T-07.
 /// Rules: DH-266, T-07.
 #[test]
 fn exit_codes() {
@@ -147,7 +148,8 @@ fn looking_changes_nothing_and_shows_no_payload() {
     assert!(std::fs::read(&path).unwrap() == before);
 }
 
-/// Rules: DH-264, DH-268, N-45.
+/// N-45.
+/// Rules: DH-264, DH-268.
 #[test]
 fn a_channel_with_two_blocks_is_not_guessed() {
     let example = Example::new();

@@ -26,6 +26,7 @@ fn same(found: &str, expected: &str) {
     }
 }
 
+/// T-06.
 /// Rules: DH-264, DH-265, T-06, T-07.
 #[test]
 fn status() {
@@ -321,7 +322,8 @@ warning: mean rate must stay below 100/s or any ring fills
     );
 }
 
-/// Rules: DH-281, N-47.
+/// N-47.
+/// Rules: DH-281.
 #[test]
 fn help_has_the_procedures() {
     let out = crate::support::run(["hub", "help", "recovery"]).exits(0);
