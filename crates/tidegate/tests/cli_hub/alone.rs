@@ -55,7 +55,7 @@ fn a_broker_lists_and_finds_what_was_registered() {
     assert!(text.contains("CHANNEL") && text.contains("PROD-test"), "{text}");
 
     registered.deregister(SOON).expect("taken back");
-    let (code, message) = ask("hub discover sensor.one").exits(3).error();
+    let (code, message) = ask("hub discover sensor.one").exits(5).error();
     assert_eq!(code, "unknown_channel", "{message}");
     broker.signal(Signal::INT);
     let outcome = broker.finish().exits(0);
@@ -124,7 +124,7 @@ fn what_is_refused_says_why() {
     let secret = keys["secret_key"].as_str().expect("a key");
     let clients = file("clients", 0o644, "not a key\n");
     let open = file("open.key", 0o644, secret);
-    refused(&["--curve-secret", &open, "--curve-clients", &clients], 4, "not_private", "chmod 600");
+    refused(&["--curve-secret", &open, "--curve-clients", &clients], 6, "not_private", "chmod 600");
     let key = file("broker.key", 0o600, secret);
     refused(&["--curve-secret", &key, "--curve-clients", &clients], 1, "io", "KEY [CLIENT_ID]");
     let bad = file("bad.key", 0o600, "short");
@@ -158,12 +158,12 @@ fn a_broker_with_keys_admits_whom_it_knows() {
         run([&args[..], &["--curve-server", &server.1, "--curve-secret", key, "--client-id", id]].concat())
     };
     ask(&ann.0, "ann").exits(0);
-    let (code, message) = ask(&bob.0, "bob").exits(4).error();
+    let (code, message) = ask(&bob.0, "bob").exits(6).error();
     assert!(code == "key_refused" && message.contains(endpoint), "{code}: {message}");
-    assert_eq!(ask(&ann.0, "bob").exits(4).error().0, "auth_failed");
+    assert_eq!(ask(&ann.0, "bob").exits(6).error().0, "auth_failed");
     let args = ["hub", "broker", "status", "--json", "--endpoint", endpoint, "--timeout", "2s"];
     let outcome = run(args);
-    assert!(matches!(outcome.code, Some(3 | 4)), "{outcome:?}");
+    assert!(matches!(outcome.code, Some(5 | 6)), "{outcome:?}");
     broker.signal(Signal::TERM);
     broker.finish().exits(0);
 }
@@ -188,14 +188,14 @@ fn discovery_waits_only_when_told_and_names_both_schemas() {
     let ask = |args: &[&str]| {
         run([&["hub", "discover", "late", "--json", "--endpoint", &endpoint][..], args].concat())
     };
-    ask(&[]).exits(3);
+    ask(&[]).exits(5);
     let block = block(place.path(), "late");
     let producer = hub(&endpoint, "p");
     let _registered = producer.register(registration(&block), None, SOON).expect("registered");
     assert_eq!(waiting.finish().exits(0).result()["shm_name"], block.descriptor().file_name());
     let hash = "ab".repeat(32);
     let expecting = ["--schema-hash", &hash, "--schema-version", "0.0"];
-    let (code, message) = ask(&expecting).exits(4).error();
+    let (code, message) = ask(&expecting).exits(7).error();
     let zeros = SchemaHash::parse(&"00".repeat(32)).expect("a hash").to_string();
     assert!(code == "schema_mismatch" && message.contains(&hash) && message.contains(&zeros), "{message}");
     ask(&["--schema-hash", "zz", "--schema-version", "1.0"]).exits(2);
@@ -210,11 +210,11 @@ fn without_a_broker_every_command_says_so() {
         let mut command = tidegate();
         command.args(args.split(' ')).args(["--json", "--dir"]).arg(place.path().join("no-node"));
         command.env("XDG_RUNTIME_DIR", place.path());
-        let outcome = Running::start(&mut command).finish().exits(3);
+        let outcome = Running::start(&mut command).finish().exits(5);
         let (code, message) = outcome.error();
         assert!(code == "no_broker" && message.contains("tidegate up"), "{code}: {message}");
     }
     let nobody = format!("ipc://{}/nobody.sock", place.path().display());
     let outcome = run(["hub", "broker", "status", "--json", "--timeout", "300ms", "--endpoint", &nobody]);
-    assert_eq!(outcome.exits(3).error().0, "no_broker");
+    assert_eq!(outcome.exits(5).error().0, "no_broker");
 }

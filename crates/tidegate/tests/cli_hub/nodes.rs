@@ -87,7 +87,7 @@ fn a_node_has_a_broker_that_commands_find() {
     node.signal(Signal::TERM);
     node.finish().exits(0);
     assert!(!Path::new(&dir).exists(), "{:?}", fs::read_dir(&dir).map(Iterator::collect::<Vec<_>>));
-    assert_eq!(here("hub broker status").exits(3).error().0, "no_broker");
+    assert_eq!(here("hub broker status").exits(5).error().0, "no_broker");
 }
 
 /// What a killed node leaves of its broker names nobody, is taken over by the next node, and is removed by `doctor`.
@@ -104,7 +104,7 @@ fn a_killed_node_leaves_no_broker_behind() {
     node.finish();
     assert!(dir.join("broker.json").exists() && dir.join("hub/broker.sock").exists());
     let ask = || run(["hub", "broker", "status", "--json", "--dir", dir.to_str().expect("a path")]);
-    assert_eq!(ask().exits(3).error().0, "no_broker");
+    assert_eq!(ask().exits(5).error().0, "no_broker");
     let (_, node, _) = up();
     ask().exits(0);
     node.signal(Signal::KILL);
