@@ -50,9 +50,7 @@ fn a_missing_field_is_named() {
     }
 }
 
-/// M-08.
-///
-/// Rules: DH-187.
+/// Rules: DH-187, M-08.
 #[test]
 fn large_numbers_are_exact() {
     let read = |text: &str| serde_json::from_str::<U64>(text).ok();
