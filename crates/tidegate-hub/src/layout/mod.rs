@@ -20,6 +20,7 @@ mod mismatch;
 mod name;
 pub mod pages;
 mod policy;
+mod proved;
 mod secret;
 mod shape;
 

@@ -9,23 +9,7 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
-/// Defines a structure and proves the offset of each field and its size.
-macro_rules! layout {
-    ($(#[$doc:meta])* $name:ident: $size:literal { $($at:literal $(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
-        #[repr(C)]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: $type,)*
-        }
-
-        const _: () = {
-            assert!(size_of::<$name>() == $size);
-            assert!($size % super::LINE == 0, "DH-014");
-            $(assert!(std::mem::offset_of!($name, $field) == $at);)*
-        };
-    };
-}
+use super::proved::layout;
 
 /// Offset and length of one region of the block, both in bytes, the offset from the start of the block.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 #[cfg(feature = "hub")]
+use tidegate::hub::broker::BrokerError;
+#[cfg(feature = "hub")]
 use tidegate::node::BrokerOptions;
 use tidegate::node::{MediaDriverHost, Node, NodeError, NodeOptions, NodePlace};
 use tidegate::tensor::agent::IdleStrategy;
@@ -130,7 +132,9 @@ impl Report for NodeError {
             #[cfg(feature = "hub")]
             Self::Configuration { .. } => Exit::Usage,
             #[cfg(feature = "hub")]
-            Self::Broker(error) => error.exit(),
+            Self::Broker(BrokerError::Endpoint { .. } | BrokerError::NotPrivate { .. }) => Exit::Refused,
+            #[cfg(feature = "hub")]
+            Self::Broker(BrokerError::KeyFile { .. }) => Exit::Usage,
             Self::MediaDriver(tidegate_aeron::AeronError::Permission { .. })
             | Self::MediaDriver(tidegate_aeron::AeronError::DriverActive { .. }) => Exit::Refused,
             Self::Driver(DriverAgentError::Start(_)) => Exit::Refused,

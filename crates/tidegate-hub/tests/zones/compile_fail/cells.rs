@@ -14,7 +14,7 @@ fn plain_value_without_the_zone_to_oneself(zone: &Zone<'_, Telemetry>) {
 }
 
 fn change_while_only_looking(zone: &Zone<'_, Telemetry>) {
-    zone.fields().unwrap().beats().fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    zone.fields().unwrap().beats().fetch_add(1, tidegate_shm::sync::Ordering::Relaxed);
 }
 
 fn main() {}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tidegate::hub::broker::{BrokerError, HubError};
 
-use crate::output::{Exit, Report, exit_of_io};
+use crate::output::{Exit, HubExit, Report, exit_of_io};
 
 /// No broker was found.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub(super) struct NoBroker {
 
 impl Report for NoBroker {
     fn exit(&self) -> Exit {
-        Exit::NotFound
+        Exit::Hub(HubExit::NotFound)
     }
 
     fn code(&self) -> &'static str {
@@ -33,17 +33,15 @@ impl Report for NoBroker {
 impl Report for HubError {
     fn exit(&self) -> Exit {
         match self {
-            Self::NotFound(_) | Self::Disconnected { .. } => Exit::NotFound,
-            Self::AuthFailed(_)
-            | Self::KeyRefused { .. }
-            | Self::Conflict(_)
-            | Self::SchemaMismatch(_)
-            | Self::ReplayOrSkew(_)
-            | Self::UnknownClient(_) => Exit::Refused,
-            Self::Timeout { .. } | Self::Pending(_) => Exit::TimedOut,
+            Self::NotFound(_) | Self::Disconnected { .. } => Exit::Hub(HubExit::NotFound),
+            Self::AuthFailed(_) | Self::KeyRefused { .. } | Self::ReplayOrSkew(_) => {
+                Exit::Hub(HubExit::Permission)
+            }
+            Self::Conflict(_) | Self::UnknownClient(_) => Exit::Hub(HubExit::Unsafe),
+            Self::SchemaMismatch(_) => Exit::Hub(HubExit::Damaged),
             Self::Field(_) | Self::RetryPolicy { .. } => Exit::Usage,
-            Self::Transport { source, .. } => source.exit(),
-            Self::System { source, .. } => exit_of_io(source).0,
+            Self::Transport { source, .. } => of_hub(source.exit()),
+            Self::System { source, .. } => of_hub(exit_of_io(source).0),
             _ => Exit::Failed,
         }
     }
@@ -73,10 +71,11 @@ impl Report for HubError {
 impl Report for BrokerError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Endpoint { .. } | Self::NotPrivate { .. } => Exit::Refused,
+            Self::Endpoint { .. } => Exit::Hub(HubExit::Unsafe),
+            Self::NotPrivate { .. } => Exit::Hub(HubExit::Permission),
             Self::KeyFile { .. } => Exit::Usage,
-            Self::Transport { source, .. } => source.exit(),
-            Self::File { source, .. } | Self::System { source, .. } => exit_of_io(source).0,
+            Self::Transport { source, .. } => of_hub(source.exit()),
+            Self::File { source, .. } | Self::System { source, .. } => of_hub(exit_of_io(source).0),
             _ => Exit::Failed,
         }
     }
@@ -90,5 +89,15 @@ impl Report for BrokerError {
             Self::File { source, .. } | Self::System { source, .. } => exit_of_io(source).1,
             _ => "broker",
         }
+    }
+}
+
+/// The code of `tidegate hub` for what ends another command with `exit` (DH-266). There is none for what takes too long.
+fn of_hub(exit: Exit) -> Exit {
+    match exit {
+        Exit::NotFound => Exit::Hub(HubExit::NotFound),
+        Exit::Refused => Exit::Hub(HubExit::Permission),
+        Exit::TimedOut => Exit::Failed,
+        exit => exit,
     }
 }
