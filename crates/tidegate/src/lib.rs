@@ -9,11 +9,14 @@
 //! | [`sbe`] | messages of the tensor pool's control plane |
 //! | [`shm`] | shared-memory foundation: regions, doorbells, process identity |
 //! | `mq` | messages between processes and hosts, interoperable with ZeroMQ; with the feature `zmq`, a default one |
+//! | `hub` | typed channels between the processes of a host, and their broker; with the feature `hub`, a default one |
 //! | [`node`] | the node: media driver and tensor driver in one process |
 //! | [`media`] | frames from and to files: `.npy`, `.y4m`, raw |
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "hub")]
+pub use tidegate_hub as hub;
 #[cfg(feature = "zmq")]
 pub use tidegate_mq as mq;
 pub use tidegate_sbe as sbe;

@@ -4,6 +4,8 @@
 //! carries the exit code. Nothing here panics on arguments, environment, input or a closed terminal.
 
 mod doctor;
+#[cfg(feature = "hub")]
+mod hub;
 mod logging;
 #[cfg(feature = "zmq")]
 mod mq;
@@ -67,6 +69,10 @@ enum Command {
     /// Lossy broadcast of tensors over shared memory
     #[command(subcommand)]
     Tensor(Box<tensor::Command>),
+    /// Typed channels between the processes of a host: data blocks, broker, recovery
+    #[cfg(feature = "hub")]
+    #[command(subcommand)]
+    Hub(Box<hub::Command>),
     /// Messages between processes and hosts, interoperable with ZeroMQ
     #[cfg(feature = "zmq")]
     #[command(subcommand)]
@@ -95,6 +101,8 @@ fn execute(cli: Cli) -> Result<(), Stop> {
         Command::Ls(command) => command.run(&mut output),
         Command::Doctor(command) => command.run(&mut output),
         Command::Tensor(command) => tensor::run(*command, &mut output),
+        #[cfg(feature = "hub")]
+        Command::Hub(command) => hub::run(*command, &mut output),
         #[cfg(feature = "zmq")]
         Command::Mq(command) => mq::run(*command, &mut output),
     }
