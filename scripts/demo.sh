@@ -2,6 +2,7 @@
 # The main job, for real: one node, one recording, a fast and a slow reader, a producer that is killed, a second one that
 # takes over in a new epoch. Every delivered frame is compared with the recording. Takes about 20 seconds.
 # Then messages, encrypted, from libzmq to Tidegate and back, with pyzmq out of the environment VENV_DIR.
+# Then telemetry of this host as typed records, read by three consumers, of which one is slow and one is killed.
 set -euo pipefail
 
 usage="usage: demo.sh PATH_OF_TIDEGATE VENV_DIR"
@@ -12,7 +13,7 @@ recording=examples/data/astronaut-pan.npy
 work=$(mktemp -d)
 export TIDEGATE_DIR=/dev/shm/tidegate-demo-$$
 export TP_LOG_LEVEL=${TP_LOG_LEVEL:-0}
-node= fast= slow= first= second= publisher= subscriber=
+node= fast= slow= first= second= publisher= subscriber= doomed=
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -23,7 +24,7 @@ fail() {
 }
 
 cleanup() {
-    for pid in $first $second $fast $slow $node $publisher $subscriber; do
+    for pid in $first $second $fast $slow $node $publisher $subscriber $doomed; do
         kill -KILL "$pid" 2>/dev/null || true
     done
     rm -rf "$work" "$TIDEGATE_DIR"
@@ -127,4 +128,48 @@ publisher=$!
     2>"$work/subscriber.err" || fail "not all messages of Tidegate came"
 wait "$publisher" || fail "the publisher ended badly"
 publisher=
+
+say "Telemetry: publish what /proc says, every 10 ms, as typed records of a channel"
+channel=host-load-$$ samples=400
+echo 'tds1 HostLoad size=32 align=8 {number:u64@0+8;available_kib:u64@8+8;switches:u64@16+8;load_centi:u32@24+4;running:u32@28+4}' \
+    >"$work/load.tds1"
+sample() {
+    local number available switches load running
+    for ((number = 0; number < samples; number++)); do
+        available=$(awk '/^MemAvailable/ {print $2}' /proc/meminfo)
+        switches=$(awk '/^ctxt/ {print $2}' /proc/stat)
+        read -r load _ _ running _ </proc/loadavg
+        printf '{"number":"%d","available_kib":"%d","switches":"%d","load_centi":%d,"running":%d}\n' \
+            "$number" "$available" "$switches" "$((10#${load/./}))" "${running%%/*}"
+        sleep 0.01
+    done
+}
+sample | tee "$work/samples.ndjson" | "$tidegate" hub pub "$channel" --schema "$work/load.tds1" --input - --sync all \
+    --slots 64 --consumers 3 --json >"$work/load.jsonl" 2>"$work/load.err" &
+publisher=$!
+"$tidegate" hub sub "$channel" --wait 10s >"$work/fast.ndjson" 2>"$work/fast.err" &
+fast=$!
+"$tidegate" hub sub "$channel" --wait 10s --delay-ms 15 >"$work/slow.ndjson" 2>"$work/slow.err" &
+slow=$!
+"$tidegate" hub sub "$channel" --wait 10s >"$work/doomed.ndjson" 2>"$work/doomed.err" &
+doomed=$!
+wait_for 10 "records at the reader that is killed" lines_at_least 50 "$work/doomed.ndjson"
+head -n 1 "$work/doomed.ndjson"
+
+say "Kill one reader with SIGKILL; the producer goes on, at the pace of the slow one"
+disown "$doomed"
+kill -KILL "$doomed"
+doomed=
+wait "$publisher" || fail "the publisher of telemetry ended badly"
+publisher=
+wait "$fast" || fail "the fast reader of telemetry ended badly"
+wait "$slow" || fail "the slow reader of telemetry ended badly"
+fast= slow=
+cmp "$work/samples.ndjson" "$work/fast.ndjson" || fail "the fast reader did not get what was published"
+cmp "$work/samples.ndjson" "$work/slow.ndjson" || fail "the slow reader did not get what was published"
+head -n "$(wc -l <"$work/doomed.ndjson")" "$work/samples.ndjson" | cmp - "$work/doomed.ndjson" ||
+    fail "the reader that was killed got something else"
+echo "  $samples records at each of the two, $(wc -l <"$work/doomed.ndjson") at the one that was killed, all as published"
+compgen -G "/dev/shm/tidegate_host-load-$$*" >/dev/null && fail "a block is still in /dev/shm"
+echo "  nothing left in /dev/shm"
 say "Done"

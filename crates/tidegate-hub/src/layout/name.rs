@@ -31,9 +31,14 @@ impl ChannelName {
     /// Name of the file of its block `uuid`. Since it has a random part, nobody can guess it, and a producer that is
     /// started again does not meet its own leftovers (DH-020).
     pub fn file_name(&self, uuid: &BlockUuid) -> String {
-        let channel = self.0.chars().take(MAX_IN_FILE_NAME).map(|c| if c == '.' { '_' } else { c });
         let [a, b, c, d, ..] = *uuid.as_bytes();
-        format!("tidegate_{}_{a:02x}{b:02x}{c:02x}{d:02x}", channel.collect::<String>())
+        format!("{}{a:02x}{b:02x}{c:02x}{d:02x}", self.file_name_start())
+    }
+
+    /// What the names of the files of its blocks begin with, before 8 hexadecimal digits. Other channels may share it.
+    pub fn file_name_start(&self) -> String {
+        let channel = self.0.chars().take(MAX_IN_FILE_NAME).map(|c| if c == '.' { '_' } else { c });
+        format!("tidegate_{}_", channel.collect::<String>())
     }
 }
 

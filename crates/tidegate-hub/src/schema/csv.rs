@@ -56,6 +56,11 @@ impl<'a> CsvColumns<'a> {
         }
     }
 
+    /// The schema.
+    pub fn schema(&self) -> &'a Schema {
+        self.schema
+    }
+
     /// Names of the columns: the first line of a table.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().map(|column| column.name.as_str())

@@ -128,7 +128,9 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// Whether what was read from a slot is what was committed. False only after a repair by force, or damage (DH-062).
     #[must_use]
     pub fn validate(&self, acquired: &Acquired) -> bool {
-        let valid = self.seat.core.ctl(acquired.id) == acquired.ctl;
+        let ctl = self.seat.core.ctl(acquired.id);
+        // DRAINING: the writer wants the slot and waits for this reader's claim (T3); the value is still there.
+        let valid = ctl == acquired.ctl || ctl == Ctl::new(acquired.ctl.tag(), SlotState::Draining);
         if !valid {
             self.seat.core.host.count(Counter::ReaderValidationFailed, 1);
         }

@@ -176,6 +176,22 @@ fn damage_is_reported_to_the_reader() {
     assert_eq!((counted(Counter::StateTransitionErrors), errors().len()), (1, 2));
 }
 
+/// Rules: DH-062.
+#[test]
+fn a_value_whose_reader_the_writer_waits_for_is_still_valid() {
+    let block = Block::new(config(SyncPolicy::LatestOnly, 4));
+    let writer = block.writer();
+    block.write(&writer).unwrap();
+    let mut reader = block.reader(READER, Start::Newest);
+    let held = reader.acquire_latest(Deadline::Immediate).unwrap();
+    let ctl = block.memory.slot64_mut(block.config.index(held.id), Slot64::Ctl);
+    Word::store(ctl, Ctl::new(1, SlotState::Draining).0, Ordering::Relaxed);
+    assert!(reader.validate(&held));
+    Word::store(ctl, Ctl::new(5, SlotState::Draining).0, Ordering::Relaxed);
+    assert!(!reader.validate(&held));
+    assert_eq!(counted(Counter::ReaderValidationFailed), 1);
+}
+
 /// Rules: DH-119, DH-120, B-01, B-02.
 #[test]
 fn a_batch_becomes_visible_at_once() {

@@ -1,4 +1,4 @@
-//! `tidegate hub ...`: data blocks, and the broker that says where they are (chapter 19 of the sheet).
+//! `tidegate hub ...`: data blocks, the records in them, and the broker that says where they are (chapter 19 of the sheet).
 
 mod audit;
 mod block;
@@ -7,13 +7,19 @@ mod connection;
 mod diagnose;
 mod discover;
 mod error;
+mod faults;
 mod format;
+mod input;
 mod metrics;
+mod place;
 mod procedures;
+mod publish;
 mod readers;
 mod recover;
+mod schema;
 mod size;
 mod status;
+mod subscribe;
 mod validate;
 
 use clap::Subcommand;
@@ -33,6 +39,8 @@ Exit codes: 0 done or healthy, 1 failed, 2 wrong usage, 3 problems found (also b
 unsafe, 5 not found, 6 permission, 7 damaged or of another version.
 
 Examples:
+  tidegate hub pub load --schema load.tds1 --input -
+  tidegate hub sub load --start oldest --json
   tidegate hub broker list
   tidegate hub discover sensor_temperature --json
   tidegate hub status --channel camera
@@ -40,6 +48,10 @@ Examples:
   tidegate hub help recovery"
 )]
 pub(crate) enum Command {
+    /// Publish the lines of a file or pipe as records of a channel
+    Pub(publish::Publish),
+    /// Print the records of a channel
+    Sub(subscribe::Subscribe),
     /// The broker: which producer owns which channel, and where its block is
     #[command(subcommand)]
     Broker(broker::Command),
@@ -102,6 +114,8 @@ Examples:
 
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
     match command {
+        Command::Pub(command) => command.run(output),
+        Command::Sub(command) => command.run(output),
         Command::Broker(command) => broker::run(command, output),
         Command::Discover(command) => command.run(output),
         Command::Status(command) => command.run(output),
