@@ -283,7 +283,7 @@ impl Reading<'_> {
         if self.plan.channel().kind == Kind::Newest {
             self.journal.put(COUNT, self.count);
             self.journal.put(LAST, id + 1);
-            if self.count % 16 != 0 {
+            if !self.count.is_multiple_of(16) {
                 return;
             }
         }
