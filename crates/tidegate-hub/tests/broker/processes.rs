@@ -42,10 +42,11 @@ fn registration(block: &Block) -> Register {
 }
 
 /// Writes each id into its slot, about one per millisecond, until killed.
-fn play_producer(place: &Place) -> ! {
+fn play_producer(place: &Place, lease_ms: u32) -> ! {
     let block = new_block(&place.blocks(), &spec("data"));
     let hub = place.hub("producer");
-    let _registration = hub.register(registration(&block), Some(secret(1, "data")), 6 * SOON).unwrap();
+    let wanted = Register { lease_ms, ..registration(&block) };
+    let _registration = hub.register(wanted, Some(secret(1, "data")), 6 * SOON).unwrap();
     let writer = writer_core(&block, WaitStrategy::Hybrid, Timing::default()).unwrap().created().unwrap();
     loop {
         if let Ok(allocation) = writer.allocate(1, NOW) {
@@ -101,7 +102,9 @@ fn play_consumer(place: &Place) -> ! {
 
 fn play(role: &str, place: &Place) -> ! {
     match role {
-        "producer" => play_producer(place),
+        "producer" => play_producer(place, 1000),
+        // Its lease does not run out while it is stopped.
+        "lasting producer" => play_producer(place, 600_000),
         "consumer" => play_consumer(place),
         _ => play_broker(place),
     }
@@ -184,7 +187,7 @@ fn a_registry_survives_its_broker_and_a_block_its_producer() {
     }
     let (_dir, place) = place();
     let broker = Actor::start(TEST, "broker", &place);
-    let producer = Actor::start(TEST, "producer", &place);
+    let producer = Actor::start(TEST, "lasting producer", &place);
     let watcher = place.hub("watcher");
     let found = || watcher.discover(&look(), SOON, RetryPolicy::none());
     until("the channel", || found().is_ok());
