@@ -1,7 +1,7 @@
 //! The broker as a state machine: a request and the time go in, replies and events come out (13.3 to 13.5).
 //!
 //! It does no I/O, reads no clock and draws no randomness. What it has to know of the host it asks a
-//! [`HostView`](super::host::HostView). Every table is bounded (DH-195), and what is full refuses with LIMIT.
+//! [`HostView`]. Every table is bounded (DH-195), and what is full refuses with LIMIT.
 //!
 //! A request passes these gates in order, and the first that refuses answers: rate, form, identity of the client, type
 //! known, clock and nonce, proof of the secret, duplicate. Only then it has an effect.
