@@ -36,7 +36,8 @@ A broker runs in every node (`tidegate up`), or by itself. Commands find that of
 A block is named by its file, as --shm-name NAME or without, or by --channel CH when the channel has one block here.
 
 Exit codes: 0 done or healthy, 1 failed, 2 wrong usage, 3 problems found (also by a dry run that would act), 4 refused as \
-unsafe, 5 not found, 6 permission, 7 damaged or of another version.
+unsafe, 5 not found, 6 permission, 7 damaged or of another version. pub and sub end as the commands of other parts do: 3 not \
+found, 4 refused, 5 timed out.
 
 Examples:
   tidegate hub pub load --schema load.tds1 --input -
