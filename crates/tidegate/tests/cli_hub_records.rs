@@ -113,9 +113,12 @@ fn a_killed_publisher_is_taken_over_and_ids_go_on() {
 fn commands_end_by_signals_counts_and_timeouts() {
     let dir = place();
     let mut publisher = hub(dir.path(), "pub", &["--input", "-", "--sync", "all", "--json"], "");
-    let publisher = Running::start(publisher.stdin(Stdio::piped()));
+    let (input, mut pipe) = std::io::pipe().unwrap();
+    let publisher = Running::start(publisher.stdin(input));
     assert_eq!(publisher.json()["opened"], true);
-    let subscriber = Running::start(&mut hub(dir.path(), "sub", &["--json"], ""));
+    let subscriber = Running::start(&mut hub(dir.path(), "sub", &["--start", "oldest", "--json"], ""));
+    pipe.write_all(line(0).as_bytes()).unwrap();
+    assert_eq!(subscriber.json()["id"], "0");
     subscriber.signal(Signal::INT);
     assert_eq!(subscriber.finish().exits(0).result()["closed"], false);
     let outcome =
