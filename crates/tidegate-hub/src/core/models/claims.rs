@@ -136,7 +136,8 @@ fn batch<P: Protocol>() -> usize {
         match writer.allocate(2, NOW) {
             Ok(batch) => {
                 batch.ids().for_each(|id| block.payload(id).write(id.0));
-                writer.commit_batch(batch, &[CommitInfo::default(); 2]).unwrap();
+                batch.ids().for_each(|id| writer.describe(id, CommitInfo::default()));
+                writer.commit_open(batch).unwrap();
                 assert_eq!(index(), 4);
             }
             Err(error) => {

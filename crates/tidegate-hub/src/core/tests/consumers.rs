@@ -119,7 +119,8 @@ fn a_ring_is_empty_in_part_and_full() {
             assert_eq!(room.is_ok(), filled == 1, "{filled} in {lap}");
             if let Ok(batch) = room {
                 batch.ids().for_each(|id| block.fill(id));
-                writer.commit_batch(batch, &[super::world::info(8); 4]).unwrap();
+                batch.ids().for_each(|id| writer.describe(id, super::world::info(8)));
+                writer.commit_open(batch).unwrap();
                 assert_eq!((occupancy(), block.write(&writer).is_err()), (4, true));
             } else {
                 assert_eq!(next(&block, &mut reader), Ok(4 * lap + filled - 2));

@@ -201,7 +201,8 @@ fn a_batch_becomes_visible_at_once() {
     assert_eq!(batch.ids().map(|id| id.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(block.word(Control64::CommitIndex), 0);
     super::world::wakes();
-    writer.commit_batch(batch, &[info(1); 4]).unwrap();
+    batch.ids().for_each(|id| writer.describe(id, info(1)));
+    writer.commit_open(batch).unwrap();
     assert_eq!((block.word(Control64::CommitIndex), block.word(Control64::LatestTag)), (4, 4));
     let refused = writer.allocate(5, Deadline::Immediate);
     assert_eq!(refused, Err(AcquireError::QueueFull.into()), "four are unread");
@@ -220,7 +221,9 @@ fn a_read_batch_has_all_or_nothing() {
     let mut reader = crate::core::reader::Reader::join(core, Start::Oldest, &names, 3, soon()).unwrap();
     let batch = writer.allocate(4, Deadline::Immediate).unwrap();
     writer.commit(batch.first.plus(1), info(1)).unwrap();
-    writer.commit_batch(batch, &[info(1)]).unwrap();
+    (2..4).for_each(|k| writer.abort(batch.first.plus(k)).unwrap());
+    writer.describe(batch.first, info(1));
+    writer.commit_open(batch).unwrap();
     let mut got = Vec::new();
     assert!(reader.acquire_batch(3, Deadline::Immediate, &mut got).is_err() && got.is_empty());
     assert!(reader.acquire_batch(4, Deadline::Immediate, &mut got).is_err(), "three may be held");

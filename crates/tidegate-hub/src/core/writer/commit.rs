@@ -39,34 +39,6 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         result
     }
 
-    /// Commits all slots of a batch and makes them visible together (DH-120). `infos` has one entry per slot; slots
-    /// without one are aborted.
-    ///
-    /// # Errors
-    /// As [`Writer::commit`], for the first slot that fails; those after it are aborted.
-    pub fn commit_batch(&self, batch: Allocation, infos: &[CommitInfo]) -> Result<(), WriteError> {
-        let now = self.core.host.now();
-        let (mut slots, mut bytes) = (0, 0);
-        let mut result = Ok(());
-        for (k, id) in batch.ids().enumerate() {
-            match infos.get(k) {
-                Some(info) if result.is_ok() => {
-                    result = self.commit_slot(id, *info, now);
-                    let done = u64::from(result.is_ok());
-                    slots += done;
-                    bytes += done * info.len;
-                }
-                // What cannot be aborted is not the caller's any more; the error that matters is the first.
-                _ => drop(self.abort_slot(id)),
-            }
-        }
-        let result = self.recorded(Counter::SlotCommitErrors, result);
-        self.resolve_prefix();
-        self.core.host.count(Counter::BatchWrites, 1);
-        self.count_written(slots, bytes);
-        result
-    }
-
     /// Says what `id`, which is WRITING, is to be committed with, see [`Writer::described`].
     pub fn describe(&self, id: SlotId, info: CommitInfo) {
         let slot = self.core.config.index(id);
