@@ -1,6 +1,7 @@
 //! What clients see: answers that are theirs, brokers that come and go.
 
 use std::{
+    sync::mpsc::sync_channel,
     thread,
     time::{Duration, Instant},
 };
@@ -51,6 +52,55 @@ fn a_channel_is_registered_found_and_taken_back() {
     let gone = consumer.discover(&look(1), SOON, RetryPolicy::none()).unwrap_err();
     assert!(matches!(gone, HubError::NotFound(_)), "{gone}");
     broker.stop().unwrap();
+}
+
+/// Also when the broker, asked before, says afterwards that it does not know it.
+///
+/// Rules: DH-183.
+#[test]
+fn what_is_no_longer_kept_is_not_registered_again() {
+    let dir = private_dir();
+    let context = Context::new();
+    let router = Router::new(&context).unwrap();
+    let endpoint = router.bind_blocking(&format!("ipc://{}/fake.sock", dir.path().display())).unwrap();
+    let (beats, beat) = sync_channel(0);
+    let broker = thread::spawn(move || {
+        let mut registered = 0;
+        while let Ok(mut request) = router.recv_blocking() {
+            let client = request.pop_front().unwrap();
+            let text: serde_json::Value = serde_json::from_slice(&request.parts()[1]).unwrap();
+            let (name, status) = match text["type"].as_str().unwrap() {
+                "REG_REQ" => {
+                    registered += 1;
+                    ("REG_ACK", "OK")
+                }
+                "PING" => ("PONG", "OK"),
+                "HB_REQ" => {
+                    // Twice: that it was asked, and that it may answer.
+                    beats.send(()).unwrap();
+                    beats.send(()).unwrap();
+                    ("HB_ACK", "UNKNOWN_CLIENT")
+                }
+                other => panic!("{other}"),
+            };
+            let reply = serde_json::json!({
+                "type": name, "proto": 1, "in_reply_to": text["msg_id"], "ts_ms": 1, "status": status,
+                "broker_epoch": "e", "features": [], "channel_id": 1, "replaced": false, "lease_ms": 1000,
+            });
+            router.send_to_blocking(client, frames(reply.to_string().into_bytes())).unwrap();
+        }
+        registered
+    });
+    let hub = hub(&endpoint, "p");
+    let leased = tidegate_hub::broker::wire::Register { lease_ms: 1000, ..register("a", 1) };
+    let registration = hub.register(leased, Some(secret(1, "a")), SOON).unwrap();
+    beat.recv_timeout(SOON).unwrap();
+    drop(registration);
+    beat.recv_timeout(SOON).unwrap();
+    // Ends the thread that keeps registrations, after what it still asks.
+    drop(hub);
+    context.term_blocking();
+    assert_eq!(broker.join().unwrap(), 1);
 }
 
 /// Eight threads that share a hub, with notifications beside requests, each get their own answers.

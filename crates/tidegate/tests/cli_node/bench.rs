@@ -51,7 +51,13 @@ struct StoppedNode(Pid);
 impl StoppedNode {
     fn stop(node: Pid) -> Self {
         kill_process(node, Signal::STOP).expect("the node is there");
-        Self(node)
+        let stopped = Self(node);
+        // Before that, another signal may come first, and the node would end in order.
+        eventually("the node is stopped", || {
+            let stat = fs::read_to_string(format!("/proc/{node}/stat")).expect("it is there");
+            stat.contains(") T ").then_some(())
+        });
+        stopped
     }
 }
 
@@ -124,6 +130,10 @@ fn a_live_measurement_is_left_alone_and_a_dead_one_goes_with_its_dead_node() {
     assert!(moved.join("node/node.json").exists());
 
     drop(node);
-    eventually("the rest goes", || (doctor(place.path(), &["--fix"]).code == Some(0)).then_some(()));
+    eventually("the rest goes", || {
+        let outcome = doctor(place.path(), &["--fix"]);
+        println!("{outcome:?}");
+        (outcome.code == Some(0)).then_some(())
+    });
     assert!(!moved.exists());
 }

@@ -33,6 +33,8 @@ pub(super) struct Keeper {
 struct Shared {
     link: Arc<Link>,
     kept: Mutex<Kept>,
+    /// Held while a channel is registered again or taken back, so that none comes back after it was taken back.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -76,12 +78,14 @@ impl Registration {
         self.with(|record| record.epoch.is_some() && record.epoch == epoch).unwrap_or(false)
     }
 
-    /// Takes the channel back.
+    /// Takes the channel back. Waits for an answer of the broker to the thread that keeps it first, if one is due.
     ///
     /// # Errors
     /// As [`MessageHub::request`](super::MessageHub::request); it is not kept any longer in any case.
     pub fn deregister(self, timeout: Duration) -> Result<(), HubError> {
-        let Some(record) = self.keeper.shared.kept().registrations.remove(&self.block) else {
+        let shared = &self.keeper.shared;
+        let _turn = shared.turn();
+        let Some(record) = shared.kept().registrations.remove(&self.block) else {
             return Ok(());
         };
         let RequestBody::Register(register) = &record.asking.body else { return Ok(()) };
@@ -91,7 +95,7 @@ impl Registration {
             secret_proof: None,
         });
         let asking = Asking { body, verifier: record.asking.verifier.clone() };
-        let _: super::Nothing = self.keeper.shared.link.ask(&asking, Instant::now() + timeout)?;
+        let _: super::Nothing = shared.link.ask(&asking, Instant::now() + timeout)?;
         Ok(())
     }
 
@@ -108,7 +112,7 @@ impl Drop for Registration {
 
 impl Keeper {
     pub(super) fn start(link: Arc<Link>) -> Result<Self, HubError> {
-        let shared = Arc::new(Shared { link, kept: Mutex::default() });
+        let shared = Arc::new(Shared { link, kept: Mutex::default(), turn: Mutex::default() });
         let of_thread = shared.clone();
         let thread = thread::Builder::new()
             .name("tidegate-hub-keeper".into())
@@ -205,6 +209,10 @@ impl Shared {
 
     /// What fails now is tried again the next time.
     fn register_again(&self, block: BlockUuid, asking: &Asking) {
+        let _turn = self.turn();
+        if !self.kept().registrations.contains_key(&block) {
+            return;
+        }
         match self.link.ask::<Registered>(asking, Instant::now() + REQUEST) {
             Ok(registered) => {
                 let epoch = self.link.epoch();
@@ -232,6 +240,10 @@ impl Shared {
     fn ring(&self) {
         let _epoch = self.link.lock_epoch();
         self.link.changed.notify_all();
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

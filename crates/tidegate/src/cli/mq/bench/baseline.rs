@@ -42,8 +42,10 @@ impl Baseline {
     pub(super) fn strange(&self, environment: &Value) -> Option<String> {
         let before = self.0.iter().find(|line| line["summary"] == true)?;
         let differs = |name: &&str| before[*name] != environment[*name];
-        let names: Vec<_> =
-            ["cpu", "cores", "kernel", "governor", "optimized"].into_iter().filter(differs).collect();
+        let names: Vec<_> = ["cpu", "cores", "kernel", "governor", "congestion_control", "optimized"]
+            .into_iter()
+            .filter(differs)
+            .collect();
         (!names.is_empty()).then(|| names.join(", "))
     }
 

@@ -67,6 +67,8 @@ pub(super) fn machine() -> Map<String, Value> {
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "governor": read(&devices.join("cpu0/cpufreq/scaling_governor")),
         "turbo": turbo,
+        // One that paces by what it estimates gives other rates of large messages than one that does not.
+        "congestion_control": read(Path::new("/proc/sys/net/ipv4/tcp_congestion_control")),
         "load": load.as_deref().and_then(|load| load.split(' ').next()?.parse::<f64>().ok()),
         "pinned": placement(),
     });
@@ -98,7 +100,7 @@ mod tests {
     fn the_machine_is_described() {
         let machine = machine();
         assert!(machine["kernel"].is_string() && machine["cores"].as_u64() > Some(0), "{machine:?}");
-        for field in ["cpu", "governor", "turbo", "load", "pinned"] {
+        for field in ["cpu", "governor", "turbo", "congestion_control", "load", "pinned"] {
             assert!(machine.contains_key(field), "{field}");
         }
     }
