@@ -13,17 +13,20 @@ use serde_json::Value;
 use support::{Outcome, Running, eventually, script, tidegate};
 
 /// Arguments of a run that is over soon.
-const SHORT: [&str; 9] =
-    ["hub", "bench", "--json", "--repetitions", "1", "--time", "50ms", "--warmup", "10ms"];
+const SHORT: [&str; 7] = ["hub", "bench", "--json", "--repetitions", "1", "--warmup", "10ms"];
 const OURS: [&str; 2] = ["--alone", "--without-counts"];
 /// What a peer does that has measured something.
 const MEASURED: &str = "echo '{\"begin\":true}'; echo '{\"messages\":1000,\"seconds\":1}'; exec cat";
 
 fn short(args: &[&str]) -> Outcome {
+    lasting("50ms", args)
+}
+
+fn lasting(time: &str, args: &[&str]) -> Outcome {
     let mut command = tidegate();
     // Without a PATH there is no compiler to build what counts.
     command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-    Running::start(command.args(SHORT).args(args)).finish()
+    Running::start(command.args(SHORT).args(["--time", time]).args(args)).finish()
 }
 
 /// Lines of measurements, lines of minima, and the last one.
@@ -102,7 +105,7 @@ fn aeron_and_bare_memory_are_measured_beside_the_hub() {
 #[test]
 fn a_record_takes_no_allocation() {
     let args = ["--alone", "--only", "one-way,batch", "--sizes", "64"];
-    let results = short(&args).exits(0).results();
+    let results = lasting("500ms", &args).exits(0).results();
     let (measures, _, summary) = parts(&results);
     assert_eq!(summary["allocations"], "preloaded library");
     assert_eq!(measures.len(), 2);

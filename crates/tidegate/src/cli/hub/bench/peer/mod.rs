@@ -128,6 +128,10 @@ impl Peer {
         // Ends this process with its runner.
         let _orders = orders();
         let task = self.task()?;
+        if task.digest != Digest::None && !matches!(self.by, By::Hub) {
+            print(&json!({ "cannot": "it has no digests" }));
+            return Ok(());
+        }
         match self.by {
             By::Hub => hub::run(&task),
             By::Aeron => roles::run::<aeron::Aeron>(&task, aeron::ROLES),
