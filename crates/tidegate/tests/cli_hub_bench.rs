@@ -166,10 +166,10 @@ fn more_than_a_fifth_worse_than_the_baseline_fails_the_run() {
         let baseline = stored.display().to_string();
         short(&[&only[..], &["--baseline", &baseline]].concat())
     };
-    let worse = against(1e3).exits(1).results();
+    let worse = against(1e6).exits(1).results();
     let regression = worse.last().expect("results");
     assert!(regression["regression"].as_f64() > Some(0.2), "{regression}");
-    let better = against(1e-3).exits(0).results();
+    let better = against(1e-6).exits(0).results();
     assert!(better.iter().all(|line| line["regression"].is_null()));
 }
 

@@ -201,6 +201,10 @@ fn readers(task: &Task) -> Result<(), Stop> {
     print(&json!({ "begin": true }));
     let (begin, before) = (Instant::now(), now(&counts));
     thread::sleep(task.times.measure);
+    // Something at least, however late.
+    while now(&counts) == before {
+        thread::sleep(task.times.measure);
+    }
     let (seconds, after) = (begin.elapsed().as_secs_f64(), now(&counts));
     let each: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
     let messages: u64 = each.iter().sum();
