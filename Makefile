@@ -18,7 +18,7 @@ ifeq ($(shell uname -m),x86_64)
 export RUSTERON_C_MARCH ?= x86-64-v2
 endif
 
-.PHONY: help setup build-setup build demo bench-messaging test check deny instructions loom sanitize fuzz fuzz-smoke trace doc chaos clean
+.PHONY: help setup build-setup build demo bench-messaging bench-hub test check deny instructions loom sanitize fuzz fuzz-smoke trace doc chaos clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ bench-messaging: build ## Measure messaging beside libzmq and monocoque-rs; ARGS
 	@# The release of libzmq that the targets name, whichever the system has.
 	target/release/tidegate mq bench --peer monocoque=target/monocoque/release/monocoque-peer \
 		$(if $(findstring libzmq,$(ARGS)),,--libzmq $(VENV)/libzmq/4.3.5/libzmq-*.so*) $(ARGS)
+
+bench-hub: build ## Measure the data hub beside iceoryx2, Aeron IPC and bare shared memory; ARGS="--quick" for a short run
+	$(CARGO) build --release --locked --manifest-path benches/hub/iceoryx2/Cargo.toml --target-dir target/iceoryx2
+	target/release/tidegate hub bench --peer iceoryx2=target/iceoryx2/release/iceoryx2-peer $(ARGS)
 
 test: setup ## Everything that CI runs
 	$(MAKE) --no-print-directory check deny

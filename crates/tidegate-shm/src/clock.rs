@@ -54,6 +54,7 @@ impl Nanos {
         Timespec { tv_sec: (nanos / NANOS_PER_SECOND) as i64, tv_nsec: (nanos % NANOS_PER_SECOND) as i64 }
     }
 
+    #[inline]
     fn from_timespec(time: Timespec) -> Self {
         // A negative clock (wall time before 1970) counts as zero.
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
@@ -76,6 +77,7 @@ impl From<Nanos> for Duration {
 }
 
 /// Now on `CLOCK_MONOTONIC`, which every process of the host shares and nobody sets.
+#[inline]
 pub fn monotonic_now() -> Nanos {
     Nanos::from_timespec(clock_gettime(ClockId::Monotonic))
 }

@@ -170,6 +170,7 @@ impl Host for Process {
         }
     }
 
+    #[inline]
     fn thread_ticket(&self) -> u32 {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         thread_local! {

@@ -4,12 +4,12 @@
 //! ask for another one all the same, it gets a record that lies in no block: all zeros at first, which reads as a slot
 //! that is FREE and a row that is nobody's.
 
-use std::mem::offset_of;
+use std::{mem::offset_of, sync::Arc};
 
 use tidegate_shm::region::{RowMut, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut};
 
 use crate::{
-    block::{ConsumerViews, WriterViews},
+    block::{Block, ConsumerViews, WriterViews},
     core::{
         codec::{Row, SlotIndex},
         words::{
@@ -24,15 +24,18 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ConsumerWords {
     views: ConsumerViews,
+    /// Where the payloads are.
+    block: Arc<Block>,
 }
 
 impl ConsumerWords {
-    /// The words of these views.
-    pub fn new(views: ConsumerViews) -> Self {
-        Self { views }
+    /// The words of these views of `block`.
+    pub fn new(views: ConsumerViews, block: Arc<Block>) -> Self {
+        Self { views, block }
     }
 
     /// The views.
+    #[inline]
     pub fn views(&self) -> &ConsumerViews {
         &self.views
     }
@@ -42,15 +45,18 @@ impl ConsumerWords {
 #[derive(Debug, Clone)]
 pub struct WriterWords {
     views: WriterViews,
+    /// Where the payloads are.
+    block: Arc<Block>,
 }
 
 impl WriterWords {
-    /// The words of these views.
-    pub fn new(views: WriterViews) -> Self {
-        Self { views }
+    /// The words of these views of `block`.
+    pub fn new(views: WriterViews, block: Arc<Block>) -> Self {
+        Self { views, block }
     }
 
     /// The views.
+    #[inline]
     pub fn views(&self) -> &WriterViews {
         &self.views
     }
@@ -187,6 +193,14 @@ macro_rules! words {
                 row32!(self.views.consumers.row(row.0).unwrap_or_else(RowMut::nowhere), field)
             }
 
+            #[inline]
+            fn expect_read(&self, slot: SlotIndex) {
+                $slot(self, slot).fetch();
+                if let Ok(payload) = self.block.slot(slot.0) {
+                    payload.fetch();
+                }
+            }
+
             fn write_names(&self, row: Row, names: &RowNames) {
                 if let Some(row) = self.views.consumers.row(row.0) {
                     write_names(row, names);
@@ -218,6 +232,13 @@ impl WriterWordsOfCore for WriterWords {
     #[inline]
     fn slot32_mut(&self, slot: SlotIndex, field: Slot32) -> SharedU32Mut<'_> {
         self.slot32(slot, field)
+    }
+    #[inline]
+    fn expect_write(&self, slot: SlotIndex) {
+        writer_slot(self, slot).fetch();
+        if let Ok(payload) = self.block.slot_mut(slot.0) {
+            payload.fetch();
+        }
     }
 }
 

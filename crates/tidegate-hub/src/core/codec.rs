@@ -18,16 +18,19 @@ pub struct SlotId(pub u64);
 impl SlotId {
     /// The id `distance` further on.
     #[must_use]
+    #[inline]
     pub const fn plus(self, distance: u64) -> Self {
         Self(self.0.saturating_add(distance))
     }
 
     /// `id + 1`, which marks the slot that holds the id.
+    #[inline]
     pub const fn tag(self) -> u64 {
         self.0.saturating_add(1)
     }
 
     /// The id of a tag; none for the tag of a slot that was never used.
+    #[inline]
     pub const fn of_tag(tag: u64) -> Option<Self> {
         match tag.checked_sub(1) {
             Some(id) => Some(Self(id)),
@@ -72,16 +75,19 @@ pub struct Ctl(pub u64);
 
 impl Ctl {
     /// The word for `tag` and `state`.
+    #[inline]
     pub const fn new(tag: u64, state: SlotState) -> Self {
         Self((tag << 3) | state as u64)
     }
 
     /// Which write the slot was last used for.
+    #[inline]
     pub const fn tag(self) -> u64 {
         self.0 >> 3
     }
 
     /// The state; none for codes that do not exist (DH-046).
+    #[inline]
     pub const fn state(self) -> Option<SlotState> {
         match self.0 & 7 {
             0 => Some(SlotState::Free),
@@ -94,11 +100,13 @@ impl Ctl {
     }
 
     /// Whether the state is `state`.
+    #[inline]
     pub fn is(self, state: SlotState) -> bool {
         self.state() == Some(state)
     }
 
     /// The word after `transition`; none when the slot is in no state for it (DH-045).
+    #[inline]
     pub fn after(self, transition: Transition) -> Option<Self> {
         use SlotState::{Committed, Draining, Free, Quarantined, Writing};
         let state = self.state()?;
@@ -149,6 +157,7 @@ impl Claim {
     pub const MAX_COUNT: u32 = 0xFFFF;
 
     /// `count` ids from `first` on; at most [`Claim::MAX_COUNT`].
+    #[inline]
     pub const fn new(first: SlotId, count: u32) -> Self {
         let count = if count > Self::MAX_COUNT { Self::MAX_COUNT } else { count };
         Self(((first.0 & LOW_48) << 16) | count as u64)
@@ -161,6 +170,7 @@ impl Claim {
 
     /// Whether `id` may be among the ids. Ids 2^48 apart are taken for each other, so the answer may be a needless yes,
     /// never a wrong no.
+    #[inline]
     pub const fn covers(self, id: SlotId) -> bool {
         (id.0.wrapping_sub(self.0 >> 16) & LOW_48) < self.0 & 0xFFFF
     }
@@ -189,6 +199,7 @@ pub struct Reg(pub u64);
 
 impl Reg {
     /// The word for `epoch` and `state`.
+    #[inline]
     pub const fn new(epoch: u64, state: RowState) -> Self {
         Self((epoch << 8) | state as u64)
     }
@@ -199,6 +210,7 @@ impl Reg {
     }
 
     /// The state; none for codes that do not exist.
+    #[inline]
     pub const fn state(self) -> Option<RowState> {
         match self.0 & 0xFF {
             0 => Some(RowState::Free),
@@ -211,6 +223,7 @@ impl Reg {
     }
 
     /// Whether the state is `state`.
+    #[inline]
     pub fn is(self, state: RowState) -> bool {
         self.state() == Some(state)
     }

@@ -89,11 +89,13 @@ pub struct CoreConfig {
 
 impl CoreConfig {
     /// Whether ids may be overwritten before everybody has read them (0.2).
+    #[inline]
     pub fn is_lossy(&self) -> bool {
         self.sync == SyncPolicy::LatestOnly || self.overflow == Overflow::DropOldest
     }
 
     /// Where an id lives (DH-048).
+    #[inline]
     pub fn index(&self, id: SlotId) -> SlotIndex {
         let slots = self.slots();
         let distance = id.0.saturating_sub(self.first_slot.0);
@@ -102,16 +104,19 @@ impl CoreConfig {
     }
 
     /// The number of slots.
+    #[inline]
     pub fn slots(&self) -> u64 {
         u64::from(self.slot_count.get())
     }
 
     /// `end - slot_count`, not below the first id: what the ring cannot hold any more when it ends at `end`.
+    #[inline]
     pub fn overrun(&self, end: u64) -> u64 {
         end.saturating_sub(self.slots()).max(self.first_slot.0)
     }
 
     /// Bits of all rows that exist.
+    #[inline]
     pub fn row_bits(&self) -> u32 {
         let rows = self.max_consumers.min(32);
         if rows == 32 { u32::MAX } else { (1 << rows) - 1 }
@@ -136,6 +141,7 @@ pub enum Deadline {
 
 impl Deadline {
     /// Whether it has passed.
+    #[inline]
     pub fn passed(self, now: Nanos) -> bool {
         match self {
             Self::Immediate => true,

@@ -41,6 +41,7 @@ pub(super) fn sleep(sequence: impl BellWord, seen: u32, until: Nanos) {
 }
 
 /// Wakes whoever sleeps; to be called after the change. True if a wake call was made.
+#[inline]
 pub(super) fn wake<P: Protocol, S: Word<u32> + BellWord>(sequence: S, flag: impl Word<u32>) -> bool {
     // Pairs with the fence of `prepare`.
     fence_if(P::WAKE_FENCE);

@@ -12,7 +12,7 @@ use super::{
     event,
     host::{AuditEvent, Counter, Host, Liveness, Place},
     protocol::Protocol,
-    wait::Probes,
+    wait::{Polling, Probes},
     words::{Load, Row64, Sync32, Sync64, Word, Words},
 };
 
@@ -34,7 +34,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
 
     fn lock(&self, deadline: Deadline) -> Result<(), RegistryError> {
         let sequence = self.words.sync32(Sync32::LockWake);
-        let wait = self.wait_on(deadline, sequence, self.words.sync32(Sync32::LockWaiters));
+        let wait = self.wait_on(deadline, sequence, self.words.sync32(Sync32::LockWaiters), Polling::Gentle);
         let mut probes = Probes::new(&self.config.timing);
         let mut holder = None;
         let mut contended = false;

@@ -62,7 +62,7 @@ use codec::{Claim, Ctl, ProcessKey, Reg, Row, SlotId};
 use config::{CoreConfig, Deadline};
 use host::{Counter, Host};
 use protocol::{Protocol, Shipped};
-use wait::Wait;
+use wait::{Polling, Wait};
 use words::{Control32, Control64, Load, Row64, Slot64, Sync32, Word, Words, WriterWords};
 
 /// One block as one process sees it.
@@ -82,16 +82,19 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Geometry and policies.
+    #[inline]
     pub fn config(&self) -> &CoreConfig {
         &self.config
     }
 
     /// The words of the block.
+    #[inline]
     pub fn words(&self) -> &W {
         &self.words
     }
 
     /// Clock, liveness and counters.
+    #[inline]
     pub fn host(&self) -> &H {
         &self.host
     }
@@ -107,37 +110,44 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// The control word of the slot of `id`.
+    #[inline]
     fn ctl(&self, id: SlotId) -> Ctl {
         // Acquire: pairs with the exchange that stored it; who sees COMMITTED sees the payload.
         Ctl(self.words.slot64(self.config.index(id), Slot64::Ctl).load(Ordering::Acquire))
     }
 
     /// A word of the control page that somebody else stores.
+    #[inline]
     fn control(&self, field: Control64) -> u64 {
         // Acquire: pairs with the release of the writer's store (DH-049).
         self.words.control64(field).load(Ordering::Acquire)
     }
 
+    #[inline]
     fn reg(&self, row: Row) -> Reg {
         // Acquire: pairs with the releasing stores of the registry.
         Reg(self.words.row64(row, Row64::Reg).load(Ordering::Acquire))
     }
 
+    #[inline]
     fn claim_of(&self, row: Row) -> Claim {
         // Acquire: pairs with the release of the reader; who sees a claim gone sees its reads done.
         Claim(self.words.row64(row, Row64::Claim).load(Ordering::Acquire))
     }
 
+    #[inline]
     fn mask(&self, field: Sync32) -> u32 {
         // Acquire: pairs with the AcqRel of whoever set the bit; who sees the bit sees the row behind it.
         self.words.sync32(field).load(Ordering::Acquire) & self.config.row_bits()
     }
 
     /// All rows of a mask, or all there are.
+    #[inline]
     fn rows(&self, mask: u32) -> impl Iterator<Item = Row> + use<W, H, P> {
         (0..self.config.max_consumers.min(32)).map(Row).filter(move |row| mask & row.bit() != 0)
     }
 
+    #[inline]
     fn wake_writer(&self) {
         let woken =
             event::wake::<P, _>(self.words.sync32(Sync32::DrainSeq), self.words.sync32(Sync32::DrainWaiters));
@@ -147,23 +157,26 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Waiting for the writer to publish.
+    #[inline]
     fn data_wait(&self, deadline: Deadline) -> Wait<'_, H, W::C32<'_>, W::S32<'_>> {
         let sequence = self.words.control32(Control32::DataSeq);
-        self.wait_on(deadline, sequence, self.words.sync32(Sync32::DataWaiters))
+        self.wait_on(deadline, sequence, self.words.sync32(Sync32::DataWaiters), Polling::Eager)
     }
 
     /// Waiting for consumers to let go.
     fn drain_wait(&self, deadline: Deadline) -> Wait<'_, H, W::S32<'_>, W::S32<'_>> {
         let sequence = self.words.sync32(Sync32::DrainSeq);
-        self.wait_on(deadline, sequence, self.words.sync32(Sync32::DrainWaiters))
+        self.wait_on(deadline, sequence, self.words.sync32(Sync32::DrainWaiters), Polling::Gentle)
     }
 
-    fn wait_on<S, F>(&self, deadline: Deadline, sequence: S, flag: F) -> Wait<'_, H, S, F> {
+    #[inline]
+    fn wait_on<S, F>(&self, deadline: Deadline, sequence: S, flag: F, polling: Polling) -> Wait<'_, H, S, F> {
         let CoreConfig { wait: strategy, timing, .. } = self.config;
-        Wait { host: &self.host, strategy, timing, deadline, sequence, flag }
+        Wait { host: &self.host, strategy, timing, deadline, sequence, flag, polling }
     }
 
     /// Adds to a counter of the caller's own row.
+    #[inline]
     fn row_count(&self, row: Row, field: Row64, amount: u64) {
         let word = self.words.row64(row, field);
         // Relaxed: statistics, and nobody else stores it.
@@ -172,6 +185,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
+    #[inline]
     fn wake_readers(&self) {
         let woken = event::wake::<P, _>(
             self.words.control32_mut(Control32::DataSeq),

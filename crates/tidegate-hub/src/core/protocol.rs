@@ -13,6 +13,8 @@ pub trait Protocol: 'static {
     const SLEEP_FENCE: Option<Ordering> = Some(Ordering::SeqCst);
     const WAKE_FENCE: Option<Ordering> = Some(Ordering::SeqCst);
     const COMMIT: Ordering = Ordering::Release;
+    const TURN: Ordering = Ordering::Release;
+    const TURN_UNDER_MUTEX: bool = true;
     const SEQUENCE_FIRST: bool = true;
     const SECOND_SCAN: bool = true;
     const TAKE_AS_RESERVED: bool = true;

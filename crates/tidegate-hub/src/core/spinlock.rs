@@ -28,7 +28,7 @@ use super::{
     event,
     host::{Counter, Host, Liveness, Place},
     protocol::{Protocol, Shipped},
-    wait::{Probes, Wait},
+    wait::{Polling, Probes, Wait},
     words::Word,
 };
 
@@ -245,7 +245,15 @@ impl<'l, L: Word<u64>, S: Word<u32> + BellWord, H: Host, P: Protocol> Spinlock<'
     fn acquire_first(&self, ticket: u32, deadline: Deadline) -> Result<Entered, SpinlockError> {
         let LockWords { wake_seq, waiters, .. } = self.words;
         let (strategy, timing) = (self.wait, self.timing);
-        let wait = Wait { host: self.host, strategy, timing, deadline, sequence: wake_seq, flag: waiters };
+        let wait = Wait {
+            host: self.host,
+            strategy,
+            timing,
+            deadline,
+            sequence: wake_seq,
+            flag: waiters,
+            polling: Polling::Gentle,
+        };
         let mut probes = Probes::new(&self.timing);
         let mut inside = false;
         let mut holder = None;

@@ -24,6 +24,17 @@ pub(super) struct Wait<'h, H, S, F> {
     pub(super) sequence: S,
     /// Says that somebody sleeps.
     pub(super) flag: F,
+    /// How it is looked for while spinning.
+    pub(super) polling: Polling,
+}
+
+/// How often the condition is looked at while spinning.
+#[derive(Clone, Copy)]
+pub(super) enum Polling {
+    /// As often as possible: what is waited for comes on a line that is written once for it.
+    Eager,
+    /// Ever less often, since every look takes lines away from those who are waited for, and slows them down.
+    Gentle,
 }
 
 /// How a wait ended.
@@ -38,18 +49,28 @@ pub(super) struct Waited<T> {
 
 impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
     /// Calls `attempt` until it gives something or the deadline passes; it is told for how long it has been tried. An
-    /// error ends the wait at once. The clock is not read when the first attempt succeeds.
+    /// error ends the wait at once. The clock is not read when the first attempt succeeds, or is the only one.
+    #[inline]
     pub(super) fn until<P: Protocol, T, E>(
         &self,
         mut attempt: impl FnMut(Nanos) -> Result<Option<T>, E>,
     ) -> Result<Waited<T>, E> {
-        if let Some(result) = attempt(Nanos::ZERO)? {
-            return Ok(Waited { result: Some(result), time: Nanos::ZERO, slept: false });
+        let result = attempt(Nanos::ZERO)?;
+        if result.is_some() || self.deadline == Deadline::Immediate {
+            return Ok(Waited { result, time: Nanos::ZERO, slept: false });
         }
+        self.wait::<P, T, E>(attempt)
+    }
+
+    fn wait<P: Protocol, T, E>(
+        &self,
+        mut attempt: impl FnMut(Nanos) -> Result<Option<T>, E>,
+    ) -> Result<Waited<T>, E> {
         let started = self.host.now();
         let mut pause = BACKOFF_FIRST;
         let mut slept = false;
         let mut told = false;
+        let mut pauses = 1;
         loop {
             let now = self.host.now();
             let time = now.saturating_sub(started);
@@ -63,13 +84,13 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
             let left = self.deadline.left(now);
             match self.strategy {
                 WaitStrategy::Spin => {
-                    if let Some(result) = self.burst(time, &mut attempt)? {
+                    if let Some(result) = self.spin(time, &mut pauses, &mut attempt)? {
                         return Ok(Waited { result: Some(result), time, slept });
                     }
                 }
                 WaitStrategy::Poll(every) => self.host.sleep(every.min(left)),
                 WaitStrategy::Hybrid if time < self.timing.spin => {
-                    if let Some(result) = self.burst(time, &mut attempt)? {
+                    if let Some(result) = self.spin(time, &mut pauses, &mut attempt)? {
                         return Ok(Waited { result: Some(result), time, slept });
                     }
                 }
@@ -100,26 +121,37 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
 }
 
 impl<H: Host, S, F> Wait<'_, H, S, F> {
-    /// Pauses and looks, some times over, without asking for the time, which takes longer than both.
+    /// Passes the time between two looks at the clock, which takes longer than a look at the condition.
     #[inline]
-    fn burst<T, E>(
+    fn spin<T, E>(
         &self,
         time: Nanos,
+        pauses: &mut u32,
         attempt: &mut impl FnMut(Nanos) -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
-        for _ in 0..LOOKS {
-            self.host.pause();
-            if let Some(result) = attempt(time)? {
-                return Ok(Some(result));
+        match self.polling {
+            Polling::Eager => {
+                for _ in 0..LOOKS {
+                    if let Some(result) = attempt(time)? {
+                        return Ok(Some(result));
+                    }
+                }
+                self.host.pause();
+            }
+            Polling::Gentle => {
+                (0..*pauses).for_each(|_| self.host.pause());
+                *pauses = (*pauses * 2).min(PAUSES_MAX);
             }
         }
-        self.host.pause();
         Ok(None)
     }
 }
 
-/// Looks between two questions for the time.
-const LOOKS: u32 = 15;
+/// Looks between two pauses, each of which may take as long as the way of a line from cache to cache.
+const LOOKS: u32 = 16;
+
+/// Most pauses between two gentle looks: about a microsecond.
+const PAUSES_MAX: u32 = 16;
 
 /// First sleep of the second stage.
 const BACKOFF_FIRST: Nanos = Nanos(1_000);

@@ -67,6 +67,8 @@ pub trait Words {
     fn row64(&self, row: Row, field: Row64) -> Self::S64<'_>;
     /// A word of a row of the consumer table.
     fn row32(&self, row: Row, field: Row32) -> Self::S32<'_>;
+    /// A slot is going to be read: its first lines may be fetched already.
+    fn expect_read(&self, _slot: SlotIndex) {}
     /// Writes who a row belongs to, for people; the row is JOINING.
     fn write_names(&self, row: Row, names: &RowNames);
 }
@@ -90,6 +92,8 @@ pub trait WriterWords: Words {
     fn slot64_mut(&self, slot: SlotIndex, field: Slot64) -> Self::W64<'_>;
     /// A word of a slot record.
     fn slot32_mut(&self, slot: SlotIndex, field: Slot32) -> Self::W32<'_>;
+    /// A slot is going to be written: its first lines may be fetched already.
+    fn expect_write(&self, _slot: SlotIndex) {}
 }
 
 /// What a row says about its owner besides the key.
@@ -308,6 +312,9 @@ impl<T: Words> Words for Arc<T> {
     fn row32(&self, row: Row, field: Row32) -> T::S32<'_> {
         T::row32(self, row, field)
     }
+    fn expect_read(&self, slot: SlotIndex) {
+        T::expect_read(self, slot);
+    }
     fn write_names(&self, row: Row, names: &RowNames) {
         T::write_names(self, row, names);
     }
@@ -334,6 +341,9 @@ impl<T: WriterWords> WriterWords for Arc<T> {
     }
     fn slot32_mut(&self, slot: SlotIndex, field: Slot32) -> T::W32<'_> {
         T::slot32_mut(self, slot, field)
+    }
+    fn expect_write(&self, slot: SlotIndex) {
+        T::expect_write(self, slot);
     }
 }
 

@@ -203,6 +203,7 @@ impl Producer {
         self.finish(self.end.linger)
     }
 
+    #[inline]
     fn allocate(&self, n: u32, timeout: Timeout) -> Result<crate::core::writer::Allocation, WriteError> {
         self.block.check().map_err(|_| AcquireError::Fenced)?;
         self.writer.allocate(n, timeout.deadline(self.timeouts.write_acquire))
@@ -213,6 +214,7 @@ impl Producer {
     }
 
     /// Commits a slot; its digest is in place, its flags in `info` (DH-153).
+    #[inline]
     fn commit_slot(
         &self,
         id: SlotId,

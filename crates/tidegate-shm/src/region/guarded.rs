@@ -92,6 +92,7 @@ impl GuardedRegion {
     ///
     /// # Errors
     /// Outside of the region, or [`AccessError::ReadOnly`] outside of the writable range.
+    #[inline]
     pub fn span_mut(&self, offset: u64, len: u64) -> Result<SpanMut<'_>, AccessError> {
         let start = self.writable_range(offset, len)?;
         // SAFETY: `writable_range` found all `len` bytes inside the writable part of the mapping, which this borrow
@@ -164,12 +165,14 @@ impl GuardedRegion {
         self.region.mapping.range(offset, u64::from(rows).saturating_mul(SIZE as u64))
     }
 
+    #[inline]
     fn writable_range(&self, offset: u64, len: u64) -> Result<NonNull<u8>, AccessError> {
         let start = self.region.mapping.range(offset, len)?;
         self.check_writable(offset, len)?;
         Ok(start)
     }
 
+    #[inline]
     fn check_writable(&self, offset: u64, len: u64) -> Result<(), AccessError> {
         let inside = offset >= self.writable.start
             && offset.checked_add(len).is_some_and(|end| end <= self.writable.end);

@@ -19,6 +19,7 @@
 //!   least that long when it was mapped (TP-064, TP-086).
 //! - All handles are cheap clones of one mapping, which is unmapped when the last of them is dropped.
 
+mod ahead;
 mod copy;
 mod create;
 mod dir;

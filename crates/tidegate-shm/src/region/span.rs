@@ -6,7 +6,7 @@
 use std::{fmt, marker::PhantomData, ops::Deref, ops::Range, ptr::NonNull};
 
 use super::{
-    copy,
+    ahead, copy,
     mapping::{AccessError, Region},
 };
 
@@ -43,6 +43,12 @@ impl<'a> Span<'a> {
     pub fn private(bytes: &'a [u8]) -> Self {
         // SAFETY: the bytes of a slice are there for its lifetime, and spans only load.
         unsafe { Self::new(NonNull::from(bytes).cast(), bytes.len()) }
+    }
+
+    /// Fetches the beginning of the bytes, which are going to be read.
+    #[inline]
+    pub fn fetch(&self) {
+        ahead::to_read(self.start.as_ptr());
     }
 
     /// Number of bytes.
@@ -187,6 +193,12 @@ pub struct SpanMut<'a> {
 }
 
 impl<'a> SpanMut<'a> {
+    /// Fetches the beginning of the bytes, which are going to be written.
+    #[inline]
+    pub fn fetch(&self) {
+        ahead::to_write(self.as_ptr());
+    }
+
     /// # Safety
     /// As for [`Span::new`], and the mapping is writable.
     #[inline]

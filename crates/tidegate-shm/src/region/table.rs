@@ -14,6 +14,7 @@
 use std::{fmt, marker::PhantomData, ptr::NonNull};
 
 use super::{
+    ahead,
     mapping::Region,
     span::{Span, SpanMut},
     word::{SharedU32, SharedU32Mut, SharedU64, SharedU64Mut},
@@ -50,6 +51,12 @@ impl<'a, const SIZE: usize> Row<'a, SIZE> {
     #[inline]
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
+    }
+
+    /// Fetches the beginning of the record, which is going to be read.
+    #[inline]
+    pub fn fetch(&self) {
+        ahead::to_read(self.start.as_ptr());
     }
 
     /// The 4-byte word at `AT`.
@@ -112,6 +119,12 @@ impl<'a, const SIZE: usize> RowMut<'a, SIZE> {
     #[inline]
     pub(super) unsafe fn new(row: Row<'a, SIZE>) -> Self {
         Self { row }
+    }
+
+    /// Fetches the beginning of the record, which is going to be written.
+    #[inline]
+    pub fn fetch(&self) {
+        ahead::to_write(self.row.start.as_ptr());
     }
 
     /// The 4-byte word at `AT`.

@@ -3,6 +3,8 @@
 //! One file per command. A command takes its parsed arguments and an [`Output`], and returns `Ok` or a [`Stop`], which
 //! carries the exit code. Nothing here panics on arguments, environment, input or a closed terminal.
 
+#[cfg(feature = "zmq")]
+mod bench;
 mod doctor;
 #[cfg(feature = "hub")]
 mod hub;

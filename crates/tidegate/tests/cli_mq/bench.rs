@@ -1,8 +1,7 @@
 //! `tidegate mq bench`, with this program and with scripts; libzmq may not be there.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -10,7 +9,7 @@ use serde_json::Value;
 use tidegate::mq::monitor::EventKind;
 use tidegate::mq::{AnySocket, Context, Pull, SocketType};
 
-use crate::support::{Outcome, Running, eventually, tidegate};
+use crate::support::{Outcome, Running, eventually, script, tidegate};
 use crate::{mq, run};
 
 /// Arguments of a run that is over soon.
@@ -39,16 +38,6 @@ fn parts(results: &[Value]) -> (Vec<&Value>, Vec<&Value>, &Value) {
     let (summary, lines) = results.split_last().expect("results");
     let (minima, measures) = lines.iter().partition(|line| line["rule"].is_string());
     (measures, minima, summary)
-}
-
-/// A peer in sh; `measure` is what it does as an end of a measurement.
-fn script(place: &Path, name: &str, measure: &str) -> PathBuf {
-    let path = place.join(name);
-    let text =
-        format!("#!/bin/sh\n[ $1 = version ] && echo '{{\"version\":\"1\"}}' && exec cat\n{measure}\n");
-    std::fs::write(&path, text).expect("room for it");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    path
 }
 
 /// What a peer does that has measured something.

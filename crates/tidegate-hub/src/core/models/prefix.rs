@@ -1,11 +1,11 @@
-//! The resolved prefix and the event count.
+//! The resolved prefix and the event count; threads that take turns.
 
 use tidegate_shm::{
     clock::Nanos,
     sync::{Arc, AtomicU64, Ordering, thread},
 };
 
-use super::{Block, ModelReader, NOW, RACE, READER, breaks, explore, mutants};
+use super::{Block, Deadline, ModelReader, ModelWriter, NOW, RACE, READER, breaks, explore, mutants};
 use crate::core::{
     config::SyncPolicy,
     error::AcquireError,
@@ -13,7 +13,7 @@ use crate::core::{
     plain::{Memory, config},
     protocol::{Protocol, Shipped},
     registry::Start,
-    words::{Sync32, Words},
+    words::{Control64, Load, Sync32, Words},
     writer::CommitInfo,
 };
 
@@ -24,6 +24,8 @@ mutants! {
     ByCount: PREFIX_IN_ORDER: bool = false;
     EarlyIndex: INDEX_AFTER_TAKE: bool = false;
     RelaxedCommit: COMMIT: Ordering = Ordering::Relaxed;
+    RelaxedTurn: TURN: Ordering = Ordering::Relaxed;
+    WakeAnyTime: TURN_UNDER_MUTEX: bool = false;
 }
 
 /// two changes, each announced; a sleeper waits for the last.
@@ -89,6 +91,30 @@ fn prefix<P: Protocol>(allocating: bool) -> usize {
 }
 
 const PREEMPTIONS: usize = 3;
+
+/// Two threads of a writer allocate; who comes second sleeps until the turn is given back. Commits, which wake as well, come
+/// after both.
+fn turns<P: Protocol>() -> usize {
+    explore(PREEMPTIONS, || {
+        let block = Block::<P>::new(config(SyncPolicy::LatestOnly, 2));
+        let writer = Arc::new(block.writer());
+        let write = |block: &Block<P>, writer: &ModelWriter<P>| {
+            let id = writer.allocate(1, Deadline::Never).expect("a turn").first;
+            block.payload(id).write(id.0);
+            id
+        };
+        let (sibling, other) = (writer.clone(), block.clone());
+        let sibling = thread::spawn(move || write(&other, &sibling));
+        let mine = write(&block, &writer);
+        let theirs = sibling.join().unwrap();
+        assert_eq!(mine.0 + theirs.0, 1, "not an id for each");
+        for id in [mine, theirs] {
+            writer.commit(id, CommitInfo::default()).expect("a commit");
+        }
+        let end = Load::load(block.memory.control64(Control64::CommitIndex), Ordering::Relaxed);
+        assert_eq!(end, 2, "an id is missing");
+    })
+}
 
 /// Reads what there is; nothing but the end may stop it.
 fn read_on<P: Protocol>(block: &Block<P>, reader: &mut ModelReader<P>, expected: &mut u64) {
@@ -163,4 +189,23 @@ fn q7_data_is_never_taken_for_a_hole() {
 fn q7_the_index_comes_after_the_slot() {
     let reports = ["not in order", "an id is missing", "unfinished", RACE];
     assert!(breaks(&reports, || prefix::<EarlyIndex>(true)));
+}
+
+/// Rules: DH-001, DH-119.
+#[test]
+fn threads_of_a_writer_take_turns() {
+    assert!(turns::<Shipped>() > 10);
+}
+
+/// Rules: DH-001.
+#[test]
+fn the_release_of_the_turn_is_needed() {
+    let reports = ["a turn", "a commit", "not an id for each", "an id is missing", RACE];
+    assert!(breaks(&reports, turns::<RelaxedTurn>));
+}
+
+/// Rules: DH-001.
+#[test]
+fn who_gives_the_turn_back_wakes_under_the_mutex() {
+    assert!(breaks(&["deadlock"], turns::<WakeAnyTime>));
 }

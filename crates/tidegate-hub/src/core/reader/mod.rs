@@ -106,6 +106,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     }
 
     /// The block.
+    #[inline]
     pub fn core(&self) -> &Core<W, H, P> {
         &self.seat.core
     }
@@ -141,6 +142,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     ///
     /// # Errors
     /// The slot is not held.
+    #[inline]
     pub fn release(&mut self, acquired: &Acquired, how: Release) -> Result<(), AcquireError> {
         let before = self.position.low();
         self.give_back(acquired, how)?;
@@ -149,6 +151,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     }
 
     /// Notes that a slot is let go; others are told by [`Seat::let_go`].
+    #[inline]
     fn give_back(&mut self, acquired: &Acquired, how: Release) -> Result<(), AcquireError> {
         if !self.position.release(acquired.id, how) {
             return Err(AcquireError::InvalidState);
@@ -163,6 +166,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
 
 impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     /// Publishes where this consumer stands, first the cursor, then the claim (DH-060), and wakes the writer.
+    #[inline]
     fn let_go(&self, position: &Position, cursor_before: SlotId) {
         if position.low() != cursor_before {
             self.store_cursor(position);
@@ -172,12 +176,14 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
         self.core.wake_writer();
     }
 
+    #[inline]
     fn store_cursor(&self, position: &Position) {
         // Release: pairs with the acquire of the writer's scan; who sees it sees all reads below it done (DH-059).
         self.core.words.row64(self.ticket.row, Row64::Cursor).store(position.low().0, Ordering::Release);
         crash::at(Point::Cursor);
     }
 
+    #[inline]
     fn store_claim(&self, claim: Claim) {
         // P::CLAIM_STORE is Release: pairs with the acquire of the writer's scan; who sees the claim gone, or a later
         // one, sees the reads under it done (DH-059).
@@ -185,6 +191,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     }
 
     /// Claims, and then looks whether the row is still ours.
+    #[inline]
     fn claim(&self, position: &Position, claim: Claim) -> Result<(), AcquireError> {
         let since = self.core.words.row64(self.ticket.row, Row64::ClaimSince);
         // Relaxed: the release of the claim publishes it, so that who sees the claim never takes it for older than it is.
@@ -205,12 +212,14 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
         checked
     }
 
+    #[inline]
     fn check_row(&self) -> Result<(), AcquireError> {
         let ours = Reg::new(self.ticket.epoch, RowState::Active);
         if self.core.reg(self.ticket.row) == ours { Ok(()) } else { Err(AcquireError::Fenced) }
     }
 
     /// What the slot of a resolved id holds. The id is claimed.
+    #[inline]
     fn look(&self, id: SlotId) -> Result<Found, AcquireError> {
         let ctl = self.core.ctl(id);
         let impossible = || {
@@ -230,6 +239,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
         }
     }
 
+    #[inline]
     fn describe(&self, id: SlotId, ctl: Ctl) -> Result<Acquired, AcquireError> {
         let slot = self.core.config.index(id);
         // Relaxed, all: stored before the commit that the load of `ctl` acquired.
@@ -250,28 +260,34 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     }
 
     /// The end of what can be read now.
+    #[inline]
     fn end(&self) -> u64 {
         self.core.control(Control64::CommitIndex)
     }
 
     /// Counts and records an error on its way to the caller (DH-100).
+    #[inline]
     fn recorded<T>(&self, result: Result<T, AcquireError>) -> Result<T, AcquireError> {
-        let kind = match result {
-            Err(AcquireError::Timeout) => {
+        result.inspect_err(|error| self.record(*error))
+    }
+
+    #[cold]
+    fn record(&self, error: AcquireError) {
+        let kind = match error {
+            AcquireError::Timeout => {
                 self.core.host.count(Counter::ReaderTimeout, 1);
                 self.core.row_count(self.ticket.row, Row64::ReadTimeouts, 1);
                 ErrorKind::ReadTimeout
             }
-            Err(AcquireError::NotReady) => ErrorKind::NotReady,
-            Err(AcquireError::Lapped { .. }) => ErrorKind::Lapped,
-            Err(AcquireError::Locked { holder: Holder::Caller }) => ErrorKind::WouldDeadlock,
-            Err(AcquireError::Locked { .. }) => ErrorKind::Locked,
-            Err(AcquireError::Fenced) => ErrorKind::Fenced,
-            Err(AcquireError::InvalidState) => ErrorKind::InvalidState,
-            _ => return result,
+            AcquireError::NotReady => ErrorKind::NotReady,
+            AcquireError::Lapped { .. } => ErrorKind::Lapped,
+            AcquireError::Locked { holder: Holder::Caller } => ErrorKind::WouldDeadlock,
+            AcquireError::Locked { .. } => ErrorKind::Locked,
+            AcquireError::Fenced => ErrorKind::Fenced,
+            AcquireError::InvalidState => ErrorKind::InvalidState,
+            _ => return,
         };
         self.core.host.count(Counter::SlotAcquireErrors, 1);
         self.core.host.error(kind);
-        result
     }
 }

@@ -16,6 +16,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// # Errors
     /// Nothing to read in time, ids lost (reading goes on behind them), the right lost, the block closed and read to its
     /// end, or more slots held than allowed.
+    #[inline]
     pub fn acquire_ordered(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
         let result = self.wait_for_next(deadline);
         self.seat.recorded(result)
@@ -138,6 +139,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         Err(error.into())
     }
 
+    #[inline]
     fn wait_for_next(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
         let Self { seat, position, .. } = self;
         let wait = seat.core.data_wait(deadline);
@@ -151,6 +153,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
 
 impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     /// None when there is nothing to read yet.
+    #[inline]
     fn try_next(&self, position: &mut Position) -> Result<Option<Acquired>, AcquireError> {
         let mut retried = false;
         loop {
@@ -159,10 +162,9 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
             if id.0 >= self.end() {
                 return self.nothing_left(id);
             }
-            if !position.has_room_for(id) {
-                return Err(AcquireError::Locked { holder: Holder::Caller });
-            }
-            let Some(claim) = position.claim_with(id) else {
+            // On the way while the claim is made.
+            self.core.words.expect_read(self.core.config.index(id));
+            let Some(claim) = position.claim_with(id).filter(|_| position.may_hold_more()) else {
                 return Err(AcquireError::Locked { holder: Holder::Caller });
             };
             self.claim(position, claim)?;
@@ -191,6 +193,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     }
 
     /// The block is closed, or there is only nothing yet.
+    #[inline]
     fn nothing_left(&self, id: SlotId) -> Result<Option<Acquired>, AcquireError> {
         match self.core.closed() {
             // The writer stores the end last: an id that is not there now never comes.

@@ -34,11 +34,13 @@ impl Position {
     }
 
     /// The cursor: the lowest id that is not passed.
+    #[inline]
     pub(super) fn low(&self) -> SlotId {
         SlotId(self.low)
     }
 
     /// The id to try next.
+    #[inline]
     pub(super) fn next(&self) -> SlotId {
         let end = self.seen.len();
         let next = match self.open {
@@ -61,12 +63,14 @@ impl Position {
         self.max_held
     }
 
-    /// Whether `id`, which is the next one, may be held as well.
-    pub(super) fn has_room_for(&self, id: SlotId) -> bool {
-        self.held < self.max_held && self.claim_with(id).is_some()
+    /// Whether one more may be held.
+    #[inline]
+    pub(super) fn may_hold_more(&self) -> bool {
+        self.held < self.max_held
     }
 
     /// The claim on what is held and `id`; none if that is more than one claim can cover.
+    #[inline]
     pub(super) fn claim_with(&self, id: SlotId) -> Option<Claim> {
         let first = self.first_held().map_or(id.0, |held| held.min(id.0));
         let last = self.last_held().map_or(id.0, |held| held.max(id.0));
@@ -75,6 +79,7 @@ impl Position {
     }
 
     /// The claim on what is held.
+    #[inline]
     pub(super) fn held_range(&self) -> Claim {
         match (self.first_held(), self.last_held()) {
             (Some(first), Some(last)) => Claim::new(SlotId(first), (last - first + 1) as u32),
@@ -83,18 +88,21 @@ impl Position {
     }
 
     /// `id`, which is the next one, is being read.
+    #[inline]
     pub(super) fn hold(&mut self, id: SlotId) {
         self.mark(id, Seen::Held);
         self.held += 1;
     }
 
     /// `id`, which is the next one, holds nothing.
+    #[inline]
     pub(super) fn pass(&mut self, id: SlotId) {
         self.mark(id, Seen::Passed);
         self.settle();
     }
 
     /// False if `id` is not held.
+    #[inline]
     pub(super) fn release(&mut self, id: SlotId, how: Release) -> bool {
         let Some(seen) = self.entry(id).filter(|seen| **seen == Seen::Held) else { return false };
         *seen = if how == Release::Consumed { Seen::Passed } else { Seen::Open };
@@ -111,6 +119,7 @@ impl Position {
         self.low = id.0;
     }
 
+    #[inline]
     fn mark(&mut self, id: SlotId, state: Seen) {
         match self.entry(id) {
             Some(seen) => {
@@ -121,11 +130,13 @@ impl Position {
         }
     }
 
+    #[inline]
     fn entry(&mut self, id: SlotId) -> Option<&mut Seen> {
         let at = usize::try_from(id.0.checked_sub(self.low)?).ok()?;
         self.seen.get_mut(at)
     }
 
+    #[inline]
     fn settle(&mut self) {
         while self.seen.front() == Some(&Seen::Passed) {
             self.seen.pop_front();
@@ -133,6 +144,7 @@ impl Position {
         }
     }
 
+    #[inline]
     fn first_held(&self) -> Option<u64> {
         // What is passed is not at the front, so without an open one what is held is.
         if self.held == 0 || self.open == 0 {
@@ -141,6 +153,7 @@ impl Position {
         self.seen.iter().position(|seen| *seen == Seen::Held).map(|at| self.low + at as u64)
     }
 
+    #[inline]
     fn last_held(&self) -> Option<u64> {
         if self.held == 0 {
             return None;

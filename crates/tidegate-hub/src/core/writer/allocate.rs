@@ -5,7 +5,7 @@ use tidegate_shm::{
     sync::{MutexGuard, Ordering},
 };
 
-use super::{Place, Turn, Writer};
+use super::{Parked, Place, TURN_TAKEN, TURN_WANTED, Writer};
 use crate::core::{
     codec::{Ctl, MAX_SLOT_ID, SlotId, SlotState, Transition},
     config::{Deadline, OnHeld, Overflow},
@@ -48,6 +48,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// # Errors
     /// A failed or timed-out call leaves the slots and the write index as they were (DH-054), except for ids passed over
     /// because their slots were being read (DH-055).
+    #[inline]
     pub fn allocate(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
         self.core.host.count(Counter::WritesAttempted, 1);
         let result = self.allocate_checked(n, deadline);
@@ -59,36 +60,51 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         self.recorded(Counter::SlotAcquireErrors, result)
     }
 
+    #[inline]
     fn allocate_checked(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
         let available = self.core.config.slot_count.get();
         if n > available {
             return Err(WriteError::BatchTooLarge { requested: n, available });
         }
         self.check()?;
+        let next = SlotId(self.own(Control64::WriteIndex));
         if n == 0 {
-            return Ok(Allocation { first: SlotId(self.own(Control64::WriteIndex)), count: 0 });
+            return Ok(Allocation { first: next, count: 0 });
         }
+        self.expect_write(next);
         self.in_turn(deadline, || self.allocate_in_turn(n, deadline))
     }
 
     /// Does `work` while no other thread of this process allocates.
+    #[inline]
     fn in_turn<R>(
         &self,
         deadline: Deadline,
         work: impl FnOnce() -> Result<R, WriteError>,
     ) -> Result<R, WriteError> {
-        self.take_turn(deadline)?;
+        // Acquire: pairs with the release of the thread that had the turn before.
+        if self.turn.compare_exchange(0, TURN_TAKEN, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.wait_for_turn(deadline)?;
+        }
         let result = work();
-        let mut turn = self.lock_turn();
-        turn.allocating = false;
-        let awaited = turn.parked > 0;
-        drop(turn);
-        if awaited {
-            self.moved.notify_all();
+        // P::TURN is Release: pairs with the acquire of the thread that takes the turn next, so that it sees the ids that
+        // were given away.
+        if self.turn.swap(0, P::TURN) & TURN_WANTED != 0 {
+            self.pass_turn_on();
         }
         result
     }
 
+    /// Wakes those that want the turn. Taking the mutex first means that nobody is between looking and sleeping.
+    #[cold]
+    fn pass_turn_on(&self) {
+        if P::TURN_UNDER_MUTEX {
+            drop(self.lock_prefix());
+        }
+        self.moved.notify_all();
+    }
+
+    #[inline]
     fn allocate_in_turn(&self, n: u32, deadline: Deadline) -> Result<Allocation, WriteError> {
         let config = &self.core.config;
         let mut may_pass_over = if n == 1 && config.on_held == OnHeld::Skip && config.slots() >= 2 {
@@ -125,26 +141,36 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Waits until no other thread of this process is allocating.
-    fn take_turn(&self, deadline: Deadline) -> Result<(), AcquireError> {
-        let mut turn = self.lock_turn();
+    #[cold]
+    fn wait_for_turn(&self, deadline: Deadline) -> Result<(), AcquireError> {
+        let mut parked = self.lock_prefix();
+        let mut taken = self.take_turn_or_ask();
         // One chance also for a caller that cannot wait: the other thread is likely to be done in a moment.
-        let moment = self.core.config.timing.spin;
-        if turn.allocating && deadline == Deadline::Immediate {
-            turn = self.park_for(turn, moment);
+        if !taken && deadline == Deadline::Immediate {
+            parked = self.park_for(parked, self.core.config.timing.spin);
+            taken = self.take_turn_or_ask();
         }
-        while turn.allocating {
-            turn = self.park(turn, deadline)?;
+        while !taken {
+            parked = self.park(parked, deadline)?;
+            taken = self.take_turn_or_ask();
         }
-        turn.allocating = true;
         Ok(())
+    }
+
+    /// Takes the turn, or leaves a note that it is wanted. Must be called under the mutex, which whoever finds the note takes
+    /// before waking: no wake-up comes between the note and the sleep.
+    fn take_turn_or_ask(&self) -> bool {
+        // Acquire: pairs with the release of the thread that had the turn before. A note that is left for nobody costs
+        // one needless wake-up call.
+        self.turn.fetch_or(TURN_TAKEN | TURN_WANTED, Ordering::Acquire) & TURN_TAKEN == 0
     }
 
     /// Sleeps until a sibling thread moves something; an error when there is no time for that.
     fn park<'a>(
         &self,
-        turn: MutexGuard<'a, Turn>,
+        parked: MutexGuard<'a, Parked>,
         deadline: Deadline,
-    ) -> Result<MutexGuard<'a, Turn>, AcquireError> {
+    ) -> Result<MutexGuard<'a, Parked>, AcquireError> {
         let host = &self.core.host;
         if deadline == Deadline::Immediate {
             return Err(AcquireError::QueueFull);
@@ -155,26 +181,27 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             return Err(AcquireError::Timeout);
         }
         let slice = self.core.config.timing.futex_slice.min(deadline.left(started));
-        let turn = self.park_for(turn, slice);
+        let parked = self.park_for(parked, slice);
         self.count_waiting(host.now().saturating_sub(started), true);
         self.check()?;
-        Ok(turn)
+        Ok(parked)
     }
 
-    fn park_for<'a>(&self, mut turn: MutexGuard<'a, Turn>, time: Nanos) -> MutexGuard<'a, Turn> {
-        turn.parked += 1;
-        let mut turn = self.core.host.park(&self.moved, turn, time);
-        turn.parked -= 1;
-        turn
+    fn park_for<'a>(&self, mut parked: MutexGuard<'a, Parked>, time: Nanos) -> MutexGuard<'a, Parked> {
+        parked.0 += 1;
+        let mut parked = self.core.host.park(&self.moved, parked, time);
+        parked.0 -= 1;
+        parked
     }
 
     /// Never laps an id that a sibling thread is still writing.
+    #[inline]
     fn in_flight_gate(&self, first: SlotId, n: u32, deadline: Deadline) -> Result<(), AcquireError> {
         let needed = self.core.config.overrun(first.0.saturating_add(u64::from(n)));
         if self.own(Control64::CommitIndex) >= needed {
             return Ok(());
         }
-        let mut turn = self.lock_turn();
+        let mut parked = self.lock_prefix();
         loop {
             let resolved = self.own(Control64::CommitIndex);
             if resolved >= needed {
@@ -185,7 +212,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             }
             // Ids in flight are unread, so the ring is full (DH-088).
             let fail = self.core.config.overflow == Overflow::Fail;
-            turn = self.park(turn, if fail { Deadline::Immediate } else { deadline })?;
+            parked = self.park(parked, if fail { Deadline::Immediate } else { deadline })?;
         }
     }
 
@@ -199,6 +226,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Secures the slots of a request. On any other outcome all of them are as before.
+    #[inline]
     fn reserve(
         &self,
         first: SlotId,
@@ -271,6 +299,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Keeps new readers off a slot, where that is needed.
+    #[inline]
     fn drain(&self, place: Place, guarded: bool) -> Result<(), AcquireError> {
         let ctl = self.core.slot_ctl(place.slot);
         match ctl.state() {
@@ -334,6 +363,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Makes the slots WRITING, then gives the ids away (DH-053).
+    #[inline]
     fn take(&self, first: SlotId, n: u32, guarded: bool) -> Result<(), AcquireError> {
         let end = first.0.saturating_add(u64::from(n));
         let now = self.core.host.now_roughly();
@@ -377,6 +407,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// DH-047: stored before the exchange that makes it true.
+    #[inline]
     fn mark_owner(&self, place: Place, now: Nanos) {
         let words = &self.core.words;
         // Relaxed: the exchange that follows releases them.
@@ -388,12 +419,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// DH-057.
+    #[inline]
     fn count_wraps(&self, first: SlotId, n: u32) {
         let config = &self.core.config;
-        let offset = first.0.saturating_sub(config.first_slot.0);
-        let wraps = (offset + u64::from(n)) / config.slots() - offset / config.slots();
-        if wraps > 0 {
-            self.core.host.count(Counter::WriterGenerationWraps, wraps);
+        // No request is longer than the ring, so it reaches the end at most once.
+        let left = config.slots() - u64::from(config.index(first).0);
+        if u64::from(n) >= left {
+            self.core.host.count(Counter::WriterGenerationWraps, 1);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use tidegate_shm::{clock::Nanos, sync::Ordering};
 
-use super::{Allocation, Place, Writer};
+use super::{AHEAD, Allocation, Place, Writer};
 use crate::core::{
     codec::{Ctl, SlotId, SlotState, Transition},
     crash::{self, Point},
@@ -28,6 +28,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     ///
     /// # Errors
     /// The right was lost, the length does not fit, or the slot is not the caller's.
+    #[inline]
     pub fn commit(&self, id: SlotId, info: CommitInfo) -> Result<(), WriteError> {
         let result =
             self.recorded(Counter::SlotCommitErrors, self.commit_slot(id, info, self.core.host.now()));
@@ -36,10 +37,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         if result.is_ok() {
             self.count_written(1, info.len);
         }
+        self.expect_write(id.plus(AHEAD));
         result
     }
 
     /// Says what `id`, which is WRITING, is to be committed with, see [`Writer::described`].
+    #[inline]
     pub fn describe(&self, id: SlotId, info: CommitInfo) {
         let slot = self.core.config.index(id);
         let words = &self.core.words;
@@ -50,6 +53,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// What [`Writer::describe`] said about `id`.
+    #[inline]
     pub fn described(&self, id: SlotId) -> CommitInfo {
         let slot = self.core.config.index(id);
         let words = &self.core.words;
@@ -66,6 +70,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     ///
     /// # Errors
     /// As [`Writer::commit`], for the first slot that fails; those after it are aborted.
+    #[inline]
     pub fn commit_open(&self, batch: Allocation) -> Result<(), WriteError> {
         let now = self.core.host.now();
         let (mut slots, mut bytes) = (0, 0);
@@ -99,11 +104,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         result
     }
 
+    #[inline]
     fn count_written(&self, slots: u64, bytes: u64) {
         self.core.host.count(Counter::SlotsWritten, slots);
         self.core.host.count(Counter::BytesWritten, bytes);
     }
 
+    #[inline]
     fn commit_slot(&self, id: SlotId, info: CommitInfo, now: Nanos) -> Result<(), WriteError> {
         let available = self.core.config.slot_size;
         if info.len > available {
@@ -137,6 +144,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// T6 or T7.
+    #[inline]
     fn leave_writing(
         &self,
         place: Place,
@@ -161,14 +169,16 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// DH-047.
+    #[inline]
     pub(super) fn clear_owner(&self, place: Place) {
         // Relaxed: for people, once the slot is left.
         self.core.words.slot64_mut(place.slot, Slot64::Owner).store(0, Ordering::Relaxed);
     }
 
     /// Moves the commit index over all ids whose fate is final (DH-065), and wakes who waits for that.
+    #[inline]
     pub(super) fn resolve_prefix(&self) {
-        let turn = self.lock_turn();
+        let parked = self.lock_prefix();
         if self.check_owner().is_err() {
             // The indices are another writer's.
             return;
@@ -197,8 +207,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             self.publish(Control64::LatestTag, tag);
         }
         self.publish(Control64::CommitIndex, next);
-        let awaited = turn.parked > 0;
-        drop(turn);
+        let awaited = parked.0 > 0;
+        drop(parked);
         crash::at(Point::Prefix);
         if awaited {
             self.moved.notify_all();
@@ -208,6 +218,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Whether the fate of an id below the write index is final.
+    #[inline]
     pub(super) fn resolved(&self, place: Place) -> bool {
         let ctl = self.core.slot_ctl(place.slot);
         // An older tag: the id was passed over. A newer one: it was resolved before the slot was taken again.

@@ -24,7 +24,12 @@ struct Minimum {
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Waits until the ring has room for `n` ids from `id` on (lossless mode).
+    #[inline]
     pub(super) fn floor_gate(&self, id: SlotId, n: u32, deadline: Deadline) -> Result<(), AcquireError> {
+        if self.has_room(id, n) { Ok(()) } else { self.make_room(id, n, deadline) }
+    }
+
+    fn make_room(&self, id: SlotId, n: u32, deadline: Deadline) -> Result<(), AcquireError> {
         let core = &self.core;
         let waiting = core.config.overflow != Overflow::Fail && deadline != Deadline::Immediate;
         let patience = if waiting { deadline } else { Deadline::Immediate };
@@ -32,9 +37,6 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         let waited = core.drain_wait(patience).until::<P, (), AcquireError>(|time| {
             if time > Nanos::ZERO {
                 self.check()?;
-            }
-            if self.has_room(id, n) {
-                return Ok(Some(()));
             }
             self.advance_floor(n);
             if self.has_room(id, n) {
@@ -68,6 +70,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         self.has_room(id, n)
     }
 
+    #[inline]
     fn has_room(&self, id: SlotId, n: u32) -> bool {
         // DH-050.
         id.0.saturating_add(u64::from(n)).saturating_sub(self.own(Control64::ReadIndex))

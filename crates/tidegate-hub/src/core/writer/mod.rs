@@ -8,7 +8,7 @@ mod commit;
 mod floor;
 mod stall;
 
-use tidegate_shm::sync::{Condvar, Mutex, MutexGuard, Ordering};
+use tidegate_shm::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
 
 pub use allocate::Allocation;
 pub use commit::CommitInfo;
@@ -30,29 +30,38 @@ use super::{
 pub struct Writer<W, H, P = Shipped> {
     core: Core<W, H, P>,
     epoch: u64,
-    turn: Mutex<Turn>,
+    /// Whether a thread allocates, see [`TURN_TAKEN`].
+    turn: AtomicU32,
+    /// Guards the end of the resolved prefix.
+    prefix: Mutex<Parked>,
     /// The turn was given back, or the resolved prefix grew.
     moved: Condvar,
     watch: Mutex<Watch>,
     blocked: Blocked,
 }
 
-/// What the threads of the writer agree on.
-#[derive(Debug)]
-struct Turn {
-    allocating: bool,
-    /// Threads that sleep until something moves: without any, nobody enters the kernel to wake them.
-    parked: u32,
-}
+/// How many ids ahead of the one that is committed lines are fetched.
+const AHEAD: u64 = 4;
+/// Rings with fewer slots are so small that somebody may be about to read what is written next.
+const ROOMY: u64 = 16;
+
+/// Bit of the turn: a thread allocates.
+const TURN_TAKEN: u32 = 1;
+/// Bit of the turn: others may sleep until it is given back.
+const TURN_WANTED: u32 = 2;
+
+/// How many threads of the writer sleep until something moves: without any, nobody enters the kernel to wake them.
+#[derive(Debug, Default)]
+struct Parked(u32);
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The writer whose key and epoch the block names.
     pub(super) fn of_owner(core: Core<W, H, P>, epoch: u64) -> Self {
-        let turn = Mutex::new(Turn { allocating: false, parked: 0 });
         Self {
             core,
             epoch,
-            turn,
+            turn: AtomicU32::new(0),
+            prefix: Mutex::default(),
             moved: Condvar::new(),
             watch: Mutex::default(),
             blocked: Blocked::default(),
@@ -60,6 +69,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// The block.
+    #[inline]
     pub fn core(&self) -> &Core<W, H, P> {
         &self.core
     }
@@ -89,6 +99,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Whether `id` is WRITING, neither committed nor aborted yet.
+    #[inline]
     pub fn is_open(&self, id: SlotId) -> bool {
         self.core.slot_ctl(self.core.config.index(id)) == Ctl::new(id.tag(), SlotState::Writing)
     }
@@ -123,11 +134,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Whether this writer may go on (DH-044).
+    #[inline]
     fn check(&self) -> Result<(), AcquireError> {
         self.check_owner()?;
         self.core.check_open()
     }
 
+    #[inline]
     fn check_owner(&self) -> Result<(), AcquireError> {
         let core = &self.core;
         let displaced = core.control(Control64::WriterOwner) != core.key.word()
@@ -135,35 +148,51 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         if displaced { Err(AcquireError::Fenced) } else { Ok(()) }
     }
 
+    /// Fetches the lines of a slot that is going to be written: consumers have them, and their processors fetch also those
+    /// beside what they read.
+    #[inline]
+    fn expect_write(&self, id: SlotId) {
+        if self.core.config.slots() >= ROOMY {
+            self.core.words.expect_write(self.core.config.index(id));
+        }
+    }
+
     /// A word that only this writer stores, in any of its threads.
+    #[inline]
     fn own(&self, field: Control64) -> u64 {
         // Acquire: pairs with the release of the thread that stored it.
         self.core.words.control64_mut(field).load(Ordering::Acquire)
     }
 
     /// Stores a word of the control page.
+    #[inline]
     fn publish(&self, field: Control64, value: u64) {
         // Release: pairs with the acquiring loads of consumers and of sibling threads (DH-049).
         self.core.words.control64_mut(field).store(value, Ordering::Release);
     }
 
-    fn lock_turn(&self) -> MutexGuard<'_, Turn> {
-        // A thread that panicked left a truth value and no half-done work.
-        self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    #[inline]
+    fn lock_prefix(&self) -> MutexGuard<'_, Parked> {
+        // A thread that panicked left a number and no half-done work.
+        self.prefix.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Counts and records an error on its way to the caller (DH-100).
+    #[inline]
     fn recorded<T>(&self, counter: Counter, result: Result<T, WriteError>) -> Result<T, WriteError> {
-        let kind = match result {
+        result.inspect_err(|error| self.record(counter, error))
+    }
+
+    #[cold]
+    fn record(&self, counter: Counter, error: &WriteError) {
+        let kind = match error {
             // The last two do not arise in here.
-            Ok(_)
-            | Err(WriteError::TooLong { .. } | WriteError::DigestsDisabled | WriteError::CannotSeal { .. }) =>
-            {
-                return result;
+            WriteError::TooLong { .. } | WriteError::DigestsDisabled | WriteError::CannotSeal { .. } => {
+                return;
             }
-            Err(WriteError::BatchTooLarge { .. }) => ErrorKind::BatchTooLarge,
-            Err(WriteError::IdSpaceExhausted) => ErrorKind::IdSpaceExhausted,
-            Err(WriteError::Acquire(error)) => match error {
+            WriteError::BatchTooLarge { .. } => ErrorKind::BatchTooLarge,
+            WriteError::IdSpaceExhausted => ErrorKind::IdSpaceExhausted,
+            WriteError::Acquire(error) => match error {
                 AcquireError::Timeout => {
                     self.core.host.count(Counter::WriterTimeout, 1);
                     ErrorKind::WriteTimeout
@@ -172,23 +201,24 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                 AcquireError::Locked { .. } => ErrorKind::Locked,
                 AcquireError::Fenced => ErrorKind::Fenced,
                 AcquireError::InvalidState => ErrorKind::InvalidState,
-                _ => return result,
+                _ => return,
             },
         };
         self.core.host.count(counter, 1);
         self.core.host.error(kind);
-        result
     }
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     /// The control word as the acting writer sees it.
+    #[inline]
     pub(super) fn slot_ctl(&self, slot: SlotIndex) -> Ctl {
         // Acquire: pairs with the exchange of a sibling thread or of the writer before.
         Ctl(self.words.slot64_mut(slot, Slot64::Ctl).load(Ordering::Acquire))
     }
 
     /// One exchange that names the word it expects; nothing is forced (DH-045, DH-046).
+    #[inline]
     pub(super) fn transition(
         &self,
         slot: SlotIndex,
@@ -209,6 +239,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Whether the block still takes data.
+    #[inline]
     fn check_open(&self) -> Result<(), AcquireError> {
         self.closed().map_or(Ok(()), Err)
     }
@@ -216,6 +247,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
 
 impl<W: super::words::Words, H: Host, P: Protocol> Core<W, H, P> {
     /// The error to report when no more data will come; none while the block is in use.
+    #[inline]
     pub(super) fn closed(&self) -> Option<AcquireError> {
         // Acquire, both: pairs with the release of the closing writer; who sees the end sees all commits.
         let state = self.words.control32(Control32::InitState).load(Ordering::Acquire);
@@ -233,6 +265,7 @@ struct Place {
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
+    #[inline]
     fn place(&self, id: SlotId) -> Place {
         Place { id, slot: self.core.config.index(id) }
     }

@@ -1,6 +1,7 @@
 //! `tidegate hub ...`: data blocks, the records in them, and the broker that says where they are (chapter 19 of the sheet).
 
 mod audit;
+mod bench;
 mod block;
 mod broker;
 mod connection;
@@ -109,6 +110,23 @@ Examples:
     Reclaim(recover::Reclaim),
     /// How many slots a ring needs
     Size(size::Size),
+    /// Measure round trips, rates, waiting, digests and readers, beside iceoryx2, Aeron and bare memory
+    #[command(after_help = "\
+Each program sends and receives in two processes of its own; the programs take turns. Aeron and bare shared memory are in
+this program, iceoryx2 is in benches/hub/iceoryx2 (`make bench-hub` builds it). Nothing else should run meanwhile.
+
+With --json: one object per measurement and program, one per minimum, and a last one {\"summary\":true,...}.
+docs/benchmarks.md explains them. Exit code 1 when something could not be measured, or got worse than --baseline.
+
+Examples:
+  tidegate hub bench --quick
+  tidegate hub bench --only trip,one-way --sizes 64,4k --json > before.json
+  tidegate hub bench --only trip,one-way --sizes 64,4k --baseline before.json
+  tidegate hub bench --peer iceoryx2=target/iceoryx2/release/iceoryx2-peer")]
+    Bench(bench::Bench),
+    /// An end of a measurement
+    #[command(hide = true)]
+    BenchPeer(bench::Peer),
     /// Procedures for when something went wrong
     Help(procedures::Help),
 }
@@ -139,6 +157,8 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::ForceUnlink(command) => command.run(output),
         Command::Reclaim(command) => command.run(output),
         Command::Size(command) => command.run(output),
+        Command::Bench(command) => command.run(output),
+        Command::BenchPeer(command) => command.run(),
         Command::Help(command) => command.run(output),
     }
 }

@@ -1,6 +1,6 @@
 //! `tidegate mq ...`: sockets of the messaging kernel at the command line.
 
-mod bench;
+pub(in crate::cli) mod bench;
 mod error;
 mod flow;
 mod format;

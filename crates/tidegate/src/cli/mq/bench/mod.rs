@@ -1,33 +1,18 @@
 //! `tidegate mq bench`: the messaging kernel beside libzmq, with the same processes, messages and clocks.
 //!
-//! The runner starts two processes of a program, which speak the protocol of [`peer`], and reads what they cost from the
-//! kernel. For each measurement the programs take turns, and the turns are repeated: what the machine does meanwhile hits
-//! all of them alike. A ratio is taken between medians, and counts only when the difference exceeds the ranges of both
-//! (MQ-504).
+//! How turns are run and compared is in [`crate::cli::bench`].
 //!
 //! | module | |
 //! |---|---|
 //! | `plan` | what is measured, in which sizes |
-//! | `programs`, `processes` | who is measured; their processes |
-//! | `turn`, `counts` | one measurement with one program |
-//! | `results`, `stats` | all of them; medians and ranges |
-//! | `targets`, `baseline`, `report` | the minima; stored results; what is printed |
-//! | `environment` | where it is measured |
+//! | `programs` | who is measured |
+//! | `targets` | the minima |
 //! | `peer` | this program's ends of a measurement |
 
-mod baseline;
-mod counts;
-mod environment;
-mod error;
 mod peer;
-mod plan;
-mod processes;
+pub(in crate::cli) mod plan;
 mod programs;
-mod report;
-mod results;
-mod stats;
 mod targets;
-mod turn;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -36,17 +21,20 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use self::baseline::Baseline;
-use self::counts::Counter;
-use self::error::BenchError;
 use self::plan::{Extent, Kind, Measure};
-use self::programs::{Driver, Program};
-use self::report::Record;
-use self::results::{Results, Row};
-use self::turn::{Figures, Turns};
+use self::programs::Driver;
+use crate::cli::bench::baseline::Baseline;
+use crate::cli::bench::counts::Counter;
+use crate::cli::bench::environment;
+use crate::cli::bench::error::BenchError;
+use crate::cli::bench::program::Program;
+use crate::cli::bench::progress;
+use crate::cli::bench::report::{self, Record};
+use crate::cli::bench::session::Session;
+use crate::cli::bench::turn::Turns;
 use crate::cli::session::parse_duration;
 use crate::cli::signal::Interrupt;
-use crate::output::{Exit, Output, Stop};
+use crate::output::{Output, Stop};
 
 pub(crate) use self::peer::Peer;
 
@@ -133,33 +121,18 @@ impl Bench {
             trips: self.trips,
             cpus: environment::placement().map(|places| places.map(environment::cpu_set)),
         };
-        let mut session = Session {
-            turns,
-            programs: &programs,
-            counter: counter.as_ref().filter(|counter| counter.works()),
-            files: environment::raise_file_limit(),
-            greatest: HashMap::new(),
-            results: Results::default(),
-            left_out: Vec::new(),
-            failures: Vec::new(),
-        };
+        let mut session = Session::new(turns, &programs, counter.as_ref(), environment::raise_file_limit());
         let kinds = if self.only.is_empty() { &Kind::ALL[..] } else { &self.only };
         let groups = plan::groups(kinds, &self.extent);
-        for (index, group) in groups.iter().enumerate() {
-            let titles: Vec<_> = group.iter().map(Measure::title).collect();
-            progress(&format!("{} of {}: {}", index + 1, groups.len(), titles.join("; ")));
-            session.measure(group, self.repetitions)?;
-            let of_group = |row: &&Row| group.contains(&row.measure);
-            let rows: Vec<_> = session.results.rows().iter().filter(of_group).collect();
-            report::measured(&session.results, &rows, &mut record, output)?;
-        }
-        report::summary(&session.results, &environment, &mut record, output)?;
-        let regressed = match baseline {
-            Some(baseline) => gate(&baseline, &session.results, self.baseline.as_deref(), output)?,
-            None => false,
+        let mut greatest = Greatest::default();
+        let mut rate_of = |turns: &Turns<'_>, program: &Program, measure: &Measure| match measure.kind {
+            Kind::OpenLoop => {
+                Ok(greatest.rate(turns, program, measure.bytes)? * measure.count as f64 / 100.0)
+            }
+            _ => Ok(0.0),
         };
-        session.verdict()?;
-        if regressed { Err(Stop::Reported(Exit::Failed)) } else { Ok(()) }
+        session.run(&groups, self.repetitions, &mut rate_of, &mut record, output)?;
+        session.end(&environment, baseline.as_ref().zip(self.baseline.as_deref()), &mut record, output)
     }
 
     fn hurry(&mut self) {
@@ -170,9 +143,9 @@ impl Bench {
 
     fn programs(&self, place: &Path) -> Result<Vec<Program>, BenchError> {
         let mut programs =
-            self.driver.iter().map(|driver| Program::own(*driver)).collect::<Result<Vec<_>, _>>()?;
+            self.driver.iter().map(|driver| programs::own(*driver)).collect::<Result<Vec<_>, _>>()?;
         if !self.without_libzmq {
-            programs.push(Program::libzmq(place, self.libzmq.as_deref())?);
+            programs.push(programs::libzmq(place, self.libzmq.as_deref())?);
         }
         programs.extend(self.peer.iter().cloned());
         Ok(programs)
@@ -207,138 +180,22 @@ impl Bench {
     }
 }
 
-/// The turns of a run, and what came of them.
-struct Session<'a> {
-    turns: Turns<'a>,
-    programs: &'a [Program],
-    counter: Option<&'a Counter>,
-    /// Open files that a process may have.
-    files: u64,
-    /// Greatest rates, for the open loop.
-    greatest: HashMap<(String, usize), f64>,
-    results: Results,
-    /// What has no turns any more.
-    left_out: Vec<(Measure, String)>,
-    failures: Vec<String>,
-}
+/// Messages a second that the open loop takes for all there can be: those of PUSH and PULL.
+#[derive(Default)]
+struct Greatest(HashMap<(String, usize), f64>);
 
-impl Session<'_> {
-    fn measure(&mut self, group: &[Measure], repetitions: u32) -> Result<(), BenchError> {
-        for repetition in 0..=repetitions {
-            for measure in group {
-                for program in self.programs {
-                    if self.left_out.contains(&(*measure, program.name.clone())) {
-                        continue;
-                    }
-                    // The last round is for counting.
-                    let outcome = if repetition < repetitions {
-                        self.turn(program, measure)
-                            .map(|figures| self.results.add(*measure, &program.name, figures))
-                    } else {
-                        self.count(program, measure)
-                            .map(|figures| self.results.add_counts(*measure, &program.name, figures))
-                    };
-                    if let Err(error) = outcome {
-                        self.leave_out(program, measure, error)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn turn(&mut self, program: &Program, measure: &Measure) -> Result<Figures, BenchError> {
-        let needed = measure.files();
-        if needed as u64 > self.files {
-            return Err(BenchError::Files { needed, limit: self.files });
-        }
-        let rate = match measure.kind {
-            Kind::OpenLoop => self.greatest_rate(program, measure.bytes)? * measure.count as f64 / 100.0,
-            _ => 0.0,
-        };
-        self.turns.run(program, measure, rate)
-    }
-
-    fn count(&self, program: &Program, measure: &Measure) -> Result<Figures, BenchError> {
-        match self.counter {
-            Some(counter) if !matches!(measure.kind, Kind::OpenLoop | Kind::Connections) => {
-                self.turns.count(program, measure, counter)
-            }
-            _ => Ok(Figures::new()),
-        }
-    }
-
-    /// Messages a second that the open loop takes for all there can be: those of PUSH and PULL.
-    fn greatest_rate(&mut self, program: &Program, bytes: usize) -> Result<f64, BenchError> {
+impl Greatest {
+    fn rate(&mut self, turns: &Turns<'_>, program: &Program, bytes: usize) -> Result<f64, BenchError> {
         let key = (program.name.clone(), bytes);
-        if let Some(rate) = self.greatest.get(&key) {
+        if let Some(rate) = self.0.get(&key) {
             return Ok(*rate);
         }
         let measure = Measure { kind: Kind::PushPull, bytes, count: 1, stalled: false };
-        let figures = self.turns.run(program, &measure, 0.0)?;
+        let figures = turns.run(program, &measure, 0.0)?;
         let rate = figures.get("messages_per_s").and_then(Value::as_f64).unwrap_or(1.0);
-        self.greatest.insert(key, rate);
+        self.0.insert(key, rate);
         Ok(rate)
     }
-
-    /// Goes on without a measurement that did not work, unless nothing will.
-    fn leave_out(
-        &mut self,
-        program: &Program,
-        measure: &Measure,
-        error: BenchError,
-    ) -> Result<(), BenchError> {
-        if matches!(error, BenchError::Interrupted | BenchError::Io { .. }) {
-            return Err(error);
-        }
-        let failure = format!("{}: {error}", measure.title());
-        progress(&failure);
-        // A foreign program need not know every measurement.
-        if program.is_own() || !matches!(error, BenchError::Cannot { .. }) {
-            self.failures.push(failure);
-        }
-        self.left_out.push((*measure, program.name.clone()));
-        Ok(())
-    }
-
-    fn verdict(self) -> Result<(), Stop> {
-        match self.failures.as_slice() {
-            [] => Ok(()),
-            [first, rest @ ..] => {
-                let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
-                let message = format!("not everything could be measured: {first}{more}");
-                Err(Stop::Error { exit: Exit::Failed, code: "bench", message })
-            }
-        }
-    }
-}
-
-/// Prints what is worse than it was; tells whether there is any.
-fn gate(
-    baseline: &Baseline,
-    results: &Results,
-    path: Option<&Path>,
-    output: &mut Output,
-) -> Result<bool, Stop> {
-    let (compared, worse) = baseline.compare(results);
-    if compared == 0 {
-        return Err(BenchError::Baseline { path: path.unwrap_or(Path::new("it")).to_owned() }.into());
-    }
-    for regression in &worse {
-        output.result(|| regression.text(), || regression.json())?;
-    }
-    let line = format!("{compared} measurements compared with the baseline, {} of them worse", worse.len());
-    if !output.json() {
-        output.result(|| line, || Value::Null)?;
-    }
-    Ok(!worse.is_empty())
-}
-
-/// Tells people how far it is.
-fn progress(line: &str) {
-    use std::io::Write;
-    // It can be missed.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 #[cfg(test)]

@@ -1,11 +1,18 @@
 //! What is measured.
 
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
+use super::programs::LIBZMQ;
+use super::targets::TARGETS;
+use crate::cli::bench::verdict::Target;
+use crate::cli::bench::{Ends, Measurement, Unit, parse_size, positive, size};
+
 /// A kind of measurement, as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
+pub(in crate::cli) enum Kind {
     /// Round trips over tcp, one at a time
     ReqRep,
     /// Messages one way over tcp
@@ -34,54 +41,45 @@ pub(super) enum Kind {
 
 /// One measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Measure {
-    pub(super) kind: Kind,
+pub(in crate::cli) struct Measure {
+    pub(in crate::cli) kind: Kind,
     /// Payload.
-    pub(super) bytes: usize,
+    pub(in crate::cli) bytes: usize,
     /// Subscribers, topics, dealers, connections, or per cent of the greatest rate; else 1.
-    pub(super) count: usize,
+    pub(in crate::cli) count: usize,
     /// Whether there is one more subscriber, which does not read.
-    pub(super) stalled: bool,
-}
-
-/// Who talks to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ends {
-    /// Roles of the end that binds and of the one that connects; the index of the one that measures.
-    Two { roles: [&'static str; 2], measuring: usize },
-    /// Both in one process.
-    One { role: &'static str },
+    pub(in crate::cli) stalled: bool,
 }
 
 /// The sizes of each kind, unless told.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Extent {
+pub(in crate::cli) struct Extent {
     /// Payload sizes in bytes, for every kind; k and m stand for KiB and MiB [default: those of the specification]
     #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = parse_size)]
-    pub(super) sizes: Vec<usize>,
+    pub(in crate::cli) sizes: Vec<usize>,
     /// How many subscribers
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,10,100,1000", value_parser = positive)]
-    pub(super) subscribers: Vec<usize>,
+    pub(in crate::cli) subscribers: Vec<usize>,
     /// How many topics
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,1000,100000", value_parser = positive)]
-    pub(super) topics: Vec<usize>,
+    pub(in crate::cli) topics: Vec<usize>,
     /// How many DEALERs
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "64,1000", value_parser = positive)]
-    pub(super) dealers: Vec<usize>,
+    pub(in crate::cli) dealers: Vec<usize>,
     /// How many connections
     #[arg(long, value_name = "N", default_value = "10000", value_parser = positive)]
-    pub(super) connections: usize,
+    pub(in crate::cli) connections: usize,
     /// Rates of the open loop, in per cent of the greatest
     #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', default_value = "10,50,80", value_parser = positive)]
-    pub(super) load: Vec<usize>,
+    pub(in crate::cli) load: Vec<usize>,
     /// Of the sizes of the specification only the smallest.
     #[arg(skip)]
-    pub(super) smallest: bool,
+    pub(in crate::cli) smallest: bool,
 }
 
 impl Extent {
     /// What takes about a minute in all.
-    pub(super) fn quick() -> Self {
+    pub(in crate::cli) fn quick() -> Self {
         Self {
             sizes: Vec::new(),
             subscribers: vec![1, 10],
@@ -98,7 +96,7 @@ impl Extent {
 const AUDIENCE: usize = 99;
 
 /// All measurements of these kinds. Those of a group are compared with each other and take turns.
-pub(super) fn groups(kinds: &[Kind], extent: &Extent) -> Vec<Vec<Measure>> {
+pub(in crate::cli) fn groups(kinds: &[Kind], extent: &Extent) -> Vec<Vec<Measure>> {
     let mut groups: Vec<Vec<Measure>> = Vec::new();
     for measure in kinds.iter().flat_map(|kind| kind.measures(extent)) {
         match groups.iter_mut().find(|group| group.first().is_some_and(|first| first.goes_with(&measure))) {
@@ -111,7 +109,7 @@ pub(super) fn groups(kinds: &[Kind], extent: &Extent) -> Vec<Vec<Measure>> {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 12] = [
+    pub(in crate::cli) const ALL: [Self; 12] = [
         Self::ReqRep,
         Self::PushPull,
         Self::Ipc,
@@ -163,7 +161,7 @@ impl Kind {
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::cli) fn name(self) -> &'static str {
         match self {
             Self::ReqRep => "req_rep",
             Self::PushPull => "push_pull",
@@ -180,7 +178,7 @@ impl Kind {
         }
     }
 
-    pub(super) fn ends(self) -> Ends {
+    pub(in crate::cli) fn ends(self) -> Ends {
         let (roles, measuring) = match self {
             Self::ReqRep => (["rep", "req"], 1),
             Self::PushPull | Self::Ipc | Self::Curve => (["pull", "push"], 0),
@@ -196,7 +194,7 @@ impl Kind {
     }
 
     /// The number that counts, and whether more of it is better.
-    pub(super) fn main(self) -> (&'static str, bool) {
+    pub(in crate::cli) fn main(self) -> (&'static str, bool) {
         match self {
             Self::ReqRep | Self::InprocTrip | Self::OpenLoop => ("p50_ns", false),
             Self::Topics => ("published_per_s", true),
@@ -217,15 +215,72 @@ impl Measure {
         };
         related && self.bytes == other.bytes
     }
+}
+
+impl Measurement for Measure {
+    const REFERENCE: &'static str = LIBZMQ;
+    const TOLERANCE: f64 = 0.05;
+    const TARGETS: &'static [Target<Self>] = TARGETS;
+
+    fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn main(&self) -> (&'static str, bool) {
+        self.kind.main()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn ends(&self) -> Ends {
+        self.kind.ends()
+    }
+
+    fn endpoint(&self, place: &Path) -> String {
+        match self.kind {
+            Kind::InprocRate | Kind::InprocTrip => "inproc://bench".to_owned(),
+            Kind::Ipc => format!("ipc://{}", place.join("socket").display()),
+            _ => "tcp://127.0.0.1:*".to_owned(),
+        }
+    }
+
+    fn unit(&self) -> Unit {
+        match self.kind {
+            Kind::ReqRep | Kind::InprocTrip => Unit::Trips,
+            Kind::OpenLoop | Kind::Connections => Unit::Time,
+            _ => Unit::Messages,
+        }
+    }
+
+    fn settings(&self, how: &str, rate: f64) -> Vec<String> {
+        let mut settings = match self.kind {
+            Kind::OpenLoop => vec![format!("rate={rate}")],
+            Kind::Connections => vec![format!("rate={}", self.count)],
+            Kind::Curve if how == "bind" => vec!["security=curve-server".to_owned()],
+            Kind::Curve => vec!["security=curve-client".to_owned()],
+            _ => Vec::new(),
+        };
+        settings.extend(self.stalled.then(|| "stalled=1".to_owned()));
+        settings
+    }
+
+    fn connections(&self) -> Option<usize> {
+        (self.kind == Kind::Connections).then_some(self.count)
+    }
+
+    fn is_counted(&self) -> bool {
+        !matches!(self.kind, Kind::OpenLoop | Kind::Connections)
+    }
 
     /// For people: what `count` counts.
-    pub(super) fn title(&self) -> String {
+    fn title(&self) -> String {
         let Self { kind, bytes, count, stalled } = self;
-        let size = match bytes {
-            bytes if *bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
-            bytes if *bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
-            bytes => format!("{bytes} B"),
-        };
         let extent = match kind {
             Kind::PubSub => format!(", {count} SUB"),
             Kind::Stalled if *stalled => format!(", {count} SUB and a stalled one"),
@@ -236,11 +291,11 @@ impl Measure {
             Kind::Connections => format!(", {count} connections"),
             _ => String::new(),
         };
-        format!("{} {size}{extent}", kind.name())
+        format!("{} {}{extent}", kind.name(), size(*bytes))
     }
 
     /// What tells it from others, in JSON.
-    pub(super) fn fields(&self) -> Map<String, Value> {
+    fn fields(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         fields.insert("measure".into(), self.kind.name().into());
         fields.insert("bytes".into(), self.bytes.into());
@@ -250,27 +305,13 @@ impl Measure {
     }
 
     /// Open files that one process needs.
-    pub(super) fn files(&self) -> usize {
+    fn files(&self) -> usize {
         match self.kind {
             // libzmq has two for each socket.
             Kind::PubSub | Kind::Stalled | Kind::Router => 2 * self.count + 64,
             Kind::Connections => self.count + 64,
             _ => 64,
         }
-    }
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a number above 0".to_owned())
-}
-
-fn parse_size(text: &str) -> Result<usize, String> {
-    let unit = |letters: &[char], shift: u32| text.strip_suffix(letters).map(|number| (number, shift));
-    let (number, shift) = unit(&['k', 'K'], 10).or_else(|| unit(&['m', 'M'], 20)).unwrap_or((text, 0));
-    let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
-    match bytes {
-        Some(bytes) if bytes <= 1 << 30 => Ok(bytes),
-        _ => Err("a size is a number of bytes such as 64, 64k or 1m, up to 1024m".to_owned()),
     }
 }
 
@@ -312,12 +353,5 @@ mod tests {
         assert_eq!(stalled, [false, true]);
         assert_eq!(named(Kind::Topics).map(Vec::len).collect::<Vec<_>>(), [3]);
         assert_eq!(named(Kind::PubSub).count(), 4);
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(["64", "4k", "1m"].map(parse_size), [Ok(64), Ok(4096), Ok(1 << 20)]);
-        assert!(["", "k", "-1", "1025m", "1g"].iter().all(|text| parse_size(text).is_err()));
-        assert!(positive("0").is_err());
     }
 }

@@ -1,82 +1,106 @@
-//! The minima of the specification (section 15.1), and whether they are met.
-
-use serde_json::{Map, Value, json};
+//! The minima of the specification (section 15.1).
 
 use super::plan::{Kind, Measure};
-use super::programs::{LIBZMQ, is_own};
-use super::results::{Results, Row};
-use super::stats::Spread;
-
-/// A minimum for one number of one kind of measurement.
-struct Target {
-    rule: &'static str,
-    kind: Kind,
-    /// The sizes it is for; none stands for all.
-    sizes: &'static [usize],
-    field: &'static str,
-    against: Against,
-    bound: f64,
-    /// Whether the bound is the least value, or the greatest.
-    at_least: bool,
-}
-
-/// What the bound is a multiple of.
-#[derive(Clone, Copy)]
-enum Against {
-    Libzmq,
-    /// Another measurement of the same program.
-    Own(fn(Measure) -> Measure),
-    /// Nothing: it is a value by itself.
-    One,
-}
-
-const fn at_least(
-    rule: &'static str,
-    kind: Kind,
-    sizes: &'static [usize],
-    field: &'static str,
-    against: Against,
-    bound: f64,
-) -> Target {
-    Target { rule, kind, sizes, field, against, bound, at_least: true }
-}
-
-const fn at_most(
-    rule: &'static str,
-    kind: Kind,
-    sizes: &'static [usize],
-    field: &'static str,
-    against: Against,
-    bound: f64,
-) -> Target {
-    Target { rule, kind, sizes, field, against, bound, at_least: false }
-}
+use crate::cli::bench::verdict::{Against, Target};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-const TARGETS: [Target; 19] = {
-    use Against::{Libzmq, One, Own};
-    [
-        at_most("MQ-480", Kind::ReqRep, &[64], "p50_ns", Libzmq, 0.8),
-        at_most("MQ-481", Kind::ReqRep, &[64], "p99_ns", Libzmq, 1.0),
-        at_most("MQ-481", Kind::ReqRep, &[64], "p999_ns", Libzmq, 1.0),
-        at_most("MQ-482", Kind::ReqRep, &[KIB, 64 * KIB, MIB], "p50_ns", Libzmq, 1.0),
-        at_least("MQ-483", Kind::PushPull, &[64], "messages_per_s", Libzmq, 1.2),
-        at_least("MQ-483", Kind::PushPull, &[64], "messages_per_s", One, 1e6),
-        at_least("MQ-484", Kind::PushPull, &[256, KIB, 4 * KIB], "messages_per_s", Libzmq, 1.2),
-        at_least("MQ-485", Kind::PushPull, &[64 * KIB, MIB], "bytes_per_s", Libzmq, 1.0),
-        at_least("MQ-486", Kind::Ipc, &[], "messages_per_s", Own(over_tcp), 1.0),
-        at_most("MQ-487", Kind::InprocTrip, &[64], "p50_ns", Libzmq, 1.0),
-        at_least("MQ-487", Kind::InprocRate, &[64], "messages_per_s", Libzmq, 1.0),
-        at_least("MQ-488", Kind::PubSub, &[256], "messages_per_s", Libzmq, 1.2),
-        at_least("MQ-489", Kind::Stalled, &[], "messages_per_s", Own(without_stall), 0.95),
-        at_least("MQ-490", Kind::Topics, &[], "published_per_s", Libzmq, 1.0),
-        at_least("MQ-491", Kind::Router, &[], "messages_per_s", Libzmq, 1.0),
-        at_least("MQ-492", Kind::Curve, &[64, 64 * KIB], "messages_per_s", Libzmq, 1.0),
-        at_most("MQ-493", Kind::Connections, &[], "bytes_per_connection", One, 16384.0),
-        at_most("MQ-494", Kind::Connections, &[], "measuring_cpu_share", Libzmq, 1.0),
-        at_most("MQ-494", Kind::Connections, &[], "up_s", One, 30.0),
+pub(super) const TARGETS: &[Target<Measure>] = {
+    use Against::{One, Own};
+    const LIBZMQ: Against<Measure> = Against::Program(super::programs::LIBZMQ);
+    &[
+        Target::at_most(
+            "MQ-480",
+            |m| m.kind == Kind::ReqRep && [64].contains(&m.bytes),
+            "p50_ns",
+            LIBZMQ,
+            0.8,
+        ),
+        Target::at_most(
+            "MQ-481",
+            |m| m.kind == Kind::ReqRep && [64].contains(&m.bytes),
+            "p99_ns",
+            LIBZMQ,
+            1.0,
+        ),
+        Target::at_most(
+            "MQ-481",
+            |m| m.kind == Kind::ReqRep && [64].contains(&m.bytes),
+            "p999_ns",
+            LIBZMQ,
+            1.0,
+        ),
+        Target::at_most(
+            "MQ-482",
+            |m| m.kind == Kind::ReqRep && [KIB, 64 * KIB, MIB].contains(&m.bytes),
+            "p50_ns",
+            LIBZMQ,
+            1.0,
+        ),
+        Target::at_least(
+            "MQ-483",
+            |m| m.kind == Kind::PushPull && [64].contains(&m.bytes),
+            "messages_per_s",
+            LIBZMQ,
+            1.2,
+        ),
+        Target::at_least(
+            "MQ-483",
+            |m| m.kind == Kind::PushPull && [64].contains(&m.bytes),
+            "messages_per_s",
+            One,
+            1e6,
+        ),
+        Target::at_least(
+            "MQ-484",
+            |m| m.kind == Kind::PushPull && [256, KIB, 4 * KIB].contains(&m.bytes),
+            "messages_per_s",
+            LIBZMQ,
+            1.2,
+        ),
+        Target::at_least(
+            "MQ-485",
+            |m| m.kind == Kind::PushPull && [64 * KIB, MIB].contains(&m.bytes),
+            "bytes_per_s",
+            LIBZMQ,
+            1.0,
+        ),
+        Target::at_least("MQ-486", |m| m.kind == Kind::Ipc, "messages_per_s", Own(over_tcp), 1.0),
+        Target::at_most(
+            "MQ-487",
+            |m| m.kind == Kind::InprocTrip && [64].contains(&m.bytes),
+            "p50_ns",
+            LIBZMQ,
+            1.0,
+        ),
+        Target::at_least(
+            "MQ-487",
+            |m| m.kind == Kind::InprocRate && [64].contains(&m.bytes),
+            "messages_per_s",
+            LIBZMQ,
+            1.0,
+        ),
+        Target::at_least(
+            "MQ-488",
+            |m| m.kind == Kind::PubSub && [256].contains(&m.bytes),
+            "messages_per_s",
+            LIBZMQ,
+            1.2,
+        ),
+        Target::at_least("MQ-489", |m| m.kind == Kind::Stalled, "messages_per_s", Own(without_stall), 0.95),
+        Target::at_least("MQ-490", |m| m.kind == Kind::Topics, "published_per_s", LIBZMQ, 1.0),
+        Target::at_least("MQ-491", |m| m.kind == Kind::Router, "messages_per_s", LIBZMQ, 1.0),
+        Target::at_least(
+            "MQ-492",
+            |m| m.kind == Kind::Curve && [64, 64 * KIB].contains(&m.bytes),
+            "messages_per_s",
+            LIBZMQ,
+            1.0,
+        ),
+        Target::at_most("MQ-493", |m| m.kind == Kind::Connections, "bytes_per_connection", One, 16384.0),
+        Target::at_most("MQ-494", |m| m.kind == Kind::Connections, "measuring_cpu_share", LIBZMQ, 1.0),
+        Target::at_most("MQ-494", |m| m.kind == Kind::Connections, "up_s", One, 30.0),
     ]
 };
 
@@ -88,157 +112,20 @@ fn without_stall(measure: Measure) -> Measure {
     Measure { stalled: false, ..measure }
 }
 
-/// What became of a minimum.
-pub(super) struct Verdict {
-    pub(super) rule: &'static str,
-    pub(super) measure: Measure,
-    pub(super) field: &'static str,
-    pub(super) program: String,
-    pub(super) own: Spread,
-    /// What libzmq, and each foreign program, has.
-    pub(super) others: Vec<(String, f64)>,
-    /// To what the bound is a multiple of.
-    pub(super) ratio: Option<f64>,
-    pub(super) minimum: f64,
-    at_least: bool,
-    against: Against,
-    pub(super) met: Met,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Met {
-    Yes,
-    No,
-    /// Missed, but not by a difference that counts.
-    Unclear,
-    /// There is nothing to compare with.
-    Unknown,
-}
-
-impl Met {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Yes => "yes",
-            Self::No => "no",
-            Self::Unclear => "unclear",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// All minima for what was measured, in the order of their rules.
-pub(super) fn verdicts(results: &Results) -> Vec<Verdict> {
-    let mut verdicts = Vec::new();
-    for target in &TARGETS {
-        let rows = results.rows().iter().filter(|row| is_own(&row.program) && target.is_for(row.measure));
-        verdicts.extend(rows.filter_map(|row| target.verdict(row, results)));
-    }
-    verdicts
-}
-
-impl Target {
-    fn is_for(&self, measure: Measure) -> bool {
-        let compared = !matches!(self.against, Against::Own(other) if other(measure) == measure);
-        self.kind == measure.kind
-            && compared
-            && (self.sizes.is_empty() || self.sizes.contains(&measure.bytes))
-    }
-
-    fn verdict(&self, row: &Row, results: &Results) -> Option<Verdict> {
-        let own = row.field(self.field)?;
-        let base = match self.against {
-            Against::Libzmq => results.reference(row).and_then(|other| other.field(self.field)),
-            Against::Own(other) => {
-                results.find(other(row.measure), &row.program).and_then(|other| other.field(self.field))
-            }
-            Against::One => Some(Spread { q1: 1.0, median: 1.0, q3: 1.0 }),
-        };
-        let met = match base.map(|base| own.keeps(base.times(self.bound), self.at_least)) {
-            Some(Some(true)) => Met::Yes,
-            Some(Some(false)) => Met::No,
-            Some(None) => Met::Unclear,
-            None => Met::Unknown,
-        };
-        let others =
-            results.rows().iter().filter(|other| other.measure == row.measure && !is_own(&other.program));
-        Some(Verdict {
-            rule: self.rule,
-            measure: row.measure,
-            field: self.field,
-            program: row.program.clone(),
-            own,
-            others: others
-                .filter_map(|other| Some((other.program.clone(), other.field(self.field)?.median)))
-                .collect(),
-            ratio: match self.against {
-                Against::One => None,
-                _ => base.map(|base| own.median / base.median),
-            },
-            minimum: self.bound,
-            at_least: self.at_least,
-            against: self.against,
-            met,
-        })
-    }
-}
-
-impl Verdict {
-    /// The minimum, for people.
-    pub(super) fn bound(&self) -> String {
-        let sign = if self.at_least { ">=" } else { "<=" };
-        match self.against {
-            Against::Libzmq => format!("{sign} {} x {LIBZMQ}", self.minimum),
-            Against::Own(other) => {
-                let other = other(self.measure);
-                let name = if other.kind == self.measure.kind { "without it" } else { other.kind.name() };
-                format!("{sign} {} x {name}", self.minimum)
-            }
-            Against::One => format!("{sign} {}", value(self.field, self.minimum)),
-        }
-    }
-
-    pub(super) fn json(&self) -> Value {
-        let mut fields = Map::new();
-        fields.insert("rule".into(), self.rule.into());
-        fields.extend(self.measure.fields());
-        let rest = json!({
-            "program": self.program,
-            "field": self.field,
-            "value": self.own.median,
-            "others": self.others.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<Map<_, _>>(),
-            "ratio": self.ratio,
-            "minimum": self.minimum,
-            "at_least": self.at_least,
-            "met": self.met.word(),
-        });
-        fields.extend(rest.as_object().cloned().unwrap_or_default());
-        Value::Object(fields)
-    }
-}
-
-/// A number of the field of this name with its unit.
-pub(super) fn value(field: &str, value: f64) -> String {
-    match field {
-        field if field.ends_with("_ns") => format!("{:.1} us", value / 1e3),
-        "bytes_per_s" => format!("{:.0} MB/s", value / 1e6),
-        field if field.ends_with("_per_s") => format!("{value:.0}/s"),
-        "bytes_per_connection" => format!("{:.1} KiB", value / 1024.0),
-        field if field.ends_with("_share") => format!("{:.1} %", value * 100.0),
-        "up_s" => format!("{value:.2} s"),
-        _ => format!("{value:.1}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::cli::mq::bench::turn::Figures;
+    use crate::cli::bench::results::Results;
+    use crate::cli::bench::turn::Figures;
+    use crate::cli::bench::verdict::{Met, verdicts};
 
     fn measure(kind: Kind, bytes: usize) -> Measure {
         Measure { kind, bytes, count: 1, stalled: false }
     }
 
-    fn results(rows: &[(Measure, &str, &str, [f64; 3])]) -> Results {
+    fn results(rows: &[(Measure, &str, &str, [f64; 3])]) -> Results<Measure> {
         let mut results = Results::default();
         for (measure, program, field, values) in rows {
             for value in values {
@@ -248,7 +135,7 @@ mod tests {
         results
     }
 
-    fn met(results: &Results) -> Vec<(&'static str, Met)> {
+    fn met(results: &Results<Measure>) -> Vec<(&'static str, Met)> {
         verdicts(results).iter().map(|verdict| (verdict.rule, verdict.met)).collect()
     }
 

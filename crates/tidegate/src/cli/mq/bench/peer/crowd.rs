@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tidegate::mq::{AnySocket, SocketType};
 
-use super::window::{Place, Window};
 use super::{Task, clock, finish, print};
+use crate::cli::bench::window::{Place, Window};
 use crate::output::Stop;
 
 /// On the first order connects, on the second one sends.
@@ -34,7 +34,7 @@ pub(super) fn pull(task: &Task) -> Result<(), Stop> {
     let (all, count) = (socket.clone(), task.count);
     std::thread::spawn(move || await_all(&all, count));
     socket.recv_blocking()?;
-    let mut window = Window::of_rare_messages(task);
+    let mut window = Window::of_rare_messages(task.times);
     while window.take(socket.recv_blocking()?.byte_len()) != Place::End {}
     finish(&window.result())
 }

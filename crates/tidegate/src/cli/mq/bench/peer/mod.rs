@@ -1,25 +1,7 @@
 //! `tidegate mq bench-peer`: one end of a measurement, with default options.
 //!
-//! All peers, in whatever language, speak this protocol, so that the runner can put any of them at either end:
-//!
-//! ```text
-//! PEER version
-//! PEER ROLE bind|connect ENDPOINT [NAME=VALUE]...
-//! ```
-//!
-//! On standard output a peer prints objects of JSON, one a line:
-//!
-//! | object | means |
-//! |---|---|
-//! | `{"version":V,...}` | answer to `version` |
-//! | `{"cannot":WHY}` | it does not know this role or option |
-//! | `{"bound":ENDPOINT}` | it listens there |
-//! | `{"ready":true}` | it waits for a line on standard input |
-//! | `{"up":true}` | `crowd-pull`: all connections work |
-//! | `{"begin":true}` | the warm-up is over, the measured time begins |
-//! | `{"messages":N,"seconds":S,...}` | result of the end that measures |
-//!
-//! It ends when its standard input does; until then an end that has nothing to do waits.
+//! The protocol is that of all peers, see [`crate::cli::bench::peer`]; besides, `crowd-pull` says `{"up":true}` when all
+//! connections work.
 //!
 //! | file | roles |
 //! |---|---|
@@ -39,23 +21,17 @@ mod rate;
 mod routing;
 mod topics;
 mod trips;
-mod window;
 
-use std::fs::File;
-use std::io::{BufRead, Write};
-use std::os::fd::AsFd;
-use std::str::FromStr;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use clap::Args;
-use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::{Value, json};
+use serde_json::json;
 use tidegate::mq::options::{CurveOptions, CurvePolicy, Mechanism};
 use tidegate::mq::{AnySocket, Context, Message, Options, PublicKey, Pull, SecretKey, SocketType};
 
+use crate::cli::bench::peer::{Times, finish, histogram, number, orders, print, recorded};
 use crate::output::Stop;
 
 // The pairs of all peers.
@@ -81,13 +57,7 @@ struct Task {
     endpoint: String,
     /// Bytes of a message.
     size: usize,
-    warmup: Duration,
-    /// Least time of measuring.
-    measure: Duration,
-    /// Least number of messages or round trips.
-    least: u64,
-    /// Time after which the least number is given up.
-    longest: Duration,
+    times: Times,
     /// Sockets, connections or topics.
     count: usize,
     /// Messages a second.
@@ -141,30 +111,23 @@ impl Peer {
             binds: self.how == "bind",
             endpoint: self.endpoint.clone(),
             size: 64,
-            warmup: Duration::from_secs(1),
-            measure: Duration::from_secs(5),
-            least: 0,
-            longest: Duration::ZERO,
+            times: Times::default(),
             count: 1,
             rate: 1.0,
             stalled: false,
             security: Security::None,
             orders: Mutex::new(orders()),
         };
-        let seconds = |value| number(value).map(Duration::try_from_secs_f64)?.map_err(Stop::usage);
         for setting in &self.settings {
             let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
             match name {
                 "size" => task.size = number(value)?,
-                "warmup" => task.warmup = seconds(value)?,
-                "measure" => task.measure = seconds(value)?,
-                "least" => task.least = number(value)?,
-                "longest" => task.longest = seconds(value)?,
                 "count" => task.count = number(value)?,
                 "rate" => task.rate = number(value)?,
                 "stalled" => task.stalled = value == "1",
                 "security" if value == "curve-server" => task.security = Security::CurveServer,
                 "security" if value == "curve-client" => task.security = Security::CurveClient,
+                _ if task.times.take(name, value)? => {}
                 _ => return Err(Stop::usage(format!("{setting}: there is no such setting"))),
             }
         }
@@ -188,7 +151,7 @@ impl Task {
     fn idle_socket(&self, kind: SocketType) -> Result<AnySocket, Stop> {
         let secret = |key: &str| SecretKey::parse(key.as_bytes()).map_err(Stop::usage);
         let mut options = Options::default();
-        options.linger = Some(Duration::ZERO);
+        options.linger = Some(std::time::Duration::ZERO);
         options.mechanism = match self.security {
             Security::None => Mechanism::Null,
             Security::CurveServer => Mechanism::Curve(CurveOptions::Server {
@@ -254,47 +217,4 @@ fn clock() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     let (seconds, rest) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
     seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0)
-}
-
-/// Times of up to a minute, with three digits.
-fn histogram() -> Result<Histogram<u64>, Stop> {
-    Histogram::new_with_max(60_000_000_000, 3).map_err(Stop::usage)
-}
-
-/// Pairs of nanoseconds and how often.
-fn recorded(histogram: &Histogram<u64>) -> Value {
-    histogram.iter_recorded().map(|step| json!([step.value_iterated_to(), step.count_at_value()])).collect()
-}
-
-/// From any thread: the lock of standard output is held by the command line.
-fn print(value: &Value) {
-    if let Ok(stdout) = std::io::stdout().as_fd().try_clone_to_owned() {
-        // Without its runner a peer has nobody to tell.
-        let _ = File::from(stdout).write_all(format!("{value}\n").as_bytes());
-    }
-}
-
-/// Prints the result and stays, so that the runner can look at this process.
-fn finish(result: &Value) -> ! {
-    print(result);
-    loop {
-        std::thread::park();
-    }
-}
-
-/// Lines of standard input; ends the process with it, so that nothing is left when the runner is gone.
-fn orders() -> Receiver<()> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        for _ in std::io::stdin().lock().lines().map_while(Result::ok) {
-            // Nobody need be waiting.
-            let _ = sender.send(());
-        }
-        std::process::exit(0);
-    });
-    receiver
-}
-
-fn number<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Stop> {
-    text.parse().map_err(|error| Stop::usage(format!("'{text}': {error}")))
 }

@@ -3,8 +3,8 @@
 
 use tidegate::mq::SocketType;
 
-use super::window::{Place, Window};
 use super::{Task, clock, finish, histogram, number_in, recorded};
+use crate::cli::bench::window::{Place, Window};
 use crate::output::Stop;
 
 pub(super) fn push(task: &Task) -> Result<(), Stop> {
@@ -24,7 +24,7 @@ pub(super) fn push(task: &Task) -> Result<(), Stop> {
 pub(super) fn pull(task: &Task) -> Result<(), Stop> {
     let socket = task.socket(SocketType::Pull)?;
     socket.recv_blocking()?;
-    let (mut window, mut ages) = (Window::new(task), histogram()?);
+    let (mut window, mut ages) = (Window::new(task.times), histogram()?);
     loop {
         let message = socket.recv_blocking()?;
         let due = message.first().map_or(0, |part| number_in(part.as_slice()));

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use tidegate::mq::{AnySocket, Error, Message, SocketType};
 
 use super::many::{BURST, drive, step_back};
-use super::window::{Place, Window};
 use super::{Task, finish, rate};
+use crate::cli::bench::window::{Place, Window};
 use crate::output::Stop;
 
 pub(super) fn publisher(task: &Task) -> Result<(), Stop> {
@@ -41,7 +41,7 @@ impl Audience {
         socket.recv().await?;
         self.missing.set(self.missing.get() - 1);
         if self.missing.get() == 0 {
-            *self.window.borrow_mut() = Some(Window::new(task));
+            *self.window.borrow_mut() = Some(Window::new(task.times));
         }
         loop {
             if self.take(&socket.recv().await?) {

@@ -2,8 +2,8 @@
 
 use tidegate::mq::{AnySocket, SocketType};
 
-use super::window::{Place, Window};
 use super::{Task, finish};
+use crate::cli::bench::window::{Place, Window};
 use crate::output::Stop;
 
 pub(super) fn push(task: &Task) -> Result<(), Stop> {
@@ -32,7 +32,7 @@ pub(super) fn flood(task: &Task, socket: &AnySocket) -> Result<(), Stop> {
 
 fn count(task: &Task, socket: &AnySocket) -> Result<(), Stop> {
     socket.recv_blocking()?;
-    let mut window = Window::new(task);
+    let mut window = Window::new(task.times);
     while window.take(socket.recv_blocking()?.byte_len()) != Place::End {}
     finish(&window.result())
 }

@@ -6,8 +6,8 @@ use serde_json::json;
 use tidegate::mq::{AnySocket, Part, SocketType};
 
 use super::many::{BURST, drive, step_back};
-use super::window::{Place, Window};
 use super::{Task, finish};
+use crate::cli::bench::window::{Place, Window};
 use crate::output::Stop;
 
 pub(super) fn dealers(task: &Task) -> Result<(), Stop> {
@@ -36,7 +36,7 @@ pub(super) fn router(task: &Task) -> Result<(), Stop> {
     while peers.len() < task.count {
         peers.extend(receive()?.0.map(|name| (name, 0)));
     }
-    let mut window = Window::new(task);
+    let mut window = Window::new(task.times);
     loop {
         let (name, bytes) = receive()?;
         match window.take(bytes) {

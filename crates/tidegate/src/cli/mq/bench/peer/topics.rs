@@ -6,8 +6,8 @@
 use serde_json::json;
 use tidegate::mq::SocketType;
 
-use super::window::{Place, Window};
 use super::{Task, finish, number_in};
+use crate::cli::bench::window::{Place, Window};
 use crate::output::Stop;
 
 const TOPIC: usize = 10;
@@ -49,7 +49,7 @@ pub(super) fn subscriber(task: &Task) -> Result<(), Stop> {
         Ok((bytes.len(), topic == last.as_bytes(), number_in(rest)))
     };
     while !receive()?.1 {}
-    let (mut window, mut first) = (Window::new(task), 0);
+    let (mut window, mut first) = (Window::new(task.times), 0);
     loop {
         let (bytes, _, number) = receive()?;
         match window.take(bytes) {

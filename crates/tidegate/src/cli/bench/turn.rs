@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use super::counts::Counter;
 use super::error::BenchError;
-use super::plan::{Ends, Kind, Measure};
 use super::processes::{Processes, Usage};
-use super::programs::Program;
+use super::program::Program;
+use super::{Ends, Measurement, Unit};
 use crate::cli::signal::Interrupt;
 
 /// Time that starting, connecting and all else outside the measured time may take.
@@ -25,34 +25,39 @@ const SETTLE: Duration = Duration::from_millis(500);
 const LONGEST: u32 = 3;
 
 /// Numbers of one turn, by name.
-pub(super) type Figures = Map<String, Value>;
+pub(crate) type Figures = Map<String, Value>;
 
 /// What all turns of a run have in common.
 #[derive(Clone)]
-pub(super) struct Turns<'a> {
-    pub(super) place: &'a Path,
-    pub(super) interrupt: &'a Interrupt,
-    pub(super) warmup: Duration,
+pub(crate) struct Turns<'a> {
+    pub(crate) place: &'a Path,
+    pub(crate) interrupt: &'a Interrupt,
+    pub(crate) warmup: Duration,
     /// Least time of measuring.
-    pub(super) time: Duration,
+    pub(crate) time: Duration,
     /// Least number of messages, and of round trips.
-    pub(super) messages: u64,
-    pub(super) trips: u64,
+    pub(crate) messages: u64,
+    pub(crate) trips: u64,
     /// Processors of the end that binds and of the one that connects.
-    pub(super) cpus: Option<[CpuSet; 2]>,
+    pub(crate) cpus: Option<[CpuSet; 2]>,
 }
 
 impl Turns<'_> {
     /// Measures once. `rate`: messages a second, for the kinds that send at a rate.
-    pub(super) fn run(&self, program: &Program, measure: &Measure, rate: f64) -> Result<Figures, BenchError> {
+    pub(crate) fn run<M: Measurement>(
+        &self,
+        program: &Program,
+        measure: &M,
+        rate: f64,
+    ) -> Result<Figures, BenchError> {
         self.with_counter(program, measure, rate, None)
     }
 
     /// A short turn whose times mean nothing: counts allocations and system calls for each message.
-    pub(super) fn count(
+    pub(crate) fn count<M: Measurement>(
         &self,
         program: &Program,
-        measure: &Measure,
+        measure: &M,
         counter: &Counter,
     ) -> Result<Figures, BenchError> {
         let time = self.time.min(Duration::from_secs(1));
@@ -62,10 +67,10 @@ impl Turns<'_> {
         Ok(figures)
     }
 
-    fn with_counter(
+    fn with_counter<M: Measurement>(
         &self,
         program: &Program,
-        measure: &Measure,
+        measure: &M,
         rate: f64,
         counter: Option<&Counter>,
     ) -> Result<Figures, BenchError> {
@@ -78,22 +83,18 @@ impl Turns<'_> {
             processes.start(command, self.cpus.as_ref().and_then(|cpus| cpus.get(index)))
         };
         let mut figures = Figures::new();
-        let measuring = match measure.kind.ends() {
+        let measuring = match measure.ends() {
             Ends::One { role } => {
-                start(&mut processes, 0, role, "bind", "inproc://bench")?;
+                start(&mut processes, 0, role, "bind", &measure.endpoint(self.place))?;
                 0
             }
             Ends::Two { roles: [bound, connected], measuring } => {
-                let wanted = match measure.kind {
-                    Kind::Ipc => format!("ipc://{}", self.place.join("socket").display()),
-                    _ => "tcp://127.0.0.1:*".to_owned(),
-                };
-                start(&mut processes, 0, bound, "bind", &wanted)?;
+                start(&mut processes, 0, bound, "bind", &measure.endpoint(self.place))?;
                 let answer = processes.await_field(0, "bound", PATIENCE)?;
                 let endpoint = answer["bound"].as_str().unwrap_or_default();
                 start(&mut processes, 1, connected, "connect", endpoint)?;
-                if measure.kind == Kind::Connections {
-                    figures = gather(&mut processes, measure.count)?;
+                if let Some(connections) = measure.connections() {
+                    figures = gather(&mut processes, connections)?;
                 }
                 measuring
             }
@@ -132,31 +133,28 @@ impl Turns<'_> {
         Ok(figures)
     }
 
-    fn command(&self, program: &Program, measure: &Measure, rate: f64, fixed: [&str; 3]) -> Command {
+    fn command<M: Measurement>(
+        &self,
+        program: &Program,
+        measure: &M,
+        rate: f64,
+        fixed: [&str; 3],
+    ) -> Command {
         let [_, how, _] = fixed;
-        let least = match measure.kind {
-            Kind::ReqRep | Kind::InprocTrip => self.trips,
-            Kind::OpenLoop | Kind::Connections => 0,
-            _ => self.messages,
+        let least = match measure.unit() {
+            Unit::Messages => self.messages,
+            Unit::Trips => self.trips,
+            Unit::Time => 0,
         };
         let mut settings = vec![
-            format!("size={}", measure.bytes),
-            format!("count={}", measure.count),
+            format!("size={}", measure.bytes()),
+            format!("count={}", measure.count()),
             format!("warmup={}", self.warmup.as_secs_f64()),
             format!("measure={}", self.time.as_secs_f64()),
             format!("longest={}", (self.time * LONGEST).as_secs_f64()),
             format!("least={least}"),
         ];
-        match measure.kind {
-            Kind::OpenLoop => settings.push(format!("rate={rate}")),
-            Kind::Connections => settings.push(format!("rate={}", measure.count)),
-            Kind::Curve if how == "bind" => settings.push("security=curve-server".to_owned()),
-            Kind::Curve => settings.push("security=curve-client".to_owned()),
-            _ => {}
-        }
-        if measure.stalled {
-            settings.push("stalled=1".to_owned());
-        }
+        settings.extend(measure.settings(how, rate));
         program.command(fixed.into_iter().map(str::to_owned).chain(settings))
     }
 }

@@ -4,18 +4,19 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::Measurement;
 use super::error::BenchError;
-use super::programs::is_own;
+use super::program::is_own;
 use super::results::{Results, Row};
 use super::stats::Spread;
-use super::targets::value;
+use super::verdict::value;
 
 /// Results of an earlier run.
-pub(super) struct Baseline(Vec<Value>);
+pub(crate) struct Baseline(Vec<Value>);
 
 /// A number that got worse.
 #[derive(Debug)]
-pub(super) struct Regression {
+pub(crate) struct Regression {
     title: String,
     fields: serde_json::Map<String, Value>,
     program: String,
@@ -27,8 +28,8 @@ pub(super) struct Regression {
 }
 
 impl Baseline {
-    /// Reads the output of an earlier `tidegate mq bench --json`.
-    pub(super) fn read(path: &Path) -> Result<Self, BenchError> {
+    /// Reads what an earlier run saved or printed.
+    pub(crate) fn read(path: &Path) -> Result<Self, BenchError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| BenchError::io(format!("read {}", path.display()), source))?;
         let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -39,7 +40,7 @@ impl Baseline {
     }
 
     /// What differs between the machine of the baseline and this one, of what must not.
-    pub(super) fn strange(&self, environment: &Value) -> Option<String> {
+    pub(crate) fn strange(&self, environment: &Value) -> Option<String> {
         let before = self.0.iter().find(|line| line["summary"] == true)?;
         let differs = |name: &&str| before[*name] != environment[*name];
         let names: Vec<_> = ["cpu", "cores", "kernel", "governor", "congestion_control", "optimized"]
@@ -50,31 +51,31 @@ impl Baseline {
     }
 
     /// How many measurements both have, and which of them got worse.
-    pub(super) fn compare(&self, results: &Results) -> (usize, Vec<Regression>) {
+    pub(crate) fn compare<M: Measurement>(&self, results: &Results<M>) -> (usize, Vec<Regression>) {
         let rows = results.rows().iter().filter(|row| is_own(&row.program));
         let both: Vec<_> = rows.filter_map(|row| Some((row, row.main()?, self.main_of(row)?))).collect();
         let worse = both.iter().filter_map(|&(row, now, before)| {
-            let (field, more) = row.measure.kind.main();
-            let worse = now.regression(before, more)?;
+            let (field, more) = row.measure.main();
+            let worse = now.regression(before, more, M::TOLERANCE)?;
             let (title, fields) = (row.measure.title(), row.measure.fields());
             Some(Regression { title, fields, program: row.program.clone(), field, before, now, worse })
         });
         (both.len(), worse.collect())
     }
 
-    fn main_of(&self, row: &Row) -> Option<Spread> {
+    fn main_of<M: Measurement>(&self, row: &Row<M>) -> Option<Spread> {
         let wanted = row.measure.fields();
         let same = |line: &&Value| {
             line["program"] == row.program.as_str()
                 && line["runs"].is_array()
                 && wanted.iter().all(|(name, value)| line[name] == *value)
         };
-        Spread::from_json(&self.0.iter().find(same)?[row.measure.kind.main().0])
+        Spread::from_json(&self.0.iter().find(same)?[row.measure.main().0])
     }
 }
 
 impl Regression {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!(
             "{}, {}: {} before, {} now, {:.1} % worse",
             self.title,
@@ -85,7 +86,7 @@ impl Regression {
         )
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let mut fields = self.fields.clone();
         fields.insert("program".into(), self.program.clone().into());
         fields.insert("regression".into(), self.worse.into());
@@ -100,13 +101,13 @@ impl Regression {
 mod tests {
     use serde_json::json;
 
-    use super::super::plan::{Kind, Measure};
     use super::super::turn::Figures;
     use super::*;
+    use crate::cli::mq::bench::plan::{Kind, Measure};
 
     const MEASURE: Measure = Measure { kind: Kind::PubSub, bytes: 256, count: 10, stalled: false };
 
-    fn rates(measure: Measure, program: &str, values: [f64; 3]) -> Results {
+    fn rates(measure: Measure, program: &str, values: [f64; 3]) -> Results<Measure> {
         let mut results = Results::default();
         for value in values {
             results.add(measure, program, Figures::from_iter([("messages_per_s".to_owned(), json!(value))]));
@@ -114,7 +115,7 @@ mod tests {
         results
     }
 
-    fn stored(results: &Results) -> Baseline {
+    fn stored(results: &Results<Measure>) -> Baseline {
         Baseline(results.rows().iter().map(|row| row.json(None)).collect())
     }
 

@@ -2,47 +2,51 @@
 
 use serde_json::{Map, Value};
 
-use super::plan::Measure;
-use super::programs::LIBZMQ;
+use super::Measurement;
 use super::stats::Spread;
 use super::turn::Figures;
 
-#[derive(Default)]
-pub(super) struct Results(Vec<Row>);
+pub(crate) struct Results<M>(Vec<Row<M>>);
+
+impl<M> Default for Results<M> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 /// One measurement of one program.
-pub(super) struct Row {
-    pub(super) measure: Measure,
-    pub(super) program: String,
+pub(crate) struct Row<M> {
+    pub(crate) measure: M,
+    pub(crate) program: String,
     /// One for each repetition.
     runs: Vec<Figures>,
     /// What was counted in a turn of its own.
     counts: Figures,
 }
 
-impl Results {
-    pub(super) fn add(&mut self, measure: Measure, program: &str, run: Figures) {
+impl<M: Measurement> Results<M> {
+    pub(crate) fn add(&mut self, measure: M, program: &str, run: Figures) {
         self.row(measure, program).runs.push(run);
     }
 
-    pub(super) fn add_counts(&mut self, measure: Measure, program: &str, counts: Figures) {
+    pub(crate) fn add_counts(&mut self, measure: M, program: &str, counts: Figures) {
         self.row(measure, program).counts = counts;
     }
 
-    pub(super) fn rows(&self) -> &[Row] {
+    pub(crate) fn rows(&self) -> &[Row<M>] {
         &self.0
     }
 
-    pub(super) fn find(&self, measure: Measure, program: &str) -> Option<&Row> {
+    pub(crate) fn find(&self, measure: M, program: &str) -> Option<&Row<M>> {
         self.0.iter().find(|row| row.measure == measure && row.program == program)
     }
 
-    /// What libzmq made of the same.
-    pub(super) fn reference(&self, row: &Row) -> Option<&Row> {
-        self.find(row.measure, LIBZMQ)
+    /// What the program to compare with made of the same.
+    pub(crate) fn reference(&self, row: &Row<M>) -> Option<&Row<M>> {
+        self.find(row.measure, M::REFERENCE)
     }
 
-    fn row(&mut self, measure: Measure, program: &str) -> &mut Row {
+    fn row(&mut self, measure: M, program: &str) -> &mut Row<M> {
         let known = self.0.iter().position(|row| row.measure == measure && row.program == program);
         let index = known.unwrap_or(self.0.len());
         if known.is_none() {
@@ -53,25 +57,25 @@ impl Results {
     }
 }
 
-impl Row {
+impl<M: Measurement> Row<M> {
     /// Middle and spread of one number over the repetitions.
-    pub(super) fn field(&self, name: &str) -> Option<Spread> {
+    pub(crate) fn field(&self, name: &str) -> Option<Spread> {
         Spread::of(self.runs.iter().filter_map(|run| run.get(name)?.as_f64()).collect())
     }
 
     /// The number that counts.
-    pub(super) fn main(&self) -> Option<Spread> {
-        self.field(self.measure.kind.main().0)
+    pub(crate) fn main(&self) -> Option<Spread> {
+        self.field(self.measure.main().0)
     }
 
     /// Ratio of the medians of the number that counts, and whether the difference counts.
-    pub(super) fn ratio(&self, reference: Option<&Self>) -> Option<(f64, bool)> {
+    pub(crate) fn ratio(&self, reference: Option<&Self>) -> Option<(f64, bool)> {
         let (own, other) = (self.main()?, reference?.main()?);
         Some((own.median / other.median, own.differs(other)))
     }
 
     /// All numbers, and what each repetition gave.
-    pub(super) fn json(&self, reference: Option<&Self>) -> Value {
+    pub(crate) fn json(&self, reference: Option<&Self>) -> Value {
         let mut fields = self.measure.fields();
         fields.insert("program".into(), self.program.clone().into());
         fields.insert("repetitions".into(), self.runs.len().into());
@@ -82,7 +86,7 @@ impl Row {
         }
         fields.extend(self.counts.clone());
         if let Some((ratio, differs)) = self.ratio(reference) {
-            fields.insert("ratio_to_libzmq".into(), ratio.into());
+            fields.insert(format!("ratio_to_{}", M::REFERENCE), ratio.into());
             fields.insert("differs".into(), differs.into());
         }
         fields.insert("runs".into(), self.runs.iter().cloned().map(Value::Object).collect());

@@ -2,19 +2,16 @@
 
 use serde_json::{Value, json};
 
-/// Share by which a number may be worse than a stored one.
-const TOLERANCE: f64 = 0.05;
-
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spread {
-    pub(super) q1: f64,
-    pub(super) median: f64,
-    pub(super) q3: f64,
+pub(crate) struct Spread {
+    pub(crate) q1: f64,
+    pub(crate) median: f64,
+    pub(crate) q3: f64,
 }
 
 impl Spread {
     /// Of any number of values but none; quartiles lie between them where they must.
-    pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * (values.len().checked_sub(1)? as f64);
@@ -24,12 +21,12 @@ impl Spread {
         Some(Self { q1: at(0.25)?, median: at(0.5)?, q3: at(0.75)? })
     }
 
-    pub(super) fn from_json(value: &Value) -> Option<Self> {
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
         let field = |name: &str| value[name].as_f64();
         Some(Self { q1: field("q1")?, median: field("median")?, q3: field("q3")? })
     }
 
-    pub(super) fn json(self) -> Value {
+    pub(crate) fn json(self) -> Value {
         json!({ "median": self.median, "q1": self.q1, "q3": self.q3 })
     }
 
@@ -38,27 +35,27 @@ impl Spread {
         self.q3 - self.q1
     }
 
-    pub(super) fn times(self, factor: f64) -> Self {
+    pub(crate) fn times(self, factor: f64) -> Self {
         Self { q1: self.q1 * factor, median: self.median * factor, q3: self.q3 * factor }
     }
 
     /// Whether the difference of the medians exceeds both ranges.
-    pub(super) fn differs(self, other: Self) -> bool {
+    pub(crate) fn differs(self, other: Self) -> bool {
         (self.median - other.median).abs() > self.range().max(other.range())
     }
 
     /// Whether this is at least, or with `more` false at most, `bound`; `None` when it is not, but by no difference that
     /// counts.
-    pub(super) fn keeps(self, bound: Self, more: bool) -> Option<bool> {
+    pub(crate) fn keeps(self, bound: Self, more: bool) -> Option<bool> {
         let kept = if more { self.median >= bound.median } else { self.median <= bound.median };
         if kept { Some(true) } else { self.differs(bound).then_some(false) }
     }
 
-    /// Share by which this is worse than `before`, if that is more than may be and a difference that counts.
-    pub(super) fn regression(self, before: Self, more: bool) -> Option<f64> {
+    /// Share by which this is worse than `before`, if that is more than `tolerance` and a difference that counts.
+    pub(crate) fn regression(self, before: Self, more: bool, tolerance: f64) -> Option<f64> {
         let lost = if more { before.median - self.median } else { self.median - before.median };
         let worse = lost / before.median;
-        (worse > TOLERANCE && self.differs(before)).then_some(worse)
+        (worse > tolerance && self.differs(before)).then_some(worse)
     }
 }
 
@@ -110,12 +107,12 @@ mod tests {
     fn more_than_five_per_cent_worse_beyond_both_ranges_is_a_regression() {
         let before = spread(&[99.0, 100.0, 101.0]);
         let now = |middle: f64, half: f64| spread(&[middle - half, middle, middle + half]);
-        assert_eq!(now(94.0, 1.0).regression(before, true), Some(0.06));
-        assert_eq!(now(106.0, 1.0).regression(before, false), Some(0.06));
+        assert_eq!(now(94.0, 1.0).regression(before, true, 0.05), Some(0.06));
+        assert_eq!(now(106.0, 1.0).regression(before, false, 0.05), Some(0.06));
         // Better, or not by that much, or not for sure.
-        assert_eq!(now(94.0, 1.0).regression(before, false), None);
-        assert_eq!(now(95.5, 1.0).regression(before, true), None);
-        assert_eq!(now(94.0, 7.0).regression(before, true), None);
-        assert_eq!(now(94.0, 1.0).regression(spread(&[90.0, 100.0, 110.0]), true), None);
+        assert_eq!(now(94.0, 1.0).regression(before, false, 0.05), None);
+        assert_eq!(now(95.5, 1.0).regression(before, true, 0.05), None);
+        assert_eq!(now(94.0, 7.0).regression(before, true, 0.05), None);
+        assert_eq!(now(94.0, 1.0).regression(spread(&[90.0, 100.0, 110.0]), true, 0.05), None);
     }
 }

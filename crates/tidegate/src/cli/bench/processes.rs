@@ -17,7 +17,7 @@ use crate::cli::signal::Interrupt;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The processes of a turn, by number. Killed when dropped.
-pub(super) struct Processes<'a> {
+pub(crate) struct Processes<'a> {
     program: &'a str,
     interrupt: &'a Interrupt,
     children: Vec<Child>,
@@ -26,13 +26,13 @@ pub(super) struct Processes<'a> {
 }
 
 impl<'a> Processes<'a> {
-    pub(super) fn new(program: &'a str, interrupt: &'a Interrupt) -> Self {
+    pub(crate) fn new(program: &'a str, interrupt: &'a Interrupt) -> Self {
         let (sender, lines) = channel();
         Self { program, interrupt, children: Vec::new(), lines, sender }
     }
 
     /// Starts the next one, on these processors if any.
-    pub(super) fn start(&mut self, mut command: Command, cpus: Option<&CpuSet>) -> Result<(), BenchError> {
+    pub(crate) fn start(&mut self, mut command: Command, cpus: Option<&CpuSet>) -> Result<(), BenchError> {
         let failed = |source| BenchError::io(format!("start {}", self.program), source);
         command
             .stdin(Stdio::piped())
@@ -57,7 +57,7 @@ impl<'a> Processes<'a> {
     }
 
     /// The next line of a process that has this field; what any of them prints meanwhile is passed over.
-    pub(super) fn await_field(
+    pub(crate) fn await_field(
         &mut self,
         from: usize,
         field: &str,
@@ -101,7 +101,7 @@ impl<'a> Processes<'a> {
     }
 
     /// Lets a process go on that waits for it.
-    pub(super) fn order(&mut self, index: usize) -> Result<(), BenchError> {
+    pub(crate) fn order(&mut self, index: usize) -> Result<(), BenchError> {
         let stdin = self.children.get_mut(index).and_then(|child| child.stdin.as_mut());
         if stdin.is_none_or(|stdin| stdin.write_all(b"go\n").is_ok()) {
             return Ok(());
@@ -110,12 +110,12 @@ impl<'a> Processes<'a> {
         Err(self.ended(index))
     }
 
-    pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         self.children.iter().map(Child::id)
     }
 
     /// What each process used up so far.
-    pub(super) fn usage(&self) -> Vec<Usage> {
+    pub(crate) fn usage(&self) -> Vec<Usage> {
         self.ids().map(Usage::of).collect()
     }
 }
@@ -134,13 +134,13 @@ impl Drop for Processes<'_> {
 
 /// What a process used up, as far as the kernel tells.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Processor time of its threads, in nanoseconds.
-    pub(super) cpu_ns: u64,
+    pub(crate) cpu_ns: u64,
     /// How often its threads went to sleep.
-    pub(super) sleeps: u64,
+    pub(crate) sleeps: u64,
     /// Resident memory, in bytes.
-    pub(super) memory: u64,
+    pub(crate) memory: u64,
 }
 
 impl Usage {

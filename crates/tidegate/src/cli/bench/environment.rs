@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 const CORES_TO_PIN: usize = 4;
 
 /// Processors for the end that binds and for the one that connects: two physical cores each, one thread of a core.
-pub(super) fn placement() -> Option<[[usize; 2]; 2]> {
+pub(crate) fn placement() -> Option<[[usize; 2]; 2]> {
     let places = fs::read_dir("/sys/devices/system/cpu").ok()?.flatten().filter_map(|entry| {
         let number: usize = entry.file_name().to_str()?.strip_prefix("cpu")?.parse().ok()?;
         let core = |name| read(&entry.path().join("topology").join(name))?.parse::<usize>().ok();
@@ -35,14 +35,14 @@ fn apart(places: impl Iterator<Item = (usize, (usize, usize))>) -> Option<[[usiz
     }
 }
 
-pub(super) fn cpu_set(processors: [usize; 2]) -> CpuSet {
+pub(crate) fn cpu_set(processors: [usize; 2]) -> CpuSet {
     let mut set = CpuSet::new();
     processors.into_iter().for_each(|processor| set.set(processor));
     set
 }
 
 /// Lets this process and its children open as many files as they may; tells how many that are.
-pub(super) fn raise_file_limit() -> u64 {
+pub(crate) fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     // What the kernel allows, it does not refuse.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -50,7 +50,7 @@ pub(super) fn raise_file_limit() -> u64 {
 }
 
 /// The machine and its state. Unknown things are null.
-pub(super) fn machine() -> Map<String, Value> {
+pub(crate) fn machine() -> Map<String, Value> {
     let system = rustix::system::uname();
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::Measurement;
 use super::error::BenchError;
-use super::programs::LIBZMQ;
 use super::results::{Results, Row};
-use super::targets::{Verdict, value, verdicts};
+use super::verdict::{Verdict, value, verdicts};
 use crate::cli::text;
 use crate::output::{Output, Stop};
 
 /// Keeps results in a file, line by line, so that what there is of a run that was stopped is there.
-pub(super) struct Record(Option<(PathBuf, File)>);
+pub(crate) struct Record(Option<(PathBuf, File)>);
 
 impl Record {
     /// Without a path, nothing is kept. A file that is there already is replaced.
-    pub(super) fn create(path: Option<&Path>) -> Result<Self, BenchError> {
+    pub(crate) fn create(path: Option<&Path>) -> Result<Self, BenchError> {
         let Some(path) = path else { return Ok(Self(None)) };
         let file = File::create(path).map_err(|source| failed(path, source))?;
         Ok(Self(Some((path.to_owned(), file))))
@@ -35,9 +35,9 @@ fn failed(path: &Path, source: std::io::Error) -> BenchError {
 }
 
 /// With `--json` and `--save`, what is known of a measurement when its turns are over.
-pub(super) fn measured(
-    results: &Results,
-    rows: &[&Row],
+pub(crate) fn measured<M: Measurement>(
+    results: &Results<M>,
+    rows: &[&Row<M>],
     record: &mut Record,
     output: &mut Output,
 ) -> Result<(), Stop> {
@@ -51,8 +51,8 @@ fn line(object: Value, record: &mut Record, output: &mut Output) -> Result<(), S
 }
 
 /// All there is to say at the end.
-pub(super) fn summary(
-    results: &Results,
+pub(crate) fn summary<M: Measurement>(
+    results: &Results<M>,
     environment: &Value,
     record: &mut Record,
     output: &mut Output,
@@ -63,8 +63,9 @@ pub(super) fn summary(
     if output.json() {
         return Ok(());
     }
-    let headings = ["MEASURE", "PROGRAM", "MEDIAN", "QUARTILES", "P99", "CPU EACH", "TO LIBZMQ"];
-    let mut table = vec![text::heading(headings)];
+    let mut heading = text::heading(["MEASURE", "PROGRAM", "MEDIAN", "QUARTILES", "P99", "CPU EACH"]);
+    heading.push(format!("TO {}", M::REFERENCE.to_uppercase()));
+    let mut table = vec![heading];
     table.extend(results.rows().iter().filter_map(|row| cells(row, results.reference(row))));
     output.result(|| text::table(&table), || Value::Null)?;
     if !verdicts.is_empty() {
@@ -79,8 +80,8 @@ pub(super) fn summary(
     output.result(|| format!("{legend}\n{}", fields.join(", ")), || Value::Null)
 }
 
-fn cells(row: &Row, reference: Option<&Row>) -> Option<Vec<String>> {
-    let (field, _) = row.measure.kind.main();
+fn cells<M: Measurement>(row: &Row<M>, reference: Option<&Row<M>>) -> Option<Vec<String>> {
+    let (field, _) = row.measure.main();
     let main = row.main()?;
     let cpu = |end: &str| row.field(&format!("{end}_cpu_ns_each")).map_or(0.0, |spread| spread.median);
     Some(vec![
@@ -98,8 +99,8 @@ fn cells(row: &Row, reference: Option<&Row>) -> Option<Vec<String>> {
 }
 
 /// A row for each minimum, with a column for each program beside this one.
-fn minima(verdicts: &[Verdict]) -> Vec<Vec<String>> {
-    let mut programs = vec![LIBZMQ.to_owned()];
+fn minima<M: Measurement>(verdicts: &[Verdict<M>]) -> Vec<Vec<String>> {
+    let mut programs = vec![M::REFERENCE.to_owned()];
     for (name, _) in verdicts.iter().flat_map(|verdict| &verdict.others) {
         if !programs.contains(name) {
             programs.push(name.clone());
@@ -139,7 +140,7 @@ fn minima(verdicts: &[Verdict]) -> Vec<Vec<String>> {
 }
 
 /// The last object of a run.
-pub(super) fn environment(fields: serde_json::Map<String, Value>) -> Value {
+pub(crate) fn environment(fields: serde_json::Map<String, Value>) -> Value {
     let mut summary = json!({ "summary": true });
     if let Value::Object(summary) = &mut summary {
         summary.extend(fields);

@@ -1,10 +1,10 @@
 //! The time that is measured, kept by the end that receives (MQ-501).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Task, print};
+use super::peer::{Times, print};
 
 /// Messages after which the clock is looked at.
 const GLANCE: u64 = 64;
@@ -12,11 +12,9 @@ const GLANCE: u64 = 64;
 const LARGE: usize = 16 << 10;
 
 /// Begins after a warm-up, and lasts until both time and messages are enough, or it was too long.
-pub(super) struct Window {
+pub(crate) struct Window {
     warm: Instant,
-    measure: Duration,
-    longest: Duration,
-    least: u64,
+    times: Times,
     glance: u64,
     first: Option<Instant>,
     seen: u64,
@@ -26,7 +24,7 @@ pub(super) struct Window {
 
 /// Where a message lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Before,
     /// The first one: it only starts the clock.
     Begin,
@@ -37,12 +35,10 @@ pub(super) enum Place {
 
 impl Window {
     /// The warm-up begins now.
-    pub(super) fn new(task: &Task) -> Self {
+    pub(crate) fn new(times: Times) -> Self {
         Self {
-            warm: Instant::now() + task.warmup,
-            measure: task.measure,
-            longest: task.longest,
-            least: task.least,
+            warm: Instant::now() + times.warmup,
+            times,
             glance: GLANCE,
             first: None,
             seen: 0,
@@ -52,13 +48,13 @@ impl Window {
     }
 
     /// For messages that come slowly.
-    pub(super) fn of_rare_messages(task: &Task) -> Self {
-        Self { glance: 1, ..Self::new(task) }
+    pub(crate) fn of_rare_messages(times: Times) -> Self {
+        Self { glance: 1, ..Self::new(times) }
     }
 
     /// Takes note of a message of so many bytes.
     #[inline]
-    pub(super) fn take(&mut self, bytes: usize) -> Place {
+    pub(crate) fn take(&mut self, bytes: usize) -> Place {
         self.seen += 1;
         if self.seen.is_multiple_of(self.glance) || bytes > LARGE {
             let now = Instant::now();
@@ -68,7 +64,7 @@ impl Window {
                     print(&json!({ "begin": true }));
                     return Place::Begin;
                 }
-                Some(first) if self.is_over(now - first) => return Place::End,
+                Some(first) if self.times.is_over(now - first, self.messages) => return Place::End,
                 _ => {}
             }
         }
@@ -81,44 +77,22 @@ impl Window {
     }
 
     /// What was measured, when it is over.
-    pub(super) fn result(&self) -> Value {
+    pub(crate) fn result(&self) -> Value {
         let seconds = self.first.map_or(0.0, |first| first.elapsed().as_secs_f64());
         json!({ "messages": self.messages, "bytes": self.bytes, "seconds": seconds })
-    }
-
-    fn is_over(&self, elapsed: Duration) -> bool {
-        elapsed >= self.measure && (self.messages >= self.least || elapsed >= self.longest)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-    use std::sync::mpsc::channel;
+    use std::time::Duration;
 
-    use tidegate::mq::Context;
-
-    use super::super::Security;
     use super::*;
 
     const EVER: Duration = Duration::from_secs(3600);
 
     fn window(warmup: Duration, measure: Duration, least: u64, longest: Duration) -> Window {
-        Window::new(&Task {
-            context: Context::new(),
-            binds: false,
-            endpoint: String::new(),
-            size: 64,
-            warmup,
-            measure,
-            least,
-            longest,
-            count: 1,
-            rate: 1.0,
-            stalled: false,
-            security: Security::None,
-            orders: Mutex::new(channel().1),
-        })
+        Window::new(Times { warmup, measure, least, longest })
     }
 
     /// Where the first messages lie, up to the last one if there is one.

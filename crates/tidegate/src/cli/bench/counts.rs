@@ -8,11 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Counts allocations of the process that loads it.
-const LIBRARY: &str = include_str!("../../../../../../benches/messaging/count_allocations.c");
+const LIBRARY: &str = include_str!("../../../../../benches/messaging/count_allocations.c");
 /// Every system call of every kind.
 const EVENT: &str = "raw_syscalls:sys_enter";
 
-pub(super) struct Counter {
+pub(crate) struct Counter {
     place: PathBuf,
     library: Option<PathBuf>,
     perf: bool,
@@ -20,7 +20,7 @@ pub(super) struct Counter {
 
 impl Counter {
     /// Builds the library in `place`, and sees whether `perf` works.
-    pub(super) fn new(place: &Path) -> Self {
+    pub(crate) fn new(place: &Path) -> Self {
         let mut perf = Command::new("perf");
         perf.args(["stat", "-x", ",", "-e", EVENT, "true"]);
         let perf = counted(perf.output().ok().map(|output| output.stderr)).is_some();
@@ -28,12 +28,12 @@ impl Counter {
     }
 
     /// Whether there is anything to count.
-    pub(super) fn works(&self) -> bool {
+    pub(crate) fn works(&self) -> bool {
         self.perf || self.library.is_some()
     }
 
     /// Whether allocations are counted, or why not.
-    pub(super) fn allocations_from(&self) -> &'static str {
+    pub(crate) fn allocations_from(&self) -> &'static str {
         if self.library.is_some() {
             "preloaded library"
         } else {
@@ -42,7 +42,7 @@ impl Counter {
     }
 
     /// Whether system calls are counted, or why not.
-    pub(super) fn syscalls_from(&self) -> &'static str {
+    pub(crate) fn syscalls_from(&self) -> &'static str {
         if self.perf {
             "perf, raw_syscalls:sys_enter"
         } else {
@@ -51,7 +51,7 @@ impl Counter {
     }
 
     /// Makes the process number `index` of a turn count its allocations from its start.
-    pub(super) fn prepare(&self, command: &mut Command, index: usize) {
+    pub(crate) fn prepare(&self, command: &mut Command, index: usize) {
         if let Some(library) = &self.library {
             // What a process before it counted.
             let _ = std::fs::remove_file(self.file(index));
@@ -60,13 +60,13 @@ impl Counter {
     }
 
     /// Allocations so far.
-    pub(super) fn allocations(&self, index: usize) -> Option<u64> {
+    pub(crate) fn allocations(&self, index: usize) -> Option<u64> {
         let bytes = std::fs::read(self.file(index)).ok()?;
         bytes.first_chunk().copied().map(u64::from_ne_bytes)
     }
 
     /// Counts the system calls of a process for some time from now on.
-    pub(super) fn syscalls(&self, id: u32, time: Duration) -> Option<Syscalls> {
+    pub(crate) fn syscalls(&self, id: u32, time: Duration) -> Option<Syscalls> {
         let mut perf = Command::new("perf");
         perf.args(["stat", "-x", ",", "-e", EVENT, "-p", &id.to_string()])
             .args(["--timeout", &time.as_millis().to_string()])
@@ -83,14 +83,14 @@ impl Counter {
 }
 
 /// System calls that are being counted.
-pub(super) struct Syscalls {
+pub(crate) struct Syscalls {
     child: Option<Child>,
     time: Duration,
 }
 
 impl Syscalls {
     /// How many there are in a second, when the time is over.
-    pub(super) fn per_second(mut self) -> Option<f64> {
+    pub(crate) fn per_second(mut self) -> Option<f64> {
         let output = self.child.take()?.wait_with_output().ok()?;
         Some(counted(Some(output.stderr))? / self.time.as_secs_f64())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::output::{Exit, Report, exit_of_io};
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BenchError {
+pub(crate) enum BenchError {
     #[error("cannot {action}: {source}")]
     Io { action: String, source: io::Error },
     #[error("cannot run the C compiler cc: {source}; install gcc, or leave libzmq out with --without-libzmq")]
@@ -37,7 +37,7 @@ pub(super) enum BenchError {
 }
 
 impl BenchError {
-    pub(super) fn io(action: String, source: io::Error) -> Self {
+    pub(crate) fn io(action: String, source: io::Error) -> Self {
         Self::Io { action, source }
     }
 }

@@ -1,0 +1,77 @@
+//! What is wanted of the hub beside other programs (DH-284).
+
+use super::plan::{ICEORYX2, Kind, Measure};
+use crate::cli::bench::verdict::{Against, Target};
+
+/// Aeron IPC, by the client and the driver that are in this program.
+pub(super) const AERON: &str = "aeron";
+/// Shared memory and futexes without anything around them.
+pub(super) const BARE: &str = "bare";
+
+const RULE: &str = "DH-284";
+
+pub(super) const TARGETS: &[Target<Measure>] = {
+    use Against::{One, Own, Program};
+    &[
+        Target::at_most(RULE, |m| small(m, Kind::Trip), "p50_ns", Program(ICEORYX2), 0.5),
+        Target::at_most(RULE, |m| small(m, Kind::Trip), "p50_ns", Program(AERON), 1.0),
+        Target::at_most(RULE, |m| small(m, Kind::Trip), "p50_ns", Program(BARE), 2.0),
+        Target::at_most(RULE, |m| m.kind == Kind::Trip, "p50_ns", Own(of_64_bytes), 1.25),
+        Target::at_least(RULE, |m| small(m, Kind::OneWay), "messages_per_s", Program(ICEORYX2), 2.0),
+        Target::at_least(RULE, |m| small(m, Kind::Batch), "messages_per_s", Program(AERON), 1.0),
+        Target::at_most(RULE, |m| small(m, Kind::Wake), "p50_ns", Program(BARE), 2.0),
+        Target::at_least(RULE, |m| m.kind == Kind::Readers, "messages_per_s", Own(one_reader), 1.0),
+        Target::at_least(RULE, |m| m.kind == Kind::Closures, "messages_per_s", Own(by_guards), 0.9),
+        Target::at_most(RULE, |m| m.kind == Kind::Idle, "measuring_cpu_share", One, 0.01),
+    ]
+};
+
+fn small(measure: &Measure, kind: Kind) -> bool {
+    measure.kind == kind && measure.bytes == 64
+}
+
+fn of_64_bytes(measure: Measure) -> Measure {
+    Measure { bytes: 64, ..measure }
+}
+
+fn one_reader(measure: Measure) -> Measure {
+    Measure { count: 1, ..measure }
+}
+
+fn by_guards(measure: Measure) -> Measure {
+    Measure { kind: Kind::Guards, ..measure }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::bench::results::Results;
+    use crate::cli::bench::turn::Figures;
+    use crate::cli::bench::verdict::{Met, verdicts};
+
+    /// Rules: DH-284.
+    #[test]
+    fn a_trip_is_judged_beside_each_program_and_beside_itself() {
+        let trip = |bytes| Measure { kind: Kind::Trip, bytes, count: 1 };
+        let mut results = Results::default();
+        let rows = [
+            (trip(64), "tidegate", 40.0),
+            (trip(64), ICEORYX2, 100.0),
+            (trip(64), AERON, 30.0),
+            (trip(1 << 20), "tidegate", 45.0),
+        ];
+        for (measure, program, value) in rows {
+            results.add(measure, program, Figures::from_iter([("p50_ns".to_owned(), json!(value))]));
+        }
+        let met: Vec<_> = verdicts(&results).iter().map(|one| (one.bound(), one.met)).collect();
+        let expected = [
+            ("<= 0.5 x iceoryx2", Met::Yes),
+            ("<= 1 x aeron", Met::No),
+            ("<= 2 x bare", Met::Unknown),
+            ("<= 1.25 x 64 B", Met::Yes),
+        ];
+        assert_eq!(met, expected.map(|(bound, met)| (bound.to_owned(), met)));
+    }
+}
