@@ -4,12 +4,12 @@
 
 mod children;
 mod configuration;
-#[cfg(feature = "crash-points")]
 mod crashes;
 mod digests;
 mod exchange;
 mod forks;
 mod guards;
+mod points;
 mod processes;
 mod records;
 mod world;
