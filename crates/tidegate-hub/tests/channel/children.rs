@@ -107,6 +107,10 @@ impl Child {
         std::os::unix::process::ExitStatusExt::signal(&self.process.wait().unwrap())
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.process.try_wait().unwrap().is_some()
