@@ -8,7 +8,7 @@ use std::{
 
 use tidegate_hub::{
     block::{AttachOptions, Role, names},
-    config::{ConsumerConfig, HubConfig},
+    config::{ConsumerConfig, HubConfig, HubTimeouts},
     consumer::Consumer,
     core::Start,
     error::{AcquireError, OpenError, RegistryError},
@@ -269,4 +269,82 @@ fn owners_are_whole_keys_at_any_time() {
     }
     readers.iter_mut().for_each(Child::kill);
     writer.kill();
+}
+
+/// Those who do without the process's thread are told when they do not beat either; those who do are not.
+/// Rules: DH-233, N-38.
+#[test]
+fn who_beats_by_himself_is_reminded() {
+    let config = |dir: &std::path::Path| {
+        let timeouts = HubTimeouts {
+            heartbeat_interval: Duration::from_millis(5),
+            heartbeat_stale: Duration::from_millis(20),
+            ..HubTimeouts::default()
+        };
+        let consumer =
+            ConsumerConfig { timeouts: timeouts.clone(), heartbeat_thread: false, ..consumer_config(dir) };
+        (HubConfig { timeouts, heartbeat_thread: false, ..ring(dir, 4) }, consumer)
+    };
+    if let Some(task) = role("silent") {
+        tracing::subscriber::set_global_default(Told).unwrap();
+        let (producer, consumer) = config(&task.dir);
+        let producer = Producer::create(&producer).unwrap();
+        let _consumer = attach(&producer, consumer);
+        linger();
+        return;
+    }
+    if let Some(task) = role("beating") {
+        tracing::subscriber::set_global_default(Told).unwrap();
+        let (producer, consumer) = config(&task.dir);
+        let stale = HubTimeouts { heartbeat_stale: Duration::from_secs(3_600), ..producer.timeouts.clone() };
+        let producer = Producer::create(&HubConfig { timeouts: stale.clone(), ..producer }).unwrap();
+        let consumer = attach(&producer, ConsumerConfig { timeouts: stale, ..consumer });
+        // Another handle has the thread at work all the time.
+        let by_thread = HubConfig { heartbeat_thread: true, ..config(&task.dir).0 };
+        let _busy = Producer::create(&by_thread).unwrap();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(200) {
+            producer.heartbeat();
+            consumer.heartbeat();
+            std::thread::yield_now();
+        }
+        return say("told nothing");
+    }
+    let test = "lives::who_beats_by_himself_is_reminded";
+    let dir = place();
+    let mut silent = Child::start(test, "silent", dir.path(), "");
+    let mut told = [silent.wait_for("warned"), silent.wait_for("warned")];
+    told.sort();
+    assert_eq!(told, ["consumer", "producer"]);
+    let mut beating = Child::start(test, "beating", dir.path(), "");
+    beating.wait_for("told nothing");
+    beating.succeed();
+    assert_eq!(beating.left_to_say("warned"), [""; 0]);
+}
+
+/// Says which handle a warning is about.
+struct Told;
+
+impl tracing::field::Visit for Told {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "handle" {
+            say(format!("warned {}", format!("{value:?}").trim_matches('"')));
+        }
+    }
+}
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut Told);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }

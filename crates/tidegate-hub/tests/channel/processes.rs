@@ -197,7 +197,7 @@ fn a_producer_waits_for_the_death_of_the_one_before() {
     });
 }
 
-/// Rules: DH-231, DH-232, DH-234.
+/// Rules: DH-231, DH-232, DH-234, N-38.
 #[test]
 fn handles_beat_while_their_process_lives() {
     use tidegate_hub::{config::HubTimeouts, layout::pages::MetricsPage};

@@ -8,8 +8,4 @@ fn changes_what_it_reads(mut slot: ReadSlot<'_>) {
     slot.bytes_mut();
 }
 
-fn reads_by_reference(slot: &ReadSlot<'_>) -> &[u8] {
-    slot.bytes()
-}
-
 fn main() {}

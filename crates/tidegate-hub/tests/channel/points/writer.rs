@@ -238,6 +238,12 @@ impl End<'_> {
         let now = look(inspector);
         assert_eq!((now.write, now.commit, now.intent), (end, end, now.floor), "{self}: {now:?}");
         assert!(now.open.is_empty() && now.draining.is_empty(), "{self}: {now:?}");
+        let told: Vec<_> =
+            inspector.audit().iter().map(|entry| (entry.operation, entry.before >> 3)).collect();
+        assert!(told.iter().any(|(operation, _)| *operation == "adopt"), "{self}: {told:?}");
+        for id in &left.open {
+            assert!(told.contains(&("reset-slot", id + 1)), "{self}: {id} was abandoned: {told:?}");
+        }
         // What was about to be overwritten holds its old value again: the digests are compared, too.
         is_valid(inspector, &self.to_string());
         for slot in inspector.diagnose_all().iter().filter(|slot| slot.slot_id.is_some()) {
@@ -249,7 +255,7 @@ impl End<'_> {
     }
 }
 
-/// Rules: DH-081, DH-082, DH-084, K-01, K-02, K-03, K-05, K-07, K-08, K-09, K-10, K-11, K-12.
+/// Rules: DH-081, DH-082, DH-084, K-01, K-02, K-03, K-05, K-07, K-08, K-09, K-10, K-11, K-12, N-18.
 #[test]
 fn writers_of_single_values() {
     every_step("points::writer::writers_of_single_values", Use::Single);
@@ -267,7 +273,7 @@ fn writers_for_a_single_reader() {
     every_step("points::writer::writers_for_a_single_reader", Use::SingleReader);
 }
 
-/// Rules: DH-081, DH-082, DH-084, DH-068, K-01, K-02, K-05, K-06, K-07, K-08, K-09, K-10, K-11, K-12, K-13, K-14.
+/// Rules: DH-081, DH-082, DH-084, DH-068, K-01, K-02, K-05, K-06, K-07, K-08, K-09, K-10, K-11, K-12, K-13, K-14, N-18.
 #[test]
 fn writers_for_all_readers() {
     every_step("points::writer::writers_for_all_readers", Use::AllReaders);
