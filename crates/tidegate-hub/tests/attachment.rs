@@ -256,13 +256,13 @@ fn what_is_promised_to_a_joiner_is_there() {
             last = start.0;
             reader.leave(soon()).unwrap();
             // Now and then it is let past everything that there was.
-            while round % 8 == 0 && written() < start.0 + 8 {
+            while round % 64 == 0 && written() < start.0 + 8 {
                 std::hint::spin_loop();
             }
         }
         done.store(true, tidegate_shm::sync::Ordering::Release);
         assert!(writing.join().unwrap() > 200_000);
-        assert!(overtaken > 10_000, "the writer was hardly ever ahead: {overtaken}");
+        assert!(overtaken > 1_000, "the writer was hardly ever ahead: {overtaken}");
     });
 }
 

@@ -1,8 +1,9 @@
 //! Writers that end between a change and its wake-up: whoever sleeps goes on within a slice (K-11, K-12, P-12).
 
-use std::mem::offset_of;
+use std::{mem::offset_of, sync::mpsc::channel, thread};
 
 use tidegate_hub::{
+    config::Timeout,
     layout::pages::{ConsumerRow, SyncPage},
     producer::Producer,
 };
@@ -10,11 +11,11 @@ use tidegate_shm::sync::Ordering::Acquire;
 
 use super::{KILLED, Use, check, join, write_one};
 use crate::{
-    children::{Child, role, say},
+    children::{Child, PATIENCE, role, say},
     world::{LONG, place},
 };
 
-/// Nobody wakes the sleeper, nobody cleans up, and there is no other deadline than one that fails the test.
+/// Nobody wakes the sleeper, nobody cleans up, and it has no deadline.
 /// Rules: DH-076, P-12, K-11, K-12.
 #[test]
 fn a_sleeper_whose_waker_ended_goes_on() {
@@ -40,8 +41,17 @@ fn a_sleeper_whose_waker_ended_goes_on() {
             let dir = place();
             let mut writer = Child::start_at(test, "writer", dir.path(), "", Some(step));
             let mut consumer = join(&writer.wait_for("block"), dir.path());
-            let ids: Vec<u64> = (0..3).map(|_| check(&consumer.next(LONG).unwrap())).collect();
-            assert_eq!(ids, [0, 1, 2], "{step}");
+            let (tell, told) = channel();
+            // Only a deadline would make it look once more by itself.
+            thread::spawn(move || {
+                while let Ok(slot) = consumer.next(Timeout::Infinite) {
+                    if tell.send(check(&slot)).is_err() || slot.id().0 == 2 {
+                        break;
+                    }
+                }
+            });
+            let ids: Vec<_> = (0..3).map(|_| told.recv_timeout(PATIENCE)).collect();
+            assert_eq!(ids, [Ok(0), Ok(1), Ok(2)], "{step}");
             assert_eq!(writer.signal(), KILLED, "{step}");
         }
     }
