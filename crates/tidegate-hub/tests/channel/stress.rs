@@ -234,11 +234,10 @@ fn consumers_come_and_go() {
             let config =
                 if visits.is_multiple_of(2) { oldest(&task.dir) } else { consumer_config(&task.dir) };
             let mut consumer = Consumer::attach(&task.block, &config).unwrap();
-            let mut next = consumer.start_id().0;
-            for _ in 0..visits % 4 {
+            let start = consumer.start_id().0;
+            for expected in start..start + visits % 4 {
                 let slot = consumer.next(LONG).unwrap();
-                assert!(slot.id().0 == next && slot.to_vec() == value(next, 64), "{next}");
-                next += 1;
+                assert!(slot.id().0 == expected && slot.to_vec() == value(expected, 64), "{expected}");
             }
             // Some are not told.
             if visits.is_multiple_of(3) {
@@ -268,12 +267,16 @@ fn consumers_come_and_go() {
             }
         });
         let reading = scope.spawn(|| {
-            for expected in 0.. {
+            let mut expected = 0;
+            loop {
                 match resident.next(Timeout::After(Duration::from_millis(100))) {
                     Ok(slot) => assert_eq!(slot.id().0, expected),
-                    Err(error) if done.load(Acquire) => return assert_eq!(error, AcquireError::Timeout),
+                    Err(AcquireError::Timeout) if done.load(Acquire) => return,
+                    // On a busy machine the writer may not have come to it.
+                    Err(AcquireError::Timeout) => continue,
                     Err(error) => panic!("{error}"),
                 }
+                expected += 1;
             }
         });
         let watching = scope.spawn(|| {

@@ -30,8 +30,8 @@ pub(super) fn fill_and_write_more(usage: Use, dir: &Path) {
     while !dir.join("more").exists() {
         std::thread::yield_now();
     }
-    // Who passes over a slot that is read waits for nobody.
-    let timeout = if usage.skips() { NOW } else { LONG };
+    // Who passes over a slot that is read waits for nobody, unless all of them are read.
+    let timeout = if usage == Use::Newest { NOW } else { LONG };
     (0..MORE).for_each(|_| {
         write_one(&producer, timeout).unwrap();
     });
