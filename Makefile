@@ -53,7 +53,7 @@ test: setup ## Everything that CI runs
 	$(CARGO) test --workspace --locked --doc --quiet
 	@# Programs that measure the hub, whether they work.
 	$(CARGO) run --locked --quiet --package tidegate-hub --example round_trip -- --quick
-	$(CARGO) bench --locked --quiet --package tidegate-hub --bench digest -- --quick
+	$(CARGO) test --locked --quiet --package tidegate-hub --bench digest -- --quick
 	$(MAKE) --no-print-directory instructions
 	$(MAKE) --no-print-directory loom
 	$(MAKE) --no-print-directory fuzz-smoke
