@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs tests under AddressSanitizer, ThreadSanitizer and valgrind, on the stable toolchain: all of tidegate-shm, the I/O
-# kernel, and the sockets on top of it.
+# kernel, the sockets on top of it, and the hub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,9 @@ run() {
 
 run address --package tidegate-shm --lib --tests
 run address --package tidegate-io --lib --test toy_protocol
+# Guards that are leaked on purpose are no findings, and what must not compile needs no sanitizer.
+ASAN_OPTIONS=detect_leaks=0 run address --package tidegate-hub --lib --test attachment --test block --test channel \
+    --test recovery -- --skip guards_do_not_outlive_what_they_guard
 TSAN_OPTIONS="suppressions=$PWD/crates/tidegate-shm/tests/thread-sanitizer.supp" \
     run thread --package tidegate-shm --lib --tests
 
@@ -27,6 +30,9 @@ TSAN_OPTIONS="suppressions=$PWD/crates/tidegate-shm/tests/thread-sanitizer.supp"
 # What counts wake-ups would count those of the sanitizer's own thread.
 run thread -Zbuild-std --package tidegate-io --lib --test engine --test toy_protocol -- --skip idle_connections_cost_no_wake_ups
 run thread -Zbuild-std --package tidegate-mq --lib --test smoke --test libzmq
+# The hub's threads: what they do to one block in one process; between processes nothing is seen.
+run thread -Zbuild-std --package tidegate-hub --lib --test channel -- \
+    --skip guards_do_not_outlive_what_they_guard --skip points:: --skip crashes::
 
 echo "== valgrind: receive pages"
 binary=$(cargo test --locked --package tidegate-io --lib --no-run --message-format=json 2>/dev/null |

@@ -1,5 +1,5 @@
 //! Digests of slots in shared memory, beside the bare library over private memory:
-//! `cargo bench -p tidegate-hub --bench digest`.
+//! `cargo bench -p tidegate-hub --bench digest`; with `-- --quick` only whether it works.
 //!
 //! The bare library hashes the same message, which lies in one piece in private memory, so the difference is what copying
 //! out of the block and putting the message together cost.
@@ -46,10 +46,10 @@ fn spec(alg: DigestAlg) -> BlockSpec {
 }
 
 /// Nanoseconds of one call: the fastest of several rounds, since everything else only adds.
-fn time<R>(bytes: usize, mut call: impl FnMut() -> R) -> f64 {
+fn time<R>(rounds: usize, bytes: usize, mut call: impl FnMut() -> R) -> f64 {
     let calls = (4 << 20) / (bytes + 2048);
     let mut best = f64::MAX;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let start = Instant::now();
         for _ in 0..calls {
             black_box(call());
@@ -60,6 +60,7 @@ fn time<R>(bytes: usize, mut call: impl FnMut() -> R) -> f64 {
 }
 
 fn main() {
+    let rounds = if std::env::args().any(|arg| arg == "--quick") { 1 } else { ROUNDS };
     let secret = Secret::new(&[7; 32]).unwrap();
     println!(
         "{:>20} {:>9} {:>12} {:>12} {:>12} {:>7}",
@@ -77,7 +78,7 @@ fn main() {
             let message = vec![0x5A; size + 80];
             let payload = slot.sub(0..size).unwrap();
             let mut copy = vec![0; size];
-            let bare = time(size, || -> [u8; 32] {
+            let bare = time(rounds, size, || -> [u8; 32] {
                 let message = black_box(&message);
                 match alg {
                     DigestAlg::Blake3 => blake3::hash(message).into(),
@@ -85,8 +86,12 @@ fn main() {
                     _ => Blake2b::<U32>::digest(message).into(),
                 }
             });
-            let in_place = time(size, || digester.slot(5, black_box(payload)));
-            let copied = time(size, || digester.slot_copy(5, black_box(payload), &mut copy).unwrap());
+            let in_place = time(rounds, size, || digester.slot(5, black_box(payload)));
+            let copied = time(rounds, size, || digester.slot_copy(5, black_box(payload), &mut copy).unwrap());
+            assert!(
+                copy == message[..size]
+                    && digester.slot(5, payload) == digester.slot_copy(5, payload, &mut copy).unwrap()
+            );
             let name = format!("{alg:?}");
             println!(
                 "{name:>20} {size:>9} {bare:>12.0} {in_place:>12.0} {copied:>12.0} {:>7.2}",

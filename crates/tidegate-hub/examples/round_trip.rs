@@ -1,6 +1,6 @@
 //! How long a value takes to another process and back, and how many go one way.
 //!
-//! `cargo run --release -p tidegate-hub --example round_trip`
+//! `cargo run --release -p tidegate-hub --example round_trip`; with `-- --quick` only whether it works.
 
 use std::{
     env,
@@ -19,21 +19,25 @@ use tidegate_hub::{
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const LONG: Timeout = Timeout::After(Duration::from_secs(30));
-const ROUNDS: usize = 200_000;
-const VALUES: u64 = 20_000_000;
+/// Measurements of one thread, round trips, values that go one way.
+const MEASURED: (u32, u64, u64) = (2_000, 200_000, 20_000_000);
+const QUICK: (u32, u64, u64) = (2, 200, 20_480);
 const BATCH: u32 = 256;
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["echo", name, uuid] => echo(name, uuid.parse()?),
-        ["count", name] => count(name),
-        _ => {
-            alone()?;
-            round_trips()?;
-            one_way()
-        }
+        ["count", name, values] => count(name, values.parse()?),
+        ["--quick"] => run(QUICK),
+        _ => run(MEASURED),
     }
+}
+
+fn run((repeats, rounds, values): (u32, u64, u64)) -> Result<()> {
+    alone(repeats)?;
+    round_trips(rounds)?;
+    one_way(values)
 }
 
 fn config(channel: &str, slots: u32) -> Result<HubConfig> {
@@ -51,12 +55,12 @@ fn again(args: &[&str]) -> Result<Child> {
 }
 
 /// What a value costs both sides when nobody has to wait: the best of many, so that other programs do not count.
-fn alone() -> Result<()> {
+fn alone(repeats: u32) -> Result<()> {
     let producer = Producer::create(&config("bench.alone", 1024)?)?;
     let mut consumer = attach(&producer.name(), BATCH)?;
     let mut bytes = [0; 8];
     let (mut single, mut many) = (Duration::MAX, Duration::MAX);
-    for _ in 0..2_000 {
+    for _ in 0..repeats {
         let start = Instant::now();
         for value in 0..BATCH.into() {
             producer.send(&u64::to_le_bytes(value), LONG)?;
@@ -82,7 +86,7 @@ fn alone() -> Result<()> {
     Ok(())
 }
 
-fn round_trips() -> Result<()> {
+fn round_trips(rounds: u64) -> Result<()> {
     let requests = Producer::create(&config("bench.requests", 64)?)?;
     let key = std::process::id();
     let mut child = again(&["echo", &requests.name(), &key.to_string()])?;
@@ -97,9 +101,9 @@ fn round_trips() -> Result<()> {
         }
     };
     let mut replies = attach(&replies, 1)?;
-    let mut times = Vec::with_capacity(ROUNDS);
+    let mut times = Vec::with_capacity(rounds as usize);
     let mut bytes = [0; 8];
-    for round in 0..ROUNDS as u64 {
+    for round in 0..rounds {
         let start = Instant::now();
         requests.send(&round.to_le_bytes(), LONG)?;
         replies.next(LONG)?.read_into(&mut bytes);
@@ -109,7 +113,7 @@ fn round_trips() -> Result<()> {
     drop(requests);
     child.wait()?;
     times.sort_unstable();
-    let at = |part: f64| times[(part * ROUNDS as f64) as usize].as_nanos();
+    let at = |part: f64| times[(part * rounds as f64) as usize].as_nanos();
     println!("round trip of 8 bytes: p50 {} ns, p90 {} ns, p99 {} ns", at(0.5), at(0.9), at(0.99));
     Ok(())
 }
@@ -127,15 +131,15 @@ fn echo(name: &str, key: u32) -> Result<()> {
     Ok(())
 }
 
-fn one_way() -> Result<()> {
+fn one_way(values: u64) -> Result<()> {
     let producer = Producer::create(&config("bench.stream", 4096)?)?;
-    let mut child = again(&["count", &producer.name()])?;
+    let mut child = again(&["count", &producer.name(), &values.to_string()])?;
     while producer.consumer_count() == 0 {
         std::thread::yield_now();
     }
     let start = Instant::now();
     let mut sent = 0;
-    while sent < VALUES {
+    while sent < values {
         let mut batch = producer.acquire_write_batch(BATCH, LONG)?;
         for index in 0..batch.len() {
             batch.put_bytes(index, &(sent + index as u64).to_le_bytes())?;
@@ -145,16 +149,16 @@ fn one_way() -> Result<()> {
     }
     producer.close()?;
     child.wait()?;
-    let rate = VALUES as f64 / start.elapsed().as_secs_f64() / 1e6;
+    let rate = values as f64 / start.elapsed().as_secs_f64() / 1e6;
     println!("one way, {BATCH} values of 8 bytes at a time: {rate:.1} million/s");
     Ok(())
 }
 
-fn count(name: &str) -> Result<()> {
+fn count(name: &str, values: u64) -> Result<()> {
     let mut consumer = attach(name, BATCH)?;
     let mut expected = 0;
     let mut bytes = [0; 8];
-    while expected < VALUES {
+    while expected < values {
         let Ok(batch) = consumer.acquire_read_up_to(BATCH) else { continue };
         for (_, payload) in batch.iter() {
             payload.read_at(0, &mut bytes)?;

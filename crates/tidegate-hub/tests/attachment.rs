@@ -27,7 +27,13 @@ use tidegate_hub::{
         pages::{AuditEntry, MetricsPage, SyncPage},
     },
 };
-use tidegate_shm::sync::Ordering::Relaxed;
+use tidegate_shm::{
+    clock::{Nanos, monotonic_now},
+    sync::{
+        AtomicBool,
+        Ordering::{Acquire, Relaxed},
+    },
+};
 
 const NAMES: RowNames = RowNames { uid: [b'u'; 40], name: [b'n'; 32], pid_namespace: 3 };
 const NOW: Deadline = Deadline::Immediate;
@@ -203,6 +209,61 @@ fn a_writer_that_this_process_was_before_it_replaced_itself_is_adopted_from() {
     let adopted = core.adopt(TakeOver::IfDead, NOW).unwrap();
     assert_eq!(adopted.writer.allocate(1, NOW).unwrap().first.0, 100);
     assert_eq!(metric!(again, writer_adoptions), 1);
+}
+
+/// A hundred thousand consumers begin at the oldest id while the writer overwrites whatever it may.
+/// Rules: DH-068, DH-059, C-04.
+#[test]
+fn what_is_promised_to_a_joiner_is_there() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let options = CreateOptions { dir: dir.path().to_owned(), ..CreateOptions::default() };
+    let block = Arc::new(create(&BlockSpec { orphan: Orphan::Advance, ..spec() }, &options).unwrap());
+    let writer = writer_core(&block, WaitStrategy::Hybrid, Timing::default()).unwrap().created().unwrap();
+    let seen = attached(&block, &dir, Role::Consumer);
+    let done = AtomicBool::new(false);
+    let soon = || Deadline::At(monotonic_now().saturating_add(Nanos::from_secs(30)));
+    std::thread::scope(|scope| {
+        let (done, writer) = (&done, &writer);
+        let writing = scope.spawn(move || {
+            while !done.load(Acquire) {
+                let id = writer.allocate(1, soon()).unwrap().first;
+                let slot = writer.core().config().index(id);
+                block.slot_mut(slot.0).unwrap().write_at(0, &id.0.to_le_bytes()).unwrap();
+                writer.commit(id, CommitInfo { len: 8, user_flags: 0, slot_flags: 0 }).unwrap();
+            }
+            writer.allocate(1, soon()).unwrap().first.0
+        });
+        let mut overtaken = 0;
+        let mut last = 0;
+        let written = || seen.inspector_views().unwrap().control.row().u64::<0x40>().load(Acquire);
+        for round in 0..100_000 {
+            let core = consumer_core(&seen, WaitStrategy::Hybrid, Timing::default()).unwrap();
+            let mut reader = Reader::join(core, Start::Oldest, &NAMES, 1, soon()).unwrap();
+            let start = reader.ticket().start;
+            for expected in start.0..start.0 + 2 {
+                let acquired = reader.acquire_ordered(soon()).unwrap();
+                let mut bytes = [0; 8];
+                let slot = reader.core().config().index(acquired.id);
+                seen.slot(slot.0).unwrap().read_at(0, &mut bytes).unwrap();
+                assert_eq!(
+                    (acquired.id.0, u64::from_le_bytes(bytes)),
+                    (expected, expected),
+                    "from {start:?}"
+                );
+                reader.release(&acquired, Release::Consumed).unwrap();
+            }
+            overtaken += u64::from(start.0 > last + 2);
+            last = start.0;
+            reader.leave(soon()).unwrap();
+            // Now and then it is let past everything that there was.
+            while round % 64 == 0 && written() < start.0 + 8 {
+                std::hint::spin_loop();
+            }
+        }
+        done.store(true, tidegate_shm::sync::Ordering::Release);
+        assert!(writing.join().unwrap() > 200_000);
+        assert!(overtaken > 1_000, "the writer was hardly ever ahead: {overtaken}");
+    });
 }
 
 /// Rules: DH-044.

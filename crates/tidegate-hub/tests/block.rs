@@ -136,7 +136,7 @@ fn other_process() -> (Child, ProcessKey) {
     (child, ProcessKey::new(id.pid, id.start_time).unwrap())
 }
 
-/// Rules: DH-001, DH-013, DH-019, DH-020, L-23.
+/// Rules: DH-001, DH-013, DH-019, DH-020, L-23, N-03.
 #[test]
 fn a_new_block_is_complete_private_and_named_by_its_uuid() {
     let blocks = Blocks::new();
@@ -169,6 +169,32 @@ fn a_new_block_is_complete_private_and_named_by_its_uuid() {
     let rest = geometry.total_size - geometry.consumers().offset;
     let bytes = block.region().span(geometry.consumers().offset, rest).unwrap().to_vec();
     assert!(bytes.iter().all(|byte| *byte == 0));
+}
+
+/// Rules: N-49.
+#[test]
+fn no_mapping_of_a_block_can_be_executed() {
+    let blocks = Blocks::new();
+    let block = blocks.create();
+    let _roles = [Role::Consumer, Role::Inspector].map(|role| blocks.attach(&block, role).unwrap());
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let name = name_of(&block);
+    let rights: Vec<&str> = maps
+        .lines()
+        .filter(|line| line.ends_with(&name))
+        .map(|line| line.split_whitespace().nth(1).unwrap())
+        .collect();
+    assert!(rights.len() >= 3 && rights.iter().all(|rights| !rights.contains('x')), "{rights:?}");
+    // What must not be decoded by accident is fuzzed; how it is trusted is said where people look.
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (file, part) in [
+        ("fuzz/Cargo.toml", "hub_broker"),
+        ("fuzz/Cargo.toml", "hub_schema"),
+        ("docs/guides/hub/security.md", "It is no barrier against code that runs as the same user"),
+    ] {
+        let text = fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(text.contains(part), "{file}");
+    }
 }
 
 /// Rules: DH-010, DH-012, DH-022.
@@ -309,7 +335,7 @@ fn impossible_control_words_are_refused_and_counted() {
     }
 }
 
-/// Rules: DH-160, DH-162, L-29.
+/// Rules: DH-160, DH-162, L-29, G-06.
 #[test]
 fn the_secret_must_be_that_of_the_block() {
     let blocks = Blocks::new();
@@ -529,6 +555,169 @@ fn a_wrong_configuration_makes_nothing_and_names_every_field() {
         assert!(refused.to_string().contains(field), "{refused}");
     }
     assert!(blocks.names().is_empty());
+}
+
+/// A process that may lock no memory goes on without; it is told.
+/// Rules: DH-025, N-07.
+#[test]
+fn memory_that_cannot_be_locked_is_used_all_the_same() {
+    use rustix::{
+        process::{Resource, Rlimit, setrlimit},
+        thread::{CapabilitySet, capabilities, set_capabilities},
+    };
+    const TEST: &str = "memory_that_cannot_be_locked_is_used_all_the_same";
+    if std::env::var_os("TIDEGATE_TEST_LIMITED").is_none() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", TEST])
+            .env("TIDEGATE_TEST_LIMITED", "1")
+            .status();
+        return assert!(status.unwrap().success());
+    }
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::IPC_LOCK);
+    set_capabilities(None, sets).unwrap();
+    setrlimit(Resource::Memlock, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
+    let blocks = Blocks::new();
+    let log = Log::default();
+    let block = tracing::subscriber::with_default(log.clone(), || {
+        create(&spec(), &CreateOptions { lock_memory: true, ..blocks.create_options() }).unwrap()
+    });
+    assert!(!block.is_memory_locked());
+    assert_eq!(log.warnings(), 1);
+    block.slot_mut(0).unwrap().fill(1);
+    let options = AttachOptions { lock_memory: true, ..blocks.options(Role::Consumer) };
+    let consumer = attach(&name_of(&block), &options).unwrap();
+    assert!(!consumer.is_memory_locked());
+    assert_eq!(consumer.slot(0).unwrap().to_vec(), [1; 4096]);
+}
+
+/// Counts what is logged as a warning.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<usize>>);
+
+impl Log {
+    fn warnings(&self) -> usize {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        *self.0.lock().unwrap() += usize::from(*event.metadata().level() == tracing::Level::WARN);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Without the process table nobody can say who he is, and takes no part. In a mount namespace where it is covered.
+/// Rules: DH-032, N-08.
+#[test]
+fn who_cannot_say_who_he_is_takes_no_part() {
+    const TEST: &str = "who_cannot_say_who_he_is_takes_no_part";
+    const PLACE: &str = "TIDEGATE_TEST_COVERED";
+    let Some(place) = std::env::var_os(PLACE) else {
+        let blocks = Blocks::new();
+        let _block = blocks.create();
+        // The binary is started by its path, which does not lead through /proc.
+        let script = "mount -t tmpfs none /proc && exec \"$0\" --exact \"$1\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .arg(TEST)
+            .env(PLACE, blocks.dir.path())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && told.contains("1 passed"),
+            "this test mounts a tmpfs and needs root: {told}"
+        );
+        return;
+    };
+    let dir = PathBuf::from(place);
+    let name = tidegate_hub::block::names(&dir).unwrap().remove(0);
+    let refused =
+        create(&spec(), &CreateOptions { dir: dir.clone(), ..CreateOptions::default() }).unwrap_err();
+    assert!(matches!(refused, CreateError::Identity(_)), "{refused:?}");
+    for role in [Role::Consumer, Role::Writer] {
+        let options = AttachOptions { dir: dir.clone(), ..AttachOptions::new(role) };
+        assert_eq!(attach(&name, &options).unwrap_err().code(), 123, "{role:?}");
+    }
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+}
+
+/// A pid that was given to another process: in a pid namespace, where the next one can be chosen.
+/// Rules: DH-033, I-04.
+#[test]
+fn a_reused_pid_is_another_process() {
+    const TEST: &str = "a_reused_pid_is_another_process";
+    const INSIDE: &str = "TIDEGATE_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_none() {
+        let output = Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", TEST])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && told.contains("1 passed"),
+            "this test makes a pid namespace and needs root: {told}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    let (mut first, old) = other_process();
+    assert_eq!(liveness(&Kernel, old), Liveness::Alive);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(liveness(&Kernel, old), Liveness::Dead);
+    // Start times are counted in hundredths of a second; two processes in one would have one key.
+    std::thread::sleep(Duration::from_millis(30));
+    fs::write("/proc/sys/kernel/ns_last_pid", (old.pid() - 1).to_string()).unwrap();
+    let (mut second, new) = other_process();
+    assert_eq!((new.pid(), new == old), (old.pid(), false));
+    assert_eq!((liveness(&Kernel, old), liveness(&Kernel, new)), (Liveness::Dead, Liveness::Alive));
+    second.kill().unwrap();
+    second.wait().unwrap();
+}
+
+/// Ages from another time namespace cannot be told, and nobody there is judged.
+/// Rules: DH-008, DH-034, N-50.
+#[test]
+fn ages_of_another_time_namespace_are_unknown() {
+    use tidegate_hub::inspect::Inspector;
+    let blocks = Blocks::new();
+    let block = blocks.create();
+    let (mut other, key) = other_process();
+    control!(block, writer_owner).store(key.word(), Relaxed);
+    let look = || Inspector::open(&name_of(&block), &blocks.options(Role::Inspector)).unwrap();
+    let here = look();
+    assert!(here.writer().heartbeat_age.is_some());
+    assert_eq!(here.writer().liveness, Liveness::Alive);
+    forge(&block, offset_of!(HeaderPage, timens_inode), &7_u64.to_le_bytes());
+    let there = look();
+    assert_eq!(there.writer().heartbeat_age, None);
+    assert_eq!(there.writer().liveness, Liveness::Unknown);
+    assert!(
+        there.findings().iter().all(|finding| finding.severity() < tidegate_hub::inspect::Severity::Problem)
+    );
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(
+        there.writer().liveness,
+        Liveness::Unknown,
+        "the death of somebody there cannot be told either"
+    );
 }
 
 /// Rules: DH-025.

@@ -85,7 +85,7 @@ fn exchange(producer: &Producer, consumer: &mut Consumer) {
     while consumer.try_next().is_ok() {}
 }
 
-/// Rules: DH-101, DH-130.
+/// Rules: DH-101, DH-130, S-11, N-25.
 #[test]
 fn values_cost_no_allocation() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -61,7 +61,7 @@ fn until_somebody_waits(waiters: &Region) {
 }
 
 /// Each side maps the other's region read-only, so every word is written by one process.
-/// Rules: VX-320, VX-321, VX-323.
+/// Rules: VX-320, VX-321, VX-323, DH-077.
 #[test]
 fn two_processes_wake_each_other_without_losing_one_ring() {
     const ROUNDS: u64 = 20_000;

@@ -20,6 +20,7 @@ use super::{
     registry::{Holding, Place},
 };
 use crate::{
+    core::crash::{self, Point},
     identity::{IdentityUnavailable, Judge, Liveness, ProcessKey},
     layout::{
         AreaCopy, Birth, BlockSpec, BlockUuid, Descriptor, EncodeError, FeatureUse, InitState,
@@ -118,6 +119,7 @@ pub fn create(spec: &BlockSpec, options: &CreateOptions<'_>) -> Result<Block, Cr
         remove_dead(&dir, &name)?;
     }
     let site = Site::find(spec, options, &dir, &name)?;
+    crash::at(Point::CreateAlloc);
     let birth = Birth {
         uuid,
         salt: random()?,
@@ -130,6 +132,7 @@ pub fn create(spec: &BlockSpec, options: &CreateOptions<'_>) -> Result<Block, Cr
     let descriptor = write_block(&site.region, spec, &birth, options.secret, own)?;
     let path = site.path.clone();
     site.draft.publish().map_err(|error| refusal(error, &dir, &name))?;
+    crash::at(Point::CreateLink);
     Ok(Block {
         memory_locked: options.lock_memory && lock_memory(&site.region, &path),
         path,

@@ -14,7 +14,7 @@ use crate::{
     layout::{Descriptor, SyncPolicy},
     producer::TypedCheck,
     schema::{Offer, SchemaHash, SchemaVersion, compare},
-    upkeep::{self, ConsumerMember, Member, Recovery},
+    upkeep::{self, Beats, ConsumerMember, Member, Recovery},
 };
 
 impl Consumer {
@@ -44,11 +44,10 @@ impl Consumer {
         let reader = Reader::join(core, start, &row_names(config), config.max_held, deadline)?;
         let reader = if config.allow_repeat { reader.with_repeats() } else { reader };
         let ticket = *reader.ticket();
-        let interval = config.timeouts.heartbeat_interval.into();
         let recovery =
             config.recover_writer.then(|| Recovery::new(config.trust.clone(), config.secret.clone()));
-        let member =
-            Arc::new(ConsumerMember::new(member_core, ticket, interval, config.heartbeat_thread, recovery));
+        let beats = Beats::new(&config.timeouts, config.heartbeat_thread);
+        let member = Arc::new(ConsumerMember::new(member_core, ticket, beats, recovery));
         let max_held = config.max_held.min(block.descriptor().spec.slot_count) as usize;
         let checker = Checker::of(&block, config, ticket.row.0)?;
         let consumer = Self {

@@ -91,11 +91,15 @@ points! {
     ReapClaim = "reap.claim",
     /// Its row is about to be FREE.
     ReapFree = "reap.free",
+    /// A new block has its memory and no name.
+    CreateAlloc = "c.alloc",
+    /// It has its name.
+    CreateLink = "c.link",
 }
 
 /// Passes a step.
 #[inline]
-pub(super) fn at(point: Point) {
+pub(crate) fn at(point: Point) {
     #[cfg(all(test, not(loom)))]
     simulated::at(point);
     #[cfg(all(feature = "crash-points", not(test)))]

@@ -331,7 +331,7 @@ fn all_faults_of_a_configuration_are_told_at_once() {
 }
 
 /// L-08 and the version matrix of 24.1.
-/// Rules: DH-294, DH-295, DH-297, L-08.
+/// Rules: DH-294, DH-295, DH-297, L-08, N-48.
 #[test]
 fn newer_minor_versions_and_features_are_judged_by_their_bits() {
     let mut newer = area_of(&spec());

@@ -15,7 +15,7 @@ use crate::{
     config::{HubConfig, IfExists, Timeout},
     core::{Adopted, TakeOver, config::Deadline},
     error::{OpenError, RegistryError},
-    upkeep::{self, Member, ProducerMember},
+    upkeep::{self, Beats, Member, ProducerMember},
 };
 
 impl Producer {
@@ -90,9 +90,8 @@ impl Producer {
         let Adopted { mut writer, abandoned, .. } = adopted;
         writer.set_stall(config.stall);
         writer.core().host().set_measuring(config.metrics.enabled);
-        let interval = config.timeouts.heartbeat_interval.into();
-        let core = writer.core().clone();
-        let member = Arc::new(ProducerMember::new(core, interval, config.heartbeat_thread));
+        let beats = Beats::new(&config.timeouts, config.heartbeat_thread);
+        let member = Arc::new(ProducerMember::new(writer.core().clone(), beats));
         let end = EndOfLife { unlink: config.unlink_on_close, linger: config.close_linger, done: false };
         let digests = Digests::of(&block, config.secret.as_ref())?;
         let producer = Self {

@@ -7,7 +7,7 @@ use tidegate_shm::{
     sync::Ordering,
 };
 
-use super::{Member, recover::recover_writer};
+use super::{Beats, Member, recover::recover_writer};
 use crate::{
     attachment::{ConsumerCore, WriterCore},
     block::{AttachOptions, Block, Role, Trust},
@@ -31,23 +31,33 @@ pub(crate) struct ProducerMember {
     core: WriterCore,
     /// The epoch in which it writes.
     epoch: u64,
-    interval: Nanos,
-    /// Whether the thread beats.
-    by_thread: bool,
+    beats: Beats,
 }
 
 impl ProducerMember {
-    pub(crate) fn new(core: WriterCore, interval: Nanos, by_thread: bool) -> Self {
+    pub(crate) fn new(core: WriterCore, beats: Beats) -> Self {
         let epoch = Load::load(core.words().control64(Control64::WriterEpoch), Ordering::Acquire);
-        Self { core, epoch, interval, by_thread }
+        Self { core, epoch, beats }
     }
 
     /// Whether the last beat is older than half the interval.
     pub(crate) fn is_overdue(&self, now: Nanos) -> bool {
+        self.beats.is_overdue(self.last_beat(), now)
+    }
+
+    fn last_beat(&self) -> u64 {
         let control = self.core.words().views().control.row();
         // Relaxed: statistics.
-        let last = control.u64::<{ offset_of!(ControlPage, writer_heartbeat_ns) }>().load(Ordering::Relaxed);
-        now.0.saturating_sub(last) > self.interval.0 / 2
+        control.u64::<{ offset_of!(ControlPage, writer_heartbeat_ns) }>().load(Ordering::Relaxed)
+    }
+
+    /// Whether one of these processes is recorded in a row.
+    fn is_any_here(&self, dead: &[ProcessKey]) -> bool {
+        (0..self.core.config().max_consumers).map(Row).any(|row| {
+            // Acquire: pairs with the releasing store of the joiner.
+            let owner = self.core.words().row64(row, Row64::Owner).load(Ordering::Acquire);
+            ProcessKey::from_word(owner).is_some_and(|owner| dead.contains(&owner))
+        })
     }
 
     fn is_writer(&self) -> bool {
@@ -60,7 +70,7 @@ impl ProducerMember {
 
 impl Member for ProducerMember {
     fn beat_every(&self) -> Option<Nanos> {
-        self.by_thread.then_some(self.interval)
+        self.beats.every()
     }
 
     fn beat(&self) {
@@ -106,10 +116,19 @@ impl Member for ProducerMember {
         }
     }
 
-    fn clean_up(&self) -> bool {
+    fn clean_up(&self, dead: &[ProcessKey]) -> bool {
         self.core.host().block().check().is_err()
             || !self.is_writer()
+            || !self.is_any_here(dead)
             || self.core.reap(Deadline::Immediate).is_ok()
+    }
+
+    fn remind(&self, now: Nanos) -> Option<Nanos> {
+        let block = self.core.host().block();
+        if block.check().is_err() || !self.is_writer() {
+            return None;
+        }
+        self.beats.remind("producer", &block.descriptor().file_name(), self.last_beat(), now)
     }
 }
 
@@ -118,9 +137,7 @@ impl Member for ProducerMember {
 pub(crate) struct ConsumerMember {
     core: ConsumerCore,
     ticket: Ticket,
-    interval: Nanos,
-    /// Whether the thread beats.
-    by_thread: bool,
+    beats: Beats,
     recovery: Option<Recovery>,
 }
 
@@ -138,15 +155,9 @@ impl Recovery {
 }
 
 impl ConsumerMember {
-    pub(crate) fn new(
-        core: ConsumerCore,
-        ticket: Ticket,
-        interval: Nanos,
-        by_thread: bool,
-        recovery: Option<Recovery>,
-    ) -> Self {
-        let member = Self { core, ticket, interval, by_thread, recovery };
-        if by_thread {
+    pub(crate) fn new(core: ConsumerCore, ticket: Ticket, beats: Beats, recovery: Option<Recovery>) -> Self {
+        let member = Self { core, ticket, beats, recovery };
+        if member.beats.by_thread() {
             let flags = member.core.words().row32(ticket.row, Row32::Flags);
             // Relaxed: for people; the row is this consumer's.
             Word::store(flags, Load::load(flags, Ordering::Relaxed) | BEATS_BY_THREAD, Ordering::Relaxed);
@@ -156,9 +167,12 @@ impl ConsumerMember {
 
     /// Whether the last beat is older than half the interval.
     pub(crate) fn is_overdue(&self, now: Nanos) -> bool {
+        self.beats.is_overdue(self.last_beat(), now)
+    }
+
+    fn last_beat(&self) -> u64 {
         // Relaxed: statistics.
-        let last = Load::load(self.core.words().row64(self.ticket.row, Row64::Heartbeat), Ordering::Relaxed);
-        now.0.saturating_sub(last) > self.interval.0 / 2
+        Load::load(self.core.words().row64(self.ticket.row, Row64::Heartbeat), Ordering::Relaxed)
     }
 
     /// The writer that the block names.
@@ -175,7 +189,7 @@ impl ConsumerMember {
 
 impl Member for ConsumerMember {
     fn beat_every(&self) -> Option<Nanos> {
-        self.by_thread.then_some(self.interval)
+        self.beats.every()
     }
 
     fn beat(&self) {
@@ -214,7 +228,15 @@ impl Member for ConsumerMember {
         }
     }
 
-    fn clean_up(&self) -> bool {
+    fn remind(&self, now: Nanos) -> Option<Nanos> {
+        let block = self.block();
+        if block.check().is_err() {
+            return None;
+        }
+        self.beats.remind("consumer", &block.descriptor().file_name(), self.last_beat(), now)
+    }
+
+    fn clean_up(&self, _: &[ProcessKey]) -> bool {
         let (Some(recovery), Some(writer)) = (&self.recovery, self.writer()) else { return true };
         let block = self.block();
         if block.check().is_err()

@@ -6,6 +6,7 @@
 //! whenever a thread of this process begins to wait and finds that the others have changed since. Between beats the
 //! thread sleeps; without handles there is none.
 
+mod beats;
 mod member;
 mod recover;
 mod thread;
@@ -19,6 +20,7 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 use tidegate_shm::{clock::Nanos, fork::ForkGuard};
 
+pub(crate) use beats::Beats;
 pub(crate) use member::{ConsumerMember, ProducerMember, Recovery};
 
 use crate::identity::ProcessKey;
@@ -31,8 +33,10 @@ pub(crate) trait Member: Send + Sync {
     fn beat(&self);
     /// Adds the processes whose death it wants to know of.
     fn watched(&self, into: &mut Vec<ProcessKey>);
-    /// Removes what dead processes left. True if there is nothing left to do.
-    fn clean_up(&self) -> bool;
+    /// Removes what the processes `dead` left. True if there is nothing left to do.
+    fn clean_up(&self, dead: &[ProcessKey]) -> bool;
+    /// Warns once if the caller is to beat and does not (DH-233). When to look again; none if the thread beats.
+    fn remind(&self, now: Nanos) -> Option<Nanos>;
 }
 
 /// Adds a handle, for as long as it lives.

@@ -25,6 +25,8 @@ struct Upkeep {
     watches: Vec<Watch>,
     /// When to beat.
     next_beat: Nanos,
+    /// When to look whether those beat who do it themselves.
+    next_reminder: Nanos,
     /// How often cleaning up did not come to an end.
     retries: u32,
 }
@@ -47,16 +49,21 @@ enum End {
 
 impl Upkeep {
     fn new(bell: Arc<OwnedFd>) -> Self {
-        Self { bell, watches: Vec::new(), next_beat: Nanos::ZERO, retries: 0 }
+        Self { bell, watches: Vec::new(), next_beat: Nanos::ZERO, next_reminder: Nanos::ZERO, retries: 0 }
     }
 
     fn run(mut self) {
         while let Some(members) = members() {
+            // Somebody may wait for what the dead hold; for all the rest there is time.
+            let dead = self.find_dead();
+            let settled = self.clean_up(&members, &dead);
             self.beat(&members);
             self.look_around(&members);
-            let settled = self.clean_up(&members);
             drop(members);
-            self.sleep(settled);
+            // Who was dead already when he was first looked for is next.
+            if self.find_dead().iter().all(|key| dead.contains(key)) {
+                self.sleep(settled);
+            }
         }
     }
 
@@ -70,6 +77,8 @@ impl Upkeep {
             // A handle may have come with a shorter interval.
             self.next_beat = self.next_beat.min(now.saturating_add(interval));
         }
+        let reminders = members.iter().filter_map(|member| member.remind(now));
+        self.next_reminder = reminders.min().unwrap_or(Nanos::MAX);
     }
 
     fn look_around(&mut self, members: &[Arc<dyn Member>]) {
@@ -83,18 +92,23 @@ impl Upkeep {
         }
     }
 
-    /// True if nobody is dead, or nothing of the dead is left.
-    fn clean_up(&mut self, members: &[Arc<dyn Member>]) -> bool {
+    /// Those who have ended.
+    fn find_dead(&mut self) -> Vec<ProcessKey> {
         for watch in &mut self.watches {
             if matches!(watch.end, End::Asking) && liveness(&Kernel, watch.key) == Liveness::Dead {
                 watch.end = End::Seen;
             }
         }
-        if !self.watches.iter().any(|watch| matches!(watch.end, End::Seen)) {
+        self.watches.iter().filter(|watch| matches!(watch.end, End::Seen)).map(|watch| watch.key).collect()
+    }
+
+    /// True if nothing of `dead` is left.
+    fn clean_up(&mut self, members: &[Arc<dyn Member>], dead: &[ProcessKey]) -> bool {
+        if dead.is_empty() {
             self.retries = 0;
             return true;
         }
-        let results: Vec<bool> = members.iter().map(|member| member.clean_up()).collect();
+        let results: Vec<bool> = members.iter().map(|member| member.clean_up(dead)).collect();
         let settled = results.into_iter().all(|done| done);
         if settled {
             // Whoever still has a dead one somewhere wants it watched again.
@@ -108,7 +122,7 @@ impl Upkeep {
 
     /// Sleeps until somebody rings, dies, or it is time for something.
     fn sleep(&mut self, settled: bool) {
-        let mut time = self.next_beat.saturating_sub(monotonic_now());
+        let mut time = self.next_beat.min(self.next_reminder).saturating_sub(monotonic_now());
         if !settled {
             time = time.min(if self.retries < QUICK_RETRIES { QUICK_RETRY } else { ASKING });
         } else if self.watches.iter().any(|watch| matches!(watch.end, End::Asking)) {

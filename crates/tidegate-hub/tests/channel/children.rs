@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -84,15 +86,56 @@ impl Child {
         }
     }
 
+    /// The rest of a line that begins with `start`, if it has said that by now.
+    pub(crate) fn has_said(&self, start: &str) -> Option<String> {
+        self.lines.try_iter().find_map(|line| line.strip_prefix(start).map(|rest| rest.trim().to_owned()))
+    }
+
+    /// What it said last before it ended: the rest of every line that begins with `start`.
+    pub(crate) fn left_to_say(&self, start: &str) -> Vec<String> {
+        let lines = self.lines.iter();
+        lines.filter_map(|line| line.strip_prefix(start).map(|rest| rest.trim().to_owned())).collect()
+    }
+
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    #[cfg(feature = "crash-points")]
     /// Waits for the end; the signal that brought it, if one did.
     pub(crate) fn signal(&mut self) -> Option<i32> {
         std::os::unix::process::ExitStatusExt::signal(&self.process.wait().unwrap())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
+    }
+
+    /// Stops it as SIGSTOP does, all of its threads.
+    pub(crate) fn stop(&self) {
+        self.signal_it(Signal::STOP);
+        let path = format!("/proc/{}/stat", self.process.id());
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(&path).unwrap();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        while !is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) {
+        self.signal_it(Signal::CONT);
+    }
+
+    fn signal_it(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
     pub(crate) fn succeed(&mut self) {

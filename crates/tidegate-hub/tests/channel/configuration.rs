@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use tidegate_hub::{
-    config::{BufferPolicy, ConsumerConfig, HubConfig, HubTimeouts, IfExists},
+    config::{BufferPolicy, ConsumerConfig, HubConfig, HubTimeouts, IfExists, Timeout},
     consumer::Consumer,
-    error::OpenError,
+    error::{AcquireError, OpenError},
     layout::{DigestAlg, DigestPolicy, OnHeld, Overflow, Secret, SecurityLevel, SyncPolicy},
     producer::Producer,
 };
 
-use crate::world::{config, consumer_config, place, ring};
+use crate::world::{LONG, config, consumer_config, place, ring, send};
 
-/// Rules: DH-095, DH-085, DH-099.
+/// Rules: DH-095, DH-085, DH-099, N-19.
 #[test]
 fn every_wrong_field_is_named_and_nothing_is_made() {
     let dir = place();
@@ -55,7 +55,7 @@ fn every_wrong_field_is_named_and_nothing_is_made() {
     assert_eq!(error.faults.len(), 2);
 }
 
-/// Rules: DH-096.
+/// Rules: DH-096, N-19.
 #[test]
 fn presets_are_what_they_are_for() {
     let dir = place();
@@ -74,6 +74,73 @@ fn presets_are_what_they_are_for() {
         preset.validate().unwrap();
     }
     config(dir.path(), BufferPolicy::Single).low_latency().validate().unwrap();
+}
+
+/// Rules: DH-099, DH-156, P-13, G-08.
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    let dir = place();
+    let fields = |config: &HubConfig| -> Vec<&'static str> {
+        let Err(OpenError::Config(error)) = Producer::create(config) else { panic!("{config:?}") };
+        error.faults.iter().map(|fault| fault.field()).collect()
+    };
+    let timeouts = |stale| HubTimeouts { heartbeat_stale: stale, ..HubTimeouts::default() };
+    let interval = HubTimeouts::default().heartbeat_interval;
+    let silent = HubConfig { timeouts: timeouts(interval), ..ring(dir.path(), 4) };
+    assert_eq!(fields(&silent), ["heartbeat_stale"]);
+    let silent = HubConfig { timeouts: timeouts(2 * interval - Duration::from_nanos(1)), ..silent };
+    assert_eq!(fields(&silent), ["heartbeat_stale"]);
+    HubConfig { timeouts: timeouts(2 * interval), ..silent }.validate().unwrap();
+
+    let unsealed = HubConfig { digest_policy: DigestPolicy::Enforced, ..ring(dir.path(), 4) };
+    assert_eq!(unsealed.digest_alg, DigestAlg::None);
+    assert_eq!(fields(&unsealed), ["digest_policy"]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// Rules: DH-097, DH-098, P-15.
+#[test]
+fn set_timeouts_is_for_the_next_default_call() {
+    let dir = place();
+    let mut producer = Producer::create(&ring(dir.path(), 2)).unwrap();
+    let mut consumer = crate::world::attach(&producer, consumer_config(dir.path()));
+    let short = HubTimeouts {
+        write_acquire: Duration::from_millis(1),
+        read_acquire: Duration::from_millis(1),
+        ..HubTimeouts::default()
+    };
+    let long = HubTimeouts {
+        write_acquire: Duration::from_secs(60),
+        read_acquire: Duration::from_secs(60),
+        ..HubTimeouts::default()
+    };
+    producer.set_timeouts(short.clone()).unwrap();
+    consumer.set_timeouts(short).unwrap();
+    assert_eq!(consumer.next(Timeout::Default).err(), Some(AcquireError::Timeout));
+    (0..2).for_each(|id| assert_eq!(send(&producer, id), id, "a timeout that was named stays what it is"));
+    assert_eq!(producer.write(Timeout::Default).err(), Some(AcquireError::Timeout));
+    assert!(producer.set_timeouts(HubTimeouts { futex_slice: Duration::ZERO, ..long.clone() }).is_err());
+    assert_eq!(
+        producer.write(Timeout::Default).err(),
+        Some(AcquireError::Timeout),
+        "nothing of it was taken"
+    );
+
+    producer.set_timeouts(long.clone()).unwrap();
+    consumer.set_timeouts(long).unwrap();
+    // Three times as long as the defaults that these calls would have waited without.
+    let later = Duration::from_millis(300);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            producer.write(Timeout::Default).map(|slot| slot.commit()).unwrap().unwrap();
+            std::thread::sleep(later);
+            send(&producer, 3)
+        });
+        std::thread::sleep(later);
+        let mut ids: Vec<u64> = (0..3).map(|_| consumer.next(LONG).unwrap().id().0).collect();
+        ids.push(consumer.next(Timeout::Default).unwrap().id().0);
+        assert_eq!((ids, writing.join().unwrap()), (vec![0, 1, 2, 3], 3));
+    });
 }
 
 /// Rules: DH-017.

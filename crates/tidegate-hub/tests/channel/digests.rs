@@ -50,7 +50,7 @@ fn refused(consumer: &Consumer) -> ChecksumError {
     consumer.last_checksum_error().unwrap()
 }
 
-/// Rules: DH-111, DH-155, G-02.
+/// Rules: DH-111, DH-155, C-13, G-02.
 #[test]
 fn a_flipped_bit_is_not_delivered() {
     let dir = place();
@@ -70,7 +70,7 @@ fn a_flipped_bit_is_not_delivered() {
     assert_eq!(receive(&mut consumer), Some(2));
 }
 
-/// Rules: DH-111.
+/// Rules: DH-111, C-13.
 #[test]
 fn what_does_not_fit_is_skipped_on_request() {
     let dir = place();
@@ -90,7 +90,7 @@ fn what_does_not_fit_is_skipped_on_request() {
     assert_eq!(consumer.skip_to_next_valid(NOW), Err(AcquireError::QueueEmpty));
 }
 
-/// Rules: DH-111.
+/// Rules: DH-111, C-13.
 #[test]
 fn a_repair_in_place_is_waited_for() {
     let dir = place();

@@ -3,6 +3,7 @@
 use std::{thread, time::Duration};
 
 use tidegate_hub::{
+    block::AttachError,
     config::{BufferPolicy, ConsumerConfig, HubConfig, Timeout},
     core::{Start, codec::SlotId},
     error::{AcquireError, OpenError, ReadBatchError, RegistryError, WriteError},
@@ -219,7 +220,7 @@ fn a_read_batch_is_consumed_as_a_whole_or_a_prefix_early() {
     assert!(consumer.acquire_read_batch(1, NOW).is_err());
 }
 
-/// Rules: DH-108, DH-110, DH-113, DH-239.
+/// Rules: DH-108, DH-110, DH-113, DH-239, N-40.
 #[test]
 fn a_consumer_moves_in_the_ring_and_reads_to_the_end_of_a_closed_one() {
     let dir = place();
@@ -251,6 +252,57 @@ fn a_consumer_moves_in_the_ring_and_reads_to_the_end_of_a_closed_one() {
     let left: Vec<u64> = std::iter::from_fn(|| receive(&mut consumer)).collect();
     assert_eq!(left, [101, 102, 103, 104, 105, 107]);
     assert_eq!(consumer.next(LONG).err(), Some(AcquireError::Closed { handed_over: false }));
+}
+
+/// Rules: DH-073, DH-108, C-07.
+#[test]
+fn who_seeks_below_the_floor_is_told_once() {
+    let dir = place();
+    let producer = Producer::create(&ring(dir.path(), 4)).unwrap();
+    let mut consumer = attach(&producer, consumer_config(dir.path()));
+    send_all(&producer, 0..4);
+    consumer.seek_to(SlotId(0)).unwrap();
+    (0..3).for_each(|id| assert_eq!(receive(&mut consumer), Some(id)));
+    consumer.seek_to(SlotId(1)).unwrap();
+    assert_eq!(receive(&mut consumer), Some(1), "above the floor is everything still");
+    (2..4).for_each(|id| assert_eq!(receive(&mut consumer), Some(id)));
+    // The floor moves as far as it may.
+    send(&producer, 4);
+    assert_eq!(consumer.seek_to(SlotId(1)), Err(AcquireError::Lapped { lost: 3 }));
+    assert_eq!(receive(&mut consumer), Some(4));
+    assert_eq!(consumer.seek_to(SlotId(4)), Ok(()));
+    assert_eq!((receive(&mut consumer), receive(&mut consumer)), (Some(4), None));
+    assert_eq!(consumer.seek_to(SlotId(0)), Err(AcquireError::Lapped { lost: 4 }));
+}
+
+/// Rules: DH-001, DH-039, I-10, N-01.
+#[test]
+fn one_process_writes_a_block_with_one_handle_and_many_threads() {
+    let dir = place();
+    let producer = Producer::create(&HubConfig { unlink_on_close: false, ..ring(dir.path(), 64) }).unwrap();
+    let mut consumer = attach(&producer, consumer_config(dir.path()));
+    let second = Producer::adopt(&producer.name(), &ring(dir.path(), 64), NOW);
+    assert!(matches!(second.err(), Some(OpenError::Attach(AttachError::Locked))));
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let producer = &producer;
+            scope.spawn(move || {
+                for _ in 0..1_000 {
+                    producer.send(&[thread; 8], LONG).unwrap();
+                }
+            });
+        }
+        let mut written = [0; 4];
+        for expected in 0..4_000 {
+            let slot = consumer.next(LONG).unwrap();
+            assert_eq!(slot.id().0, expected);
+            let bytes = slot.to_vec();
+            assert!(bytes.iter().all(|byte| *byte == bytes[0]), "{expected}: of two threads");
+            written[usize::from(bytes[0])] += 1;
+        }
+        assert_eq!(written, [1_000; 4]);
+    });
+    assert!(producer.send(b"on", LONG).is_ok(), "it is the writer still");
 }
 
 /// Rules: DH-107.

@@ -7,6 +7,7 @@ use tidegate_hub::{
     consumer::{Consumer, ReadSlot},
     core::codec::SlotId,
     error::{AcquireError, Holder, TxError, WriteError},
+    inspect::Inspector,
     producer::{Producer, WriteBatch, WriteSlot},
 };
 
@@ -18,7 +19,7 @@ fn pair(dir: &std::path::Path) -> (Producer, Consumer) {
     (producer, consumer)
 }
 
-/// Rules: DH-127, DH-132, DH-066, DH-067.
+/// Rules: DH-127, DH-132, DH-066, DH-067, X-03, X-06.
 #[test]
 fn a_slot_is_visible_exactly_when_it_was_committed() {
     let dir = place();
@@ -46,7 +47,7 @@ fn a_slot_is_visible_exactly_when_it_was_committed() {
     assert_eq!((read.id(), read.len()), (SlotId(3), 0), "holes are stepped over, an empty value is one");
 }
 
-/// Rules: DH-105, DH-133, DH-104.
+/// Rules: DH-105, DH-133, DH-104, C-11, X-04.
 #[test]
 fn a_value_is_consumed_unless_reading_it_failed() {
     let dir = place();
@@ -59,6 +60,10 @@ fn a_value_is_consumed_unless_reading_it_failed() {
     }));
     assert!(unwound.is_err());
     assert!(matches!(consumer.with_next(NOW, |_| Err::<(), _>("no")), Err(TxError::User("no"))));
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        consumer.with_next::<(), ()>(NOW, |_| std::panic::resume_unwind(Box::new(())))
+    }));
+    assert!(unwound.is_err());
     assert_eq!(consumer.with_next::<_, ()>(NOW, |slot| Ok(number(&slot.to_vec()))).unwrap(), 0);
     assert_eq!(receive(&mut consumer), Some(1));
     consumer.detach().unwrap();
@@ -69,7 +74,7 @@ fn a_value_is_consumed_unless_reading_it_failed() {
     assert_eq!(receive(&mut consumer), None);
 }
 
-/// Rules: DH-125, DH-126, DH-066.
+/// Rules: DH-125, DH-126, DH-066, X-01, X-02, X-05.
 #[test]
 fn a_write_closure_commits_on_success_alone() {
     let dir = place();
@@ -79,7 +84,11 @@ fn a_write_closure_commits_on_success_alone() {
         Ok(slot.id())
     });
     assert_eq!(written.unwrap(), SlotId(0));
-    assert!(matches!(producer.with_write(NOW, |_| Err::<(), _>(3)), Err(TxError::User(3))));
+    let too_long = producer.with_write(NOW, |slot| {
+        slot.put_bytes(&[0; 65])?;
+        Ok(())
+    });
+    assert!(matches!(too_long, Err(TxError::User(WriteError::TooLong { len: 65, available: 64 }))));
     let aborted = producer.with_write::<_, ()>(NOW, |slot| {
         slot.abort();
         Ok(4)
@@ -100,7 +109,7 @@ fn a_write_closure_commits_on_success_alone() {
     assert!(matches!(full, Err(TxError::Acquire(AcquireError::QueueFull))) && !called);
 }
 
-/// Rules: DH-129, DH-056.
+/// Rules: DH-129, DH-056, N-25.
 #[test]
 fn transactions_nest_until_a_thread_would_wait_for_itself() {
     let dir = place();
@@ -114,6 +123,22 @@ fn transactions_nest_until_a_thread_would_wait_for_itself() {
         Ok((outer.id(), inner))
     });
     assert_eq!(nested.unwrap(), (SlotId(4), SlotId(5)));
+
+    let second = Producer::create(&ring(dir.path(), 4)).unwrap();
+    let mut other = attach(&second, consumer_config(dir.path()));
+    let inner_fails = producer.with_write::<_, ()>(NOW, |outer| {
+        let inner = second.with_write(NOW, |_| Err::<(), _>("no"));
+        assert!(matches!(inner, Err(TxError::User("no"))));
+        Ok(outer.id())
+    });
+    assert_eq!(inner_fails.unwrap(), SlotId(6), "of two blocks each goes its own way");
+    let outer_fails = producer.with_write(NOW, |_| {
+        second.with_write(NOW, |inner| inner.put_bytes(&[7; 8])).map_err(drop)?;
+        Err::<(), _>(())
+    });
+    assert!(outer_fails.is_err());
+    assert_eq!(other.try_next().unwrap().to_vec(), [7; 8]);
+    assert_eq!(other.try_next().err(), Some(AcquireError::QueueEmpty));
 }
 
 /// Rules: DH-129.
@@ -130,7 +155,7 @@ fn a_value_can_be_asked_for_by_its_id() {
     assert_eq!(receive(&mut consumer), Some(2), "what comes behind it is next");
 }
 
-/// Rules: DH-118, DH-239.
+/// Rules: DH-118, DH-239, C-12.
 #[test]
 fn leaked_guards_do_no_harm() {
     let dir = place();
@@ -142,11 +167,18 @@ fn leaked_guards_do_no_harm() {
     assert_eq!(consumer.try_next().err(), Some(AcquireError::QueueEmpty), "nothing behind the open slot");
     producer.close().unwrap();
     std::mem::forget(consumer.try_next().unwrap());
+    let readers = Inspector::of(consumer.block().clone()).unwrap().show_readers(None);
+    let held: Vec<_> = readers.iter().filter(|slot| !slot.readers.is_empty()).collect();
+    assert_eq!(
+        (held.len(), held[0].id, held[0].readers[0].row),
+        (1, Some(2), consumer.row()),
+        "it stays held"
+    );
     assert_eq!(consumer.try_next().err(), Some(AcquireError::Closed { handed_over: false }));
     consumer.detach().unwrap();
 }
 
-/// Rules: DH-128.
+/// Rules: DH-128, N-25.
 #[test]
 fn a_slot_is_cleared_before_it_is_written_if_that_is_wanted() {
     let dir = place();
@@ -161,9 +193,25 @@ fn a_slot_is_cleared_before_it_is_written_if_that_is_wanted() {
     assert_eq!(consumer.try_next().unwrap().to_vec(), [0; 64]);
     producer.acquire_write_batch(1, NOW).unwrap().commit().unwrap();
     assert_eq!(consumer.try_next().unwrap().to_vec(), [0; 64]);
+
+    let (producer, mut consumer) = pair(dir.path());
+    for _ in 0..4 {
+        producer.send(&[0xAB; 64], NOW).unwrap();
+        drop(consumer.try_next().unwrap());
+    }
+    producer.write(NOW).unwrap().commit().unwrap();
+    assert_eq!(consumer.try_next().unwrap().to_vec(), [0xAB; 64], "what it held before");
 }
 
-/// Rules: DH-134.
+/// What must not compile, with what the compiler says about it.
+///
+/// Rules: DH-114, DH-117, DH-132, X-03, N-23.
+#[test]
+fn guards_do_not_outlive_what_they_guard() {
+    trybuild::TestCases::new().compile_fail("tests/channel/compile_fail/*.rs");
+}
+
+/// Rules: DH-134, N-23.
 #[test]
 fn guards_can_go_to_other_threads() {
     fn is_send<T: Send>() {}

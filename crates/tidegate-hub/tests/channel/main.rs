@@ -4,12 +4,14 @@
 
 mod children;
 mod configuration;
-#[cfg(feature = "crash-points")]
 mod crashes;
 mod digests;
 mod exchange;
 mod forks;
 mod guards;
+mod lives;
+mod points;
 mod processes;
 mod records;
+mod stress;
 mod world;

@@ -27,7 +27,7 @@ fn attached(dir: &std::path::Path, block: &str, config: ConsumerConfig) -> Consu
 
 /// Every id exactly once, in order, by two processes, while a ring of 16 goes round a thousand times.
 ///
-/// Rules: DH-103, DH-110, DH-059, DH-064.
+/// Rules: DH-103, DH-110, DH-059, DH-064, DH-201.
 #[test]
 fn two_processes_get_every_value_of_a_third() {
     if let Some(task) = role("reader") {
@@ -197,7 +197,7 @@ fn a_producer_waits_for_the_death_of_the_one_before() {
     });
 }
 
-/// Rules: DH-231, DH-232, DH-234.
+/// Rules: DH-231, DH-232, DH-234, N-38.
 #[test]
 fn handles_beat_while_their_process_lives() {
     use tidegate_hub::{config::HubTimeouts, layout::pages::MetricsPage};

@@ -66,7 +66,7 @@ fn a_record_arrives_as_it_was_written() {
     assert_eq!(read.unwrap(), 6);
 }
 
-/// Rules: DH-116, DH-176, DH-177.
+/// Rules: DH-116, DH-176, DH-177, X-07.
 #[test]
 fn records_of_another_type_are_refused_on_both_sides() {
     let dir = place();
@@ -74,9 +74,11 @@ fn records_of_another_type_are_refused_on_both_sides() {
     let mut consumer = attach(&producer, consumer_config(dir.path()));
     let refused = producer.send_record(&Other { timestamp_ns: 1, count: 2 }, NOW);
     assert!(matches!(refused, Err(TxError::Typed(TypedError::Schema(_)))), "{refused:?}");
+    let refused = producer.with_typed_write::<Other, (), ()>(NOW, |_| panic!("called"));
+    assert!(matches!(refused, Err(TxError::Typed(TypedError::Schema(_)))), "{refused:?}");
     assert_eq!(producer.next_id().0, 0, "no slot was taken");
     producer.send_record(&FIRST, NOW).unwrap();
-    let refused = consumer.with_typed_next::<Other, (), ()>(NOW, |_| Ok(()));
+    let refused = consumer.with_typed_next::<Other, (), ()>(NOW, |_| panic!("called"));
     assert!(matches!(refused, Err(TxError::Typed(TypedError::Schema(_)))));
     assert_eq!(consumer.try_next().unwrap().read::<Sensor>().unwrap(), FIRST, "it was not consumed");
 

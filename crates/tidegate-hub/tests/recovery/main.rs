@@ -4,6 +4,7 @@
 
 mod damage;
 mod diagnosis;
+mod evidence;
 mod metrics;
 mod procedures;
 mod repairs;

@@ -154,7 +154,7 @@ fn pr_6_locks_of_the_dead() {
 }
 
 /// PR-7: shared memory is full. In a mount namespace with a small file system.
-/// Rules: DH-018, DH-241, DH-268, DH-282.
+/// Rules: DH-018, DH-241, DH-268, DH-282, N-47.
 #[test]
 fn pr_7_shared_memory_is_full() {
     const TEST: &str = "procedures::pr_7_shared_memory_is_full";

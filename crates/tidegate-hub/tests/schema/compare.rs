@@ -159,7 +159,7 @@ fn other_fields_are_incompatible_and_named() {
 
 /// Case H-03, rows on versions; case N-30, equal text of another version.
 ///
-/// Rules: DH-176, H-03.
+/// Rules: DH-176, H-03, N-30.
 #[test]
 fn versions_must_be_of_one_major_and_new_enough() {
     let identical = Ok(Agreement::Identical { size: 16 });
@@ -173,7 +173,7 @@ fn versions_must_be_of_one_major_and_new_enough() {
 
 /// Case H-03, rows on slot stride, capacity and zones.
 ///
-/// Rules: DH-178, H-03.
+/// Rules: DH-178, H-03, N-30.
 #[test]
 fn shapes_are_compared_field_by_field() {
     let ring = |slot_stride, slot_count, zones: &[u64]| Shape {
@@ -201,7 +201,7 @@ fn shapes_are_compared_field_by_field() {
     starts(check(&ring(64, 8, &[64]), &ring(64, 8, &[])), "size of zone 0: expected 64, found 0");
 }
 
-/// Rules: DH-171.
+/// Rules: DH-171, N-30.
 #[test]
 fn untyped_bytes_are_for_those_who_ignore_types() {
     let offer = Offer { hash: SchemaHash::UNTYPED, version: SchemaVersion::default(), text: None };

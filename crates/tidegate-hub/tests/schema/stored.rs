@@ -17,7 +17,7 @@ fn region(slot: Option<&str>, zones: &[&str]) -> String {
 
 /// Slot first, then zones, separated by one LF.
 ///
-/// Rules: DH-170.
+/// Rules: DH-170, N-30.
 #[test]
 fn the_region_of_a_block_holds_one_text_a_line() {
     assert_eq!(region(None, &[]), "");

@@ -293,10 +293,7 @@ fn labels_name_locks_until_there_are_none_left() {
     assert!(LockTable::new(&bench.attach(Role::Inspector)).is_err());
 }
 
-/// Needs the feature `crash-points`; without it the same steps are passed in the tests of the core.
-///
 /// Rules: DH-149, DH-298, K-28, K-29.
-#[cfg(feature = "crash-points")]
 #[test]
 fn a_process_killed_while_entering_loses_the_lock() {
     use std::os::unix::process::ExitStatusExt;

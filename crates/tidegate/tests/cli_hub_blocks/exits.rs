@@ -124,7 +124,7 @@ fn a_live_writer_is_cut_off_by_confirmed_force_only() {
 }
 
 /// T-11: a file that nobody may write can be looked at with every one of them, and no byte of it changes.
-/// Rules: DH-267, DH-270, T-11.
+/// Rules: DH-267, DH-270, T-11, N-45.
 #[test]
 fn looking_changes_nothing_and_shows_no_payload() {
     let example = Example::new();
@@ -149,7 +149,7 @@ fn looking_changes_nothing_and_shows_no_payload() {
 }
 
 /// N-45.
-/// Rules: DH-264, DH-268.
+/// Rules: DH-264, DH-268, N-45.
 #[test]
 fn a_channel_with_two_blocks_is_not_guessed() {
     let example = Example::new();
@@ -168,7 +168,7 @@ fn a_channel_with_two_blocks_is_not_guessed() {
     assert_eq!(out.stdout, "Nothing to remove.\n");
 }
 
-/// Rules: DH-241, DH-268.
+/// Rules: DH-241, DH-268, N-45.
 #[test]
 fn reclaim_removes_what_is_dead_and_only_when_told() {
     let example = Example::new();

@@ -323,7 +323,7 @@ warning: mean rate must stay below 100/s or any ring fills
 }
 
 /// N-47.
-/// Rules: DH-281.
+/// Rules: DH-281, N-47.
 #[test]
 fn help_has_the_procedures() {
     let out = crate::support::run(["hub", "help", "recovery"]).exits(0);

@@ -63,25 +63,25 @@ fn snapshot<P: Protocol>() -> usize {
     })
 }
 
-/// Rules: DH-140.
+/// Rules: DH-140, Q-11.
 #[test]
 fn q11_no_snapshot_is_torn() {
     assert!(snapshot::<Shipped>() > 10);
 }
 
-/// Rules: DH-140.
+/// Rules: DH-140, Q-11.
 #[test]
 fn q11_the_fence_of_the_reader_is_needed() {
     assert!(breaks(&["torn snapshot"], snapshot::<NoReadFence>));
 }
 
-/// Rules: DH-140.
+/// Rules: DH-140, Q-11.
 #[test]
 fn q11_the_fence_of_the_writer_is_needed() {
     assert!(breaks(&["torn snapshot"], snapshot::<NoWriteFence>));
 }
 
-/// Rules: DH-140.
+/// Rules: DH-140, Q-11.
 #[test]
 fn q11_ending_an_update_releases() {
     assert!(breaks(&["torn snapshot"], snapshot::<EndRelaxed>));
