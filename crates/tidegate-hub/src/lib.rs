@@ -18,6 +18,8 @@ pub mod consumer;
 pub mod core;
 #[cfg(not(loom))]
 pub mod error;
+#[cfg(not(loom))]
+pub mod handover;
 pub mod identity;
 #[cfg(not(loom))]
 pub mod inspect;

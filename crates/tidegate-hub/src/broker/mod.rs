@@ -40,6 +40,6 @@ pub use self::{
         Notifier, NotifierConfig, NotifierCurve, Registration, RetryPolicy,
     },
     proof::{LONGEST_SECRET, ProofLabel, SHORTEST_SECRET, Verifier},
-    service::{AllowedClient, Broker, BrokerConfig, BrokerCurve, BrokerMetrics},
+    service::{AllowedClient, Broker, BrokerConfig, BrokerCurve, BrokerMeter, BrokerMetrics},
     store::{Loaded, Store},
 };

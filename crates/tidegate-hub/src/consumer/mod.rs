@@ -11,6 +11,7 @@
 //! may write there against all rules.
 
 mod batch;
+mod handover;
 mod open;
 mod seek;
 mod slot;
@@ -25,6 +26,7 @@ use tidegate_shm::{
 };
 
 pub use batch::ReadBatch;
+pub use handover::HandoverIterator;
 pub use slot::ReadSlot;
 
 use crate::{
@@ -152,7 +154,11 @@ impl Consumer {
 
     #[inline]
     fn acquire(&mut self, timeout: Timeout) -> Result<Acquired, AcquireError> {
-        let deadline = timeout.deadline(self.timeouts.read_acquire);
+        self.acquire_until(timeout.deadline(self.timeouts.read_acquire))
+    }
+
+    #[inline]
+    fn acquire_until(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
         match &self.checker {
             Some(checker) if checker.checks() => self.acquire_checked(deadline),
             _ => self.acquire_unchecked(deadline),

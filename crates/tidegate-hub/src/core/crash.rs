@@ -91,11 +91,21 @@ points! {
     ReapClaim = "reap.claim",
     /// Its row is about to be FREE.
     ReapFree = "reap.free",
+    /// A handover is prepared.
+    HandoverPrepare = "h.prepare",
+    /// All ids are resolved and none is given away.
+    HandoverQuiesce = "h.quiesce",
+    /// The successor has a name.
+    HandoverLink = "h.link",
+    /// The successor is the channel.
+    HandoverCut = "h.cut",
+    /// The old block is closed, its name not removed yet.
+    HandoverClose = "h.close",
 }
 
 /// Passes a step.
 #[inline]
-pub(super) fn at(point: Point) {
+pub(crate) fn at(point: Point) {
     #[cfg(all(test, not(loom)))]
     simulated::at(point);
     #[cfg(all(feature = "crash-points", not(test)))]

@@ -106,6 +106,11 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         self.mask(Sync32::ActiveMask).count_ones()
     }
 
+    /// Rows that take part.
+    pub(crate) fn active_rows(&self) -> impl Iterator<Item = Row> + use<W, H, P> {
+        self.rows(self.mask(Sync32::ActiveMask))
+    }
+
     /// The control word of the slot of `id`.
     fn ctl(&self, id: SlotId) -> Ctl {
         // Acquire: pairs with the exchange that stored it; who sees COMMITTED sees the payload.
@@ -138,7 +143,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         (0..self.config.max_consumers.min(32)).map(Row).filter(move |row| mask & row.bit() != 0)
     }
 
-    fn wake_writer(&self) {
+    pub(crate) fn wake_writer(&self) {
         let woken =
             event::wake::<P, _>(self.words.sync32(Sync32::DrainSeq), self.words.sync32(Sync32::DrainWaiters));
         if woken {
@@ -172,7 +177,8 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
-    fn wake_readers(&self) {
+    /// Wakes all who sleep on this block for data or news of it.
+    pub(crate) fn wake_readers(&self) {
         let woken = event::wake::<P, _>(
             self.words.control32_mut(Control32::DataSeq),
             self.words.sync32(Sync32::DataWaiters),

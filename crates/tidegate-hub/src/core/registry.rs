@@ -209,6 +209,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
             self.words.row64(row, field).store(value, Ordering::Relaxed);
         }
         self.words.row32(row, Row32::Flags).store(0, Ordering::Relaxed);
+        self.words.row32(row, Row32::HandoverAck).store(0, Ordering::Relaxed);
         self.words.row64(row, Row64::Claim).store(Claim::NONE.0, Ordering::Release);
         self.words.row64(row, Row64::Owner).store(self.key.word(), Ordering::Release);
         self.words.write_names(row, names);

@@ -37,6 +37,7 @@ use crate::{
         writer::{CommitInfo, Writer},
     },
     error::{AcquireError, WriteError, kind_of},
+    handover::glance,
     layout::{Descriptor, Secret},
     upkeep::{Member, ProducerMember},
     zone::{ZoneError, Zones},
@@ -61,6 +62,8 @@ pub struct Producer {
     secret: Option<Secret>,
     /// Ids that the writer before left open.
     abandoned: u64,
+    /// 1 while a handover is under way, and after it was made.
+    handing_over: AtomicU32,
 }
 
 /// What happens when the producer ends.
@@ -208,6 +211,27 @@ impl Producer {
         self.writer.allocate(n, timeout.deadline(self.timeouts.write_acquire))
     }
 
+    pub(crate) fn member(&self) -> &Arc<ProducerMember> {
+        &self.member
+    }
+
+    /// See [`Writer::hold_floor`].
+    pub(crate) fn hold_floor(&mut self, consumers: u32, until: Nanos) {
+        self.writer.hold_floor(consumers, until);
+    }
+
+    /// False if another handover is under way, or was made.
+    pub(crate) fn start_handover(&self) -> bool {
+        // Acquire: pairs with the release of the one who ended the one before.
+        self.handing_over.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// It was called off.
+    pub(crate) fn end_handover(&self) {
+        // Release: pairs with the acquire of the next one.
+        self.handing_over.store(0, Ordering::Release);
+    }
+
     fn maintenance_deadline(&self) -> Deadline {
         Timeout::Default.deadline(self.timeouts.maintenance_lock)
     }
@@ -253,6 +277,10 @@ impl Producer {
             return Ok(());
         }
         self.block.check().map_err(|_| AcquireError::Fenced)?;
+        if glance(self.writer.core().words().views()).0.is_cut() {
+            // Its end is that of the handover.
+            return Ok(());
+        }
         self.abort_open_slots();
         self.writer.start_closing()?;
         if !linger.is_zero() {

@@ -15,6 +15,7 @@ use crate::{
     config::{HubConfig, IfExists, Timeout},
     core::{Adopted, TakeOver, config::Deadline},
     error::{OpenError, RegistryError},
+    handover::{call_off, finish, floor_hold, observe, retire_predecessor},
     upkeep::{self, Member, ProducerMember},
 };
 
@@ -72,13 +73,35 @@ impl Producer {
             expect: Expectations { channel: Some(&config.channel), ..Expectations::default() },
             ..AttachOptions::new(Role::Writer)
         };
-        let block = Arc::new(attach(name, &options)?);
-        let core = writer_core(&block, config.wait, config.timeouts.timing())?;
-        let adopted = core.adopt(TakeOver::IfDead, deadline)?;
-        Self::open(block, adopted, config)
+        let mut name = name.to_owned();
+        for _ in 0..MOVES {
+            let block = match attach(&name, &options) {
+                Ok(block) => Arc::new(block),
+                Err(AttachError::Closed) => {
+                    name = finish(&name, &options).ok_or(OpenError::Attach(AttachError::Closed))?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let announced = observe(&block.inspector_views()?).filter(|announced| announced.state.is_cut());
+            if let Some(announced) = announced {
+                // The channel is in the successor (15.6).
+                name = announced.name;
+                continue;
+            }
+            let core = writer_core(&block, config.wait, config.timeouts.timing())?;
+            let hold = floor_hold(&block, &options);
+            let adopted = core.adopt_holding(TakeOver::IfDead, deadline, hold)?;
+            if adopted.handover {
+                call_off(&adopted.writer);
+            }
+            retire_predecessor(block.descriptor(), config, &options);
+            return Self::open(block, adopted, config);
+        }
+        Err(OpenError::Attach(AttachError::Closed))
     }
 
-    fn open(
+    pub(crate) fn open(
         block: Arc<Block>,
         adopted: Adopted<
             crate::attachment::WriterWords,
@@ -108,6 +131,7 @@ impl Producer {
             digests,
             secret: config.secret.clone(),
             abandoned,
+            handing_over: AtomicU32::new(0),
         };
         member.beat();
         let member: Arc<dyn Member> = member;
@@ -130,5 +154,7 @@ fn is_missing(error: &AttachError) -> bool {
     matches!(error, AttachError::Open(error) if error.errno() == Some(Errno::NOENT.raw_os_error()))
 }
 
+/// Blocks that a channel may have moved through since somebody learnt its name.
+const MOVES: u32 = 64;
 /// How often to ask whether the writer still lives.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(2);

@@ -50,7 +50,11 @@ impl ProducerMember {
         now.0.saturating_sub(last) > self.interval.0 / 2
     }
 
-    fn is_writer(&self) -> bool {
+    pub(crate) fn core(&self) -> &WriterCore {
+        &self.core
+    }
+
+    pub(crate) fn is_writer(&self) -> bool {
         let words = self.core.words();
         // Acquire: pairs with the exchange of whoever took over.
         Load::load(words.control64(Control64::WriterOwner), Ordering::Acquire) == self.core.key().word()

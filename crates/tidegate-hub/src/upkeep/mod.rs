@@ -33,6 +33,10 @@ pub(crate) trait Member: Send + Sync {
     fn watched(&self, into: &mut Vec<ProcessKey>);
     /// Removes what dead processes left. True if there is nothing left to do.
     fn clean_up(&self) -> bool;
+    /// Whether it is kept no longer, if it was given to be kept.
+    fn is_over(&self) -> bool {
+        false
+    }
 }
 
 /// Adds a handle, for as long as it lives.
@@ -60,6 +64,16 @@ pub(crate) fn register(member: Weak<dyn Member>) -> io::Result<()> {
     Ok(())
 }
 
+/// Adds something that nobody else keeps, until it is over.
+///
+/// # Errors
+/// As [`register`].
+pub(crate) fn keep(member: Arc<dyn Member>) -> io::Result<()> {
+    register(Arc::downgrade(&member))?;
+    state().kept.push(member);
+    Ok(())
+}
+
 /// Lets the thread look again at who is there.
 pub(crate) fn look() {
     if let Some(bell) = &state().bell {
@@ -72,6 +86,8 @@ pub(crate) fn look() {
 struct State {
     process: u64,
     members: Vec<Weak<dyn Member>>,
+    /// Those that only the thread keeps.
+    kept: Vec<Arc<dyn Member>>,
     /// Wakes the thread; none while there is none.
     bell: Option<Arc<OwnedFd>>,
 }
@@ -79,6 +95,7 @@ struct State {
 /// The handles that still live; none left means that the thread ends.
 fn members() -> Option<Vec<Arc<dyn Member>>> {
     let mut state = state();
+    state.kept.retain(|member| !member.is_over());
     state.members.retain(|member| member.strong_count() > 0);
     if state.members.is_empty() {
         state.bell = None;
@@ -88,7 +105,8 @@ fn members() -> Option<Vec<Arc<dyn Member>>> {
 }
 
 fn state() -> MutexGuard<'static, State> {
-    static STATE: Mutex<State> = Mutex::new(State { process: 0, members: Vec::new(), bell: None });
+    static STATE: Mutex<State> =
+        Mutex::new(State { process: 0, members: Vec::new(), kept: Vec::new(), bell: None });
     // No operation leaves it half changed.
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }

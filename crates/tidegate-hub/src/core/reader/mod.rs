@@ -13,7 +13,7 @@ use tidegate_shm::sync::Ordering;
 use super::{
     Core,
     codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState},
-    config::{Deadline, Timing},
+    config::{Deadline, SyncPolicy, Timing},
     crash::{self, Point},
     error::{AcquireError, Holder, RegistryError},
     host::{Counter, ErrorKind, Host},
@@ -108,6 +108,27 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// The block.
     pub fn core(&self) -> &Core<W, H, P> {
         &self.seat.core
+    }
+
+    /// Waits until there may be something to read, the block is closed, or there is `news`. False at the deadline; counts
+    /// nothing.
+    ///
+    /// # Errors
+    /// The row was taken away.
+    pub fn wait_for(&self, deadline: Deadline, news: impl Fn() -> bool) -> Result<bool, AcquireError> {
+        let waited = self.seat.core.data_wait(deadline).until::<P, (), AcquireError>(|_| {
+            self.seat.check_row()?;
+            Ok((self.is_ready() || news()).then_some(()))
+        })?;
+        Ok(waited.result.is_some())
+    }
+
+    fn is_ready(&self) -> bool {
+        let there = match self.seat.core.config.sync {
+            SyncPolicy::LatestOnly => self.newest().is_some(),
+            SyncPolicy::SingleReader | SyncPolicy::AllReaders => self.position.next().0 < self.seat.end(),
+        };
+        there || self.seat.core.closed().is_some()
     }
 
     /// Changes how later calls wait.

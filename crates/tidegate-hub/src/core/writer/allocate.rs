@@ -125,7 +125,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Waits until no other thread of this process is allocating.
-    fn take_turn(&self, deadline: Deadline) -> Result<(), AcquireError> {
+    pub(super) fn take_turn(&self, deadline: Deadline) -> Result<(), AcquireError> {
         let mut turn = self.lock_turn();
         // One chance also for a caller that cannot wait: the other thread is likely to be done in a moment.
         let moment = self.core.config.timing.spin;
@@ -135,12 +135,15 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         while turn.allocating {
             turn = self.park(turn, deadline)?;
         }
+        if turn.is_over {
+            return Err(AcquireError::Closed { handed_over: true });
+        }
         turn.allocating = true;
         Ok(())
     }
 
     /// Sleeps until a sibling thread moves something; an error when there is no time for that.
-    fn park<'a>(
+    pub(super) fn park<'a>(
         &self,
         turn: MutexGuard<'a, Turn>,
         deadline: Deadline,

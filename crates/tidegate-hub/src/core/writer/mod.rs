@@ -6,6 +6,7 @@
 mod allocate;
 mod commit;
 mod floor;
+mod handover;
 mod stall;
 
 use tidegate_shm::sync::{Condvar, Mutex, MutexGuard, Ordering};
@@ -35,6 +36,7 @@ pub struct Writer<W, H, P = Shipped> {
     moved: Condvar,
     watch: Mutex<Watch>,
     blocked: Blocked,
+    hold: handover::Hold,
 }
 
 /// What the threads of the writer agree on.
@@ -43,12 +45,14 @@ struct Turn {
     allocating: bool,
     /// Threads that sleep until something moves: without any, nobody enters the kernel to wake them.
     parked: u32,
+    /// The channel goes on in another block: no id is given away any more.
+    is_over: bool,
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The writer whose key and epoch the block names.
     pub(super) fn of_owner(core: Core<W, H, P>, epoch: u64) -> Self {
-        let turn = Mutex::new(Turn { allocating: false, parked: 0 });
+        let turn = Mutex::new(Turn { allocating: false, parked: 0, is_over: false });
         Self {
             core,
             epoch,
@@ -56,6 +60,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             moved: Condvar::new(),
             watch: Mutex::default(),
             blocked: Blocked::default(),
+            hold: handover::Hold::default(),
         }
     }
 
@@ -76,6 +81,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         self.core.wake_writer();
         self.moved.notify_all();
         Ok(())
+    }
+
+    /// Whether the block still takes data from this writer.
+    ///
+    /// # Errors
+    /// The right was lost, the block is closed, or the channel went on elsewhere.
+    pub fn check_open(&self) -> Result<(), AcquireError> {
+        self.check()
     }
 
     /// Changes how later calls wait.

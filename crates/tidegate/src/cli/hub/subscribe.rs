@@ -31,7 +31,8 @@ const NAP: Duration = Duration::from_millis(50);
 #[command(after_help = "\
 Prints a line per record until the channel is closed, --count is reached or a signal comes. A record counts as consumed
 once it is printed: where a consumer of a channel for one consumer is killed, the next one begins with the record that was
-being printed. A channel whose producer died is waited for: another one may take it over.
+being printed. A channel whose producer died is waited for: another one may take it over. The broker is asked where the
+channel is, if there is one; otherwise its block is looked for in --dir.
 
 With --json: {\"id\",\"commit_ns\",\"record\"} per record, {\"lost\":N} where records were overwritten before they were read,
 and at the end {\"summary\":true,\"records\",\"lost\",\"closed\"}.
@@ -134,8 +135,9 @@ impl Subscribe {
     /// None when interrupted.
     fn await_channel(&self, channel: &ChannelName, interrupt: &Interrupt) -> Result<Option<Found>, Stop> {
         let began = Instant::now();
+        let finder = self.place.finder()?;
         loop {
-            if let Some(found) = self.place.find(channel)? {
+            if let Some(found) = finder.find(channel)? {
                 return Ok(Some(found));
             }
             if interrupt.is_set() {
