@@ -2,9 +2,15 @@
 
 use std::fmt;
 
-use super::{Consumer, ReadSlot};
+use tidegate_shm::clock::{Nanos, monotonic_now};
+
+use super::{
+    Consumer, ReadSlot,
+    membership::{Judgement, Membership},
+};
 use crate::{
     block::{AttachOptions, Role, look},
+    broker::{Attachment, EventStream, MessageHub},
     config::{ConsumerConfig, Timeout},
     core::{Start, config::Deadline, reader::Acquired},
     error::{AcquireError, FollowError, OpenError, RegistryError},
@@ -31,6 +37,7 @@ pub struct HandoverIterator {
     lost: u64,
     accept: Option<Box<Accept>>,
     on_handover: Option<Box<OnHandover>>,
+    membership: Option<Membership>,
 }
 
 impl fmt::Debug for HandoverIterator {
@@ -48,9 +55,19 @@ impl HandoverIterator {
         Ok(Self::of(Consumer::attach(name, config)?, config.clone()))
     }
 
-    pub(super) fn of(consumer: Consumer, config: ConsumerConfig) -> Self {
+    pub(crate) fn of(consumer: Consumer, config: ConsumerConfig) -> Self {
         let (secrets, answered, lost) = (Vec::new(), None, 0);
-        Self { consumer, config, secrets, answered, lost, accept: None, on_handover: None }
+        Self { consumer, config, secrets, answered, lost, accept: None, on_handover: None, membership: None }
+    }
+
+    /// The broker knows this consumer, and says what a successor will be.
+    pub(crate) fn known_by(
+        self,
+        hub: MessageHub,
+        attachment: Attachment,
+        events: Option<EventStream>,
+    ) -> Self {
+        Self { membership: Some(Membership::new(hub, attachment, events)), ..self }
     }
 
     /// Adds the secret of a successor to come (DH-166).
@@ -115,7 +132,8 @@ impl HandoverIterator {
                 self.follow()?;
                 continue;
             }
-            if deadline != Deadline::Immediate && self.is_news(deadline, seen)? {
+            let unanswered = seen.0 == HandoverState::Prepared && self.answered != Some(seen.1);
+            if deadline != Deadline::Immediate && self.is_news(deadline, seen, unanswered)? {
                 continue;
             }
             match self.consumer.acquire_until(deadline) {
@@ -135,20 +153,56 @@ impl HandoverIterator {
         if let (true, Some(announced)) = (is_new, observe(views))
             && let Some(row) = views.consumers.row(self.consumer.row())
         {
-            let ready = self.accept.as_mut().is_none_or(|accept| accept(&announced));
-            answer(&row, announced.epoch, ready);
+            let Self { membership, config, secrets, accept, .. } = self;
+            let knows = |id| config.secret.iter().chain(&*secrets).any(|secret| secret.key_id() == id);
+            let judged = match membership {
+                Some(membership) => membership.judge(&announced, config, knows),
+                None => Judgement::Ready,
+            };
+            let refused = match judged {
+                Judgement::Later => return Ok(seen),
+                Judgement::Refused(reason) => Some(reason),
+                Judgement::Ready if accept.as_mut().is_none_or(|accept| accept(&announced)) => None,
+                Judgement::Ready => Some("this consumer does not come along".to_owned()),
+            };
+            answer(&row, announced.epoch, refused.is_none());
             reader.core().wake_writer();
             self.answered = Some(announced.epoch);
+            if let Some(membership) = membership {
+                let channel = self.consumer.descriptor().spec.channel.as_str();
+                membership.tell(channel, announced.epoch, refused.as_deref(), config);
+            }
         }
         Ok(seen)
     }
 
-    /// Waits until there may be something to read; true if a handover went on meanwhile.
-    fn is_news(&self, deadline: Deadline, seen: (HandoverState, u32)) -> Result<bool, AcquireError> {
+    /// Waits until there may be something to read; true if a handover went on meanwhile. With an answer that is due not for
+    /// long.
+    fn is_news(
+        &self,
+        deadline: Deadline,
+        seen: (HandoverState, u32),
+        unanswered: bool,
+    ) -> Result<bool, AcquireError> {
+        if unanswered {
+            let soon = monotonic_now().saturating_add(ANSWER);
+            let is_over = deadline.passed(monotonic_now());
+            let there = self.wait(Deadline::At(soon), seen)?;
+            return Ok(!there && !is_over || self.is_moving(seen));
+        }
+        self.wait(deadline, seen)?;
+        Ok(self.is_moving(seen))
+    }
+
+    fn is_moving(&self, seen: (HandoverState, u32)) -> bool {
+        self.consumer.reader.as_ref().is_some_and(|reader| glance(reader.core().words().views()) != seen)
+    }
+
+    /// False at the deadline.
+    fn wait(&self, deadline: Deadline, seen: (HandoverState, u32)) -> Result<bool, AcquireError> {
         let Some(reader) = &self.consumer.reader else { return Err(AcquireError::Fenced) };
         let views = reader.core().words().views();
-        reader.wait_for(deadline, || glance(views) != seen)?;
-        Ok(glance(views) != seen)
+        reader.wait_for(deadline, || glance(views) != seen)
     }
 
     /// Switches to the successor. Only after the cut: the name of one that is prepared may be removed again (DH-225).
@@ -162,6 +216,9 @@ impl HandoverIterator {
         let old_consumer = std::mem::replace(&mut self.consumer, next);
         self.lost = lost;
         self.answered = None;
+        if let Some(membership) = &self.membership {
+            membership.moved(self.consumer.descriptor(), self.config.secret.as_ref());
+        }
         if let Err(error) = old_consumer.detach() {
             tracing::debug!(block = %old, %error, "the row in the old block was not given back");
         }
@@ -213,3 +270,6 @@ impl HandoverIterator {
         known.clone().find(|secret| secret.key_id() == key_id).or(self.config.secret.as_ref()).cloned()
     }
 }
+
+/// How soon to see whether an answer can be given by now.
+const ANSWER: Nanos = Nanos::from_millis(5);

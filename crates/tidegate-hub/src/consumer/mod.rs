@@ -12,6 +12,7 @@
 
 mod batch;
 mod handover;
+mod membership;
 mod open;
 mod seek;
 mod slot;

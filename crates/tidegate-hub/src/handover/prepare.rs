@@ -190,7 +190,10 @@ impl Handover<'_> {
         loop {
             let answers = self.answers();
             let Answers { ready, refused, silent } = answers;
+            // Whoever is still on the way here from the block before must find this one.
+            let all_here = !self.producer.writer().holds_floor();
             let decided = match self.options.confirm {
+                _ if !all_here => None,
                 Confirm::None => Some(true),
                 Confirm::All if refused > 0 => Some(false),
                 Confirm::Any if ready > 0 => Some(true),

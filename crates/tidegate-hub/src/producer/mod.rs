@@ -211,6 +211,11 @@ impl Producer {
         self.writer.allocate(n, timeout.deadline(self.timeouts.write_acquire))
     }
 
+    /// The secret of the channel.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
+    }
+
     pub(crate) fn member(&self) -> &Arc<ProducerMember> {
         &self.member
     }

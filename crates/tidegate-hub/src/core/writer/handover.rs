@@ -35,8 +35,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         self.hold.until.store(until, Ordering::Relaxed);
     }
 
-    pub(super) fn holds_floor(&self) -> bool {
-        // Relaxed, all: only the thread whose turn it is looks, and the word only goes to 0.
+    /// Whether consumers of the block before are still awaited.
+    pub fn holds_floor(&self) -> bool {
+        // Relaxed, all: whoever looks decides for himself, and the word only goes to 0.
         let until = self.hold.until.load(Ordering::Relaxed);
         if until == 0 {
             return false;
