@@ -12,6 +12,8 @@ pub mod block;
 #[cfg(not(loom))]
 pub mod broker;
 #[cfg(not(loom))]
+pub mod cancel;
+#[cfg(not(loom))]
 pub mod config;
 #[cfg(not(loom))]
 pub mod consumer;

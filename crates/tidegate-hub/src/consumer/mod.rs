@@ -23,7 +23,8 @@ use std::sync::Arc;
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
-    sync::AtomicU32,
+    region::AccessError,
+    sync::{AtomicU32, Ordering},
 };
 
 pub use batch::ReadBatch;
@@ -39,9 +40,12 @@ use crate::{
         codec::SlotId,
         config::Deadline,
         reader::{Acquired, Reader},
+        words::{Row64, Words},
     },
     error::{AcquireError, RegistryError},
+    inspect::Inspector,
     layout::{Descriptor, Secret},
+    metrics::HubMetrics,
     producer::TypedCheck,
     schema::SchemaMode,
     upkeep::{ConsumerMember, Member},
@@ -122,6 +126,30 @@ impl Consumer {
     /// Beats for this consumer, for those who do without the process's thread (DH-233).
     pub fn heartbeat(&self) {
         self.member.beat();
+    }
+
+    /// The numbers of the block (DH-245).
+    ///
+    /// # Errors
+    /// None while this process is the one that opened the block.
+    pub fn metrics(&self) -> Result<HubMetrics, AccessError> {
+        Ok(Inspector::of(self.block.clone())?.metrics())
+    }
+
+    /// Slots that this consumer has consumed.
+    pub fn slots_consumed(&self) -> u64 {
+        self.counted(Row64::SlotsConsumed)
+    }
+
+    /// Bytes of the slots that this consumer has consumed.
+    pub fn bytes_consumed(&self) -> u64 {
+        self.counted(Row64::BytesConsumed)
+    }
+
+    fn counted(&self, field: Row64) -> u64 {
+        let Some(reader) = &self.reader else { return 0 };
+        // Relaxed: this consumer's own word.
+        reader.core().words().row64(self.ticket.row, field).load(Ordering::Relaxed)
     }
 
     /// Changes how long later calls wait. Heartbeats keep the interval they began with.

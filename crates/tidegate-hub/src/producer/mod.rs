@@ -10,12 +10,14 @@
 
 mod batch;
 mod digest;
+mod handler;
+mod look;
 mod open;
 mod slot;
 mod transaction;
 mod typed;
 
-use std::{path::Path, sync::Arc, thread, time::Duration};
+use std::{mem::offset_of, path::Path, sync::Arc, thread, time::Duration};
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
@@ -23,6 +25,7 @@ use tidegate_shm::{
 };
 
 pub use batch::WriteBatch;
+pub use handler::Runner;
 pub use slot::WriteSlot;
 pub use transaction::WriteTx;
 
@@ -38,7 +41,7 @@ use crate::{
     },
     error::{AcquireError, WriteError, kind_of},
     handover::glance,
-    layout::{Descriptor, Secret},
+    layout::{Descriptor, Secret, pages::ControlPage},
     upkeep::{Member, ProducerMember},
     zone::{ZoneError, Zones},
 };
@@ -291,6 +294,7 @@ impl Producer {
         if !linger.is_zero() {
             thread::sleep(linger);
         }
+        self.note::<{ offset_of!(ControlPage, closed_ns) }>();
         self.writer.finish_closing()?;
         if self.end.unlink
             && let Err(error) = self.block.unlink()
@@ -298,6 +302,13 @@ impl Producer {
             tracing::warn!(path = %self.block.path().display(), %error, "the file of the closed block stays");
         }
         Ok(())
+    }
+
+    /// Notes the time in a word of the control page.
+    fn note<const AT: usize>(&self) {
+        let page = self.writer.core().words().views().control.row();
+        // Relaxed: for people.
+        page.u64::<AT>().store(monotonic_now().0, Ordering::Relaxed);
     }
 
     /// Ids whose guards were leaked (DH-118).

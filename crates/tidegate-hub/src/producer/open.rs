@@ -1,6 +1,7 @@
 //! Making a block and taking one over.
 
 use std::{
+    mem::offset_of,
     sync::{Arc, Weak},
     thread,
 };
@@ -16,6 +17,7 @@ use crate::{
     core::{Adopted, TakeOver, config::Deadline},
     error::{OpenError, RegistryError},
     handover::{call_off, finish, floor_hold, observe, retire_predecessor},
+    layout::pages::ControlPage,
     upkeep::{self, Member, ProducerMember},
 };
 
@@ -96,7 +98,9 @@ impl Producer {
                 call_off(&adopted.writer);
             }
             retire_predecessor(block.descriptor(), config, &options);
-            return Self::open(block, adopted, config);
+            let producer = Self::open(block, adopted, config)?;
+            producer.note::<{ offset_of!(ControlPage, writer_attached_ns) }>();
+            return Ok(producer);
         }
         Err(OpenError::Attach(AttachError::Closed))
     }

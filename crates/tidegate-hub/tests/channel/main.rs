@@ -10,6 +10,7 @@ mod digests;
 mod exchange;
 mod forks;
 mod guards;
+mod handles;
 mod processes;
 mod records;
 mod world;

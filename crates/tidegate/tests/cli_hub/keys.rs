@@ -92,7 +92,7 @@ fn schemas_are_hashed_compared_and_shown() {
     assert_eq!(run(["hub", "schema", "hash", text(&one)]).exits(0).stdout.trim(), hash);
     let hashed = run(["hub", "schema", "hash", "--json", text(&one)]).exits(0).result();
     assert_documented(&hashed, "tidegate hub schema hash");
-    assert_eq!(run(["hub", "schema", "hash", "--json", "no@1"]).exits(1).error().0, "bad_schema");
+    assert_eq!(run(["hub", "schema", "hash", "--json", "no@1"]).exits(2).error().0, "bad_schema");
 
     let diff = |args: &[&str]| run([&["hub", "schema", "diff", "--json"][..], args].concat());
     let told = diff(&[text(&one), text(&more)]).exits(3).result();

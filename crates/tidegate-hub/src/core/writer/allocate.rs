@@ -153,7 +153,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             return Err(AcquireError::QueueFull);
         }
         let started = host.now();
-        if deadline.passed(started) {
+        if deadline.passed(started) || host.is_cancelled() {
             host.count(Counter::WriterFullTimeout, 1);
             return Err(AcquireError::Timeout);
         }

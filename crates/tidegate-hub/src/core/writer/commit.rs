@@ -7,7 +7,7 @@ use crate::core::{
     codec::{Ctl, SlotId, SlotState, Transition},
     crash::{self, Point},
     error::{AcquireError, WriteError},
-    host::{Counter, Host},
+    host::{Counter, Host, Stamp},
     protocol::Protocol,
     words::{Control64, Load, Slot32, Slot64, Word, WriterWords},
 };
@@ -29,12 +29,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// # Errors
     /// The right was lost, the length does not fit, or the slot is not the caller's.
     pub fn commit(&self, id: SlotId, info: CommitInfo) -> Result<(), WriteError> {
-        let result =
-            self.recorded(Counter::SlotCommitErrors, self.commit_slot(id, info, self.core.host.now()));
+        let now = self.core.host.now();
+        let result = self.recorded(Counter::SlotCommitErrors, self.commit_slot(id, info, now));
         self.resolve_prefix();
         // Counted when readers can see it already.
         if result.is_ok() {
-            self.count_written(1, info.len);
+            self.count_written(1, info.len, now);
         }
         result
     }
@@ -85,7 +85,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         let result = self.recorded(Counter::SlotCommitErrors, result);
         self.resolve_prefix();
         self.core.host.count(Counter::BatchWrites, 1);
-        self.count_written(slots, bytes);
+        self.count_written(slots, bytes, now);
         result
     }
 
@@ -99,7 +99,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         result
     }
 
-    fn count_written(&self, slots: u64, bytes: u64) {
+    fn count_written(&self, slots: u64, bytes: u64, now: Nanos) {
+        self.core.host.stamp(Stamp::LastWrite, now);
         self.core.host.count(Counter::SlotsWritten, slots);
         self.core.host.count(Counter::BytesWritten, bytes);
     }

@@ -7,12 +7,14 @@ mod allocate;
 mod commit;
 mod floor;
 mod handover;
+mod reset;
 mod stall;
 
 use tidegate_shm::sync::{Condvar, Mutex, MutexGuard, Ordering};
 
 pub use allocate::Allocation;
 pub use commit::CommitInfo;
+pub use reset::SlotResetError;
 use stall::Watch;
 
 use super::{
@@ -196,7 +198,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
 impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     /// The control word as the acting writer sees it.
-    pub(super) fn slot_ctl(&self, slot: SlotIndex) -> Ctl {
+    pub(crate) fn slot_ctl(&self, slot: SlotIndex) -> Ctl {
         // Acquire: pairs with the exchange of a sibling thread or of the writer before.
         Ctl(self.words.slot64_mut(slot, Slot64::Ctl).load(Ordering::Acquire))
     }
