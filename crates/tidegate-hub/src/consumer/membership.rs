@@ -4,8 +4,11 @@ use tidegate_shm::clock::{Nanos, monotonic_now};
 
 use crate::{
     broker::{
-        Attachment, EventStream, MessageHub, Verifier,
-        wire::{ChannelName, EventBody, HandoverAck, HandoverNotify, HandoverPhase, HandoverResult, Label},
+        Attachment, Discovery, EventStream, MessageHub, RetryPolicy, Verifier,
+        wire::{
+            self, ChannelName, EventBody, Fixed, HandoverAck, HandoverNotify, HandoverPhase, HandoverResult,
+            Label, LongText,
+        },
     },
     config::ConsumerConfig,
     handover::Announcement,
@@ -59,8 +62,15 @@ impl Membership {
             notify.handover_epoch == announced.epoch && notify.new_uuid.0 == *announced.successor.as_bytes()
         };
         match self.heard.as_ref().filter(is_meant) {
-            Some(notify) => judge_message(notify, config, knows),
-            None if self.events.is_none() => Judgement::Ready,
+            Some(notify) => {
+                let said = Said {
+                    key: notify.new_key_id,
+                    hash: notify.schema_hash,
+                    version: notify.schema_version,
+                    text: notify.schema_text.as_ref(),
+                };
+                said.judge(config, knows)
+            }
             None => {
                 let now = monotonic_now();
                 let since = self
@@ -68,8 +78,37 @@ impl Membership {
                     .filter(|(epoch, _)| *epoch == announced.epoch)
                     .map_or(now, |(_, since)| since);
                 self.waiting = Some((announced.epoch, since));
-                if now.saturating_sub(since) >= PATIENCE { Judgement::Ready } else { Judgement::Later }
+                let is_late = self.events.is_none() || now.saturating_sub(since) >= PATIENCE;
+                if is_late { self.ask(announced, config, knows) } else { Judgement::Later }
             }
+        }
+    }
+
+    /// What the broker says about a handover whose announcement was missed.
+    fn ask(
+        &self,
+        announced: &Announcement,
+        config: &ConsumerConfig,
+        knows: impl Fn(KeyId) -> bool,
+    ) -> Judgement {
+        let Some(channel) = config.channel.as_ref().and_then(|name| ChannelName::new(name.as_str()).ok())
+        else {
+            return Judgement::Ready;
+        };
+        let mut discovery = Discovery::of(channel.clone());
+        if let Some(secret) = &config.secret {
+            discovery = discovery.verifier(Verifier::of(secret, &channel));
+        }
+        let found = self.hub.discover(&discovery, config.timeouts.notify_send, RetryPolicy::none());
+        let state = found.ok().and_then(|found| found.handover).filter(|state| {
+            state.handover_epoch == announced.epoch && state.new_uuid.0 == *announced.successor.as_bytes()
+        });
+        match state.as_ref().map(|state| (state, state.schema_hash, state.schema_version)) {
+            Some((state, Some(hash), Some(version))) => {
+                let said = Said { key: state.new_key_id, hash, version, text: state.schema_text.as_ref() };
+                said.judge(config, knows)
+            }
+            _ => Judgement::Ready,
         }
     }
 
@@ -96,24 +135,29 @@ impl Membership {
     }
 }
 
-fn judge_message(
-    notify: &HandoverNotify,
-    config: &ConsumerConfig,
-    knows: impl Fn(KeyId) -> bool,
-) -> Judgement {
-    if let Some(key) = notify.new_key_id.map(|id| KeyId(id.0)).filter(|id| !knows(*id)) {
-        return Judgement::Refused(format!("key {key} is not known"));
-    }
-    let Some(expected) = &config.schema else { return Judgement::Ready };
-    let version = notify.schema_version;
-    let offer = Offer {
-        hash: SchemaHash::from_bytes(notify.schema_hash.0),
-        version: SchemaVersion::new(version.major, version.minor),
-        text: notify.schema_text.as_ref().map(|text| text.as_str()),
-    };
-    match compare(expected, &offer) {
-        Ok(_) => Judgement::Ready,
-        Err(mismatch) => Judgement::Refused(mismatch.first_difference.to_string()),
+/// What was said about a successor.
+struct Said<'a> {
+    key: Option<Fixed<8>>,
+    hash: Fixed<32>,
+    version: wire::SchemaVersion,
+    text: Option<&'a LongText>,
+}
+
+impl Said<'_> {
+    fn judge(&self, config: &ConsumerConfig, knows: impl Fn(KeyId) -> bool) -> Judgement {
+        if let Some(key) = self.key.map(|id| KeyId(id.0)).filter(|id| !knows(*id)) {
+            return Judgement::Refused(format!("key {key} is not known"));
+        }
+        let Some(expected) = &config.schema else { return Judgement::Ready };
+        let offer = Offer {
+            hash: SchemaHash::from_bytes(self.hash.0),
+            version: SchemaVersion::new(self.version.major, self.version.minor),
+            text: self.text.map(LongText::as_str),
+        };
+        match compare(expected, &offer) {
+            Ok(_) => Judgement::Ready,
+            Err(mismatch) => Judgement::Refused(mismatch.first_difference.to_string()),
+        }
     }
 }
 

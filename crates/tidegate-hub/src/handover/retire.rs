@@ -70,9 +70,7 @@ impl Retiring {
         if let Err(error) = block.unlink() {
             tracing::warn!(path = %block.path().display(), %error, "the file of the old block stays");
         }
-        let owner = page.u64::<{ offset_of!(ControlPage, writer_owner) }>();
-        // AcqRel: pairs with the exchange of the next writer, should there be one. Not ours any more is as good.
-        let _ = owner.compare_exchange(core.key().word(), 0, Ordering::AcqRel);
+        // The writer stays recorded: through its handle writes end in `Closed`, not in `Fenced` (DH-224).
         self.set_over();
     }
 

@@ -12,6 +12,7 @@ mod batch;
 mod digest;
 mod handler;
 mod look;
+mod notify;
 mod open;
 mod slot;
 mod transaction;
@@ -32,6 +33,7 @@ pub use transaction::WriteTx;
 use crate::{
     attachment::{Process, WriterWords, sampling},
     block::Block,
+    broker::Notifier,
     config::{HubTimeouts, Timeout},
     core::{
         codec::SlotId,
@@ -65,6 +67,8 @@ pub struct Producer {
     secret: Option<Secret>,
     /// Ids that the writer before left open.
     abandoned: u64,
+    /// Who is told of commits.
+    notifier: Option<Notifier>,
     /// 1 while a handover is under way, and after it was made.
     handing_over: AtomicU32,
 }
@@ -253,6 +257,7 @@ impl Producer {
     ) -> Result<SlotId, WriteError> {
         self.block.check().map_err(|_| AcquireError::Fenced)?;
         self.writer.commit(id, info)?;
+        self.tell_committed(id);
         if let Some(started) = started {
             sampling::record_write(self.writer.core().host(), started);
             self.beat_if_due();

@@ -135,6 +135,7 @@ impl Producer {
             digests,
             secret: config.secret.clone(),
             abandoned,
+            notifier: None,
             handing_over: AtomicU32::new(0),
         };
         member.beat();
