@@ -49,4 +49,7 @@ pub mod zone;
 mod guides {
     #[doc = include_str!("../../../docs/guides/hub/getting-started.md")]
     struct GettingStarted;
+
+    #[doc = include_str!("../../../docs/guides/hub/moving.md")]
+    struct Moving;
 }

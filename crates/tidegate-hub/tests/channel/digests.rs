@@ -62,8 +62,12 @@ fn a_digest_is_there_before_its_slot_is_visible() {
         let config = HubConfig { sync: SyncPolicy::LatestOnly, ..enforced(&task.dir) };
         let producer = Producer::create(&config).unwrap();
         say(format!("block {}", producer.name()));
-        for number in 0_u64.. {
-            producer.send(&number.to_le_bytes(), LONG).unwrap();
+        loop {
+            // Ids are passed over where the reader is.
+            let mut slot = producer.write(LONG).unwrap();
+            let id = slot.id().0;
+            slot.put_bytes(&id.to_le_bytes()).unwrap();
+            slot.commit().unwrap();
         }
     }
     let dir = place();

@@ -147,7 +147,10 @@ fn silence_is_judged_as_the_producer_says() {
     let any = HandoverOptions { confirm: Confirm::Any, ..short() };
     let seen = Arc::new(Mutex::new(None));
     let of_test = seen.clone();
-    iterator = iterator.accept(move |announced| of_test.lock().unwrap().insert(announced.name.clone()) != "");
+    iterator = iterator.accept(move |announced| {
+        *of_test.lock().unwrap() = Some(announced.name.clone());
+        true
+    });
     let mut handover = old.begin_handover(&config, any).unwrap();
     assert_eq!(drain(&mut iterator), [0_u64; 0]);
     assert_eq!(handover.answers(), Answers { ready: 1, ..Answers::default() });
