@@ -94,7 +94,7 @@ pub struct BrokerMetrics {
 }
 
 /// Reads the numbers of a broker, also from another thread than the broker's owner's. Those of a broker that has ended stay.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BrokerMeter(Arc<Mutex<BrokerMetrics>>);
 
 impl BrokerMeter {

@@ -168,7 +168,7 @@ fn all_waits_of_a_process_are_cancelled() {
         let config = HubConfig { sync: SyncPolicy::AllReaders, ..ring(&task.dir, 2) };
         let producer = Producer::create(&config).unwrap();
         let mut consumer = attach(&producer, consumer_config(&task.dir));
-        let full = || (0..2).for_each(|id| drop(send(&producer, id)));
+        let full = || send_all(&producer, 0..2);
         thread::scope(|scope| {
             let reader = scope.spawn(|| consumer.next(Timeout::Infinite).map(drop).unwrap_err());
             until_asleep(&producer);

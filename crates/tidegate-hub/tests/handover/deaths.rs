@@ -1,12 +1,18 @@
 //! Producers that die at every step of a handover (15.6).
 
-use std::path::Path;
+use std::{mem::offset_of, path::Path};
 
 use tidegate_hub::{
-    config::HubConfig,
+    block::{AttachOptions, Role},
+    config::{ConsumerConfig, HubConfig},
+    consumer::HandoverIterator,
+    core::Start,
     handover::{Confirm, HandoverOptions},
+    layout::pages::ControlPage,
     producer::Producer,
+    recover::Recovery,
 };
+use tidegate_shm::sync::Ordering::Acquire;
 
 use crate::{
     all_readers, blocks,
@@ -46,11 +52,8 @@ fn a_producer_may_die_at_every_step() {
         let dir = place();
         let mut writer = Child::start_at(test, "writer", dir.path(), "", Some(step));
         let name = writer.wait_for("block");
-        let config = tidegate_hub::config::ConsumerConfig {
-            start: Some(tidegate_hub::core::Start::Oldest),
-            ..consumer_config(dir.path())
-        };
-        let mut iterator = tidegate_hub::consumer::HandoverIterator::attach(&name, &config).unwrap();
+        let config = ConsumerConfig { start: Some(Start::Oldest), ..consumer_config(dir.path()) };
+        let mut iterator = HandoverIterator::attach(&name, &config).unwrap();
         assert_eq!(writer.signal(), KILLED, "{step}");
         assert_eq!(
             blocks(dir.path()).len(),
@@ -91,4 +94,35 @@ fn a_producer_may_die_while_it_removes_the_old_name() {
     assert_eq!(blocks(dir.path()), [producer.name()]);
     let next = send(&producer, 9);
     assert!((4..=6).contains(&next), "{next}");
+}
+
+/// Without a new producer the recovery calls the handover off, also where a consumer has cleaned up after the dead one.
+///
+/// Rules: DH-230, V-08.
+#[test]
+fn recovery_calls_a_dead_handover_off() {
+    if let Some(task) = role("writer") {
+        return move_and_write(&task.dir);
+    }
+    let test = "deaths::recovery_calls_a_dead_handover_off";
+    for watched in [false, true] {
+        let dir = place();
+        let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.link"));
+        let name = writer.wait_for("block");
+        assert_eq!(writer.signal(), KILLED);
+        assert_eq!(blocks(dir.path()).len(), 2);
+        let reader = watched.then(|| {
+            let reader = HandoverIterator::attach(&name, &consumer_config(dir.path())).unwrap();
+            let control = reader.consumer().block().inspector_views().unwrap().control;
+            let owner = || control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Acquire);
+            until("the consumer has cleaned up", || owner() == 0);
+            reader
+        });
+        let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
+        Recovery::open(&name, &options).unwrap().auto_recover().unwrap();
+        assert_eq!(blocks(dir.path()), [name.clone()]);
+        drop(reader);
+        let producer = Producer::adopt(&name, &kept(dir.path(), 8), LONG).unwrap();
+        assert_eq!((producer.name(), send(&producer, 4)), (name, 4));
+    }
 }

@@ -55,3 +55,27 @@ pub fn broker_numbers(meter: &BrokerMeter) -> Numbers {
     let counters = COUNTERS.iter().map(|(name, help, value)| Number::counter(name, help, read(*value)));
     Numbers(gauges.chain(counters).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn every_number_is_told_once_under_its_own_name() {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(broker_numbers(&BrokerMeter::default())));
+        let mut page = String::new();
+        encode(&mut page, &registry).unwrap();
+        let values: BTreeSet<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(values.len(), GAUGES.len() + COUNTERS.len(), "{page}");
+        assert!(
+            values.contains("tidegate_broker_requests_total 0")
+                && values.contains("tidegate_broker_channels 0")
+        );
+    }
+}

@@ -46,6 +46,8 @@ struct Kept {
     /// By numbers that are never given again.
     attachments: BTreeMap<u64, AttachmentRecord>,
     last_attachment: u64,
+    /// Consumers that have left.
+    departures: Vec<Detach>,
     /// Whether one was added that the thread has not counted on: its lease may be shorter than the sleep.
     has_new: bool,
     is_ending: bool,
@@ -141,20 +143,23 @@ impl Attachment {
 }
 
 impl Drop for Attachment {
+    /// The broker is told by the keeper's thread: who leaves does not wait for it.
     fn drop(&mut self) {
-        let Some(record) = self.keeper.shared.kept().attachments.remove(&self.number) else { return };
-        let body = Detach { channel_id: record.channel_id, consumer_id: record.attached.consumer_id };
-        let asking = Asking { body: RequestBody::Detach(body), verifier: None };
-        let asked: Result<super::Nothing, _> =
-            self.keeper.shared.link.ask(&asking, Instant::now() + FAREWELL);
-        if let Err(error) = asked {
-            tracing::debug!(%error, "the broker was not told that a consumer left");
-        }
+        let mut kept = self.keeper.shared.kept();
+        let Some(record) = kept.attachments.remove(&self.number) else { return };
+        kept.departures
+            .push(Detach { channel_id: record.channel_id, consumer_id: record.attached.consumer_id });
+        kept.has_new = true;
+        drop(kept);
+        self.keeper.shared.ring();
     }
 }
 
-/// Longest time that a consumer that leaves waits for the broker.
+/// Longest time that a hub that ends waits to tell the broker who has left.
 const FAREWELL: Duration = Duration::from_millis(100);
+
+/// Most departures that wait for a broker that is away; it forgets those who do not beat.
+const MOST_DEPARTURES: usize = 64;
 
 /// A channel that is registered, and kept so. Dropping it stops keeping it, and leaves it to the broker; see
 /// [`deregister`](Self::deregister).
@@ -276,6 +281,22 @@ impl Shared {
                 self.make_sure();
             }
         }
+        let departures = std::mem::take(&mut self.kept().departures);
+        self.tell_departures(departures, Instant::now() + FAREWELL);
+    }
+
+    /// Tells the broker who has left; what it does not hear of now it may the next time.
+    fn tell_departures(&self, departures: Vec<Detach>, deadline: Instant) {
+        for body in departures {
+            let asking = Asking { body: RequestBody::Detach(body.clone()), verifier: None };
+            let asked: Result<super::Nothing, _> = self.link.ask(&asking, deadline);
+            if let Err(HubError::Timeout { .. } | HubError::Disconnected { .. }) = asked {
+                let mut kept = self.kept();
+                if kept.departures.len() < MOST_DEPARTURES {
+                    kept.departures.push(body);
+                }
+            }
+        }
     }
 
     /// `None` to end.
@@ -300,10 +321,12 @@ impl Shared {
             .collect();
         let attachments: Vec<(u64, AttachmentRecord)> =
             self.kept().attachments.iter().map(|(number, record)| (*number, record.clone())).collect();
-        let is_idle = jobs.is_empty() && attachments.is_empty();
+        let is_idle = jobs.is_empty() && attachments.is_empty() && self.kept().departures.is_empty();
         if is_idle || self.link.ping(Instant::now() + REQUEST).is_err() {
             return;
         }
+        let departures = std::mem::take(&mut self.kept().departures);
+        self.tell_departures(departures, Instant::now() + REQUEST);
         for (block, asking, channel_id, has_lease) in jobs {
             if self.kept().is_ending {
                 return;
