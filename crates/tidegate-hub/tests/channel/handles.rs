@@ -131,7 +131,7 @@ fn handlers_go_on_after_failures() {
         .run(move |slot| {
             turn += 1;
             match turn {
-                1 => return Err("no"),
+                1 => Err("no"),
                 2 => panic!("on purpose"),
                 _ => slot.put_bytes(&turn.to_le_bytes()).map_err(|_| "long"),
             }
