@@ -120,7 +120,7 @@ fn recovery_calls_a_dead_handover_off() {
         });
         let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
         Recovery::open(&name, &options).unwrap().auto_recover().unwrap();
-        assert_eq!(blocks(dir.path()), [name.clone()]);
+        assert_eq!(blocks(dir.path()), std::slice::from_ref(&name));
         drop(reader);
         let producer = Producer::adopt(&name, &kept(dir.path(), 8), LONG).unwrap();
         assert_eq!((producer.name(), send(&producer, 4)), (name, 4));
