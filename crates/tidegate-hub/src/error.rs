@@ -10,6 +10,7 @@ use crate::{
     block::{AttachError, CreateError},
     config::ConfigInvalid,
     integrity::{ChecksumError, DigesterError},
+    layout::BlockUuid,
     schema::{LengthMismatch, ParseError, SchemaMismatch},
 };
 
@@ -35,9 +36,29 @@ pub enum OpenError {
     /// The mapping does not allow what the role needs.
     #[error("the block cannot be used in this role")]
     Access(#[from] AccessError),
+    /// The block that a handover named is another one.
+    #[error("block {name} is not what follows block {of}; discover the channel again")]
+    NotSuccessor {
+        /// Name of its file.
+        name: String,
+        /// The old block.
+        of: BlockUuid,
+    },
     /// The process's thread for heartbeats could not be started.
     #[error("the thread that beats for this process could not be started")]
     Upkeep(#[source] io::Error),
+}
+
+/// Why there is no next slot of a channel that is followed from block to block.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// As without handovers.
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// The channel goes on in a block that cannot be read.
+    #[error("the channel goes on in a block that cannot be read")]
+    Successor(#[from] OpenError),
 }
 
 /// Why a slot cannot be used as a record.

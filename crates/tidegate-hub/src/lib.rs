@@ -12,12 +12,16 @@ pub mod block;
 #[cfg(not(loom))]
 pub mod broker;
 #[cfg(not(loom))]
+pub mod cancel;
+#[cfg(not(loom))]
 pub mod config;
 #[cfg(not(loom))]
 pub mod consumer;
 pub mod core;
 #[cfg(not(loom))]
 pub mod error;
+#[cfg(not(loom))]
+pub mod handover;
 pub mod identity;
 #[cfg(not(loom))]
 pub mod inspect;
@@ -45,4 +49,7 @@ pub mod zone;
 mod guides {
     #[doc = include_str!("../../../docs/guides/hub/getting-started.md")]
     struct GettingStarted;
+
+    #[doc = include_str!("../../../docs/guides/hub/moving.md")]
+    struct Moving;
 }

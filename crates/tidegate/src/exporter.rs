@@ -5,6 +5,7 @@
 //! ([`BlockMetrics`](tidegate_hub::metrics::prometheus::BlockMetrics)), tensor streams ([`NodeMetrics`]), and lists of
 //! numbers of whoever has any ([`Numbers`]), such as a broker.
 
+mod broker;
 mod http;
 mod node;
 mod numbers;
@@ -19,6 +20,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::registry::Registry;
 use rustix::event::{PollFd, PollFlags, poll};
 
+pub use broker::broker_numbers;
 pub use http::{MAX_REQUEST, REQUEST_TIME};
 pub use node::NodeMetrics;
 pub use numbers::{Number, Numbers};

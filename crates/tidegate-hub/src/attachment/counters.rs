@@ -32,6 +32,7 @@ places! {
     SlotCommitErrors = slot_commit_errors,
     SlotsWritten = total_slots_written,
     BytesWritten = total_bytes_written,
+    ReadsAttemptedRetired = reads_attempted_retired,
     SlotsReadRetired = total_slots_read_retired,
     BytesReadRetired = total_bytes_read_retired,
     WritesAttempted = writes_attempted,
@@ -68,6 +69,7 @@ pub fn is_performance(counter: Counter) -> bool {
             | Counter::WriterGenerationWraps
             | Counter::SlotsWritten
             | Counter::BytesWritten
+            | Counter::ReadsAttemptedRetired
             | Counter::SlotsReadRetired
             | Counter::BytesReadRetired
             | Counter::WritesAttempted

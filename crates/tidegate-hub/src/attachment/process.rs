@@ -19,9 +19,10 @@ use super::{
 };
 use crate::{
     block::Block,
+    cancel,
     core::{
         codec::{Ctl, SlotState},
-        host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness, Place},
+        host::{AuditEvent, Counter, Counters, ErrorKind, Host, Liveness, Place, Stamp},
     },
     identity::ProcessKey,
     layout::pages::{ConsumerRow, ControlPage, MetricsPage, SyncPage},
@@ -163,6 +164,10 @@ impl Host for Process {
         self.block.release(place);
     }
 
+    fn is_cancelled(&self) -> bool {
+        cancel::is_cancelled()
+    }
+
     fn waits(&self) {
         let Some(seen) = self.seen.get() else { return };
         if seen.0.iter().map(|word| word.load(Ordering::Relaxed)).ne(self.present()) {
@@ -190,6 +195,19 @@ impl Counters for Process {
         if !counters::is_performance(counter) || self.is_measuring() {
             // Relaxed: counters order nothing (17.1).
             counters::word(&self.metrics.row(), counter).fetch_add(amount, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn stamp(&self, stamp: Stamp, at: Nanos) {
+        if self.is_measuring() {
+            let page = self.metrics.row();
+            let word = match stamp {
+                Stamp::LastWrite => page.u64::<{ offset_of!(MetricsPage, last_write_ns) }>(),
+                Stamp::LastRead => page.u64::<{ offset_of!(MetricsPage, last_read_ns) }>(),
+            };
+            // Relaxed: statistics.
+            word.store(at.0, Ordering::Relaxed);
         }
     }
 

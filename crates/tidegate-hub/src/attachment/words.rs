@@ -148,6 +148,7 @@ places! {
     }
     row32: Row32 => 256 u32 of ConsumerRow {
         Flags = flags,
+        HandoverAck = handover_ack,
     }
 }
 

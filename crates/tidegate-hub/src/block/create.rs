@@ -97,57 +97,114 @@ pub enum IfExists {
 /// # Errors
 /// See [`CreateError`]; nothing is left behind.
 pub fn create(spec: &BlockSpec, options: &CreateOptions<'_>) -> Result<Block, CreateError> {
-    let own = ProcessKey::current()?;
-    let host = HostId::current().map_err(|source| CreateError::Kernel {
-        operation: "identify this boot and its namespaces",
-        source,
-    })?;
-    let uuid = match options.uuid {
-        Some(uuid) => uuid,
-        None => random_uuid()?,
-    };
-    let guard = ForkGuard::new().map_err(|source| IdentityUnavailable::ForkGuard { source })?;
-    let holding = Holding::take(&uuid, Place::Writer, guard).ok_or(CreateError::Locked)?;
-    let name = spec.channel.file_name(&uuid);
-    // Whatever is wrong with the configuration is said before anything is made (DH-095).
-    let fields = spec.faults(PageMode::Base, page_size() as u32);
-    if !fields.is_empty() {
-        return Err(EncodeError::Invalid { fields }.into());
+    Building::new(spec, options)?.link(spec.first_slot_id)
+}
+
+/// A block whose memory is there and which nobody can see yet. Dropping it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Building {
+    spec: BlockSpec,
+    secret: Option<Secret>,
+    lock_memory: bool,
+    own: ProcessKey,
+    host: HostId,
+    uuid: BlockUuid,
+    holding: Holding,
+    dir: RegionDir,
+    name: String,
+    site: Site,
+}
+
+impl Building {
+    /// Reserves everything that the block needs.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub(crate) fn new(spec: &BlockSpec, options: &CreateOptions<'_>) -> Result<Self, CreateError> {
+        let own = ProcessKey::current()?;
+        let host = HostId::current().map_err(|source| CreateError::Kernel {
+            operation: "identify this boot and its namespaces",
+            source,
+        })?;
+        let uuid = match options.uuid {
+            Some(uuid) => uuid,
+            None => random_uuid()?,
+        };
+        let guard = ForkGuard::new().map_err(|source| IdentityUnavailable::ForkGuard { source })?;
+        let holding = Holding::take(&uuid, Place::Writer, guard).ok_or(CreateError::Locked)?;
+        let name = spec.channel.file_name(&uuid);
+        // Whatever is wrong with the configuration is said before anything is made (DH-095).
+        let fields = spec.faults(PageMode::Base, page_size() as u32);
+        if !fields.is_empty() {
+            return Err(EncodeError::Invalid { fields }.into());
+        }
+        let dir = RegionDir::open_base(&options.dir)?;
+        if options.if_exists == IfExists::ReplaceIfDead {
+            remove_dead(&dir, &name)?;
+        }
+        let site = Site::find(spec, options, &dir, &name)?;
+        crash::at(Point::CreateAlloc);
+        Ok(Self {
+            spec: spec.clone(),
+            secret: options.secret.cloned(),
+            lock_memory: options.lock_memory,
+            own,
+            host,
+            uuid,
+            holding,
+            dir,
+            name,
+            site,
+        })
     }
-    let dir = RegionDir::open_base(&options.dir)?;
-    if options.if_exists == IfExists::ReplaceIfDead {
-        remove_dead(&dir, &name)?;
+
+    /// The uuid that it will have.
+    pub(crate) fn uuid(&self) -> BlockUuid {
+        self.uuid
     }
-    let site = Site::find(spec, options, &dir, &name)?;
-    crash::at(Point::CreateAlloc);
-    let birth = Birth {
-        uuid,
-        salt: random()?,
-        host,
-        monotonic: monotonic_now(),
-        realtime: realtime_now(),
-        page_mode: site.page_mode,
-        page_size: site.page_size,
-    };
-    let descriptor = write_block(&site.region, spec, &birth, options.secret, own)?;
-    let path = site.path.clone();
-    site.draft.publish().map_err(|error| refusal(error, &dir, &name))?;
-    crash::at(Point::CreateLink);
-    Ok(Block {
-        memory_locked: options.lock_memory && lock_memory(&site.region, &path),
-        path,
-        judge: Judge::new(&host, &host),
-        descriptor: Arc::new(descriptor),
-        region: site.region,
-        role: Role::Writer,
-        own,
-        holding: Some(holding),
-        findings: Vec::new(),
-        huge_failure: site.huge_failure,
-    })
+
+    /// The name that it will have.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Completes it, with `first_slot_id` as its first id, and gives it its name.
+    ///
+    /// # Errors
+    /// See [`CreateError`]; nothing is left behind.
+    pub(crate) fn link(mut self, first_slot_id: u64) -> Result<Block, CreateError> {
+        self.spec.first_slot_id = first_slot_id;
+        let Self { site, .. } = &self;
+        let birth = Birth {
+            uuid: self.uuid,
+            salt: random()?,
+            host: self.host,
+            monotonic: monotonic_now(),
+            realtime: realtime_now(),
+            page_mode: site.page_mode,
+            page_size: site.page_size,
+        };
+        let descriptor = write_block(&site.region, &self.spec, &birth, self.secret.as_ref(), self.own)?;
+        let Self { site, dir, name, host, own, holding, lock_memory: lock, .. } = self;
+        site.draft.publish().map_err(|error| refusal(error, &dir, &name))?;
+        crash::at(Point::CreateLink);
+        Ok(Block {
+            memory_locked: lock && lock_memory(&site.region, &site.path),
+            path: site.path,
+            judge: Judge::new(&host, &host),
+            descriptor: Arc::new(descriptor),
+            region: site.region,
+            role: Role::Writer,
+            own,
+            holding: Some(holding),
+            findings: Vec::new(),
+            huge_failure: site.huge_failure,
+        })
+    }
 }
 
 /// Where a new block will be, and on what pages.
+#[derive(Debug)]
 struct Site {
     draft: Draft,
     path: PathBuf,

@@ -27,6 +27,7 @@ use tidegate_shm::{
 };
 
 pub use attach::{AttachOptions, Expectations, ExpectedConfig, SchemaCheck, Trust, attach};
+pub(crate) use create::Building;
 pub use create::{CreateOptions, HugePages, IfExists, create};
 pub use error::{AttachError, CreateError, HugeFailure, SchemaMismatch};
 pub use look::{Look, look};

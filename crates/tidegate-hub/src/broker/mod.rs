@@ -36,10 +36,10 @@ pub use self::{
     describe::Disagreement,
     error::{BrokerError, HubError, RefusedBy},
     hub::{
-        CountedIn, Discovery, EventStream, HubConfig, HubCounters, HubCurve, MessageHub, Notifications,
-        Notifier, NotifierConfig, NotifierCurve, Registration, RetryPolicy,
+        AttachViaError, Attachment, CountedIn, Discovery, EventStream, HubConfig, HubCounters, HubCurve,
+        MessageHub, Notifications, Notifier, NotifierConfig, NotifierCurve, Registration, RetryPolicy,
     },
     proof::{LONGEST_SECRET, ProofLabel, SHORTEST_SECRET, Verifier},
-    service::{AllowedClient, Broker, BrokerConfig, BrokerCurve, BrokerMetrics},
+    service::{AllowedClient, Broker, BrokerConfig, BrokerCurve, BrokerMeter, BrokerMetrics},
     store::{Loaded, Store},
 };

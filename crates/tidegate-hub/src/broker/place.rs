@@ -29,6 +29,15 @@ impl RuntimeDir {
         Self::below(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()))
     }
 
+    /// Where the broker that runs by itself for this user listens, if its socket is there. Makes nothing.
+    pub fn broker_of_user() -> Option<String> {
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+        let path = runtime.map_or_else(fallback, |dir| dir.join("tidegate"));
+        check_private_dir(&path).ok()?;
+        let dir = Self(path);
+        dir.0.join(BROKER_SOCKET).exists().then(|| dir.broker_endpoint())
+    }
+
     /// [`of_user`](Self::of_user) with the given value of `XDG_RUNTIME_DIR`.
     ///
     /// # Errors
@@ -37,7 +46,7 @@ impl RuntimeDir {
         let path = match xdg_runtime_dir {
             Some(dir) => dir.join("tidegate"),
             None => {
-                let path = PathBuf::from(format!("/tmp/tidegate-{}", geteuid().as_raw()));
+                let path = fallback();
                 tracing::warn!(path = %path.display(), "XDG_RUNTIME_DIR is not set; sockets are in a directory below /tmp");
                 path
             }
@@ -67,7 +76,7 @@ impl RuntimeDir {
 
     /// Where the broker listens.
     pub fn broker_endpoint(&self) -> String {
-        self.endpoint("broker.sock")
+        self.endpoint(BROKER_SOCKET)
     }
 
     /// Where the broker publishes events.
@@ -108,6 +117,13 @@ pub fn read_secret_key(path: &Path) -> Result<SecretKey, BrokerError> {
     }
     parse_key(file).map_err(|source| BrokerError::KeyFile { path: path.to_owned(), source })
 }
+
+/// Where sockets are without `XDG_RUNTIME_DIR`.
+fn fallback() -> PathBuf {
+    PathBuf::from(format!("/tmp/tidegate-{}", geteuid().as_raw()))
+}
+
+const BROKER_SOCKET: &str = "broker.sock";
 
 fn parse_key(file: File) -> io::Result<SecretKey> {
     const LONGEST: u64 = 256;

@@ -93,6 +93,17 @@ pub struct BrokerMetrics {
     pub save_failures: u64,
 }
 
+/// Reads the numbers of a broker, also from another thread than the broker's owner's. Those of a broker that has ended stay.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerMeter(Arc<Mutex<BrokerMetrics>>);
+
+impl BrokerMeter {
+    /// The numbers as of the last thing it did.
+    pub fn read(&self) -> BrokerMetrics {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A running broker. Stops when dropped.
 #[derive(Debug)]
 pub struct Broker {
@@ -183,7 +194,12 @@ impl Broker {
 
     /// The numbers as of the last thing it did.
     pub fn metrics(&self) -> BrokerMetrics {
-        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
+        self.meter().read()
+    }
+
+    /// What reads the numbers.
+    pub fn meter(&self) -> BrokerMeter {
+        BrokerMeter(self.metrics.clone())
     }
 
     /// Answers what has come, drains, writes the registry, and ends.

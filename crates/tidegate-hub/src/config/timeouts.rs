@@ -17,7 +17,8 @@ pub enum Timeout {
     Immediate,
     /// So long.
     After(Duration),
-    /// Until it works, the block is closed or the right is lost (DH-097).
+    /// Until it works, the block is closed, the right is lost, or the waits of the process are cancelled
+    /// ([`cancel_waits`](crate::cancel::cancel_waits), DH-097).
     Infinite,
     /// As the handle's [`HubTimeouts`] say.
     #[default]

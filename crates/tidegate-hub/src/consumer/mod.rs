@@ -11,6 +11,8 @@
 //! may write there against all rules.
 
 mod batch;
+mod handover;
+mod membership;
 mod open;
 mod seek;
 mod slot;
@@ -21,10 +23,12 @@ use std::sync::Arc;
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
-    sync::AtomicU32,
+    region::AccessError,
+    sync::{AtomicU32, Ordering},
 };
 
 pub use batch::ReadBatch;
+pub use handover::HandoverIterator;
 pub use slot::ReadSlot;
 
 use crate::{
@@ -36,9 +40,12 @@ use crate::{
         codec::SlotId,
         config::Deadline,
         reader::{Acquired, Reader},
+        words::{Row64, Words},
     },
     error::{AcquireError, RegistryError},
+    inspect::Inspector,
     layout::{Descriptor, Secret},
+    metrics::HubMetrics,
     producer::TypedCheck,
     schema::SchemaMode,
     upkeep::{ConsumerMember, Member},
@@ -121,6 +128,30 @@ impl Consumer {
         self.member.beat();
     }
 
+    /// The numbers of the block (DH-245).
+    ///
+    /// # Errors
+    /// None while this process is the one that opened the block.
+    pub fn metrics(&self) -> Result<HubMetrics, AccessError> {
+        Ok(Inspector::of(self.block.clone())?.metrics())
+    }
+
+    /// Slots that this consumer has consumed.
+    pub fn slots_consumed(&self) -> u64 {
+        self.counted(Row64::SlotsConsumed)
+    }
+
+    /// Bytes of the slots that this consumer has consumed.
+    pub fn bytes_consumed(&self) -> u64 {
+        self.counted(Row64::BytesConsumed)
+    }
+
+    fn counted(&self, field: Row64) -> u64 {
+        let Some(reader) = &self.reader else { return 0 };
+        // Relaxed: this consumer's own word.
+        reader.core().words().row64(self.ticket.row, field).load(Ordering::Relaxed)
+    }
+
     /// Changes how long later calls wait. Heartbeats keep the interval they began with.
     ///
     /// # Errors
@@ -152,7 +183,11 @@ impl Consumer {
 
     #[inline]
     fn acquire(&mut self, timeout: Timeout) -> Result<Acquired, AcquireError> {
-        let deadline = timeout.deadline(self.timeouts.read_acquire);
+        self.acquire_until(timeout.deadline(self.timeouts.read_acquire))
+    }
+
+    #[inline]
+    fn acquire_until(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
         match &self.checker {
             Some(checker) if checker.checks() => self.acquire_checked(deadline),
             _ => self.acquire_unchecked(deadline),

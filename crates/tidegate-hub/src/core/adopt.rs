@@ -1,7 +1,7 @@
 //! Making a block with a dead writer usable again (5.10). May be killed at any step and repeated by another process with
 //! the same result (DH-081).
 
-use tidegate_shm::sync::Ordering;
+use tidegate_shm::{clock::Nanos, sync::Ordering};
 
 use super::{
     Core,
@@ -46,6 +46,20 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     /// # Errors
     /// No lock, a writer that is not dead, or a slot in no possible state.
     pub fn adopt(self, from: TakeOver, deadline: Deadline) -> Result<Adopted<W, H, P>, RegistryError> {
+        self.adopt_holding(from, deadline, None)
+    }
+
+    /// As [`Core::adopt`]; with a number of consumers and a time the floor stays where it is until so many take part or it
+    /// is so late (15.3, step 5).
+    ///
+    /// # Errors
+    /// As [`Core::adopt`].
+    pub fn adopt_holding(
+        self,
+        from: TakeOver,
+        deadline: Deadline,
+        hold: Option<(u32, Nanos)>,
+    ) -> Result<Adopted<W, H, P>, RegistryError> {
         let mut found = Found { abandoned: 0, epoch: 0 };
         self.locked(deadline, || {
             found.epoch = self.take_ownership(from)?;
@@ -60,7 +74,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         let handover = self.words.control32(Control32::HandoverState).load(Ordering::Relaxed);
         let handover = handover != 0 && handover != HANDOVER_CANCELLED;
         self.host.count(Counter::SlotsAborted, found.abandoned);
-        let writer = Writer::of_owner(self, found.epoch);
+        let mut writer = Writer::of_owner(self, found.epoch);
+        if let Some((consumers, until)) = hold {
+            writer.hold_floor(consumers, until);
+        }
         writer.refresh_floor();
         Ok(Adopted { writer, abandoned: found.abandoned, handover })
     }

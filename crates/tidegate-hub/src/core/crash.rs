@@ -95,6 +95,16 @@ points! {
     CreateAlloc = "c.alloc",
     /// It has its name.
     CreateLink = "c.link",
+    /// A handover is prepared.
+    HandoverPrepare = "h.prepare",
+    /// All ids are resolved and none is given away.
+    HandoverQuiesce = "h.quiesce",
+    /// The successor has a name.
+    HandoverLink = "h.link",
+    /// The successor is the channel.
+    HandoverCut = "h.cut",
+    /// The old block is closed, its name not removed yet.
+    HandoverClose = "h.close",
 }
 
 /// Passes a step.

@@ -31,6 +31,10 @@ pub trait Host: Counters {
     /// The caller is about to wait for another process for longer than a moment. Whoever watches processes should know
     /// by now all those that may be in the way.
     fn waits(&self) {}
+    /// Whether nobody in this process waits any longer (DH-097).
+    fn is_cancelled(&self) -> bool {
+        false
+    }
     /// Number of the calling thread, never reused within the process (DH-145).
     fn thread_ticket(&self) -> u32;
 }
@@ -41,10 +45,21 @@ pub trait Counters {
     fn count(&self, counter: Counter, amount: u64);
     /// Raises a maximum.
     fn peak(&self, counter: Counter, value: u64);
+    /// Notes when something was done last.
+    fn stamp(&self, _stamp: Stamp, _at: Nanos) {}
     /// An error that is reported to the caller (DH-100).
     fn error(&self, error: ErrorKind);
     /// Something that repairs or takes away.
     fn audit(&self, event: AuditEvent);
+}
+
+/// Times of 17.1 that the protocol maintains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stamp {
+    /// Something was committed.
+    LastWrite,
+    /// A slot was consumed, at most once per millisecond and consumer.
+    LastRead,
 }
 
 /// Counters of 17.1 that the protocol maintains.
@@ -63,6 +78,7 @@ pub enum Counter {
     SlotCommitErrors,
     SlotsWritten,
     BytesWritten,
+    ReadsAttemptedRetired,
     SlotsReadRetired,
     BytesReadRetired,
     WritesAttempted,

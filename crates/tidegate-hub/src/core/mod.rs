@@ -109,6 +109,11 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         self.mask(Sync32::ActiveMask).count_ones()
     }
 
+    /// Rows that take part.
+    pub(crate) fn active_rows(&self) -> impl Iterator<Item = Row> + use<W, H, P> {
+        self.rows(self.mask(Sync32::ActiveMask))
+    }
+
     /// The control word of the slot of `id`.
     #[inline]
     fn ctl(&self, id: SlotId) -> Ctl {
@@ -148,7 +153,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     #[inline]
-    fn wake_writer(&self) {
+    pub(crate) fn wake_writer(&self) {
         let woken =
             event::wake::<P, _>(self.words.sync32(Sync32::DrainSeq), self.words.sync32(Sync32::DrainWaiters));
         if woken {
@@ -185,8 +190,9 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
+    /// Wakes all who sleep on this block for data or news of it.
     #[inline]
-    fn wake_readers(&self) {
+    pub(crate) fn wake_readers(&self) {
         let woken = event::wake::<P, _>(
             self.words.control32_mut(Control32::DataSeq),
             self.words.sync32(Sync32::DataWaiters),

@@ -209,6 +209,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
             self.words.row64(row, field).store(value, Ordering::Relaxed);
         }
         self.words.row32(row, Row32::Flags).store(0, Ordering::Relaxed);
+        self.words.row32(row, Row32::HandoverAck).store(0, Ordering::Relaxed);
         self.words.row64(row, Row64::Claim).store(Claim::NONE.0, Ordering::Release);
         self.words.row64(row, Row64::Owner).store(self.key.word(), Ordering::Release);
         self.words.write_names(row, names);
@@ -244,6 +245,10 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
 
     /// Adds the counters of a row to those of departed rows, each once.
     fn retire_counters(&self, row: Row) {
+        // Relaxed: statistics.
+        let failed = self.words.row64(row, Row64::ReadTimeouts).load(Ordering::Relaxed);
+        let read = self.words.row64(row, Row64::SlotsConsumed).load(Ordering::Relaxed);
+        self.host.count(Counter::ReadsAttemptedRetired, read.wrapping_add(failed));
         let retired = [
             (Row64::SlotsConsumed, Counter::SlotsReadRetired),
             (Row64::BytesConsumed, Counter::BytesReadRetired),

@@ -150,7 +150,12 @@ pub struct StandIn<'a, W, H, P> {
     core: &'a Core<W, H, P>,
 }
 
-impl<W: WriterWords, H: Host, P: Protocol> StandIn<'_, W, H, P> {
+impl<'a, W: WriterWords, H: Host, P: Protocol> StandIn<'a, W, H, P> {
+    /// The acting writer itself.
+    pub(super) fn of(core: &'a Core<W, H, P>) -> Self {
+        Self { core }
+    }
+
     /// What [`StandIn::reset`] would do, without doing it.
     ///
     /// # Errors

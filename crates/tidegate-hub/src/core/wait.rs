@@ -74,7 +74,7 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
         loop {
             let now = self.host.now();
             let time = now.saturating_sub(started);
-            if self.deadline.passed(now) {
+            if self.deadline.passed(now) || self.host.is_cancelled() {
                 return Ok(Waited { result: None, time, slept });
             }
             if !told && time >= self.timing.spin {

@@ -267,6 +267,8 @@ fields! {
     Row32 {
         /// What is special about the row.
         Flags = 0x34,
+        /// The handover that was answered; high bit: refused.
+        HandoverAck = 0x30,
     }
 }
 

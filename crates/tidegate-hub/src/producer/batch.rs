@@ -82,7 +82,9 @@ impl<'p> WriteBatch<'p> {
         let id = id.ok_or(AcquireError::InvalidState)?;
         self.seal(id)?;
         let info = self.producer.writer.described(id);
-        self.producer.writer.commit(id, info)
+        self.producer.writer.commit(id, info)?;
+        self.producer.tell_committed(id);
+        Ok(())
     }
 
     /// Commits all that is still open; visible together.
@@ -97,7 +99,11 @@ impl<'p> WriteBatch<'p> {
             }
         }
         self.open = false;
-        self.producer.writer.commit_open(self.allocation)
+        self.producer.writer.commit_open(self.allocation)?;
+        if let Some(last) = self.allocation.ids().last() {
+            self.producer.tell_committed(last);
+        }
+        Ok(())
     }
 
     /// Wants a digest of slot `index`, which is computed when it is committed.

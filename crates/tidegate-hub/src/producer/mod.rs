@@ -10,12 +10,15 @@
 
 mod batch;
 mod digest;
+mod handler;
+mod look;
+mod notify;
 mod open;
 mod slot;
 mod transaction;
 mod typed;
 
-use std::{path::Path, sync::Arc, thread, time::Duration};
+use std::{mem::offset_of, path::Path, sync::Arc, thread, time::Duration};
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
@@ -23,12 +26,14 @@ use tidegate_shm::{
 };
 
 pub use batch::WriteBatch;
+pub use handler::Runner;
 pub use slot::WriteSlot;
 pub use transaction::WriteTx;
 
 use crate::{
     attachment::{Process, WriterWords, sampling},
     block::Block,
+    broker::Notifier,
     config::{HubTimeouts, Timeout},
     core::{
         codec::SlotId,
@@ -37,7 +42,8 @@ use crate::{
         writer::{CommitInfo, Writer},
     },
     error::{AcquireError, WriteError, kind_of},
-    layout::{Descriptor, Secret},
+    handover::glance,
+    layout::{Descriptor, Secret, pages::ControlPage},
     upkeep::{Member, ProducerMember},
     zone::{ZoneError, Zones},
 };
@@ -61,6 +67,10 @@ pub struct Producer {
     secret: Option<Secret>,
     /// Ids that the writer before left open.
     abandoned: u64,
+    /// Who is told of commits.
+    notifier: Option<Notifier>,
+    /// 1 while a handover is under way, and after it was made.
+    handing_over: AtomicU32,
 }
 
 /// What happens when the producer ends.
@@ -209,6 +219,32 @@ impl Producer {
         self.writer.allocate(n, timeout.deadline(self.timeouts.write_acquire))
     }
 
+    /// The secret of the channel.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
+    }
+
+    pub(crate) fn member(&self) -> &Arc<ProducerMember> {
+        &self.member
+    }
+
+    /// See [`Writer::hold_floor`].
+    pub(crate) fn hold_floor(&mut self, consumers: u32, until: Nanos) {
+        self.writer.hold_floor(consumers, until);
+    }
+
+    /// False if another handover is under way, or was made.
+    pub(crate) fn start_handover(&self) -> bool {
+        // Acquire: pairs with the release of the one who ended the one before.
+        self.handing_over.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// It was called off.
+    pub(crate) fn end_handover(&self) {
+        // Release: pairs with the acquire of the next one.
+        self.handing_over.store(0, Ordering::Release);
+    }
+
     fn maintenance_deadline(&self) -> Deadline {
         Timeout::Default.deadline(self.timeouts.maintenance_lock)
     }
@@ -223,6 +259,7 @@ impl Producer {
     ) -> Result<SlotId, WriteError> {
         self.block.check().map_err(|_| AcquireError::Fenced)?;
         self.writer.commit(id, info)?;
+        self.tell_committed(id);
         if let Some(started) = started {
             sampling::record_write(self.writer.core().host(), started);
             self.beat_if_due();
@@ -255,11 +292,16 @@ impl Producer {
             return Ok(());
         }
         self.block.check().map_err(|_| AcquireError::Fenced)?;
+        if glance(self.writer.core().words().views()).0.is_cut() {
+            // Its end is that of the handover.
+            return Ok(());
+        }
         self.abort_open_slots();
         self.writer.start_closing()?;
         if !linger.is_zero() {
             thread::sleep(linger);
         }
+        self.note::<{ offset_of!(ControlPage, closed_ns) }>();
         self.writer.finish_closing()?;
         if self.end.unlink
             && let Err(error) = self.block.unlink()
@@ -267,6 +309,13 @@ impl Producer {
             tracing::warn!(path = %self.block.path().display(), %error, "the file of the closed block stays");
         }
         Ok(())
+    }
+
+    /// Notes the time in a word of the control page.
+    fn note<const AT: usize>(&self) {
+        let page = self.writer.core().words().views().control.row();
+        // Relaxed: for people.
+        page.u64::<AT>().store(monotonic_now().0, Ordering::Relaxed);
     }
 
     /// Ids whose guards were leaked (DH-118).

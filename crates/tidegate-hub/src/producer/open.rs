@@ -1,6 +1,7 @@
 //! Making a block and taking one over.
 
 use std::{
+    mem::offset_of,
     sync::{Arc, Weak},
     thread,
 };
@@ -15,6 +16,8 @@ use crate::{
     config::{HubConfig, IfExists, Timeout},
     core::{Adopted, TakeOver, config::Deadline},
     error::{OpenError, RegistryError},
+    handover::{call_off, finish, floor_hold, observe, retire_predecessor},
+    layout::pages::ControlPage,
     upkeep::{self, Beats, Member, ProducerMember},
 };
 
@@ -72,13 +75,37 @@ impl Producer {
             expect: Expectations { channel: Some(&config.channel), ..Expectations::default() },
             ..AttachOptions::new(Role::Writer)
         };
-        let block = Arc::new(attach(name, &options)?);
-        let core = writer_core(&block, config.wait, config.timeouts.timing())?;
-        let adopted = core.adopt(TakeOver::IfDead, deadline)?;
-        Self::open(block, adopted, config)
+        let mut name = name.to_owned();
+        for _ in 0..MOVES {
+            let block = match attach(&name, &options) {
+                Ok(block) => Arc::new(block),
+                Err(AttachError::Closed) => {
+                    name = finish(&name, &options).ok_or(OpenError::Attach(AttachError::Closed))?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let announced = observe(&block.inspector_views()?).filter(|announced| announced.state.is_cut());
+            if let Some(announced) = announced {
+                // The channel is in the successor (15.6).
+                name = announced.name;
+                continue;
+            }
+            let core = writer_core(&block, config.wait, config.timeouts.timing())?;
+            let hold = floor_hold(&block, &options);
+            let adopted = core.adopt_holding(TakeOver::IfDead, deadline, hold)?;
+            if adopted.handover {
+                call_off(&adopted.writer);
+            }
+            retire_predecessor(block.descriptor(), config, &options);
+            let producer = Self::open(block, adopted, config)?;
+            producer.note::<{ offset_of!(ControlPage, writer_attached_ns) }>();
+            return Ok(producer);
+        }
+        Err(OpenError::Attach(AttachError::Closed))
     }
 
-    fn open(
+    pub(crate) fn open(
         block: Arc<Block>,
         adopted: Adopted<
             crate::attachment::WriterWords,
@@ -107,6 +134,8 @@ impl Producer {
             digests,
             secret: config.secret.clone(),
             abandoned,
+            notifier: None,
+            handing_over: AtomicU32::new(0),
         };
         member.beat();
         let member: Arc<dyn Member> = member;
@@ -129,5 +158,7 @@ fn is_missing(error: &AttachError) -> bool {
     matches!(error, AttachError::Open(error) if error.errno() == Some(Errno::NOENT.raw_os_error()))
 }
 
+/// Blocks that a channel may have moved through since somebody learnt its name.
+const MOVES: u32 = 64;
 /// How often to ask whether the writer still lives.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(2);

@@ -168,7 +168,8 @@ pub fn plan(block: &Inspector) -> Vec<Repair> {
     let nobody_writes = writer.is_none_or(|writer| writer.is_dead());
     if nobody_writes && handover != CUT {
         repairs.extend(adoption(block, writer));
-        if handover == PREPARED && writer.is_some() {
+        // Without a writer a consumer has cleaned up after it already.
+        if handover == PREPARED {
             repairs.push(Repair::CancelHandover { successor: successor(block) });
         }
     }

@@ -60,7 +60,11 @@ impl ProducerMember {
         })
     }
 
-    fn is_writer(&self) -> bool {
+    pub(crate) fn core(&self) -> &WriterCore {
+        &self.core
+    }
+
+    pub(crate) fn is_writer(&self) -> bool {
         let words = self.core.words();
         // Acquire: pairs with the exchange of whoever took over.
         Load::load(words.control64(Control64::WriterOwner), Ordering::Acquire) == self.core.key().word()

@@ -37,6 +37,10 @@ pub(crate) trait Member: Send + Sync {
     fn clean_up(&self, dead: &[ProcessKey]) -> bool;
     /// Warns once if the caller is to beat and does not (DH-233). When to look again; none if the thread beats.
     fn remind(&self, now: Nanos) -> Option<Nanos>;
+    /// Whether it is kept no longer, if it was given to be kept.
+    fn is_over(&self) -> bool {
+        false
+    }
 }
 
 /// Adds a handle, for as long as it lives.
@@ -64,6 +68,16 @@ pub(crate) fn register(member: Weak<dyn Member>) -> io::Result<()> {
     Ok(())
 }
 
+/// Adds something that nobody else keeps, until it is over.
+///
+/// # Errors
+/// As [`register`].
+pub(crate) fn keep(member: Arc<dyn Member>) -> io::Result<()> {
+    register(Arc::downgrade(&member))?;
+    state().kept.push(member);
+    Ok(())
+}
+
 /// Lets the thread look again at who is there.
 pub(crate) fn look() {
     if let Some(bell) = &state().bell {
@@ -76,6 +90,8 @@ pub(crate) fn look() {
 struct State {
     process: u64,
     members: Vec<Weak<dyn Member>>,
+    /// Those that only the thread keeps.
+    kept: Vec<Arc<dyn Member>>,
     /// Wakes the thread; none while there is none.
     bell: Option<Arc<OwnedFd>>,
 }
@@ -83,6 +99,7 @@ struct State {
 /// The handles that still live; none left means that the thread ends.
 fn members() -> Option<Vec<Arc<dyn Member>>> {
     let mut state = state();
+    state.kept.retain(|member| !member.is_over());
     state.members.retain(|member| member.strong_count() > 0);
     if state.members.is_empty() {
         state.bell = None;
@@ -92,7 +109,8 @@ fn members() -> Option<Vec<Arc<dyn Member>>> {
 }
 
 fn state() -> MutexGuard<'static, State> {
-    static STATE: Mutex<State> = Mutex::new(State { process: 0, members: Vec::new(), bell: None });
+    static STATE: Mutex<State> =
+        Mutex::new(State { process: 0, members: Vec::new(), kept: Vec::new(), bell: None });
     // No operation leaves it half changed.
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }

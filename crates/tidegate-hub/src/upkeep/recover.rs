@@ -12,6 +12,7 @@ use crate::{
         TakeOver,
         config::{Deadline, Timing, WaitStrategy},
     },
+    handover::floor_hold,
 };
 
 /// True if somebody has cleaned up or nobody may: there is nothing left to do.
@@ -29,7 +30,8 @@ pub(super) fn recover_writer(name: &str, options: &AttachOptions<'_>) -> bool {
     };
     let Ok(core) = writer_core(&block, WaitStrategy::Hybrid, Timing::default()) else { return true };
     let deadline = Deadline::At(monotonic_now().saturating_add(PATIENCE));
-    match core.adopt(TakeOver::IfDead, deadline) {
+    let hold = floor_hold(&block, options);
+    match core.adopt_holding(TakeOver::IfDead, deadline, hold) {
         Ok(adopted) => {
             tracing::warn!(block = name, abandoned = adopted.abandoned, "cleaned up after a dead writer");
             // Not ours any more means that somebody writes again.

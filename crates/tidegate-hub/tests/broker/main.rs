@@ -5,6 +5,7 @@
 mod attacks;
 mod clients;
 mod keys;
+mod moving;
 mod notifications;
 mod persistence;
 mod processes;

@@ -13,6 +13,7 @@ use tidegate_hub::{
         Discovery, NotifierConfig, RetryPolicy,
         wire::{Notification, Register, U64},
     },
+    config::{BufferPolicy, HubConfig, Timeout},
     core::{
         Start,
         config::{Deadline, Timing, WaitStrategy},
@@ -21,7 +22,8 @@ use tidegate_hub::{
         words::RowNames,
         writer::CommitInfo,
     },
-    layout::{ZoneSpec, pages::MetricsPage},
+    layout::{self, SyncPolicy, ZoneSpec, pages::MetricsPage},
+    producer::Producer,
 };
 use tidegate_mq::{Context, Sub};
 use tidegate_shm::sync::Ordering::Relaxed;
@@ -52,6 +54,42 @@ fn the_last_commit_of_a_burst_is_announced() {
         heard.push(notifications.recv_with_timeout(SOON).unwrap().expect("one more").slot_id.0);
     }
     assert!(heard.len() <= 5, "{heard:?}");
+}
+
+/// A producer tells of its commits by itself, batches as one; what is held back is published when that is asked for.
+///
+/// Rules: DH-216, DH-217, DH-218.
+#[test]
+fn a_producer_notifies_of_its_commits() {
+    let (_dir, place) = place();
+    let config = HubConfig {
+        dir: place.blocks(),
+        sync: SyncPolicy::LatestOnly,
+        ..HubConfig::new(layout::ChannelName::new("a").unwrap(), BufferPolicy::ring(8), 64)
+    };
+    let mut producer = Producer::create(&config).unwrap();
+    let (of_producer, of_consumer) = (hub("ipc:///nobody", "p"), hub("ipc:///nobody", "c"));
+    let endpoint = format!("ipc://{}/n.sock", place.0.display());
+    let thinned = NotifierConfig {
+        notify_every: 2,
+        notify_min_interval: Duration::from_secs(600),
+        ..NotifierConfig::new(channel("a"))
+    };
+    let notifier = of_producer.create_pub(&endpoint, thinned).unwrap();
+    let notifications = of_consumer.notifications(notifier.endpoint(), &channel("a"), None).unwrap();
+    notifier.wait_for_consumers(1, SOON).unwrap();
+    producer.notify_by(notifier);
+    let send = || producer.send(b"x", Timeout::Default).unwrap().0;
+    assert_eq!((send(), send()), (0, 1));
+    let heard = || notifications.recv_with_timeout(SOON).unwrap().expect("one");
+    let first = heard();
+    assert_eq!((first.slot_id, first.commit_index), (U64(1), U64(2)));
+    assert_eq!(first.block_uuid.0, *producer.descriptor().uuid.as_bytes());
+    let mut batch = producer.acquire_write_batch(3, Timeout::Default).unwrap();
+    (0..3).for_each(|index| batch.put_bytes(index, b"y").unwrap());
+    batch.commit().unwrap();
+    producer.flush_notify();
+    assert_eq!(heard().slot_id, U64(4));
 }
 
 const NOW: Deadline = Deadline::Immediate;

@@ -7,12 +7,15 @@ use tidegate_hub::{
     consumer::Consumer,
     error::{AcquireError, ReadBatchError, TxError, VerifyError, WriteError},
     integrity::{ChecksumError, ChecksumFault},
-    layout::{ChannelName, DigestAlg, DigestPolicy, Secret, pages::MetricsPage},
+    layout::{ChannelName, DigestAlg, DigestPolicy, Secret, SyncPolicy, pages::MetricsPage},
     producer::Producer,
 };
 use tidegate_shm::sync::Ordering::Relaxed;
 
-use crate::world::{LONG, NOW, attach, config, number, place, receive, send, send_all};
+use crate::{
+    children::{Child, role, say},
+    world::{LONG, NOW, attach, config, consumer_config, number, place, receive, send, send_all},
+};
 
 fn enforced(dir: &Path) -> HubConfig {
     HubConfig {
@@ -48,6 +51,37 @@ fn counted<const AT: usize>(producer: &Producer) -> u64 {
 
 fn refused(consumer: &Consumer) -> ChecksumError {
     consumer.last_checksum_error().unwrap()
+}
+
+/// A reader that is always at the newest slot of a writer at full speed never sees one whose digest is missing or late.
+///
+/// Rules: DH-153, G-04.
+#[test]
+fn a_digest_is_there_before_its_slot_is_visible() {
+    if let Some(task) = role("writer") {
+        let config = HubConfig { sync: SyncPolicy::LatestOnly, ..enforced(&task.dir) };
+        let producer = Producer::create(&config).unwrap();
+        say(format!("block {}", producer.name()));
+        loop {
+            // Ids are passed over where the reader is.
+            let mut slot = producer.write(LONG).unwrap();
+            let id = slot.id().0;
+            slot.put_bytes(&id.to_le_bytes()).unwrap();
+            slot.commit().unwrap();
+        }
+    }
+    let dir = place();
+    let test = "digests::a_digest_is_there_before_its_slot_is_visible";
+    let mut writer = Child::start(test, "writer", dir.path(), "");
+    let name = writer.wait_for("block");
+    let mut consumer = Consumer::attach(&name, &consumer_config(dir.path())).unwrap();
+    for _ in 0..20_000 {
+        let slot = consumer.next(LONG).unwrap();
+        assert_eq!(number(&slot.to_vec()), slot.id().0);
+    }
+    let metrics = consumer.metrics().unwrap();
+    assert_eq!(metrics.checksum_errors, 0);
+    writer.kill();
 }
 
 /// Rules: DH-111, DH-155, C-13, G-02.

@@ -9,6 +9,7 @@ mod digests;
 mod exchange;
 mod forks;
 mod guards;
+mod handles;
 mod lives;
 mod points;
 mod processes;

@@ -66,7 +66,8 @@ impl Up {
             broker: self.config.as_deref().map(BrokerOptions::from_file).transpose()?.unwrap_or_default(),
         })?;
         #[cfg(feature = "hub")]
-        let _exporter = self.metrics.map(|address| serve_metrics(address, &metrics_place)).transpose()?;
+        let _exporter =
+            self.metrics.map(|address| serve_metrics(address, &metrics_place, &node)).transpose()?;
         let told = tell_ready(&node, output);
         let ran = told.and_then(|()| node.run(&interrupt).map_err(Stop::from));
         let stopped = node.stop();
@@ -80,10 +81,15 @@ impl Up {
 fn serve_metrics(
     address: std::net::SocketAddr,
     place: &NodePlace,
+    node: &Node,
 ) -> Result<tidegate::exporter::Exporter, tidegate::exporter::ExporterError> {
     use tidegate::{exporter, hub::metrics::prometheus::BlockMetrics};
     let streams = exporter::NodeMetrics::of(place.clone());
-    exporter::Exporter::start(address, vec![Box::new(BlockMetrics::default()), Box::new(streams)])
+    let broker =
+        node.broker_meter().map_or_else(exporter::Numbers::default, |meter| exporter::broker_numbers(&meter));
+    let pages: [Box<dyn prometheus_client::collector::Collector>; 3] =
+        [Box::new(BlockMetrics::default()), Box::new(streams), Box::new(broker)];
+    exporter::Exporter::start(address, pages.into())
 }
 
 fn tell_ready(node: &Node, output: &mut Output) -> Result<(), Stop> {

@@ -14,7 +14,9 @@ use serde::Deserialize;
 use tidegate_hub::broker::host::LocalHost;
 use tidegate_hub::broker::place::{RuntimeDir, read_secret_key};
 use tidegate_hub::broker::wire::ClientId;
-use tidegate_hub::broker::{AllowedClient, Broker, BrokerAddress, BrokerConfig, BrokerCurve, BrokerError};
+use tidegate_hub::broker::{
+    AllowedClient, Broker, BrokerAddress, BrokerConfig, BrokerCurve, BrokerError, BrokerMeter,
+};
 use tidegate_mq::PublicKey;
 
 use super::error::NodeError;
@@ -172,6 +174,10 @@ impl HostedBroker {
 
     pub(super) fn address(&self) -> Option<BrokerAddress> {
         self.broker.as_ref().and_then(|broker| BrokerAddress::of(broker).ok())
+    }
+
+    pub(super) fn meter(&self) -> Option<BrokerMeter> {
+        self.broker.as_ref().map(Broker::meter)
     }
 
     pub(super) fn is_running(&self) -> bool {

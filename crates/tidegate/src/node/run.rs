@@ -138,6 +138,13 @@ impl Node {
         })
     }
 
+    /// What reads the numbers of its broker; `None` when it has none.
+    #[cfg(feature = "hub")]
+    #[must_use]
+    pub fn broker_meter(&self) -> Option<tidegate_hub::broker::BrokerMeter> {
+        self.broker.as_ref().and_then(HostedBroker::meter)
+    }
+
     /// Where its broker is; `None` when it has none.
     #[cfg(feature = "hub")]
     #[must_use]

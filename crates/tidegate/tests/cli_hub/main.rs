@@ -2,9 +2,11 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod alone;
+mod channels;
 #[path = "../cli_node/fields.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod fields;
+mod keys;
 mod nodes;
 mod secrecy;
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Keeps registrations: renews their leases, and makes them again when the broker has restarted (DH-183).
+//! Keeps registrations and attachments: renews their leases, and makes them again when the broker has restarted (DH-183).
 //!
 //! One thread per hub, started by its first registration. It asks the broker for a sign of life twice per
 //! `broker_request` interval, and at once acts on another epoch that any reply shows.
@@ -13,8 +13,13 @@ use std::{
 use super::link::{Asking, Link};
 use crate::broker::{
     error::HubError,
-    wire::{BlockUuid, ChannelId, Deregister, Fixed, Heartbeat, Label, Registered, RequestBody},
+    proof::Verifier,
+    wire::{
+        AttachAck, BlockUuid, ChannelId, ChannelName, Deregister, Detach, Discovered, Fixed, Heartbeat,
+        Label, Registered, RequestBody, U64,
+    },
 };
+use crate::{identity::ProcessKey, layout::Descriptor};
 
 /// Time that one request of the keeper may take: `broker_request` (6.3).
 const REQUEST: Duration = Duration::from_secs(5);
@@ -40,6 +45,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Kept {
     registrations: BTreeMap<BlockUuid, Record>,
+    /// By numbers that are never given again.
+    attachments: BTreeMap<u64, AttachmentRecord>,
+    last_attachment: u64,
+    /// Consumers that have left.
+    departures: Vec<Detach>,
     /// Whether one was added that the thread has not counted on: its lease may be shorter than the sleep.
     has_new: bool,
     is_ending: bool,
@@ -52,6 +62,106 @@ struct Record {
     /// The broker's start that knows of it; `None` when it has to be made again.
     epoch: Option<Label>,
 }
+
+/// A consumer that the broker knows of.
+#[derive(Clone, Debug)]
+pub(super) struct Attached {
+    channel: ChannelName,
+    verifier: Option<Verifier>,
+    block: BlockUuid,
+    consumer_id: Label,
+    config_hash: Fixed<32>,
+    process_key: U64,
+}
+
+#[derive(Clone, Debug)]
+struct AttachmentRecord {
+    attached: Attached,
+    channel_id: ChannelId,
+    /// The broker's start that knows of it; `None` when it has to be told again.
+    epoch: Option<Label>,
+}
+
+impl Attached {
+    pub(super) fn of(
+        channel: ChannelName,
+        verifier: Option<Verifier>,
+        consumer_id: Label,
+        block: &Descriptor,
+        owner: ProcessKey,
+    ) -> Self {
+        Self {
+            channel,
+            verifier,
+            block: Fixed(*block.uuid.as_bytes()),
+            consumer_id,
+            config_hash: Fixed(block.digest),
+            process_key: U64(owner.word()),
+        }
+    }
+
+    pub(super) fn ack(&self, channel_id: ChannelId) -> AttachAck {
+        AttachAck {
+            channel_id,
+            consumer_id: self.consumer_id.clone(),
+            config_hash: self.config_hash,
+            process_key: self.process_key,
+        }
+    }
+}
+
+/// An attachment that the broker knows of, and is told of again when it forgot. Dropping it takes it back.
+#[derive(Debug)]
+pub struct Attachment {
+    keeper: Arc<Keeper>,
+    number: u64,
+}
+
+impl Attachment {
+    /// The id by which the broker knows the consumer.
+    pub fn consumer_id(&self) -> Option<Label> {
+        self.keeper
+            .shared
+            .kept()
+            .attachments
+            .get(&self.number)
+            .map(|record| record.attached.consumer_id.clone())
+    }
+
+    /// The consumer is in another block by now; the broker is told soon.
+    pub(crate) fn moved(&self, block: &Descriptor, verifier: Option<Verifier>) {
+        if let Some(record) = self.keeper.shared.kept().attachments.get_mut(&self.number) {
+            let Attached { channel, consumer_id, process_key, .. } = record.attached.clone();
+            let owner = ProcessKey::from_word(process_key.0);
+            let channel = ChannelName::new(block.spec.channel.as_str()).unwrap_or(channel);
+            if let Some(owner) = owner {
+                record.attached = Attached::of(channel, verifier, consumer_id, block, owner);
+                record.epoch = None;
+            }
+        }
+        self.keeper.shared.kept().has_new = true;
+        self.keeper.shared.ring();
+    }
+}
+
+impl Drop for Attachment {
+    /// The broker is told by the keeper's thread: who leaves does not wait for it.
+    fn drop(&mut self) {
+        let mut kept = self.keeper.shared.kept();
+        let Some(record) = kept.attachments.remove(&self.number) else { return };
+        kept.departures
+            .push(Detach { channel_id: record.channel_id, consumer_id: record.attached.consumer_id });
+        kept.has_new = true;
+        drop(kept);
+        self.keeper.shared.ring();
+    }
+}
+
+/// Longest time that a hub that ends waits to tell the broker who has left.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// Most departures that wait for a broker that is away; it forgets those who do not beat.
+const MOST_DEPARTURES: usize = 64;
 
 /// A channel that is registered, and kept so. Dropping it stops keeping it, and leaves it to the broker; see
 /// [`deregister`](Self::deregister).
@@ -138,6 +248,19 @@ impl Keeper {
         keeper.shared.ring();
         Registration { keeper, block }
     }
+
+    pub(super) fn keep_attached(keeper: Arc<Self>, attached: Attached, channel_id: ChannelId) -> Attachment {
+        let epoch = keeper.shared.link.epoch();
+        let number = {
+            let mut kept = keeper.shared.kept();
+            kept.last_attachment += 1;
+            let number = kept.last_attachment;
+            kept.attachments.insert(number, AttachmentRecord { attached, channel_id, epoch });
+            number
+        };
+        keeper.shared.ring();
+        Attachment { keeper, number }
+    }
 }
 
 impl Drop for Keeper {
@@ -162,6 +285,22 @@ impl Shared {
                 self.make_sure();
             }
         }
+        let departures = std::mem::take(&mut self.kept().departures);
+        self.tell_departures(departures, Instant::now() + FAREWELL);
+    }
+
+    /// Tells the broker who has left; what it does not hear of now it may the next time.
+    fn tell_departures(&self, departures: Vec<Detach>, deadline: Instant) {
+        for body in departures {
+            let asking = Asking { body: RequestBody::Detach(body.clone()), verifier: None };
+            let asked: Result<super::Nothing, _> = self.link.ask(&asking, deadline);
+            if let Err(HubError::Timeout { .. } | HubError::Disconnected { .. }) = asked {
+                let mut kept = self.kept();
+                if kept.departures.len() < MOST_DEPARTURES {
+                    kept.departures.push(body);
+                }
+            }
+        }
     }
 
     /// `None` to end.
@@ -184,9 +323,14 @@ impl Shared {
                 (*block, record.asking.clone(), record.registered.channel_id, record.registered.lease_ms > 0)
             })
             .collect();
-        if jobs.is_empty() || self.link.ping(Instant::now() + REQUEST).is_err() {
+        let attachments: Vec<(u64, AttachmentRecord)> =
+            self.kept().attachments.iter().map(|(number, record)| (*number, record.clone())).collect();
+        let is_idle = jobs.is_empty() && attachments.is_empty() && self.kept().departures.is_empty();
+        if is_idle || self.link.ping(Instant::now() + REQUEST).is_err() {
             return;
         }
+        let departures = std::mem::take(&mut self.kept().departures);
+        self.tell_departures(departures, Instant::now() + REQUEST);
         for (block, asking, channel_id, has_lease) in jobs {
             if self.kept().is_ending {
                 return;
@@ -197,6 +341,49 @@ impl Shared {
             if !is_known || is_forgotten {
                 self.register_again(block, &asking);
             }
+        }
+        for (number, record) in attachments {
+            if self.kept().is_ending {
+                return;
+            }
+            if record.epoch != self.link.epoch() || self.beat(record.channel_id) {
+                self.attach_again(number, &record.attached);
+            }
+        }
+    }
+
+    /// Tells the broker of an attachment that it does not know. What fails now is tried again the next time.
+    fn attach_again(&self, number: u64, attached: &Attached) {
+        let discover = super::Discovery::of(attached.channel.clone());
+        let asking = Asking { body: discover.body(), verifier: attached.verifier.clone() };
+        let deadline = Instant::now() + REQUEST;
+        let told = self.link.ask::<Discovered>(&asking, deadline).and_then(|found| {
+            // Of another block there is nothing to tell: this consumer follows it, or does not.
+            if found.channel.block_uuid == attached.block {
+                let body = RequestBody::AttachAck(attached.ack(found.channel.channel_id));
+                let _: super::Nothing = self.link.ask(&Asking { body, verifier: None }, deadline)?;
+            }
+            Ok(found.channel.channel_id)
+        });
+        let epoch = self.link.epoch();
+        match told {
+            Ok(channel_id) => {
+                if let Some(record) = self
+                    .kept()
+                    .attachments
+                    .get_mut(&number)
+                    .filter(|record| record.attached.block == attached.block)
+                {
+                    (record.channel_id, record.epoch) = (channel_id, epoch);
+                }
+            }
+            // It does not care.
+            Err(HubError::Unsupported(_)) => {
+                if let Some(record) = self.kept().attachments.get_mut(&number) {
+                    record.epoch = epoch;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "an attachment could not be told again"),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::broker::{
     error::{HubError, RefusedBy},
     proof::{ProofLabel, Verifier},
     service::{random, wall_ms},
-    wire::{self, Base64, Code, Feature, Label, MsgId, Reply, Request, RequestBody, Status},
+    wire::{self, Base64, ClientId, Code, Feature, Label, MsgId, Reply, Request, RequestBody, Status},
 };
 
 /// After a refusal of the key, connecting is tried again so often.
@@ -87,6 +87,10 @@ impl Link {
             process: std::process::id(),
             config,
         })
+    }
+
+    pub(super) fn client_id(&self) -> &ClientId {
+        &self.config.client_id
     }
 
     pub(super) fn check_process(&self) -> Result<(), HubError> {
@@ -366,7 +370,6 @@ impl<T> Drop for PassOn<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::wire::ClientId;
 
     /// Rules: DH-206, N-34.
     #[test]

@@ -1,5 +1,6 @@
 //! [`MessageHub`]: what a process holds to talk to the broker and to other processes (13.6).
 
+mod channels;
 mod config;
 mod counting;
 mod keeper;
@@ -16,23 +17,24 @@ use tidegate_mq::{Context, PublicKey, Sub, options::Mechanism};
 use tidegate_shm::region::AccessError;
 
 pub use self::{
+    channels::AttachViaError,
     config::{HubConfig, HubCounters, HubCurve},
     counting::CountedIn,
-    keeper::Registration,
+    keeper::{Attachment, Registration},
     notify::{EventStream, Notifications, Notifier, NotifierConfig, NotifierCurve},
     retry::RetryPolicy,
 };
 use self::{
-    keeper::Keeper,
+    keeper::{Attached, Keeper},
     link::{Asking, Link},
 };
 use super::{
     error::HubError,
     proof::Verifier,
     wire::{
-        AttachAck, AttachNack, ChannelName, ChannelSummary, ChecksumErrorReport, Detach, Discover,
-        Discovered, Feature, HandoverAck, HandoverCancel, HandoverNotify, Heartbeat, Label, List, Listing,
-        MetricsQuery, ReadyNotify, Register, Registered, RegistryCounters, RequestBody, SchemaHash,
+        AttachAck, AttachNack, ChannelId, ChannelName, ChannelSummary, ChecksumErrorReport, ClientId, Detach,
+        Discover, Discovered, Feature, HandoverAck, HandoverCancel, HandoverNotify, Heartbeat, Label, List,
+        Listing, MetricsQuery, ReadyNotify, Register, Registered, RegistryCounters, RequestBody, SchemaHash,
         SchemaMode, SchemaQuery, SchemaRecord, SchemaVersion,
     },
 };
@@ -359,6 +361,28 @@ impl MessageHub {
     /// The block is attached by an inspector, who may count nothing.
     pub fn count_in(&self, block: &Block) -> Result<CountedIn, AccessError> {
         self.inner.link.blocks.add(block)
+    }
+
+    /// Tells the broker of a consumer, and again whenever it forgot. A broker that does not care is not told.
+    fn keep_attached(
+        &self,
+        attached: Attached,
+        channel_id: ChannelId,
+        timeout: Duration,
+    ) -> Result<Attachment, HubError> {
+        let keeper = self.keeper()?;
+        match self.attach_ack(attached.ack(channel_id), timeout) {
+            Ok(()) | Err(HubError::Unsupported(_)) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the broker does not know of a consumer; it reads all the same")
+            }
+        }
+        Ok(Keeper::keep_attached(keeper, attached, channel_id))
+    }
+
+    /// Who this is.
+    pub fn client_id(&self) -> &ClientId {
+        self.inner.link.client_id()
     }
 
     /// The numbers of this hub.

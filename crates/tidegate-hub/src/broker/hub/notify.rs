@@ -231,6 +231,14 @@ impl Notifier {
         self.shared.bell.notify_one();
     }
 
+    /// Publishes at once what waits for its turn.
+    pub fn flush(&self) {
+        let mut thinning = self.shared.lock();
+        if let Some((_, notification)) = thinning.pending {
+            self.shared.publish(&mut thinning, notification, Instant::now());
+        }
+    }
+
     /// Notifications that slow consumers missed.
     pub fn missed(&self) -> u64 {
         self.shared.publisher.metrics().out.dropped_full

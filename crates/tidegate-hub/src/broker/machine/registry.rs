@@ -175,6 +175,10 @@ impl Entry {
             new_uuid: notify.new_uuid,
             cutover_slot_id: notify.cutover_slot_id,
             grace_period_ms: notify.grace_period_ms,
+            schema_hash: Some(notify.schema_hash),
+            schema_version: Some(notify.schema_version),
+            schema_text: notify.schema_text.clone(),
+            new_key_id: notify.new_key_id,
         })
     }
 

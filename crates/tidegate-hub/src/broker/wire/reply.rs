@@ -187,6 +187,15 @@ pub struct HandoverState {
     pub new_uuid: BlockUuid,
     pub cutover_slot_id: Option<U64>,
     pub grace_period_ms: u32,
+    /// What the new block's slots are, for who missed the announcement; `None` from a broker that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_hash: Option<SchemaHash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_version: Option<SchemaVersion>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_text: Option<LongText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_key_id: Option<Fixed<8>>,
 }
 
 /// DISC_ACK. Everything in it is a hint until the block itself was checked (DH-199).

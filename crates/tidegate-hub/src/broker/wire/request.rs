@@ -248,6 +248,9 @@ pub struct HandoverNotify {
     pub sealed_secret: Option<SealedSecret>,
     pub schema_hash: SchemaHash,
     pub schema_version: SchemaVersion,
+    /// Text of the new block's slots, for consumers that accept appended fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_text: Option<LongText>,
     /// With the secret of the old block; not relayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_proof: Option<Proof>,

@@ -70,7 +70,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     }
 
     /// The newest id, if it may be returned.
-    fn newest(&self) -> Option<SlotId> {
+    pub(super) fn newest(&self) -> Option<SlotId> {
         let id = SlotId::of_tag(self.seat.core.control(Control64::LatestTag))?;
         (id >= self.position.next() || (self.allow_repeat && id >= self.seat.ticket.start)).then_some(id)
     }

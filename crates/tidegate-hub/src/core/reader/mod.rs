@@ -13,10 +13,10 @@ use tidegate_shm::sync::Ordering;
 use super::{
     Core,
     codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState},
-    config::{Deadline, Timing},
+    config::{Deadline, SyncPolicy, Timing},
     crash::{self, Point},
     error::{AcquireError, Holder, RegistryError},
-    host::{Counter, ErrorKind, Host},
+    host::{Counter, ErrorKind, Host, Stamp},
     protocol::{Protocol, Shipped, fence_if},
     registry::{Start, Ticket},
     words::{Control64, Load, Row64, RowNames, Slot32, Slot64, Sync32, Word, Words},
@@ -30,6 +30,8 @@ pub struct Reader<W, H, P = Shipped> {
     position: Position,
     /// Whether latest-value reading may return the same id again (DH-112).
     allow_repeat: bool,
+    /// When it was last noted that this consumer read.
+    stamped: u64,
 }
 
 /// The row of a reader, and what it does with the words of the block.
@@ -88,7 +90,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         let ticket = core.join(start, names, deadline)?;
         let limit = core.config.max_claim();
         let position = Position::new(ticket.start, max_held.clamp(1, limit), limit);
-        Ok(Self { seat: Seat { core, ticket }, position, allow_repeat: false })
+        Ok(Self { seat: Seat { core, ticket }, position, allow_repeat: false, stamped: 0 })
     }
 
     /// Lets latest-value reading return the same id again.
@@ -109,6 +111,27 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     #[inline]
     pub fn core(&self) -> &Core<W, H, P> {
         &self.seat.core
+    }
+
+    /// Waits until there may be something to read, the block is closed, or there is `news`. False at the deadline; counts
+    /// nothing.
+    ///
+    /// # Errors
+    /// The row was taken away.
+    pub fn wait_for(&self, deadline: Deadline, news: impl Fn() -> bool) -> Result<bool, AcquireError> {
+        let waited = self.seat.core.data_wait(deadline).until::<P, (), AcquireError>(|_| {
+            self.seat.check_row()?;
+            Ok((self.is_ready() || news()).then_some(()))
+        })?;
+        Ok(waited.result.is_some())
+    }
+
+    fn is_ready(&self) -> bool {
+        let there = match self.seat.core.config.sync {
+            SyncPolicy::LatestOnly => self.newest().is_some(),
+            SyncPolicy::SingleReader | SyncPolicy::AllReaders => self.position.next().0 < self.seat.end(),
+        };
+        there || self.seat.core.closed().is_some()
     }
 
     /// Changes how later calls wait.
@@ -159,10 +182,25 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         if how == Release::Consumed {
             self.seat.core.row_count(self.seat.ticket.row, Row64::SlotsConsumed, 1);
             self.seat.core.row_count(self.seat.ticket.row, Row64::BytesConsumed, acquired.len);
+            self.stamp_read();
         }
         Ok(())
     }
+
+    fn stamp_read(&mut self) {
+        // Relaxed: this consumer's own word. It says when the slot was acquired, which is near enough to tell whether a
+        // millisecond is over, and costs no question for the time.
+        let acquired =
+            self.seat.core.words.row64(self.seat.ticket.row, Row64::ClaimSince).load(Ordering::Relaxed);
+        if acquired.saturating_sub(self.stamped) >= STAMP_EVERY {
+            self.stamped = acquired;
+            self.seat.core.host.stamp(Stamp::LastRead, self.seat.core.host.now());
+        }
+    }
 }
+
+/// Nanoseconds between two notes of when this consumer read.
+const STAMP_EVERY: u64 = 1_000_000;
 
 impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     /// Publishes where this consumer stands, first the cursor, then the claim (DH-060), and wakes the writer.

@@ -72,27 +72,29 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             return Ok(Allocation { first: next, count: 0 });
         }
         self.expect_write(next);
-        self.in_turn(deadline, || self.allocate_in_turn(n, deadline))
+        self.take_turn(deadline)?;
+        let result = self.allocate_in_turn(n, deadline);
+        self.give_turn_back();
+        result
     }
 
-    /// Does `work` while no other thread of this process allocates.
+    /// Takes the turn: no other thread of this process allocates until it is [given back](Self::give_turn_back).
     #[inline]
-    fn in_turn<R>(
-        &self,
-        deadline: Deadline,
-        work: impl FnOnce() -> Result<R, WriteError>,
-    ) -> Result<R, WriteError> {
+    pub(super) fn take_turn(&self, deadline: Deadline) -> Result<(), AcquireError> {
         // Acquire: pairs with the release of the thread that had the turn before.
         if self.turn.compare_exchange(0, TURN_TAKEN, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.wait_for_turn(deadline)?;
         }
-        let result = work();
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn give_turn_back(&self) {
         // P::TURN is Release: pairs with the acquire of the thread that takes the turn next, so that it sees the ids that
         // were given away.
         if self.turn.swap(0, P::TURN) & TURN_WANTED != 0 {
             self.pass_turn_on();
         }
-        result
     }
 
     /// Wakes those that want the turn. Taking the mutex first means that nobody is between looking and sleeping.
@@ -151,6 +153,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             taken = self.take_turn_or_ask();
         }
         while !taken {
+            if parked.is_over {
+                return Err(AcquireError::Closed { handed_over: true });
+            }
             parked = self.park(parked, deadline)?;
             taken = self.take_turn_or_ask();
         }
@@ -166,7 +171,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     /// Sleeps until a sibling thread moves something; an error when there is no time for that.
-    fn park<'a>(
+    pub(super) fn park<'a>(
         &self,
         parked: MutexGuard<'a, Parked>,
         deadline: Deadline,
@@ -176,7 +181,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             return Err(AcquireError::QueueFull);
         }
         let started = host.now();
-        if deadline.passed(started) {
+        if deadline.passed(started) || host.is_cancelled() {
             host.count(Counter::WriterFullTimeout, 1);
             return Err(AcquireError::Timeout);
         }
@@ -188,9 +193,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     fn park_for<'a>(&self, mut parked: MutexGuard<'a, Parked>, time: Nanos) -> MutexGuard<'a, Parked> {
-        parked.0 += 1;
+        parked.threads += 1;
         let mut parked = self.core.host.park(&self.moved, parked, time);
-        parked.0 -= 1;
+        parked.threads -= 1;
         parked
     }
 

@@ -7,7 +7,7 @@ use crate::core::{
     codec::{Ctl, SlotId, SlotState, Transition},
     crash::{self, Point},
     error::{AcquireError, WriteError},
-    host::{Counter, Host},
+    host::{Counter, Host, Stamp},
     protocol::Protocol,
     words::{Control64, Load, Slot32, Slot64, Word, WriterWords},
 };
@@ -30,12 +30,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The right was lost, the length does not fit, or the slot is not the caller's.
     #[inline]
     pub fn commit(&self, id: SlotId, info: CommitInfo) -> Result<(), WriteError> {
-        let result =
-            self.recorded(Counter::SlotCommitErrors, self.commit_slot(id, info, self.core.host.now()));
+        let now = self.core.host.now();
+        let result = self.recorded(Counter::SlotCommitErrors, self.commit_slot(id, info, now));
         self.resolve_prefix();
         // Counted when readers can see it already.
         if result.is_ok() {
-            self.count_written(1, info.len);
+            self.count_written(1, info.len, now);
         }
         self.expect_write(id.plus(AHEAD));
         result
@@ -90,7 +90,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         let result = self.recorded(Counter::SlotCommitErrors, result);
         self.resolve_prefix();
         self.core.host.count(Counter::BatchWrites, 1);
-        self.count_written(slots, bytes);
+        self.count_written(slots, bytes, now);
         result
     }
 
@@ -105,7 +105,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     #[inline]
-    fn count_written(&self, slots: u64, bytes: u64) {
+    fn count_written(&self, slots: u64, bytes: u64, now: Nanos) {
+        self.core.host.stamp(Stamp::LastWrite, now);
         self.core.host.count(Counter::SlotsWritten, slots);
         self.core.host.count(Counter::BytesWritten, bytes);
     }
@@ -207,7 +208,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             self.publish(Control64::LatestTag, tag);
         }
         self.publish(Control64::CommitIndex, next);
-        let awaited = parked.0 > 0;
+        let awaited = parked.threads > 0;
         drop(parked);
         crash::at(Point::Prefix);
         if awaited {

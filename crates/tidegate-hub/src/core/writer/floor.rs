@@ -107,6 +107,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The smallest cursor that counts; without one, what the orphan policy says.
     fn minimum(&self, read: u64, n: u32) -> Minimum {
         let core = &self.core;
+        if self.holds_floor() {
+            return Minimum { id: read, observed: true };
+        }
         let counted = core.mask(Sync32::ActiveMask) & !core.mask(Sync32::EvictedMask);
         let mut lowest = None;
         for row in core.rows(counted) {

@@ -6,12 +6,15 @@
 mod allocate;
 mod commit;
 mod floor;
+mod handover;
+mod reset;
 mod stall;
 
 use tidegate_shm::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
 
 pub use allocate::Allocation;
 pub use commit::CommitInfo;
+pub use reset::SlotResetError;
 use stall::Watch;
 
 use super::{
@@ -38,6 +41,7 @@ pub struct Writer<W, H, P = Shipped> {
     moved: Condvar,
     watch: Mutex<Watch>,
     blocked: Blocked,
+    hold: handover::Hold,
 }
 
 /// How many ids ahead of the one that is committed lines are fetched.
@@ -50,9 +54,14 @@ const TURN_TAKEN: u32 = 1;
 /// Bit of the turn: others may sleep until it is given back.
 const TURN_WANTED: u32 = 2;
 
-/// How many threads of the writer sleep until something moves: without any, nobody enters the kernel to wake them.
+/// The threads of the writer that sleep until something moves.
 #[derive(Debug, Default)]
-struct Parked(u32);
+struct Parked {
+    /// How many: without any, nobody enters the kernel to wake them.
+    threads: u32,
+    /// The channel goes on in another block: the turn is never given back.
+    is_over: bool,
+}
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// The writer whose key and epoch the block names.
@@ -65,6 +74,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             moved: Condvar::new(),
             watch: Mutex::default(),
             blocked: Blocked::default(),
+            hold: handover::Hold::default(),
         }
     }
 
@@ -86,6 +96,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         self.core.wake_writer();
         self.moved.notify_all();
         Ok(())
+    }
+
+    /// Whether the block still takes data from this writer.
+    ///
+    /// # Errors
+    /// The right was lost, the block is closed, or the channel went on elsewhere.
+    pub fn check_open(&self) -> Result<(), AcquireError> {
+        self.check()
     }
 
     /// Changes how later calls wait.
@@ -212,7 +230,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     /// The control word as the acting writer sees it.
     #[inline]
-    pub(super) fn slot_ctl(&self, slot: SlotIndex) -> Ctl {
+    pub(crate) fn slot_ctl(&self, slot: SlotIndex) -> Ctl {
         // Acquire: pairs with the exchange of a sibling thread or of the writer before.
         Ctl(self.words.slot64_mut(slot, Slot64::Ctl).load(Ordering::Acquire))
     }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tidegate::hub::block::{AttachError, AttachOptions, DEFAULT_DIR, Role, names};
+use tidegate::hub::broker::{Discovery, RetryPolicy, wire};
 use tidegate::hub::inspect::Inspector;
 use tidegate::shm::region::{DirError, OpenError};
 
+use super::connection::{ANSWER, Reach};
 use crate::output::{Exit, HubExit, Report, Stop};
 
 /// Where blocks are.
@@ -29,9 +31,11 @@ pub(crate) struct BlockArgs {
     /// Name of the block
     #[arg(long, value_name = "NAME", conflicts_with = "channel")]
     shm_name: Option<String>,
-    /// Channel that has one block on this host
+    /// Channel: the block that the broker knows, else the one there is on this host
     #[arg(long, value_name = "CH")]
     channel: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
     #[command(flatten)]
     pub(crate) dir: DirArgs,
 }
@@ -58,8 +62,27 @@ impl BlockArgs {
         Ok(Inspector::open(&self.name()?, &self.dir.options(Role::Inspector))?)
     }
 
+    /// The block of a channel that the broker names, if it is here and of that channel.
+    fn known(&self, channel: &str) -> Result<Option<String>, Stop> {
+        let Ok(name) = wire::ChannelName::new(channel) else { return Ok(None) };
+        let Some(broker) = self.reach.open()? else { return Ok(None) };
+        let found = match broker.hub.discover(&Discovery::of(name), ANSWER, RetryPolicy::none()) {
+            Ok(found) => found.channel,
+            Err(error) => {
+                tracing::debug!(%error, "the broker knows no block");
+                return Ok(None);
+            }
+        };
+        let name = found.shm_name.to_string();
+        let opened = Inspector::open(&name, &self.dir.options(Role::Inspector));
+        Ok(opened.ok().filter(|block| found.check(block.descriptor()).is_ok()).map(|_| name))
+    }
+
     /// The one block of a channel.
     fn find(&self, channel: &str) -> Result<String, Stop> {
+        if let Some(name) = self.known(channel)? {
+            return Ok(name);
+        }
         let options = self.dir.options(Role::Inspector);
         let is_wanted = |name: &String| {
             let opened = Inspector::open(name, &options);

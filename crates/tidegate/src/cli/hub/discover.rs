@@ -1,5 +1,6 @@
 //! `tidegate hub discover`: where is a channel?
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,7 +8,8 @@ use serde_json::{Value, json};
 use tidegate::hub::broker::wire::{
     ChannelFacts, ChannelName, Discovered, SchemaHash, SchemaMode, SchemaVersion,
 };
-use tidegate::hub::broker::{Discovery, RetryPolicy};
+use tidegate::hub::broker::{Discovery, RetryPolicy, Verifier};
+use tidegate::hub::secret::read_key_file;
 
 use super::connection::Connection;
 use crate::cli::session::parse_duration;
@@ -19,6 +21,9 @@ pub(crate) struct Discover {
     channel: String,
     #[command(flatten)]
     connection: Connection,
+    /// Key file of the channel, where it has a secret
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
     /// Wait this long for the channel to be there
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     wait: Option<Duration>,
@@ -38,6 +43,9 @@ impl Discover {
             let hash = SchemaHash::parse(hash).map_err(Stop::usage)?;
             let version = SchemaVersion::try_from(version.clone()).map_err(Stop::usage)?;
             look = look.schema(hash, version, SchemaMode::Strict);
+        }
+        if let Some(file) = &self.secret {
+            look = look.verifier(Verifier::of(&read_key_file(file)?, &channel));
         }
         let retry = match self.wait {
             None => RetryPolicy::none(),

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use tidegate::hub::broker::{BrokerError, HubError};
+use tidegate::hub::secret::SecretError;
 
-use crate::output::{Exit, HubExit, Report, exit_of_io};
+use crate::output::{Exit, HubExit, Report, Stop, exit_of_io};
 
 /// No broker was found.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,34 @@ impl Report for BrokerError {
             Self::File { source, .. } | Self::System { source, .. } => exit_of_io(source).1,
             _ => "broker",
         }
+    }
+}
+
+impl Report for SecretError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Exposed { .. } => Exit::Hub(HubExit::Permission),
+            Self::File { source, .. } => of_hub(exit_of_io(source).0),
+            Self::Unusable(_) | Self::NotAFile { .. } | Self::Text { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Exposed { .. } => "not_private",
+            Self::File { source, .. } => exit_of_io(source).1,
+            Self::Unusable(_) | Self::NotAFile { .. } | Self::Text { .. } => "bad_key",
+            _ => "secret",
+        }
+    }
+}
+
+/// What ends a command of other parts, with the codes of `tidegate hub`.
+pub(super) fn with_codes_of_hub(stop: Stop) -> Stop {
+    match stop {
+        Stop::Error { exit, code, message } => Stop::Error { exit: of_hub(exit), code, message },
+        stop => stop,
     }
 }
 

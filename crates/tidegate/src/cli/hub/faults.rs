@@ -1,7 +1,7 @@
 //! How errors of producers and consumers end `hub pub` and `hub sub`.
 
 use tidegate::hub::block::{AttachError, CreateError};
-use tidegate::hub::error::{AcquireError, OpenError, RegistryError};
+use tidegate::hub::error::{AcquireError, FollowError, OpenError, RegistryError};
 
 use crate::output::{Exit, Stop};
 
@@ -27,6 +27,17 @@ pub(super) fn open(what: &str, error: &OpenError) -> Stop {
 pub(super) fn attach(what: &str, error: &AttachError) -> Stop {
     let (exit, code) = attaching(error);
     Stop::Error { exit, code, message: format!("{what}: {}", chain(error)) }
+}
+
+/// A channel that went on elsewhere cannot be read there.
+pub(super) fn follow(what: &str, error: &FollowError) -> Stop {
+    match error {
+        FollowError::Acquire(error) => acquire(what, *error),
+        FollowError::Successor(error) => open(what, error),
+        error => {
+            Stop::Error { exit: Exit::Failed, code: "block", message: format!("{what}: {}", chain(error)) }
+        }
+    }
 }
 
 /// A slot could not be had or given away.

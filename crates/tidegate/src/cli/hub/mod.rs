@@ -11,6 +11,7 @@ mod error;
 mod faults;
 mod format;
 mod input;
+mod list;
 mod metrics;
 mod place;
 mod procedures;
@@ -18,6 +19,8 @@ mod publish;
 mod readers;
 mod recover;
 mod schema;
+mod schemas;
+mod secret;
 mod size;
 mod status;
 mod subscribe;
@@ -34,7 +37,8 @@ use crate::output::{Output, Stop};
 A broker runs in every node (`tidegate up`), or by itself. Commands find that of the node in $TIDEGATE_DIR, then that of \
 `tidegate hub broker run`; --endpoint names another one.
 
-A block is named by its file, as --shm-name NAME or without, or by --channel CH when the channel has one block here.
+A block is named by its file, as --shm-name NAME or without, or by --channel CH: the block that the broker knows, else the one \
+that the channel has here.
 
 Exit codes: 0 done or healthy, 1 failed, 2 wrong usage, 3 problems found (also by a dry run that would act), 4 refused as \
 unsafe, 5 not found, 6 permission, 7 damaged or of another version. pub and sub end as the commands of other parts do: 3 not \
@@ -45,6 +49,7 @@ Examples:
   tidegate hub sub load --start oldest --json
   tidegate hub broker list
   tidegate hub discover sensor_temperature --json
+  tidegate hub list
   tidegate hub status --channel camera
   tidegate hub diagnose tidegate_camera_front_1b77e02d
   tidegate hub help recovery"
@@ -65,6 +70,14 @@ Examples:
   tidegate hub discover sensor_temperature
   tidegate hub discover sensor_temperature --wait 10s --json")]
     Discover(discover::Discover),
+    /// All blocks on this host
+    List(list::List),
+    /// What the records of a channel are
+    #[command(subcommand)]
+    Schema(schemas::Command),
+    /// Key files of channels
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// The state of a block on one page
     Status(status::Status),
     /// What a block counts, and whether it is healthy
@@ -108,7 +121,8 @@ Examples:
     ForceUnlink(recover::ForceUnlink),
     /// Remove all blocks whose processes are dead
     Reclaim(recover::Reclaim),
-    /// How many slots a ring needs
+    /// How many slots a ring needs, and how much memory that is
+    #[command(alias = "plan")]
     Size(size::Size),
     /// Measure round trips, rates, waiting, digests and readers, beside iceoryx2, Aeron and bare memory
     #[command(after_help = "\
@@ -137,6 +151,9 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::Sub(command) => command.run(output),
         Command::Broker(command) => broker::run(command, output),
         Command::Discover(command) => command.run(output),
+        Command::List(command) => command.run(output),
+        Command::Schema(command) => schemas::run(command, output),
+        Command::Secret(command) => secret::run(command, output),
         Command::Status(command) => command.run(output),
         Command::Inspect(command) => command.run(output),
         Command::Metrics(command) => command.run(output),

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use tidegate::hub::block::{AttachError, AttachOptions, DEFAULT_DIR, Role, attach};
+use tidegate::hub::broker::{Discovery, MessageHub, RetryPolicy, wire};
 use tidegate::hub::layout::{ChannelName, Descriptor};
 
+use super::connection::{ANSWER, Reach, Reached};
 use super::faults;
 use crate::output::{Exit, Stop, exit_of_io};
 
@@ -17,6 +19,15 @@ pub(super) struct Place {
     /// Directory of the blocks
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
     pub(super) dir: PathBuf,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// Where a channel is looked for.
+pub(super) struct Finder<'a> {
+    pub(super) dir: &'a Path,
+    /// Asked first.
+    pub(super) broker: Option<Reached>,
 }
 
 /// A block that was found.
@@ -26,11 +37,22 @@ pub(super) struct Found {
 }
 
 impl Place {
-    /// The one block of `channel` that is in use, if there is one. Closed ones are over.
+    /// Here, with the broker that answers.
+    pub(super) fn finder(&self) -> Result<Finder<'_>, Stop> {
+        Ok(Finder { dir: &self.dir, broker: self.reach.open()? })
+    }
+}
+
+impl Finder<'_> {
+    /// The one block of `channel` that is in use, if there is one: the one that the broker knows, else what lies in the
+    /// directory. Closed ones are over.
     pub(super) fn find(&self, channel: &ChannelName) -> Result<Option<Found>, Stop> {
+        if let Some(found) = self.broker.as_ref().and_then(|broker| self.known(&broker.hub, channel)) {
+            return Ok(Some(found));
+        }
         let mut found = Vec::new();
-        for name in candidates(&self.dir, channel)? {
-            let options = AttachOptions { dir: self.dir.clone(), ..AttachOptions::new(Role::Consumer) };
+        for name in candidates(self.dir, channel)? {
+            let options = self.options();
             match attach(&name, &options) {
                 Ok(block) if block.descriptor().spec.channel == *channel => {
                     found.push(Found { name, descriptor: Arc::clone(block.descriptor()) });
@@ -56,6 +78,30 @@ impl Place {
             });
         }
         Ok(found.pop())
+    }
+
+    /// The block that the broker names, if it is what the broker says (DH-199). Whatever is wrong with it, the directory
+    /// decides.
+    fn known(&self, hub: &MessageHub, channel: &ChannelName) -> Option<Found> {
+        let channel = wire::ChannelName::new(channel.as_str()).ok()?;
+        let facts = match hub.discover(&Discovery::of(channel), ANSWER, RetryPolicy::none()) {
+            Ok(discovered) => discovered.channel,
+            Err(error) => {
+                tracing::debug!(%error, "the broker knows no block");
+                return None;
+            }
+        };
+        let name = facts.shm_name.to_string();
+        let block = attach(&name, &self.options()).ok()?;
+        if let Err(error) = facts.check(block.descriptor()) {
+            tracing::warn!(%error, "the broker's word on a channel is not taken");
+            return None;
+        }
+        Some(Found { name, descriptor: Arc::clone(block.descriptor()) })
+    }
+
+    fn options(&self) -> AttachOptions<'static> {
+        AttachOptions { dir: self.dir.to_owned(), ..AttachOptions::new(Role::Consumer) }
     }
 }
 

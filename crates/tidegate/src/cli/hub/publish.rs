@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
+use tidegate::hub::broker::wire::Register;
+use tidegate::hub::broker::{HubError, Registration};
 use tidegate::hub::config::{BufferPolicy, HubConfig, Timeout};
 use tidegate::hub::error::{AcquireError, OpenError, RegistryError, WriteError};
 use tidegate::hub::layout::{ChannelName, Overflow, SyncPolicy};
 use tidegate::hub::producer::Producer;
 
+use super::connection::{ANSWER, Reached};
 use super::faults;
 use super::input::Input;
-use super::place::{Found, Place};
+use super::place::{Finder, Found, Place};
 use super::schema::{Format, SchemaArgs, info};
 use crate::cli::session::parse_duration;
 use crate::cli::signal::Interrupt;
@@ -30,12 +33,13 @@ A line is a record: a JSON object, or values in the order of the columns that th
 no record is reported with its place and left out; all others are published, and the exit code is 1.
 
 A channel whose producer died is taken over: ids go on where it stopped, and its consumers stay. At the end of the input
-the channel is closed; consumers read what there is.
+the channel is closed; consumers read what there is. The broker is told of the channel if there is one; records flow without.
 
 With --json: {\"opened\":true,...}, and at the end {\"summary\":true,\"records\",\"bad_lines\",...}.
 
 Examples:
   tidegate hub pub load --schema load.tds1 --input load.csv
+  tidegate hub pub load --schema load.tds1 --input load.csv --no-broker
   vmstat-as-json | tidegate hub pub vmstat --schema vmstat@1 --input - --sync all --slots 256
   tidegate hub pub pose --schema pose.tds1 --input - --policy single --overflow block < poses.ndjson")]
 pub(crate) struct Publish {
@@ -145,7 +149,9 @@ impl Publish {
         config.close_linger = self.linger;
         config.identity.producer_name =
             format!("tidegate hub pub {}", std::process::id()).chars().take(32).collect();
-        let producer = open(&self.place, &channel, &config)?;
+        let finder = self.place.finder()?;
+        let producer = open(&finder, &channel, &config)?;
+        let registration = register(&finder, &producer)?;
         let mut run = Run {
             publish: &self,
             producer: &producer,
@@ -160,6 +166,9 @@ impl Publish {
         let summary = run.summary(output);
         let bad = run.bad;
         let closed = producer.close().map_err(|error| faults::acquire(&format!("channel {channel}"), error));
+        if let Some(Err(error)) = registration.map(|registration| registration.deregister(ANSWER)) {
+            tracing::warn!(%channel, %error, "the broker was not told of the end of the channel");
+        }
         outcome?;
         summary?;
         closed?;
@@ -169,9 +178,9 @@ impl Publish {
 }
 
 /// Makes the block of the channel, or takes it over from a producer that is dead.
-fn open(place: &Place, channel: &ChannelName, config: &HubConfig) -> Result<Producer, Stop> {
+fn open(finder: &Finder<'_>, channel: &ChannelName, config: &HubConfig) -> Result<Producer, Stop> {
     let what = format!("channel {channel}");
-    let Some(Found { name, descriptor }) = place.find(channel)? else {
+    let Some(Found { name, descriptor }) = finder.find(channel)? else {
         return Producer::create(config).map_err(|error| faults::open(&what, &error));
     };
     let there = &descriptor.spec;
@@ -195,6 +204,23 @@ fn open(place: &Place, channel: &ChannelName, config: &HubConfig) -> Result<Prod
             message: format!("{what} has a producer, process {}; stop it first", owner.pid()),
         }),
         outcome => outcome.map_err(|error| faults::open(&what, &error)),
+    }
+}
+
+/// Tells the broker where the channel is. Only one that was named on the command line must know.
+fn register(finder: &Finder<'_>, producer: &Producer) -> Result<Option<Registration>, Stop> {
+    let Some(Reached { hub, is_named }) = &finder.broker else { return Ok(None) };
+    let block = producer.block();
+    let registered = Register::of_block(block.descriptor(), block.own_key())
+        .map_err(HubError::from)
+        .and_then(|register| hub.register(register, None, ANSWER));
+    match registered {
+        Ok(registration) => Ok(Some(registration)),
+        Err(error) if *is_named => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "the broker does not know of the channel; it is found by its name all the same");
+            Ok(None)
+        }
     }
 }
 

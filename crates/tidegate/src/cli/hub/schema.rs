@@ -17,6 +17,13 @@ pub(super) struct SchemaArgs {
     /// A file with a tds1 text or a named schema (.json), or ID@MAJOR of one in --schema-dir
     #[arg(long, value_name = "FILE|ID@MAJOR")]
     pub(super) schema: Option<String>,
+    #[command(flatten)]
+    place: SchemaPlace,
+}
+
+/// Where named schemas are, and what texts do not say.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SchemaPlace {
     /// Directory of named schemas
     #[arg(long, value_name = "DIR", default_value = "schemas")]
     schema_dir: PathBuf,
@@ -48,12 +55,18 @@ impl Format {
 impl SchemaArgs {
     /// The schema that was named.
     pub(super) fn load(&self) -> Result<Option<(Schema, SchemaVersion)>, Stop> {
-        let Some(name) = &self.schema else { return Ok(None) };
+        self.schema.as_ref().map(|name| self.place.load(name)).transpose()
+    }
+}
+
+impl SchemaPlace {
+    /// The schema of this name.
+    pub(super) fn load(&self, name: &str) -> Result<(Schema, SchemaVersion), Stop> {
         let path = Path::new(name);
         if !path.exists()
             && let Ok(id) = name.parse::<SchemaId>()
         {
-            return self.named(&id).map(Some);
+            return self.named(&id);
         }
         let text = std::fs::read_to_string(path).map_err(|error| {
             let (exit, code) = exit_of_io(&error);
@@ -61,12 +74,12 @@ impl SchemaArgs {
         })?;
         if text.trim_start().starts_with('{') {
             let named = NamedSchema::from_json(&text).map_err(|error| wrong(name, &error))?;
-            return slot_of(named, name).map(Some);
+            return slot_of(named, name);
         }
         // One line end is the editor's.
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let schema = Schema::parse(line).map_err(|error| wrong(name, &error))?;
-        Ok(Some((schema, self.schema_version)))
+        Ok((schema, self.schema_version))
     }
 
     fn named(&self, id: &SchemaId) -> Result<(Schema, SchemaVersion), Stop> {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 use tidegate::hub::config::{ConsumerConfig, Timeout};
-use tidegate::hub::consumer::Consumer;
+use tidegate::hub::consumer::HandoverIterator;
 use tidegate::hub::core::Start;
 use tidegate::hub::core::codec::SlotId;
-use tidegate::hub::error::AcquireError;
+use tidegate::hub::error::{AcquireError, FollowError};
 use tidegate::hub::layout::{ChannelName, SyncPolicy};
 use tidegate::hub::schema::{SchemaExpectation, SchemaMode};
 
@@ -31,7 +31,9 @@ const NAP: Duration = Duration::from_millis(50);
 #[command(after_help = "\
 Prints a line per record until the channel is closed, --count is reached or a signal comes. A record counts as consumed
 once it is printed: where a consumer of a channel for one consumer is killed, the next one begins with the record that was
-being printed. A channel whose producer died is waited for: another one may take it over.
+being printed. A channel whose producer died is waited for: another one may take it over. A channel that moves to another
+block is followed there. The broker is asked where the
+channel is, if there is one; otherwise its block is looked for in --dir.
 
 With --json: {\"id\",\"commit_ns\",\"record\"} per record, {\"lost\":N} where records were overwritten before they were read,
 and at the end {\"summary\":true,\"records\",\"lost\",\"closed\"}.
@@ -120,7 +122,7 @@ impl Subscribe {
             ..ConsumerConfig::default()
         };
         let mut consumer =
-            Consumer::attach(&found.name, &config).map_err(|error| faults::open(&what, &error))?;
+            HandoverIterator::attach(&found.name, &config).map_err(|error| faults::open(&what, &error))?;
         let mut run =
             Run { subscribe: &self, lines, to: self.open_output()?, records: 0, lost: 0, closed: false };
         let outcome = run.head(output).and_then(|()| run.all(&mut consumer, &interrupt, output));
@@ -134,8 +136,9 @@ impl Subscribe {
     /// None when interrupted.
     fn await_channel(&self, channel: &ChannelName, interrupt: &Interrupt) -> Result<Option<Found>, Stop> {
         let began = Instant::now();
+        let finder = self.place.finder()?;
         loop {
-            if let Some(found) = self.place.find(channel)? {
+            if let Some(found) = finder.find(channel)? {
                 return Ok(Some(found));
             }
             if interrupt.is_set() {
@@ -186,13 +189,20 @@ impl Run<'_> {
 
     fn all(
         &mut self,
-        consumer: &mut Consumer,
+        consumer: &mut HandoverIterator,
         interrupt: &Interrupt,
         output: &mut Output,
     ) -> Result<(), Stop> {
         let mut last = Instant::now();
         while !interrupt.is_set() && self.subscribe.count.is_none_or(|count| self.records < count) {
-            match consumer.next(Timeout::After(NAP)) {
+            let result = match consumer.next(Timeout::After(NAP)) {
+                Err(FollowError::Acquire(error)) => Err(error),
+                Err(error) => {
+                    return Err(faults::follow(&format!("channel {}", self.subscribe.channel), &error));
+                }
+                Ok(slot) => Ok(slot),
+            };
+            match result {
                 Ok(slot) => {
                     let bytes = slot.to_vec();
                     let (id, commit) = (slot.id().0, slot.commit_ns().0);

@@ -1,8 +1,12 @@
 //! `tidegate hub validate`: whether everything in a block is as it must be.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde_json::json;
 use tidegate::hub::inspect::IntegrityReport;
+use tidegate::hub::integrity::Digester;
+use tidegate::hub::secret::read_key_file;
 
 use super::block::{BlockArgs, problems};
 use crate::output::{Output, Stop};
@@ -17,14 +21,23 @@ Examples:
 pub(crate) struct Validate {
     #[command(flatten)]
     block: BlockArgs,
-    /// Look at the digests of all slots, too: whether each belongs to its slot
+    /// Compute the digests of all slots, too. Where they take a key and there is none: whether each belongs to its slot
     #[arg(long)]
     deep: bool,
+    /// Key file of the channel, for digests that take a key
+    #[arg(long, value_name = "FILE", requires = "deep")]
+    secret: Option<PathBuf>,
 }
 
 impl Validate {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
-        let report = self.block.open()?.integrity(self.deep);
+        let block = self.block.open()?;
+        let secret = self.secret.as_deref().map(read_key_file).transpose()?;
+        let report = match Digester::new(block.descriptor(), secret.as_ref()) {
+            Ok(digester) if self.deep => block.integrity_of_payload(&|id, bytes| digester.slot(id, bytes).0),
+            // There are none, or they need a key or an algorithm that is not here.
+            _ => block.integrity(self.deep),
+        };
         output.result(|| page(&report), || json!(report))?;
         problems(!report.is_valid())
     }
@@ -42,7 +55,11 @@ fn page(report: &IntegrityReport) -> String {
     ];
     if let Some(valid) = report.checksums_valid {
         let (verified, present) = (report.checksums_verified, report.checksums_present);
-        let known = if present == 0 { format!("{verified} verified") } else { format!("{present} present") };
+        let known = if present == 0 {
+            format!("{verified} verified")
+        } else {
+            format!("{present} present; name the key with --secret")
+        };
         let others = report.checksums_not_applicable;
         rows.push(("Digests:", format!("{} ({known}, {others} not applicable)", word(valid))));
     }

@@ -20,6 +20,7 @@ fn handover(phase: HandoverPhase, epoch: u32) -> HandoverNotify {
         sealed_secret: None,
         schema_hash: Fixed([5; 32]),
         schema_version: SchemaVersion { major: 2, minor: 0 },
+        schema_text: None,
         secret_proof: None,
     }
 }

@@ -1,0 +1,122 @@
+//! A producer died during a handover (15.6): what whoever adopts does about it.
+
+use std::{mem::offset_of, sync::Arc};
+
+use tidegate_shm::{
+    clock::{Nanos, monotonic_now},
+    region::RegionDir,
+    sync::Ordering,
+};
+
+use super::{
+    Announcement, HandoverState, observe,
+    page::{Writing, active_rows},
+    retire::Retiring,
+};
+use crate::{
+    attachment::{Process, WriterCore, WriterWords, writer_core},
+    block::{AttachOptions, Block, Role, attach, look, registry::Place},
+    config::HubConfig,
+    core::{TakeOver, config::Deadline, writer::Writer},
+    identity::{Liveness, ProcessKey},
+    layout::{Descriptor, pages::ControlPage},
+    upkeep::{Beats, ProducerMember},
+};
+
+/// Second row of 15.6: the channel was never anywhere else. Removes the successor if it got a name already.
+pub(crate) fn call_off(writer: &Writer<WriterWords, Process>) {
+    let core = writer.core();
+    let page = Writing(core.words().views().control.row());
+    if page.state() != Some(HandoverState::Prepared) {
+        return;
+    }
+    let block = core.host().block();
+    if let (Some(announced), Some(dir)) = (observe(core.words().views()), block.path().parent()) {
+        let options = AttachOptions { dir: dir.to_owned(), ..AttachOptions::new(Role::Inspector) };
+        let is_it = look(&announced.name, &options).is_ok_and(|found| {
+            found.descriptor.uuid == announced.successor
+                && found.descriptor.spec.predecessor == Some(block.descriptor().uuid)
+        });
+        if is_it
+            && let Err(error) = RegionDir::open_base(dir).and_then(|dir| dir.remove_file(&announced.name))
+        {
+            tracing::warn!(block = announced.name, %error, "the successor that was never used stays");
+        }
+    }
+    page.store_state(HandoverState::Cancelled);
+    core.wake_readers();
+}
+
+/// Last row of 15.6: the producer died while it removed the name of a block that is closed already. Returns the name of the
+/// successor; none if the block was not handed over.
+pub(crate) fn finish(name: &str, options: &AttachOptions<'_>) -> Option<String> {
+    let old = attach(name, &AttachOptions { role: Role::Recovery, ..options.clone() }).ok()?;
+    let announced = observe(&old.inspector_views().ok()?)?;
+    if announced.state != HandoverState::Done {
+        return None;
+    }
+    let views = old.writer_views().ok()?;
+    let owner =
+        views.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Ordering::Acquire);
+    // A producer that lives is about to remove it itself.
+    let dead = |key| old.liveness(key, Place::Writer, false) == Liveness::Dead;
+    if ProcessKey::from_word(owner).is_none_or(dead)
+        && let Err(error) = old.unlink()
+    {
+        tracing::warn!(block = name, %error, "the file of the old block stays");
+    }
+    Some(announced.name)
+}
+
+/// The block before, if the channel came from there and consumers may still be on their way.
+fn predecessor(descriptor: &Descriptor, config: &AttachOptions<'_>) -> Option<(Arc<Block>, Announcement)> {
+    let name = descriptor.spec.channel.file_name(&descriptor.spec.predecessor?);
+    let options = AttachOptions {
+        dir: config.dir.clone(),
+        huge_dir: config.huge_dir.clone(),
+        trust: config.trust.clone(),
+        init_wait: std::time::Duration::ZERO,
+        ..AttachOptions::new(Role::Recovery)
+    };
+    let old = attach(&name, &options).ok()?;
+    let announced = observe(&old.inspector_views().ok()?)?;
+    let is_ours = announced.state == HandoverState::Cut && announced.successor == descriptor.uuid;
+    is_ours.then(|| (Arc::new(old), announced))
+}
+
+/// For how many consumers, and until when, whoever adopts `block` keeps its floor where it is (15.3, step 5).
+pub(crate) fn floor_hold(block: &Block, options: &AttachOptions<'_>) -> Option<(u32, Nanos)> {
+    let (old, announced) = predecessor(block.descriptor(), options)?;
+    if monotonic_now() >= announced.grace_deadline {
+        return None;
+    }
+    let active = |block: &Block| block.inspector_views().map_or(0, |views| active_rows(&views));
+    Some((active(&old) + active(block), announced.grace_deadline))
+}
+
+/// Fourth row of 15.6: goes on ending the block before, whose producer died.
+pub(crate) fn retire_predecessor(descriptor: &Descriptor, config: &HubConfig, options: &AttachOptions<'_>) {
+    let Some((old, announced)) = predecessor(descriptor, options) else { return };
+    if !old.hold(Place::Writer) {
+        return;
+    }
+    let adopted = core_of(&old, config).and_then(|core| {
+        let deadline = Deadline::At(monotonic_now().saturating_add(config.timeouts.maintenance_lock.into()));
+        core.adopt(TakeOver::IfDead, deadline).ok()
+    });
+    let Some(adopted) = adopted else {
+        old.release(Place::Writer);
+        return;
+    };
+    let core = adopted.writer.core().clone();
+    let member = ProducerMember::new(core, Beats::new(&config.timeouts, true));
+    let grace = Nanos::from(config.timeouts.handover_grace);
+    Retiring::start(
+        Arc::new(member),
+        announced.grace_deadline.saturating_add(Nanos(grace.0.saturating_mul(2))),
+    );
+}
+
+fn core_of(block: &Arc<Block>, config: &HubConfig) -> Option<WriterCore> {
+    writer_core(block, config.wait, config.timeouts.timing()).ok()
+}

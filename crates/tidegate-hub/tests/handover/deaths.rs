@@ -1,0 +1,128 @@
+//! Producers that die at every step of a handover (15.6).
+
+use std::{mem::offset_of, path::Path};
+
+use tidegate_hub::{
+    block::{AttachOptions, Role},
+    config::{ConsumerConfig, HubConfig},
+    consumer::HandoverIterator,
+    core::Start,
+    handover::{Confirm, HandoverOptions},
+    layout::pages::ControlPage,
+    producer::Producer,
+    recover::Recovery,
+};
+use tidegate_shm::sync::Ordering::Acquire;
+
+use crate::{
+    all_readers, blocks,
+    children::{Child, linger, role, say},
+    drain, until,
+    world::{LONG, consumer_config, place, send, send_all},
+};
+
+const KILLED: Option<i32> = Some(9);
+
+fn kept(dir: &Path, slots: u32) -> HubConfig {
+    HubConfig { unlink_on_close: false, ..all_readers(dir, slots) }
+}
+
+/// Writes 0 to 3, moves, writes 4 and 5.
+fn move_and_write(dir: &Path) {
+    let old = Producer::create(&kept(dir, 8)).unwrap();
+    say(format!("block {}", old.name()));
+    send_all(&old, 0..4);
+    let unasked = HandoverOptions { confirm: Confirm::None, ..HandoverOptions::default() };
+    let new = old.begin_handover(&kept(dir, 16), unasked).unwrap().cut().unwrap();
+    send_all(&new, 4..6);
+    linger();
+}
+
+/// Whoever adopts finds the channel where the old block says it is; consumers lose nothing and need no help. A successor
+/// that has a name and was not cut to is not gone to, and removed.
+///
+/// Rules: DH-225, DH-230, DH-222, V-08, V-11.
+#[test]
+fn a_producer_may_die_at_every_step() {
+    if let Some(task) = role("writer") {
+        return move_and_write(&task.dir);
+    }
+    let test = "deaths::a_producer_may_die_at_every_step";
+    for (step, moved) in [("h.prepare", false), ("h.quiesce", false), ("h.link", false), ("h.cut", true)] {
+        let dir = place();
+        let mut writer = Child::start_at(test, "writer", dir.path(), "", Some(step));
+        let name = writer.wait_for("block");
+        let config = ConsumerConfig { start: Some(Start::Oldest), ..consumer_config(dir.path()) };
+        let mut iterator = HandoverIterator::attach(&name, &config).unwrap();
+        assert_eq!(writer.signal(), KILLED, "{step}");
+        assert_eq!(
+            blocks(dir.path()).len(),
+            if matches!(step, "h.link" | "h.cut") { 2 } else { 1 },
+            "{step}"
+        );
+        assert_eq!(drain(&mut iterator), [0, 1, 2, 3], "{step}");
+        assert_eq!(iterator.consumer().block().path().ends_with(&name), !moved, "{step}");
+        let producer = Producer::adopt(&name, &kept(dir.path(), 8), LONG).unwrap();
+        assert_eq!(producer.name() != name, moved, "{step}");
+        assert_eq!(send(&producer, 4), 4, "{step}");
+        assert_eq!(drain(&mut iterator), [4], "{step}");
+        until("one block is left", || blocks(dir.path()) == [producer.name()]);
+        // And it can be moved again.
+        let unasked = HandoverOptions { confirm: Confirm::None, ..HandoverOptions::default() };
+        let next = producer.begin_handover(&kept(dir.path(), 4), unasked).unwrap().cut().unwrap();
+        send(&next, 5);
+        assert_eq!(drain(&mut iterator), [5], "{step}");
+    }
+}
+
+/// The last step is finished by whoever adopts.
+///
+/// Rules: DH-230, V-08.
+#[test]
+fn a_producer_may_die_while_it_removes_the_old_name() {
+    if let Some(task) = role("writer") {
+        return move_and_write(&task.dir);
+    }
+    let dir = place();
+    let test = "deaths::a_producer_may_die_while_it_removes_the_old_name";
+    let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.close"));
+    let name = writer.wait_for("block");
+    assert_eq!(writer.signal(), KILLED);
+    assert_eq!(blocks(dir.path()).len(), 2);
+    let producer = Producer::adopt(&name, &kept(dir.path(), 8), LONG).unwrap();
+    assert_ne!(producer.name(), name);
+    assert_eq!(blocks(dir.path()), [producer.name()]);
+    let next = send(&producer, 9);
+    assert!((4..=6).contains(&next), "{next}");
+}
+
+/// Without a new producer the recovery calls the handover off, also where a consumer has cleaned up after the dead one.
+///
+/// Rules: DH-230, V-08.
+#[test]
+fn recovery_calls_a_dead_handover_off() {
+    if let Some(task) = role("writer") {
+        return move_and_write(&task.dir);
+    }
+    let test = "deaths::recovery_calls_a_dead_handover_off";
+    for watched in [false, true] {
+        let dir = place();
+        let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.link"));
+        let name = writer.wait_for("block");
+        assert_eq!(writer.signal(), KILLED);
+        assert_eq!(blocks(dir.path()).len(), 2);
+        let reader = watched.then(|| {
+            let reader = HandoverIterator::attach(&name, &consumer_config(dir.path())).unwrap();
+            let control = reader.consumer().block().inspector_views().unwrap().control;
+            let owner = || control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Acquire);
+            until("the consumer has cleaned up", || owner() == 0);
+            reader
+        });
+        let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
+        Recovery::open(&name, &options).unwrap().auto_recover().unwrap();
+        assert_eq!(blocks(dir.path()), std::slice::from_ref(&name));
+        drop(reader);
+        let producer = Producer::adopt(&name, &kept(dir.path(), 8), LONG).unwrap();
+        assert_eq!((producer.name(), send(&producer, 4)), (name, 4));
+    }
+}
