@@ -280,6 +280,7 @@ fn lines(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
 }
 
 /// An end of a measurement in sh; `measure` is what it does as an end of a measurement.
+#[allow(dead_code, reason = "for the tests of measurements")]
 pub(crate) fn script(place: &Path, name: &str, measure: &str) -> PathBuf {
     let path = place.join(name);
     let text =
