@@ -24,7 +24,7 @@ use crate::{
     ring::{PublishError, Publisher, Reader, Violation},
     segment::{FenceView, Link, OwnSegment, PeerSegment},
     wire::{
-        frame::{Frame, Kind},
+        frame::{Frame, Kind, payload_crc},
         ids::SchemaId,
         message::{FromRuntime, FromWorker, Hello, MessageFault, Ready, VERSIONS, Welcome},
         record::{Direction, RecordFault, RecordWriter, Records, pieces},
@@ -285,7 +285,7 @@ impl Session {
                 status,
                 inputs_done: if index == last { request.record_count } else { 0 },
                 frag_index: u32::try_from(index).unwrap_or(u32::MAX),
-                payload_crc: self.welcome.checksum.then(|| crc32c::crc32c(payload)),
+                payload_crc: self.welcome.checksum.then(|| payload_crc(payload)),
                 ..*request
             };
             loop {

@@ -121,7 +121,7 @@ impl<O: Own, P: Peer, S: Orders> Reader<O, P, S> {
         let at = (taken.position & (self.ring.capacity - 1)) + u64::from(HEADER_LEN);
         self.peer.read(at, &mut to[start..])?;
         if let Some(expected) = taken.frame.payload_crc {
-            let found = crc32c::crc32c(&to[start..]);
+            let found = frame::payload_crc(&to[start..]);
             if found != expected {
                 return Err(Violation::Payload { position: taken.position, found, expected });
             }

@@ -289,6 +289,11 @@ pub(crate) fn decode(
     Ok(Parsed::Frame { frame, payload_len: raw.payload_len, frame_len })
 }
 
+/// The checksum of a payload.
+pub fn payload_crc(payload: &[u8]) -> u32 {
+    crc32c::crc32c(payload)
+}
+
 /// Bytes that a frame with this payload takes in the ring.
 pub(crate) fn frame_len(payload_len: usize) -> Option<u32> {
     let len = u32::try_from(payload_len).ok()?.checked_add(HEADER_LEN)?;
