@@ -13,6 +13,8 @@ use tidegate_udf::wire::{
 pub struct Input {
     /// Where it is in its partition.
     pub position: Position,
+    /// Where to go on when it is done.
+    pub next: Position,
     /// The value.
     pub value: Vec<u8>,
 }

@@ -17,7 +17,11 @@ const RETRY: Retry = Retry {
 };
 
 fn batch(positions: std::ops::Range<u64>) -> Batch {
-    let inputs = positions.map(|position| Input { position: Position(position), value: Vec::new() });
+    let inputs = positions.map(|position| Input {
+        position: Position(position),
+        next: Position(position + 1),
+        value: Vec::new(),
+    });
     Batch::new(inputs.collect()).unwrap()
 }
 

@@ -7,6 +7,7 @@
 //! | [`config`] | the pipeline file |
 //! | [`fence`] | the word that is tested before every write |
 //! | [`flow`] | the order of one partition: pure |
+//! | [`ledger`] | what has been processed, durably |
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
 //!
@@ -25,6 +26,8 @@ pub mod flow;
 mod inbox;
 #[cfg(not(loom))]
 pub mod lane;
+#[cfg(not(loom))]
+pub mod ledger;
 #[cfg(not(loom))]
 pub mod run;
 #[cfg(not(loom))]

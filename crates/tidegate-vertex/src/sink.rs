@@ -1,7 +1,7 @@
 //! Where outputs go (chapter 16): as lines to standard output or the end of a file, or nowhere.
 //!
-//! All of them are of class C: every write is new to them, so after a crash of the runtime what was written after the last
-//! recorded position is written again.
+//! All of them are of class C: every write is new to them. A file is cut back to its length at the last commit when a vertex
+//! starts again, so that it has nothing twice; standard output has again what was written after that commit.
 
 use std::{
     fs::{File, OpenOptions},
@@ -39,6 +39,18 @@ pub enum SinkError {
         /// What the system said.
         source: io::Error,
     },
+    /// The file lost what the ledger calls committed.
+    #[error(
+        "the sink {path} has {found} bytes, the ledger says {expected}; restore it, or begin with a new ledger"
+    )]
+    Shorter {
+        /// The file.
+        path: PathBuf,
+        /// Bytes it has.
+        found: u64,
+        /// Bytes it had at the last commit.
+        expected: u64,
+    },
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Stdout {
@@ -66,6 +78,32 @@ impl Sink {
     /// Nowhere.
     pub fn blackhole() -> Self {
         Self::new(Target::Blackhole)
+    }
+
+    /// Cuts off what is behind `len`: it was written after the last commit and is written again. Sinks that cannot be cut
+    /// keep it.
+    ///
+    /// # Errors
+    /// [`SinkError::Shorter`] when there is less.
+    pub fn cut(&mut self, len: u64) -> Result<(), SinkError> {
+        let Target::File { file, path } = &mut self.target else { return Ok(()) };
+        let failed = |source| SinkError::File { path: path.clone(), source };
+        let found = file.metadata().map_err(failed)?.len();
+        if found < len {
+            return Err(SinkError::Shorter { path: path.clone(), found, expected: len });
+        }
+        file.set_len(len).map_err(failed)
+    }
+
+    /// Waits until everything that was written is on the disk, and says how long the sink is, if it can be cut.
+    ///
+    /// # Errors
+    /// Nothing is known about what was written; it is to be read from the source again.
+    pub fn sync(&mut self) -> Result<Option<u64>, SinkError> {
+        let Target::File { file, path } = &mut self.target else { return Ok(None) };
+        let synced = file.sync_data().and_then(|()| file.metadata());
+        let metadata = synced.map_err(|source| SinkError::File { path: path.clone(), source })?;
+        Ok(Some(metadata.len()))
     }
 
     /// Adds an output to what the next [`Sink::write`] writes.

@@ -43,6 +43,10 @@ pub struct Pipeline {
     pub source: SourceConfig,
     /// Where outputs go.
     pub sink: Vec<SinkConfig>,
+    /// Where progress is kept; without it a vertex that is started again begins anew.
+    pub ledger: Option<LedgerConfig>,
+    #[serde(default)]
+    epoch: EpochConfig,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -54,8 +58,7 @@ pub struct Pipeline {
 pub struct Identity {
     /// For people, logs and metrics.
     pub name: String,
-    #[serde(default = "default_uid")]
-    uid: String,
+    uid: Option<String>,
     /// What is promised.
     pub delivery: Delivery,
 }
@@ -182,6 +185,20 @@ pub enum SinkConfig {
     },
 }
 
+/// `[ledger]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// A directory on a local disk.
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EpochConfig {
+    interval: Time,
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -238,7 +255,12 @@ impl Pipeline {
 
     /// Number of the pipeline.
     pub fn uid(&self) -> u64 {
-        u64::from_str_radix(&self.pipeline.uid, 16).unwrap_or(0)
+        self.pipeline.uid.as_deref().and_then(|uid| u64::from_str_radix(uid, 16).ok()).unwrap_or(0)
+    }
+
+    /// How often progress is made durable.
+    pub fn epoch_interval(&self) -> Nanos {
+        self.epoch.interval.0
     }
 
     /// Sizes of a session.
@@ -290,9 +312,23 @@ impl Pipeline {
         if self.version != 1 {
             return value("version", &self.version, "1");
         }
-        let uid = &self.pipeline.uid;
-        if uid.len() != 16 || u64::from_str_radix(uid, 16).is_err() {
-            return value("pipeline.uid", uid, "16 hexadecimal digits");
+        match &self.pipeline.uid {
+            Some(uid) if uid.len() != 16 || !uid.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                return value("pipeline.uid", uid, "16 hexadecimal digits");
+            }
+            None if self.ledger.is_some() => {
+                return value(
+                    "pipeline.uid",
+                    &"missing",
+                    "16 hexadecimal digits, different for each pipeline",
+                );
+            }
+            _ => {}
+        }
+        let mut names: Vec<&str> = self.sink.iter().map(SinkConfig::name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return value("sink.name", &twice[0], "different for each sink");
         }
         if self.udf.command.is_empty() {
             return value("udf.command", &"empty", "a program and its arguments");
@@ -373,6 +409,12 @@ impl Default for RetryConfig {
     }
 }
 
+impl Default for EpochConfig {
+    fn default() -> Self {
+        Self { interval: Time(Nanos::from_millis(200)) }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { epoch_buffers: Bytes(100 << 20) }
@@ -385,10 +427,6 @@ fn one() -> NonZeroU32 {
 
 fn number(value: u32) -> NonZeroU32 {
     NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN)
-}
-
-fn default_uid() -> String {
-    "0000000000000000".to_owned()
 }
 
 fn batch_timeout() -> Time {

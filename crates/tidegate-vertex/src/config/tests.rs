@@ -32,6 +32,8 @@ bytes = "100B"
 name = "main"
 kind = "file"
 path = "out"
+[ledger]
+path = "ledger"
 "#;
 
 /// Rules: VX-855, VX-305, VX-306.
@@ -57,6 +59,9 @@ fn what_cannot_be_is_refused_with_its_key() {
     for (from, to, part) in [
         ("version = 1", "version = 2", "version is 2"),
         ("7f3a91c2d4e8b016", "7f3a", "pipeline.uid"),
+        ("uid = \"7f3a91c2d4e8b016\"", "", "pipeline.uid is missing"),
+        ("7f3a91c2d4e8b016", "+f3a91c2d4e8b016", "pipeline.uid"),
+        ("[[sink]]", "[[sink]]\nname = \"main\"\nkind = \"stdout\"\n[[sink]]", "sink.name"),
         ("at_least_once", "exactly_once", "exactly_once"),
         ("max_records = 100", "max_record = 100", "max_record"),
         ("max_records = 100", "max_records = 0", "nonzero"),

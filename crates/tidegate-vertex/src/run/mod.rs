@@ -23,7 +23,7 @@ use tidegate_shm::{
 };
 use tidegate_udf::wire::{
     frame::{Frame, Kind, payload_crc},
-    ids::{BatchId, EpochId, FenceSlot, Generation, PartitionId, SchemaId},
+    ids::{BatchId, EpochId, FenceSlot, Generation, PartitionId, Position, SchemaId},
     message::Welcome,
     status::Status,
 };
@@ -33,13 +33,14 @@ pub use report::Report;
 use crate::{
     batch::Batch,
     config::{ConfigError, Pipeline, SinkConfig, SourceConfig},
-    fence::{FenceError, FenceTable, Fenced, Guard, Quiesce, Reason, SlotWords},
+    fence::{FenceError, FenceTable, Fenced, Guard, Permit, Quiesce, Reason, SlotWords},
     flow::{Flow, Step},
     inbox::Inbox,
     lane::{
         session::{SendError, Session},
         supervise::{AttachError, EndReason, Lane, LaneEvent, WorkerSpec, random},
     },
+    ledger::{Disk, Ledger, LedgerError, Owned, Progress},
     sink::{Sink, SinkError},
     source::{Budget, Polled, Source, SourceError, generator::Generator, lines::Lines},
 };
@@ -60,6 +61,9 @@ pub enum VertexError {
     /// The sink cannot go on.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// Progress cannot be kept.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// A worker cannot be attached, and never was.
     #[error(transparent)]
     Worker(#[from] AttachError),
@@ -118,6 +122,8 @@ pub struct Vertex {
     budget: Budget,
     /// Answers that there is room for.
     room: usize,
+    ledger: Option<Ledger<Disk>>,
+    last_commit: Nanos,
     report: Report,
 }
 
@@ -127,6 +133,10 @@ struct Partition {
     guard: Guard<SlotWords>,
     flow: Flow,
     at_end: bool,
+    /// What the ledger has.
+    committed: Owned,
+    /// Everything below is final and was given to the sinks.
+    resume: Position,
 }
 
 struct LaneState {
@@ -146,15 +156,35 @@ impl Vertex {
     /// # Errors
     /// As [`VertexError`] says; nothing was read or written.
     pub fn start(pipeline: Pipeline) -> Result<Self, VertexError> {
-        let source = open_source(&pipeline.source)?;
-        let sinks = pipeline.sink.iter().map(open_sink).collect::<Result<Vec<_>, _>>()?;
+        let mut source = open_source(&pipeline.source)?;
+        let mut sinks = pipeline.sink.iter().map(open_sink).collect::<Result<Vec<_>, _>>()?;
+        let mut ledger = match &pipeline.ledger {
+            Some(config) => Some(Ledger::open(Disk::open(&config.path)?, pipeline.uid())?),
+            None => None,
+        };
         let instance = random()?;
         let count = source.partitions();
         let mut fence = FenceTable::create(instance, count.max(MIN_SLOTS))?;
         let mut partitions = Vec::new();
         for id in (0..count).map(PartitionId) {
-            let (slot, guard) = fence.bind(id, Generation(1))?;
-            partitions.push(Partition { id, slot, guard, flow: Flow::new(pipeline.retry()), at_end: false });
+            let committed = match &mut ledger {
+                Some(ledger) => ledger.acquire(id)?,
+                None => Owned { generation: Generation(1), epoch: EpochId(0), resume: Position(0) },
+            };
+            let (slot, guard) = fence.bind(id, committed.generation)?;
+            source.seek(id, committed.resume)?;
+            let (flow, resume) = (Flow::new(pipeline.retry()), committed.resume);
+            partitions.push(Partition { id, slot, guard, flow, at_end: false, committed, resume });
+        }
+        if let Some(ledger) = &ledger {
+            for (sink, config) in sinks.iter_mut().zip(&pipeline.sink) {
+                if let Some(len) = ledger.sink_len(config.name())? {
+                    // What is cut is of all partitions, and all their fences are ours.
+                    let permits = permits(&partitions)?;
+                    sink.cut(len)?;
+                    drop(permits);
+                }
+            }
         }
         let transport = pipeline.transport();
         let spec = worker_spec(&pipeline, instance);
@@ -176,7 +206,21 @@ impl Vertex {
         let room = (pipeline.limits.epoch_buffers.0 / transport.max_response) as usize;
         let asked = Arc::new(AtomicBool::new(false));
         let report = Report::default();
-        Ok(Self { pipeline, source, sinks, partitions, lanes, inbox, asked, budget, room, report })
+        let last_commit = monotonic_now();
+        Ok(Self {
+            pipeline,
+            source,
+            sinks,
+            partitions,
+            lanes,
+            inbox,
+            asked,
+            budget,
+            room,
+            ledger,
+            last_commit,
+            report,
+        })
     }
 
     /// A handle by which another thread ends the vertex.
@@ -218,10 +262,13 @@ impl Vertex {
                 self.read()?;
             }
             self.send()?;
-            if self.is_finished(stopping) {
+            let finished = self.is_finished(stopping);
+            let commit_at = self.commit(finished)?;
+            if finished {
                 return Ok(());
             }
-            let deadline = self.partitions.iter().filter_map(|partition| partition.flow.next_time()).min();
+            let retries = self.partitions.iter().filter_map(|partition| partition.flow.next_time());
+            let deadline = retries.chain(commit_at).min();
             let limit = monotonic_now().saturating_add(LONGEST_SLEEP);
             self.inbox.wait_until(deadline.unwrap_or(limit).min(limit));
         }
@@ -304,6 +351,9 @@ impl Vertex {
                 continue;
             }
             for step in steps {
+                if let Step::Deliver(input, _) | Step::Filtered(input) | Step::GaveUp(input, _) = &step {
+                    partition.resume = input.next;
+                }
                 match step {
                     Step::Deliver(_, outputs) if outputs.is_empty() => self.report.filtered += 1,
                     Step::Deliver(_, outputs) => {
@@ -334,6 +384,42 @@ impl Vertex {
             }
         }
         Ok(())
+    }
+
+    /// Makes durable what was written, when it is time or the end; when the next commit is due, if there is anything to commit.
+    fn commit(&mut self, finished: bool) -> Result<Option<Nanos>, VertexError> {
+        let Some(ledger) = &mut self.ledger else { return Ok(None) };
+        let mut moved = Vec::new();
+        for partition in &self.partitions {
+            if partition.resume != partition.committed.resume {
+                let at = Owned { resume: partition.resume, ..partition.committed };
+                moved.push(Progress { partition: partition.id, at });
+            }
+        }
+        if moved.is_empty() {
+            return Ok(None);
+        }
+        let due = self.last_commit.saturating_add(self.pipeline.epoch_interval());
+        if !finished && monotonic_now() < due {
+            return Ok(Some(due));
+        }
+        // On the disk before the positions that say so (I8).
+        let mut lens = Vec::new();
+        for (sink, config) in self.sinks.iter_mut().zip(&self.pipeline.sink) {
+            if let Some(len) = sink.sync()? {
+                lens.push((config.name(), len));
+            }
+        }
+        let permits = permits(&self.partitions)?;
+        let epochs = ledger.commit(&moved, &lens)?;
+        drop(permits);
+        for (progress, epoch) in moved.iter().zip(epochs) {
+            if let Some(partition) = self.partitions.get_mut(progress.partition.0 as usize) {
+                partition.committed = Owned { epoch, ..progress.at };
+            }
+        }
+        self.last_commit = monotonic_now();
+        Ok(None)
     }
 
     /// Reads ahead as far as the window of each partition goes.
@@ -369,7 +455,7 @@ impl Vertex {
                     break;
                 }
                 let permit = partition.guard.permit()?;
-                let header = request(partition.id, partition.slot, partition.guard.generation(), batch);
+                let header = request(partition, batch);
                 let payload = batch.payload();
                 let checksum = self.pipeline.has_payload_checksums();
                 let header = Frame { payload_crc: checksum.then(|| payload_crc(payload.bytes())), ..header };
@@ -390,6 +476,11 @@ impl Vertex {
     }
 }
 
+/// One permit of each partition, for a write that is of all of them (VX-734).
+fn permits(partitions: &[Partition]) -> Result<Vec<Permit<SlotWords>>, Fenced> {
+    partitions.iter().map(|partition| partition.guard.permit()).collect()
+}
+
 /// Writes what was added to a sink, under a permit of its own (VX-722).
 fn write(sink: &mut Sink, guard: &Guard<SlotWords>) -> Result<(), VertexError> {
     let permit = guard.permit()?;
@@ -398,7 +489,9 @@ fn write(sink: &mut Sink, guard: &Guard<SlotWords>) -> Result<(), VertexError> {
     Ok(())
 }
 
-fn request(partition: PartitionId, slot: FenceSlot, generation: Generation, batch: &Batch) -> Frame {
+fn request(partition: &Partition, batch: &Batch) -> Frame {
+    let generation = partition.guard.generation();
+    let epoch = EpochId(partition.committed.epoch.0 + 1);
     Frame {
         kind: Kind::Data,
         more: false,
@@ -406,18 +499,18 @@ fn request(partition: PartitionId, slot: FenceSlot, generation: Generation, batc
         barrier: false,
         end_of_source: false,
         generation,
-        epoch: EpochId(1),
+        epoch,
         // The session numbers its batches.
         batch: BatchId(0),
         schema: SchemaId(0),
-        partition,
+        partition: partition.id,
         record_count: batch.count(),
         source_first: batch.first(),
         source_last: batch.last(),
         watermark: None,
         status: Status::Ok,
         attempt: batch.attempt,
-        fence_slot: slot,
+        fence_slot: partition.slot,
         inputs_done: 0,
         frag_index: 0,
         payload_crc: None,

@@ -35,6 +35,16 @@ impl Source for Generator {
         u32::try_from(self.next.len()).unwrap_or(u32::MAX)
     }
 
+    fn seek(&mut self, partition: PartitionId, resume: Position) -> Result<(), SourceError> {
+        if resume.0 > self.records {
+            return Err(SourceError::Gap { resume, found: Position(self.records) });
+        }
+        if let Some(next) = self.next.get_mut(partition.0 as usize) {
+            *next = resume.0;
+        }
+        Ok(())
+    }
+
     fn poll(&mut self, partition: PartitionId, max: Budget) -> Result<Polled, SourceError> {
         let Some(next) = self.next.get_mut(partition.0 as usize) else { return Ok(Polled::End) };
         let (mut inputs, mut room) = (Vec::new(), max.bytes);
@@ -49,8 +59,8 @@ impl Source for Generator {
                 break;
             }
             room = room.saturating_sub(len);
-            inputs.push(Input { position, value });
             *next += 1;
+            inputs.push(Input { position, next: Position(*next), value });
         }
         Ok(if inputs.is_empty() { Polled::End } else { Polled::Inputs(inputs) })
     }

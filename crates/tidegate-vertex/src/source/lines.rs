@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -49,13 +49,23 @@ impl Lines {
         } else if value.len() > max {
             return Err(SourceError::TooLong { position, max });
         }
-        Ok(Some(Input { position, value }))
+        Ok(Some(Input { position, next: Position(self.offset), value }))
     }
 }
 
 impl Source for Lines {
     fn partitions(&self) -> u32 {
         1
+    }
+
+    fn seek(&mut self, _: PartitionId, resume: Position) -> Result<(), SourceError> {
+        let failed = |source| SourceError::Read { path: self.path.clone(), source };
+        let found = self.reader.get_ref().metadata().map_err(failed)?.len();
+        if resume.0 > found {
+            return Err(SourceError::Gap { resume, found: Position(found) });
+        }
+        self.offset = self.reader.seek(SeekFrom::Start(resume.0)).map_err(failed)?;
+        Ok(())
     }
 
     fn poll(&mut self, _: PartitionId, max: Budget) -> Result<Polled, SourceError> {

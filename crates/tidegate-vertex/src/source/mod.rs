@@ -20,6 +20,12 @@ pub trait Source {
     /// Number of partitions, numbered from 0 on.
     fn partitions(&self) -> u32;
 
+    /// Goes on from a position that was the `next` of a record, in an earlier run.
+    ///
+    /// # Errors
+    /// [`SourceError::Gap`] when the source does not reach so far any more.
+    fn seek(&mut self, partition: PartitionId, resume: Position) -> Result<(), SourceError>;
+
     /// Reads the next records of a partition: at most so many, and no more bytes of payload than so many unless a single
     /// record has more. Does not wait.
     ///
@@ -59,6 +65,16 @@ pub enum SourceError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The source ends before the position to go on from (VX-832).
+    #[error(
+        "the source ends at {found}, before the position {resume} where the last run came to; it was cut or replaced"
+    )]
+    Gap {
+        /// Where to go on.
+        resume: Position,
+        /// Where it ends.
+        found: Position,
     },
     /// A record that no frame can hold.
     #[error(

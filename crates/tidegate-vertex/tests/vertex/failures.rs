@@ -48,9 +48,11 @@ fn an_input_that_kills_its_worker_is_found_and_left_out() {
 #[test]
 fn a_worker_that_hangs_is_ended_by_the_clock_of_the_runtime() {
     let world = World::new();
-    let udf = "batch_timeout = \"300ms\"\nretry = { on_exhausted = \"drop\", initial = \"1ms\", crash_attempts = 1 }";
-    let source = "kind = \"generator\"\nrecords = 125";
-    let report = world.run("hang on 123", udf, source).unwrap();
+    // Long enough for a worker that only waits for a processor.
+    let udf = "batch_timeout = \"2s\"\nretry = { on_exhausted = \"drop\", initial = \"1ms\" }";
+    let mut pipeline = world.pipeline("hang on 123", udf, "kind = \"generator\"\nrecords = 125");
+    pipeline.batch.max_records = std::num::NonZeroU32::new(2).unwrap();
+    let report = Vertex::start(pipeline).unwrap().run().unwrap();
     assert_eq!((report.dropped, report.delivered), (1, 124));
     assert_eq!(world.lines(), expected(125, &[123]));
     assert!(fs::metadata(world.path("hangs")).unwrap().len() > 0);

@@ -19,6 +19,7 @@ pub(crate) fn run(role: &str) {
     note("pids", &format!("{}\n", std::process::id()));
     let function: fn(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome = match role {
         "upper" => upper,
+        "slow upper" => slow_upper,
         "hundred" => hundred,
         "odd" => odd,
         "panic on 123" => panic_on_123,
@@ -38,6 +39,11 @@ fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
         value.extend_from_slice(&record.value().to_ascii_uppercase());
     });
     Outcome::ok()
+}
+
+fn slow_upper(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    std::thread::sleep(std::time::Duration::from_micros(200));
+    upper(record, ctx, out)
 }
 
 fn hundred(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {

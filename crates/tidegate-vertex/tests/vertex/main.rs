@@ -5,6 +5,7 @@
 mod failures;
 mod functions;
 mod hostile;
+mod restarts;
 mod world;
 
 use std::collections::BTreeMap;

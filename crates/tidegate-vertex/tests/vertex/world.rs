@@ -50,6 +50,12 @@ impl World {
     }
 }
 
+/// The same with a ledger.
+pub(crate) fn with_ledger(dir: &Path, role: &str, source: &str) -> Pipeline {
+    let ledger = format!("\n[ledger]\npath = {:?}\n[epoch]\ninterval = \"10ms\"", dir.join("ledger"));
+    pipeline(dir, role, &ledger, source)
+}
+
 /// A pipeline with small rings and batches whose worker is this binary in `role`.
 pub(crate) fn pipeline(dir: &Path, role: &str, udf: &str, source: &str) -> Pipeline {
     let program = std::env::current_exe().unwrap();
@@ -57,6 +63,7 @@ pub(crate) fn pipeline(dir: &Path, role: &str, udf: &str, source: &str) -> Pipel
         "version = 1
         [pipeline]
         name = \"test\"
+        uid = \"00000000000000aa\"
         delivery = \"at_least_once\"
         [batch]
         max_records = 50
