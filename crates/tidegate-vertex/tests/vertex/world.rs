@@ -59,6 +59,12 @@ pub(crate) fn with_ledger(dir: &Path, role: &str, source: &str) -> Pipeline {
 /// A pipeline with small rings and batches whose worker is this binary in `role`.
 pub(crate) fn pipeline(dir: &Path, role: &str, udf: &str, source: &str) -> Pipeline {
     let program = std::env::current_exe().unwrap();
+    // A test machine may stand still for longer than the defaults allow.
+    let patience: String = ["attach_timeout", "batch_timeout"]
+        .iter()
+        .filter(|key| !udf.contains(**key))
+        .map(|key| format!("{key} = \"5m\"\n"))
+        .collect();
     let text = format!(
         "version = 1
         [pipeline]
@@ -82,7 +88,7 @@ pub(crate) fn pipeline(dir: &Path, role: &str, udf: &str, source: &str) -> Pipel
         [udf]
         command = [{program:?}, \"--exact\", \"worker_process\", \"--nocapture\"]
         env = {{ TIDEGATE_TEST_FUNCTION = {role:?}, TIDEGATE_TEST_PLACE = {dir:?} }}
-        {udf}",
+        {patience}{udf}",
         out = dir.join("out"),
     );
     text.parse().unwrap()
