@@ -19,7 +19,8 @@ fn received(memory: &SealedMemory) -> SealedMemory {
     SealedMemory::receive(memory.as_fd().try_clone_to_owned().unwrap()).unwrap()
 }
 
-/// Rules: VX-100, VX-101, CT-06.
+/// Cases: CT-06.
+/// Rules: VX-100, VX-101.
 #[test]
 fn who_received_it_can_read_and_not_write() {
     let memory = SealedMemory::create("test", LEN).unwrap();
@@ -47,7 +48,8 @@ fn who_received_it_can_read_and_not_write() {
     assert_eq!(fcntl_add_seals(&theirs, SealFlags::WRITE), Err(Errno::PERM));
 }
 
-/// Rules: VX-100, CT-06.
+/// Cases: CT-06.
+/// Rules: VX-100.
 #[test]
 fn memory_that_is_handed_over_for_writing_keeps_its_size() {
     let memory = SealedMemory::create("test", LEN).unwrap();

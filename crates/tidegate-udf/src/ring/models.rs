@@ -100,7 +100,8 @@ fn exchange<S: Orders>(sends: u64, in_flight: u32, preemptions: usize) -> usize 
     runs.load(SeqCst)
 }
 
-/// Rules: VX-210, VX-220, VX-300, VX-301, VX-303, VX-326, CT-56.
+/// Cases: CT-56.
+/// Rules: VX-210, VX-220, VX-300, VX-301, VX-303, VX-326.
 #[test]
 fn no_frame_is_seen_before_it_is_complete_and_nobody_is_accused() {
     let runs = exchange::<Shipped>(3, 4, 3);

@@ -82,7 +82,8 @@ impl Pair {
     }
 }
 
-/// Rules: VX-210, VX-211, VX-220, VX-306, CT-07, CT-08.
+/// Cases: CT-07, CT-08.
+/// Rules: VX-210, VX-211, VX-220, VX-306.
 #[test]
 fn every_size_at_every_place_of_the_ring_arrives() {
     let mut pair = pair(4);
@@ -106,7 +107,8 @@ fn every_size_at_every_place_of_the_ring_arrives() {
     assert_eq!(pair.receive(), None);
 }
 
-/// Rules: VX-301, VX-302, CT-09.
+/// Cases: CT-09.
+/// Rules: VX-301, VX-302.
 #[test]
 fn nothing_is_written_without_credit() {
     let mut pair = pair(2);
@@ -172,7 +174,8 @@ fn a_second_fragment_costs_no_batch() {
     pair.send(2, 0).unwrap();
 }
 
-/// Rules: VX-220, CT-03.
+/// Cases: CT-03.
+/// Rules: VX-220.
 #[test]
 fn a_frame_below_the_head_that_is_not_complete_ends_the_session() {
     let mut pair = pair(4);
@@ -181,7 +184,8 @@ fn a_frame_below_the_head_that_is_not_complete_ends_the_session() {
     assert_eq!(pair.violation(), Violation::Unpublished { position: 0 });
 }
 
-/// Rules: VX-121, VX-122, CT-10.
+/// Cases: CT-10.
+/// Rules: VX-121, VX-122.
 #[test]
 fn a_head_that_cannot_be_is_refused() {
     for (head, what) in [(100, "unaligned"), (2048 + 128, "above the grant"), (u64::MAX, "far above")] {
@@ -205,7 +209,8 @@ fn a_head_that_cannot_be_is_refused() {
     assert!(matches!(pair.violation(), Violation::Word { word: "batches", .. }), "batches above the grant");
 }
 
-/// Rules: VX-121, VX-303, CT-10.
+/// Cases: CT-10.
+/// Rules: VX-121, VX-303.
 #[test]
 fn grants_that_cannot_be_are_refused() {
     type Lie = (Word, u64, &'static str);
@@ -226,7 +231,8 @@ fn grants_that_cannot_be_are_refused() {
     }
 }
 
-/// Rules: VX-220, CT-05.
+/// Cases: CT-05.
+/// Rules: VX-220.
 #[test]
 fn a_payload_is_what_its_checksum_says() {
     let mut pair = pair(4);
@@ -240,7 +246,8 @@ fn a_payload_is_what_its_checksum_says() {
 }
 
 /// Any four bytes of any header and any word, changed at will: an error or a frame, never a panic.
-/// Rules: VX-011, CT-02.
+/// Cases: CT-02.
+/// Rules: VX-011.
 #[test]
 fn damage_ends_in_an_error() {
     for at in (0..128u64).step_by(4) {

@@ -43,7 +43,8 @@ fn patched(at: usize, value: &[u8]) -> [u8; 128] {
     bytes
 }
 
-/// Rules: VX-201, CT-01.
+/// Cases: CT-01.
+/// Rules: VX-201.
 #[test]
 fn the_header_has_its_golden_bytes() {
     let mut golden = [0u8; 128];
@@ -77,7 +78,8 @@ fn the_header_has_its_golden_bytes() {
     assert_eq!(read(&bytes), Ok(Parsed::Frame { frame: frame(), payload_len: 100, frame_len: 256 }));
 }
 
-/// Rules: VX-200, VX-220, CT-02.
+/// Cases: CT-02.
+/// Rules: VX-200, VX-220.
 #[test]
 fn every_wrong_field_is_refused_by_its_name() {
     let wrong: &[(usize, &[u8], &str)] = &[
@@ -106,7 +108,8 @@ fn every_wrong_field_is_refused_by_its_name() {
     }
 }
 
-/// Rules: VX-220, CT-02.
+/// Cases: CT-02.
+/// Rules: VX-220.
 #[test]
 fn a_flipped_bit_anywhere_but_in_the_commit_bit_is_found() {
     let bytes = frame().encode(&PLACE);

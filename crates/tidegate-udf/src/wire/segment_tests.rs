@@ -15,7 +15,8 @@ fn down() -> DownHeader {
     }
 }
 
-/// Rules: VX-106, CT-01.
+/// Cases: CT-01.
+/// Rules: VX-106.
 #[test]
 fn the_headers_have_their_golden_bytes() {
     let mut golden = Vec::new();

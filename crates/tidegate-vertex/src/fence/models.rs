@@ -76,10 +76,9 @@ fn after_quiesced_nothing_is_written() {
     assert!(model::<Shipped>() > 0, "no run in which the revoke came between two writes");
 }
 
-/// Defines steps that lack one thing, and the test that the model breaks without it.
+/// Defines steps that lack one thing, and the test that the model breaks without it (VX-725).
 macro_rules! needed {
     ($($name:ident: $field:ident: $kind:ty = $value:expr;)*) => {$(
-        /// Rules: VX-725.
         #[test]
         fn $name() {
             struct Mutant;

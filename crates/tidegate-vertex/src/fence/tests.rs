@@ -17,7 +17,8 @@ fn worker_view(table: FenceTable, slots: u32) -> FenceView {
     FenceView::new(&memory.map(0..0).unwrap(), slots).unwrap()
 }
 
-/// Rules: VX-110, VX-230, VX-720, VX-721, CT-25.
+/// Cases: CT-25.
+/// Rules: VX-110, VX-230, VX-720, VX-721.
 #[test]
 fn one_store_ends_the_right_in_both_processes() {
     let mut table = FenceTable::create(1, 2).unwrap();

@@ -101,7 +101,8 @@ fn acquired(memory: &Memory) -> Result<Owned, LedgerError> {
     Ledger::open(memory.clone(), 7)?.acquire(PartitionId(0))
 }
 
-/// Rules: VX-770, VX-786, CT-39.
+/// Cases: CT-39.
+/// Rules: VX-770, VX-786.
 #[test]
 fn a_record_that_is_damaged_or_missing_stops_the_partition() {
     let memory = with_three_epochs();

@@ -21,7 +21,8 @@ fn expected(end: u64, without: &[u64]) -> Vec<String> {
     (0..end).filter(|n| !without.contains(n)).map(|position| format!("UPPER 0:{position}")).collect()
 }
 
-/// Rules: VX-430, VX-432, VX-435, VX-436, CT-04, CT-16.
+/// Cases: CT-04, CT-16.
+/// Rules: VX-430, VX-432, VX-435, VX-436.
 #[test]
 fn a_worker_that_dies_loses_and_doubles_nothing() {
     let world = World::new();
@@ -31,7 +32,8 @@ fn a_worker_that_dies_loses_and_doubles_nothing() {
     assert_eq!(world.lines(), expected(3_000, &[]));
 }
 
-/// Rules: VX-610, VX-611, CT-21.
+/// Cases: CT-21.
+/// Rules: VX-610, VX-611.
 #[test]
 fn an_input_that_kills_its_worker_is_found_and_left_out() {
     let world = World::new();
@@ -44,7 +46,8 @@ fn an_input_that_kills_its_worker_is_found_and_left_out() {
     assert_eq!(world.lines(), expected(200, &[123]));
 }
 
-/// Rules: VX-434, VX-611, CT-19, CT-58.
+/// Cases: CT-19, CT-58.
+/// Rules: VX-434, VX-611.
 #[test]
 fn a_worker_that_hangs_is_ended_by_the_clock_of_the_runtime() {
     let world = World::new();
@@ -111,7 +114,8 @@ fn a_program_that_is_no_worker_is_named() {
 }
 
 /// A runtime that is killed, its worker busy.
-/// Rules: VX-437, CT-20.
+/// Cases: CT-20.
+/// Rules: VX-437.
 #[test]
 fn a_worker_does_not_outlive_its_runtime() {
     const PLACE: &str = "TIDEGATE_TEST_RUNTIME";

@@ -55,7 +55,8 @@ fn lines_of_a_file_are_records() {
 }
 
 /// Answers far longer than their requests, in a ring that holds a few of them.
-/// Rules: VX-213, VX-304, VX-401, CT-11.
+/// Cases: CT-11.
+/// Rules: VX-213, VX-304, VX-401.
 #[test]
 fn answers_come_in_as_many_fragments_as_they_need() {
     let world = World::new();

@@ -120,7 +120,8 @@ fn two_vertices_do_not_share_a_ledger() {
     first.run().unwrap();
 }
 
-/// Rules: VX-832, CT-48.
+/// Cases: CT-48.
+/// Rules: VX-832.
 #[test]
 fn a_source_or_sink_that_lost_something_is_refused() {
     let world = World::new();
