@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Model-checks the synchronisation of tidegate-shm, tidegate-io and tidegate-hub over the shipped code. Fails when it finds no model
-# to run.
+# Model-checks the synchronisation of tidegate-shm, tidegate-io, tidegate-hub and the vertex over the shipped code. Fails when it
+# finds no model to run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,3 +29,6 @@ done
 check tidegate-io "tidegate-io engine" --lib engine::
 # Those of the hub need what only the coordination core sees.
 check tidegate-hub "tidegate-hub core" --lib core::models::
+# The ring and the fence of the vertex.
+check tidegate-udf "tidegate-udf ring" --lib ring::models::
+check tidegate-vertex "tidegate-vertex fence" --lib fence::models::

@@ -7,12 +7,16 @@
 //!
 //! A zombie is dead: it runs no instruction any more, so it can neither write into a region nor hold a right.
 
-use std::{fmt, fs, io, os::fd::OwnedFd, str::FromStr};
+use std::{
+    fmt, fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    str::FromStr,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
     time::Timespec,
 };
 
@@ -148,6 +152,17 @@ impl ProcessHandle {
         !has_exited(&self.pidfd, &Timespec { tv_sec: 0, tv_nsec: 0 }).unwrap_or(false)
     }
 
+    /// Kills exactly this process, at once; that it is dead already is no error.
+    ///
+    /// # Errors
+    /// What the kernel says: no permission, or a process of a foreign pid namespace.
+    pub fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Sleeps until the process is dead (true) or the monotonic clock reaches `deadline` (false).
     pub fn wait_exit(&self, deadline: Nanos) -> bool {
         loop {
@@ -158,6 +173,13 @@ impl ProcessHandle {
                 Ok(false) | Err(_) => return false,
             }
         }
+    }
+}
+
+impl AsFd for ProcessHandle {
+    /// Becomes readable with the death of the process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 }
 

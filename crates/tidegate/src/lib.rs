@@ -10,6 +10,7 @@
 //! | [`shm`] | shared-memory foundation: regions, doorbells, process identity |
 //! | `hub` | typed channels between the processes of a host, and their broker; with the feature `hub`, a default one |
 //! | `mq` | messages between processes and hosts, interoperable with ZeroMQ; with the feature `zmq`, a default one |
+//! | `vertex` | source, user function in another process, sink; with the feature `vertex`, a default one |
 //! | `exporter` | the `/metrics` page of a host; with the feature `hub` |
 //! | [`node`] | the node: media driver and tensor driver in one process |
 //! | [`media`] | frames from and to files: `.npy`, `.y4m`, raw |
@@ -23,6 +24,8 @@ pub use tidegate_mq as mq;
 pub use tidegate_sbe as sbe;
 pub use tidegate_shm as shm;
 pub use tidegate_tensor as tensor;
+#[cfg(feature = "vertex")]
+pub use tidegate_vertex as vertex;
 
 #[cfg(feature = "hub")]
 pub mod exporter;

@@ -28,6 +28,29 @@ pub(crate) enum Exit {
     /// A command of `tidegate hub`, with its own code.
     #[cfg(feature = "hub")]
     Hub(HubExit),
+    /// A command of `tidegate vertex`, with the codes that supervisors of processes know.
+    #[cfg(feature = "vertex")]
+    Vertex(VertexExit),
+}
+
+/// The exit codes of `tidegate vertex` (VX-860).
+#[cfg(feature = "vertex")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VertexExit {
+    /// The pipeline file is not valid.
+    Config = 65,
+    /// A worker or a file is missing at the start.
+    Unavailable = 69,
+    /// It failed.
+    Failed = 70,
+    /// The ledger cannot be used.
+    Ledger = 73,
+    /// The right to write was lost.
+    Fenced = 75,
+    /// A worker broke the protocol.
+    Protocol = 76,
+    /// The worker's schema does not match.
+    Schema = 77,
 }
 
 /// The exit codes of `tidegate hub` beyond 1 and 2 (DH-266).
@@ -57,6 +80,8 @@ impl Exit {
             Self::TimedOut => 5,
             #[cfg(feature = "hub")]
             Self::Hub(exit) => exit as u8,
+            #[cfg(feature = "vertex")]
+            Self::Vertex(exit) => exit as u8,
         }
     }
 }

@@ -21,6 +21,8 @@ const ATOMICS_ALLOWED: &[&str] = &[
     "crates/tidegate-io/src/sync.rs",
     "crates/tidegate-aeron/src/counter.rs",
     "crates/tidegate-hub/src/core/models/mod.rs",
+    "crates/tidegate-udf/src/ring/models.rs",
+    "crates/tidegate-vertex/src/fence/models.rs",
     "crates/tidegate-shm/tests/loom_commit.rs",
     "crates/tidegate-shm/tests/loom_doorbell.rs",
 ];

@@ -47,6 +47,11 @@ impl GuardedRegion {
         Ok(Self { region: Region { mapping: Arc::new(mapping) }, writable, guard })
     }
 
+    /// See [`Region::populate`].
+    pub(super) fn populate(&self) {
+        self.region.populate();
+    }
+
     /// Whether this process made the handle; nothing may be touched otherwise.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //!                                    --map_mut-> RegionMut
 //!                                    --map_guarded-> GuardedRegion      one range writable, left out of forks
 //!  Draft --map--> GuardedRegion, --publish--> name      the owner, when nobody may see an incomplete file
+//!  SealedMemory --map-> GuardedRegion            memory without a name, passed by descriptor, of fixed size
 //!  Region / RegionMut --atomic_u64--> SharedU64 / SharedU64Mut     one word, atomically
 //!                     --span--------> Span / SpanMut               bytes, untrusted
 //!  GuardedRegion --record, table--> Record, Table                  words at offsets that the compiler checked
@@ -29,6 +30,7 @@ mod guarded;
 mod huge;
 mod mapping;
 mod open;
+mod sealed;
 mod span;
 mod table;
 mod walk;
@@ -43,6 +45,7 @@ pub use guarded::GuardedRegion;
 pub use huge::{HugePagePermission, shared_huge_page_permission};
 pub use mapping::{AccessError, MapError, Region, RegionMut};
 pub use open::{AllowedBases, HugePages, OpenError, PermissionPolicy, RejectedBase};
+pub use sealed::{SealError, SealedMemory};
 pub use span::{Chunks, SharedSpan, SharedSpanMut, Span, SpanMut};
 pub use table::{Record, RecordMut, Row, RowMut, Table, TableMut};
 pub use word::{

@@ -17,6 +17,8 @@ mod signal;
 mod tensor;
 mod text;
 mod up;
+#[cfg(feature = "vertex")]
+mod vertex;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -79,6 +81,10 @@ enum Command {
     #[cfg(feature = "zmq")]
     #[command(subcommand)]
     Mq(Box<mq::Command>),
+    /// A source, a user function in another process, a sink
+    #[cfg(feature = "vertex")]
+    #[command(subcommand)]
+    Vertex(Box<vertex::Command>),
 }
 
 /// Runs one command line, the program's name first.
@@ -107,6 +113,8 @@ fn execute(cli: Cli) -> Result<(), Stop> {
         Command::Hub(command) => hub::run(*command, &mut output),
         #[cfg(feature = "zmq")]
         Command::Mq(command) => mq::run(*command, &mut output),
+        #[cfg(feature = "vertex")]
+        Command::Vertex(command) => vertex::run(*command, &mut output),
     }
 }
 

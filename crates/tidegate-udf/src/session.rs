@@ -1,0 +1,385 @@
+//! A worker's life: attach, answer batches, end with the session.
+//!
+//! Two threads: this one waits for batches and runs the function; the other beats, watches the socket, and ends the process
+//! when the runtime is gone, even while the function runs (VX-437).
+
+use std::{env, io, os::fd::AsFd};
+
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::{Signal, getpid, kill_process, set_parent_process_death_signal},
+    stdio::dup2_stdin,
+};
+use thiserror::Error;
+use tidegate_shm::{
+    clock::{Nanos, boottime_now, monotonic_now},
+    region::{AccessError, MapError, SealError, SealedMemory},
+    sync::{Arc, AtomicBool, Ordering},
+};
+
+use crate::{
+    api::Ctx,
+    control::{Control, Incoming},
+    function::{self, MapFn},
+    ring::{PublishError, Publisher, Reader, Violation},
+    segment::{FenceView, Link, OwnSegment, PeerSegment},
+    wire::{
+        frame::{Frame, Kind, payload_crc},
+        ids::SchemaId,
+        message::{FromRuntime, FromWorker, Hello, MessageFault, Ready, VERSIONS, Welcome},
+        record::{Direction, RecordFault, RecordWriter, Records, pieces},
+        segment::{
+            BUSY_BATCH_AT, BUSY_SINCE_AT, DownHeader, HEARTBEAT_AT, PANIC_AT, PANIC_LEN, READY_AT,
+            RUN_STATE_AT, RunState, SegmentFault, decode_fence, decode_up,
+        },
+        status::Status,
+    },
+};
+
+/// Why a worker ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// Not started by a runtime.
+    #[error(
+        "TIDEGATE_VX_FD is not 0: start this program by `udf.command` of a pipeline file, or with `tidegate vertex udf-test`"
+    )]
+    NotManaged,
+    /// The kernel refused.
+    #[error("cannot {step}")]
+    Io {
+        /// What was attempted.
+        step: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The runtime did not answer, or went away, before the session began.
+    #[error("the runtime did not complete the attach; its log says why")]
+    NoSession,
+    /// The runtime does not take this worker.
+    #[error("the runtime refused this worker ({code}): {message}")]
+    Rejected {
+        /// One stable word.
+        code: String,
+        /// Names what both sides have.
+        message: String,
+    },
+    /// The runtime said something that is none of the protocol.
+    #[error(transparent)]
+    Message(#[from] MessageFault),
+    /// A descriptor is not the memory that it has to be.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The segments could not be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A segment is not as agreed.
+    #[error(transparent)]
+    Segment(#[from] SegmentFault),
+    /// D or F could be written by this process.
+    #[error("the runtime passed {segment} without sealing it against writers; it is of another version")]
+    Unsealed {
+        /// Which segment.
+        segment: &'static str,
+    },
+    /// The runtime broke the protocol of the rings.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// A batch cannot be read.
+    #[error("batch {batch}: {fault}")]
+    Records {
+        /// Its number.
+        batch: u64,
+        /// What is wrong.
+        fault: RecordFault,
+    },
+    /// A defect of this crate.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+}
+
+fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> WorkerError {
+    move |source| WorkerError::Io { step, source }
+}
+
+/// Attaches to the runtime that started this process and answers batches until the session ends.
+pub(crate) fn run(name: &str, mut function: Box<dyn MapFn>) -> Result<(), WorkerError> {
+    let control = managed_socket()?;
+    let hello = Hello {
+        proto: VERSIONS,
+        sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+        function: name.to_owned(),
+        kind: "map".to_owned(),
+        schema_in: vec![SchemaId(0)],
+        schema_out: SchemaId(0),
+        features: Vec::new(),
+        boottime: boottime_now().0,
+    };
+    control.send(&FromWorker::Hello(hello).encode(), &[]).map_err(io_error("greet the runtime"))?;
+    let (mut session, beat) = attach(&control)?;
+    let ready = FromWorker::Ready(Ready { sealed: true });
+    control.send(&ready.encode(), &[]).map_err(io_error("answer the runtime"))?;
+    let finished = Arc::new(AtomicBool::new(false));
+    let watch = Watch { control, link: session.link.clone(), beat, finished: finished.clone() };
+    std::thread::Builder::new()
+        .name("tidegate-watch".to_owned())
+        .spawn(move || watch.run())
+        .map_err(io_error("start the watching thread"))?;
+    let ended = session.serve(function.as_mut());
+    // Release: pairs with the watcher; there is nothing left to interrupt.
+    finished.store(true, Ordering::Release);
+    ended
+}
+
+/// The socket that the runtime passed as standard input, which becomes empty for everybody else.
+fn managed_socket() -> Result<Control, WorkerError> {
+    if env::var_os(FD_VARIABLE).is_none_or(|number| number != "0") {
+        return Err(WorkerError::NotManaged);
+    }
+    let failed = |step| move |errno: rustix::io::Errno| WorkerError::Io { step, source: errno.into() };
+    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(io_error("take the control socket"))?;
+    let nothing = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    dup2_stdin(nothing.map_err(failed("open /dev/null"))?).map_err(failed("close standard input"))?;
+    // A helper besides hanging up: also kills what does not look at the socket (VX-437).
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("ask for the parent's death"))?;
+    Ok(Control::new(socket))
+}
+
+/// A session that is attached.
+struct Session {
+    link: Link,
+    requests: Reader<OwnSegment, PeerSegment>,
+    responses: Publisher<OwnSegment, PeerSegment>,
+    fence: FenceView,
+    down: DownHeader,
+    max_payload: usize,
+    welcome: Welcome,
+}
+
+/// Waits for the welcome, maps what came with it and validates all of it (VX-120, VX-423).
+fn attach(control: &Control) -> Result<(Session, Nanos), WorkerError> {
+    let deadline = monotonic_now().saturating_add(ATTACH_TIMEOUT);
+    let incoming = control.receive_until(deadline, true).map_err(io_error("hear from the runtime"))?;
+    let Some(Incoming::Message(datagram, descriptors)) = incoming else {
+        return Err(WorkerError::NoSession);
+    };
+    let welcome = match FromRuntime::decode(&datagram)? {
+        FromRuntime::Welcome(welcome) => welcome,
+        FromRuntime::Reject(reject) => {
+            return Err(WorkerError::Rejected { code: reject.code, message: reject.message });
+        }
+    };
+    let Ok([down, up, fence]) = <[_; 3]>::try_from(descriptors) else { return Err(WorkerError::NoSession) };
+    let (down, up, fence) =
+        (SealedMemory::receive(down)?, SealedMemory::receive(up)?, SealedMemory::receive(fence)?);
+    for (memory, segment) in [(&down, "D"), (&fence, "F")] {
+        if !memory.has_sealed_writers()? {
+            return Err(WorkerError::Unsealed { segment });
+        }
+    }
+    let (down_len, up_len, fence_len) = (down.len(), up.len(), fence.len());
+    let (down, up, fence) = (down.map(0..0)?, up.map(0..up_len)?, fence.map(0..0)?);
+    let header = DownHeader::decode(&bytes(&down)?, down_len)?;
+    let ring = decode_up(&bytes(&up)?, up_len, &header)?;
+    let slots = decode_fence(&bytes(&fence)?, fence_len, &header)?;
+    let link = Link {
+        own: OwnSegment::new(&up, ring.capacity)?,
+        peer: PeerSegment::new(&down, header.ring.capacity)?,
+    };
+    let mut requests = Reader::new(link.own.clone(), link.peer.clone(), header.ring);
+    requests.open();
+    let responses = Publisher::new(link.own.clone(), link.peer.clone(), ring);
+    // Release: pairs with the runtime's load; the grants are there.
+    link.own.header().u32::<READY_AT>().store(1, Ordering::Release);
+    link.ring_bell();
+    let beat = Nanos::from_millis(welcome.heartbeat_ms);
+    let fence = FenceView::new(&fence, slots)?;
+    let max_payload = ring.max_payload();
+    Ok((Session { link, requests, responses, fence, down: header, max_payload, welcome }, beat))
+}
+
+/// The first bytes of a segment.
+fn bytes<const LEN: usize>(region: &tidegate_shm::region::GuardedRegion) -> Result<[u8; LEN], AccessError> {
+    let mut bytes = [0; LEN];
+    region.read(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+impl Session {
+    /// Answers batches until the runtime closes the session.
+    fn serve(&mut self, function: &mut dyn MapFn) -> Result<(), WorkerError> {
+        let (mut payload, mut answer) = (Vec::new(), RecordWriter::default());
+        loop {
+            let deadline = monotonic_now().saturating_add(LONGEST_SLEEP);
+            let (link, requests) = (&self.link, &self.requests);
+            link.wait_until(deadline, || is_closed(link) || requests.is_behind());
+            if is_closed(link) {
+                return Ok(());
+            }
+            while let Some(taken) = self.requests.take()? {
+                payload.clear();
+                self.requests.copy_payload(&taken, &mut payload)?;
+                let frame = taken.frame;
+                // The copy is all that is needed: the place goes back before the function runs.
+                self.requests.release(taken);
+                self.link.ring_bell();
+                answer.clear();
+                let status = self.answer(&frame, &payload, function, &mut answer)?;
+                self.publish(&frame, status, &answer)?;
+                if is_closed(&self.link) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Runs the function, unless the batch is of a generation that is over (VX-230).
+    fn answer(
+        &self,
+        frame: &Frame,
+        payload: &[u8],
+        function: &mut dyn MapFn,
+        answer: &mut RecordWriter,
+    ) -> Result<Status, WorkerError> {
+        let ctx = Ctx {
+            pipeline: &self.welcome.pipeline,
+            params: &self.welcome.params,
+            fence: &self.fence,
+            frame: *frame,
+        };
+        if !ctx.is_current() {
+            return Ok(Status::StaleGeneration);
+        }
+        let inputs = Records::parse(payload, frame.record_count, Direction::Request)
+            .map_err(|fault| WorkerError::Records { batch: frame.batch.0, fault })?;
+        let own = self.link.own.header();
+        // Relaxed: for people.
+        own.u64::<BUSY_SINCE_AT>().store(boottime_now().0, Ordering::Relaxed);
+        own.u64::<BUSY_BATCH_AT>().store(frame.batch.0, Ordering::Relaxed);
+        let (status, panicked) = function::run(function, inputs, &ctx, self.max_payload, answer);
+        own.u64::<BUSY_BATCH_AT>().store(0, Ordering::Relaxed);
+        if let Some(text) = panicked {
+            self.show_panic(&text);
+        }
+        let frames = answer.bytes().len() as u64 / self.max_payload as u64 + 2;
+        if answer.bytes().len() as u64 + frames * 256 > self.down.max_response {
+            answer.clear();
+            return Ok(Status::OutputTooLarge);
+        }
+        Ok(status)
+    }
+
+    /// Publishes an answer in as many fragments as it needs, sleeping while the runtime has granted nothing.
+    fn publish(&mut self, request: &Frame, status: Status, answer: &RecordWriter) -> Result<(), WorkerError> {
+        let mut parts: Vec<(&[u8], u32)> = pieces(answer.bytes(), self.max_payload).collect();
+        if parts.is_empty() {
+            parts.push((&[], 0));
+        }
+        let last = parts.len() - 1;
+        for (index, (payload, record_count)) in parts.into_iter().enumerate() {
+            let fragment = Frame {
+                kind: Kind::Response,
+                more: index < last,
+                schema: self.down.schema_out,
+                record_count,
+                status,
+                inputs_done: if index == last { request.record_count } else { 0 },
+                frag_index: u32::try_from(index).unwrap_or(u32::MAX),
+                payload_crc: self.welcome.checksum.then(|| payload_crc(payload)),
+                ..*request
+            };
+            loop {
+                match self.responses.publish(&fragment, payload, || true) {
+                    Ok(()) => break,
+                    Err(PublishError::NoCredit) => {}
+                    Err(PublishError::Violation(violation)) => return Err(violation.into()),
+                    // Pieces fit a frame, and nothing here gives up.
+                    Err(PublishError::TooLong { .. } | PublishError::Abandoned) => return Ok(()),
+                }
+                let granted = granted(&self.link);
+                let deadline = monotonic_now().saturating_add(LONGEST_SLEEP);
+                let link = &self.link;
+                link.wait_until(deadline, || is_closed(link) || self::granted(link) != granted);
+                if is_closed(link) {
+                    return Ok(());
+                }
+            }
+            self.link.ring_bell();
+        }
+        Ok(())
+    }
+
+    fn show_panic(&self, text: &str) {
+        let text = text.get(..text.floor_char_boundary(PANIC_LEN)).unwrap_or(text).as_bytes();
+        let own = self.link.own.header();
+        // Inside the record; and the length is what makes a reader look.
+        let _ = own.bytes::<{ PANIC_AT + 4 }, PANIC_LEN>().write_at(0, text);
+        // Release: the text is there.
+        own.u32::<PANIC_AT>().store(text.len() as u32, Ordering::Release);
+    }
+}
+
+fn is_closed(link: &Link) -> bool {
+    // Acquire: who sees the end of the session sees all that was stored before it.
+    let state = link.peer.header().u64::<RUN_STATE_AT>().load(Ordering::Acquire);
+    RunState::from_code(state) == RunState::Closed
+}
+
+/// What the runtime grants now, to notice a change; the publisher loads it again.
+fn granted(link: &Link) -> (u64, u64) {
+    use crate::{ring::Peer, wire::segment::Word};
+    let load = |word| link.peer.load(word, Ordering::Relaxed);
+    (load(Word::GrantPos), load(Word::GrantBatches))
+}
+
+/// The watching thread.
+struct Watch {
+    control: Control,
+    link: Link,
+    beat: Nanos,
+    finished: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn run(self) {
+        let beat = self.beat.clamp(SHORTEST_BEAT, LONGEST_SLEEP);
+        let mut closed_since = None;
+        loop {
+            // Acquire: pairs with the store when serving ended.
+            if self.finished.load(Ordering::Acquire) {
+                return;
+            }
+            let now = boottime_now().0;
+            // Relaxed: for people.
+            self.link.own.header().u64::<HEARTBEAT_AT>().store(now, Ordering::Relaxed);
+            let deadline = monotonic_now().saturating_add(beat);
+            let gone = match self.control.receive_until(deadline, false) {
+                // What is said after the attach is for later versions.
+                Ok(None | Some(Incoming::Message(..))) => is_closed(&self.link),
+                Ok(Some(Incoming::HangUp)) | Err(_) => true,
+            };
+            if !gone {
+                continue;
+            }
+            let since = *closed_since.get_or_insert_with(monotonic_now);
+            if monotonic_now().saturating_sub(since) >= GRACE {
+                end_process();
+            }
+            std::thread::sleep(SHORTEST_BEAT.into());
+        }
+    }
+}
+
+/// Ends this process at once, whatever its threads do.
+fn end_process() {
+    let _ = kill_process(getpid(), Signal::KILL);
+}
+
+/// Number of the descriptor of the control socket.
+const FD_VARIABLE: &str = "TIDEGATE_VX_FD";
+const ATTACH_TIMEOUT: Nanos = Nanos::from_secs(10);
+/// A missed wake-up costs at most this (VX-323).
+const LONGEST_SLEEP: Nanos = Nanos::from_millis(500);
+const SHORTEST_BEAT: Nanos = Nanos::from_millis(10);
+/// How long serving may go on after the runtime is gone.
+const GRACE: Nanos = Nanos::from_millis(300);

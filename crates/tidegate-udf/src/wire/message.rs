@@ -1,0 +1,281 @@
+//! The datagrams of the control socket (7.1): one JSON object each.
+//!
+//! ```text
+//!  worker                                  runtime
+//!    hello: versions, function, schemas ------>
+//!           <------ welcome and the descriptors of D, U and F, or reject
+//!    ready: mapped and validated ------------->
+//! ```
+//!
+//! Fields that are not known are ignored.
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::ids::SchemaId;
+
+/// Longest datagram.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The versions of the protocol that this code speaks, the lowest and the highest.
+pub const VERSIONS: (u32, u32) = (1, 1);
+
+/// What the worker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromWorker {
+    /// Who it is.
+    Hello(Hello),
+    /// Everything is mapped and as it must be.
+    Ready(Ready),
+}
+
+/// What the runtime says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromRuntime {
+    /// Data may flow when the worker is ready.
+    Welcome(Welcome),
+    /// The two do not fit.
+    Reject(Reject),
+}
+
+/// Who a worker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Lowest and highest version of the protocol it speaks.
+    pub proto: (u32, u32),
+    /// Version of its SDK.
+    pub sdk_version: String,
+    /// Name of the function.
+    pub function: String,
+    /// What the function is: `map`, for one.
+    pub kind: String,
+    /// Schemas it accepts.
+    pub schema_in: Vec<SchemaId>,
+    /// Schema of its outputs.
+    pub schema_out: SchemaId,
+    /// Features without which it cannot work.
+    pub features: Vec<String>,
+    /// CLOCK_BOOTTIME when it wrote this, in nanoseconds.
+    pub boottime: u64,
+}
+
+/// What a worker has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The version that both speak.
+    pub proto: u32,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// How often the worker beats, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// How long a batch may take, in milliseconds.
+    pub batch_timeout_ms: u64,
+    /// Names of the routes, the default one first.
+    pub routes: Vec<String>,
+    /// Whether payloads carry a checksum.
+    pub checksum: bool,
+    /// What the pipeline file gives to the function.
+    pub params: Value,
+}
+
+/// Why a worker is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// One stable word.
+    pub code: String,
+    /// Names what both sides have.
+    pub message: String,
+}
+
+/// What a worker found when it looked at the segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// Whether the kernel refuses to map D and F for writing (VX-423).
+    pub sealed: bool,
+}
+
+/// A datagram that is none of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MessageFault {
+    /// Not a JSON object.
+    #[error("a control message is not a JSON object")]
+    NotAnObject,
+    /// A kind of message that nobody sends here.
+    #[error("a control message of type {found:?} is not expected here")]
+    UnknownType {
+        /// What it calls itself, cut to 32 characters.
+        found: String,
+    },
+    /// A field is missing or of another kind.
+    #[error("field {field:?} of a control message is missing or not {expected}")]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// What it has to be.
+        expected: &'static str,
+    },
+}
+
+/// The highest version in both ranges, if there is one (VX-421).
+pub fn common_version(a: (u32, u32), b: (u32, u32)) -> Option<u32> {
+    let highest = a.1.min(b.1);
+    (highest >= a.0.max(b.0)).then_some(highest)
+}
+
+impl FromWorker {
+    /// The datagram.
+    pub fn encode(&self) -> Vec<u8> {
+        let value = match self {
+            Self::Hello(hello) => json!({
+                "type": "hello",
+                "proto": [hello.proto.0, hello.proto.1],
+                "sdk": "tidegate-udf",
+                "sdk_version": hello.sdk_version,
+                "language": "rust",
+                "function": hello.function,
+                "kind": hello.kind,
+                "schema_in": hello.schema_in.iter().map(|id| id.0).collect::<Vec<_>>(),
+                "schema_out": hello.schema_out.0,
+                "encodings": ["records"],
+                "features": hello.features,
+                "id_scheme": 1,
+                "boottime": hello.boottime,
+                "pid": std::process::id(),
+            }),
+            Self::Ready(ready) => json!({ "type": "ready", "sealed": ready.sealed }),
+        };
+        value.to_string().into_bytes()
+    }
+
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// [`MessageFault`]: the worker does not speak the protocol.
+    pub fn decode(datagram: &[u8]) -> Result<Self, MessageFault> {
+        let object = Object::parse(datagram)?;
+        match object.text("type")? {
+            "hello" => Ok(Self::Hello(Hello {
+                proto: object.range("proto")?,
+                sdk_version: object.text("sdk_version")?.to_owned(),
+                function: object.text("function")?.to_owned(),
+                kind: object.text("kind")?.to_owned(),
+                schema_in: object.numbers("schema_in")?.into_iter().map(SchemaId).collect(),
+                schema_out: SchemaId(object.number("schema_out")?),
+                features: object.texts("features")?,
+                boottime: object.number("boottime")?,
+            })),
+            "ready" => Ok(Self::Ready(Ready { sealed: object.truth("sealed")? })),
+            found => Err(unknown(found)),
+        }
+    }
+}
+
+impl FromRuntime {
+    /// The datagram.
+    pub fn encode(&self) -> Vec<u8> {
+        let value = match self {
+            Self::Welcome(welcome) => json!({
+                "type": "welcome",
+                "proto": welcome.proto,
+                "pipeline": welcome.pipeline,
+                "encoding": "records",
+                "heartbeat_ms": welcome.heartbeat_ms,
+                "batch_timeout_ms": welcome.batch_timeout_ms,
+                "routes": welcome.routes,
+                "checksum": if welcome.checksum { "full" } else { "header" },
+                "params": welcome.params,
+            }),
+            Self::Reject(reject) => {
+                json!({ "type": "reject", "code": reject.code, "message": reject.message })
+            }
+        };
+        value.to_string().into_bytes()
+    }
+
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// [`MessageFault`]: the other side is no runtime of a vertex.
+    pub fn decode(datagram: &[u8]) -> Result<Self, MessageFault> {
+        let object = Object::parse(datagram)?;
+        match object.text("type")? {
+            "welcome" => Ok(Self::Welcome(Welcome {
+                proto: object.small("proto")?,
+                pipeline: object.text("pipeline")?.to_owned(),
+                heartbeat_ms: object.number("heartbeat_ms")?,
+                batch_timeout_ms: object.number("batch_timeout_ms")?,
+                routes: object.texts("routes")?,
+                checksum: object.text("checksum")? == "full",
+                params: object.0.get("params").cloned().unwrap_or(Value::Null),
+            })),
+            "reject" => Ok(Self::Reject(Reject {
+                code: object.text("code")?.to_owned(),
+                message: object.text("message")?.to_owned(),
+            })),
+            found => Err(unknown(found)),
+        }
+    }
+}
+
+fn unknown(found: &str) -> MessageFault {
+    MessageFault::UnknownType { found: found.chars().take(32).collect() }
+}
+
+/// A JSON object, its fields by kind.
+struct Object(serde_json::Map<String, Value>);
+
+impl Object {
+    fn parse(datagram: &[u8]) -> Result<Self, MessageFault> {
+        match serde_json::from_slice(datagram) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            _ => Err(MessageFault::NotAnObject),
+        }
+    }
+
+    fn field<'a, T>(
+        &'a self,
+        field: &'static str,
+        expected: &'static str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<T, MessageFault> {
+        self.0.get(field).and_then(read).ok_or(MessageFault::Field { field, expected })
+    }
+
+    fn text(&self, field: &'static str) -> Result<&str, MessageFault> {
+        self.field(field, "a text", Value::as_str)
+    }
+
+    fn truth(&self, field: &'static str) -> Result<bool, MessageFault> {
+        self.field(field, "true or false", Value::as_bool)
+    }
+
+    fn number(&self, field: &'static str) -> Result<u64, MessageFault> {
+        self.field(field, "a number from 0 to 2^64-1", Value::as_u64)
+    }
+
+    fn small(&self, field: &'static str) -> Result<u32, MessageFault> {
+        self.field(field, "a number from 0 to 2^32-1", |value| value.as_u64()?.try_into().ok())
+    }
+
+    fn numbers(&self, field: &'static str) -> Result<Vec<u64>, MessageFault> {
+        self.field(field, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_u64).collect())
+    }
+
+    fn texts(&self, field: &'static str) -> Result<Vec<String>, MessageFault> {
+        self.field(field, "a list of texts", |value| {
+            value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    fn range(&self, field: &'static str) -> Result<(u32, u32), MessageFault> {
+        self.field(field, "two numbers", |value| {
+            let [low, high] = value.as_array()?.as_slice() else { return None };
+            Some((low.as_u64()?.try_into().ok()?, high.as_u64()?.try_into().ok()?))
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

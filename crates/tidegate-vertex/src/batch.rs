@@ -1,0 +1,87 @@
+//! Records on their way through the function: read from a source, kept until their outcome is final.
+//!
+//! The runtime keeps its own copy of every input, because a worker gives the place in the ring back before it answers
+//! (VX-310).
+
+use tidegate_udf::wire::{
+    ids::Position,
+    record::{RecordHead, RecordType, RecordWriter},
+};
+
+/// One record of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// Where it is in its partition.
+    pub position: Position,
+    /// Where to go on when it is done.
+    pub next: Position,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// Inputs that are given to the function together, in source order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    inputs: Vec<Input>,
+    /// How often it was sent before.
+    pub attempt: u16,
+    /// How often it failed as a whole, or, of a single input, the function failed on it.
+    pub failures: u32,
+    /// How often a worker died or hung while this was the oldest batch it had.
+    pub crashes: u32,
+}
+
+impl Batch {
+    /// A batch that was not sent yet; `None` without inputs.
+    pub fn new(inputs: Vec<Input>) -> Option<Self> {
+        (!inputs.is_empty()).then_some(Self { inputs, attempt: 0, failures: 0, crashes: 0 })
+    }
+
+    /// The inputs, at least one.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// Number of inputs.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.inputs.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Position of the first input.
+    pub fn first(&self) -> Position {
+        self.inputs.first().map_or(Position(0), |input| input.position)
+    }
+
+    /// Position of the last input.
+    pub fn last(&self) -> Position {
+        self.inputs.last().map_or(Position(0), |input| input.position)
+    }
+
+    /// The payload of the request.
+    pub fn payload(&self) -> RecordWriter {
+        let mut writer = RecordWriter::default();
+        let first = self.first().0;
+        for (index, input) in (0u32..).zip(&self.inputs) {
+            let place = u32::try_from(input.position.0.saturating_sub(first)).unwrap_or(u32::MAX);
+            let head =
+                RecordHead { kind: RecordType::Data, index, place, event_time: None, key: &[], headers: &[] };
+            // A value that is longer than a record was refused when it was read.
+            let _ = writer.push(&head, &input.value);
+        }
+        writer
+    }
+
+    /// Splits it after `count` inputs; the parts know how often the whole was sent, not how often it failed. `None` for a part
+    /// without inputs.
+    pub fn split(mut self, count: usize) -> (Option<Self>, Option<Self>) {
+        let behind = self.inputs.split_off(count.min(self.inputs.len()));
+        let attempt = self.attempt;
+        let part = |inputs| Self::new(inputs).map(|part| Self { attempt, ..part });
+        (part(self.inputs), part(behind))
+    }
+}
+
+/// Bytes of a record with this value in a payload.
+pub fn record_len(value_len: usize) -> usize {
+    value_len.saturating_add(32).next_multiple_of(8)
+}

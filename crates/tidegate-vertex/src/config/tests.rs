@@ -1,0 +1,83 @@
+//! Pipeline files that are valid, and ones that are not.
+
+use super::*;
+
+const WHOLE: &str = r#"
+version = 1
+[pipeline]
+name = "orders"
+uid = "7f3a91c2d4e8b016"
+delivery = "at_least_once"
+[batch]
+max_records = 100
+max_bytes = "64KiB"
+[transport]
+ring = "1MiB"
+max_in_flight = 4
+checksum = "full"
+[udf]
+command = ["./enrich", "-v"]
+workers = 2
+batch_timeout = "3s"
+params = { threshold = 0.7 }
+[udf.retry]
+attempts = 3
+on_exhausted = "drop"
+[source]
+kind = "generator"
+partitions = 4
+records = 1000
+bytes = "100B"
+[[sink]]
+name = "main"
+kind = "file"
+path = "out"
+[ledger]
+path = "ledger"
+"#;
+
+/// Rules: VX-855, VX-305, VX-306.
+#[test]
+fn a_file_says_what_it_says_and_the_rest_has_defaults() {
+    let pipeline: Pipeline = WHOLE.parse().unwrap();
+    assert_eq!(pipeline.uid(), 0x7f3a_91c2_d4e8_b016);
+    let transport = pipeline.transport();
+    assert_eq!((transport.ring, transport.max_frame, transport.max_in_flight), (1 << 20, 1 << 18, 4));
+    assert_eq!(transport.max_response, 1 << 20);
+    assert_eq!(pipeline.batch_timeout(), Nanos::from_secs(3));
+    assert_eq!(pipeline.attach_timeout(), Nanos::from_secs(10));
+    assert!(pipeline.has_payload_checksums());
+    let retry = pipeline.retry();
+    assert_eq!((retry.attempts.get(), retry.crash_attempts.get()), (3, 2));
+    assert_eq!((retry.initial, retry.on_exhausted), (Nanos::from_millis(50), OnExhausted::Drop));
+    assert_eq!(pipeline.sink[0].name(), "main");
+}
+
+/// Rules: VX-120, VX-312, VX-855.
+#[test]
+fn what_cannot_be_is_refused_with_its_key() {
+    for (from, to, part) in [
+        ("version = 1", "version = 2", "version is 2"),
+        ("7f3a91c2d4e8b016", "7f3a", "pipeline.uid"),
+        ("uid = \"7f3a91c2d4e8b016\"", "", "pipeline.uid is missing"),
+        ("7f3a91c2d4e8b016", "+f3a91c2d4e8b016", "pipeline.uid"),
+        ("[[sink]]", "[[sink]]\nname = \"main\"\nkind = \"stdout\"\n[[sink]]", "sink.name"),
+        ("at_least_once", "exactly_once", "exactly_once"),
+        ("max_records = 100", "max_record = 100", "max_record"),
+        ("max_records = 100", "max_records = 0", "nonzero"),
+        ("64KiB", "64kb", "a size like"),
+        ("64KiB", "257KiB", "batch.max_bytes"),
+        ("64KiB", "100B", "batch.max_bytes"),
+        ("3s", "3", "a time like"),
+        ("\"1MiB\"", "\"1000KiB\"", "ring_capacity"),
+        ("ring = \"1MiB\"", "ring = \"1MiB\"\nmax_frame = \"1MiB\"", "max_frame"),
+        ("ring = \"1MiB\"", "ring = \"1MiB\"\nmax_response = \"51MiB\"", "transport.max_response"),
+        ("[\"./enrich\", \"-v\"]", "[]", "udf.command"),
+        ("partitions = 4\n", "partitions = 4097\n", "source.partitions"),
+        ("kind = \"file\"", "kind = \"kafka\"", "kafka"),
+    ] {
+        assert!(WHOLE.contains(from), "{from}");
+        let error = WHOLE.replace(from, to).parse::<Pipeline>().unwrap_err().to_string();
+        assert!(error.contains(part), "{to}: {error}");
+    }
+}

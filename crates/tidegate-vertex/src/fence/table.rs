@@ -1,0 +1,130 @@
+//! Segment F: the fence words of all partitions, where every worker can read them (3.2).
+
+use thiserror::Error;
+use tidegate_shm::{
+    clock::{Nanos, boottime_now},
+    region::{AccessError, MapError, RowMut, SealError, SealedMemory, TableMut},
+    sync::Ordering,
+};
+use tidegate_udf::wire::{
+    ids::{FenceSlot, Generation, PartitionId},
+    segment::{FENCE_READY_AT, FENCE_SLOT, SEGMENT_HEADER, encode_fence, fence_len},
+};
+
+use super::{FenceWords, Guard, Reason};
+
+/// Why a fence could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FenceError {
+    /// The memory could not be made.
+    #[error(transparent)]
+    Memory(#[from] SealError),
+    /// It could not be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A defect: the mapping is shorter than what was asked for.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Every slot is bound to a partition.
+    #[error("all {slots} fence slots are bound to partitions; restart the vertex to have more")]
+    NoSlot {
+        /// How many there are.
+        slots: u32,
+    },
+}
+
+/// Segment F of a vertex.
+#[derive(Debug)]
+pub struct FenceTable {
+    memory: SealedMemory,
+    slots: TableMut<{ FENCE_SLOT as usize }>,
+    /// The partition of each slot that is bound.
+    bound: Vec<PartitionId>,
+}
+
+impl FenceTable {
+    /// Makes F with so many slots, sealed so that no other process can write it (VX-101).
+    ///
+    /// # Errors
+    /// There is not enough memory, or the kernel is too old.
+    pub fn create(instance: u64, slots: u32) -> Result<Self, FenceError> {
+        let len = fence_len(slots);
+        let memory = SealedMemory::create("tidegate-fence", len)?;
+        let region = memory.map(0..len)?;
+        region.span_mut(0, 44)?.write_at(0, &encode_fence(instance, slots))?;
+        let table = region.table_mut(SEGMENT_HEADER, slots)?;
+        // Release: the header is there.
+        region.atomic_u32_mut(FENCE_READY_AT as u64)?.store(1, Ordering::Release);
+        memory.seal_writers()?;
+        Ok(Self { memory, slots: table, bound: Vec::new() })
+    }
+
+    /// The memory, to be passed to workers; the guards keep what they need.
+    pub fn into_memory(self) -> SealedMemory {
+        self.memory
+    }
+
+    /// Lets `generation` write to a partition, in the slot that the partition had before or in the next one (VX-110).
+    ///
+    /// # Errors
+    /// [`FenceError::NoSlot`].
+    pub fn bind(
+        &mut self,
+        partition: PartitionId,
+        generation: Generation,
+    ) -> Result<(FenceSlot, Guard<SlotWords>), FenceError> {
+        let known = self.bound.iter().position(|&bound| bound == partition);
+        let index = known.unwrap_or(self.bound.len());
+        let slot = u16::try_from(index).ok().filter(|&slot| self.slots.row(slot.into()).is_some());
+        let slot = FenceSlot(slot.ok_or(FenceError::NoSlot { slots: self.slots.rows() })?);
+        if known.is_none() {
+            self.bound.push(partition);
+        }
+        let words = SlotWords { table: self.slots.clone(), slot };
+        let row = words.row();
+        // Relaxed: the release of the word orders them.
+        row.u32::<0x18>().store(partition.0, Ordering::Relaxed);
+        row.u64::<0x08>().store(u64::MAX, Ordering::Relaxed);
+        row.u64::<0x10>().store(0, Ordering::Relaxed);
+        // Release: pairs with the loads of permits and workers; the other fields are there.
+        row.u64::<0x00>().store(generation.0, Ordering::Release);
+        Ok((slot, Guard::new(words, generation, boottime_now)))
+    }
+}
+
+/// The words of one slot of F.
+#[derive(Debug, Clone)]
+pub struct SlotWords {
+    table: TableMut<{ FENCE_SLOT as usize }>,
+    slot: FenceSlot,
+}
+
+impl SlotWords {
+    fn row(&self) -> RowMut<'_, { FENCE_SLOT as usize }> {
+        // `bind` found the slot in the table.
+        self.table.row(self.slot.0.into()).unwrap_or_else(RowMut::nowhere)
+    }
+}
+
+impl FenceWords for SlotWords {
+    fn word(&self, order: Ordering) -> u64 {
+        self.row().u64::<0x00>().load(order)
+    }
+
+    fn exchange(&self, current: u64, new: u64, order: Ordering) -> bool {
+        self.row().u64::<0x00>().compare_exchange(current, new, order).is_ok()
+    }
+
+    fn deadline(&self) -> Nanos {
+        // Relaxed: an older deadline is an earlier one.
+        Nanos(self.row().u64::<0x08>().load(Ordering::Relaxed))
+    }
+
+    fn note(&self, reason: Reason, at: Nanos) {
+        let row = self.row();
+        // Relaxed: for people.
+        row.u32::<0x1C>().store(reason as u32, Ordering::Relaxed);
+        row.u64::<0x20>().store(at.0, Ordering::Relaxed);
+    }
+}

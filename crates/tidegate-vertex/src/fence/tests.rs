@@ -1,0 +1,85 @@
+//! The fence in segment F, as the runtime and a worker see it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+use tidegate_shm::{clock::boottime_now, region::SealedMemory};
+use tidegate_udf::{
+    segment::FenceView,
+    wire::ids::{FenceSlot, PartitionId},
+};
+
+use super::*;
+
+fn worker_view(table: FenceTable, slots: u32) -> FenceView {
+    use std::os::fd::AsFd;
+    let memory = SealedMemory::receive(table.into_memory().as_fd().try_clone_to_owned().unwrap()).unwrap();
+    assert!(memory.has_sealed_writers().unwrap());
+    FenceView::new(&memory.map(0..0).unwrap(), slots).unwrap()
+}
+
+/// Cases: CT-25.
+/// Rules: VX-110, VX-230, VX-720, VX-721.
+#[test]
+fn one_store_ends_the_right_in_both_processes() {
+    let mut table = FenceTable::create(1, 2).unwrap();
+    let (slot, guard) = table.bind(PartitionId(7), Generation(5)).unwrap();
+    let view = worker_view(table, 2);
+    let current = |generation, partition| {
+        view.is_current(slot, Generation(generation), PartitionId(partition), boottime_now())
+    };
+    assert!(current(5, 7));
+    assert!(!current(4, 7) && !current(6, 7) && !current(5, 8), "another generation or partition");
+    assert!(!view.is_current(FenceSlot(1), Generation(5), PartitionId(7), boottime_now()), "a free slot");
+    assert!(!view.is_current(FenceSlot(2), Generation(5), PartitionId(7), boottime_now()), "no slot");
+    let permit = guard.permit().unwrap();
+    assert!(permit.is_current());
+    guard.revoke(Reason::Operator);
+    assert!(!permit.is_current() && !current(5, 7));
+    assert_eq!(guard.permit().unwrap_err(), Fenced { generation: Generation(5) });
+    assert_eq!(guard.quiesce(|| false), Quiesce::Pending(1));
+    drop(permit);
+    assert_eq!(guard.quiesce(|| false), Quiesce::Quiesced);
+}
+
+/// Rules: VX-110, VX-729.
+#[test]
+fn a_slot_belongs_to_one_partition_and_its_word_to_one_session() {
+    let mut table = FenceTable::create(1, 2).unwrap();
+    let (slot, first) = table.bind(PartitionId(1), Generation(1)).unwrap();
+    let (other, _) = table.bind(PartitionId(2), Generation(1)).unwrap();
+    assert_ne!(slot, other);
+    assert!(matches!(table.bind(PartitionId(3), Generation(1)), Err(FenceError::NoSlot { slots: 2 })));
+    first.revoke(Reason::Operator);
+    let (again, second) = table.bind(PartitionId(1), Generation(2)).unwrap();
+    assert_eq!(slot, again);
+    assert!(first.permit().is_err() && second.permit().is_ok());
+    first.revoke(Reason::Operator);
+    assert!(second.permit().is_ok(), "an old session took the right of the new one");
+}
+
+/// A lease that ran out ends the right, whoever notices first.
+/// Rules: VX-721.
+#[test]
+fn an_expired_lease_revokes() {
+    #[derive(Clone)]
+    struct Expired(Arc<tidegate_shm::sync::AtomicU64>);
+    impl FenceWords for Expired {
+        fn word(&self, order: Ordering) -> u64 {
+            self.0.load(order)
+        }
+        fn exchange(&self, current: u64, new: u64, order: Ordering) -> bool {
+            self.0.compare_exchange(current, new, order, Ordering::Acquire).is_ok()
+        }
+        fn deadline(&self) -> Nanos {
+            Nanos(10)
+        }
+        fn note(&self, reason: Reason, at: Nanos) {
+            assert_eq!((reason, at), (Reason::LeaseExpired, Nanos(10)));
+        }
+    }
+    let word = Arc::new(tidegate_shm::sync::AtomicU64::new(5));
+    let early: Guard<_> = Guard::new(Expired(word.clone()), Generation(5), || Nanos(9));
+    drop(early.permit().unwrap());
+    let late: Guard<_> = Guard::new(Expired(word), Generation(5), || Nanos(10));
+    assert!(late.permit().is_err() && early.permit().is_err());
+}

@@ -1,0 +1,276 @@
+//! Starting a worker process and agreeing with it (7.1).
+//!
+//! The worker gets one end of a socket as its standard input, which is the one way to pass a descriptor that no other process
+//! started at the same moment inherits; the SDK moves it away before user code runs. What a worker prints goes to the
+//! runtime's standard error.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use thiserror::Error;
+use tidegate_shm::{
+    clock::{Nanos, boottime_now, monotonic_now},
+    process::{ProcessError, ProcessHandle, ProcessId},
+    region::SealedMemory,
+    sync::Arc,
+};
+use tidegate_udf::{
+    control::{Control, Incoming as Arrived},
+    wire::{
+        ids::{SchemaId, SessionId},
+        message::{FromRuntime, FromWorker, Hello, MessageFault, Reject, VERSIONS, Welcome, common_version},
+    },
+};
+
+use super::session::{Incoming, Segments, Session, SessionError, Transport};
+
+/// How to start the workers of a vertex.
+#[derive(Debug, Clone)]
+pub struct WorkerSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Environment besides that of the runtime.
+    pub env: Vec<(String, String)>,
+    /// What the runtime tells the worker.
+    pub welcome: Welcome,
+    /// Sizes of the session.
+    pub transport: Transport,
+    /// Random number of the runtime process.
+    pub instance: u64,
+    /// Number of the pipeline.
+    pub pipeline: u64,
+    /// How long attaching may take.
+    pub attach_timeout: Nanos,
+    /// How long a batch may be the oldest.
+    pub batch_timeout: Nanos,
+}
+
+/// Why there is no session with a worker.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The program could not be started.
+    #[error("cannot start the worker {command:?}; check udf.command")]
+    Spawn {
+        /// The program.
+        command: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket or random numbers failed.
+    #[error("cannot {step}")]
+    Io {
+        /// What was attempted.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The worker ended or closed its socket before it was attached.
+    #[error("the worker {command:?} ended before it attached ({status}); what it printed is above")]
+    Ended {
+        /// The program.
+        command: String,
+        /// How it ended.
+        status: String,
+    },
+    /// The worker did not say anything in time.
+    #[error("the worker {command:?} did not attach in time; it has to call `run` of its SDK at its start")]
+    Silent {
+        /// The program.
+        command: String,
+    },
+    /// The worker said something that is none of the protocol.
+    #[error(transparent)]
+    Message(#[from] MessageFault),
+    /// The two do not fit.
+    #[error("the worker was refused ({code}): {message}")]
+    Refused {
+        /// One stable word.
+        code: &'static str,
+        /// Names what both sides have.
+        message: String,
+    },
+    /// The segments could not be made.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The process could not be held.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+/// A worker that is attached.
+pub(super) struct Attached {
+    pub(super) worker: Worker,
+    pub(super) control: Control,
+    pub(super) session: Session,
+    pub(super) incoming: Incoming,
+}
+
+/// A worker process; ended when dropped.
+pub(super) struct Worker {
+    child: Child,
+}
+
+impl Worker {
+    /// Ends the process and collects it.
+    pub(super) fn end(&mut self) -> io::Result<ExitStatus> {
+        // The child was not collected yet, so its number is its own. That it ended already is no error.
+        let _ = self.child.kill();
+        self.child.wait()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// Starts worker `number` and attaches it.
+pub(super) fn start(
+    spec: &WorkerSpec,
+    number: u32,
+    fence: &Arc<SealedMemory>,
+) -> Result<Attached, AttachError> {
+    let (control, theirs) = Control::pair().map_err(io_error("make a control socket"))?;
+    let mut worker = spawn(spec, theirs)?;
+    match attach(spec, number, fence, &control, &worker) {
+        Ok((session, incoming)) => Ok(Attached { worker, control, session, incoming }),
+        Err(AttachError::Ended { command, .. }) => {
+            let status = worker.end().map_or_else(|error| error.to_string(), |status| status.to_string());
+            Err(AttachError::Ended { command, status })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn spawn(spec: &WorkerSpec, theirs: Control) -> Result<Worker, AttachError> {
+    let (program, arguments) = spec
+        .command
+        .split_first()
+        .ok_or(AttachError::Spawn { command: String::new(), source: io::ErrorKind::InvalidInput.into() })?;
+    let output = io::stderr().as_fd().try_clone_to_owned().map_err(io_error("copy standard error"))?;
+    let child = Command::new(program)
+        .args(arguments)
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .env("TIDEGATE_VX_FD", "0")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::from(output))
+        .spawn()
+        .map_err(|source| AttachError::Spawn { command: program.clone(), source })?;
+    Ok(Worker { child })
+}
+
+fn attach(
+    spec: &WorkerSpec,
+    number: u32,
+    fence: &Arc<SealedMemory>,
+    control: &Control,
+    worker: &Worker,
+) -> Result<(Session, Incoming), AttachError> {
+    let deadline = monotonic_now().saturating_add(spec.attach_timeout);
+    // Ours until it is collected, so its number names it.
+    let process = ProcessHandle::open(ProcessId::of(worker.child.id())?);
+    let process = process.map_err(|error| match error {
+        ProcessError::Gone { .. } => ended(spec),
+        other => other.into(),
+    })?;
+    let FromWorker::Hello(hello) = hear(spec, control, deadline)? else {
+        return Err(refused("MESSAGE", "the first message was not hello".to_owned()));
+    };
+    let proto = match judge(&hello) {
+        Ok(proto) => proto,
+        Err((code, message)) => {
+            let reject = FromRuntime::Reject(Reject { code: code.to_owned(), message: message.clone() });
+            // The worker learns it from its end otherwise.
+            let _ = control.send(&reject.encode(), &[]);
+            // Lets it print what it was told.
+            process.wait_exit(deadline);
+            return Err(refused(code, message));
+        }
+    };
+    let session = SessionId(random()?.max(1));
+    let segments = Segments::create(&spec.transport, session, spec.instance, spec.pipeline, number)?;
+    let welcome = FromRuntime::Welcome(Welcome { proto, ..spec.welcome.clone() });
+    let descriptors = [segments.down.as_fd(), segments.up.as_fd(), fence.as_fd()];
+    control.send(&welcome.encode(), &descriptors).map_err(io_error("welcome the worker"))?;
+    let FromWorker::Ready(ready) = hear(spec, control, deadline)? else {
+        return Err(refused("MESSAGE", "the second message was not ready".to_owned()));
+    };
+    if !segments.is_ready() {
+        return Err(refused("MESSAGE", "the worker said ready and its segment does not".to_owned()));
+    }
+    if !ready.sealed {
+        tracing::warn!("this platform does not keep workers from writing the runtime's segments");
+    }
+    Ok(segments.start(process, spec.welcome.routes.len()))
+}
+
+/// Waits for the next message.
+fn hear(spec: &WorkerSpec, control: &Control, deadline: Nanos) -> Result<FromWorker, AttachError> {
+    let arrived = control.receive_until(deadline, false).map_err(io_error("hear from the worker"))?;
+    match arrived {
+        Some(Arrived::Message(datagram, _)) => Ok(FromWorker::decode(&datagram)?),
+        Some(Arrived::HangUp) => Err(ended(spec)),
+        None => Err(AttachError::Silent { command: program(spec) }),
+    }
+}
+
+/// The version to speak, or why the worker is not taken.
+fn judge(hello: &Hello) -> Result<u32, (&'static str, String)> {
+    let Some(proto) = common_version(VERSIONS, hello.proto) else {
+        let message = format!("the runtime speaks {VERSIONS:?}, the worker {:?}", hello.proto);
+        return Err(("VERSION", message));
+    };
+    if hello.kind != "map" {
+        return Err(("KIND", format!("the runtime runs functions of kind map, not {:?}", hello.kind)));
+    }
+    if !hello.schema_in.contains(&SchemaId(0)) || hello.schema_out != SchemaId(0) {
+        let message = format!(
+            "the pipeline has untyped records (0), the worker takes {:?} and gives {}",
+            hello.schema_in, hello.schema_out
+        );
+        return Err(("SCHEMA", message));
+    }
+    if let Some(feature) = hello.features.first() {
+        return Err(("FEATURE", format!("the worker requires {feature:?}, which the runtime does not have")));
+    }
+    let apart = boottime_now().0.abs_diff(hello.boottime);
+    if apart > MAX_APART.0 {
+        let message =
+            format!("CLOCK_BOOTTIME differs by {apart} ns: the two are in different time namespaces");
+        return Err(("CLOCK", message));
+    }
+    Ok(proto)
+}
+
+/// A random number.
+pub(crate) fn random() -> Result<u64, AttachError> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes[..], GetRandomFlags::empty())
+        .map_err(|errno| AttachError::Io { step: "get random numbers", source: errno.into() })?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn ended(spec: &WorkerSpec) -> AttachError {
+    AttachError::Ended { command: program(spec), status: String::new() }
+}
+
+fn refused(code: &'static str, message: String) -> AttachError {
+    AttachError::Refused { code, message }
+}
+
+fn program(spec: &WorkerSpec) -> String {
+    spec.command.join(" ")
+}
+
+fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> AttachError {
+    move |source| AttachError::Io { step, source }
+}
+
+/// Readings of one clock on both sides of a socket are closer than this.
+const MAX_APART: Nanos = Nanos::from_secs(1);

@@ -1,0 +1,15 @@
+//! The runtime's end of one worker (VX-010).
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`session`] | the segments of one attachment; publishing batches |
+//! | `receive` | the thread that takes answers out of U |
+//! | `attach` | starting a worker process and agreeing with it |
+//! | [`supervise`] | the thread that starts a worker, sees it die, and starts it again |
+//!
+//! The worker is hostile: whatever it writes ends its session at worst (VX-011).
+
+mod attach;
+mod receive;
+pub mod session;
+pub mod supervise;

@@ -1,0 +1,240 @@
+//! The thread that starts a worker, sees it die, and starts it again (7.2, VX-436).
+//!
+//! Death is what the kernel says through the pidfd; a closed socket and a batch that takes too long end the worker, whose
+//! death is then seen the same way. Only when it is dead and everything it has published was taken are its other batches
+//! given back, so none is processed twice at the same time (VX-432).
+
+use std::{io, os::fd::OwnedFd, thread::JoinHandle};
+
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    io::Errno,
+    time::Timespec,
+};
+use tidegate_shm::{
+    clock::{Nanos, monotonic_now},
+    region::SealedMemory,
+    sync::{Arc, Ordering},
+};
+use tidegate_udf::{
+    control::{Control, Incoming as Arrived},
+    ring::Violation,
+    wire::ids::BatchId,
+};
+
+pub(crate) use super::attach::random;
+pub use super::attach::{AttachError, WorkerSpec};
+use super::{
+    attach::{self, Attached},
+    receive,
+    session::{Session, Shared},
+};
+use crate::flow::Answer;
+
+/// What happens on a lane, in this order: attached, answers, ended; and again.
+#[derive(Debug)]
+pub enum LaneEvent {
+    /// A worker is attached; batches may be sent.
+    Attached(Session),
+    /// A batch is answered.
+    Answered(BatchId, Answer),
+    /// The session is over.
+    Ended {
+        /// What was sent and not answered, the oldest first.
+        unanswered: Vec<BatchId>,
+        /// Why.
+        why: EndReason,
+    },
+    /// A worker could not be attached; it is tried again.
+    NotAttached(AttachError),
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub enum EndReason {
+    /// The worker ended by itself or was killed by somebody else; how it ended.
+    Died(String),
+    /// The worker broke the protocol.
+    Fault(Violation),
+    /// A batch took too long.
+    TimedOut,
+    /// The lane was stopped.
+    Stopped,
+}
+
+/// The supervisor of one worker.
+#[derive(Debug)]
+pub struct Lane {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Lane {
+    /// Starts the thread. `tell` is called from it and from the thread that takes answers, and does not wait.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor left.
+    pub fn start(
+        number: u32,
+        spec: WorkerSpec,
+        fence: Arc<SealedMemory>,
+        tell: impl Fn(LaneEvent) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let supervisor = Supervisor { number, spec, fence, stop: stop.clone(), tell: Arc::new(tell) };
+        let thread =
+            std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || supervisor.run())?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Asks the lane to end: the worker is told, and killed if it does not go.
+    pub fn stop(&self) {
+        // A counter that is full is set as well.
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            // It panicked if this is an error, and has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Supervisor {
+    number: u32,
+    spec: WorkerSpec,
+    fence: Arc<SealedMemory>,
+    stop: Arc<OwnedFd>,
+    tell: Arc<dyn Fn(LaneEvent) + Send + Sync>,
+}
+
+impl Supervisor {
+    fn run(&self) {
+        let mut delay = FIRST_DELAY;
+        loop {
+            let started = monotonic_now();
+            match attach::start(&self.spec, self.number, &self.fence) {
+                Ok(attached) => self.oversee(attached),
+                Err(error) => (self.tell)(LaneEvent::NotAttached(error)),
+            }
+            if monotonic_now().saturating_sub(started) >= HEALTHY {
+                delay = FIRST_DELAY;
+            }
+            if self.is_stopped_within(delay) {
+                return;
+            }
+            delay = Nanos(delay.0.saturating_mul(2)).min(LONGEST_DELAY);
+        }
+    }
+
+    /// From the attach to the end of the session.
+    fn oversee(&self, attached: Attached) {
+        let Attached { mut worker, control, session, incoming } = attached;
+        let shared = incoming.shared.clone();
+        let tell = self.tell.clone();
+        let receiving = std::thread::Builder::new()
+            .name(format!("lane-{}-rx", self.number))
+            .spawn(move || receive::run(incoming, |batch, answer| tell(LaneEvent::Answered(batch, answer))));
+        let receiving = match receiving {
+            Ok(thread) => thread,
+            Err(source) => {
+                let error = AttachError::Io { step: "start a thread", source };
+                (self.tell)(LaneEvent::NotAttached(error));
+                return;
+            }
+        };
+        (self.tell)(LaneEvent::Attached(session));
+        let ended = self.watch(&control, &shared);
+        shared.close();
+        if matches!(ended, Watched::Stop) {
+            shared.process.wait_exit(monotonic_now().saturating_add(GRACE));
+        }
+        let status = worker.end().map_or_else(|error| error.to_string(), |status| status.to_string());
+        // Release: pairs with the load of the receiving thread; the worker is dead and writes nothing any more.
+        shared.closed.store(true, Ordering::Release);
+        while !receiving.is_finished() {
+            // Without moving the bell a single wake could come too early (VX-325).
+            shared.link.wake_own();
+            std::thread::sleep(WAKE_INTERVAL.into());
+        }
+        // It panicked if this is an error, and has said so.
+        let _ = receiving.join();
+        let why = match (shared.fault(), ended) {
+            (Some(violation), _) => EndReason::Fault(violation),
+            (None, Watched::Gone) => EndReason::Died(status),
+            (None, Watched::TimedOut) => EndReason::TimedOut,
+            (None, Watched::Stop) => EndReason::Stopped,
+        };
+        (self.tell)(LaneEvent::Ended { unanswered: shared.unanswered(), why });
+    }
+
+    /// Sleeps until there is a reason to end the session.
+    fn watch(&self, control: &Control, shared: &Shared) -> Watched {
+        loop {
+            let now = monotonic_now();
+            let limit = shared.oldest_since().map(|since| since.saturating_add(self.spec.batch_timeout));
+            let left = limit.map_or(LONGEST_SLEEP, |limit| limit.saturating_sub(now)).min(LONGEST_SLEEP);
+            if left == Nanos::ZERO {
+                return Watched::TimedOut;
+            }
+            let (dead, message, stop) = {
+                let mut fds = [
+                    PollFd::new(&shared.process, PollFlags::IN),
+                    PollFd::new(control, PollFlags::IN),
+                    PollFd::new(&self.stop, PollFlags::IN),
+                ];
+                match poll(&mut fds, Some(&timespec(left))) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "cannot watch a worker");
+                        return Watched::Gone;
+                    }
+                }
+                let [dead, message, stop] = fds.map(|fd| !fd.revents().is_empty());
+                (dead, message, stop)
+            };
+            if stop {
+                return Watched::Stop;
+            }
+            if dead {
+                return Watched::Gone;
+            }
+            // What a worker says after the attach is for later versions; that it hangs up ends the session (VX-425).
+            if message && matches!(control.receive(false), Ok(Some(Arrived::HangUp)) | Err(_)) {
+                return Watched::Gone;
+            }
+        }
+    }
+
+    fn is_stopped_within(&self, time: Nanos) -> bool {
+        let mut fds = [PollFd::new(&self.stop, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&timespec(time)));
+        !fds[0].revents().is_empty()
+    }
+}
+
+/// What ended the watch.
+#[derive(Debug, Clone, Copy)]
+enum Watched {
+    Gone,
+    TimedOut,
+    Stop,
+}
+
+fn timespec(time: Nanos) -> Timespec {
+    Timespec::try_from(std::time::Duration::from(time)).unwrap_or_default()
+}
+
+/// Delays between starts of a worker (VX-436).
+const FIRST_DELAY: Nanos = Nanos::from_millis(100);
+const LONGEST_DELAY: Nanos = Nanos::from_secs(10);
+/// A session that lasted so long was a good one.
+const HEALTHY: Nanos = Nanos::from_secs(60);
+const LONGEST_SLEEP: Nanos = Nanos::from_millis(500);
+/// How long a worker may take to end after its session.
+const GRACE: Nanos = Nanos::from_secs(2);
+const WAKE_INTERVAL: Nanos = Nanos::from_millis(1);

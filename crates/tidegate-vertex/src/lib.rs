@@ -1,0 +1,36 @@
+//! Runtime of a vertex: reads a source, gives batches to a user function in another process over shared memory, writes what
+//! comes back to sinks.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`run`] | the vertex |
+//! | [`config`] | the pipeline file |
+//! | [`fence`] | the word that is tested before every write |
+//! | [`flow`] | the order of one partition: pure |
+//! | [`ledger`] | what has been processed, durably |
+//! | [`lane`] | the runtime's end of a worker |
+//! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
+//!
+//! The protocol between runtime and worker is in `tidegate_udf`.
+
+#![forbid(unsafe_code)]
+
+#[cfg(not(loom))]
+pub mod batch;
+#[cfg(not(loom))]
+pub mod config;
+pub mod fence;
+#[cfg(not(loom))]
+pub mod flow;
+#[cfg(not(loom))]
+mod inbox;
+#[cfg(not(loom))]
+pub mod lane;
+#[cfg(not(loom))]
+pub mod ledger;
+#[cfg(not(loom))]
+pub mod run;
+#[cfg(not(loom))]
+pub mod sink;
+#[cfg(not(loom))]
+pub mod source;

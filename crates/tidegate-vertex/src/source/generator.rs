@@ -1,0 +1,67 @@
+//! A source that makes its records, the same ones each time: for tests and measurements.
+
+use tidegate_udf::wire::ids::{PartitionId, Position};
+
+use super::{Budget, Polled, Source, SourceError};
+use crate::batch::{Input, record_len};
+
+/// Records `<partition>:<position>` padded with dots to a length.
+#[derive(Debug)]
+pub struct Generator {
+    /// The next position of each partition.
+    next: Vec<u64>,
+    records: u64,
+    bytes: usize,
+}
+
+impl Generator {
+    /// `records` records of at least `bytes` bytes in each of `partitions` partitions.
+    pub fn new(partitions: u32, records: u64, bytes: usize) -> Self {
+        Self { next: vec![0; partitions as usize], records, bytes }
+    }
+
+    /// The value of a record.
+    pub fn value(partition: PartitionId, position: Position, bytes: usize) -> Vec<u8> {
+        let mut value = format!("{partition}:{position}").into_bytes();
+        if value.len() < bytes {
+            value.resize(bytes, b'.');
+        }
+        value
+    }
+}
+
+impl Source for Generator {
+    fn partitions(&self) -> u32 {
+        u32::try_from(self.next.len()).unwrap_or(u32::MAX)
+    }
+
+    fn seek(&mut self, partition: PartitionId, resume: Position) -> Result<(), SourceError> {
+        if resume.0 > self.records {
+            return Err(SourceError::Gap { resume, found: Position(self.records) });
+        }
+        if let Some(next) = self.next.get_mut(partition.0 as usize) {
+            *next = resume.0;
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, partition: PartitionId, max: Budget) -> Result<Polled, SourceError> {
+        let Some(next) = self.next.get_mut(partition.0 as usize) else { return Ok(Polled::End) };
+        let (mut inputs, mut room) = (Vec::new(), max.bytes);
+        while *next < self.records && inputs.len() < max.records {
+            let position = Position(*next);
+            let value = Self::value(partition, position, self.bytes);
+            if value.len() > max.value {
+                return Err(SourceError::TooLong { position, max: max.value });
+            }
+            let len = record_len(value.len());
+            if len > room && !inputs.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(len);
+            *next += 1;
+            inputs.push(Input { position, next: Position(*next), value });
+        }
+        Ok(if inputs.is_empty() { Polled::End } else { Polled::Inputs(inputs) })
+    }
+}

@@ -1,0 +1,148 @@
+//! Workers that lie. Each ends its own session and at last the vertex; nothing of what they wrote comes out (VX-011).
+
+use std::{io, os::fd::AsFd};
+
+use tidegate_shm::{
+    clock::{Nanos, boottime_now, monotonic_now},
+    region::{GuardedRegion, SealedMemory},
+    sync::Ordering,
+};
+use tidegate_udf::{
+    control::{Control, Incoming},
+    ring::{Own, Publisher, Reader},
+    segment::{Link, OwnSegment, PeerSegment},
+    wire::{
+        frame::{Frame, Kind},
+        ids::{BatchId, Generation, PartitionId, Position, SchemaId},
+        message::{FromWorker, Hello, Ready},
+        segment::{DownHeader, READY_AT, Word},
+    },
+};
+use tidegate_vertex::run::VertexError;
+
+use crate::world::World;
+
+/// Every lie and a part of what the runtime says about it.
+const LIES: &[(&str, &str)] = &[
+    ("head far ahead", "head"),
+    ("head between frames", "multiple of 128"),
+    ("frame without its bit", "not published"),
+    ("consumed too much", "consumed"),
+    ("granted too much", "grant_pos"),
+    ("another batch", "batch_id (in flight)"),
+    ("another generation", "generation_id"),
+    ("another partition", "partition_id"),
+    ("other inputs", "source_last"),
+    ("a request as answer", "kind"),
+    ("second fragment first", "frag_index"),
+    ("inputs forgotten", "inputs_done"),
+    ("records that are none", "rec_len"),
+    ("answered twice", "batch_id (in flight)"),
+    ("hole in the ring", "not published"),
+];
+
+/// Cases: CT-02, CT-03, CT-10, CT-67.
+/// Rules: VX-011, VX-121, VX-122, VX-220, VX-231, VX-400, VX-401.
+#[test]
+fn every_lie_ends_the_session_and_nothing_of_it_comes_out() {
+    for (lie, part) in LIES {
+        let world = World::new();
+        let ended = world.run(&format!("lie {lie}"), "", "kind = \"generator\"\nrecords = 1000");
+        let error = ended.expect_err(lie);
+        assert!(matches!(error, VertexError::Protocol { .. }), "{lie}: {error}");
+        assert!(error.to_string().contains(part), "{lie}: {error}");
+        assert_eq!(world.lines(), Vec::<String>::new(), "{lie}");
+    }
+}
+
+/// A worker that attaches as it should and then tells this lie.
+pub(crate) fn lie(lie: &str) {
+    let control = Control::new(io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let hello = Hello {
+        proto: (1, 1),
+        sdk_version: "0".to_owned(),
+        function: lie.to_owned(),
+        kind: "map".to_owned(),
+        schema_in: vec![SchemaId(0)],
+        schema_out: SchemaId(0),
+        features: Vec::new(),
+        boottime: boottime_now().0,
+    };
+    control.send(&FromWorker::Hello(hello).encode(), &[]).unwrap();
+    let Some(Incoming::Message(_, descriptors)) = control.receive_until(later(), true).unwrap() else {
+        panic!("no welcome");
+    };
+    let mut memory = descriptors.into_iter().map(|fd| SealedMemory::receive(fd).unwrap());
+    let (down, up) = (memory.next().unwrap(), memory.next().unwrap());
+    let up_map = up.map(0..up.len()).unwrap();
+    let down_map = down.map(0..0).unwrap();
+    let header = DownHeader::decode(&first_bytes(&down_map), down.len()).unwrap();
+    let capacity = header.ring.capacity;
+    let link = Link {
+        own: OwnSegment::new(&up_map, capacity).unwrap(),
+        peer: PeerSegment::new(&down_map, capacity).unwrap(),
+    };
+    let mut requests = Reader::new(link.own.clone(), link.peer.clone(), header.ring);
+    requests.open();
+    let mut responses = Publisher::new(link.own.clone(), link.peer.clone(), header.ring);
+    let store = |word, value| link.own.store(word, value, Ordering::Release);
+    // What the runtime looks at when it sends the first batch.
+    match lie {
+        "consumed too much" => store(Word::Consumed, 1 << 40),
+        "granted too much" => store(Word::GrantPos, 1 << 40),
+        _ => {}
+    }
+    link.own.header().u32::<READY_AT>().store(1, Ordering::Release);
+    control.send(&FromWorker::Ready(Ready { sealed: true }).encode(), &[]).unwrap();
+    assert!(link.wait_until(later(), || requests.is_behind()));
+    let taken = requests.take().unwrap().unwrap();
+    let request = taken.frame;
+    requests.release(taken);
+    let answer = Frame {
+        kind: Kind::Response,
+        inputs_done: request.record_count,
+        record_count: 0,
+        payload_crc: None,
+        ..request
+    };
+    let mut publish = |frame: Frame, payload: &[u8]| responses.publish(&frame, payload, || true).unwrap();
+    match lie {
+        "head far ahead" => store(Word::Head, u64::MAX - 127),
+        "head between frames" => store(Word::Head, 100),
+        "frame without its bit" => store(Word::Head, 128),
+        "another batch" => publish(Frame { batch: BatchId(77), ..answer }, &[]),
+        "another generation" => publish(Frame { generation: Generation(2), ..answer }, &[]),
+        "another partition" => publish(Frame { partition: PartitionId(1), ..answer }, &[]),
+        "other inputs" => publish(Frame { source_last: Position(1 << 40), ..answer }, &[]),
+        "a request as answer" => publish(Frame { kind: Kind::Data, ..answer }, &[]),
+        "second fragment first" => publish(Frame { frag_index: 1, ..answer }, &[]),
+        "inputs forgotten" => publish(Frame { inputs_done: 1, ..answer }, &[]),
+        "records that are none" => publish(Frame { record_count: 1, ..answer }, &[7; 40]),
+        "answered twice" => {
+            // The first answer is a failure, so that it says nothing about any input.
+            let answer = Frame { status: tidegate_udf::wire::status::Status::UdfError, ..answer };
+            publish(answer, &[]);
+            publish(answer, &[]);
+        }
+        "hole in the ring" => {
+            publish(Frame { more: true, ..answer }, &[]);
+            store(Word::Head, 256);
+        }
+        other => panic!("no such lie: {other}"),
+    }
+    // Until the runtime ends this process.
+    loop {
+        link.ring_bell();
+        link.wait_until(monotonic_now().saturating_add(Nanos::from_millis(20)), || false);
+    }
+}
+
+fn later() -> Nanos {
+    monotonic_now().saturating_add(Nanos::from_secs(30))
+}
+
+fn first_bytes(region: &GuardedRegion) -> [u8; 120] {
+    let mut bytes = [0; 120];
+    region.read(0, &mut bytes).unwrap();
+    bytes
+}

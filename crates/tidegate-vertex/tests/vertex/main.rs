@@ -1,0 +1,79 @@
+//! A vertex with real worker processes: this binary started again, as a function that works, fails, dies, hangs or lies.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod failures;
+mod functions;
+mod hostile;
+mod restarts;
+mod world;
+
+use std::collections::BTreeMap;
+
+use tidegate_udf::{WorkerError, worker};
+use world::World;
+
+/// What every worker runs; in a test run it shows that nothing is taken from a process that no runtime started.
+/// Rules: VX-500.
+#[test]
+fn worker_process() {
+    match functions::role() {
+        Some(role) => functions::run(&role),
+        None => {
+            let refused = worker().map("none", |_, _, _| tidegate_udf::Outcome::ok()).run();
+            assert!(matches!(refused, Err(WorkerError::NotManaged)), "{refused:?}");
+        }
+    }
+}
+
+/// Rules: VX-010, VX-210, VX-220, VX-440, VX-443.
+#[test]
+fn what_goes_in_comes_out_once_and_in_the_order_of_its_partition() {
+    let world = World::new();
+    let report = world.run("upper", "workers = 2", GENERATOR).unwrap();
+    assert_eq!((report.read, report.delivered, report.returned()), (4_000, 4_000, 0));
+    let mut next = BTreeMap::new();
+    for line in world.lines() {
+        let (partition, position) = line.strip_prefix("UPPER ").unwrap().split_once(':').unwrap();
+        let expected = next.entry(partition.to_owned()).or_insert(0u64);
+        assert_eq!(position.parse::<u64>().unwrap(), *expected, "partition {partition}");
+        *expected += 1;
+    }
+    assert_eq!(next.into_values().collect::<Vec<_>>(), [1_000; 4]);
+}
+
+const GENERATOR: &str = "kind = \"generator\"\npartitions = 4\nrecords = 1000";
+
+/// Rules: VX-861.
+#[test]
+fn lines_of_a_file_are_records() {
+    let world = World::new();
+    world.write("input", "one\n\nthree\nlast without newline");
+    let report = world.run("upper", "", &world.file_source("input")).unwrap();
+    assert_eq!((report.read, report.delivered), (4, 4));
+    assert_eq!(world.lines(), ["UPPER ONE", "UPPER ", "UPPER THREE", "UPPER LAST WITHOUT NEWLINE"]);
+}
+
+/// Answers far longer than their requests, in a ring that holds a few of them.
+/// Cases: CT-11.
+/// Rules: VX-213, VX-304, VX-401.
+#[test]
+fn answers_come_in_as_many_fragments_as_they_need() {
+    let world = World::new();
+    let report = world.run("hundred", "", "kind = \"generator\"\nrecords = 300\nbytes = \"200B\"").unwrap();
+    assert_eq!((report.delivered, report.outputs), (300, 30_000));
+    let lines = world.lines();
+    for (index, line) in lines.iter().enumerate() {
+        assert!(line.starts_with(&format!("0:{}.", index / 100)), "line {index}");
+    }
+    assert_eq!(lines.len(), 30_000);
+}
+
+/// Rules: VX-003, VX-743.
+#[test]
+fn what_the_function_leaves_out_is_counted() {
+    let world = World::new();
+    let report = world.run("odd", "", "kind = \"generator\"\nrecords = 1001").unwrap();
+    assert_eq!((report.read, report.delivered, report.filtered, report.returned()), (1_001, 500, 501, 0));
+    assert_eq!(world.lines().len(), 500);
+}

@@ -1,0 +1,50 @@
+//! How errors of a vertex end its commands (VX-860).
+
+use tidegate::vertex::config::ConfigError;
+use tidegate::vertex::lane::supervise::AttachError;
+use tidegate::vertex::run::VertexError;
+
+use crate::output::{Exit, Report, VertexExit};
+
+impl Report for ConfigError {
+    fn exit(&self) -> Exit {
+        Exit::Vertex(match self {
+            Self::Read { .. } => VertexExit::Unavailable,
+            _ => VertexExit::Config,
+        })
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "io",
+            _ => "config",
+        }
+    }
+}
+
+impl Report for VertexError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(error) => error.exit(),
+            Self::Worker(AttachError::Refused { code: "SCHEMA", .. }) => Exit::Vertex(VertexExit::Schema),
+            Self::Worker(_) | Self::Source(_) => Exit::Vertex(VertexExit::Unavailable),
+            Self::Ledger(_) => Exit::Vertex(VertexExit::Ledger),
+            Self::Protocol { .. } => Exit::Vertex(VertexExit::Protocol),
+            Self::Fenced(_) => Exit::Vertex(VertexExit::Fenced),
+            _ => Exit::Vertex(VertexExit::Failed),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Config(error) => error.code(),
+            Self::Worker(_) => "worker",
+            Self::Source(_) => "source",
+            Self::Sink(_) => "sink",
+            Self::Ledger(_) => "ledger",
+            Self::Protocol { .. } => "protocol",
+            Self::Fenced(_) => "fenced",
+            _ => "failed",
+        }
+    }
+}
