@@ -14,7 +14,6 @@ use std::{
     env,
     error::Error,
     hint::spin_loop,
-    mem::MaybeUninit,
     process, thread,
     time::{Duration, Instant},
 };
@@ -199,16 +198,15 @@ type From = Subscriber<Service, [u8], ()>;
 fn send(out: &Out, size: usize) -> Result<()> {
     // A publisher that blocks instead of losing records may still be out of chunks for a moment.
     let mut sample = loop {
-        match out.loan_slice_uninit(size) {
+        match out.loan_slice(size) {
             Ok(sample) => break sample,
             Err(_) => spin_loop(),
         }
     };
     for place in sample.payload_mut().iter_mut().take(TOUCHED) {
-        *place = MaybeUninit::new(7);
+        *place = 7;
     }
-    // SAFETY: what was not written is bytes of shared memory that some record had before, or zeros; every value is a byte.
-    unsafe { sample.assume_init() }.send()?;
+    sample.send()?;
     Ok(())
 }
 
