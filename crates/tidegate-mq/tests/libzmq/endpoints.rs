@@ -56,7 +56,8 @@ fn last_endpoint() {
     let context = context();
     let router = Router::with_options(&context, options()).unwrap();
     assert_eq!(router.last_endpoint(), "");
-    let ipc = format!("ipc://{}", scratch("last").display());
+    let place = scratch();
+    let ipc = format!("ipc://{}/last", place.path().display());
     for endpoint in [free_tcp(), free_tcp(), ipc, "inproc://a".into()] {
         assert_eq!(router.bind_blocking(&endpoint).unwrap(), endpoint);
         assert_eq!(router.last_endpoint(), endpoint);

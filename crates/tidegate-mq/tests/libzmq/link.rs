@@ -144,7 +144,8 @@ fn immediate() {
 /// Rules: MQ-183, MQ-306, MQ-277.
 #[test]
 fn immediate_and_a_peer_that_returns() {
-    for endpoint in [free_tcp(), format!("ipc://{}", scratch("immediate").display())] {
+    let place = scratch();
+    for endpoint in [free_tcp(), format!("ipc://{}/immediate", place.path().display())] {
         let context = context();
         let backend = Dealer::with_options(&context, options()).unwrap();
         backend.bind_blocking(&endpoint).unwrap();
@@ -172,7 +173,8 @@ fn immediate_and_a_peer_that_returns() {
 #[test]
 fn rebind_ipc() {
     let context = context();
-    let path = scratch("rebind");
+    let place = scratch();
+    let path = place.path().join("rebind");
     let endpoint = format!("ipc://{}", path.display());
     let pull = Pull::with_options(&context, options()).unwrap();
     let push = Push::with_options(&context, options()).unwrap();
@@ -192,7 +194,8 @@ fn rebind_ipc() {
 /// Rules: MQ-276, MQ-277, MQ-283, MQ-295.
 #[test]
 fn no_reconnect() {
-    for endpoint in [free_tcp(), free_tcp6(), format!("ipc://{}", scratch("ivl").display())] {
+    let place = scratch();
+    for endpoint in [free_tcp(), free_tcp6(), format!("ipc://{}/ivl", place.path().display())] {
         for (round, interval) in [-1_i32, 0, 0, -1].into_iter().enumerate() {
             let context = context();
             let options = with(|options| {

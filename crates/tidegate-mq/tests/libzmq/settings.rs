@@ -76,7 +76,8 @@ fn tcp_accept_filter() {
 /// Rules: MQ-336.
 #[test]
 fn use_fd() {
-    let path = scratch("use_fd");
+    let place = scratch();
+    let path = place.path().join("use_fd");
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let at_tcp = format!("tcp://{}", tcp.local_addr().unwrap());
     let ipc = UnixListener::bind(&path).unwrap();

@@ -2,11 +2,10 @@
 
 use std::{
     net::Ipv4Addr,
-    path::PathBuf,
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
 use tidegate_io::sync::{AtomicU32, Ordering};
 use tidegate_mq::{
     Context, Error, Message, Options, Part, Result,
@@ -183,9 +182,7 @@ pub fn context() -> Context {
     Context::new()
 }
 
-/// A path for a socket file that nobody else uses or has left behind.
-pub fn scratch(name: &str) -> PathBuf {
-    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
-    let make = || tempfile::Builder::new().prefix("tidegate-libzmq-").tempdir().unwrap().keep();
-    DIRECTORY.get_or_init(make).join(name)
+/// A directory for socket files that nobody else uses or has left behind.
+pub fn scratch() -> TempDir {
+    tempfile::Builder::new().prefix("tidegate-libzmq-").tempdir().unwrap()
 }

@@ -1,6 +1,6 @@
 //! The header of a frame: 128 bytes in front of every payload in a ring (chapter 4 of the sheet).
 //!
-//! [`Frame`] holds what the two sides tell each other; where the frame lies in its ring ([`Place`]) is filled in by
+//! [`Frame`] holds what the two sides tell each other; where the frame lies in its ring (`Place`) is filled in by
 //! whoever publishes it and checked by whoever reads it.
 
 use thiserror::Error;
