@@ -1,0 +1,162 @@
+//! `tidegate vertex`: real vertices with real workers, which are this binary again.
+#![cfg(feature = "vertex")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+
+#[path = "support/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::{Outcome as Finished, Running, tidegate};
+use tidegate_udf::{Ctx, Emit, Outcome, Record, WorkerError, worker};
+
+const ROLE: &str = "TIDEGATE_TEST_WORKER";
+
+fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.value() == b"bad" {
+        return Outcome::reject("bad");
+    }
+    out.record().value(&record.value().to_ascii_uppercase());
+    Outcome::ok()
+}
+
+/// What the vertices run; by itself it shows that a worker without a runtime says what to do.
+/// Rules: VX-500.
+#[test]
+fn worker_process() {
+    let ended = worker().map("upper", upper).run();
+    if std::env::var_os(ROLE).is_some() {
+        return ended.unwrap();
+    }
+    let error = ended.unwrap_err();
+    assert!(matches!(error, WorkerError::NotManaged), "{error}");
+    assert!(error.to_string().contains("udf.command"), "{error}");
+}
+
+fn command() -> [String; 4] {
+    let program = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    [program, "--exact".to_owned(), "worker_process".to_owned(), "--nocapture".to_owned()]
+}
+
+fn vertex<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Finished {
+    Running::start(tidegate().arg("vertex").args(args).env(ROLE, "1")).finish()
+}
+
+/// A pipeline from `input` to `out` in `dir`, with `more` at its end.
+fn pipeline(dir: &Path, more: &str) -> String {
+    let file = dir.join("pipeline.toml");
+    let text = format!(
+        "version = 1
+        [pipeline]
+        name = \"test\"
+        uid = \"00000000000000aa\"
+        delivery = \"at_least_once\"
+        [udf]
+        command = {:?}
+        [source]
+        kind = \"file\"
+        path = {:?}
+        [[sink]]
+        name = \"main\"
+        kind = \"file\"
+        path = {:?}
+        {more}",
+        command(),
+        dir.join("input"),
+        dir.join("out"),
+    );
+    fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// Rules: VX-512, VX-861.
+#[test]
+fn a_function_runs_over_the_lines_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("input");
+    fs::write(&input, "one\ntwo\n").unwrap();
+    let udf = command().join(" ");
+    let finished = vertex(["udf-test", "--udf", &udf, "--in", input.to_str().unwrap()]).exits(0);
+    assert_eq!(finished.stdout, "ONE\nTWO\n");
+    assert!(finished.stderr.contains("2 read: 2 delivered as 2 outputs"), "{}", finished.stderr);
+    let out = dir.path().join("out");
+    let args = [
+        "udf-test",
+        "--udf",
+        &udf,
+        "--in",
+        input.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "--json",
+    ];
+    let report = vertex(args).exits(0).result();
+    assert_eq!((&report["read"], &report["delivered"]), (&2.into(), &2.into()));
+    assert_eq!(fs::read_to_string(out).unwrap(), "ONE\nTWO\n");
+}
+
+/// Rules: VX-860, VX-861.
+#[test]
+fn a_pipeline_runs_and_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = format!("[ledger]\npath = {:?}", dir.path().join("ledger"));
+    let file = pipeline(dir.path(), &ledger);
+    fs::write(dir.path().join("input"), "one\n").unwrap();
+    let report = vertex(["run", "-c", &file, "--json"]).exits(0).result();
+    assert_eq!(report["read"], 1);
+    fs::write(dir.path().join("input"), "one\ntwo\n").unwrap();
+    let report = vertex(["run", "-c", &file, "--json"]).exits(0).result();
+    assert_eq!(report["read"], 1);
+    assert_eq!(fs::read_to_string(dir.path().join("out")).unwrap(), "ONE\nTWO\n");
+}
+
+/// Rules: VX-601, VX-860.
+#[test]
+fn a_partition_that_stops_is_a_failure_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = pipeline(dir.path(), "");
+    fs::write(dir.path().join("input"), "one\nbad\ntwo\n").unwrap();
+    let finished = vertex(["run", "-c", &file]).exits(70);
+    assert!(finished.stdout.contains("partition 0 stopped at position 4: bad"), "{}", finished.stdout);
+    assert_eq!(fs::read_to_string(dir.path().join("out")).unwrap(), "ONE\n");
+}
+
+/// Rules: VX-860.
+#[test]
+fn what_is_wrong_has_its_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(vertex(["run", "-c", "/no/such/file", "--json"]).exits(69).error().0, "io");
+    let file = pipeline(dir.path(), "[batches]");
+    let (code, message) = vertex(["run", "-c", &file, "--json"]).exits(65).error();
+    assert!(code == "config" && message.contains("batches"), "{message}");
+    let file = pipeline(dir.path(), "");
+    let (code, _) = vertex(["run", "-c", &file, "--json"]).exits(69).error();
+    assert_eq!(code, "source");
+    fs::write(dir.path().join("input"), "one\n").unwrap();
+    let text =
+        fs::read_to_string(&file).unwrap().replace(&format!("{:?}", command()), "[\"/no/such/program\"]");
+    fs::write(&file, text).unwrap();
+    let (code, message) = vertex(["run", "-c", &file, "--json"]).exits(69).error();
+    assert!(code == "worker" && message.contains("/no/such/program"), "{message}");
+    fs::write(dir.path().join("ledger"), "no directory").unwrap();
+    let ledger = format!("[ledger]\npath = {:?}", dir.path().join("ledger"));
+    let file = pipeline(dir.path(), &ledger);
+    assert_eq!(vertex(["run", "-c", &file, "--json"]).exits(73).error().0, "ledger");
+}
+
+/// Rules: VX-002.
+#[test]
+fn a_file_is_checked_and_what_it_promises_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = pipeline(dir.path(), "");
+    let without = vertex(["validate", "-c", &file]).exits(0).stdout;
+    assert!(
+        without.contains("sink main: at least once") && without.contains("from the beginning"),
+        "{without}"
+    );
+    let file = pipeline(dir.path(), "[ledger]\npath = \"ledger\"");
+    let with = vertex(["validate", "-c", &file, "--json"]).exits(0).result();
+    assert!(with["sinks"][0]["guarantee"].as_str().unwrap().contains("twice"), "{with}");
+}
