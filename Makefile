@@ -68,6 +68,8 @@ check: ## Formatting, lints, unsafe boundary, dependency direction, rule-to-test
 	@# Without messaging, no code of it.
 	$(CARGO) check --package tidegate --no-default-features --locked --quiet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
+	@# The fuzz targets are a workspace of their own, built last.
+	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	$(CARGO) xtask check
 	$(CARGO) xtask trace
 

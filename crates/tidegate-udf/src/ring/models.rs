@@ -14,41 +14,12 @@ use tidegate_shm::sync::{Ordering, thread};
 
 use super::{
     Orders, PublishError, Publisher, Reader, Shipped,
-    plain::{Memory, ring},
+    plain::{Memory, frame, ring},
 };
-use crate::wire::{
-    frame::{Frame, Kind},
-    ids::{BatchId, EpochId, FenceSlot, Generation, PartitionId, Position, SchemaId},
-    status::Status,
-};
+use crate::wire::ids::BatchId;
 
 /// Room for two frames of 256 bytes.
 const CAPACITY: u64 = 512;
-
-fn frame(batch: u64) -> Frame {
-    Frame {
-        kind: Kind::Data,
-        more: false,
-        replay: false,
-        barrier: false,
-        end_of_source: false,
-        generation: Generation(1),
-        epoch: EpochId(1),
-        batch: BatchId(batch),
-        schema: SchemaId(0),
-        partition: PartitionId(0),
-        record_count: 1,
-        source_first: Position(batch),
-        source_last: Position(batch),
-        watermark: None,
-        status: Status::Ok,
-        attempt: 0,
-        fence_slot: FenceSlot(0),
-        inputs_done: 0,
-        frag_index: 0,
-        payload_crc: None,
-    }
-}
 
 /// The publisher sends batches as long as it has credit or has given up so many times; the reader reads what is there, so
 /// many times. Returns the number of runs.

@@ -10,9 +10,10 @@ use tidegate_shm::{
 
 use super::{Own, Peer, words::Access};
 use crate::wire::{
-    frame::FLAGS_AT,
-    ids::SessionId,
+    frame::{FLAGS_AT, Frame, Kind},
+    ids::{BatchId, EpochId, FenceSlot, Generation, PartitionId, Position, SchemaId, SessionId},
     segment::{Geometry, Word},
+    status::Status,
 };
 
 #[cfg(loom)]
@@ -131,3 +132,29 @@ const _: () = assert!(FLAGS_AT == 8);
 
 const WORDS: [Word; 6] =
     [Word::Head, Word::Batches, Word::Consumed, Word::ConsumedBatches, Word::GrantPos, Word::GrantBatches];
+
+/// The header of a batch of one record.
+pub(super) fn frame(batch: u64) -> Frame {
+    Frame {
+        kind: Kind::Data,
+        more: false,
+        replay: false,
+        barrier: false,
+        end_of_source: false,
+        generation: Generation(1),
+        epoch: EpochId(1),
+        batch: BatchId(batch),
+        schema: SchemaId(0),
+        partition: PartitionId(0),
+        record_count: 1,
+        source_first: Position(batch),
+        source_last: Position(batch),
+        watermark: None,
+        status: Status::Ok,
+        attempt: 0,
+        fence_slot: FenceSlot(0),
+        inputs_done: 0,
+        frag_index: 0,
+        payload_crc: None,
+    }
+}

@@ -4,40 +4,13 @@
 
 use super::{
     Own, PublishError, Publisher, Reader, Taken, Violation,
-    plain::{Memory, ring},
+    plain::{Memory, frame, ring},
 };
 use crate::wire::{
-    frame::{Frame, HEADER_LEN, Kind},
-    ids::{BatchId, EpochId, FenceSlot, Generation, PartitionId, Position, SchemaId},
+    frame::{Frame, HEADER_LEN},
     segment::Word,
-    status::Status,
 };
 use tidegate_shm::sync::Ordering;
-
-fn frame(batch: u64) -> Frame {
-    Frame {
-        kind: Kind::Data,
-        more: false,
-        replay: false,
-        barrier: false,
-        end_of_source: false,
-        generation: Generation(1),
-        epoch: EpochId(1),
-        batch: BatchId(batch),
-        schema: SchemaId(0),
-        partition: PartitionId(0),
-        record_count: 1,
-        source_first: Position(batch),
-        source_last: Position(batch),
-        watermark: None,
-        status: Status::Ok,
-        attempt: 0,
-        fence_slot: FenceSlot(0),
-        inputs_done: 0,
-        frag_index: 0,
-        payload_crc: None,
-    }
-}
 
 struct Pair {
     down: Memory,
