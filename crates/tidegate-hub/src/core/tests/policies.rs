@@ -338,3 +338,20 @@ fn a_claim_of_the_dead_holds_nothing_for_long() {
     assert_eq!(writer.allocate(1, soon()).unwrap().first, SlotId(1));
     assert!(now() - before < 200_000_000);
 }
+
+/// Who comes after the cut is told where the channel went; a cut that failed leaves everything as it was.
+///
+/// Rules: DH-223.
+#[test]
+fn no_id_is_given_away_after_a_handover() {
+    let block = ring(|_| {});
+    let writer = block.writer();
+    let refused: Result<(), _> = writer.hand_over(within(10), false, |_| Err(AcquireError::InvalidState));
+    assert_eq!(refused, Err(AcquireError::InvalidState));
+    assert_eq!(block.write(&writer), Ok(0));
+    let cut: Result<_, AcquireError> = writer.hand_over(within(10), false, Ok);
+    assert_eq!(cut, Ok(SlotId(1)));
+    let over = AcquireError::Closed { handed_over: true };
+    assert_eq!(writer.allocate(1, within(10)), Err(over.into()));
+    assert_eq!(writer.allocate(1, Deadline::Immediate), Err(over.into()));
+}
