@@ -22,6 +22,7 @@ macro_rules! places {
 places! {
     WriterTimeout = writer_timeout_count,
     WriterBlockedNs = writer_blocked_total_ns,
+    WriteLockContention = write_lock_contention,
     WriterGenerationWraps = write_generation_wraps,
     ReaderNotReady = reader_not_ready_count,
     ReaderRaceDetected = reader_race_detected,

@@ -59,9 +59,7 @@ pub struct HubTimeouts {
     pub maintenance_lock: Duration,
     /// First stage of waiting: spinning.
     pub spin: Duration,
-    /// Longest sleep of the second stage.
-    pub backoff_max: Duration,
-    /// Longest sleep of the third stage, at most 10 ms (DH-076).
+    /// Longest sleep of the second stage, at most 10 ms (DH-076).
     pub futex_slice: Duration,
     /// When a blocked party asks whether the other one lives.
     pub liveness_probe_after: Duration,
@@ -90,8 +88,7 @@ impl Default for HubTimeouts {
             read_acquire: Duration::from_millis(100),
             lock_acquire: Duration::from_secs(1),
             maintenance_lock: Duration::from_secs(1),
-            spin: Duration::from_micros(100),
-            backoff_max: Duration::from_millis(1),
+            spin: Duration::from_micros(2),
             futex_slice: Duration::from_millis(10),
             liveness_probe_after: Duration::from_millis(50),
             heartbeat_interval: Duration::from_secs(2),
@@ -117,7 +114,6 @@ impl HubTimeouts {
             }
         };
         within("futex_slice", 1, SLICE_MAX, self.futex_slice);
-        within("backoff_max", 1, SLICE_MAX, self.backoff_max);
         within("heartbeat_interval", 1_000_000, u64::MAX, self.heartbeat_interval);
         let twice = nanos(self.heartbeat_interval).saturating_mul(2);
         within("heartbeat_stale", twice, u64::MAX, self.heartbeat_stale);
@@ -137,7 +133,6 @@ impl HubTimeouts {
     pub(crate) fn timing(&self) -> Timing {
         Timing {
             spin: self.spin.into(),
-            backoff_max: self.backoff_max.into(),
             futex_slice: self.futex_slice.into(),
             probe_after: self.liveness_probe_after.into(),
             ..Timing::default()

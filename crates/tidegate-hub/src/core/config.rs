@@ -22,7 +22,7 @@ pub enum Stall {
 /// How a handle waits (DH-080).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitStrategy {
-    /// Spins, then backs off, then sleeps in the kernel.
+    /// Spins for a moment, then sleeps in the kernel.
     Hybrid,
     /// Never sleeps.
     Spin,
@@ -35,9 +35,7 @@ pub enum WaitStrategy {
 pub struct Timing {
     /// First stage of waiting.
     pub spin: Nanos,
-    /// Longest sleep of the second stage.
-    pub backoff_max: Nanos,
-    /// Longest sleep of the third stage (DH-076).
+    /// Longest sleep of the second stage (DH-076).
     pub futex_slice: Nanos,
     /// When a blocked party first asks whether the other is alive (DH-036).
     pub probe_after: Nanos,
@@ -50,8 +48,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            spin: Nanos(100_000),
-            backoff_max: Nanos::from_millis(1),
+            spin: Nanos(2_000),
             futex_slice: Nanos::from_millis(10),
             probe_after: Nanos::from_millis(50),
             probe_every: Nanos::from_millis(100),

@@ -68,6 +68,7 @@ pub enum Stamp {
 pub enum Counter {
     WriterTimeout,
     WriterBlockedNs,
+    WriteLockContention,
     WriterGenerationWraps,
     ReaderNotReady,
     ReaderRaceDetected,

@@ -1,4 +1,5 @@
-//! Waiting in three stages (5.9): spin, back off, sleep in slices.
+//! Waiting in two stages (5.9): a short spin, then sleep in slices. Nothing is slept away in between: a timed sleep
+//! cannot be ended by whoever makes the change.
 
 use tidegate_shm::{
     clock::Nanos,
@@ -67,7 +68,6 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
         mut attempt: impl FnMut(Nanos) -> Result<Option<T>, E>,
     ) -> Result<Waited<T>, E> {
         let started = self.host.now();
-        let mut pause = BACKOFF_FIRST;
         let mut slept = false;
         let mut told = false;
         let mut pauses = 1;
@@ -93,14 +93,6 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
                     if let Some(result) = self.spin(time, &mut pauses, &mut attempt)? {
                         return Ok(Waited { result: Some(result), time, slept });
                     }
-                }
-                WaitStrategy::Hybrid if pause < self.timing.backoff_max => {
-                    self.host.sleep(pause.min(left));
-                    pause = Nanos(pause.0.saturating_mul(2));
-                }
-                WaitStrategy::Hybrid if pause < Nanos::MAX => {
-                    self.host.sleep(self.timing.backoff_max.min(left));
-                    pause = Nanos::MAX;
                 }
                 WaitStrategy::Hybrid => {
                     let seen = event::prepare::<P>(self.sequence, self.flag);
@@ -152,9 +144,6 @@ const LOOKS: u32 = 16;
 
 /// Most pauses between two gentle looks: about a microsecond.
 const PAUSES_MAX: u32 = 16;
-
-/// First sleep of the second stage.
-const BACKOFF_FIRST: Nanos = Nanos(1_000);
 
 /// When to ask whether a blocking party is alive: after 50 ms, then every 100 ms (DH-036).
 pub(super) struct Probes {

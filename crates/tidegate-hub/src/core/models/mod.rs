@@ -14,6 +14,7 @@ mod prefix;
 mod registry;
 mod spinlock;
 mod takeover;
+mod waiting;
 
 use std::process::Command;
 

@@ -1,55 +1,24 @@
-//! The resolved prefix and the event count; threads that take turns.
+//! The resolved prefix; threads that take turns.
 
-use tidegate_shm::{
-    clock::Nanos,
-    sync::{Arc, AtomicU64, Ordering, thread},
-};
+use tidegate_shm::sync::{Arc, Ordering, thread};
 
 use super::{Block, Deadline, ModelReader, ModelWriter, NOW, RACE, READER, breaks, explore, mutants};
 use crate::core::{
     config::SyncPolicy,
     error::AcquireError,
-    event,
-    plain::{Memory, config},
+    plain::config,
     protocol::{Protocol, Shipped},
     registry::Start,
-    words::{Control64, Load, Sync32, Words},
+    words::{Control64, Load, Words},
     writer::CommitInfo,
 };
 
 mutants! {
-    FlagFirst: SEQUENCE_FIRST: bool = false;
-    NoSleepFence: SLEEP_FENCE: Option<Ordering> = None;
-    NoWakeFence: WAKE_FENCE: Option<Ordering> = None;
     ByCount: PREFIX_IN_ORDER: bool = false;
     EarlyIndex: INDEX_AFTER_TAKE: bool = false;
     RelaxedCommit: COMMIT: Ordering = Ordering::Relaxed;
     RelaxedTurn: TURN: Ordering = Ordering::Relaxed;
     WakeAnyTime: TURN_UNDER_MUTEX: bool = false;
-}
-
-/// two changes, each announced; a sleeper waits for the last.
-fn event_count<P: Protocol>() -> usize {
-    explore(5, || {
-        let memory = Arc::new(Memory::new(&config(SyncPolicy::LatestOnly, 1)));
-        let change = Arc::new(AtomicU64::new(0));
-        let (sleeping, wanted) = (memory.clone(), change.clone());
-        let sleeper = thread::spawn(move || {
-            let (sequence, flag) = (sleeping.sync32(Sync32::DrainSeq), sleeping.sync32(Sync32::DrainWaiters));
-            loop {
-                let seen = event::prepare::<P>(sequence, flag);
-                if wanted.load(Ordering::Relaxed) == 2 {
-                    break;
-                }
-                event::sleep(sequence, seen, Nanos::MAX);
-            }
-        });
-        for value in 1..=2 {
-            change.store(value, Ordering::Relaxed);
-            event::wake::<P, _>(memory.sync32(Sync32::DrainSeq), memory.sync32(Sync32::DrainWaiters));
-        }
-        sleeper.join().unwrap();
-    })
 }
 
 /// two threads commit what was allocated; a reader sees the ids in order. With `allocating`, one of them allocates
@@ -132,30 +101,6 @@ fn read_on<P: Protocol>(block: &Block<P>, reader: &mut ModelReader<P>, expected:
             }
         }
     }
-}
-
-/// Rules: DH-075, Q-5.
-#[test]
-fn q5_no_wake_up_is_lost() {
-    assert!(event_count::<Shipped>() > 10);
-}
-
-/// Rules: DH-075, Q-5.
-#[test]
-fn q5_the_sequence_is_read_first() {
-    assert!(breaks(&["deadlock"], event_count::<FlagFirst>));
-}
-
-/// Rules: DH-075, Q-5.
-#[test]
-fn q5_the_fence_of_the_sleeper_is_needed() {
-    assert!(breaks(&["deadlock"], event_count::<NoSleepFence>));
-}
-
-/// Rules: DH-075, Q-5.
-#[test]
-fn q5_the_fence_of_the_waker_is_needed() {
-    assert!(breaks(&["deadlock"], event_count::<NoWakeFence>));
 }
 
 /// Rules: DH-065, Q-6.

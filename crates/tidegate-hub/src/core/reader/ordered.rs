@@ -96,14 +96,18 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         let Self { seat, position, .. } = self;
         let before = position.low();
         let first = position.next();
-        let there = seat.end().saturating_sub(first.0).min(n.min(position.room_for_run()).into());
+        let there = position.resolved(n.into(), || seat.end()).min(n.min(position.room_for_run()).into());
         if there < 2 {
             return Ok(());
         }
         seat.check_row()?;
         let claim = Claim::new(first, there as u32);
         seat.claim(position, claim)?;
-        for id in (0..there).map(|k| first.plus(k)) {
+        for k in 0..there {
+            if k + AHEAD < there {
+                seat.core.words.expect_read(seat.core.config.index(first.plus(k + AHEAD)));
+            }
+            let id = first.plus(k);
             match seat.look(id) {
                 Ok(Found::Data(acquired)) => {
                     position.hold(id);
@@ -151,6 +155,9 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     }
 }
 
+/// How many slots ahead within a batch lines are fetched.
+const AHEAD: u64 = 8;
+
 impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     /// None when there is nothing to read yet.
     #[inline]
@@ -159,11 +166,15 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
         loop {
             self.check_row()?;
             let id = position.next();
-            if id.0 >= self.end() {
+            let there = position.resolved(1, || self.end());
+            if there == 0 {
                 return self.nothing_left(id);
             }
-            // On the way while the claim is made.
+            // On the way while the claim is made, and the next one while this one is read.
             self.core.words.expect_read(self.core.config.index(id));
+            if there > 1 {
+                self.core.words.expect_read(self.core.config.index(id.plus(1)));
+            }
             let Some(claim) = position.claim_with(id).filter(|_| position.may_hold_more()) else {
                 return Err(AcquireError::Locked { holder: Holder::Caller });
             };

@@ -15,6 +15,8 @@ pub(super) struct Position {
     open: u32,
     max_held: u32,
     max_range: u32,
+    /// Ids below it are resolved, as was seen before.
+    end: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,7 @@ enum Seen {
 impl Position {
     pub(super) fn new(start: SlotId, max_held: u32, max_range: u32) -> Self {
         let seen = VecDeque::with_capacity(max_range as usize + 1);
-        Self { low: start.0, seen, held: 0, open: 0, max_held, max_range }
+        Self { low: start.0, seen, held: 0, open: 0, max_held, max_range, end: 0 }
     }
 
     /// The cursor: the lowest id that is not passed.
@@ -48,6 +50,17 @@ impl Position {
             _ => self.seen.iter().position(|seen| *seen == Seen::Open).unwrap_or(end),
         };
         self.low().plus(next as u64)
+    }
+
+    /// How many ids from the next one on are resolved, as far as is known; `look` is asked for their end when that is less
+    /// than `wanted`. The writer stores the end with every commit: looking there each time would slow down both.
+    #[inline]
+    pub(super) fn resolved(&mut self, wanted: u64, look: impl FnOnce() -> u64) -> u64 {
+        let next = self.next().0;
+        if self.end < next.saturating_add(wanted) {
+            self.end = look();
+        }
+        self.end.saturating_sub(next)
     }
 
     pub(super) fn holds_any(&self) -> bool {

@@ -247,19 +247,39 @@ fn orphans_are_kept_or_overwritten() {
 
 /// Rules: DH-076, DH-036, P-10.
 #[test]
-fn waiting_has_three_stages() {
+fn waiting_has_two_stages() {
     let block = ring(|_| {});
     let mut reader = block.reader(READER, Start::Oldest);
     sleeps();
     assert_eq!(reader.acquire_ordered(within(30)), Err(AcquireError::Timeout));
     let trace = sleeps();
     let spins = trace.iter().take_while(|sleep| **sleep == Sleep::Pause).count();
-    assert_eq!(spins, 100, "of 1 us each, one before each look at the clock, for 100 us");
-    let mut expected: Vec<_> = (0..10).map(|k| Sleep::Timed(1_000 << k)).collect();
-    expected.push(Sleep::Timed(1_000_000));
-    assert_eq!(trace[spins..spins + 11], expected);
-    let slices = &trace[spins + 11..];
-    assert!(slices.len() == 3 && slices.iter().all(|sleep| matches!(sleep, Sleep::Futex(0..=10_000_000))));
+    assert_eq!(spins, 2, "of 1 us each, one before each look at the clock, for 2 us");
+    let slices = [10_000_000, 10_000_000, 9_998_000].map(Sleep::Futex);
+    assert_eq!(trace[spins..], slices);
+}
+
+/// Rules: DH-075, DH-076, P-10.
+#[test]
+fn a_wake_up_ends_the_sleep_at_once() {
+    let block = ring(|_| {});
+    let writer = Rc::new(block.writer());
+    let mut reader = block.reader(READER, Start::Oldest);
+    let (writing, writes) = (block.clone(), writer.clone());
+    after(3, move || {
+        writing.write(&writes).unwrap();
+    });
+    let begin = now();
+    let acquired = reader.acquire_ordered(within(1_000)).unwrap();
+    assert_eq!((acquired.id, now() - begin), (SlotId(0), 3_000_000), "less than a slice");
+
+    for _ in 1..4 {
+        block.write(&writer).unwrap();
+    }
+    after(3, move || reader.release(&acquired, Release::Consumed).unwrap());
+    let begin = now();
+    let first = writer.allocate(1, within(1_000)).unwrap().first;
+    assert_eq!((first, now() - begin), (SlotId(4), 3_000_000), "less than a slice");
 }
 
 /// Rules: DH-080.

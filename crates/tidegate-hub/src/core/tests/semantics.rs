@@ -146,7 +146,8 @@ fn a_foreign_word_is_reported_and_left() {
         assert_eq!(writer.commit(id, info(8)), Err(AcquireError::InvalidState.into()));
         assert_eq!(Load::load(ctl, Ordering::Relaxed), foreign);
     }
-    assert_eq!(counted(Counter::StateTransitionErrors), 2);
+    let counts = [Counter::StateTransitionErrors, Counter::WriteLockContention].map(counted);
+    assert_eq!(counts, [2, 2]);
     assert_eq!(errors(), [ErrorKind::InvalidState; 2]);
     Word::store(ctl, ours, Ordering::Relaxed);
     writer.commit(id, info(8)).unwrap();

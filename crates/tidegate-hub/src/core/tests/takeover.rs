@@ -1,11 +1,12 @@
 use tidegate_shm::sync::Ordering;
 
-use super::world::{Block, NEXT_WRITER, READER, WRITER, info, kill, soon};
+use super::world::{Block, NEXT_WRITER, READER, WRITER, counted, info, kill, soon};
 use crate::core::{
     TakeOver,
     codec::{Ctl, InitState, SlotId, SlotState, TAINT_SEIZED},
     config::{Deadline, SyncPolicy},
     error::{AcquireError, RegistryError},
+    host::Counter,
     plain::{config, key},
     reader::Release,
     registry::Start,
@@ -39,6 +40,7 @@ fn a_displaced_writer_changes_nothing() {
     assert_eq!(writer.commit(id, info(8)), Err(AcquireError::Fenced.into()));
     assert_eq!(writer.abort(id), Err(AcquireError::Fenced.into()));
     assert_eq!(writer.allocate(1, NOW), Err(AcquireError::Fenced.into()));
+    assert_eq!(counted(Counter::WriteLockContention), 3, "two writers met");
     assert_eq!(ctl(&block, 1), Ctl::new(2, SlotState::Quarantined));
     assert_eq!(indices.map(|field| block.word(field)), before);
 }

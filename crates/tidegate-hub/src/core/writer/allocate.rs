@@ -5,7 +5,7 @@ use tidegate_shm::{
     sync::{MutexGuard, Ordering},
 };
 
-use super::{Parked, Place, TURN_TAKEN, TURN_WANTED, Writer};
+use super::{BATCH_AHEAD, Parked, Place, TURN_TAKEN, TURN_WANTED, Writer};
 use crate::core::{
     codec::{Ctl, MAX_SLOT_ID, SlotId, SlotState, Transition},
     config::{Deadline, OnHeld, Overflow},
@@ -243,6 +243,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         // not honoured any more, and then its claim is looked at behind the fence below.
         let guarded = self.core.config.is_lossy() || self.core.mask(Sync32::EvictedMask) != 0;
         for k in 0..n {
+            if k + BATCH_AHEAD < n {
+                // On the way by the time its turn comes: consumers have the lines of all slots of a batch.
+                self.expect_write(first.plus(u64::from(k + BATCH_AHEAD)));
+            }
             if let Err(error) = self.drain(self.place(first.plus(u64::from(k))), guarded) {
                 self.restore(first, k);
                 return Err(error);
@@ -347,6 +351,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     /// T5 for the first `n` slots of a request: the old values can be read again.
     fn restore(&self, first: SlotId, n: u32) {
+        let mut restored = false;
         for place in (0..u64::from(n)).map(|k| self.place(first.plus(k))) {
             let ctl = self.core.slot_ctl(place.slot);
             if ctl.is(SlotState::Draining) {
@@ -354,7 +359,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                 // exchange continues. A foreign word is counted.
                 let _ = self.core.transition(place.slot, ctl, Transition::Restore, Ordering::Release);
                 self.clear_owner(place);
+                restored = true;
             }
+        }
+        if restored {
+            // Who wanted the newest value and met DRAINING sleeps until there is one.
+            self.core.wake_readers();
         }
     }
 

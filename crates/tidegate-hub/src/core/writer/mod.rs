@@ -46,6 +46,8 @@ pub struct Writer<W, H, P = Shipped> {
 
 /// How many ids ahead of the one that is committed lines are fetched.
 const AHEAD: u64 = 4;
+/// The same within a batch.
+const BATCH_AHEAD: u32 = 8;
 /// Rings with fewer slots are so small that somebody may be about to read what is written next.
 const ROOMY: u64 = 16;
 
@@ -222,6 +224,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                 _ => return,
             },
         };
+        if matches!(kind, ErrorKind::Fenced | ErrorKind::InvalidState) {
+            // Another writer, or a word that is none of ours.
+            self.core.host.count(Counter::WriteLockContention, 1);
+        }
         self.core.host.count(counter, 1);
         self.core.host.error(kind);
     }

@@ -10,7 +10,7 @@ use crate::cli::bench::peer::{finish, print};
 use crate::cli::bench::window::{Place, Window};
 use crate::output::Stop;
 
-/// Longer than anybody spins and backs off.
+/// Longer than anybody spins.
 const NAP: Duration = Duration::from_millis(5);
 
 /// Plays a role, which never ends by itself, if it is one of those that the way knows.
