@@ -11,7 +11,7 @@ use tidegate_shm::{
 use super::{
     Announcement, HandoverState, observe,
     page::{Writing, active_rows},
-    retire::Retiring,
+    retire::Predecessors,
 };
 use crate::{
     attachment::{Process, WriterCore, WriterWords, writer_core},
@@ -95,10 +95,15 @@ pub(crate) fn floor_hold(block: &Block, options: &AttachOptions<'_>) -> Option<(
 }
 
 /// Fourth row of 15.6: goes on ending the block before, whose producer died.
-pub(crate) fn retire_predecessor(descriptor: &Descriptor, config: &HubConfig, options: &AttachOptions<'_>) {
-    let Some((old, announced)) = predecessor(descriptor, options) else { return };
+pub(crate) fn retire_predecessor(
+    descriptor: &Descriptor,
+    config: &HubConfig,
+    options: &AttachOptions<'_>,
+) -> Predecessors {
+    let nobody = Predecessors::default();
+    let Some((old, announced)) = predecessor(descriptor, options) else { return nobody };
     if !old.hold(Place::Writer) {
-        return;
+        return nobody;
     }
     let adopted = core_of(&old, config).and_then(|core| {
         let deadline = Deadline::At(monotonic_now().saturating_add(config.timeouts.maintenance_lock.into()));
@@ -106,15 +111,13 @@ pub(crate) fn retire_predecessor(descriptor: &Descriptor, config: &HubConfig, op
     });
     let Some(adopted) = adopted else {
         old.release(Place::Writer);
-        return;
+        return nobody;
     };
     let core = adopted.writer.core().clone();
     let member = ProducerMember::new(core, Beats::new(&config.timeouts, true));
     let grace = Nanos::from(config.timeouts.handover_grace);
-    Retiring::start(
-        Arc::new(member),
-        announced.grace_deadline.saturating_add(Nanos(grace.0.saturating_mul(2))),
-    );
+    let over = announced.grace_deadline.saturating_add(Nanos(grace.0.saturating_mul(2)));
+    nobody.and(Arc::new(member), over)
 }
 
 fn core_of(block: &Arc<Block>, config: &HubConfig) -> Option<WriterCore> {

@@ -26,3 +26,4 @@ pub use error::HandoverError;
 pub use page::{Announcement, HandoverState};
 pub(crate) use page::{answer, glance, observe};
 pub use prepare::{Answers, Confirm, Handover, HandoverOptions, OnSilence};
+pub(crate) use retire::Predecessors;

@@ -7,7 +7,6 @@ use tidegate_shm::clock::{Nanos, monotonic_now};
 use super::{
     HandoverError, HandoverState,
     page::{Writing, answer_of},
-    retire::Retiring,
 };
 use crate::{
     attachment::writer_core,
@@ -231,7 +230,8 @@ impl Handover<'_> {
         })?;
         old.writer().core().wake_readers();
         let over = cut.saturating_add(Nanos(Nanos::from(*grace).0.saturating_mul(3)));
-        Retiring::start(old.member().clone(), over);
+        let mut producer = producer;
+        producer.follow(old.predecessors().and(old.member().clone(), over));
         Ok(producer)
     }
 

@@ -1,10 +1,13 @@
 //! The end of the old block (15.3, step 6).
 
-use std::{mem::offset_of, sync::Arc};
+use std::{
+    mem::offset_of,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
-    sync::{AtomicU32, Ordering},
+    sync::Ordering,
 };
 
 use super::{HandoverState, page::Writing};
@@ -17,28 +20,49 @@ use crate::{
 };
 
 /// An old block whose consumers are on their way to the new one. The process's thread keeps it until it is over.
-pub(super) struct Retiring {
+struct Retiring {
     member: Arc<ProducerMember>,
     /// When whoever is still here is left behind.
     over: Nanos,
-    is_over: AtomicU32,
+    /// Held while it is ended, so that who finds it over finds its file gone.
+    is_over: Mutex<bool>,
+}
+
+/// The blocks before that of a producer, as long as they retire: their end is at the latest that of the channel.
+#[derive(Debug, Default)]
+pub(crate) struct Predecessors(Vec<Weak<Retiring>>);
+
+impl Predecessors {
+    /// With the block of `member` as well, which the channel has left; the process's thread ends it when nobody reads
+    /// there any more, or it is `over`.
+    pub(super) fn and(&self, member: Arc<ProducerMember>, over: Nanos) -> Self {
+        let retiring = Retiring::start(member, over);
+        let mut all: Vec<_> = self.0.iter().filter(|one| one.strong_count() > 0).cloned().collect();
+        all.push(Arc::downgrade(&retiring));
+        Self(all)
+    }
+
+    /// Ends them all: the thread may not live to do it.
+    pub(crate) fn finish(&self) {
+        self.0.iter().filter_map(Weak::upgrade).for_each(|retiring| retiring.finish());
+    }
 }
 
 impl Retiring {
-    /// Ends the block when nobody reads there any more, or it is `over`.
-    pub(super) fn start(member: Arc<ProducerMember>, over: Nanos) {
-        let retiring = Arc::new(Self { member, over, is_over: AtomicU32::new(0) });
+    fn start(member: Arc<ProducerMember>, over: Nanos) -> Arc<Self> {
+        let retiring = Arc::new(Self { member, over, is_over: Mutex::new(false) });
         if let Err(error) = upkeep::keep(retiring.clone()) {
             tracing::warn!(%error, "the old block of a handover is ended at once: there is no thread for it");
             retiring.finish();
         }
+        retiring
     }
 
     fn step(&self) {
         let core = self.member.core();
-        if core.host().block().check().is_err() || !self.member.is_writer() {
-            // Somebody else's.
-            return self.set_over();
+        if !self.is_ours() {
+            *self.lock() = true;
+            return;
         }
         // Not now is the next time.
         let _ = core.reap(Deadline::Immediate);
@@ -47,7 +71,15 @@ impl Retiring {
         }
     }
 
+    fn is_ours(&self) -> bool {
+        self.member.core().host().block().check().is_ok() && self.member.is_writer()
+    }
+
     fn finish(&self) {
+        let mut is_over = self.lock();
+        if std::mem::replace(&mut *is_over, true) || !self.is_ours() {
+            return;
+        }
         let core = self.member.core();
         let page = core.words().views().control.row();
         Writing(page).store_state(HandoverState::Done);
@@ -71,12 +103,11 @@ impl Retiring {
             tracing::warn!(path = %block.path().display(), %error, "the file of the old block stays");
         }
         // The writer stays recorded: through its handle writes end in `Closed`, not in `Fenced` (DH-224).
-        self.set_over();
     }
 
-    fn set_over(&self) {
-        // Relaxed: read by the same thread.
-        self.is_over.store(1, Ordering::Relaxed);
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        // It is set before anything is done, so that nothing is done twice.
+        self.is_over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,7 +134,13 @@ impl Member for Retiring {
     }
 
     fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed) != 0
+        *self.lock()
+    }
+}
+
+impl std::fmt::Debug for Retiring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Retiring").field("over", &self.over).finish_non_exhaustive()
     }
 }
 

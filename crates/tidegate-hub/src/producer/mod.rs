@@ -42,7 +42,7 @@ use crate::{
         writer::{CommitInfo, Writer},
     },
     error::{AcquireError, WriteError, kind_of},
-    handover::glance,
+    handover::{Predecessors, glance},
     layout::{Descriptor, Secret, pages::ControlPage},
     upkeep::{Member, ProducerMember},
     zone::{ZoneError, Zones},
@@ -71,6 +71,8 @@ pub struct Producer {
     notifier: Option<Notifier>,
     /// 1 while a handover is under way, and after it was made.
     handing_over: AtomicU32,
+    /// The blocks that the channel was in before.
+    predecessors: Predecessors,
 }
 
 /// What happens when the producer ends.
@@ -239,6 +241,16 @@ impl Producer {
         self.handing_over.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
+    /// Blocks that the channel has left and that are still there.
+    pub(crate) fn predecessors(&self) -> &Predecessors {
+        &self.predecessors
+    }
+
+    /// The channel was in these blocks before.
+    pub(crate) fn follow(&mut self, predecessors: Predecessors) {
+        self.predecessors = predecessors;
+    }
+
     /// It was called off.
     pub(crate) fn end_handover(&self) {
         // Release: pairs with the acquire of the next one.
@@ -296,6 +308,8 @@ impl Producer {
             // Its end is that of the handover.
             return Ok(());
         }
+        // Who reads there still is told of this block before it ends.
+        self.predecessors.finish();
         self.abort_open_slots();
         self.writer.start_closing()?;
         if !linger.is_zero() {

@@ -16,7 +16,7 @@ use crate::{
     config::{HubConfig, IfExists, Timeout},
     core::{Adopted, TakeOver, config::Deadline},
     error::{OpenError, RegistryError},
-    handover::{call_off, finish, floor_hold, observe, retire_predecessor},
+    handover::{Predecessors, call_off, finish, floor_hold, observe, retire_predecessor},
     layout::pages::ControlPage,
     upkeep::{self, Beats, Member, ProducerMember},
 };
@@ -97,8 +97,9 @@ impl Producer {
             if adopted.handover {
                 call_off(&adopted.writer);
             }
-            retire_predecessor(block.descriptor(), config, &options);
-            let producer = Self::open(block, adopted, config)?;
+            let predecessors = retire_predecessor(block.descriptor(), config, &options);
+            let mut producer = Self::open(block, adopted, config)?;
+            producer.follow(predecessors);
             producer.note::<{ offset_of!(ControlPage, writer_attached_ns) }>();
             return Ok(producer);
         }
@@ -136,6 +137,7 @@ impl Producer {
             abandoned,
             notifier: None,
             handing_over: AtomicU32::new(0),
+            predecessors: Predecessors::default(),
         };
         member.beat();
         let member: Arc<dyn Member> = member;

@@ -203,6 +203,27 @@ fn a_silent_consumer_is_left_behind_and_told() {
     assert_eq!(drain(&mut silent), [4, 5]);
 }
 
+/// Who ends a channel leaves no name of it behind, wherever its consumers are: nobody would be there to remove it later.
+///
+/// Rules: DH-239.
+#[test]
+fn old_names_go_with_the_channel() {
+    let dir = place();
+    let first = Producer::create(&all_readers(dir.path(), 4)).unwrap();
+    let mut slow = attach(&first);
+    send_all(&first, 0..2);
+    let second = first.begin_handover(&all_readers(dir.path(), 8), unasked()).unwrap().cut().unwrap();
+    let _other = attach(&second);
+    let third = second.begin_handover(&all_readers(dir.path(), 4), unasked()).unwrap().cut().unwrap();
+    drop(second);
+    assert_eq!(blocks(dir.path()).len(), 3, "both old blocks have a reader");
+    drop(third);
+    assert_eq!(blocks(dir.path()), [""; 0]);
+    let ids: Vec<u64> = std::iter::from_fn(|| slow.try_next().ok().map(|slot| slot.id().0)).collect();
+    assert_eq!(ids, [0, 1], "the mapping stays");
+    assert_eq!(slow.try_next().unwrap_err(), AcquireError::Closed { handed_over: true });
+}
+
 /// A new key comes with a new block: whoever has it follows, the old one opens nothing any more.
 ///
 /// Rules: DH-166, V-10.
