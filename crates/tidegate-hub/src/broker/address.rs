@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     error::BrokerError,
     service::Broker,
-    wire::{Label, U64, Z85Key, json},
+    wire::{Label, Z85Key, json},
 };
 use crate::identity::{self, Kernel, ProcessKey};
 
@@ -30,7 +30,7 @@ pub struct BrokerAddress {
     /// Which start it is.
     pub epoch: Label,
     /// Its process.
-    pub process_key: U64,
+    pub process_key: ProcessKey,
     /// Its CURVE key, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<Z85Key>,
@@ -49,7 +49,7 @@ impl BrokerAddress {
             endpoint: broker.endpoint().to_owned(),
             events_endpoint: broker.events_endpoint().to_owned(),
             epoch: broker.epoch().clone(),
-            process_key: U64(ProcessKey::current()?.word()),
+            process_key: ProcessKey::current()?,
             public_key: broker.public_key().map(Z85Key),
         })
     }
@@ -128,8 +128,7 @@ impl BrokerAddress {
 
     /// Whether its process may still run.
     fn is_alive(&self) -> bool {
-        ProcessKey::from_word(self.process_key.0)
-            .is_some_and(|key| identity::liveness(&Kernel, key) != identity::Liveness::Dead)
+        identity::liveness(&Kernel, self.process_key) != identity::Liveness::Dead
     }
 }
 
@@ -144,7 +143,7 @@ mod tests {
             endpoint: "ipc:///x/broker.sock".into(),
             events_endpoint: "ipc:///x/events.sock".into(),
             epoch: Label::new("e").unwrap(),
-            process_key: U64(key.word()),
+            process_key: key,
             public_key: None,
         }
     }

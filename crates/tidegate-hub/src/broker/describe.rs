@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::{
     host::domain_of,
     wire::{
-        ChannelFacts, ChannelName, FieldError, Fixed, Label, LongText, Register, SchemaVersion, ShmName, U64,
+        ChannelFacts, FieldError, Fixed, Label, LongText, Register, SchemaHash, SchemaVersion, ShmName, U64,
     },
 };
 use crate::{
@@ -26,14 +26,14 @@ impl Register {
         let is_typed = schema.slot_hash != [0; 32];
         let name = Some(&spec.identity.producer_name).filter(|name| !name.is_empty());
         Ok(Self {
-            channel_name: ChannelName::new(spec.channel.as_str())?,
+            channel_name: spec.channel.clone(),
             shm_name: ShmName::new(descriptor.file_name())?,
-            block_uuid: Fixed(*descriptor.uuid.as_bytes()),
+            block_uuid: descriptor.uuid,
             policy: Label::new(spec.policy.to_string())?,
             sync: Label::new(spec.sync.to_string())?,
             unit_block_size: descriptor.geometry.slot_stride,
             ring_buffer_capacity: spec.slot_count,
-            schema_hash: Fixed(schema.slot_hash),
+            schema_hash: SchemaHash::from_bytes(schema.slot_hash),
             schema_version: SchemaVersion { major: schema.version.0, minor: schema.version.1 },
             // A text that is too long for a message is in the block for whoever wants it.
             schema_text: if is_typed { LongText::new(schema.text.trim_end()).ok() } else { None },
@@ -43,13 +43,13 @@ impl Register {
             key_epoch: has_key.then_some(spec.key_epoch),
             producer_uid: Label::new(&*spec.identity.producer_uid)?,
             producer_name: name.map(|name| Label::new(&**name)).transpose()?,
-            process_key: U64(owner.word()),
+            process_key: owner,
             host_domain: Label::new(domain_of(&descriptor.host))?,
             zmq_endpoint: None,
             zmq_pubkey: None,
             lease_ms: 0,
             first_slot_id: U64(spec.first_slot_id),
-            predecessor_uuid: spec.predecessor.map(|uuid| Fixed(*uuid.as_bytes())),
+            predecessor_uuid: spec.predecessor,
             allow_sealed: false,
             sealed_secrets: Default::default(),
         })
@@ -93,7 +93,11 @@ impl ChannelFacts {
             ("sync", self.sync.to_string(), spec.sync.to_string()),
             ("slot_stride", self.unit_block_size.to_string(), descriptor.geometry.slot_stride.to_string()),
             ("slot_count", self.ring_buffer_capacity.to_string(), spec.slot_count.to_string()),
-            ("schema_hash", self.schema_hash.to_string(), Fixed(spec.schema.slot_hash).to_string()),
+            (
+                "schema_hash",
+                self.schema_hash.to_string(),
+                SchemaHash::from_bytes(spec.schema.slot_hash).to_string(),
+            ),
             ("schema_version", self.schema_version.to_string(), version.to_string()),
             ("first_slot_id", self.first_slot_id.0.to_string(), spec.first_slot_id.to_string()),
         ];
@@ -112,7 +116,7 @@ mod tests {
     use crate::{
         block::{Block, CreateOptions, create},
         broker::{test_blocks::spec, wire::ChannelId},
-        layout::SchemaInfo,
+        layout::{BlockUuid, SchemaInfo},
     };
 
     fn block(typed: bool) -> (tempfile::TempDir, Block) {
@@ -152,12 +156,12 @@ mod tests {
         let truth = facts(&Register::of_block(block.descriptor(), block.own_key()).unwrap());
         let label = |text: &str| Label::new(text).unwrap();
         let lies = [
-            ("block_uuid", ChannelFacts { block_uuid: Fixed([9; 16]), ..truth.clone() }),
+            ("block_uuid", ChannelFacts { block_uuid: BlockUuid::new([9; 16]).unwrap(), ..truth.clone() }),
             ("policy", ChannelFacts { policy: label("Single"), ..truth.clone() }),
             ("sync", ChannelFacts { sync: label("LatestOnly"), ..truth.clone() }),
             ("slot_stride", ChannelFacts { unit_block_size: 64, ..truth.clone() }),
             ("slot_count", ChannelFacts { ring_buffer_capacity: 9, ..truth.clone() }),
-            ("schema_hash", ChannelFacts { schema_hash: Fixed([0; 32]), ..truth.clone() }),
+            ("schema_hash", ChannelFacts { schema_hash: SchemaHash::UNTYPED, ..truth.clone() }),
             (
                 "schema_version",
                 ChannelFacts { schema_version: SchemaVersion { major: 2, minor: 0 }, ..truth.clone() },

@@ -169,7 +169,7 @@ impl HandoverIterator {
             reader.core().wake_writer();
             self.answered = Some(announced.epoch);
             if let Some(membership) = membership {
-                let channel = self.consumer.descriptor().spec.channel.as_str();
+                let channel = &self.consumer.descriptor().spec.channel;
                 membership.tell(channel, announced.epoch, refused.as_deref(), config);
             }
         }

@@ -6,8 +6,8 @@ use crate::{
     broker::{
         Attachment, Discovery, EventStream, MessageHub, RetryPolicy, Verifier,
         wire::{
-            self, ChannelName, EventBody, Fixed, HandoverAck, HandoverNotify, HandoverPhase, HandoverResult,
-            Label, LongText,
+            ChannelName, EventBody, Fixed, HandoverAck, HandoverNotify, HandoverPhase, HandoverResult, Label,
+            LongText,
         },
     },
     config::ConsumerConfig,
@@ -59,7 +59,7 @@ impl Membership {
             }
         }
         let is_meant = |notify: &&HandoverNotify| {
-            notify.handover_epoch == announced.epoch && notify.new_uuid.0 == *announced.successor.as_bytes()
+            notify.handover_epoch == announced.epoch && notify.new_uuid == announced.successor
         };
         match self.heard.as_ref().filter(is_meant) {
             Some(notify) => {
@@ -91,18 +91,16 @@ impl Membership {
         config: &ConsumerConfig,
         knows: impl Fn(KeyId) -> bool,
     ) -> Judgement {
-        let Some(channel) = config.channel.as_ref().and_then(|name| ChannelName::new(name.as_str()).ok())
-        else {
-            return Judgement::Ready;
-        };
+        let Some(channel) = &config.channel else { return Judgement::Ready };
         let mut discovery = Discovery::of(channel.clone());
         if let Some(secret) = &config.secret {
-            discovery = discovery.verifier(Verifier::of(secret, &channel));
+            discovery = discovery.verifier(Verifier::of(secret, channel));
         }
         let found = self.hub.discover(&discovery, config.timeouts.notify_send, RetryPolicy::none());
-        let state = found.ok().and_then(|found| found.handover).filter(|state| {
-            state.handover_epoch == announced.epoch && state.new_uuid.0 == *announced.successor.as_bytes()
-        });
+        let state = found
+            .ok()
+            .and_then(|found| found.handover)
+            .filter(|state| state.handover_epoch == announced.epoch && state.new_uuid == announced.successor);
         match state.as_ref().map(|state| (state, state.schema_hash, state.schema_version)) {
             Some((state, Some(hash), Some(version))) => {
                 let said = Said { key: state.new_key_id, hash, version, text: state.schema_text.as_ref() };
@@ -113,12 +111,15 @@ impl Membership {
     }
 
     /// HANDOVER_ACK: the row has the answer already, so a broker that is slow is not waited for long.
-    pub(super) fn tell(&self, channel: &str, epoch: u32, refused: Option<&str>, config: &ConsumerConfig) {
-        let (Ok(channel_name), Some(consumer_id)) =
-            (ChannelName::new(channel), self.attachment.consumer_id())
-        else {
-            return;
-        };
+    pub(super) fn tell(
+        &self,
+        channel: &ChannelName,
+        epoch: u32,
+        refused: Option<&str>,
+        config: &ConsumerConfig,
+    ) {
+        let Some(consumer_id) = self.attachment.consumer_id() else { return };
+        let channel_name = channel.clone();
         let result = if refused.is_some() { HandoverResult::Refused } else { HandoverResult::Ready };
         let reason = refused.and_then(|reason| Label::new(reason.chars().take(64).collect::<String>()).ok());
         let body = HandoverAck { channel_name, handover_epoch: epoch, consumer_id, result, reason };
@@ -129,8 +130,7 @@ impl Membership {
 
     /// The consumer reads another block now.
     pub(super) fn moved(&self, block: &Descriptor, secret: Option<&Secret>) {
-        let name = ChannelName::new(block.spec.channel.as_str());
-        let verifier = secret.and_then(|secret| Some(Verifier::of(secret, name.as_ref().ok()?)));
+        let verifier = secret.map(|secret| Verifier::of(secret, &block.spec.channel));
         self.attachment.moved(block, verifier);
     }
 }
@@ -138,8 +138,8 @@ impl Membership {
 /// What was said about a successor.
 struct Said<'a> {
     key: Option<Fixed<8>>,
-    hash: Fixed<32>,
-    version: wire::SchemaVersion,
+    hash: SchemaHash,
+    version: SchemaVersion,
     text: Option<&'a LongText>,
 }
 
@@ -149,11 +149,7 @@ impl Said<'_> {
             return Judgement::Refused(format!("key {key} is not known"));
         }
         let Some(expected) = &config.schema else { return Judgement::Ready };
-        let offer = Offer {
-            hash: SchemaHash::from_bytes(self.hash.0),
-            version: SchemaVersion::new(self.version.major, self.version.minor),
-            text: self.text.map(LongText::as_str),
-        };
+        let offer = Offer { hash: self.hash, version: self.version, text: self.text.map(LongText::as_str) };
         match compare(expected, &offer) {
             Ok(_) => Judgement::Ready,
             Err(mismatch) => Judgement::Refused(mismatch.first_difference.to_string()),

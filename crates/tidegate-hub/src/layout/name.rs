@@ -13,12 +13,13 @@ impl ChannelName {
     ///
     /// # Errors
     /// It is empty, longer than 127 characters, or has a character that is not allowed where it stands.
-    pub fn new(name: &str) -> Result<Self, ChannelNameError> {
+    pub fn new(name: impl Into<String>) -> Result<Self, ChannelNameError> {
+        let name = name.into();
         let begins =
             name.bytes().next().is_some_and(|first| is_plain(first) && !matches!(first, b'_' | b'-'));
         let allowed = name.bytes().all(|byte| is_plain(byte) || byte == b'.');
         if begins && allowed && name.len() <= MAX_LEN {
-            return Ok(Self(name.to_owned()));
+            return Ok(Self(name));
         }
         Err(ChannelNameError)
     }

@@ -6,7 +6,7 @@ use super::Producer;
 use crate::{
     broker::{
         Notifier,
-        wire::{Fixed, Notification, U64},
+        wire::{Notification, U64},
     },
     core::{
         codec::SlotId,
@@ -36,7 +36,7 @@ impl Producer {
         let commit_index =
             Load::load(self.writer.core().words().control64(Control64::CommitIndex), Ordering::Acquire);
         notifier.committed(Notification {
-            block_uuid: Fixed(*self.descriptor().uuid.as_bytes()),
+            block_uuid: self.descriptor().uuid,
             slot_id: U64(id.0),
             commit_index: U64(commit_index),
             ts_ns: monotonic_now().0,

@@ -9,7 +9,7 @@ use std::{
 use tidegate_hub::broker::{
     BrokerConfig, Discovery, HubError, NotifierConfig, RetryPolicy,
     machine::Settings,
-    wire::{AttachAck, Code, EventBody, Fixed, Label, Notification, U64, frames},
+    wire::{AttachAck, Code, EventBody, Fixed, Label, Notification, ProcessKey, U64, frames},
 };
 use tidegate_mq::{Context, Message, Router};
 
@@ -275,7 +275,7 @@ fn a_core_broker_is_enough() {
         channel_id: found.channel.channel_id,
         consumer_id: Label::new("ui").unwrap(),
         config_hash: Fixed([0; 32]),
-        process_key: U64(1),
+        process_key: ProcessKey::from_word(1).unwrap(),
     };
     for absent in [consumer.attach_ack(attach, SOON), consumer.list(None, SOON).map(drop)] {
         let error = absent.unwrap_err();

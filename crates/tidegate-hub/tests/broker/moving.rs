@@ -3,10 +3,13 @@
 use std::{process::exit, time::Duration};
 
 use tidegate_hub::{
-    broker::{AttachViaError, Discovery, HubError, RetryPolicy, wire::Register},
-    config::{BufferPolicy, ConsumerConfig, HubConfig, Timeout},
+    broker::{
+        AttachViaError, Discovery, HubError, RetryPolicy,
+        wire::{EventBody, Register},
+    },
+    config::{BufferPolicy, ConsumerConfig, HubConfig, HubTimeouts, Timeout},
     consumer::{Consumer, HandoverIterator},
-    error::OpenError,
+    error::{OpenError, RegistryError},
     handover::{Answers, Confirm, HandoverError, HandoverOptions},
     layout::{self, DigestAlg, SchemaInfo, SyncPolicy},
     producer::Producer,
@@ -174,6 +177,65 @@ fn attachments_are_announced_again() {
     until("it is known to have left", || known(0));
 }
 
+/// Attaching goes step by step: discover, open, join, tell. A step that fails is told, and those behind it are not made.
+/// Without a broker a name is enough.
+///
+/// Rules: DH-200, DH-201, DH-198, N-33.
+#[test]
+fn attaching_goes_in_order() {
+    let (_dir, place) = place();
+    let config = expecting(&place, SchemaMode::Strict);
+    let one = HubConfig { max_consumers: 1, ..ring(&place, 8, OLD, (1, 0)) };
+    let producer = Producer::create(&one).unwrap();
+    let joined = || producer.metrics().unwrap().counters.consumers_joined;
+    let alone = Consumer::attach(&producer.name(), &config).unwrap();
+    assert_eq!((producer.consumer_count(), joined()), (1, 1));
+
+    let broker = place.broker();
+    let (hub, reader) = (place.hub("producer"), place.hub("reader"));
+    let attach = |config: &ConsumerConfig| {
+        let none = RetryPolicy::none();
+        Consumer::attach_via(&reader, &name(), config, none).map_err(|error| match error {
+            AttachViaError::Hub(HubError::NotFound(_)) => "not found",
+            AttachViaError::Hub(HubError::Timeout { .. } | HubError::Disconnected { .. }) => "no broker",
+            AttachViaError::Open(OpenError::Attach(_)) => "not opened",
+            AttachViaError::Open(OpenError::Registry(RegistryError::ConsumerLimit { .. })) => "no room",
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(attach(&config).err(), Some("not found"));
+    let register = Register::of_block(producer.descriptor(), producer.block().own_key()).unwrap();
+    let registration = hub.register(register, None, SOON).unwrap();
+    let events = registration.registered().unwrap().events_endpoint.unwrap();
+    let events = hub.events(events.as_str(), &channel("data")).unwrap();
+    let heard = |patience| match events.recv_with_timeout(patience).unwrap()?.body {
+        EventBody::AttachAck(_) => Some("ack"),
+        EventBody::AttachNack(_) => Some("nack"),
+        other => panic!("{other:?}"),
+    };
+    let elsewhere = ConsumerConfig { dir: place.0.clone(), ..config.clone() };
+    // The first one may be published before the subscription is there.
+    until("the failure is told", || {
+        assert_eq!(attach(&elsewhere).err(), Some("not opened"));
+        heard(Duration::from_millis(100)).is_some()
+    });
+    while heard(Duration::from_millis(300)).is_some() {}
+    assert_eq!(joined(), 1, "what cannot be opened is not joined");
+    // Who has no place is not told to have come.
+    assert_eq!(attach(&config).err(), Some("no room"));
+    assert_eq!(heard(SOON), Some("nack"));
+    alone.detach().unwrap();
+    let iterator = attach(&config).unwrap();
+    assert_eq!((heard(SOON), producer.consumer_count()), (Some("ack"), 1));
+    iterator.detach().unwrap();
+    broker.stop().unwrap();
+    let hasty = ConsumerConfig {
+        timeouts: HubTimeouts { broker_request: Duration::from_millis(200), ..HubTimeouts::default() },
+        ..config
+    };
+    assert_eq!(attach(&hasty).err(), Some("no broker"));
+}
+
 /// What the broker says is held against the block, and a failure is told to the broker's listeners.
 ///
 /// Rules: DH-199, DH-200, DH-196.
@@ -197,7 +259,7 @@ fn attaching_fails_where_the_block_is_not_what_is_expected() {
     until("the failure is told", || {
         assert!(matches!(attach(&elsewhere), Err(AttachViaError::Open(OpenError::Attach(_)))));
         let event = events.recv_with_timeout(Duration::from_millis(100)).unwrap();
-        event.is_some_and(|event| matches!(event.body, tidegate_hub::broker::wire::EventBody::AttachNack(_)))
+        event.is_some_and(|event| matches!(event.body, EventBody::AttachNack(_)))
     });
     let unasked = HandoverOptions { confirm: Confirm::None, ..patient() };
     let mut iterator: HandoverIterator = attach(&config).unwrap();

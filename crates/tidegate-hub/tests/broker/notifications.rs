@@ -84,7 +84,7 @@ fn a_producer_notifies_of_its_commits() {
     let heard = || notifications.recv_with_timeout(SOON).unwrap().expect("one");
     let first = heard();
     assert_eq!((first.slot_id, first.commit_index), (U64(1), U64(2)));
-    assert_eq!(first.block_uuid.0, *producer.descriptor().uuid.as_bytes());
+    assert_eq!(first.block_uuid, producer.descriptor().uuid);
     let mut batch = producer.acquire_write_batch(3, Timeout::Default).unwrap();
     (0..3).for_each(|index| batch.put_bytes(index, b"y").unwrap());
     batch.commit().unwrap();

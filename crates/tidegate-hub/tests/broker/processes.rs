@@ -8,7 +8,7 @@ use tidegate_hub::{
     block::{Block, Role},
     broker::{
         Discovery, HubError, RetryPolicy,
-        wire::{AttachAck, Code, Fixed, Label, Register, U64},
+        wire::{AttachAck, Code, Fixed, Label, Register},
     },
     core::{
         Start,
@@ -73,7 +73,7 @@ fn play_consumer(place: &Place) -> ! {
         channel_id: found.channel.channel_id,
         consumer_id: Label::new("reader").unwrap(),
         config_hash: Fixed(block.descriptor().digest),
-        process_key: U64(block.own_key().word()),
+        process_key: block.own_key(),
     };
     hub.attach_ack(attached, SOON).unwrap();
     let mut next = reader.position().0;

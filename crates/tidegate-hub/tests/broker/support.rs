@@ -16,7 +16,10 @@ use tidegate_hub::{
         Broker, BrokerConfig, HubConfig, MessageHub, Verifier,
         host::{BlockFacts, HostView, Inspection, Liveness, LocalHost},
         place::RuntimeDir,
-        wire::{ChannelName, ClientId, Fixed, Label, ProcessKey, Register, SchemaVersion, ShmName, U64},
+        wire::{
+            BlockUuid, ChannelName, ClientId, Fixed, Label, ProcessKey, Register, SchemaHash, SchemaVersion,
+            ShmName, U64,
+        },
     },
     layout::{
         self, BlockSpec, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy, SchemaInfo,
@@ -43,16 +46,16 @@ impl HostView for Everything {
         Inspection::Found(BlockFacts {
             block_uuid: uuid(u32::from_str_radix(digits, 16).unwrap()),
             channel_name: ChannelName::new(channel).unwrap(),
-            schema_hash: Fixed([0; 32]),
+            schema_hash: SchemaHash::from_bytes([0; 32]),
             is_ready: true,
         })
     }
 }
 
-pub(crate) fn uuid(number: u32) -> Fixed<16> {
+pub(crate) fn uuid(number: u32) -> BlockUuid {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&number.to_be_bytes());
-    Fixed(bytes)
+    BlockUuid::new(bytes).unwrap()
 }
 
 pub(crate) fn channel(text: &str) -> ChannelName {
@@ -69,7 +72,7 @@ pub(crate) fn register(name: &str, number: u32) -> Register {
         sync: Label::new("AllReaders").unwrap(),
         unit_block_size: 4096,
         ring_buffer_capacity: 8,
-        schema_hash: Fixed([0; 32]),
+        schema_hash: SchemaHash::from_bytes([0; 32]),
         schema_version: SchemaVersion { major: 1, minor: 0 },
         schema_text: None,
         shared_secret_hash: None,
@@ -78,7 +81,7 @@ pub(crate) fn register(name: &str, number: u32) -> Register {
         key_epoch: Some(1),
         producer_uid: Label::new(format!("PROD-{number}")).unwrap(),
         producer_name: None,
-        process_key: U64(u64::from(number)),
+        process_key: ProcessKey::from_word(u64::from(number)).unwrap(),
         host_domain: Label::new("here").unwrap(),
         zmq_endpoint: None,
         zmq_pubkey: None,

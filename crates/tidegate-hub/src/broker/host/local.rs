@@ -12,9 +12,9 @@ use crate::{
     block::{AttachError, AttachOptions, Role, Trust, look},
     broker::{
         error::BrokerError,
-        wire::{ChannelName, Fixed, ProcessKey, ShmName},
+        wire::{Fixed, SchemaHash, ShmName},
     },
-    identity::{self, Kernel},
+    identity::{self, Kernel, ProcessKey},
     layout::InitState,
 };
 
@@ -69,8 +69,7 @@ impl HostView for LocalHost {
     }
 
     fn liveness(&self, key: ProcessKey) -> Liveness {
-        identity::ProcessKey::from_word(key.0)
-            .map_or(Liveness::Unknown, |key| identity::liveness(&Kernel, key))
+        identity::liveness(&Kernel, key)
     }
 
     fn inspect(&self, name: &ShmName) -> Inspection {
@@ -83,12 +82,10 @@ impl HostView for LocalHost {
             }
         };
         let spec = &found.descriptor.spec;
-        // Both parts of this crate check names by the same rule.
-        let Ok(channel_name) = ChannelName::new(spec.channel.as_str()) else { return Inspection::Unreadable };
         Inspection::Found(BlockFacts {
-            block_uuid: Fixed(*found.descriptor.uuid.as_bytes()),
-            channel_name,
-            schema_hash: Fixed(spec.schema.slot_hash),
+            block_uuid: found.descriptor.uuid,
+            channel_name: spec.channel.clone(),
+            schema_hash: SchemaHash::from_bytes(spec.schema.slot_hash),
             is_ready: !matches!(found.state, InitState::Raw | InitState::Building),
         })
     }
@@ -143,7 +140,7 @@ mod tests {
         let maps = |what: &str| fs::read_to_string("/proc/self/maps").unwrap().matches(what).count();
         let mapped = maps(name.as_str());
         let Inspection::Found(facts) = host.inspect(&name) else { panic!("it is there") };
-        assert_eq!(facts.block_uuid.0, *block.descriptor().uuid.as_bytes());
+        assert_eq!(facts.block_uuid, block.descriptor().uuid);
         assert_eq!((facts.channel_name.as_str(), facts.is_ready), ("a.b", true));
         assert_eq!(maps(name.as_str()), mapped);
         assert!(fs::read(block.path()).unwrap() == before);
@@ -185,19 +182,13 @@ mod tests {
     #[test]
     fn processes_are_judged_by_the_kernel() {
         let host = LocalHost::new().unwrap();
-        let own = identity::ProcessKey::current().unwrap();
-        assert_eq!(host.liveness(fixed_key(own)), Liveness::Alive);
+        assert_eq!(host.liveness(ProcessKey::current().unwrap()), Liveness::Alive);
         let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
         let id = tidegate_shm::process::ProcessId::of(child.id()).unwrap();
-        let key = identity::ProcessKey::new(id.pid, id.start_time).unwrap();
-        assert_eq!(host.liveness(fixed_key(key)), Liveness::Alive);
+        let key = ProcessKey::new(id.pid, id.start_time).unwrap();
+        assert_eq!(host.liveness(key), Liveness::Alive);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(host.liveness(fixed_key(key)), Liveness::Dead);
-        assert_eq!(host.liveness(crate::broker::wire::U64(0)), Liveness::Unknown);
-    }
-
-    fn fixed_key(key: identity::ProcessKey) -> ProcessKey {
-        crate::broker::wire::U64(key.word())
+        assert_eq!(host.liveness(key), Liveness::Dead);
     }
 }

@@ -11,14 +11,14 @@ use crate::{
         proof::Verifier,
         wire::{
             AttachNack, ChannelFacts, ChannelName, Fixed, HandoverCancel, HandoverNotify, HandoverPhase,
-            Label, LongText, Register, SchemaMode as WireMode, SchemaVersion, ShmName, U64,
+            Label, LongText, Register, SchemaHash, SchemaMode as WireMode, SchemaVersion, ShmName, U64,
         },
     },
     config::{ConsumerConfig, HubConfig},
     consumer::{Consumer, HandoverIterator},
     error::OpenError,
     handover::{Handover, HandoverError, HandoverOptions},
-    layout::{Descriptor, Secret, SecurityLevel},
+    layout::{Descriptor, SecurityLevel},
     producer::Producer,
     schema::SchemaMode,
 };
@@ -46,24 +46,22 @@ impl Consumer {
     /// The last of the attempts that `retry` allows, or why the block cannot be attached; the broker is told of that.
     pub fn attach_via(
         hub: &MessageHub,
-        channel: &crate::layout::ChannelName,
+        channel: &ChannelName,
         config: &ConsumerConfig,
         retry: RetryPolicy,
     ) -> Result<HandoverIterator, AttachViaError> {
-        let name = ChannelName::new(channel.as_str()).map_err(HubError::from)?;
-        let verifier = config.secret.as_ref().map(|secret| Verifier::of(secret, &name));
-        let mut discovery = super::Discovery::of(name.clone());
+        let verifier = config.secret.as_ref().map(|secret| Verifier::of(secret, channel));
+        let mut discovery = super::Discovery::of(channel.clone());
         if let Some(verifier) = verifier.clone() {
             discovery = discovery.verifier(verifier);
         }
         if let Some(expected) = &config.schema {
-            let version = SchemaVersion { major: expected.version.major, minor: expected.version.minor };
             let mode = match expected.mode {
                 SchemaMode::Strict => WireMode::Strict,
                 SchemaMode::AllowAppended => WireMode::AllowAppended,
                 SchemaMode::Ignore => WireMode::Ignore,
             };
-            discovery = discovery.schema(Fixed(*expected.schema.hash().as_bytes()), version, mode);
+            discovery = discovery.schema(expected.schema.hash(), expected.version, mode);
         }
         let timeout = config.timeouts.broker_request;
         let found = hub.discover(&discovery, timeout, retry)?;
@@ -78,14 +76,14 @@ impl Consumer {
             }
         };
         let attached = Attached::of(
-            name.clone(),
+            channel.clone(),
             verifier,
             consumer_id,
             consumer.descriptor(),
             consumer.block().own_key(),
         );
         let attachment = hub.keep_attached(attached, found.channel.channel_id, timeout)?;
-        let events = found.events_endpoint.as_ref().map(|endpoint| hub.events(endpoint.as_str(), &name));
+        let events = found.events_endpoint.as_ref().map(|endpoint| hub.events(endpoint.as_str(), channel));
         let iterator = HandoverIterator::of(consumer, config);
         Ok(iterator.known_by(hub.clone(), attachment, events.transpose()?))
     }
@@ -124,11 +122,8 @@ impl MessageHub {
         timeout: Duration,
     ) -> Result<Producer, HandoverError> {
         let mut handover = old.begin_handover(config, options)?;
-        let channel = ChannelName::new(old.descriptor().spec.channel.as_str());
-        let verifier = |secret: Option<&Secret>, channel: Result<&ChannelName, _>| {
-            Some(Verifier::of(secret?, channel.ok()?))
-        };
-        let proof = verifier(old.secret(), channel.as_ref());
+        let channel = &old.descriptor().spec.channel;
+        let proof = old.secret().map(|secret| Verifier::of(secret, channel));
         let tell = |message: Option<HandoverNotify>| {
             let told = message.map(|message| self.handover_notify(message, proof.clone(), timeout));
             if let Some(Err(error)) = told {
@@ -142,15 +137,15 @@ impl MessageHub {
         let new = match handover.cut() {
             Ok(new) => new,
             Err(error) => {
-                self.tell_cancelled(channel.ok(), epoch, &error, proof, timeout);
+                self.tell_cancelled(channel.clone(), epoch, &error, proof, timeout);
                 return Err(error);
             }
         };
         let block = new.descriptor();
-        let to = ChannelName::new(block.spec.channel.as_str());
+        let verifier = new.secret().map(|secret| Verifier::of(secret, &block.spec.channel));
         let registered = Register::of_block(block, new.block().own_key())
             .map_err(HubError::from)
-            .and_then(|register| self.register(register, verifier(new.secret(), to.as_ref()), timeout));
+            .and_then(|register| self.register(register, verifier, timeout));
         match registered {
             Ok(registered) => *registration = registered,
             Err(error) => tracing::warn!(%error, "the broker does not know of the new block"),
@@ -166,14 +161,14 @@ impl MessageHub {
 
     fn tell_cancelled(
         &self,
-        channel: Option<ChannelName>,
+        channel_name: ChannelName,
         handover_epoch: u32,
         error: &HandoverError,
         proof: Option<Verifier>,
         timeout: Duration,
     ) {
         let reason = error.to_string().chars().take(64).collect::<String>();
-        let (Some(channel_name), Ok(reason)) = (channel, Label::new(reason)) else { return };
+        let Ok(reason) = Label::new(reason) else { return };
         let body = HandoverCancel { channel_name, handover_epoch, reason, secret_proof: None };
         if let Err(error) = self.handover_cancel(body, proof, timeout) {
             tracing::warn!(%error, "the broker was not told that the handover was called off");
@@ -221,12 +216,12 @@ fn prepare_message(handover: &Handover<'_>, old: &Producer) -> Result<HandoverNo
     let has_key = config.security != SecurityLevel::None;
     let key_id = config.secret.as_ref().filter(|_| has_key).map(|secret| Fixed(secret.key_id().0));
     Ok(HandoverNotify {
-        old_channel: ChannelName::new(was.spec.channel.as_str())?,
-        new_channel: ChannelName::new(config.channel.as_str())?,
+        old_channel: was.spec.channel.clone(),
+        new_channel: config.channel.clone(),
         old_shm_name: ShmName::new(was.file_name())?,
         new_shm_name: ShmName::new(name)?,
-        old_uuid: Fixed(*was.uuid.as_bytes()),
-        new_uuid: Fixed(*uuid.as_bytes()),
+        old_uuid: was.uuid,
+        new_uuid: *uuid,
         phase: HandoverPhase::Prepare,
         handover_epoch: handover.epoch(),
         cutover_slot_id: None,
@@ -234,7 +229,7 @@ fn prepare_message(handover: &Handover<'_>, old: &Producer) -> Result<HandoverNo
         new_key_id: key_id,
         new_key_epoch: has_key.then_some(config.key_epoch),
         sealed_secret: None,
-        schema_hash: Fixed(schema.slot_hash),
+        schema_hash: SchemaHash::from_bytes(schema.slot_hash),
         schema_version: SchemaVersion { major: schema.version.0, minor: schema.version.1 },
         schema_text: LongText::new(schema.text.lines().next().unwrap_or_default())
             .ok()

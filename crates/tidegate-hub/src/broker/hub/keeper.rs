@@ -16,7 +16,7 @@ use crate::broker::{
     proof::Verifier,
     wire::{
         AttachAck, BlockUuid, ChannelId, ChannelName, Deregister, Detach, Discovered, Fixed, Heartbeat,
-        Label, Registered, RequestBody, U64,
+        Label, Registered, RequestBody,
     },
 };
 use crate::{identity::ProcessKey, layout::Descriptor};
@@ -71,7 +71,7 @@ pub(super) struct Attached {
     block: BlockUuid,
     consumer_id: Label,
     config_hash: Fixed<32>,
-    process_key: U64,
+    process_key: ProcessKey,
 }
 
 #[derive(Clone, Debug)]
@@ -93,10 +93,10 @@ impl Attached {
         Self {
             channel,
             verifier,
-            block: Fixed(*block.uuid.as_bytes()),
+            block: block.uuid,
             consumer_id,
             config_hash: Fixed(block.digest),
-            process_key: U64(owner.word()),
+            process_key: owner,
         }
     }
 
@@ -131,13 +131,10 @@ impl Attachment {
     /// The consumer is in another block by now; the broker is told soon.
     pub(crate) fn moved(&self, block: &Descriptor, verifier: Option<Verifier>) {
         if let Some(record) = self.keeper.shared.kept().attachments.get_mut(&self.number) {
-            let Attached { channel, consumer_id, process_key, .. } = record.attached.clone();
-            let owner = ProcessKey::from_word(process_key.0);
-            let channel = ChannelName::new(block.spec.channel.as_str()).unwrap_or(channel);
-            if let Some(owner) = owner {
-                record.attached = Attached::of(channel, verifier, consumer_id, block, owner);
-                record.epoch = None;
-            }
+            let Attached { consumer_id, process_key, .. } = record.attached.clone();
+            let channel = block.spec.channel.clone();
+            record.attached = Attached::of(channel, verifier, consumer_id, block, process_key);
+            record.epoch = None;
         }
         self.keeper.shared.kept().has_new = true;
         self.keeper.shared.ring();
@@ -234,11 +231,13 @@ impl Keeper {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    pub(super) fn keep(keeper: Arc<Self>, asking: Asking, registered: Registered) -> Registration {
-        let block = match &asking.body {
-            RequestBody::Register(register) => register.block_uuid,
-            _ => Fixed([0; 16]),
-        };
+    /// Keeps the registration of `block`, which `asking` is.
+    pub(super) fn keep(
+        keeper: Arc<Self>,
+        block: BlockUuid,
+        asking: Asking,
+        registered: Registered,
+    ) -> Registration {
         let epoch = keeper.shared.link.epoch();
         {
             let mut kept = keeper.shared.kept();

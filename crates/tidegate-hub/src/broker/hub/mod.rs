@@ -139,9 +139,10 @@ impl MessageHub {
         register.shared_secret_hash = verifier.as_ref().map(Verifier::to_field);
         let keeper = self.keeper()?;
         let deadline = Instant::now() + timeout;
+        let block = register.block_uuid;
         let asking = Asking { body: RequestBody::Register(Box::new(register)), verifier };
         let registered: Registered = self.inner.link.ask(&asking, deadline)?;
-        Ok(Keeper::keep(keeper, asking, registered))
+        Ok(Keeper::keep(keeper, block, asking, registered))
     }
 
     /// Asks where a channel is; tries again only as `retry` says (DH-196). Every attempt takes at most `timeout`.

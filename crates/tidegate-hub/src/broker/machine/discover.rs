@@ -117,7 +117,7 @@ fn check_schema(register: &Register, body: &Discover) -> Result<(), Refused> {
                 "channel {name} has schema {found}, expected hash {expected}; update one side or allow appended fields"
             ),
         )),
-        SchemaMode::AllowAppended if found.hash.is_zero() => Err(Refused::new(
+        SchemaMode::AllowAppended if found.hash.is_untyped() => Err(Refused::new(
             Code::Incompatible,
             format!("channel {name} has untyped bytes, expected schema {expected}; read it untyped"),
         )),

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use blake2::{Blake2b, Digest, digest::consts::U32};
-
 use super::{
     Answer, Asked, Machine, Output, Refused, check_proof,
     registry::{Entry, Successor},
@@ -11,7 +9,7 @@ use super::{
 use crate::broker::{
     host::{HostView, Inspection},
     proof::Verifier,
-    wire::{ChannelName, Code, Deregister, EventBody, Fixed, Label, Register, Registered, ReplyBody},
+    wire::{ChannelName, Code, Deregister, EventBody, Label, Register, Registered, ReplyBody, SchemaHash},
 };
 
 /// Shortest lease that is granted: a shorter one would run out between two heartbeats.
@@ -234,7 +232,7 @@ impl Entry {
 fn check_fingerprint(body: &Register) -> Result<(), Refused> {
     let Some(text) = &body.schema_text else { return Ok(()) };
     let slot = text.as_str().lines().next().unwrap_or_default();
-    let hash = Fixed(Blake2b::<U32>::digest(slot.as_bytes()).into());
+    let hash = SchemaHash::of_text(slot);
     if hash == body.schema_hash {
         return Ok(());
     }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 use tidegate_mq::PublicKey;
 
+use crate::schema::{SchemaHash, SchemaVersion};
+
 /// A value that a field cannot have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{what} must be {rule}")]
@@ -65,16 +67,6 @@ macro_rules! text {
 }
 
 text! {
-    /// Name of a channel: `[a-z0-9][a-z0-9._-]{0,126}` (3.8).
-    ChannelName, "channel_name", "1 to 127 of a-z, 0-9, '.', '_', '-', the first a letter or digit", |text| {
-        let is_start = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        text.len() <= 127
-            && text.as_bytes().first().is_some_and(is_start)
-            && text.bytes().all(|byte| is_start(&byte) || matches!(byte, b'.' | b'_' | b'-'))
-    }
-}
-
-text! {
     /// Name of a block in the shared-memory file system: `tidegate_` and what 3.8 makes of channel and uuid.
     ShmName, "shm_name", "`tidegate_` and up to 73 of a-z, 0-9, '_', '-'", |text| {
         text.strip_prefix("tidegate_").is_some_and(|rest| {
@@ -116,12 +108,6 @@ fn is_token(text: &str) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fixed<const N: usize>(pub [u8; N]);
 
-/// Identity of a block.
-pub type BlockUuid = Fixed<16>;
-
-/// BLAKE2b-256 of a canonical schema text; zeros for untyped bytes.
-pub type SchemaHash = Fixed<32>;
-
 impl<const N: usize> Fixed<N> {
     /// Reads `2 N` lower-case hex digits.
     ///
@@ -143,11 +129,6 @@ impl<const N: usize> Fixed<N> {
             *place = digit(*high)? << 4 | digit(*low)?;
         }
         Ok(Self(bytes))
-    }
-
-    /// Whether all octets are zero.
-    pub fn is_zero(&self) -> bool {
-        self.0.iter().all(|byte| *byte == 0)
     }
 }
 
@@ -257,9 +238,6 @@ impl From<SealedSecret> for String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct U64(pub u64);
 
-/// A process incarnation as in chapter 4: start time and PID in one word.
-pub type ProcessKey = U64;
-
 impl Serialize for U64 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
@@ -302,43 +280,6 @@ impl de::Visitor<'_> for U64Visitor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChannelId(pub u32);
-
-/// `major.minor` of a schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SchemaVersion {
-    /// Changes with every incompatible change.
-    pub major: u16,
-    /// Grows with appended optional fields.
-    pub minor: u16,
-}
-
-impl fmt::Display for SchemaVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
-impl TryFrom<String> for SchemaVersion {
-    type Error = FieldError;
-
-    fn try_from(text: String) -> Result<Self, FieldError> {
-        let version = text.split_once('.').and_then(|(major, minor)| {
-            let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
-                true => text.parse().ok(),
-                false => None,
-            };
-            Some(Self { major: number(major)?, minor: number(minor)? })
-        });
-        version.ok_or(FieldError { what: "schema_version", rule: "`major.minor`, each a number below 65536" })
-    }
-}
-
-impl From<SchemaVersion> for String {
-    fn from(version: SchemaVersion) -> Self {
-        version.to_string()
-    }
-}
 
 /// A schema as producers and consumers speak of it: hash and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@
 //! notification, peer to peer  ["<channel_name>"] ["TGH1"] [JSON]
 //! ```
 
+mod domain;
 mod envelope;
 mod event;
 mod field;
@@ -22,12 +23,18 @@ mod tests;
 use serde::Serialize;
 use tidegate_mq::{Message, Part};
 
+pub use crate::{
+    identity::ProcessKey,
+    layout::{BlockUuid, ChannelName},
+    schema::{SchemaHash, SchemaVersion},
+};
+
 pub use self::{
     envelope::{Refusal, Request, RequestBody},
     event::{DropReason, Event, EventBody, Notification},
     field::{
-        Base64, BlockUuid, ChannelId, ChannelName, ClientId, FieldError, Fixed, Label, LongText, MsgId,
-        Nonce, ProcessKey, Proof, Schema, SchemaHash, SchemaVersion, SealedSecret, ShmName, U64, Z85Key,
+        Base64, ChannelId, ClientId, FieldError, Fixed, Label, LongText, MsgId, Nonce, Proof, Schema,
+        SealedSecret, ShmName, U64, Z85Key,
     },
     reply::{
         ChannelFacts, ChannelSummary, Code, Discovered, HandoverState, Listing, Registered, RegistryCounters,

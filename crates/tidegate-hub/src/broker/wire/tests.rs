@@ -21,7 +21,7 @@ fn the_registration_of_the_sheet_is_read_and_written() {
     let RequestBody::Register(body) = &request.body else { panic!("{request:?}") };
     assert_eq!(
         (body.process_key, body.schema_version),
-        (U64(4_142_521_135_161), SchemaVersion { major: 2, minor: 0 })
+        (ProcessKey::from_word(4_142_521_135_161).unwrap(), SchemaVersion::new(2, 0))
     );
     assert_eq!(body.credentials().unwrap().key_epoch, 1);
     let written: serde_json::Value = serde_json::from_slice(&request.encode()).unwrap();
@@ -91,8 +91,12 @@ fn events_and_notifications_come_back_as_they_went() {
     let message = event.encode(&channel);
     assert_eq!(message.parts()[0], "hub/a");
     assert_eq!(Event::decode(&message), Some((channel.clone(), event)));
-    let notice =
-        Notification { block_uuid: Fixed([1; 16]), slot_id: U64(u64::MAX), commit_index: U64(2), ts_ns: 3 };
+    let notice = Notification {
+        block_uuid: BlockUuid::new([1; 16]).unwrap(),
+        slot_id: U64(u64::MAX),
+        commit_index: U64(2),
+        ts_ns: 3,
+    };
     let message = notice.encode(&channel);
     assert!(message.parts()[2].starts_with(br#"{"type":"DB_NOTIFY""#));
     assert_eq!(Notification::decode(&message), Some((channel, notice)));

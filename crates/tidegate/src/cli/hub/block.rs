@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tidegate::hub::block::{AttachError, AttachOptions, DEFAULT_DIR, Role, names};
-use tidegate::hub::broker::{Discovery, RetryPolicy, wire};
+use tidegate::hub::broker::{Discovery, RetryPolicy};
 use tidegate::hub::inspect::Inspector;
+use tidegate::hub::layout::ChannelName;
 use tidegate::shm::region::{DirError, OpenError};
 
 use super::connection::{ANSWER, Reach};
@@ -64,7 +65,7 @@ impl BlockArgs {
 
     /// The block of a channel that the broker names, if it is here and of that channel.
     fn known(&self, channel: &str) -> Result<Option<String>, Stop> {
-        let Ok(name) = wire::ChannelName::new(channel) else { return Ok(None) };
+        let Ok(name) = ChannelName::new(channel) else { return Ok(None) };
         let Some(broker) = self.reach.open()? else { return Ok(None) };
         let found = match broker.hub.discover(&Discovery::of(name), ANSWER, RetryPolicy::none()) {
             Ok(found) => found.channel,

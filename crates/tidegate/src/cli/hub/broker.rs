@@ -262,7 +262,7 @@ pub(crate) fn channels_text(channels: &[ChannelSummary]) -> String {
         vec![text::heading(["CHANNEL", "ID", "BLOCK", "PRODUCER", "SCHEMA", "CONSUMERS", "CHECKED"])];
     for channel in channels {
         let hash = channel.schema_hash.to_string();
-        let schema = if channel.schema_hash.is_zero() {
+        let schema = if channel.schema_hash.is_untyped() {
             "untyped".to_owned()
         } else {
             format!("{}... v{}", hash.get(..16).unwrap_or_default(), channel.schema_version)

@@ -40,8 +40,8 @@ impl Discover {
         let channel = ChannelName::new(&*self.channel).map_err(Stop::usage)?;
         let mut look = Discovery::of(channel.clone());
         if let (Some(hash), Some(version)) = (&self.schema_hash, &self.schema_version) {
-            let hash = SchemaHash::parse(hash).map_err(Stop::usage)?;
-            let version = SchemaVersion::try_from(version.clone()).map_err(Stop::usage)?;
+            let hash: SchemaHash = hash.parse().map_err(Stop::usage)?;
+            let version: SchemaVersion = version.parse().map_err(Stop::usage)?;
             look = look.schema(hash, version, SchemaMode::Strict);
         }
         if let Some(file) = &self.secret {

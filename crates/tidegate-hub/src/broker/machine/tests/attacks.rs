@@ -3,7 +3,7 @@
 use super::{super::*, bench::*};
 use crate::broker::{
     host::Inspection,
-    wire::{AttachAck, ChannelId, Fixed, List, Listing, Register, ShmName, U64},
+    wire::{AttachAck, BlockUuid, ChannelId, Fixed, List, Listing, ProcessKey, Register, ShmName},
 };
 
 /// Channel `c<number>` with a block of its own.
@@ -13,7 +13,7 @@ fn numbered(number: u32) -> Register {
     Register {
         channel_name: name(&format!("c{number:05}")),
         shm_name: ShmName::new(format!("tidegate_c_{number:08x}")).unwrap(),
-        block_uuid: Fixed(uuid),
+        block_uuid: BlockUuid::new(uuid).unwrap(),
         host_domain: label("elsewhere"),
         ..sensor(1, 1)
     }
@@ -75,7 +75,7 @@ fn the_registry_is_bounded_in_bytes_too() {
             channel_id,
             consumer_id: label(&format!("{at:0256}")),
             config_hash: Fixed([0; 32]),
-            process_key: U64(1),
+            process_key: ProcessKey::from_word(1).unwrap(),
         })
     };
     let mut attached = 0;
@@ -109,7 +109,7 @@ fn dead_consumers_make_room() {
             channel_id,
             consumer_id: label(consumer),
             config_hash: Fixed([0; 32]),
-            process_key: U64(process),
+            process_key: ProcessKey::from_word(process).unwrap(),
         };
         bench.ask("c", RequestBody::AttachAck(body), None)
     };

@@ -6,8 +6,8 @@ use super::super::*;
 use crate::broker::{
     host::{BlockFacts, Inspection, Liveness},
     wire::{
-        Base64, ChannelId, Deregister, Discover, Fixed, ProcessKey, Register, SchemaMode, SchemaVersion,
-        ShmName, U64,
+        Base64, BlockUuid, ChannelId, Deregister, Discover, Fixed, ProcessKey, Register, SchemaHash,
+        SchemaMode, SchemaVersion, ShmName, U64,
     },
 };
 
@@ -27,7 +27,7 @@ impl HostView for Host {
     }
 
     fn liveness(&self, key: ProcessKey) -> Liveness {
-        if self.dead.borrow().contains(&key.0) { Liveness::Dead } else { Liveness::Alive }
+        if self.dead.borrow().contains(&key.word()) { Liveness::Dead } else { Liveness::Alive }
     }
 
     fn inspect(&self, name: &ShmName) -> Inspection {
@@ -201,12 +201,12 @@ pub(super) fn sensor(owner: u64, block: u8) -> Register {
     Register {
         channel_name: name("sensor"),
         shm_name: ShmName::new(format!("tidegate_sensor_{block:08x}")).unwrap(),
-        block_uuid: Fixed([block; 16]),
+        block_uuid: BlockUuid::new([block; 16]).unwrap(),
         policy: label("RingBuffer"),
         sync: label("AllReaders"),
         unit_block_size: 4096,
         ring_buffer_capacity: 8,
-        schema_hash: Fixed([5; 32]),
+        schema_hash: SchemaHash::from_bytes([5; 32]),
         schema_version: SchemaVersion { major: 2, minor: 0 },
         schema_text: None,
         shared_secret_hash: None,
@@ -215,7 +215,7 @@ pub(super) fn sensor(owner: u64, block: u8) -> Register {
         key_epoch: None,
         producer_uid: label(&format!("PROD-{owner}")),
         producer_name: None,
-        process_key: U64(owner),
+        process_key: ProcessKey::from_word(owner).unwrap(),
         host_domain: label(DOMAIN),
         zmq_endpoint: None,
         zmq_pubkey: None,
@@ -241,7 +241,7 @@ pub(super) fn find(text: &str) -> Discover {
 pub(super) fn deregister(block: u8) -> RequestBody {
     RequestBody::Deregister(Deregister {
         channel_name: name("sensor"),
-        block_uuid: Fixed([block; 16]),
+        block_uuid: BlockUuid::new([block; 16]).unwrap(),
         secret_proof: None,
     })
 }

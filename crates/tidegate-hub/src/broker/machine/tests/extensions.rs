@@ -3,7 +3,7 @@
 use super::{super::*, bench::*};
 use crate::broker::{
     host::{BlockFacts, Inspection},
-    wire::{BlockUuid, ChecksumErrorReport, Fixed, Heartbeat, Register, U64},
+    wire::{BlockUuid, ChecksumErrorReport, Heartbeat, ProcessKey, Register, SchemaHash, U64},
 };
 
 /// Rules: DH-190, M-18.
@@ -28,7 +28,7 @@ fn a_checksum_report_is_relayed_as_it_is() {
         channel_id,
         slot_id: U64((1 << 53) + 1),
         error: label("ChecksumMismatch"),
-        process_key: U64(4),
+        process_key: ProcessKey::from_word(4).unwrap(),
     };
     let relayed = bench.ask("c", RequestBody::ChecksumErrorReport(report.clone()), None);
     assert_eq!(relayed.events, [EventBody::ChecksumErrorReport(report)]);
@@ -62,9 +62,9 @@ fn what_is_restored_is_checked_first() {
     let mut moved = Bench::new(Settings::default());
     moved.build(&sensor(1, 1));
     let other = BlockFacts {
-        block_uuid: BlockUuid::parse(&"ee".repeat(16)).unwrap(),
+        block_uuid: BlockUuid::new([0xEE; 16]).unwrap(),
         channel_name: name("sensor"),
-        schema_hash: Fixed([5; 32]),
+        schema_hash: SchemaHash::from_bytes([5; 32]),
         is_ready: true,
     };
     moved.host.blocks.borrow_mut().insert(sensor(1, 1).shm_name.to_string(), Inspection::Found(other));

@@ -1,7 +1,7 @@
 //! What a request must pass before it has an effect: identity, nonce, clock, proof, limits.
 
 use super::{super::*, bench::*};
-use crate::broker::wire::{AttachAck, Base64, Detach, DropReason, Fixed, List, Register, U64};
+use crate::broker::wire::{AttachAck, Base64, Detach, DropReason, Fixed, List, ProcessKey, Register};
 
 /// Somebody else's attachment cannot be taken or ended.
 #[test]
@@ -13,7 +13,7 @@ fn attachments_belong_to_their_client() {
         channel_id,
         consumer_id: consumer_id.clone(),
         config_hash: Fixed([0; 32]),
-        process_key: U64(7),
+        process_key: ProcessKey::from_word(7).unwrap(),
     };
     assert!(bench.ask("c", RequestBody::AttachAck(attach.clone()), None).is_ok());
     let detach = RequestBody::Detach(Detach { channel_id, consumer_id });

@@ -1,7 +1,9 @@
 //! A channel that moves to another block.
 
 use super::{super::*, bench::*};
-use crate::broker::wire::{Fixed, HandoverCancel, HandoverNotify, HandoverPhase, SchemaVersion, U64};
+use crate::broker::wire::{
+    BlockUuid, HandoverCancel, HandoverNotify, HandoverPhase, SchemaHash, SchemaVersion, U64,
+};
 
 fn handover(phase: HandoverPhase, epoch: u32) -> HandoverNotify {
     HandoverNotify {
@@ -9,8 +11,8 @@ fn handover(phase: HandoverPhase, epoch: u32) -> HandoverNotify {
         new_channel: name("sensor"),
         old_shm_name: sensor(1, 1).shm_name,
         new_shm_name: sensor(1, 2).shm_name,
-        old_uuid: Fixed([1; 16]),
-        new_uuid: Fixed([2; 16]),
+        old_uuid: BlockUuid::new([1; 16]).unwrap(),
+        new_uuid: BlockUuid::new([2; 16]).unwrap(),
         phase,
         handover_epoch: epoch,
         cutover_slot_id: (phase == HandoverPhase::Cutover).then_some(U64(41)),
@@ -18,7 +20,7 @@ fn handover(phase: HandoverPhase, epoch: u32) -> HandoverNotify {
         new_key_id: None,
         new_key_epoch: None,
         sealed_secret: None,
-        schema_hash: Fixed([5; 32]),
+        schema_hash: SchemaHash::from_bytes([5; 32]),
         schema_version: SchemaVersion { major: 2, minor: 0 },
         schema_text: None,
         secret_proof: None,

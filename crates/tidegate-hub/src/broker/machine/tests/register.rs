@@ -4,8 +4,8 @@ use super::{super::*, bench::*};
 use crate::broker::{
     host::Inspection,
     wire::{
-        AttachAck, ChannelId, Discover, DropReason, Fixed, Heartbeat, LongText, Register, SchemaHash,
-        SchemaMode, SchemaQuery, SchemaVersion, ShmName, U64,
+        AttachAck, BlockUuid, ChannelId, Discover, DropReason, Fixed, Heartbeat, LongText, ProcessKey,
+        Register, SchemaHash, SchemaMode, SchemaQuery, SchemaVersion, ShmName,
     },
 };
 
@@ -52,7 +52,7 @@ fn the_registration_table() {
     assert!(again.is_ok());
     assert_eq!((again.channel_id(), bench.machine.counters().channels), (ChannelId(1), 1));
     refused(&bench.register("p1", sensor(1, 1), Some(&other)), Code::BadProof);
-    let changed = Register { schema_hash: Fixed([6; 32]), ..sensor(1, 1) };
+    let changed = Register { schema_hash: SchemaHash::from_bytes([6; 32]), ..sensor(1, 1) };
     refused(&bench.register("p1", changed, Some(&secret)), Code::SchemaConflict);
 
     let mut bench = fresh();
@@ -71,7 +71,7 @@ fn the_registration_table() {
     refused(&bench.register("p2", sensor(2, 2), Some(&other)), Code::BadProof);
 
     let mut bench = fresh();
-    let retyped = Register { schema_hash: Fixed([6; 32]), ..sensor(2, 2) };
+    let retyped = Register { schema_hash: SchemaHash::from_bytes([6; 32]), ..sensor(2, 2) };
     let conflict = bench.register("p2", retyped, Some(&secret));
     refused(&conflict, Code::SchemaConflict);
     assert!(conflict.message().contains(&"05".repeat(32)) && conflict.message().contains(&"06".repeat(32)));
@@ -134,7 +134,7 @@ fn a_silent_consumer_is_a_hint() {
             channel_id,
             consumer_id: label("ui"),
             config_hash: Fixed([0; 32]),
-            process_key: U64(77),
+            process_key: ProcessKey::from_word(77).unwrap(),
         };
         assert!(matches!(
             bench.ask("c", RequestBody::AttachAck(attach), None).events[..],
@@ -177,9 +177,9 @@ fn the_block_of_a_dead_producer_is_found_while_it_exists() {
 #[test]
 fn a_registration_that_does_not_fit_its_block_is_refused() {
     let claims = [
-        ("uuid", Register { block_uuid: Fixed([9; 16]), ..sensor(1, 1) }),
+        ("uuid", Register { block_uuid: BlockUuid::new([9; 16]).unwrap(), ..sensor(1, 1) }),
         ("channel", Register { channel_name: name("another"), ..sensor(1, 1) }),
-        ("schema", Register { schema_hash: Fixed([9; 32]), ..sensor(1, 1) }),
+        ("schema", Register { schema_hash: SchemaHash::from_bytes([9; 32]), ..sensor(1, 1) }),
         ("no block", Register { shm_name: ShmName::new("tidegate_x_00000009").unwrap(), ..sensor(1, 1) }),
     ];
     for (what, claim) in claims {
@@ -205,7 +205,7 @@ fn a_schema_text_must_have_its_hash() {
     let mut bench = Bench::new(Settings::default());
     let wrong = Register { schema_text: Some(text.clone()), ..sensor(1, 1) };
     assert_eq!(bench.register("p", wrong, None).reply.code, Some(Code::FingerprintInconsistent));
-    let schema_hash = SchemaHash::parse(hash).unwrap();
+    let schema_hash = hash.parse::<SchemaHash>().unwrap();
     let right = Register { schema_text: Some(text), schema_hash, ..sensor(1, 1) };
     assert!(bench.register("p", right, None).is_ok());
     let query = SchemaQuery { channel_name: None, schema_hash: Some(schema_hash) };
@@ -225,7 +225,7 @@ fn a_wrong_schema_is_refused_early_and_named() {
     let mut bench = Bench::new(Settings::default());
     assert!(bench.register("p", sensor(1, 1), None).is_ok());
     let expecting = |hash: Option<u8>, schema_version, schema_mode| Discover {
-        schema_hash: hash.map(|byte| Fixed([byte; 32])),
+        schema_hash: hash.map(|byte| SchemaHash::from_bytes([byte; 32])),
         schema_version,
         schema_mode,
         ..find("sensor")
