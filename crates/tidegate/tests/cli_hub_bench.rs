@@ -6,10 +6,10 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Outcome, Running, eventually, script, tidegate};
 
 /// Arguments of a run that is over soon.
@@ -205,11 +205,32 @@ fn an_interrupted_run_leaves_no_process_and_no_file() {
     assert!(!place.exists());
 }
 
+/// What a killed run leaves is known to the doctor, and one that goes on is not touched.
 #[test]
-fn the_ends_do_not_outlive_a_killed_runner() {
+fn the_ends_do_not_outlive_a_killed_runner_and_the_doctor_removes_the_rest() {
     let (bench, children, place) = endless();
+    let pid = bench.pid();
+    // Others may measure on this machine, too.
+    let live = doctor(Path::new("/dev/shm"), &[], &place);
+    assert_eq!((&live["status"], &live["pid"]), (&json!("ok"), &json!(pid)));
     bench.signal(Signal::KILL);
     bench.finish();
     eventually("the ends are gone", || (!children.iter().copied().any(is_there)).then_some(()));
-    std::fs::remove_dir_all(place).expect("what the runner left");
+    let apart = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    let left = apart.path().join(place.file_name().expect("a name"));
+    std::fs::rename(&place, &left).expect("both are in shared memory");
+    let dead = doctor(apart.path(), &[], &left);
+    assert_eq!((&dead["safe_to_remove"], &dead["pid"]), (&json!(true), &json!(pid)));
+    assert!(left.exists(), "looking changes nothing");
+    assert_eq!(doctor(apart.path(), &["--fix"], &left)["status"], "fixed");
+    assert!(!left.exists());
+}
+
+/// What `tidegate doctor` says of the directory of a run.
+fn doctor(shm: &Path, args: &[&str], dir: &Path) -> Value {
+    let mut command = tidegate();
+    command.args(["doctor", "--json", "--min-free", "0", "--shm"]).arg(shm).args(args);
+    let found = Running::start(&mut command).finish().results();
+    let of_run = found.into_iter().find(|finding| finding["path"] == json!(dir));
+    of_run.expect("a finding")
 }

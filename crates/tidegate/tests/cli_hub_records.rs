@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use support::{Outcome, Running, place, tidegate};
+use support::{Outcome, Running, place, run, tidegate};
 
 const SCHEMA: &str = "tds1 Pose size=24 align=8 {id:u64@0+8;x:f64@8+8;name:c8[4]@16+4;_pad0:u8[4]@20+4}\n";
 
@@ -107,6 +107,30 @@ fn a_killed_publisher_is_taken_over_and_ids_go_on() {
         (&rest[0]["summary"], &rest[0]["closed"], &rest[0]["lost"]),
         (&true.into(), &true.into(), &0.into())
     );
+}
+
+/// Both ends take the key from a file; whoever has none, or another one, gets nothing.
+///
+/// Rules: DH-165.
+#[test]
+fn a_channel_with_a_secret_is_for_those_who_have_its_key() {
+    let dir = place();
+    let [key, other] = ["a.key", "b.key"].map(|name| {
+        let path = dir.path().join(name).display().to_string();
+        run(["hub", "secret", "gen", "--out", path.as_str()]).exits(0);
+        path
+    });
+    let with_key = ["--input", "-", "--consumers", "1", "--timeout", "60s", "--secret", &key];
+    let publisher = Running::start(&mut hub(dir.path(), "pub", &with_key, &line(0)));
+    let read = |args: &[&str]| {
+        let args = [&["--wait", "20s"], args].concat();
+        Running::start(&mut hub(dir.path(), "sub", &args, "")).finish()
+    };
+    for secret in [&[][..], &["--secret", &other]] {
+        assert_eq!(read(secret).exits(4).stdout, "");
+    }
+    assert_eq!(read(&["--secret", &key]).exits(0).stdout, line(0));
+    publisher.finish().exits(0);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(crate) enum BenchError {
         path.display()
     )]
     Baseline { path: PathBuf },
+    #[error(transparent)]
+    Lock(#[from] tidegate::shm::lock::LockError),
     #[error("interrupted before all was measured")]
     Interrupted,
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `program`, `processes` | who is measured; their processes |
 //! | `turn`, `counts` | one measurement with one program |
+//! | `options` | what every such command is told |
 //! | `session` | the turns of a run |
 //! | `results`, `stats` | all of them; medians and ranges |
 //! | `verdict`, `baseline`, `report` | the minima; stored results; what is printed |
@@ -19,6 +20,7 @@ pub(crate) mod baseline;
 pub(crate) mod counts;
 pub(crate) mod environment;
 pub(crate) mod error;
+pub(crate) mod options;
 pub(crate) mod peer;
 pub(crate) mod processes;
 pub(crate) mod program;

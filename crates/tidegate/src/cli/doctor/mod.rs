@@ -7,6 +7,8 @@
 mod bench;
 #[cfg(feature = "hub")]
 mod broker;
+#[cfg(feature = "hub")]
+mod hub_bench;
 mod media;
 mod memory;
 mod nodes;
@@ -30,7 +32,7 @@ const MAX_ENTRIES: usize = 65_536;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks for nodes (tidegate-*) and their brokers, media drivers (aeron-*), regions (tensorpool-*) and measurements (tidegate.bench-*) in \
+Looks for nodes (tidegate-*) and their brokers, media drivers (aeron-*), regions (tensorpool-*) and measurements (tidegate.bench-*, tidegate.hub-bench-*) in \
 shared memory, for nodes that hold their directory but do not answer, and for memory running low. Exit code 0 when all is well, 1 when there are problems, \
 0 as well when --fix removed all of them.
 
@@ -236,6 +238,10 @@ impl Doctor {
         }
         for dir in with_prefix(&entries, BENCH_PREFIX) {
             report(bench::look(&dir, &advice))?;
+        }
+        #[cfg(feature = "hub")]
+        for dir in with_prefix(&entries, super::hub::BENCH_PREFIX) {
+            report(hub_bench::look(&dir, &advice))?;
         }
         // After the repair, so that it counts what is free now.
         report(memory::space(&self.shm, self.min_free)?.into())?;

@@ -181,6 +181,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
 }
 
 /// Channels of a broker as a table: for `tidegate hub broker list` and `tidegate ls`.
+pub(crate) use bench::{PREFIX as BENCH_PREFIX, lock_of as bench_lock_of};
 pub(crate) use broker::{channel_json, channels_text};
 /// The broker of a node, asked shortly.
 pub(crate) use connection::ask_broker_of;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use tidegate::hub::block::{AttachError, AttachOptions, DEFAULT_DIR, Role, attach};
-use tidegate::hub::broker::{Discovery, MessageHub, RetryPolicy, wire};
-use tidegate::hub::layout::{ChannelName, Descriptor};
+use tidegate::hub::broker::{Discovery, MessageHub, RetryPolicy, Verifier};
+use tidegate::hub::layout::{ChannelName, Descriptor, Secret};
+use tidegate::hub::secret::read_key_file;
 
 use super::connection::{ANSWER, Reach, Reached};
 use super::faults;
@@ -19,6 +20,9 @@ pub(super) struct Place {
     /// Directory of the blocks
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
     pub(super) dir: PathBuf,
+    /// Key file of a channel that opens for nobody without it; `tidegate hub secret gen` makes one
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
     #[command(flatten)]
     reach: Reach,
 }
@@ -28,6 +32,8 @@ pub(super) struct Finder<'a> {
     pub(super) dir: &'a Path,
     /// Asked first.
     pub(super) broker: Option<Reached>,
+    /// Of the channel.
+    pub(super) secret: Option<Secret>,
 }
 
 /// A block that was found.
@@ -39,7 +45,8 @@ pub(super) struct Found {
 impl Place {
     /// Here, with the broker that answers.
     pub(super) fn finder(&self) -> Result<Finder<'_>, Stop> {
-        Ok(Finder { dir: &self.dir, broker: self.reach.open()? })
+        let secret = self.secret.as_deref().map(read_key_file).transpose()?;
+        Ok(Finder { dir: &self.dir, broker: self.reach.open()?, secret })
     }
 }
 
@@ -83,8 +90,11 @@ impl Finder<'_> {
     /// The block that the broker names, if it is what the broker says (DH-199). Whatever is wrong with it, the directory
     /// decides.
     fn known(&self, hub: &MessageHub, channel: &ChannelName) -> Option<Found> {
-        let channel = wire::ChannelName::new(channel.as_str()).ok()?;
-        let facts = match hub.discover(&Discovery::of(channel), ANSWER, RetryPolicy::none()) {
+        let mut discovery = Discovery::of(channel.clone());
+        if let Some(verifier) = self.verifier(channel) {
+            discovery = discovery.verifier(verifier);
+        }
+        let facts = match hub.discover(&discovery, ANSWER, RetryPolicy::none()) {
             Ok(discovered) => discovered.channel,
             Err(error) => {
                 tracing::debug!(%error, "the broker knows no block");
@@ -100,8 +110,14 @@ impl Finder<'_> {
         Some(Found { name, descriptor: Arc::clone(block.descriptor()) })
     }
 
-    fn options(&self) -> AttachOptions<'static> {
-        AttachOptions { dir: self.dir.to_owned(), ..AttachOptions::new(Role::Consumer) }
+    /// Proves to the broker that the secret is known.
+    pub(super) fn verifier(&self, channel: &ChannelName) -> Option<Verifier> {
+        self.secret.as_ref().map(|secret| Verifier::of(secret, channel))
+    }
+
+    fn options(&self) -> AttachOptions<'_> {
+        let secret = self.secret.as_ref();
+        AttachOptions { dir: self.dir.to_owned(), secret, ..AttachOptions::new(Role::Consumer) }
     }
 }
 

@@ -40,6 +40,7 @@ With --json: {\"opened\":true,...}, and at the end {\"summary\":true,\"records\"
 Examples:
   tidegate hub pub load --schema load.tds1 --input load.csv
   tidegate hub pub load --schema load.tds1 --input load.csv --no-broker
+  tidegate hub pub load --schema load.tds1 --input load.csv --secret load.key
   vmstat-as-json | tidegate hub pub vmstat --schema vmstat@1 --input - --sync all --slots 256
   tidegate hub pub pose --schema pose.tds1 --input - --policy single --overflow block < poses.ndjson")]
 pub(crate) struct Publish {
@@ -150,6 +151,9 @@ impl Publish {
         config.identity.producer_name =
             format!("tidegate hub pub {}", std::process::id()).chars().take(32).collect();
         let finder = self.place.finder()?;
+        if let Some(secret) = &finder.secret {
+            config = config.with_secret(secret.clone());
+        }
         let producer = open(&finder, &channel, &config)?;
         let registration = register(&finder, &producer)?;
         let mut run = Run {
@@ -189,6 +193,7 @@ fn open(finder: &Finder<'_>, channel: &ChannelName, config: &HubConfig) -> Resul
         ("policy or slots", there.slot_count != config.policy.slot_count()),
         ("sync", there.sync != config.sync),
         ("overflow", there.overflow != config.overflow),
+        ("security", there.security != config.security),
     ];
     if let Some((field, _)) = different.iter().find(|(_, differs)| *differs) {
         let message = format!(
@@ -213,7 +218,10 @@ fn register(finder: &Finder<'_>, producer: &Producer) -> Result<Option<Registrat
     let block = producer.block();
     let registered = Register::of_block(block.descriptor(), block.own_key())
         .map_err(HubError::from)
-        .and_then(|register| hub.register(register, None, ANSWER));
+        .and_then(|register| {
+            let verifier = finder.verifier(&register.channel_name);
+            hub.register(register, verifier, ANSWER)
+        });
     match registered {
         Ok(registration) => Ok(Some(registration)),
         Err(error) if *is_named => Err(error.into()),

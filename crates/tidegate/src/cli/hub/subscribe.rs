@@ -17,7 +17,7 @@ use tidegate::hub::layout::{ChannelName, SyncPolicy};
 use tidegate::hub::schema::{SchemaExpectation, SchemaMode};
 
 use super::faults;
-use super::place::{Found, Place};
+use super::place::{Finder, Found, Place};
 use super::publish::Delivery;
 use super::schema::{Format, Lines, SchemaArgs, of_block};
 use crate::cli::session::parse_duration;
@@ -41,7 +41,7 @@ and at the end {\"summary\":true,\"records\",\"lost\",\"closed\"}.
 Examples:
   tidegate hub sub load
   tidegate hub sub load --start oldest --count 100 --timeout 10s --json
-  tidegate hub sub load --output load.csv --sync all")]
+  tidegate hub sub load --output load.csv --sync all --secret load.key")]
 pub(crate) struct Subscribe {
     /// The channel
     channel: String,
@@ -96,7 +96,8 @@ impl Subscribe {
         let channel = ChannelName::new(&self.channel).map_err(Stop::usage)?;
         let expected = self.schema.load()?;
         let interrupt = Interrupt::install()?;
-        let Some(found) = self.await_channel(&channel, &interrupt)? else { return Ok(()) };
+        let finder = self.place.finder()?;
+        let Some(found) = self.await_channel(&finder, &channel, &interrupt)? else { return Ok(()) };
         let what = format!("channel {channel}");
         if let Some(wanted) =
             self.sync.map(SyncPolicy::from).filter(|wanted| *wanted != found.descriptor.spec.sync)
@@ -119,6 +120,7 @@ impl Subscribe {
             }),
             start: self.start,
             name: format!("hub sub {}", std::process::id()),
+            secret: finder.secret.clone(),
             ..ConsumerConfig::default()
         };
         let mut consumer =
@@ -134,9 +136,13 @@ impl Subscribe {
     }
 
     /// None when interrupted.
-    fn await_channel(&self, channel: &ChannelName, interrupt: &Interrupt) -> Result<Option<Found>, Stop> {
+    fn await_channel(
+        &self,
+        finder: &Finder<'_>,
+        channel: &ChannelName,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Found>, Stop> {
         let began = Instant::now();
-        let finder = self.place.finder()?;
         loop {
             if let Some(found) = finder.find(channel)? {
                 return Ok(Some(found));

@@ -19,21 +19,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use self::plan::{Extent, Kind, Measure};
 use self::programs::Driver;
-use crate::cli::bench::baseline::Baseline;
-use crate::cli::bench::counts::Counter;
 use crate::cli::bench::environment;
 use crate::cli::bench::error::BenchError;
+use crate::cli::bench::options::{Options, describe};
 use crate::cli::bench::program::Program;
-use crate::cli::bench::progress;
-use crate::cli::bench::report::{self, Record};
 use crate::cli::bench::session::Session;
 use crate::cli::bench::turn::Turns;
 use crate::cli::session::parse_duration;
-use crate::cli::signal::Interrupt;
 use crate::output::{Output, Stop};
 
 pub(crate) use self::peer::Peer;
@@ -49,9 +45,8 @@ pub(crate) struct Bench {
     only: Vec<Kind>,
     #[command(flatten)]
     extent: Extent,
-    /// How often each program has its turn
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    repetitions: u32,
+    #[command(flatten)]
+    options: Options,
     /// Least time of one measurement
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     time: Duration,
@@ -79,18 +74,6 @@ pub(crate) struct Bench {
     /// The shared library of libzmq to measure [default: the one that is installed]
     #[arg(long, value_name = "FILE", conflicts_with = "without_libzmq")]
     libzmq: Option<PathBuf>,
-    /// Measure another program as well, which speaks the protocol of benches/messaging/libzmq_peer.c
-    #[arg(long, value_name = "NAME=PATH", value_parser = Program::named)]
-    peer: Vec<Program>,
-    /// Do not count allocations and system calls, which takes another turn
-    #[arg(long)]
-    without_counts: bool,
-    /// Compare with the results of an earlier run, from --save or --json, and fail when a number is more than 5 % worse
-    #[arg(long, value_name = "FILE")]
-    baseline: Option<PathBuf>,
-    /// Keep all results, every turn of them, in this file: what --json prints
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
 }
 
 impl Bench {
@@ -98,23 +81,21 @@ impl Bench {
         if self.quick {
             self.hurry();
         }
-        let baseline = self.baseline.as_deref().map(Baseline::read).transpose()?;
-        let mut record = Record::create(self.save.as_deref())?;
-        let interrupt = Interrupt::install()?;
+        let mut run = self.options.begin()?;
         let place =
             tempfile::tempdir().map_err(|source| BenchError::io("make a directory".to_owned(), source))?;
-        if cfg!(debug_assertions) {
-            progress("this program is not optimized: its numbers mean nothing; build it with --release");
-        }
         let programs = self.programs(place.path())?;
-        let counter = (!self.without_counts).then(|| Counter::new(place.path()));
-        let environment = self.environment(&programs, counter.as_ref(), &interrupt)?;
-        if let Some(names) = baseline.as_ref().and_then(|baseline| baseline.strange(&environment)) {
-            progress(&format!("the baseline is of another machine or state of it: see {names}"));
-        }
+        let counter = self.options.counter(place.path());
+        let told = json!({
+            "options": OPTIONS,
+            "repetitions": self.options.repetitions,
+            "messages": self.messages,
+            "trips": self.trips,
+        });
+        let environment = describe(&programs, counter.as_ref(), &run, [self.time, self.warmup], told)?;
         let turns = Turns {
             place: place.path(),
-            interrupt: &interrupt,
+            interrupt: &run.interrupt,
             warmup: self.warmup,
             time: self.time,
             messages: self.messages,
@@ -131,13 +112,14 @@ impl Bench {
             }
             _ => Ok(0.0),
         };
-        session.run(&groups, self.repetitions, &mut rate_of, &mut record, output)?;
-        session.end(&environment, baseline.as_ref().zip(self.baseline.as_deref()), &mut record, output)
+        session.run(&groups, self.options.repetitions, &mut rate_of, &mut run.record, output)?;
+        let baseline = run.baseline.as_ref().zip(self.options.baseline.as_deref());
+        session.end(&environment, baseline, &mut run.record, output)
     }
 
     fn hurry(&mut self) {
         self.extent = Extent::quick();
-        (self.repetitions, self.messages, self.trips) = (3, 0, 0);
+        (self.options.repetitions, self.messages, self.trips) = (3, 0, 0);
         (self.time, self.warmup) = (Duration::from_millis(300), Duration::from_millis(100));
     }
 
@@ -147,36 +129,8 @@ impl Bench {
         if !self.without_libzmq {
             programs.push(programs::libzmq(place, self.libzmq.as_deref())?);
         }
-        programs.extend(self.peer.iter().cloned());
+        programs.extend(self.options.peer.iter().cloned());
         Ok(programs)
-    }
-
-    /// What results are worth nothing without (MQ-500).
-    fn environment(
-        &self,
-        programs: &[Program],
-        counter: Option<&Counter>,
-        interrupt: &Interrupt,
-    ) -> Result<Value, BenchError> {
-        let mut versions = Map::new();
-        for program in programs {
-            versions.insert(program.name.clone(), program.version(interrupt)?);
-        }
-        let mut fields = environment::machine();
-        let options = json!({
-            "optimized": !cfg!(debug_assertions),
-            "programs": versions,
-            "options": OPTIONS,
-            "repetitions": self.repetitions,
-            "seconds": self.time.as_secs_f64(),
-            "warmup": self.warmup.as_secs_f64(),
-            "messages": self.messages,
-            "trips": self.trips,
-            "allocations": counter.map(Counter::allocations_from),
-            "syscalls": counter.map(Counter::syscalls_from),
-        });
-        fields.extend(options.as_object().cloned().unwrap_or_default());
-        Ok(report::environment(fields))
     }
 }
 
@@ -213,7 +167,7 @@ mod tests {
         assert!(bench.trips >= 100_000);
         assert_eq!(bench.extent.load, [10, 50, 80]);
         assert!(bench.time >= Duration::from_secs(5) && bench.messages >= 10_000_000);
-        assert!(bench.repetitions >= 10);
-        assert!(bench.only.is_empty() && !bench.without_libzmq && !bench.without_counts);
+        assert!(bench.options.repetitions >= 10);
+        assert!(bench.only.is_empty() && !bench.without_libzmq && !bench.options.without_counts);
     }
 }
