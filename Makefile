@@ -92,7 +92,7 @@ loom: ## Model-check the synchronisation of tidegate-shm, tidegate-io and tidega
 sanitize: setup ## AddressSanitizer, ThreadSanitizer and valgrind runs
 	scripts/sanitize.sh
 
-chaos: build-setup ## Ten minutes of random kills and stops around one producer and eight readers; CHAOS_SECONDS, CHAOS_SEED
+chaos: build-setup ## Ten minutes of random kills and stops around three producers and eight readers; CHAOS_SECONDS, CHAOS_SEED
 	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) \
 		$(CARGO) test --release --locked --package tidegate-hub --test chaos -- --nocapture --test-threads 1
 

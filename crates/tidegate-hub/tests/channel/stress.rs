@@ -1,19 +1,23 @@
 //! Load (25.13): many processes and threads at full speed for a while, `TIDEGATE_STRESS_SECONDS` long (two).
 
 use std::{
+    mem::offset_of,
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use tidegate_hub::{
-    block::{AttachOptions, Role},
+    block::{AttachOptions, Role, attach as attach_block},
     config::{BufferPolicy, ConsumerConfig, HubConfig, Timeout},
     consumer::Consumer,
     core::Start,
     error::AcquireError,
     inspect::Inspector,
-    layout::{DigestAlg, DigestPolicy, Orphan, Overflow, SyncPolicy},
+    layout::{
+        DigestAlg, DigestPolicy, InitState, Orphan, Overflow, SyncPolicy,
+        pages::{ControlPage, DigestEntry, SlotRecord},
+    },
     producer::Producer,
 };
 use tidegate_shm::sync::{
@@ -22,7 +26,7 @@ use tidegate_shm::sync::{
 };
 
 use crate::{
-    children::{Child, role, say},
+    children::{Child, Task, role, say},
     world::{LONG, NOW, attach, config, consumer_config, place, ring, send},
 };
 
@@ -402,6 +406,9 @@ fn processors_are_oversubscribed() {
 /// Rules: DH-153, DH-064, G-04.
 #[test]
 fn the_digest_is_there_before_the_value() {
+    if let Some(task) = role("watcher") {
+        return watch_digests(&task);
+    }
     let dir = place();
     let sealed = HubConfig {
         digest_alg: DigestAlg::Blake3,
@@ -410,28 +417,46 @@ fn the_digest_is_there_before_the_value() {
         ..config(dir.path(), BufferPolicy::ring(2))
     };
     let producer = Producer::create(&sealed).unwrap();
-    let views = producer.block().inspector_views().unwrap();
-    let done = AtomicBool::new(false);
+    let test = "stress::the_digest_is_there_before_the_value";
+    let mut watcher = Child::start(test, "watcher", dir.path(), &producer.name());
+    watcher.wait_for("watching");
+    write_for(length(), &producer, 64);
+    producer.close().unwrap();
+    watcher.succeed();
+}
+
+/// Looks at both slots until the block is closed, and once more.
+fn watch_digests(task: &Task) {
+    let options = AttachOptions { dir: task.dir.clone(), ..AttachOptions::new(Role::Inspector) };
+    let block = attach_block(&task.block, &options).unwrap();
+    let views = block.inspector_views().unwrap();
+    let is_ready = || {
+        let state = views.control.row().u32::<{ offset_of!(ControlPage, init_state) }>().load(Acquire);
+        state == InitState::Ready.code()
+    };
+    let watch = |slot: u32| {
+        let record = views.slot_records.row(slot).unwrap();
+        let ctl = || record.u64::<{ offset_of!(SlotRecord, ctl) }>().load(Acquire);
+        let entry = views.digests.row(slot).unwrap();
+        let mut seen = 0_u64;
+        loop {
+            let goes_on = is_ready();
+            let before = ctl();
+            let tag = entry.u64::<{ offset_of!(DigestEntry, tag) }>().load(Acquire);
+            // Still COMMITTED: the entry is of this value.
+            if before & 7 == 2 && ctl() == before {
+                assert_eq!(tag, before >> 3);
+                seen += 1;
+            }
+            if !goes_on {
+                return seen;
+            }
+        }
+    };
+    say("watching");
     thread::scope(|scope| {
-        let watching = [0_u32, 1].map(|slot| {
-            let (views, done) = (&views, &done);
-            scope.spawn(move || {
-                let ctl = || views.slot_records.row(slot).unwrap().u64::<0>().load(Acquire);
-                let mut seen = 0_u64;
-                while !done.load(Acquire) {
-                    let before = ctl();
-                    let tag = views.digests.row(slot).unwrap().u64::<0x20>().load(Acquire);
-                    // COMMITTED, or reserved since: the entry is of this tag, or of the next one already.
-                    if before & 7 == 2 && ctl() == before {
-                        assert_eq!(tag, before >> 3);
-                        seen += 1;
-                    }
-                }
-                seen
-            })
-        });
-        write_for(length(), &producer, 64);
-        done.store(true, tidegate_shm::sync::Ordering::Release);
+        let watch = &watch;
+        let watching = [0, 1].map(|slot| scope.spawn(move || watch(slot)));
         for watching in watching {
             assert!(watching.join().unwrap() > 0, "none was seen");
         }

@@ -23,9 +23,9 @@ use tidegate_shm::sync::Ordering::Acquire;
 
 use crate::{
     dice::Dice,
-    journal::Written,
+    journal::{PENDING_COUNT, START, Written},
     judge::{Counters, End, Line, Remains},
-    plan::{CHANNELS, Channel, READERS},
+    plan::{CHANNELS, Channel, PRODUCERS, READERS},
     roles::{DIR, LOG, ROLE, log_of},
 };
 
@@ -33,6 +33,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Things done between two looks whether everybody still gets on.
 const BURST: u64 = 40;
+/// The place of the first producer; those of readers come before, those of other producers behind it.
 const PRODUCER: usize = READERS.len();
 
 /// One process after the other in one place.
@@ -59,7 +60,7 @@ pub(crate) struct Crowd {
 impl Crowd {
     /// Everybody is there and reads and writes. `test` is the test that the processes are started with.
     pub(crate) fn start(test: &'static str, seed: u64) -> Self {
-        let names = READERS.iter().map(|reader| reader.name).chain(["producer"]);
+        let names = READERS.iter().map(|reader| reader.name).chain(PRODUCERS);
         let place = |name| Place { name, stdin: None, process: None, stopped: false, lives: 0 };
         let mut crowd = Self {
             test,
@@ -76,7 +77,7 @@ impl Crowd {
             let block = crowd.attached(channel);
             crowd.blocks.push(block);
         }
-        (0..PRODUCER).for_each(|place| crowd.spawn(place));
+        (0..crowd.places.len()).filter(|place| *place != PRODUCER).for_each(|place| crowd.spawn(place));
         crowd.calm();
         crowd
     }
@@ -96,11 +97,11 @@ impl Crowd {
         self.calm();
     }
 
-    /// Ends the producer, lets everybody read to the end, and collects what is left.
+    /// Ends the producers, lets everybody read to the end, and collects what is left.
     pub(crate) fn end(mut self) -> Vec<Remains> {
-        self.places[PRODUCER].stdin = None;
-        let order = [PRODUCER].into_iter().chain(0..PRODUCER);
-        for place in order {
+        let producers = PRODUCER..self.places.len();
+        producers.clone().for_each(|place| self.places[place].stdin = None);
+        for place in producers.chain(0..PRODUCER) {
             self.await_event(&format!("the end of {}", self.places[place].name), |crowd| {
                 let process = crowd.places[place].process.as_mut().unwrap();
                 process.try_wait().unwrap().is_some()
@@ -165,7 +166,7 @@ impl Crowd {
     }
 
     fn spawn(&mut self, place: usize) {
-        let role = if place == PRODUCER { "producer".to_owned() } else { format!("reader {place}") };
+        let role = if place >= PRODUCER { "producer".to_owned() } else { format!("reader {place}") };
         let log = self.log(place, self.places[place].lives);
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", self.test, "--nocapture"])
@@ -337,10 +338,30 @@ impl Crowd {
         Remains {
             name: channel.name,
             kind: channel.kind,
-            producers: lives(PRODUCER, channel.name),
+            producers: in_turn(
+                (PRODUCER..self.places.len()).flat_map(|place| lives(place, channel.name)).collect(),
+            ),
             readers: readers.map(line).collect(),
             end: self.end_of(index),
         }
+    }
+
+    /// As [`Crowd::writer_of`], once it is somebody's.
+    pub(crate) fn await_writer(&mut self, index: usize) -> usize {
+        let mut writer = None;
+        self.await_event("a writer", |crowd| {
+            writer = crowd.writer_of(index);
+            writer.is_some()
+        });
+        writer.unwrap()
+    }
+
+    /// The place of the process that writes the block `index`; none while it is nobody's.
+    fn writer_of(&self, index: usize) -> Option<usize> {
+        let views = self.views(index);
+        let owner = views.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Acquire);
+        let pid = ProcessKey::from_word(owner)?.pid();
+        self.places.iter().position(|place| place.process.as_ref().is_some_and(|process| process.id() == pid))
     }
 
     fn end_of(&self, index: usize) -> End {
@@ -390,6 +411,13 @@ impl Crowd {
         }
         End { write_index, commit_index, ring, stuck, counters: counters(&views), kills: self.kills }
     }
+}
+
+/// What the producers of a channel wrote down, in the order in which they had it. One that died before it gave an id
+/// away has the first id of the next one.
+fn in_turn(mut lives: Vec<Written>) -> Vec<Written> {
+    lives.sort_by_key(|life| (life.words[START], life.words[PENDING_COUNT]));
+    lives
 }
 
 macro_rules! counters {

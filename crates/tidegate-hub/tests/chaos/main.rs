@@ -1,7 +1,8 @@
-//! Chaos: one producer with four channels and eight readers at full speed, each in a process of its own, that are killed
-//! and stopped at random and started again. Nobody helps; at the end what everybody wrote down must fit together.
+//! Chaos: four channels, three producers that take them over from each other, and eight readers at full speed, each in a
+//! process of its own, that are killed and stopped at random and started again. Nobody helps; at the end what everybody wrote down must fit together.
 //!
-//! `TIDEGATE_CHAOS_SECONDS` says for how long (a minute), `TIDEGATE_CHAOS_SEED` repeats what is done to whom.
+//! `TIDEGATE_CHAOS_SECONDS` says for how long (a minute; a day is the soak of R-08), `TIDEGATE_CHAOS_SEED` repeats what is
+//! done to whom.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -16,7 +17,7 @@ mod roles;
 use std::time::{Duration, Instant, SystemTime};
 
 use crowd::Crowd;
-use plan::READERS;
+use plan::{CHANNELS, READERS};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
@@ -71,8 +72,9 @@ fn the_dead_are_cleaned_up_after_without_anybody_asking() {
         crowd.time_after_death(place, |crowd, key| crowd.forgot(READERS[place].channel, key))
     });
     report("rows of dead readers", readers.collect());
-    let writers = (0..10).map(|_| {
-        crowd.time_after_death(READERS.len(), |crowd, key| (0..4).all(|index| crowd.forgot(index, key)))
+    let writers = (0..10).map(|round| {
+        let writer = crowd.await_writer(round % CHANNELS.len());
+        crowd.time_after_death(writer, |crowd, key| (0..CHANNELS.len()).all(|index| crowd.forgot(index, key)))
     });
     report("slots of a dead writer", writers.collect());
     let faults: Vec<String> = crowd.end().iter().flat_map(judge::judge).collect();

@@ -1,4 +1,4 @@
-//! Who takes part: four channels of one producer, eight readers.
+//! Who takes part: four channels, three producers that take them over from each other, eight readers.
 
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
@@ -62,6 +62,9 @@ pub(crate) const READERS: [ReaderPlan; 8] = [
     reader("newest", 3, None, 1),
     reader("newest-too", 3, None, 1),
 ];
+
+/// Each wants all channels, and has those whose producer died when it came.
+pub(crate) const PRODUCERS: [&str; 3] = ["producer", "producer-too", "producer-as-well"];
 
 impl Channel {
     pub(crate) fn index(&self) -> u64 {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use tidegate_hub::{
+    block::AttachError,
     consumer::{Consumer, ReadBatch},
     error::{AcquireError, OpenError, ReadBatchError, RegistryError, WriteError},
     producer::Producer,
@@ -30,6 +31,9 @@ use crate::{
 pub(crate) const ROLE: &str = "TIDEGATE_CHAOS_ROLE";
 pub(crate) const DIR: &str = "TIDEGATE_CHAOS_DIR";
 pub(crate) const LOG: &str = "TIDEGATE_CHAOS_LOG";
+
+/// How often those that have no turn ask for it.
+const TURN: Duration = Duration::from_millis(20);
 
 /// In a payload that is given up: nobody may ever see it.
 const GIVEN_UP: u64 = 0xDEAD;
@@ -112,13 +116,14 @@ fn open_producer(channel: &Channel, dir: &Path, log: &Path, stopped: &dyn Fn() -
     loop {
         match Producer::create(&config) {
             Ok(producer) => return Some(producer),
-            // Somebody who may be stopped is cleaning up.
-            Err(OpenError::Registry(
-                RegistryError::WriterAlive { .. } | RegistryError::LockTimeout { .. },
-            )) if !stopped() => {
-                thread::sleep(Duration::from_millis(1));
-            }
             Err(_) if stopped() => return None,
+            // It is another's, or somebody who may be stopped is cleaning up.
+            Err(
+                OpenError::Registry(RegistryError::WriterAlive { .. } | RegistryError::LockTimeout { .. })
+                | OpenError::Attach(AttachError::Locked),
+            ) => thread::sleep(TURN),
+            // Who has it was told to end before this one heard of it.
+            Err(OpenError::Attach(AttachError::Closed)) => return None,
             Err(error) => bad(log, &format!("opening {}: {error:?}", channel.name)),
         }
     }
