@@ -216,7 +216,7 @@ impl Handover<'_> {
         let Self { producer: old, config, options, grace, .. } = self;
         let deadline = Deadline::At(monotonic_now().saturating_add((*grace).into()));
         let page = Writing(old.writer().core().words().views().control.row());
-        let (producer, cut) = old.writer().hand_over(deadline, options.abort_pending, |end| {
+        let (mut producer, cut) = old.writer().hand_over(deadline, options.abort_pending, |end| {
             crash::at(Point::HandoverQuiesce);
             // From here to the cut everything may fail, and what was made is removed again.
             let mut producer = successor(building, end, config)?;
@@ -230,7 +230,6 @@ impl Handover<'_> {
         })?;
         old.writer().core().wake_readers();
         let over = cut.saturating_add(Nanos(Nanos::from(*grace).0.saturating_mul(3)));
-        let mut producer = producer;
         producer.follow(old.predecessors().and(old.member().clone(), over));
         Ok(producer)
     }

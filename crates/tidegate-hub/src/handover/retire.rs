@@ -138,11 +138,5 @@ impl Member for Retiring {
     }
 }
 
-impl std::fmt::Debug for Retiring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Retiring").field("over", &self.over).finish_non_exhaustive()
-    }
-}
-
 /// How often to look who is still here.
 const STEP: Nanos = Nanos::from_millis(20);
