@@ -46,20 +46,19 @@ fn event_count<P: Protocol>() -> usize {
     })
 }
 
-/// Q-5 by whole calls: a producer and a consumer that wait for each other over a ring of one slot, and never spin.
+/// Q-5 by whole calls, without spinning: a producer waits for the only slot, then the consumer for the next value.
 fn ring_of_sleepers<P: Protocol>() -> usize {
     explore(2, || {
         let timing = Timing { spin: Nanos::ZERO, ..Timing::default() };
         let block = Block::<P>::new(CoreConfig { timing, ..config(SyncPolicy::SingleReader, 1) });
         let writer = block.writer();
         let mut reader = block.reader(READER, Start::Oldest);
+        block.write(&writer).unwrap();
         let writing = block.clone();
         let producer = thread::spawn(move || {
-            for _ in 0..2 {
-                let id = writer.allocate(1, Deadline::Never).unwrap().first;
-                writing.payload(id).write(id.0);
-                writer.commit(id, CommitInfo::default()).unwrap();
-            }
+            let id = writer.allocate(1, Deadline::Never).unwrap().first;
+            writing.payload(id).write(id.0);
+            writer.commit(id, CommitInfo::default()).unwrap();
         });
         for expected in 0..2 {
             let acquired = reader.acquire_ordered(Deadline::Never).unwrap();
