@@ -193,44 +193,53 @@ impl Ctx<'_> {
 
     /// How long the batch may still take before the runtime ends this worker.
     pub fn time_left(&self) -> Duration {
-        let limit = self.since.saturating_add(Nanos::from_millis(self.around.welcome.batch_timeout_ms));
-        limit.saturating_sub(monotonic_now()).into()
+        self.fence().time_left()
     }
 
-    /// A number to seed random choices with: the same for the same input in every try, also on another host (VX-504).
-    pub fn seed(&self, input: &Record<'_>) -> u64 {
-        let parts = [self.around.pipeline, self.frame.partition.0.into(), input.position().0];
-        parts.into_iter().fold(0, |seed, part| mixed(seed ^ part))
+    /// A number to seed random choices with: the same for the same input in every try, also on another host (VX-504). `input`
+    /// is the position of the input.
+    pub fn seed(&self, input: Position) -> u64 {
+        self.fence().seed(input)
     }
 
     /// Whether the vertex may still act for this batch, for functions with effects of their own. It can change right after.
     pub fn is_current(&self) -> bool {
-        is_current(self.around, &self.frame)
+        self.fence().is_current()
     }
 
-    /// The same question, to be asked from anywhere and at any time.
+    /// What can be asked about the batch from anywhere and at any time.
     pub fn fence(&self) -> FenceCheck {
-        FenceCheck { around: self.around.clone(), frame: self.frame }
+        FenceCheck { around: self.around.clone(), frame: self.frame, since: self.since }
     }
 }
 
-/// Tells whether the vertex may still act for a batch (VX-230, VX-501).
+/// What can still be asked about a batch when its [`Ctx`] is out of reach, for example in a thread of the function.
 #[derive(Debug, Clone)]
 pub struct FenceCheck {
     around: Arc<Around>,
     frame: Frame,
+    since: Nanos,
 }
 
 impl FenceCheck {
-    /// As [`Ctx::is_current`].
+    /// As [`Ctx::is_current`] (VX-230, VX-501).
     pub fn is_current(&self) -> bool {
-        is_current(&self.around, &self.frame)
+        let Frame { fence_slot, generation, partition, .. } = self.frame;
+        let now = boottime_now();
+        self.around.fence.is_current(fence_slot, generation, partition, now) && !self.around.is_closed()
     }
-}
 
-fn is_current(around: &Around, frame: &Frame) -> bool {
-    let Frame { fence_slot, generation, partition, .. } = *frame;
-    around.fence.is_current(fence_slot, generation, partition, boottime_now()) && !around.is_closed()
+    /// As [`Ctx::time_left`].
+    pub fn time_left(&self) -> Duration {
+        let limit = self.since.saturating_add(Nanos::from_millis(self.around.welcome.batch_timeout_ms));
+        limit.saturating_sub(monotonic_now()).into()
+    }
+
+    /// As [`Ctx::seed`].
+    pub fn seed(&self, input: Position) -> u64 {
+        let parts = [self.around.pipeline, self.frame.partition.0.into(), input.0];
+        parts.into_iter().fold(0, |seed, part| mixed(seed ^ part))
+    }
 }
 
 /// The finalizer of SplitMix64: every bit of the result depends on every bit of `value`.

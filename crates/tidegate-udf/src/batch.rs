@@ -38,8 +38,10 @@ pub enum Handled {
     Failed(String),
     /// The function panicked on the batch as a whole, with this text.
     Panicked(String),
-    /// The worker ends; the batch goes back undone.
+    /// Somebody ended the worker; the batch goes back undone.
     Interrupted,
+    /// The function ended the worker: for the runtime it died on this batch.
+    Exited,
 }
 
 /// The inputs of a batch: a private copy of what came through shared memory, which lives as long as anybody keeps a clone.
@@ -234,13 +236,14 @@ impl Answers {
 
     /// Turns how the call ended into the status of the answer. A function that failed on a single input failed on that input,
     /// and the answer can say why (9.3).
-    pub(crate) fn conclude(&mut self, handled: Handled) -> Status {
+    /// `None` stands for no answer.
+    pub(crate) fn conclude(&mut self, handled: Handled) -> Option<Status> {
         let (status, reason) = match handled {
             Handled::Answered => {
                 for index in std::mem::take(&mut self.too_long) {
                     self.settle_at(index, Outcome::reject(RECORD_TOO_LARGE));
                 }
-                return if self.partial { Status::Partial } else { Status::Ok };
+                return Some(if self.partial { Status::Partial } else { Status::Ok });
             }
             Handled::Failed(reason) => (Status::UdfError, reason),
             Handled::Panicked(text) => {
@@ -249,15 +252,16 @@ impl Answers {
             }
             Handled::Interrupted => {
                 self.writer.clear();
-                return Status::Cancelled;
+                return Some(Status::Cancelled);
             }
+            Handled::Exited => return None,
         };
         self.writer.clear();
         if self.inputs != 1 {
-            return status;
+            return Some(status);
         }
         self.settle_at(0, Outcome::fail(reason));
-        Status::Partial
+        Some(Status::Partial)
     }
 }
 

@@ -160,9 +160,9 @@ impl Harness {
         answers.begin(count);
         let around = Arc::new(around);
         let ctx = Ctx { around: &around, frame, since: monotonic_now() };
-        let handled = worker.handler().handle(&batch, &ctx, &mut answers);
+        let handled = worker.function().handle(&batch, &ctx, &mut answers);
         let status = answers.conclude(handled.clone());
-        if !matches!(status, Status::Ok | Status::Partial) {
+        if !matches!(status, Some(Status::Ok | Status::Partial)) {
             return Err(Failure::new(format!("{handled:?}")));
         }
         read(&answers, count)

@@ -278,10 +278,11 @@ impl Session {
                 self.link.ring_bell();
                 answers.begin(frame.record_count);
                 let status = if is_over {
-                    Status::Cancelled
+                    Some(Status::Cancelled)
                 } else {
                     self.answer(&frame, &mut payload, handler, &mut answers)?
                 };
+                let Some(status) = status else { return Ok(()) };
                 self.publish(&frame, status, answers.bytes())?;
                 is_over |= status == Status::Cancelled || handler.is_over();
             }
@@ -291,17 +292,17 @@ impl Session {
         }
     }
 
-    /// Runs the function, unless the batch is of a generation that is over (VX-230).
+    /// Runs the function, unless the batch is of a generation that is over (VX-230). `None`: the function ended this worker.
     fn answer(
         &self,
         frame: &Frame,
         payload: &mut Vec<u8>,
         handler: &mut dyn Handler,
         answers: &mut Answers,
-    ) -> Result<Status, WorkerError> {
+    ) -> Result<Option<Status>, WorkerError> {
         let ctx = Ctx { around: &self.around, frame: *frame, since: monotonic_now() };
         if !ctx.is_current() {
-            return Ok(Status::StaleGeneration);
+            return Ok(Some(Status::StaleGeneration));
         }
         let shared = Arc::new(std::mem::take(payload));
         let batch = Batch::parse(shared.clone(), frame.record_count, frame.source_first)
@@ -327,7 +328,7 @@ impl Session {
         let frames = len / self.max_payload as u64 + 2;
         if len + frames * 256 > self.down.max_response {
             answers.begin(frame.record_count);
-            return Ok(Status::OutputTooLarge);
+            return Ok(Some(Status::OutputTooLarge));
         }
         Ok(status)
     }

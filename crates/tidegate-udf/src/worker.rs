@@ -24,7 +24,7 @@ impl Worker {
     where
         F: FnMut(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome + 'static,
     {
-        self.run_by(name, MapHandler(function))
+        self.handler(name, MapHandler(function))
     }
 
     /// A function that says of each record whether it goes on, with its key, event time and headers, to the default sink.
@@ -90,10 +90,11 @@ impl Worker {
     where
         F: FnMut(&Batch, &Ctx<'_>, &mut Answers) -> Result<(), Failure> + 'static,
     {
-        self.run_by(name, BatchHandler(function))
+        self.handler(name, BatchHandler(function))
     }
 
-    fn run_by(self, name: &str, handler: impl Handler + 'static) -> FunctionWorker {
+    /// A handler of another kind, for SDKs of other languages.
+    pub fn handler(self, name: &str, handler: impl Handler + 'static) -> FunctionWorker {
         let Self { private: () } = self;
         FunctionWorker { name: name.to_owned(), handler: Box::new(handler) }
     }
@@ -117,7 +118,7 @@ impl FunctionWorker {
 }
 
 impl FunctionWorker {
-    pub(crate) fn handler(&mut self) -> &mut dyn Handler {
+    pub(crate) fn function(&mut self) -> &mut dyn Handler {
         self.handler.as_mut()
     }
 }
