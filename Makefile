@@ -33,9 +33,10 @@ build-setup:
 build: build-setup ## Build the release binary, target/release/tidegate
 	$(CARGO) build --release --locked --package tidegate
 
-demo: build ## Run the main job: publish a recording, read it twice, kill the producer, take over; then messages with libzmq
+demo: build ## Run the main job: publish a recording, read it twice, kill the producer, take over; then messages with libzmq; then a function in Python
 	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) demo
 	scripts/demo.sh target/release/tidegate $(VENV)
+	scripts/demo-vertex.sh target/release/tidegate $(VENV)
 
 bench-messaging: build ## Measure messaging beside libzmq and monocoque-rs; ARGS="--quick" for a short run
 	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) bench

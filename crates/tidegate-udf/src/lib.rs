@@ -61,6 +61,15 @@ pub mod wire;
 #[cfg(not(loom))]
 mod worker;
 
+/// The programs in the guides, compiled and run.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/guides/vertex/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../../../docs/guides/vertex/functions.md")]
+    struct Functions;
+}
+
 #[cfg(not(loom))]
 pub use api::{Ctx, Emit, FenceCheck, Outcome, Output, Record};
 #[cfg(not(loom))]

@@ -3,7 +3,7 @@
 use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
 
 use rustix::process::{Signal, getpid, kill_process};
-use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
+use tidegate_udf::{Ctx, Emit, Failure, FunctionWorker, Outcome, Record, worker};
 
 use crate::hostile;
 
@@ -17,6 +17,9 @@ pub(crate) fn run(role: &str) {
         return hostile::lie(lie);
     }
     note("pids", &format!("{}\n", std::process::id()));
+    if let Some(worker) = of_another_kind(role) {
+        return worker.run().unwrap();
+    }
     let function: fn(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome = match role {
         "upper" => upper,
         "slow upper" => slow_upper,
@@ -31,6 +34,43 @@ pub(crate) fn run(role: &str) {
         other => panic!("no such role: {other}"),
     };
     worker().map(role, function).run().unwrap();
+}
+
+/// The roles that are no functions of one record with an [`Emit`].
+fn of_another_kind(role: &str) -> Option<FunctionWorker> {
+    let third = |record: &Record<'_>| record.position().0.is_multiple_of(3);
+    let worker = match role {
+        "filter" => worker().filter(role, move |record, _| third(&record)),
+        "flat map" => worker().flat_map(role, |record, _| {
+            record.value().split(|&byte| byte == b':').map(<[u8]>::to_vec).collect::<Vec<_>>()
+        }),
+        "batch map" => worker().batch_map(role, move |batch, _, answers| {
+            // Answered from the last one on; an input that is not mentioned is filtered.
+            for record in batch.records().filter(third).collect::<Vec<_>>().iter().rev() {
+                answers.of(record).record().value(&upper_of(record));
+            }
+            Ok(())
+        }),
+        "batch fails on 123" | "batch panics on 123" => {
+            let panics = role.contains("panics");
+            worker().batch_map(role, move |batch, _, answers| {
+                for record in batch.records() {
+                    answers.of(&record).record().value(&upper_of(&record));
+                    assert!(!panics || record.position().0 != 123, "not this one");
+                    if record.position().0 == 123 {
+                        return Err(Failure::new("not this one"));
+                    }
+                }
+                Ok(())
+            })
+        }
+        _ => return None,
+    };
+    Some(worker)
+}
+
+fn upper_of(record: &Record<'_>) -> Vec<u8> {
+    [b"UPPER ", record.value().to_ascii_uppercase().as_slice()].concat()
 }
 
 fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {

@@ -5,6 +5,7 @@
 mod failures;
 mod functions;
 mod hostile;
+mod python;
 mod restarts;
 mod world;
 
@@ -67,6 +68,37 @@ fn answers_come_in_as_many_fragments_as_they_need() {
         assert!(line.starts_with(&format!("0:{}.", index / 100)), "line {index}");
     }
     assert_eq!(lines.len(), 30_000);
+}
+
+/// Each kind of function over the same inputs.
+/// Rules: VX-401, VX-500.
+#[test]
+fn every_kind_of_function_runs() {
+    for (role, expected) in [
+        ("filter", (0..200u64).filter(|n| n % 3 == 0).map(|n| format!("0:{n}")).collect::<Vec<_>>()),
+        ("flat map", (0..200).flat_map(|n| ["0".to_owned(), n.to_string()]).collect()),
+        ("batch map", (0..200).filter(|n| n % 3 == 0).map(|n| format!("UPPER 0:{n}")).collect()),
+    ] {
+        let world = World::new();
+        let report = world.run(role, "", "kind = \"generator\"\nrecords = 200").unwrap();
+        assert_eq!((report.read, report.outputs), (200, expected.len() as u64), "{role}");
+        assert_eq!(world.lines(), expected, "{role}");
+    }
+}
+
+/// One that fails on a batch as a whole costs no worker, and one input.
+/// Cases: CT-21.
+/// Rules: VX-610, VX-611.
+#[test]
+fn a_batch_on_which_a_function_fails_is_split_until_one_input_is_left() {
+    for role in ["batch fails on 123", "batch panics on 123"] {
+        let world = World::new();
+        let retry = "retry = { on_exhausted = \"drop\", initial = \"1ms\" }";
+        let report = world.run(role, retry, "kind = \"generator\"\nrecords = 1000").unwrap();
+        assert_eq!((report.dropped, report.delivered, report.restarts), (1, 999, 0), "{role}");
+        let expected: Vec<_> = (0..1000).filter(|&n| n != 123).map(|n| format!("UPPER 0:{n}")).collect();
+        assert_eq!(world.lines(), expected, "{role}");
+    }
 }
 
 /// Rules: VX-003, VX-743.
