@@ -57,7 +57,8 @@ impl Batch {
         let len = this.get().places.len();
         let place = if index < 0 { index.checked_add_unsigned(len) } else { Some(index) };
         let place = place.and_then(|place| usize::try_from(place).ok()).filter(|&place| place < len);
-        let place = place.ok_or_else(|| PyIndexError::new_err(format!("batch of {len} records has no {index}")))?;
+        let place =
+            place.ok_or_else(|| PyIndexError::new_err(format!("batch of {len} records has no {index}")))?;
         let view = PyMemoryView::from(this.as_any())?;
         Ok(Record { batch: this.clone().unbind(), view: view.unbind(), place })
     }
@@ -91,7 +92,8 @@ impl Batch {
     /// A copy of all values of `width` bytes, one behind the other, and the ordinals of the others.
     fn _gather<'py>(&self, py: Python<'py>, width: usize) -> (Bound<'py, PyBytes>, Vec<u32>) {
         let (bytes, others) = py.detach(|| {
-            let mut bytes = Vec::with_capacity(width.saturating_mul(self.places.len()).min(self.payload.len()));
+            let mut bytes =
+                Vec::with_capacity(width.saturating_mul(self.places.len()).min(self.payload.len()));
             let mut others = Vec::new();
             for place in &self.places {
                 if place.value.len() == width {
@@ -209,8 +211,9 @@ impl Record {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let bytes = self.batch.get().part(&self.place()?.headers);
-        let pairs = headers(bytes)
-            .map(|(name, value)| (PyString::new(py, &String::from_utf8_lossy(name)), PyBytes::new(py, value)));
+        let pairs = headers(bytes).map(|(name, value)| {
+            (PyString::new(py, &String::from_utf8_lossy(name)), PyBytes::new(py, value))
+        });
         PyList::new(py, pairs.collect::<Vec<_>>())
     }
 

@@ -64,7 +64,8 @@ pub(crate) fn harness<'py>(
             headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         harness = harness.push_record(key, *event_time, &headers, value);
     }
-    let answers = harness.answers().map_err(|failure| PyRuntimeError::new_err(failure.reason().to_owned()))?;
+    let answers =
+        harness.answers().map_err(|failure| PyRuntimeError::new_err(failure.reason().to_owned()))?;
     let answers = answers.iter().map(|answer| shown(py, answer)).collect::<PyResult<Vec<_>>>()?;
     PyList::new(py, answers)
 }
@@ -166,7 +167,12 @@ impl PyHandler {
     }
 
     /// Calls the function with each record; one that raises fails its record alone (VX-502).
-    fn each(&self, inputs: &Bound<'_, Batch>, ctx: &Bound<'_, Ctx>, mut filling: Filling<'_>) -> PyResult<()> {
+    fn each(
+        &self,
+        inputs: &Bound<'_, Batch>,
+        ctx: &Bound<'_, Ctx>,
+        mut filling: Filling<'_>,
+    ) -> PyResult<()> {
         let py = inputs.py();
         let view = PyMemoryView::from(inputs.as_any())?;
         for (number, place) in inputs.get().places().iter().enumerate() {
@@ -206,7 +212,9 @@ impl PyHandler {
         let returned = self.function.bind(inputs.py()).call1((inputs, ctx))?;
         let (len, expected) = (returned.len()?, inputs.get().places().len());
         if len != expected {
-            return Err(PyValueError::new_err(format!("batch_map returned {len} results for {expected} records")));
+            return Err(PyValueError::new_err(format!(
+                "batch_map returned {len} results for {expected} records"
+            )));
         }
         for (number, one) in returned.try_iter()?.enumerate() {
             filling.take(number, &one?)?;
@@ -216,17 +224,24 @@ impl PyHandler {
 
     /// Calls the function with columns: rows of the same width come back, the ordinal of the input of each, and what is wrong
     /// with inputs that are no rows.
-    fn table(&self, inputs: &Bound<'_, Batch>, ctx: &Bound<'_, Ctx>, mut filling: Filling<'_>) -> PyResult<()> {
+    fn table(
+        &self,
+        inputs: &Bound<'_, Batch>,
+        ctx: &Bound<'_, Ctx>,
+        mut filling: Filling<'_>,
+    ) -> PyResult<()> {
         type Rows<'py> = (Bound<'py, PyBytes>, usize, Vec<u32>, Vec<(u32, String)>);
         let returned = self.function.bind(inputs.py()).call1((inputs, ctx))?;
         let (bytes, width, parents, rejected): Rows<'_> = returned.extract()?;
         let mut rows = bytes.as_bytes();
         let places = inputs.get().places();
         for parent in parents {
-            let (row, behind) = rows.split_at_checked(width).ok_or_else(|| PyTypeError::new_err("rows are missing"))?;
+            let (row, behind) =
+                rows.split_at_checked(width).ok_or_else(|| PyTypeError::new_err("rows are missing"))?;
             rows = behind;
             let number = places.binary_search_by_key(&parent, |place| place.index);
-            let number = number.map_err(|_| PyValueError::new_err(format!("no row has the number {parent}")))?;
+            let number =
+                number.map_err(|_| PyValueError::new_err(format!("no row has the number {parent}")))?;
             filling.push_like(number, inputs.py(), row);
         }
         for (index, reason) in rejected {

@@ -110,7 +110,8 @@ impl Reject {
 impl Nack {
     #[new]
     fn new(delay: f64, reason: String) -> PyResult<Self> {
-        let delay = Duration::try_from_secs_f64(delay).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let delay =
+            Duration::try_from_secs_f64(delay).map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(Self { delay, reason })
     }
 }

@@ -168,15 +168,16 @@ def test_values_at_other_distances_are_copied():
     def function(records, ctx):
         assert records._uniform() is None
         values = records.values_matrix("<u4")
-        assert values.tolist() == [1, 2] and not values.flags.writeable
+        assert values.tolist() == [1, 2, 3] and not values.flags.writeable
         times = records.columns().event_time
         assert np.isnat(times[0]) and times[1] == np.datetime64(1234, "ms")
         with pytest.raises(ValueError, match="at 1000 has 4 bytes"):
             records.values_matrix("<u8")
-        return [None, None]
+        return [None] * 3
 
-    first, second = (np.uint32(n).tobytes() for n in (1, 2))
-    assert [a.outcome for a in on("batch_map", function, first, Made(second, b"a key", 1234))] == ["done"] * 2
+    one, two, three = (np.uint32(n).tobytes() for n in (1, 2, 3))
+    answers = on("batch_map", function, one, Made(two, b"a key", 1234), three)
+    assert [a.outcome for a in answers] == ["done"] * 3
 
 
 ROW = np.dtype([("time", "<i8"), ("x", "<f8")])

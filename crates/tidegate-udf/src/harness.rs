@@ -7,7 +7,7 @@ use tidegate_shm::{clock::monotonic_now, region::SealedMemory};
 
 use crate::{
     api::{Around, Ctx},
-    batch::{Answers, Batch, Failure},
+    batch::{Answers, Batch, Failure, Handled},
     segment::{FenceView, PeerSegment},
     session::WorkerError,
     wire::{
@@ -161,11 +161,13 @@ impl Harness {
         let around = Arc::new(around);
         let ctx = Ctx { around: &around, frame, since: monotonic_now() };
         let handled = worker.function().handle(&batch, &ctx, &mut answers);
-        let status = answers.conclude(handled.clone());
-        if !matches!(status, Some(Status::Ok | Status::Partial)) {
-            return Err(Failure::new(format!("{handled:?}")));
+        match (answers.conclude(handled.clone()), handled) {
+            (Some(Status::Ok | Status::Partial), _) => read(&answers, count),
+            (_, Handled::Failed(reason) | Handled::Panicked(reason)) => Err(Failure::new(reason)),
+            (_, Handled::Answered | Handled::Interrupted | Handled::Exited) => {
+                Err(Failure::new("the function ended its worker"))
+            }
         }
-        read(&answers, count)
     }
 }
 

@@ -15,7 +15,10 @@ fn read(name: &str) -> String {
 fn values() -> BTreeMap<String, String> {
     let text = read("values.yaml");
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| line.split_once(": ").unwrap()).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// A template with its values, all of which there have to be.
@@ -32,7 +35,8 @@ fn rendered(name: &str) -> String {
 fn the_manifests_fit_their_pipeline() {
     let config = rendered("templates/configmap.yaml");
     let (_, file) = config.split_once("pipeline.toml: |\n").unwrap();
-    let file: String = file.lines().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
+    let file: String =
+        file.lines().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
     let pipeline: Pipeline = file.parse().unwrap_or_else(|error| panic!("{error}\n{file}"));
     let value = |key: &str| values()[key].parse::<u64>().unwrap();
     let rings = 2 * pipeline.transport().ring * u64::from(pipeline.udf.workers.get());

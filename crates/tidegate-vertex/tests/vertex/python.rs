@@ -30,8 +30,7 @@ fn python() -> PathBuf {
 
 fn with_worker(mut pipeline: Pipeline, script: &str) -> Pipeline {
     let script = Path::new(PACKAGE).join("tests/workers").join(script);
-    pipeline.udf.command =
-        [python(), script].iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    pipeline.udf.command = [python(), script].iter().map(|part| part.to_str().unwrap().to_owned()).collect();
     pipeline
 }
 
