@@ -22,8 +22,8 @@ pub trait Handler {
     /// Answers a batch.
     fn handle(&mut self, batch: &Batch, ctx: &Ctx<'_>, answers: &mut Answers) -> Handled;
 
-    /// Whether the worker shall end. Asked whenever it has waited or answered, at least twice a second; batches that are on
-    /// their way then go back to the runtime undone.
+    /// Whether somebody ended the worker. Asked whenever it has waited or answered, at least twice a second; batches that are
+    /// on their way then go back to the runtime undone.
     fn is_over(&mut self) -> bool {
         false
     }
@@ -42,6 +42,15 @@ pub enum Handled {
     Interrupted,
     /// The function ended the worker: for the runtime it died on this batch.
     Exited,
+}
+
+/// Why a worker ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Somebody ended it.
+    Left,
+    /// The function ended it.
+    Died,
 }
 
 /// The inputs of a batch: a private copy of what came through shared memory, which lives as long as anybody keeps a clone.
@@ -236,32 +245,31 @@ impl Answers {
 
     /// Turns how the call ended into the status of the answer. A function that failed on a single input failed on that input,
     /// and the answer can say why (9.3).
-    /// `None` stands for no answer.
-    pub(crate) fn conclude(&mut self, handled: Handled) -> Option<Status> {
+    ///
+    /// # Errors
+    /// There is no answer: the worker ends.
+    pub(crate) fn conclude(&mut self, handled: Handled) -> Result<Status, End> {
         let (status, reason) = match handled {
             Handled::Answered => {
                 for index in std::mem::take(&mut self.too_long) {
                     self.settle_at(index, Outcome::reject(RECORD_TOO_LARGE));
                 }
-                return Some(if self.partial { Status::Partial } else { Status::Ok });
+                return Ok(if self.partial { Status::Partial } else { Status::Ok });
             }
             Handled::Failed(reason) => (Status::UdfError, reason),
             Handled::Panicked(text) => {
                 self.note_panic(text.clone());
                 (Status::UdfPanic, text)
             }
-            Handled::Interrupted => {
-                self.writer.clear();
-                return Some(Status::Cancelled);
-            }
-            Handled::Exited => return None,
+            Handled::Interrupted => return Err(End::Left),
+            Handled::Exited => return Err(End::Died),
         };
         self.writer.clear();
         if self.inputs != 1 {
-            return Some(status);
+            return Ok(status);
         }
         self.settle_at(0, Outcome::fail(reason));
-        Some(Status::Partial)
+        Ok(Status::Partial)
     }
 }
 

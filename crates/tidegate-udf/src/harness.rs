@@ -162,7 +162,7 @@ impl Harness {
         let ctx = Ctx { around: &around, frame, since: monotonic_now() };
         let handled = worker.function().handle(&batch, &ctx, &mut answers);
         match (answers.conclude(handled.clone()), handled) {
-            (Some(Status::Ok | Status::Partial), _) => read(&answers, count),
+            (Ok(Status::Ok | Status::Partial), _) => read(&answers, count),
             (_, Handled::Failed(reason) | Handled::Panicked(reason)) => Err(Failure::new(reason)),
             (_, Handled::Answered | Handled::Interrupted | Handled::Exited) => {
                 Err(Failure::new("the function ended its worker"))

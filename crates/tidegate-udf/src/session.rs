@@ -19,7 +19,7 @@ use tidegate_shm::{
 
 use crate::{
     api::{Around, Ctx},
-    batch::{Answers, Batch, Handler},
+    batch::{Answers, Batch, End, Handler},
     control::{Control, Incoming},
     ring::{PublishError, Publisher, Reader, Violation},
     segment::{FenceView, Link, OwnSegment, PeerSegment},
@@ -152,8 +152,9 @@ pub fn serve(name: &str, sdk: Sdk, handler: &mut dyn Handler) -> Result<(), Work
     let ready = FromWorker::Ready(Ready { sealed: true });
     control.send(&ready.encode(), &[]).map_err(io_error("answer the runtime"))?;
     let finished = Arc::new(AtomicBool::new(false));
+    let control = Arc::new(control);
     let watch = Watch {
-        control,
+        control: control.clone(),
         link: session.link.clone(),
         around: session.around.clone(),
         beat,
@@ -166,7 +167,11 @@ pub fn serve(name: &str, sdk: Sdk, handler: &mut dyn Handler) -> Result<(), Work
     let ended = session.serve(handler);
     // Release: pairs with the watcher; there is nothing left to interrupt.
     finished.store(true, Ordering::Release);
-    ended
+    if ended? == Some(End::Left) {
+        // A runtime that cannot hear it sees this process end.
+        let _ = control.send(&FromWorker::Bye.encode(), &[]);
+    }
+    Ok(())
 }
 
 /// The socket that the runtime passed as standard input, which becomes empty for everybody else.
@@ -256,20 +261,22 @@ fn bytes<const LEN: usize>(region: &tidegate_shm::region::GuardedRegion) -> Resu
 }
 
 impl Session {
-    /// Answers batches until the runtime closes the session or the handler ends it.
-    fn serve(&mut self, handler: &mut dyn Handler) -> Result<(), WorkerError> {
+    /// Answers batches until the runtime closes the session (`None`) or the handler ends it.
+    fn serve(&mut self, handler: &mut dyn Handler) -> Result<Option<End>, WorkerError> {
         let mut payload = Vec::new();
         let mut answers = Answers::new(self.max_payload);
-        let mut is_over = false;
         loop {
             let deadline = monotonic_now().saturating_add(LONGEST_SLEEP);
             let (around, requests) = (&self.around, &self.requests);
             self.link.wait_until(deadline, || around.is_closed() || requests.is_behind());
-            is_over |= handler.is_over();
-            while let Some(taken) = self.requests.take()? {
+            loop {
                 if self.around.is_closed() {
-                    return Ok(());
+                    return Ok(None);
                 }
+                if handler.is_over() {
+                    return Ok(Some(End::Left));
+                }
+                let Some(taken) = self.requests.take()? else { break };
                 payload.clear();
                 self.requests.copy_payload(&taken, &mut payload)?;
                 let frame = taken.frame;
@@ -277,32 +284,25 @@ impl Session {
                 self.requests.release(taken);
                 self.link.ring_bell();
                 answers.begin(frame.record_count);
-                let status = if is_over {
-                    Some(Status::Cancelled)
-                } else {
-                    self.answer(&frame, &mut payload, handler, &mut answers)?
-                };
-                let Some(status) = status else { return Ok(()) };
-                self.publish(&frame, status, answers.bytes())?;
-                is_over |= status == Status::Cancelled || handler.is_over();
-            }
-            if is_over || self.around.is_closed() {
-                return Ok(());
+                match self.answer(&frame, &mut payload, handler, &mut answers)? {
+                    Ok(status) => self.publish(&frame, status, answers.bytes())?,
+                    Err(end) => return Ok(Some(end)),
+                }
             }
         }
     }
 
-    /// Runs the function, unless the batch is of a generation that is over (VX-230). `None`: the function ended this worker.
+    /// Runs the function, unless the batch is of a generation that is over (VX-230).
     fn answer(
         &self,
         frame: &Frame,
         payload: &mut Vec<u8>,
         handler: &mut dyn Handler,
         answers: &mut Answers,
-    ) -> Result<Option<Status>, WorkerError> {
+    ) -> Result<Result<Status, End>, WorkerError> {
         let ctx = Ctx { around: &self.around, frame: *frame, since: monotonic_now() };
         if !ctx.is_current() {
-            return Ok(Some(Status::StaleGeneration));
+            return Ok(Ok(Status::StaleGeneration));
         }
         let shared = Arc::new(std::mem::take(payload));
         let batch = Batch::parse(shared.clone(), frame.record_count, frame.source_first)
@@ -328,7 +328,7 @@ impl Session {
         let frames = len / self.max_payload as u64 + 2;
         if len + frames * 256 > self.down.max_response {
             answers.begin(frame.record_count);
-            return Ok(Some(Status::OutputTooLarge));
+            return Ok(Ok(Status::OutputTooLarge));
         }
         Ok(status)
     }
@@ -392,7 +392,7 @@ fn granted(link: &Link) -> (u64, u64) {
 
 /// The watching thread.
 struct Watch {
-    control: Control,
+    control: Arc<Control>,
     link: Link,
     around: Arc<Around>,
     beat: Nanos,

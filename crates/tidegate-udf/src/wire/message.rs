@@ -5,6 +5,7 @@
 //!    hello: versions, function, schemas ------>
 //!           <------ welcome and the descriptors of D, U and F, or reject
 //!    ready: mapped and validated ------------->
+//!    bye: ended by somebody ------------------>
 //! ```
 //!
 //! Fields that are not known are ignored.
@@ -27,6 +28,8 @@ pub enum FromWorker {
     Hello(Hello),
     /// Everything is mapped and as it must be.
     Ready(Ready),
+    /// Somebody ended it; what it has not answered is to be given to another.
+    Bye,
 }
 
 /// What the runtime says.
@@ -146,6 +149,7 @@ impl FromWorker {
                 "pid": std::process::id(),
             }),
             Self::Ready(ready) => json!({ "type": "ready", "sealed": ready.sealed }),
+            Self::Bye => json!({ "type": "bye" }),
         };
         value.to_string().into_bytes()
     }
@@ -169,6 +173,7 @@ impl FromWorker {
                 boottime: object.number("boottime")?,
             })),
             "ready" => Ok(Self::Ready(Ready { sealed: object.truth("sealed")? })),
+            "bye" => Ok(Self::Bye),
             found => Err(unknown(found)),
         }
     }

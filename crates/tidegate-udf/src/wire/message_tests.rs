@@ -20,7 +20,7 @@ fn hello() -> Hello {
 
 #[test]
 fn messages_come_out_as_they_went_in() {
-    let messages = [FromWorker::Hello(hello()), FromWorker::Ready(Ready { sealed: true })];
+    let messages = [FromWorker::Hello(hello()), FromWorker::Ready(Ready { sealed: true }), FromWorker::Bye];
     for message in messages {
         assert_eq!(FromWorker::decode(&message.encode()), Ok(message));
     }

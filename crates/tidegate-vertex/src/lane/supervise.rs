@@ -19,7 +19,7 @@ use tidegate_shm::{
 use tidegate_udf::{
     control::{Control, Incoming as Arrived},
     ring::Violation,
-    wire::ids::BatchId,
+    wire::{ids::BatchId, message::FromWorker},
 };
 
 pub(crate) use super::attach::random;
@@ -58,7 +58,7 @@ pub enum EndReason {
     Fault(Violation),
     /// A batch took too long.
     TimedOut,
-    /// The lane was stopped.
+    /// Nobody's fault: the lane was stopped, or somebody ended the worker, which has said so.
     Stopped,
 }
 
@@ -200,12 +200,18 @@ impl Supervisor {
             if stop {
                 return Watched::Stop;
             }
-            if dead {
-                return Watched::Gone;
-            }
-            // What a worker says after the attach is for later versions; that it hangs up ends the session (VX-425).
-            if message && matches!(control.receive(false), Ok(Some(Arrived::HangUp)) | Err(_)) {
-                return Watched::Gone;
+            // Before its death: what it said last tells whose fault that is. What else a worker says after the attach is for later versions; that it hangs up ends the session (VX-425).
+            let said = if message { control.receive(false) } else { Ok(None) };
+            match said {
+                Ok(Some(Arrived::Message(datagram, _)))
+                    if matches!(FromWorker::decode(&datagram), Ok(FromWorker::Bye)) =>
+                {
+                    return Watched::Stop;
+                }
+                Ok(Some(Arrived::HangUp)) | Err(_) => return Watched::Gone,
+                Ok(Some(Arrived::Message(..))) => {}
+                Ok(None) if dead => return Watched::Gone,
+                Ok(None) => {}
             }
         }
     }
