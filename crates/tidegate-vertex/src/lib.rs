@@ -8,6 +8,8 @@
 //! | [`fence`] | the word that is tested before every write |
 //! | [`flow`] | the order of one partition: pure |
 //! | [`ledger`] | what has been processed, durably |
+//! | [`failpoint`] | steps at which tests end the process |
+//! | [`own`] | who has a partition |
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
 //! | [`wake`] | how their threads wake the vertex |
@@ -20,6 +22,8 @@
 pub mod batch;
 #[cfg(not(loom))]
 pub mod config;
+#[cfg(not(loom))]
+pub mod failpoint;
 pub mod fence;
 #[cfg(not(loom))]
 pub mod flow;
@@ -29,6 +33,8 @@ mod inbox;
 pub mod lane;
 #[cfg(not(loom))]
 pub mod ledger;
+#[cfg(not(loom))]
+pub mod own;
 #[cfg(not(loom))]
 pub mod run;
 #[cfg(not(loom))]

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod crashes;
+mod dead_letters;
 mod failures;
 mod functions;
 mod hostile;
+mod ownership;
 mod python;
 mod restarts;
 mod world;
@@ -32,7 +35,7 @@ fn worker_process() {
 fn what_goes_in_comes_out_once_and_in_the_order_of_its_partition() {
     let world = World::new();
     let report = world.run("upper", "workers = 2", GENERATOR).unwrap();
-    assert_eq!((report.read, report.delivered, report.returned()), (4_000, 4_000, 0));
+    assert_eq!((report.read, report.delivered, report.returned), (4_000, 4_000, 0));
     let mut next = BTreeMap::new();
     for line in world.lines() {
         let (partition, position) = line.strip_prefix("UPPER ").unwrap().split_once(':').unwrap();
@@ -106,6 +109,6 @@ fn a_batch_on_which_a_function_fails_is_split_until_one_input_is_left() {
 fn what_the_function_leaves_out_is_counted() {
     let world = World::new();
     let report = world.run("odd", "", "kind = \"generator\"\nrecords = 1001").unwrap();
-    assert_eq!((report.read, report.delivered, report.filtered, report.returned()), (1_001, 500, 501, 0));
+    assert_eq!((report.read, report.delivered, report.filtered, report.returned), (1_001, 500, 501, 0));
     assert_eq!(world.lines().len(), 500);
 }
