@@ -43,13 +43,16 @@ pub(crate) fn serve(
     }
 }
 
-/// Runs a function without a runtime over inputs of `(value, key, event_time, headers)`; for `Worker.test`.
+/// `(value, key, event_time, headers)` of an input.
+type Pushed = (Vec<u8>, Vec<u8>, Option<i64>, Vec<(String, Vec<u8>)>);
+
+/// Runs a function without a runtime; for `Worker.test`.
 #[pyfunction]
 pub(crate) fn harness<'py>(
     py: Python<'py>,
     kind: &str,
     function: Py<PyAny>,
-    inputs: Vec<(Vec<u8>, Vec<u8>, Option<i64>, Vec<(String, Vec<u8>)>)>,
+    inputs: Vec<Pushed>,
     params: &str,
     routes: Vec<String>,
 ) -> PyResult<Bound<'py, PyList>> {

@@ -2,10 +2,10 @@
 //!
 //! | module | gives |
 //! |---|---|
-//! | [`batch`] | the inputs: a batch that exports its memory, and its records |
-//! | [`ctx`] | what is around an input |
-//! | [`outcome`] | outputs and what else can become of an input |
-//! | [`handler`] | a Python function as a handler of `tidegate-udf`, and the module's functions that run it |
+//! | `batch` | the inputs: a batch that exports its memory, and its records |
+//! | `ctx` | what is around an input |
+//! | `outcome` | outputs and what else can become of an input |
+//! | `handler` | a Python function as a handler of `tidegate-udf`, and the module's functions that run it |
 //!
 //! Attaching, rings, fences and the watching thread are those of `tidegate-udf` and do not touch Python: the GIL is held while
 //! user code runs and while its inputs and results are converted, and at no other time (VX-521).

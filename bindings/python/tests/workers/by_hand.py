@@ -8,9 +8,19 @@ import array
 import json
 import mmap
 import os
+import pathlib
 import socket
 import struct
 import time
+
+ROLE = os.environ["TIDEGATE_TEST_FUNCTION"]
+# What workers say that the runtime cannot take.
+STRANGERS = {
+    "version": {"proto": [7, 9]},
+    "schema": {"schema_in": [5]},
+    "kind": {"kind": "window"},
+    "feature": {"features": ["telepathy"]},
+}
 
 TABLE = []
 for number in range(256):
@@ -49,9 +59,14 @@ def attach():
         "boottime": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
         "pid": os.getpid(),
     }
+    hello.update(STRANGERS.get(ROLE, {}))
     control.send(json.dumps(hello).encode())
     message, ancillary, _, _ = control.recvmsg(65536, socket.CMSG_SPACE(12), socket.MSG_CMSG_CLOEXEC)
     welcome = json.loads(message)
+    if ROLE in STRANGERS:
+        expect("answer", welcome["type"], "reject")
+        pathlib.Path(os.environ["TIDEGATE_TEST_PLACE"], "told").write_text(welcome["code"])
+        raise SystemExit(welcome["message"])
     expect("welcome", welcome["type"], "welcome")
     expect("encoding", welcome["encoding"], "records")
     (_, _, data), = ancillary

@@ -73,6 +73,22 @@ fn a_worker_out_of_the_sheet_alone_finds_every_byte_where_it_is_written() {
     assert_eq!(world.lines(), (0..300).map(|position| format!("0:{position}")).collect::<Vec<_>>());
 }
 
+/// Both sides learn what does not fit.
+/// Rules: VX-421.
+#[test]
+fn a_worker_of_another_version_is_refused_by_name() {
+    for (role, part) in
+        [("version", "(7, 9)"), ("schema", "[SchemaId(5)]"), ("kind", "window"), ("feature", "telepathy")]
+    {
+        let world = World::new();
+        let vertex = Vertex::start(with_worker(world.pipeline(role, "", SOME), "by_hand.py")).unwrap();
+        let error = vertex.run().unwrap_err().to_string();
+        let code = role.to_uppercase();
+        assert!(error.contains(&format!("({code})")) && error.contains(part), "{error}");
+        assert_eq!(fs::read_to_string(world.path("told")).unwrap(), code);
+    }
+}
+
 /// Rules: VX-500, VX-520.
 #[test]
 fn a_function_of_batches_in_python() {
