@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
-    process::ProcessHandle,
+    process::{ProcessHandle, ProcessId},
     region::{AccessError, MapError, SealError, SealedMemory},
     sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering},
 };
@@ -171,6 +171,11 @@ pub enum SendError {
 }
 
 impl Session {
+    /// The worker's process.
+    pub fn worker(&self) -> ProcessId {
+        self.shared.process.id()
+    }
+
     /// Publishes a batch. `header` is completed with the number of the batch; `is_current` is the permit's second test.
     ///
     /// # Errors

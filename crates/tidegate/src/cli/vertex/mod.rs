@@ -1,5 +1,7 @@
 //! `tidegate vertex ...`: a source, a user function in another process, a sink (chapter 18 of the sheet).
 
+#[cfg(feature = "zmq")]
+mod bench;
 mod error;
 mod run;
 mod test;
@@ -27,6 +29,13 @@ pub(crate) enum Command {
     Validate(run::Validate),
     /// Run a function over the lines of a file, over the real transport, without source, sink or server
     UdfTest(test::UdfTest),
+    /// Measure the transport beside gRPC over a Unix socket
+    #[cfg(feature = "zmq")]
+    Bench(bench::Bench),
+    /// One end of a measurement
+    #[cfg(feature = "zmq")]
+    #[command(hide = true)]
+    BenchPeer(bench::Peer),
 }
 
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
@@ -34,5 +43,9 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::Run(command) => command.run(output),
         Command::Validate(command) => command.run(output),
         Command::UdfTest(command) => command.run(output),
+        #[cfg(feature = "zmq")]
+        Command::Bench(command) => command.run(output),
+        #[cfg(feature = "zmq")]
+        Command::BenchPeer(command) => command.run(),
     }
 }
