@@ -16,13 +16,13 @@ use std::{collections::VecDeque, num::NonZeroU32};
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::{ids::BatchId, status::Status};
 
-use crate::batch::{Batch, Input};
+use crate::batch::{Batch, Input, Record};
 
 /// What became of one input, as the function says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Done, with these outputs; without any it was filtered.
-    Done(Vec<Output>),
+    Done(Vec<Emitted>),
     /// Left out on purpose.
     Dropped,
     /// To be tried again.
@@ -31,13 +31,13 @@ pub enum Verdict {
     Rejected(String),
 }
 
-/// One output of an input.
+/// One output of an input, as the function gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
+pub struct Emitted {
     /// Number of its route.
     pub route: usize,
-    /// The value.
-    pub value: Vec<u8>,
+    /// Key, value, headers, time.
+    pub record: Record,
 }
 
 /// What became of a batch.
@@ -77,7 +77,7 @@ pub enum OnExhausted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The input is done: write these outputs.
-    Deliver(Input, Vec<Output>),
+    Deliver(Input, Vec<Emitted>),
     /// The input was left out by the function.
     Filtered(Input),
     /// The input cannot be processed and is left out, with the reason.

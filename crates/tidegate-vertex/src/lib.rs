@@ -10,6 +10,7 @@
 //! | [`ledger`] | what has been processed, durably |
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
+//! | [`wake`] | how their threads wake the vertex |
 //!
 //! The protocol between runtime and worker is in `tidegate_udf`.
 
@@ -34,3 +35,5 @@ pub mod run;
 pub mod sink;
 #[cfg(not(loom))]
 pub mod source;
+#[cfg(not(loom))]
+pub mod wake;

@@ -1,5 +1,6 @@
 //! The pipeline file (chapter 17): TOML, one file per pipeline, unknown keys are errors.
 
+mod ends;
 pub mod units;
 
 use std::{
@@ -23,6 +24,7 @@ use crate::{
     flow::{OnExhausted, Retry},
     lane::session::Transport,
 };
+pub use ends::{SinkConfig, SinkKind, SourceConfig};
 use units::{Bytes, Time};
 
 /// A pipeline as its file describes it, checked.
@@ -138,51 +140,6 @@ struct RetryConfig {
 enum Exhausted {
     Stop,
     Drop,
-}
-
-/// `[source]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum SourceConfig {
-    /// Records that are made.
-    Generator {
-        /// Partitions.
-        #[serde(default = "one")]
-        partitions: NonZeroU32,
-        /// Records in each.
-        records: u64,
-        /// Least bytes of each.
-        #[serde(default)]
-        bytes: Bytes,
-    },
-    /// Lines of a file.
-    File {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-/// `[[sink]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum SinkConfig {
-    /// Lines on standard output.
-    Stdout {
-        /// Its name, which is its route.
-        name: String,
-    },
-    /// Lines at the end of a file.
-    File {
-        /// Its name, which is its route.
-        name: String,
-        /// The file.
-        path: PathBuf,
-    },
-    /// Nowhere.
-    Blackhole {
-        /// Its name, which is its route.
-        name: String,
-    },
 }
 
 /// `[ledger]`
@@ -366,15 +323,6 @@ impl FromStr for Pipeline {
         let pipeline: Self = toml::from_str(text)?;
         pipeline.check()?;
         Ok(pipeline)
-    }
-}
-
-impl SinkConfig {
-    /// Its name, which is its route.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Stdout { name } | Self::File { name, .. } | Self::Blackhole { name } => name,
-        }
     }
 }
 

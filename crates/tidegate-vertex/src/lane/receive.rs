@@ -15,7 +15,10 @@ use tidegate_udf::{
 };
 
 use super::session::{Incoming, Shared};
-use crate::flow::{Answer, Output, Verdict};
+use crate::{
+    batch::Record,
+    flow::{Answer, Emitted, Verdict},
+};
 
 /// Takes answers until the session is closed, then those that are still there (VX-435).
 pub(super) fn run(mut incoming: Incoming, mut deliver: impl FnMut(BatchId, Answer)) {
@@ -156,7 +159,13 @@ fn complete(last: &Frame, answer: &Partial, shared: &Shared) -> Result<Answer, V
             RecordType::Data => {
                 if let Verdict::Done(outputs) = verdict {
                     let route = record.place as usize;
-                    outputs.push(Output { route, value: record.value.to_vec() });
+                    let record = Record {
+                        value: record.value.to_vec(),
+                        key: record.key.to_vec(),
+                        headers: record.headers.to_vec(),
+                        event_time: record.event_time,
+                    };
+                    outputs.push(Emitted { route, record });
                 }
             }
             RecordType::Drop => *verdict = Verdict::Dropped,

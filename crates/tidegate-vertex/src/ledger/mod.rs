@@ -1,8 +1,8 @@
 //! What has been processed, durably: the generations of the partitions and how far each has come (chapter 12).
 //!
 //! A cursor record says that everything of a partition below its resume position is final and confirmed by the sinks. All
-//! partitions that have moved and the lengths of the sinks become durable in one transaction, so after a crash sinks can be cut
-//! back to exactly what the positions cover.
+//! partitions that have moved and the states of the sinks become durable in one transaction, so after a crash sinks can go back
+//! to exactly what the positions cover.
 //!
 //! # Invariants
 //!
@@ -22,6 +22,8 @@ use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
 pub use record::{Cursor, RecordError};
 pub use store::{Disk, Key, Store};
+
+use crate::sink::Token;
 
 /// Why there is no ledger, or nothing could be added to it.
 #[derive(Debug, Error)]
@@ -137,20 +139,24 @@ impl<S: Store> Ledger<S> {
         })
     }
 
-    /// Length of the sink of this name at the last commit; `None` before the first.
+    /// State of the sink of this name at the last commit; `None` when it is new.
     ///
     /// # Errors
     /// The store failed.
-    pub fn sink_len(&self, name: &str) -> Result<Option<u64>, LedgerError> {
-        number(self.store.read(&Key::Sink(name.to_owned()))?, "sink length")
+    pub fn sink(&self, name: &str) -> Result<Option<Token>, LedgerError> {
+        Ok(self.store.read(&Key::Sink(name.to_owned()))?.map(Token))
     }
 
-    /// Makes durable how far partitions have come and how long the sinks are, all of it or nothing. Returns the epoch that each
+    /// Makes durable how far partitions have come and the state of the sinks, all of it or nothing. Returns the epoch that each
     /// partition has now, in order.
     ///
     /// # Errors
     /// The store failed; the ledger must not be used any more.
-    pub fn commit(&mut self, moved: &[Progress], sinks: &[(&str, u64)]) -> Result<Vec<EpochId>, LedgerError> {
+    pub fn commit(
+        &mut self,
+        moved: &[Progress],
+        sinks: &[(&str, Token)],
+    ) -> Result<Vec<EpochId>, LedgerError> {
         let mut writes = Vec::with_capacity(2 * moved.len() + sinks.len());
         let mut epochs = Vec::with_capacity(moved.len());
         for Progress { partition, at } in moved {
@@ -167,8 +173,8 @@ impl<S: Store> Ledger<S> {
             writes.push((Key::Head(*partition), epoch.0.to_be_bytes().to_vec()));
             epochs.push(epoch);
         }
-        for (name, len) in sinks {
-            writes.push((Key::Sink((*name).to_owned()), len.to_be_bytes().to_vec()));
+        for (name, token) in sinks {
+            writes.push((Key::Sink((*name).to_owned()), token.0.clone()));
         }
         self.store.commit(&writes)?;
         Ok(epochs)

@@ -20,7 +20,7 @@ pub enum Key {
     Head(PartitionId),
     /// The record of an epoch.
     Commit(PartitionId, EpochId),
-    /// The length of a sink.
+    /// The state of a sink.
     Sink(String),
 }
 

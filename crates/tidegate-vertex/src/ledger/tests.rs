@@ -39,6 +39,10 @@ impl Store for Memory {
     }
 }
 
+fn token(len: u64) -> Token {
+    Token(len.to_be_bytes().to_vec())
+}
+
 const PARTITIONS: [PartitionId; 2] = [PartitionId(0), PartitionId(1)];
 
 /// One life of a vertex: acquires two partitions and moves them three times, or until the crash. `confirmed` are the positions
@@ -50,7 +54,7 @@ fn live(memory: &Memory, generations: &mut Vec<u64>, confirmed: &mut (u64, u64))
         owned.push(ledger.acquire(partition)?);
     }
     generations.push(owned[0].generation.0);
-    let sink = ledger.sink_len("main")?.unwrap_or(0);
+    let sink = ledger.sink("main")?.map_or(0, |token| u64::from_be_bytes(token.0.try_into().unwrap()));
     assert!(owned[0].resume.0 >= confirmed.0 && sink >= confirmed.1, "something durable is gone");
     assert_eq!(owned[0].resume, owned[1].resume, "a part of a transaction");
     assert_eq!(owned[0].resume.0 * 10, sink, "positions and sinks of different moments");
@@ -61,7 +65,7 @@ fn live(memory: &Memory, generations: &mut Vec<u64>, confirmed: &mut (u64, u64))
         let moved: Vec<Progress> =
             PARTITIONS.iter().zip(&owned).map(|(&partition, &at)| Progress { partition, at }).collect();
         let resume = owned[0].resume.0;
-        let epochs = ledger.commit(&moved, &[("main", resume * 10)])?;
+        let epochs = ledger.commit(&moved, &[("main", token(resume * 10))])?;
         *confirmed = (resume, resume * 10);
         for (at, epoch) in owned.iter_mut().zip(epochs) {
             assert_eq!(epoch.0, at.epoch.0 + 1);
@@ -148,13 +152,13 @@ fn one_process_at_a_time_has_the_file() {
     let owned = ledger.acquire(PartitionId(3)).unwrap();
     assert_eq!(owned, Owned { generation: Generation(1), epoch: EpochId(0), resume: Position(0) });
     let at = Owned { resume: Position(1_000), ..owned };
-    ledger.commit(&[Progress { partition: PartitionId(3), at }], &[("main", 5)]).unwrap();
+    ledger.commit(&[Progress { partition: PartitionId(3), at }], &[("main", token(5))]).unwrap();
     let held = Disk::open(&path).unwrap_err().to_string();
     assert!(held.contains(&std::process::id().to_string()), "{held}");
     drop(ledger);
     let mut ledger = Ledger::open(Disk::open(&path).unwrap(), 7).unwrap();
     let owned = ledger.acquire(PartitionId(3)).unwrap();
     assert_eq!(owned, Owned { generation: Generation(2), epoch: EpochId(1), resume: Position(1_000) });
-    assert_eq!(ledger.sink_len("main").unwrap(), Some(5));
-    assert_eq!(ledger.sink_len("other").unwrap(), None);
+    assert_eq!(ledger.sink("main").unwrap(), Some(token(5)));
+    assert_eq!(ledger.sink("other").unwrap(), None);
 }

@@ -32,17 +32,18 @@ pub use report::Report;
 
 use crate::{
     batch::Batch,
-    config::{ConfigError, Pipeline, SinkConfig, SourceConfig},
-    fence::{FenceError, FenceTable, Fenced, Guard, Permit, Quiesce, Reason, SlotWords},
-    flow::{Flow, Step},
+    config::{ConfigError, Pipeline},
+    fence::{FenceError, FenceTable, Fenced, Quiesce, Reason, WriteGuard, WriteKind, WritePermit},
+    flow::{Emitted, Flow, Step},
     inbox::Inbox,
     lane::{
         session::{SendError, Session},
         supervise::{AttachError, EndReason, Lane, LaneEvent, WorkerSpec, random},
     },
     ledger::{Disk, Ledger, LedgerError, Owned, Progress},
-    sink::{Sink, SinkError},
-    source::{Budget, Polled, Source, SourceError, generator::Generator, lines::Lines},
+    sink::{self, Delivery, Output, OutputIds, Session as SinkSession, Sink, SinkError},
+    source::{self, Budget, Identity, Polled, Resume, Source, SourceError},
+    wake::Waker,
 };
 
 /// Why a vertex ended without having finished.
@@ -114,7 +115,7 @@ enum Event {
 pub struct Vertex {
     pipeline: Pipeline,
     source: Box<dyn Source>,
-    sinks: Vec<Sink>,
+    sinks: Vec<End>,
     partitions: Vec<Partition>,
     lanes: Vec<LaneState>,
     inbox: Arc<Inbox<Event>>,
@@ -127,16 +128,37 @@ pub struct Vertex {
     report: Report,
 }
 
+/// A sink and what belongs to it.
+struct End {
+    name: String,
+    sink: Box<dyn Sink>,
+    ids: OutputIds,
+}
+
 struct Partition {
     id: PartitionId,
     slot: FenceSlot,
-    guard: Guard<SlotWords>,
+    guard: WriteGuard,
+    session: SinkSession,
     flow: Flow,
     at_end: bool,
+    /// What is final and was not taken by all sinks.
+    outgoing: Option<Outgoing>,
     /// What the ledger has.
     committed: Owned,
     /// Everything below is final and was given to the sinks.
     resume: Position,
+}
+
+/// Outputs of final inputs, by sink.
+struct Outgoing {
+    first: Position,
+    last: Position,
+    /// Where the partition is when all of them are confirmed.
+    resume: Position,
+    outputs: Vec<Vec<Output>>,
+    /// When a sink that did not take all is asked again.
+    again: Nanos,
 }
 
 struct LaneState {
@@ -156,8 +178,16 @@ impl Vertex {
     /// # Errors
     /// As [`VertexError`] says; nothing was read or written.
     pub fn start(pipeline: Pipeline) -> Result<Self, VertexError> {
-        let mut source = open_source(&pipeline.source)?;
-        let mut sinks = pipeline.sink.iter().map(open_sink).collect::<Result<Vec<_>, _>>()?;
+        let inbox = Arc::new(Inbox::new());
+        let waking = inbox.clone();
+        let waker = Waker::new(move || waking.tell(Event::Wake));
+        let mut source = source::open(&pipeline.source, &waker)?;
+        let mut sinks = Vec::new();
+        for config in &pipeline.sink {
+            let sink = sink::open(config, pipeline.uid(), &waker)?;
+            let ids = OutputIds::new(pipeline.uid(), config.name());
+            sinks.push(End { name: config.name().to_owned(), sink, ids });
+        }
         let mut ledger = match &pipeline.ledger {
             Some(config) => Some(Ledger::open(Disk::open(&config.path)?, pipeline.uid())?),
             None => None,
@@ -172,23 +202,37 @@ impl Vertex {
                 None => Owned { generation: Generation(1), epoch: EpochId(0), resume: Position(0) },
             };
             let (slot, guard) = fence.bind(id, committed.generation)?;
-            source.seek(id, committed.resume)?;
-            let (flow, resume) = (Flow::new(pipeline.retry()), committed.resume);
-            partitions.push(Partition { id, slot, guard, flow, at_end: false, committed, resume });
+            let resume = Resume { position: committed.resume, identity: Identity::default() };
+            let from = (committed.epoch != EpochId(0)).then_some(&resume);
+            let resume = source.open(id, from)?;
+            let session = SinkSession { partition: id, generation: committed.generation, nonce: random()? };
+            let (flow, outgoing) = (Flow::new(pipeline.retry()), None);
+            let committed = Owned { resume, ..committed };
+            partitions.push(Partition {
+                id,
+                slot,
+                guard,
+                session,
+                flow,
+                at_end: false,
+                outgoing,
+                committed,
+                resume,
+            });
         }
-        if let Some(ledger) = &ledger {
-            for (sink, config) in sinks.iter_mut().zip(&pipeline.sink) {
-                if let Some(len) = ledger.sink_len(config.name())? {
-                    // What is cut is of all partitions, and all their fences are ours.
-                    let permits = permits(&partitions)?;
-                    sink.cut(len)?;
-                    drop(permits);
-                }
+        for End { name, sink, .. } in &mut sinks {
+            if let Some(token) = ledger.as_ref().map(|ledger| ledger.sink(name)).transpose()?.flatten() {
+                // What is cut is of all partitions, and all their fences are ours.
+                let permits = permits(&partitions, WriteKind::Sink)?;
+                sink.restore(&token, &permits)?;
+            }
+            for Partition { session, guard, .. } in &partitions {
+                sink.barrier(session, guard)?;
+                sink.read_back(session, None, guard)?;
             }
         }
         let transport = pipeline.transport();
         let spec = worker_spec(&pipeline, instance);
-        let inbox = Arc::new(Inbox::new());
         let memory = Arc::new(fence.into_memory());
         let mut lanes = Vec::new();
         for number in 0..pipeline.udf.workers.get() {
@@ -267,7 +311,10 @@ impl Vertex {
             if finished {
                 return Ok(());
             }
-            let retries = self.partitions.iter().filter_map(|partition| partition.flow.next_time());
+            let retries = self.partitions.iter().filter_map(|partition| match &partition.outgoing {
+                Some(outgoing) => Some(outgoing.again),
+                None => partition.flow.next_time(),
+            });
             let deadline = retries.chain(commit_at).min();
             let limit = monotonic_now().saturating_add(LONGEST_SLEEP);
             self.inbox.wait_until(deadline.unwrap_or(limit).min(limit));
@@ -278,7 +325,8 @@ impl Vertex {
     fn is_finished(&self, stopping: bool) -> bool {
         self.partitions.iter().all(|partition| {
             let flow = &partition.flow;
-            flow.is_stopped() || flow.is_empty() && (stopping || partition.at_end)
+            let written = partition.outgoing.is_none();
+            written && (flow.is_stopped() || flow.is_empty() && (stopping || partition.at_end))
         })
     }
 
@@ -295,7 +343,7 @@ impl Vertex {
                 let Some(index) = lane.sent.remove(&batch) else { return Ok(()) };
                 let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
                 // Accepting an answer is a write (VX-722); of a generation that is over nothing is taken (VX-232).
-                if let Ok(permit) = partition.guard.permit() {
+                if let Ok(permit) = partition.guard.permit(WriteKind::Answer) {
                     partition.flow.answered(batch, answer, now);
                     drop(permit);
                 } else {
@@ -345,43 +393,13 @@ impl Vertex {
     /// Writes everything that is final, in the order of each partition.
     fn deliver(&mut self) -> Result<(), VertexError> {
         let now = monotonic_now();
-        for partition in &mut self.partitions {
-            let steps = partition.flow.finish(now);
-            if steps.is_empty() {
-                continue;
+        let Self { partitions, sinks, report, .. } = self;
+        for partition in partitions {
+            if partition.outgoing.is_none() {
+                let steps = partition.flow.finish(now);
+                partition.outgoing = collect(partition.id, steps, sinks.len(), report);
             }
-            for step in steps {
-                if let Step::Deliver(input, _) | Step::Filtered(input) | Step::GaveUp(input, _) = &step {
-                    partition.resume = input.next;
-                }
-                match step {
-                    Step::Deliver(_, outputs) if outputs.is_empty() => self.report.filtered += 1,
-                    Step::Deliver(_, outputs) => {
-                        self.report.delivered += 1;
-                        for output in outputs {
-                            // The receiving thread has rejected routes that lead nowhere.
-                            let Some(sink) = self.sinks.get_mut(output.route) else { continue };
-                            sink.add(&output);
-                            self.report.outputs += 1;
-                            if sink.is_full() {
-                                write(sink, &partition.guard)?;
-                            }
-                        }
-                    }
-                    Step::Filtered(_) => self.report.filtered += 1,
-                    Step::GaveUp(input, reason) => {
-                        tracing::error!(partition = %partition.id, position = %input.position, reason, "input left out");
-                        self.report.dropped += 1;
-                    }
-                    Step::Stopped(input, reason) => {
-                        tracing::error!(partition = %partition.id, position = %input.position, reason, "partition stopped");
-                        self.report.stopped.push((partition.id.0, input.position.0, reason));
-                    }
-                }
-            }
-            for sink in &mut self.sinks {
-                write(sink, &partition.guard)?;
-            }
+            publish(partition, sinks, now)?;
         }
         Ok(())
     }
@@ -404,14 +422,14 @@ impl Vertex {
             return Ok(Some(due));
         }
         // On the disk before the positions that say so (I8).
-        let mut lens = Vec::new();
-        for (sink, config) in self.sinks.iter_mut().zip(&self.pipeline.sink) {
-            if let Some(len) = sink.sync()? {
-                lens.push((config.name(), len));
+        let mut tokens = Vec::new();
+        for End { name, sink, .. } in &mut self.sinks {
+            if let Some(token) = sink.flush()? {
+                tokens.push((name.as_str(), token));
             }
         }
-        let permits = permits(&self.partitions)?;
-        let epochs = ledger.commit(&moved, &lens)?;
+        let permits = permits(&self.partitions, WriteKind::Ledger)?;
+        let epochs = ledger.commit(&moved, &tokens)?;
         drop(permits);
         for (progress, epoch) in moved.iter().zip(epochs) {
             if let Some(partition) = self.partitions.get_mut(progress.partition.0 as usize) {
@@ -429,6 +447,7 @@ impl Vertex {
             while !partition.at_end && !partition.flow.is_stopped() && partition.flow.len() < window {
                 match self.source.poll(partition.id, self.budget)? {
                     Polled::End => partition.at_end = true,
+                    Polled::Idle => break,
                     Polled::Inputs(inputs) => {
                         self.report.read += inputs.len() as u64;
                         if let Some(batch) = Batch::new(inputs) {
@@ -454,7 +473,7 @@ impl Vertex {
                 if held >= self.room && !partition.flow.sends_front() {
                     break;
                 }
-                let permit = partition.guard.permit()?;
+                let permit = partition.guard.permit(WriteKind::Request)?;
                 let header = request(partition, batch);
                 let payload = batch.payload();
                 let checksum = self.pipeline.has_payload_checksums();
@@ -477,15 +496,88 @@ impl Vertex {
 }
 
 /// One permit of each partition, for a write that is of all of them (VX-734).
-fn permits(partitions: &[Partition]) -> Result<Vec<Permit<SlotWords>>, Fenced> {
-    partitions.iter().map(|partition| partition.guard.permit()).collect()
+fn permits(partitions: &[Partition], kind: WriteKind) -> Result<Vec<WritePermit>, Fenced> {
+    partitions.iter().map(|partition| partition.guard.permit(kind)).collect()
 }
 
-/// Writes what was added to a sink, under a permit of its own (VX-722).
-fn write(sink: &mut Sink, guard: &Guard<SlotWords>) -> Result<(), VertexError> {
-    let permit = guard.permit()?;
-    sink.write()?;
-    drop(permit);
+/// Counts what is final and sorts its outputs by sink.
+fn collect(partition: PartitionId, steps: Vec<Step>, sinks: usize, report: &mut Report) -> Option<Outgoing> {
+    let mut outgoing: Option<Outgoing> = None;
+    for step in steps {
+        let (input, emitted) = match step {
+            Step::Deliver(input, outputs) if outputs.is_empty() => {
+                report.filtered += 1;
+                (input, outputs)
+            }
+            Step::Deliver(input, outputs) => {
+                report.delivered += 1;
+                report.outputs += outputs.len() as u64;
+                (input, outputs)
+            }
+            Step::Filtered(input) => {
+                report.filtered += 1;
+                (input, Vec::new())
+            }
+            Step::GaveUp(input, reason) => {
+                tracing::error!(%partition, position = %input.position, reason, "input left out");
+                report.dropped += 1;
+                (input, Vec::new())
+            }
+            Step::Stopped(input, reason) => {
+                tracing::error!(%partition, position = %input.position, reason, "partition stopped");
+                report.stopped.push((partition.0, input.position.0, reason));
+                continue;
+            }
+        };
+        let (position, resume) = (input.position, input.next);
+        let outgoing = outgoing.get_or_insert_with(|| Outgoing {
+            first: position,
+            last: position,
+            resume,
+            outputs: vec![Vec::new(); sinks],
+            again: Nanos::ZERO,
+        });
+        (outgoing.last, outgoing.resume) = (position, resume);
+        let mut numbers = vec![0; sinks];
+        for Emitted { route, record } in emitted {
+            // The receiving thread has rejected routes that lead nowhere.
+            let (Some(outputs), Some(number)) = (outgoing.outputs.get_mut(route), numbers.get_mut(route))
+            else {
+                continue;
+            };
+            outputs.push(Output { position, number: *number, record });
+            *number += 1;
+        }
+    }
+    outgoing
+}
+
+/// Gives a partition's outputs to the sinks; when all have taken all, the partition has moved.
+fn publish(partition: &mut Partition, sinks: &mut [End], now: Nanos) -> Result<(), VertexError> {
+    let Some(outgoing) = &mut partition.outgoing else { return Ok(()) };
+    if now < outgoing.again {
+        return Ok(());
+    }
+    let Outgoing { first, last, resume, .. } = *outgoing;
+    let epoch = EpochId(partition.committed.epoch.0 + 1);
+    let mut complete = true;
+    for (End { name, sink, ids }, outputs) in sinks.iter_mut().zip(&mut outgoing.outputs) {
+        if outputs.is_empty() {
+            continue;
+        }
+        let delivery = Delivery { session: partition.session, epoch, first, last, outputs, ids };
+        let published = sink.publish(&delivery, &partition.guard)?;
+        outputs.drain(..published.through.min(outputs.len()));
+        if let Some(held) = published.held {
+            tracing::debug!(sink = name, reason = held.reason, "the sink takes no more now");
+            outgoing.again = now.saturating_add(held.after.unwrap_or(HELD));
+        }
+        complete &= outputs.is_empty();
+    }
+    if complete {
+        partition.resume = resume;
+        partition.outgoing = None;
+    }
     Ok(())
 }
 
@@ -539,27 +631,12 @@ fn worker_spec(pipeline: &Pipeline, instance: u64) -> WorkerSpec {
     }
 }
 
-fn open_source(config: &SourceConfig) -> Result<Box<dyn Source>, SourceError> {
-    Ok(match config {
-        SourceConfig::Generator { partitions, records, bytes } => {
-            Box::new(Generator::new(partitions.get(), *records, bytes.0 as usize))
-        }
-        SourceConfig::File { path } => Box::new(Lines::open(path)?),
-    })
-}
-
-fn open_sink(config: &SinkConfig) -> Result<Sink, SinkError> {
-    match config {
-        SinkConfig::Stdout { .. } => Ok(Sink::stdout()),
-        SinkConfig::File { path, .. } => Sink::append(path),
-        SinkConfig::Blackhole { .. } => Ok(Sink::blackhole()),
-    }
-}
-
 /// Fence slots that there are at least.
 const MIN_SLOTS: u32 = 256;
 /// Broken protocols in a row after which the vertex ends.
 const MAX_FAULTS: u32 = 2;
 /// A session that lasted so long was a good one, whatever ended it.
 const HEALTHY: Nanos = Nanos::from_secs(60);
+/// When a sink that takes no more is asked again.
+const HELD: Nanos = Nanos::from_millis(50);
 const LONGEST_SLEEP: Nanos = Nanos::from_secs(10);

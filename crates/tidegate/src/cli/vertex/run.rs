@@ -8,7 +8,7 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde_json::{Value, json};
-use tidegate::vertex::config::{Pipeline, SinkConfig};
+use tidegate::vertex::config::{Pipeline, SinkConfig, SinkKind};
 use tidegate::vertex::run::{Report, Vertex};
 
 use super::super::signal::Interrupt;
@@ -34,7 +34,7 @@ impl Run {
 
 /// Runs a vertex to its end and says what became of its inputs.
 pub(super) fn execute(pipeline: Pipeline, output: &mut Output) -> Result<(), Stop> {
-    let to_stdout = pipeline.sink.iter().any(|sink| matches!(sink, SinkConfig::Stdout { .. }));
+    let to_stdout = pipeline.sink.iter().any(|sink| matches!(sink.kind, SinkKind::Stdout {}));
     let interrupt = Interrupt::install()?;
     let vertex = Vertex::start(pipeline)?;
     let stop = vertex.stop_handle();
@@ -144,12 +144,12 @@ impl Validate {
 
 /// What a sink is promised (VX-002).
 fn promise(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
-    match (&pipeline.ledger, sink) {
+    match (&pipeline.ledger, &sink.kind) {
         (None, _) => {
             "at least once while the vertex runs, whatever its workers do; a vertex that is started again reads from the \
              beginning, since there is no [ledger]"
         }
-        (Some(_), SinkConfig::File { .. }) => {
+        (Some(_), SinkKind::File { .. }) => {
             "at least once; a vertex that is started again on this host cuts the file back to its last commit, so nothing is in \
              it twice"
         }
