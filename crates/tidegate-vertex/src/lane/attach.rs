@@ -21,6 +21,7 @@ use tidegate_shm::{
 use tidegate_udf::{
     control::{Control, Incoming as Arrived},
     wire::{
+        function::FunctionKind,
         ids::{SchemaId, SessionId},
         message::{FromRuntime, FromWorker, Hello, MessageFault, Reject, VERSIONS, Welcome, common_version},
     },
@@ -182,8 +183,8 @@ fn attach(
     let FromWorker::Hello(hello) = hear(spec, control, deadline)? else {
         return Err(refused("MESSAGE", "the first message was not hello".to_owned()));
     };
-    let proto = match judge(&hello) {
-        Ok(proto) => proto,
+    let (proto, kind) = match judge(&hello) {
+        Ok(agreed) => agreed,
         Err((code, message)) => {
             let reject = FromRuntime::Reject(Reject { code: code.to_owned(), message: message.clone() });
             // The worker learns it from its end otherwise.
@@ -194,7 +195,7 @@ fn attach(
         }
     };
     let session = SessionId(random()?.max(1));
-    let segments = Segments::create(&spec.transport, session, spec.instance, spec.pipeline, number)?;
+    let segments = Segments::create(&spec.transport, session, spec.instance, spec.pipeline, number, kind)?;
     let welcome = FromRuntime::Welcome(Welcome { proto, ..spec.welcome.clone() });
     let descriptors = [segments.down.as_fd(), segments.up.as_fd(), fence.as_fd()];
     control.send(&welcome.encode(), &descriptors).map_err(io_error("welcome the worker"))?;
@@ -220,15 +221,19 @@ fn hear(spec: &WorkerSpec, control: &Control, deadline: Nanos) -> Result<FromWor
     }
 }
 
-/// The version to speak, or why the worker is not taken.
-fn judge(hello: &Hello) -> Result<u32, (&'static str, String)> {
+/// The version to speak and what the function is, or why the worker is not taken.
+fn judge(hello: &Hello) -> Result<(u32, FunctionKind), (&'static str, String)> {
     let Some(proto) = common_version(VERSIONS, hello.proto) else {
         let message = format!("the runtime speaks {VERSIONS:?}, the worker {:?}", hello.proto);
         return Err(("VERSION", message));
     };
-    if hello.kind != "map" {
-        return Err(("KIND", format!("the runtime runs functions of kind map, not {:?}", hello.kind)));
-    }
+    let Some(kind) = FunctionKind::from_name(&hello.kind) else {
+        let message = format!(
+            "the runtime runs functions of kind map, batch_map and batch_table, not {:?}",
+            hello.kind
+        );
+        return Err(("KIND", message));
+    };
     if !hello.schema_in.contains(&SchemaId(0)) || hello.schema_out != SchemaId(0) {
         let message = format!(
             "the pipeline has untyped records (0), the worker takes {:?} and gives {}",
@@ -245,7 +250,7 @@ fn judge(hello: &Hello) -> Result<u32, (&'static str, String)> {
             format!("CLOCK_BOOTTIME differs by {apart} ns: the two are in different time namespaces");
         return Err(("CLOCK", message));
     }
-    Ok(proto)
+    Ok((proto, kind))
 }
 
 /// A random number.

@@ -14,6 +14,7 @@ use tidegate_udf::{
     segment::{Link, OwnSegment, PeerSegment},
     wire::{
         frame::Frame,
+        function::FunctionKind,
         ids::{BatchId, SchemaId, SessionId},
         segment::{DownHeader, Geometry, READY_AT, RUN_STATE_AT, RunState, encode_up},
     },
@@ -94,6 +95,7 @@ impl Segments {
         instance: u64,
         pipeline: u64,
         worker: u32,
+        kind: FunctionKind,
     ) -> Result<Self, SessionError> {
         let Transport { ring: capacity, max_frame, max_in_flight, max_response } = *transport;
         let ring = Geometry { capacity, max_frame, session, max_in_flight };
@@ -106,6 +108,7 @@ impl Segments {
             worker,
             schema_in: SchemaId(0),
             schema_out: SchemaId(0),
+            kind,
             max_response,
         };
         let down = SealedMemory::create("tidegate-down", len)?;

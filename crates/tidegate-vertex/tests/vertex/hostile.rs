@@ -60,6 +60,7 @@ pub(crate) fn lie(lie: &str) {
     let control = Control::new(io::stdin().as_fd().try_clone_to_owned().unwrap());
     let hello = Hello {
         proto: (1, 1),
+        language: "rust".to_owned(),
         sdk_version: "0".to_owned(),
         function: lie.to_owned(),
         kind: "map".to_owned(),
