@@ -8,6 +8,7 @@
 //! | [`fence`] | the word that is tested before every write |
 //! | [`flow`] | the order of one partition: pure |
 //! | [`ledger`] | what has been processed, durably |
+//! | [`operate`] | watching and steering it from other threads |
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
 //! | [`wake`] | how their threads wake the vertex |
@@ -30,6 +31,8 @@ pub mod lane;
 #[cfg(not(loom))]
 pub mod ledger;
 #[cfg(not(loom))]
+pub mod operate;
+#[cfg(not(loom))]
 pub mod run;
 #[cfg(not(loom))]
 pub mod sink;
@@ -37,3 +40,6 @@ pub mod sink;
 pub mod source;
 #[cfg(not(loom))]
 pub mod wake;
+
+#[cfg(not(loom))]
+pub use tidegate_udf::wire::ids::PartitionId;

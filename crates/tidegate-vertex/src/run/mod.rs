@@ -13,6 +13,7 @@
 //! (VX-310, VX-311); a sink that is slow stops the source.
 
 mod report;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ use tidegate_udf::wire::{
 };
 
 pub use report::Report;
+use watch::Meter;
 
 use crate::{
     batch::Batch,
@@ -41,6 +43,7 @@ use crate::{
         supervise::{AttachError, EndReason, Lane, LaneEvent, WorkerSpec, random},
     },
     ledger::{Disk, Ledger, LedgerError, Owned, Progress},
+    operate::{Board, Control, Doing, Wish},
     sink::{self, Delivery, Output, OutputIds, Session as SinkSession, Sink, SinkError},
     source::{self, Budget, Identity, Polled, Resume, Source, SourceError},
     wake::Waker,
@@ -126,6 +129,8 @@ pub struct Vertex {
     ledger: Option<Ledger<Disk>>,
     last_commit: Nanos,
     report: Report,
+    board: Arc<Board>,
+    meter: Meter,
 }
 
 /// A sink and what belongs to it.
@@ -164,12 +169,29 @@ struct Outgoing {
 struct LaneState {
     lane: Lane,
     session: Option<Session>,
-    /// The partition of each batch that is on its way.
-    sent: BTreeMap<BatchId, usize>,
+    /// The partition of each batch that is on its way, and since when.
+    sent: BTreeMap<BatchId, (usize, Nanos)>,
     /// Sessions in a row that were short and ended with a broken protocol.
     faults: u32,
     /// When the last worker was attached, if there was one.
     attached: Option<Nanos>,
+    /// Sessions that ended, and how the last one did.
+    ended: u64,
+    last_end: Option<String>,
+    /// Answers in a row that took a generation for stale that is not (VX-235).
+    stale: u32,
+}
+
+impl LaneState {
+    /// The worker took a current generation for stale: its batch is sent again, but not for ever (VX-235).
+    fn took_for_stale(&mut self) {
+        self.stale += 1;
+        if self.stale > MAX_STALE
+            && let Some(session) = &self.session
+        {
+            session.end();
+        }
+    }
 }
 
 impl Vertex {
@@ -195,6 +217,8 @@ impl Vertex {
         let instance = random()?;
         let count = source.partitions();
         let mut fence = FenceTable::create(instance, count.max(MIN_SLOTS))?;
+        let ringing = inbox.clone();
+        let board = Board::new(count, move || ringing.tell(Event::Wake));
         let mut partitions = Vec::new();
         for id in (0..count).map(PartitionId) {
             let committed = match &mut ledger {
@@ -202,6 +226,7 @@ impl Vertex {
                 None => Owned { generation: Generation(1), epoch: EpochId(0), resume: Position(0) },
             };
             let (slot, guard) = fence.bind(id, committed.generation)?;
+            board.owns(id, Some(guard.clone()));
             let resume = Resume { position: committed.resume, identity: Identity::default() };
             let from = (committed.epoch != EpochId(0)).then_some(&resume);
             let resume = source.open(id, from)?;
@@ -240,7 +265,16 @@ impl Vertex {
             let tell = move |event| inbox.tell(Event::Lane(number, event));
             let lane = Lane::start(number, spec.clone(), memory.clone(), tell)
                 .map_err(|source| VertexError::Lane { lane: number, source })?;
-            lanes.push(LaneState { lane, session: None, sent: BTreeMap::new(), faults: 0, attached: None });
+            lanes.push(LaneState {
+                lane,
+                session: None,
+                sent: BTreeMap::new(),
+                faults: 0,
+                attached: None,
+                ended: 0,
+                last_end: None,
+                stale: 0,
+            });
         }
         let budget = Budget {
             records: pipeline.batch.max_records.get() as usize,
@@ -250,6 +284,7 @@ impl Vertex {
         let room = (pipeline.limits.epoch_buffers.0 / transport.max_response) as usize;
         let asked = Arc::new(AtomicBool::new(false));
         let report = Report::default();
+        let meter = Meter::new(&pipeline);
         let last_commit = monotonic_now();
         Ok(Self {
             pipeline,
@@ -264,7 +299,14 @@ impl Vertex {
             ledger,
             last_commit,
             report,
+            board,
+            meter,
         })
+    }
+
+    /// A handle by which other threads watch and steer the vertex.
+    pub fn control(&self) -> Control {
+        Control::new(self.board.clone())
     }
 
     /// A handle by which another thread ends the vertex.
@@ -294,20 +336,25 @@ impl Vertex {
     }
 
     fn work(&mut self) -> Result<(), VertexError> {
+        self.board.say(self.status());
         loop {
+            self.board.tick();
             while let Some(event) = self.inbox.take() {
                 if let Event::Lane(lane, event) = event {
                     self.happened(lane, event)?;
                 }
             }
             self.deliver()?;
-            let stopping = self.asked.load(Ordering::Relaxed);
+            let stopping = self.asked.load(Ordering::Relaxed) || self.board.is_to_end();
             if !stopping {
                 self.read()?;
             }
             self.send()?;
             let finished = self.is_finished(stopping);
             let commit_at = self.commit(finished)?;
+            if self.board.wants_status() || finished {
+                self.board.say(self.status());
+            }
             if finished {
                 return Ok(());
             }
@@ -338,18 +385,28 @@ impl Vertex {
                 tracing::info!(lane = number, "worker attached");
                 lane.session = Some(session);
                 lane.attached = Some(now);
+                lane.stale = 0;
             }
             LaneEvent::Answered(batch, answer) => {
-                let Some(index) = lane.sent.remove(&batch) else { return Ok(()) };
+                let Some((index, sent)) = lane.sent.remove(&batch) else { return Ok(()) };
+                self.meter.roundtrip.add_time(now.saturating_sub(sent));
                 let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
                 // Accepting an answer is a write (VX-722); of a generation that is over nothing is taken (VX-232).
                 if let Ok(permit) = partition.guard.permit(WriteKind::Answer) {
+                    if answer.status == Status::StaleGeneration {
+                        self.meter.resubmitted += 1;
+                        lane.took_for_stale();
+                    } else {
+                        lane.stale = 0;
+                    }
                     partition.flow.answered(batch, answer, now);
                     drop(permit);
                 } else {
                     self.report.stale += 1;
                 }
             }
+            // What waits is sent below.
+            LaneEvent::Room => {}
             LaneEvent::Ended { unanswered, why } => {
                 lane.session = None;
                 let suspect = match why {
@@ -359,7 +416,7 @@ impl Vertex {
                 tracing::warn!(lane = number, unanswered = unanswered.len(), ?why, "worker ended");
                 let sent = std::mem::take(&mut lane.sent);
                 let mut lost: BTreeMap<usize, Vec<BatchId>> = BTreeMap::new();
-                for (batch, partition) in sent {
+                for (batch, (partition, _)) in sent {
                     lost.entry(partition).or_default().push(batch);
                 }
                 for (index, batches) in lost {
@@ -368,6 +425,8 @@ impl Vertex {
                     }
                 }
                 self.report.restarts += 1;
+                lane.ended += 1;
+                lane.last_end = Some(format!("{why:?}"));
                 let lasted = now.saturating_sub(lane.attached.unwrap_or(now));
                 match why {
                     EndReason::Fault(violation) => {
@@ -393,13 +452,16 @@ impl Vertex {
     /// Writes everything that is final, in the order of each partition.
     fn deliver(&mut self) -> Result<(), VertexError> {
         let now = monotonic_now();
-        let Self { partitions, sinks, report, .. } = self;
+        let Self { partitions, sinks, report, board, .. } = self;
         for partition in partitions {
             if partition.outgoing.is_none() {
                 let steps = partition.flow.finish(now);
                 partition.outgoing = collect(partition.id, steps, sinks.len(), report);
             }
-            publish(partition, sinks, now)?;
+            board.doing(Doing::Sink);
+            let published = publish(partition, sinks, now);
+            board.doing(Doing::Work);
+            published?;
         }
         Ok(())
     }
@@ -429,7 +491,12 @@ impl Vertex {
             }
         }
         let permits = permits(&self.partitions, WriteKind::Ledger)?;
-        let epochs = ledger.commit(&moved, &tokens)?;
+        self.board.doing(Doing::Ledger);
+        let begun = monotonic_now();
+        let epochs = ledger.commit(&moved, &tokens);
+        self.board.doing(Doing::Work);
+        self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
+        let epochs = epochs?;
         drop(permits);
         for (progress, epoch) in moved.iter().zip(epochs) {
             if let Some(partition) = self.partitions.get_mut(progress.partition.0 as usize) {
@@ -443,14 +510,30 @@ impl Vertex {
     /// Reads ahead as far as the window of each partition goes.
     fn read(&mut self) -> Result<(), VertexError> {
         let window = self.pipeline.transport().max_in_flight as usize + 1;
+        let limit = self.pipeline.limits.prefetch.0;
+        let mut held: u64 = self.partitions.iter().map(|partition| partition.flow.bytes()).sum();
         for partition in &mut self.partitions {
-            while !partition.at_end && !partition.flow.is_stopped() && partition.flow.len() < window {
-                match self.source.poll(partition.id, self.budget)? {
+            if self.board.wish(partition.id) != Wish::Run {
+                continue;
+            }
+            // Room for a whole batch, since nobody knows how long the next one is (VX-310, VX-831).
+            while !partition.at_end
+                && !partition.flow.is_stopped()
+                && partition.flow.len() < window
+                && held + self.budget.bytes as u64 <= limit
+            {
+                self.board.doing(Doing::Source);
+                let polled = self.source.poll(partition.id, self.budget);
+                self.board.doing(Doing::Work);
+                match polled? {
                     Polled::End => partition.at_end = true,
                     Polled::Idle => break,
                     Polled::Inputs(inputs) => {
                         self.report.read += inputs.len() as u64;
+                        self.meter.read_bytes +=
+                            inputs.iter().map(|input| input.record.value.len() as u64).sum::<u64>();
                         if let Some(batch) = Batch::new(inputs) {
+                            held += batch.bytes();
                             partition.flow.push(batch);
                         }
                     }
@@ -481,7 +564,9 @@ impl Vertex {
                 match session.send(&header, payload.bytes(), || permit.is_current()) {
                     Ok(id) => {
                         partition.flow.sent(id);
-                        lane.sent.insert(id, index);
+                        lane.sent.insert(id, (index, now));
+                        self.meter.records.add(header.record_count.into());
+                        self.meter.bytes.add(payload.bytes().len() as u64);
                         held += 1;
                     }
                     Err(SendError::Full | SendError::Over) => break,
@@ -631,6 +716,8 @@ fn worker_spec(pipeline: &Pipeline, instance: u64) -> WorkerSpec {
     }
 }
 
+/// Answers in a row after which a worker that takes a current generation for stale is ended.
+const MAX_STALE: u32 = 3;
 /// Fence slots that there are at least.
 const MIN_SLOTS: u32 = 256;
 /// Broken protocols in a row after which the vertex ends.

@@ -41,7 +41,16 @@ impl<'a, M: Measurement> Session<'a, M> {
     ) -> Self {
         let counter = counter.filter(|counter| counter.works());
         let results = Results::default();
-        Self { turns, programs, counter, files, results, left_out: Vec::new(), failures: Vec::new(), judged: true }
+        Self {
+            turns,
+            programs,
+            counter,
+            files,
+            results,
+            left_out: Vec::new(),
+            failures: Vec::new(),
+            judged: true,
+        }
     }
 
     /// Whether minima are compared with what was measured; they are unless this says no.

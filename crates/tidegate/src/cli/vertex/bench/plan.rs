@@ -181,7 +181,11 @@ mod tests {
     /// Rules: VX-901.
     #[test]
     fn the_grid_is_that_of_the_sheet() {
-        let extent = Extent { sizes: vec![100, 1 << 10, 64 << 10], batches: vec![1, 100, 500, 2000], flights: vec![8] };
+        let extent = Extent {
+            sizes: vec![100, 1 << 10, 64 << 10],
+            batches: vec![1, 100, 500, 2000],
+            flights: vec![8],
+        };
         let count = |kind| groups(&[kind], &extent).len();
         // With 64 KiB batches of 500 and 2000 are measured one at a time only.
         assert_eq!((count(Kind::Call), count(Kind::Stream)), (12, 10));

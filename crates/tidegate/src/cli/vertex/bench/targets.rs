@@ -93,7 +93,10 @@ mod tests {
         let verdicts: Vec<_> = verdicts(&results);
         let judged: Vec<_> = verdicts.iter().map(|one| (one.field, one.ratio, one.met)).collect();
         // 25 of 80 is more than 0.3, and 60 of 11 is less than 6.
-        assert_eq!(judged, [("p50_ns", Some(0.3125), Met::No), ("messages_per_s", Some(60.0 / 11.0), Met::No)]);
+        assert_eq!(
+            judged,
+            [("p50_ns", Some(0.3125), Met::No), ("messages_per_s", Some(60.0 / 11.0), Met::No)]
+        );
         assert_eq!(verdicts[0].bound(), "<= 0.3 x the better of grpc-batch, grpc-record");
     }
 }

@@ -34,6 +34,7 @@ pub(super) fn run(task: &Task) -> Result<(), Stop> {
         let happened = match event {
             LaneEvent::Attached(session) => driver.begin(session),
             LaneEvent::Answered(_, answer) => driver.answered(&answer),
+            LaneEvent::Room => driver.send().map(|()| None),
             LaneEvent::NotAttached(error) => Err(failed(&error)),
             LaneEvent::Ended { why, .. } => Err(failed(&format!("the worker ended: {why:?}"))),
         };
@@ -161,7 +162,9 @@ impl Driver {
     fn answered(&mut self, answer: &Answer) -> Happened {
         for verdict in &answer.verdicts {
             let Verdict::Done(outputs) = verdict else { return Err(failed(&"an answer is none")) };
-            let [output] = outputs.as_slice() else { return Err(failed(&"an answer has another number of outputs")) };
+            let [output] = outputs.as_slice() else {
+                return Err(failed(&"an answer has another number of outputs"));
+            };
             let value = output.value.as_slice();
             let right = value.len() == self.task.size
                 && value.first() == Some(&(SOURCE ^ 1))

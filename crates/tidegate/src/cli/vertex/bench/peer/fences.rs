@@ -71,7 +71,9 @@ pub(super) fn run(task: &Task, until: Until) -> Result<(), Stop> {
                     over.store(true, Ordering::Relaxed);
                     let _ = writer.join();
                     let seconds = first.elapsed().as_secs_f64();
-                    finish(&json!({ "messages": messages, "seconds": seconds, "histogram": recorded(&times) }))
+                    finish(
+                        &json!({ "messages": messages, "seconds": seconds, "histogram": recorded(&times) }),
+                    )
                 }
             }
             None => {}

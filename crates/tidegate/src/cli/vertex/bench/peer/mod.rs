@@ -61,7 +61,9 @@ impl Peer {
                 return Ok(());
             }
             // Standard input is the runtime's.
-            "worker" => return tidegate_udf::worker().map("flip", flip).run().map_err(|error| failed(&error)),
+            "worker" => {
+                return tidegate_udf::worker().map("flip", flip).run().map_err(|error| failed(&error));
+            }
             _ => {}
         }
         // Ends this process with its runner.
