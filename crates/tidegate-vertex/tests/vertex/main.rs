@@ -4,6 +4,7 @@
 
 mod failures;
 mod functions;
+mod garbage;
 mod hostile;
 mod restarts;
 mod world;

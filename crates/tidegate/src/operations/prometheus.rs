@@ -7,14 +7,14 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tidegate_vertex::operate::histogram::Histogram;
-use tidegate_vertex::operate::status::{Counts, Credit, LaneStatus, PartitionState, PartitionStatus, Status};
+use tidegate_vertex::operate::status::{Counts, LaneStatus, PartitionState, PartitionStatus, Status};
 
 /// The content type.
 pub(super) const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The page.
 pub(super) fn exposition(status: Status) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
+    let mut registry = Registry::with_prefix("tidegate_vx");
     registry.register_collector(Box::new(Numbers(status)));
     let mut body = String::new();
     prometheus_client::encoding::text::encode(&mut body, &registry)?;
@@ -120,11 +120,11 @@ impl Collector for Numbers {
 
 fn descriptor<'a>(
     encoder: &'a mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
+    name: &'a str,
+    help: &'a str,
     kind: MetricType,
 ) -> Result<MetricEncoder<'a>, fmt::Error> {
-    encoder.encode_descriptor(&format!("tidegate_vx_{name}"), help, None::<&Unit>, kind)
+    encoder.encode_descriptor(name, help, None::<&Unit>, kind)
 }
 
 /// Times are counted in nanoseconds and told in seconds.
@@ -137,6 +137,8 @@ fn encode(to: &mut MetricEncoder<'_>, seconds: bool, histogram: &Histogram) -> R
 
 #[cfg(test)]
 mod tests {
+    use tidegate_vertex::operate::status::Credit;
+
     use super::*;
 
     /// Rules: VX-862.

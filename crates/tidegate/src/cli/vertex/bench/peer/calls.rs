@@ -10,7 +10,7 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tidegate::shm::sync::{Arc, Mutex};
-use tidegate::vertex::fence::{Guard, SlotWords};
+use tidegate::vertex::fence::{Guard, SlotWords, WriteKind};
 use tidegate::vertex::flow::{Answer, Verdict};
 use tidegate::vertex::lane::session::{SendError, Session};
 use tidegate::vertex::lane::supervise::LaneEvent;
@@ -138,7 +138,7 @@ impl Driver {
             let header = request(&self.guard, self.position, count as u32);
             let header = Frame { payload_crc: self.task.checksum.then(|| payload_crc(payload)), ..header };
             let permit = if self.task.permits {
-                Some(self.guard.permit().map_err(|error| failed(&error))?)
+                Some(self.guard.permit(WriteKind::Request).map_err(|error| failed(&error))?)
             } else {
                 None
             };
@@ -165,7 +165,7 @@ impl Driver {
             let [output] = outputs.as_slice() else {
                 return Err(failed(&"an answer has another number of outputs"));
             };
-            let value = output.value.as_slice();
+            let value = output.record.value.as_slice();
             let right = value.len() == self.task.size
                 && value.first() == Some(&(SOURCE ^ 1))
                 && (value.len() == 1 || value.last() == Some(&SOURCE));

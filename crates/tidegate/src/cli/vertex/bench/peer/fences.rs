@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use tidegate::shm::sync::{Arc, AtomicBool, Mutex, Ordering, spin_loop};
-use tidegate::vertex::fence::{FenceTable, Guard, Quiesce, Reason, SlotWords};
+use tidegate::vertex::fence::{FenceTable, Guard, Quiesce, Reason, SlotWords, WriteKind};
 use tidegate_udf::wire::ids::{Generation, PartitionId};
 
 use super::{Task, failed};
@@ -86,7 +86,7 @@ fn write(current: &Mutex<Guard<SlotWords>>, over: &AtomicBool) {
     // Relaxed: nothing is published with it.
     while !over.load(Ordering::Relaxed) {
         let guard = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        while let Ok(permit) = guard.permit() {
+        while let Ok(permit) = guard.permit(WriteKind::Request) {
             (0..50).for_each(|_| spin_loop());
             drop(permit);
         }
