@@ -9,6 +9,8 @@
 //! | [`flow`] | the order of one partition: pure |
 //! | [`ledger`] | what has been processed, durably |
 //! | [`operate`] | watching and steering it from other threads |
+//! | [`failpoint`] | steps at which tests end the process |
+//! | [`own`] | who has a partition |
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
 //! | [`wake`] | how their threads wake the vertex |
@@ -21,6 +23,8 @@
 pub mod batch;
 #[cfg(not(loom))]
 pub mod config;
+#[cfg(not(loom))]
+pub mod failpoint;
 pub mod fence;
 #[cfg(not(loom))]
 pub mod flow;
@@ -32,6 +36,8 @@ pub mod lane;
 pub mod ledger;
 #[cfg(not(loom))]
 pub mod operate;
+#[cfg(not(loom))]
+pub mod own;
 #[cfg(not(loom))]
 pub mod run;
 #[cfg(not(loom))]

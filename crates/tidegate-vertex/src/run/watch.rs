@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{LaneState, Partition, Report, Vertex};
+use tidegate_udf::wire::ids::PartitionId;
+
+use super::{LaneState, Partition, Report, Vertex, tenure::Tenure};
 use crate::{
     config::Pipeline,
+    fence::Reason,
     operate::{
         Wish,
         histogram::Histogram,
@@ -89,32 +92,63 @@ impl Vertex {
     }
 
     fn partition_status(&self, partition: &Partition) -> PartitionStatus {
-        let stopped = self.report.stopped.iter().find(|(number, ..)| *number == partition.id.0);
+        let number = partition.id.0;
+        let Some(tenure) = &partition.tenure else {
+            // Its last session, whose fence may have writes behind it still.
+            let fenced = self.report.fenced.iter().rev().find(|(fenced, _)| *fenced == number);
+            let state = match fenced {
+                Some(_) => PartitionState::Fenced,
+                None if partition.given_away => PartitionState::Drained,
+                None => PartitionState::Unowned,
+            };
+            let generation = fenced.map_or(0, |(_, generation)| *generation);
+            let revoked = fenced.is_some();
+            return PartitionStatus {
+                partition: number,
+                state,
+                generation,
+                revoked,
+                ..PartitionStatus::default()
+            };
+        };
+        let stopped = self.report.stopped.iter().find(|(stopped, ..)| *stopped == number);
         PartitionStatus {
-            partition: partition.id.0,
-            state: self.state(partition),
-            generation: partition.guard.generation().0,
-            revoked: partition.guard.is_revoked(),
-            epoch_current: partition.committed.epoch.0 + 1,
-            epochs_pending: 0,
-            epoch_committed: partition.committed.epoch.0,
-            resume: partition.committed.resume.0,
-            unfinished: partition.flow.inputs(),
-            batches: partition.flow.len() as u64,
+            partition: number,
+            state: self.state(partition.id, tenure),
+            generation: tenure.guard.generation().0,
+            revoked: tenure.guard.is_revoked(),
+            epoch_current: tenure.open_epoch().0,
+            epochs_pending: tenure.sealed.len() as u64,
+            epoch_committed: tenure.committed.0,
+            resume: tenure.resume.0,
+            unfinished: tenure.unfinished(),
+            batches: tenure.flow.len() as u64,
             source_pending: self.source.pending(partition.id),
             stopped: stopped.map(|(_, position, reason)| (*position, reason.clone())),
         }
     }
 
-    fn state(&self, partition: &Partition) -> PartitionState {
-        let rests = partition.flow.is_empty();
-        match self.board.wish(partition.id) {
-            _ if partition.guard.is_revoked() => PartitionState::Fenced,
-            _ if partition.flow.is_stopped() => PartitionState::Stopped,
-            _ if partition.at_end && rests => PartitionState::Finished,
+    fn state(&self, partition: PartitionId, tenure: &Tenure) -> PartitionState {
+        match self.board.wish(partition) {
+            _ if tenure.guard.is_revoked() => PartitionState::Fenced,
+            _ if tenure.flow.is_stopped() => PartitionState::Stopped,
+            _ if tenure.is_over() && tenure.is_settled() => PartitionState::Finished,
             Wish::Drain => PartitionState::Draining,
             Wish::Pause => PartitionState::Paused,
             Wish::Run => PartitionState::Active,
+        }
+    }
+
+    /// Gives away what is drained: everything that was read is committed, then the right to write goes (VX-704).
+    pub(super) fn give_away(&mut self) {
+        for index in 0..self.partitions.len() {
+            let Some(partition) = self.partitions.get_mut(index) else { return };
+            let Some(tenure) = &partition.tenure else { continue };
+            let rests = tenure.flow.is_empty() && !tenure.flow.is_stopped() && tenure.is_settled();
+            if rests && self.board.wish(partition.id) == Wish::Drain && !tenure.guard.is_revoked() {
+                partition.given_away = true;
+                self.end_tenure(index, Reason::Released);
+            }
         }
     }
 }
@@ -125,7 +159,7 @@ fn counts(report: &Report, meter: &Meter) -> Counts {
         read_bytes: meter.read_bytes,
         delivered: report.delivered,
         filtered: report.filtered,
-        dead: 0,
+        dead: report.dead,
         dropped: report.dropped,
         outputs: report.outputs,
         stale: report.stale,

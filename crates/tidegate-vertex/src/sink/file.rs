@@ -7,14 +7,63 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Class, Confirms, Delivery, Published, Sink, SinkError, Token};
-use crate::fence::{WriteGuard, WriteKind, WritePermit};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tidegate_udf::wire::record::headers;
+
+use super::{Class, Confirms, Delivery, Output, Published, Sink, SinkError, Token};
+use crate::{
+    config::Role,
+    failpoint::{self, Point},
+    fence::{WriteGuard, WriteKind, WritePermit},
+};
+
+/// What a line holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lines {
+    /// The value of the output.
+    Values,
+    /// All of the record as JSON, with the value in base64: dead letters (VX-621).
+    Json,
+}
+
+impl Lines {
+    /// What a sink in this role has in its lines.
+    pub fn of(role: Role) -> Self {
+        match role {
+            Role::Output => Self::Values,
+            Role::Dlq => Self::Json,
+        }
+    }
+
+    /// Appends the line of an output.
+    pub fn add(self, output: &Output, id: impl FnOnce() -> String, buffer: &mut Vec<u8>) {
+        let record = &output.record;
+        match self {
+            Self::Values => buffer.extend_from_slice(&record.value),
+            Self::Json => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let headers: serde_json::Map<String, serde_json::Value> =
+                    headers(&record.headers).map(|(name, value)| (text(name), text(value).into())).collect();
+                let line = serde_json::json!({
+                    "id": id(),
+                    "key": STANDARD.encode(&record.key),
+                    "value": STANDARD.encode(&record.value),
+                    "event_time": record.event_time,
+                    "headers": headers,
+                });
+                buffer.extend_from_slice(line.to_string().as_bytes());
+            }
+        }
+        buffer.push(b'\n');
+    }
+}
 
 /// A file that is appended to. Its token is its length, eight bytes.
 #[derive(Debug)]
 pub struct Append {
     file: File,
     path: PathBuf,
+    lines: Lines,
     buffer: Vec<u8>,
 }
 
@@ -23,10 +72,10 @@ impl Append {
     ///
     /// # Errors
     /// [`SinkError::File`].
-    pub fn open(path: &Path) -> Result<Self, SinkError> {
+    pub fn open(path: &Path, lines: Lines) -> Result<Self, SinkError> {
         let file = OpenOptions::new().append(true).create(true).open(path);
         let file = file.map_err(|source| SinkError::File { path: path.to_owned(), source })?;
-        Ok(Self { file, path: path.to_owned(), buffer: Vec::new() })
+        Ok(Self { file, path: path.to_owned(), lines, buffer: Vec::new() })
     }
 
     fn failed(&self, source: std::io::Error) -> SinkError {
@@ -34,7 +83,11 @@ impl Append {
     }
 
     fn write(&mut self, guard: &WriteGuard) -> Result<(), SinkError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
         let permit = guard.permit(WriteKind::Sink)?;
+        failpoint::at(Point::Permitted);
         let written = self.file.write_all(&self.buffer);
         drop(permit);
         self.buffer.clear();
@@ -63,11 +116,16 @@ impl Sink for Append {
     }
 
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
-        for output in delivery.outputs {
-            self.buffer.extend_from_slice(&output.record.value);
-            self.buffer.push(b'\n');
+        let half = delivery.outputs.len() / 2;
+        for (index, output) in delivery.outputs.iter().enumerate() {
+            let id = || delivery.ids.of(delivery.session.partition, output);
+            self.lines.add(output, id, &mut self.buffer);
             if self.buffer.len() >= WRITE_SIZE {
                 self.write(guard)?;
+            }
+            if cfg!(feature = "failpoints") && index == half {
+                self.write(guard)?;
+                failpoint::at(Point::HalfVisible);
             }
         }
         self.write(guard)?;

@@ -3,11 +3,13 @@
 //! | kind | class | an acknowledgement means |
 //! |---|---|---|
 //! | [`file`], appended to | C; cut back to the last commit when the vertex starts again | on the disk |
+//! | [`file_epoch`], a file for each epoch | A | on the disk |
 //! | [`stdout`] | C | in the kernel |
 //! | [`blackhole`] | C | nothing |
 
 pub mod blackhole;
 pub mod file;
+pub mod file_epoch;
 pub mod stdout;
 
 use std::{fmt, io, path::PathBuf};
@@ -18,7 +20,7 @@ use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
 use crate::{
     batch::Record,
-    config::{SinkConfig, SinkKind},
+    config::{FileMode, FileSink, SinkConfig, SinkKind},
     fence::{Fenced, WriteGuard, WritePermit},
     wake::Waker,
 };
@@ -112,7 +114,12 @@ pub fn open(config: &SinkConfig, uid: u64, waker: &Waker) -> Result<Box<dyn Sink
     let _ = (uid, waker);
     Ok(match &config.kind {
         SinkKind::Stdout {} => Box::new(stdout::Stdout::default()),
-        SinkKind::File { path } => Box::new(file::Append::open(path)?),
+        SinkKind::File(FileSink { mode: FileMode::Append, path, .. }) => {
+            Box::new(file::Append::open(path, file::Lines::of(config.role))?)
+        }
+        SinkKind::File(FileSink { mode: FileMode::Epoch, path, .. }) => {
+            Box::new(file_epoch::Epochs::open(path, file::Lines::of(config.role))?)
+        }
         SinkKind::Blackhole {} => Box::new(blackhole::Blackhole),
     })
 }
@@ -303,6 +310,43 @@ pub enum SinkError {
         found: Generation,
         /// The generation that asked.
         own: Generation,
+    },
+    /// A session with this generation and another nonce has written: the ledger was set back (VX-714).
+    #[error(
+        "another session of generation {generation} of partition {partition} has written to {sink}; the ledger was set back or \
+         copied: restore the newest one"
+    )]
+    Regressed {
+        /// The sink.
+        sink: String,
+        /// The partition.
+        partition: PartitionId,
+        /// The generation of both.
+        generation: Generation,
+    },
+    /// Something is there that this pipeline would not have written.
+    #[error(
+        "{path} was not written by epoch {epoch} of this pipeline; move it away, or give the sink another directory"
+    )]
+    ForeignWriter {
+        /// What is there.
+        path: PathBuf,
+        /// The epoch whose place it takes.
+        epoch: EpochId,
+    },
+    /// What was staged is gone: a later session has put up its barrier.
+    #[error("{path} is gone: a later session of the partition writes to this sink now")]
+    Refused {
+        /// What was staged.
+        path: PathBuf,
+    },
+    /// The file system has no rename that refuses to replace.
+    #[error(
+        "the file system of {path} cannot rename without replacing; use mode = \"append\", or another file system"
+    )]
+    Unsupported {
+        /// The directory.
+        path: PathBuf,
     },
     /// The right to write was lost.
     #[error(transparent)]
