@@ -1,8 +1,8 @@
 //! Starting a worker process and agreeing with it (7.1).
 //!
 //! The worker gets one end of a socket as its standard input, which is the one way to pass a descriptor that no other process
-//! started at the same moment inherits; the SDK moves it away before user code runs. What a worker prints goes to the
-//! runtime's standard error.
+//! started at the same moment inherits; the SDK moves it away before user code runs. What a worker prints goes through a pipe
+//! to the runtime's standard error.
 
 use std::{
     io,
@@ -27,6 +27,7 @@ use tidegate_udf::{
     },
 };
 
+use super::says::{Says, Tail};
 use super::session::{Incoming, Segments, Session, SessionError, Transport};
 
 /// How to start the workers of a vertex.
@@ -114,6 +115,7 @@ pub(super) struct Attached {
 /// A worker process; ended when dropped.
 pub(super) struct Worker {
     child: Child,
+    says: Says,
 }
 
 impl Worker {
@@ -121,7 +123,9 @@ impl Worker {
     pub(super) fn end(&mut self) -> io::Result<ExitStatus> {
         // The child was not collected yet, so its number is its own. That it ended already is no error.
         let _ = self.child.kill();
-        self.child.wait()
+        let status = self.child.wait();
+        self.says.finish();
+        status
     }
 }
 
@@ -136,9 +140,10 @@ pub(super) fn start(
     spec: &WorkerSpec,
     number: u32,
     fence: &Arc<SealedMemory>,
+    tail: &Arc<Tail>,
 ) -> Result<Attached, AttachError> {
     let (control, theirs) = Control::pair().map_err(io_error("make a control socket"))?;
-    let mut worker = spawn(spec, theirs)?;
+    let mut worker = spawn(spec, number, theirs, tail)?;
     match attach(spec, number, fence, &control, &worker) {
         Ok((session, incoming)) => Ok(Attached { worker, control, session, incoming }),
         Err(AttachError::Ended { command, .. }) => {
@@ -149,21 +154,24 @@ pub(super) fn start(
     }
 }
 
-fn spawn(spec: &WorkerSpec, theirs: Control) -> Result<Worker, AttachError> {
+fn spawn(spec: &WorkerSpec, number: u32, theirs: Control, tail: &Arc<Tail>) -> Result<Worker, AttachError> {
     let (program, arguments) = spec
         .command
         .split_first()
         .ok_or(AttachError::Spawn { command: String::new(), source: io::ErrorKind::InvalidInput.into() })?;
-    let output = io::stderr().as_fd().try_clone_to_owned().map_err(io_error("copy standard error"))?;
+    let (pipe, output) = io::pipe().map_err(io_error("make a pipe"))?;
+    let errors = output.try_clone().map_err(io_error("copy a pipe"))?;
+    let says = Says::listen(number, pipe, tail.clone()).map_err(io_error("listen to a worker"))?;
     let child = Command::new(program)
         .args(arguments)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .env("TIDEGATE_VX_FD", "0")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::from(output))
+        .stderr(Stdio::from(errors))
         .spawn()
         .map_err(|source| AttachError::Spawn { command: program.clone(), source })?;
-    Ok(Worker { child })
+    Ok(Worker { child, says })
 }
 
 fn attach(
