@@ -20,6 +20,8 @@ STRANGERS = {
     "schema": {"schema_in": [5]},
     "kind": {"kind": "window"},
     "feature": {"features": ["telepathy"]},
+    # As in another time namespace.
+    "clock": {"boottime": 1},
 }
 
 TABLE = []

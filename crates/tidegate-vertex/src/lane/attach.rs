@@ -116,6 +116,8 @@ pub(super) struct Attached {
 pub(super) struct Worker {
     child: Child,
     says: Says,
+    /// CLOCK_BOOTTIME before it was started.
+    started: Nanos,
 }
 
 impl Worker {
@@ -162,6 +164,7 @@ fn spawn(spec: &WorkerSpec, number: u32, theirs: Control, tail: &Arc<Tail>) -> R
     let (pipe, output) = io::pipe().map_err(io_error("make a pipe"))?;
     let errors = output.try_clone().map_err(io_error("copy a pipe"))?;
     let says = Says::listen(number, pipe, tail.clone()).map_err(io_error("listen to a worker"))?;
+    let started = boottime_now();
     let child = Command::new(program)
         .args(arguments)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
@@ -171,7 +174,7 @@ fn spawn(spec: &WorkerSpec, number: u32, theirs: Control, tail: &Arc<Tail>) -> R
         .stderr(Stdio::from(errors))
         .spawn()
         .map_err(|source| AttachError::Spawn { command: program.clone(), source })?;
-    Ok(Worker { child, says })
+    Ok(Worker { child, says, started })
 }
 
 fn attach(
@@ -191,7 +194,7 @@ fn attach(
     let FromWorker::Hello(hello) = hear(spec, control, deadline)? else {
         return Err(refused("MESSAGE", "the first message was not hello".to_owned()));
     };
-    let (proto, kind) = match judge(&hello) {
+    let (proto, kind) = match judge(&hello, worker.started) {
         Ok(agreed) => agreed,
         Err((code, message)) => {
             let reject = FromRuntime::Reject(Reject { code: code.to_owned(), message: message.clone() });
@@ -229,8 +232,9 @@ fn hear(spec: &WorkerSpec, control: &Control, deadline: Nanos) -> Result<FromWor
     }
 }
 
-/// The version to speak and what the function is, or why the worker is not taken.
-fn judge(hello: &Hello) -> Result<(u32, FunctionKind), (&'static str, String)> {
+/// The version to speak and what the function is, or why the worker is not taken. It wrote the message between `started` and
+/// now, however long that took.
+fn judge(hello: &Hello, started: Nanos) -> Result<(u32, FunctionKind), (&'static str, String)> {
     let Some(proto) = common_version(VERSIONS, hello.proto) else {
         let message = format!("the runtime speaks {VERSIONS:?}, the worker {:?}", hello.proto);
         return Err(("VERSION", message));
@@ -252,7 +256,8 @@ fn judge(hello: &Hello) -> Result<(u32, FunctionKind), (&'static str, String)> {
     if let Some(feature) = hello.features.first() {
         return Err(("FEATURE", format!("the worker requires {feature:?}, which the runtime does not have")));
     }
-    let apart = boottime_now().0.abs_diff(hello.boottime);
+    let written = Nanos(hello.boottime);
+    let apart = written.saturating_sub(boottime_now()).max(started.saturating_sub(written)).0;
     if apart > MAX_APART.0 {
         let message =
             format!("CLOCK_BOOTTIME differs by {apart} ns: the two are in different time namespaces");
@@ -285,5 +290,5 @@ fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> AttachError {
     move |source| AttachError::Io { step, source }
 }
 
-/// Readings of one clock on both sides of a socket are closer than this.
+/// A reading of the same clock is not further than this from the time in which it was taken.
 const MAX_APART: Nanos = Nanos::from_secs(1);

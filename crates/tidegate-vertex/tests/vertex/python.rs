@@ -77,9 +77,13 @@ fn a_worker_out_of_the_sheet_alone_finds_every_byte_where_it_is_written() {
 /// Rules: VX-421.
 #[test]
 fn a_worker_of_another_version_is_refused_by_name() {
-    for (role, part) in
-        [("version", "(7, 9)"), ("schema", "[SchemaId(5)]"), ("kind", "window"), ("feature", "telepathy")]
-    {
+    for (role, part) in [
+        ("version", "(7, 9)"),
+        ("schema", "[SchemaId(5)]"),
+        ("kind", "window"),
+        ("feature", "telepathy"),
+        ("clock", "CLOCK_BOOTTIME"),
+    ] {
         let world = World::new();
         let vertex = Vertex::start(with_worker(world.pipeline(role, "", SOME), "by_hand.py")).unwrap();
         let error = vertex.run().unwrap_err().to_string();
