@@ -97,7 +97,7 @@ pub(super) fn execute(pipeline: Pipeline, operated: bool, output: &mut Output) -
 fn operate(control: &Control, pipeline: &Pipeline) -> Result<Operations, Stop> {
     let sinks = pipeline.sink.iter().map(|sink| SinkStatus {
         sink: sink.name().to_owned(),
-        class: "C".to_owned(),
+        class: format!("{:?}", sink.class()),
         guarantee: promise(pipeline, sink).to_owned(),
     });
     let served = Served {
@@ -153,7 +153,7 @@ fn in_words(report: &Report) -> String {
         report.outputs,
         report.filtered,
         report.dropped,
-        report.returned()
+        report.returned
     );
     if report.restarts > 0 {
         text.push_str(&format!("; {} workers died and were started again", report.restarts));
@@ -178,7 +178,7 @@ fn as_json(report: &Report) -> Value {
         "outputs": report.outputs,
         "filtered": report.filtered,
         "dropped": report.dropped,
-        "returned": report.returned(),
+        "returned": report.returned,
         "stale": report.stale,
         "restarts": report.restarts,
         "stopped": stopped,
@@ -216,8 +216,8 @@ impl Validate {
         let transport = pipeline.transport();
         let memory =
             2 * transport.ring * u64::from(pipeline.udf.workers.get()) + pipeline.limits.epoch_buffers.0;
-        let promises: Vec<(&str, &str)> =
-            pipeline.sink.iter().map(|sink| (sink.name(), promise(&pipeline, sink))).collect();
+        let promises: Vec<_> =
+            pipeline.sink.iter().map(|sink| (sink.name(), sink.class(), promise(&pipeline, sink))).collect();
         output.result(
             || {
                 let mut text = format!(
@@ -225,7 +225,7 @@ impl Validate {
                     pipeline.pipeline.name,
                     memory >> 20
                 );
-                for (name, promise) in &promises {
+                for (name, _, promise) in &promises {
                     text.push_str(&format!("\nsink {name}: {promise}"));
                 }
                 text
@@ -233,7 +233,7 @@ impl Validate {
             || {
                 let sinks: Vec<Value> = promises
                     .iter()
-                    .map(|(name, promise)| json!({ "name": name, "class": "C", "guarantee": promise }))
+                    .map(|(name, class, promise)| json!({ "name": name, "class": format!("{class:?}"), "guarantee": promise }))
                     .collect();
                 json!({ "pipeline": pipeline.pipeline.name, "memory_bytes": memory, "sinks": sinks })
             },
