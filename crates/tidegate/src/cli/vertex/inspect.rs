@@ -36,8 +36,17 @@ impl Inspect {
 }
 
 fn in_words(found: &Value) -> String {
-    let mut rows =
-        vec![text::heading(["PARTITION", "EPOCH", "STATUS", "GENERATION", "FIRST", "LAST", "RESUME", "INPUTS", "OUTPUTS"])];
+    let mut rows = vec![text::heading([
+        "PARTITION",
+        "EPOCH",
+        "STATUS",
+        "GENERATION",
+        "FIRST",
+        "LAST",
+        "RESUME",
+        "INPUTS",
+        "OUTPUTS",
+    ])];
     for partition in found["partitions"].as_array().into_iter().flatten() {
         let records = partition["records"].as_array().into_iter().flatten();
         for record in records.chain(Some(&partition["prepared"]).filter(|record| record.is_object())) {
