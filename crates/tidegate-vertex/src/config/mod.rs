@@ -3,6 +3,7 @@
 mod edit;
 mod ends;
 mod explain;
+mod guarantee;
 mod later;
 mod operation;
 pub mod units;

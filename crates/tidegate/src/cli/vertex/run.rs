@@ -11,6 +11,7 @@ use tidegate::operations::{Operations, OperationsError, Served};
 use tidegate::vertex::config::{
     KEYS, LogFormat, LogLevel, Pipeline, SinkConfig, SinkKind, fresh_uid, with_uid,
 };
+use tidegate::vertex::ledger::take_over;
 use tidegate::vertex::operate::status::SinkStatus;
 use tidegate::vertex::operate::{Control, Which, Wish};
 use tidegate::vertex::run::{Report, Vertex};
@@ -35,6 +36,9 @@ pub(crate) struct Run {
     /// Use another value for a key of the file; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Kill the process that has the ledger and does not let it go, if it is this program
+    #[arg(long)]
+    takeover: bool,
 }
 
 impl Run {
@@ -45,6 +49,11 @@ impl Run {
         }
         if let Some(level) = pipeline.log.level {
             logging::set_level(level_name(level)).map_err(Stop::usage)?;
+        }
+        if self.takeover
+            && let Some(ledger) = &pipeline.ledger
+        {
+            take_over(&ledger.path)?;
         }
         execute(pipeline, true, output)
     }
@@ -98,7 +107,7 @@ fn operate(control: &Control, pipeline: &Pipeline) -> Result<Operations, Stop> {
     let sinks = pipeline.sink.iter().map(|sink| SinkStatus {
         sink: sink.name().to_owned(),
         class: "C".to_owned(),
-        guarantee: promise(pipeline, sink).to_owned(),
+        guarantee: pipeline.guarantee(sink).to_owned(),
     });
     let served = Served {
         socket: Some(socket_of(pipeline)),
@@ -217,7 +226,7 @@ impl Validate {
         let memory =
             2 * transport.ring * u64::from(pipeline.udf.workers.get()) + pipeline.limits.epoch_buffers.0;
         let promises: Vec<(&str, &str)> =
-            pipeline.sink.iter().map(|sink| (sink.name(), promise(&pipeline, sink))).collect();
+            pipeline.sink.iter().map(|sink| (sink.name(), pipeline.guarantee(sink))).collect();
         output.result(
             || {
                 let mut text = format!(
@@ -276,21 +285,4 @@ fn init(config: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
     std::fs::write(&new, text).map_err(|error| failed("write", error))?;
     std::fs::rename(&new, config).map_err(|error| failed("replace", error))?;
     output.result(|| format!("uid {uid}"), || json!({ "uid": uid }))
-}
-
-/// What a sink is promised (VX-002).
-fn promise(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
-    match (&pipeline.ledger, &sink.kind) {
-        (None, _) => {
-            "at least once while the vertex runs, whatever its workers do; a vertex that is started again reads from the \
-             beginning, since there is no [ledger]"
-        }
-        (Some(_), SinkKind::File { .. }) => {
-            "at least once; a vertex that is started again on this host cuts the file back to its last commit, so nothing is in \
-             it twice"
-        }
-        (Some(_), _) => {
-            "at least once; after a crash of the vertex what was written since the last commit is written again"
-        }
-    }
 }
