@@ -3,7 +3,6 @@
 mod edit;
 mod ends;
 mod explain;
-mod guarantee;
 mod later;
 mod operation;
 pub mod units;

@@ -14,6 +14,7 @@
 //! - At most one epoch of a partition is PREPARED, and it is the one behind the committed (VX-763).
 
 mod bytes;
+mod inspect;
 mod outbox;
 mod record;
 mod store;
@@ -25,6 +26,7 @@ use thiserror::Error;
 use tidegate_shm::lock::LockError;
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
+pub use inspect::inspect;
 pub use record::{Counts, Range, Record, RecordError, SinkPart, Status};
 pub use store::{Disk, Key, Store, Transaction};
 pub use takeover::{TakeoverError, take_over};
