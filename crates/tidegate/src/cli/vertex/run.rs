@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tidegate::operations::{Operations, OperationsError, Served};
 use tidegate::vertex::config::{
-    KEYS, LogFormat, LogLevel, Pipeline, SinkConfig, SinkKind, fresh_uid, with_uid,
+    Delivery, KEYS, LogFormat, LogLevel, Pipeline, SinkConfig, SinkKind, fresh_uid, with_uid,
 };
 use tidegate::vertex::ledger::take_over;
 use tidegate::vertex::operate::status::SinkStatus;
