@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build needs: Debian packages, and a Python environment with cmake and libclang. With "demo" also pyzmq,
-# the other side of its messages, with "bench" also libzmq for C, and with "test" all that and what the tests need:
+# the other side of its messages, and the tidegate package, with "bench" also libzmq for C, and with "test" all that and what the tests need:
 # cargo-nextest and cargo-deny. Does nothing that is done already. Without root it prints the one line to run.
 set -euo pipefail
 
@@ -50,6 +50,9 @@ fi
 if [[ $purpose == demo || $purpose == test ]] && ! "$venv/bin/python" -c 'import zmq' 2>/dev/null; then
     echo "installing pyzmq into $venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'pyzmq>=27,<28'
+fi
+if [[ $purpose == demo || $purpose == test ]]; then
+    "$(dirname "$0")/setup-python.sh" "$venv"
 fi
 if [[ $purpose == bench || $purpose == test ]]; then
     PYTHON=$venv/bin/python "$(dirname "$0")/setup-libzmq.sh" "$venv/libzmq"

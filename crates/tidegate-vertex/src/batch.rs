@@ -6,6 +6,7 @@
 use tidegate_udf::wire::{
     ids::Position,
     record::{RecordHead, RecordType, RecordWriter},
+    status::Status,
 };
 
 /// One record of a source.
@@ -15,26 +16,79 @@ pub struct Input {
     pub position: Position,
     /// Where to go on when it is done.
     pub next: Position,
+    /// What it holds.
+    pub record: Record,
+}
+
+/// What a record holds, on its way in or out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
     /// The value.
     pub value: Vec<u8>,
+    /// The key, empty if there is none.
+    pub key: Vec<u8>,
+    /// The headers as they are on the wire: [`headers`](tidegate_udf::wire::record::headers) takes them apart.
+    pub headers: Vec<u8>,
+    /// Event time in milliseconds since 1970.
+    pub event_time: Option<i64>,
+}
+
+impl Record {
+    /// A record that is nothing but a value.
+    pub fn of(value: Vec<u8>) -> Self {
+        Self { value, ..Self::default() }
+    }
+
+    /// Bytes that it takes in a payload.
+    pub fn len(&self) -> usize {
+        let tail = self.key.len().saturating_add(self.headers.len());
+        let padded = |len: usize| len.checked_next_multiple_of(8).unwrap_or(usize::MAX);
+        padded(self.value.len()).saturating_add(padded(tail)).saturating_add(RECORD_HEAD)
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn bytes(inputs: &[Input]) -> u64 {
+    inputs.iter().map(|input| input.record.len() as u64).sum()
 }
 
 /// Inputs that are given to the function together, in source order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     inputs: Vec<Input>,
+    /// Bytes that the inputs take in a payload.
+    bytes: u64,
     /// How often it was sent before.
     pub attempt: u16,
     /// How often it failed as a whole, or, of a single input, the function failed on it.
     pub failures: u32,
     /// How often a worker died or hung while this was the oldest batch it had.
     pub crashes: u32,
+    /// How it went when it last failed as a whole.
+    pub fault: Option<Status>,
 }
 
 impl Batch {
     /// A batch that was not sent yet; `None` without inputs.
     pub fn new(inputs: Vec<Input>) -> Option<Self> {
-        (!inputs.is_empty()).then_some(Self { inputs, attempt: 0, failures: 0, crashes: 0 })
+        let bytes = bytes(&inputs);
+        (!inputs.is_empty()).then_some(Self {
+            inputs,
+            bytes,
+            attempt: 0,
+            failures: 0,
+            crashes: 0,
+            fault: None,
+        })
+    }
+
+    /// Bytes that the inputs take in a payload.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The inputs, at least one.
@@ -63,10 +117,11 @@ impl Batch {
         let first = self.first().0;
         for (index, input) in (0u32..).zip(&self.inputs) {
             let place = u32::try_from(input.position.0.saturating_sub(first)).unwrap_or(u32::MAX);
+            let Record { value, key, headers, event_time } = &input.record;
             let head =
-                RecordHead { kind: RecordType::Data, index, place, event_time: None, key: &[], headers: &[] };
-            // A value that is longer than a record was refused when it was read.
-            let _ = writer.push(&head, &input.value);
+                RecordHead { kind: RecordType::Data, index, place, event_time: *event_time, key, headers };
+            // A record that is longer than a frame was refused when it was read.
+            let _ = writer.push(&head, value);
         }
         writer
     }
@@ -81,7 +136,5 @@ impl Batch {
     }
 }
 
-/// Bytes of a record with this value in a payload.
-pub fn record_len(value_len: usize) -> usize {
-    value_len.saturating_add(32).next_multiple_of(8)
-}
+/// Bytes of a record's head in a payload.
+const RECORD_HEAD: usize = 32;

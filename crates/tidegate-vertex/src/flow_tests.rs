@@ -13,20 +13,20 @@ const RETRY: Retry = Retry {
     crash_attempts: NonZeroU32::new(2).unwrap(),
     initial: Nanos(10),
     cap: Nanos(25),
-    on_exhausted: OnExhausted::Drop,
+    on_exhausted: OnExhausted::LeaveOut,
 };
 
 fn batch(positions: std::ops::Range<u64>) -> Batch {
     let inputs = positions.map(|position| Input {
         position: Position(position),
         next: Position(position + 1),
-        value: Vec::new(),
+        record: Record::default(),
     });
     Batch::new(inputs.collect()).unwrap()
 }
 
 fn output(position: u64) -> Verdict {
-    Verdict::Done(vec![Output { route: 0, value: vec![position as u8] }])
+    Verdict::Done(vec![Emitted { route: 0, record: Record::of(vec![position as u8]) }])
 }
 
 /// What a function says that fails on these positions.

@@ -8,8 +8,12 @@
 //! | [`fence`] | the word that is tested before every write |
 //! | [`flow`] | the order of one partition: pure |
 //! | [`ledger`] | what has been processed, durably |
+//! | [`operate`] | watching and steering it from other threads |
+//! | [`failpoint`] | steps at which tests end the process |
+//! | [`own`] | who has a partition |
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
+//! | [`wake`] | how their threads wake the vertex |
 //!
 //! The protocol between runtime and worker is in `tidegate_udf`.
 
@@ -19,6 +23,8 @@
 pub mod batch;
 #[cfg(not(loom))]
 pub mod config;
+#[cfg(not(loom))]
+pub mod failpoint;
 pub mod fence;
 #[cfg(not(loom))]
 pub mod flow;
@@ -29,8 +35,17 @@ pub mod lane;
 #[cfg(not(loom))]
 pub mod ledger;
 #[cfg(not(loom))]
+pub mod operate;
+#[cfg(not(loom))]
+pub mod own;
+#[cfg(not(loom))]
 pub mod run;
 #[cfg(not(loom))]
 pub mod sink;
 #[cfg(not(loom))]
 pub mod source;
+#[cfg(not(loom))]
+pub mod wake;
+
+#[cfg(not(loom))]
+pub use tidegate_udf::wire::ids::PartitionId;

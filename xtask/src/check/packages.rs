@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tidegate-vertex",
         ],
     ),
-    ("tidegate-python", &["tidegate"]),
+    ("tidegate-python", &["tidegate", "tidegate-udf"]),
     ("tidegate-c", &["tidegate"]),
     ("xtask", &[]),
 ];

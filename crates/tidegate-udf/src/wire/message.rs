@@ -5,6 +5,7 @@
 //!    hello: versions, function, schemas ------>
 //!           <------ welcome and the descriptors of D, U and F, or reject
 //!    ready: mapped and validated ------------->
+//!    bye: ended by somebody ------------------>
 //! ```
 //!
 //! Fields that are not known are ignored.
@@ -27,6 +28,8 @@ pub enum FromWorker {
     Hello(Hello),
     /// Everything is mapped and as it must be.
     Ready(Ready),
+    /// Somebody ended it; what it has not answered is to be given to another.
+    Bye,
 }
 
 /// What the runtime says.
@@ -43,11 +46,13 @@ pub enum FromRuntime {
 pub struct Hello {
     /// Lowest and highest version of the protocol it speaks.
     pub proto: (u32, u32),
+    /// The language of its SDK.
+    pub language: String,
     /// Version of its SDK.
     pub sdk_version: String,
     /// Name of the function.
     pub function: String,
-    /// What the function is: `map`, for one.
+    /// What the function is, by the name of its kind.
     pub kind: String,
     /// Schemas it accepts.
     pub schema_in: Vec<SchemaId>,
@@ -132,7 +137,7 @@ impl FromWorker {
                 "proto": [hello.proto.0, hello.proto.1],
                 "sdk": "tidegate-udf",
                 "sdk_version": hello.sdk_version,
-                "language": "rust",
+                "language": hello.language,
                 "function": hello.function,
                 "kind": hello.kind,
                 "schema_in": hello.schema_in.iter().map(|id| id.0).collect::<Vec<_>>(),
@@ -144,6 +149,7 @@ impl FromWorker {
                 "pid": std::process::id(),
             }),
             Self::Ready(ready) => json!({ "type": "ready", "sealed": ready.sealed }),
+            Self::Bye => json!({ "type": "bye" }),
         };
         value.to_string().into_bytes()
     }
@@ -157,6 +163,7 @@ impl FromWorker {
         match object.text("type")? {
             "hello" => Ok(Self::Hello(Hello {
                 proto: object.range("proto")?,
+                language: object.text("language")?.to_owned(),
                 sdk_version: object.text("sdk_version")?.to_owned(),
                 function: object.text("function")?.to_owned(),
                 kind: object.text("kind")?.to_owned(),
@@ -166,6 +173,7 @@ impl FromWorker {
                 boottime: object.number("boottime")?,
             })),
             "ready" => Ok(Self::Ready(Ready { sealed: object.truth("sealed")? })),
+            "bye" => Ok(Self::Bye),
             found => Err(unknown(found)),
         }
     }

@@ -7,6 +7,7 @@ use super::*;
 fn hello() -> Hello {
     Hello {
         proto: VERSIONS,
+        language: "rust".to_owned(),
         sdk_version: "0.1.0".to_owned(),
         function: "enrich".to_owned(),
         kind: "map".to_owned(),
@@ -19,7 +20,7 @@ fn hello() -> Hello {
 
 #[test]
 fn messages_come_out_as_they_went_in() {
-    let messages = [FromWorker::Hello(hello()), FromWorker::Ready(Ready { sealed: true })];
+    let messages = [FromWorker::Hello(hello()), FromWorker::Ready(Ready { sealed: true }), FromWorker::Bye];
     for message in messages {
         assert_eq!(FromWorker::decode(&message.encode()), Ok(message));
     }

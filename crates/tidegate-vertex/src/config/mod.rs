@@ -1,5 +1,10 @@
 //! The pipeline file (chapter 17): TOML, one file per pipeline, unknown keys are errors.
 
+mod edit;
+mod ends;
+mod explain;
+mod later;
+mod operation;
 pub mod units;
 
 use std::{
@@ -22,7 +27,13 @@ use tidegate_udf::wire::{
 use crate::{
     flow::{OnExhausted, Retry},
     lane::session::Transport,
+    sink::Class,
+    source::{Abilities, Positions, Replay},
 };
+pub use edit::{fresh_uid, with_uid};
+pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
+pub use explain::{KEYS, Key};
+pub use operation::{AdminConfig, LogConfig, LogFormat, LogLevel, MetricsConfig};
 use units::{Bytes, Time};
 
 /// A pipeline as its file describes it, checked.
@@ -45,11 +56,24 @@ pub struct Pipeline {
     pub sink: Vec<SinkConfig>,
     /// Where progress is kept; without it a vertex that is started again begins anew.
     pub ledger: Option<LedgerConfig>,
+    /// When progress is made durable.
     #[serde(default)]
-    epoch: EpochConfig,
+    pub epoch: EpochConfig,
+    /// Who decides which vertex has a partition.
+    #[serde(default)]
+    pub ownership: OwnershipConfig,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// How it is steered.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// How it is watched.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
+    /// What it writes to its log.
+    #[serde(default)]
+    pub log: LogConfig,
 }
 
 /// `[pipeline]`
@@ -67,8 +91,12 @@ pub struct Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
+    /// The position advances before a batch is sent to the function.
+    AtMostOnce,
     /// Outputs go to the sink as soon as their batch is done.
     AtLeastOnce,
+    /// Outputs are held until their epoch is durably decided.
+    EffectivelyOnce,
 }
 
 /// `[batch]`
@@ -130,7 +158,7 @@ struct RetryConfig {
     crash_attempts: NonZeroU32,
     initial: Time,
     cap: Time,
-    on_exhausted: Exhausted,
+    on_exhausted: Option<Exhausted>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -138,51 +166,7 @@ struct RetryConfig {
 enum Exhausted {
     Stop,
     Drop,
-}
-
-/// `[source]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum SourceConfig {
-    /// Records that are made.
-    Generator {
-        /// Partitions.
-        #[serde(default = "one")]
-        partitions: NonZeroU32,
-        /// Records in each.
-        records: u64,
-        /// Least bytes of each.
-        #[serde(default)]
-        bytes: Bytes,
-    },
-    /// Lines of a file.
-    File {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-/// `[[sink]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum SinkConfig {
-    /// Lines on standard output.
-    Stdout {
-        /// Its name, which is its route.
-        name: String,
-    },
-    /// Lines at the end of a file.
-    File {
-        /// Its name, which is its route.
-        name: String,
-        /// The file.
-        path: PathBuf,
-    },
-    /// Nowhere.
-    Blackhole {
-        /// Its name, which is its route.
-        name: String,
-    },
+    Dlq,
 }
 
 /// `[ledger]`
@@ -193,10 +177,37 @@ pub struct LedgerConfig {
     pub path: PathBuf,
 }
 
+/// `[epoch]`
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct EpochConfig {
-    interval: Time,
+pub struct EpochConfig {
+    /// How long an epoch stays open once it has something.
+    pub interval: Time,
+    /// Inputs after which it is sealed.
+    pub max_records: NonZeroU32,
+    /// Bytes of outputs after which it is sealed.
+    pub max_bytes: Bytes,
+    /// Sealed epochs of a partition that may wait to be committed.
+    pub max_pending: NonZeroU32,
+}
+
+/// `[ownership]`
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnershipConfig {
+    /// Who decides which vertex has a partition.
+    pub kind: OwnershipKind,
+}
+
+/// Who decides which vertex has a partition (10.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnershipKind {
+    /// The lock of the ledger.
+    #[default]
+    Static,
+    /// Another part of the same process.
+    InProc,
 }
 
 /// `[limits]`
@@ -205,6 +216,8 @@ struct EpochConfig {
 pub struct Limits {
     /// Room for answers that are not final.
     pub epoch_buffers: Bytes,
+    /// Inputs that were read and are not final.
+    pub prefetch: Bytes,
 }
 
 /// Why a pipeline file is not one.
@@ -222,6 +235,20 @@ pub enum ConfigError {
     /// Not TOML, an unknown key, or a value of another kind.
     #[error("the pipeline file is not valid: {0}")]
     Syntax(#[from] toml::de::Error),
+    /// A key that this version does not have yet.
+    #[error("{key} belongs to phase {phase} of the vertex, which this version does not have; leave it out")]
+    Later {
+        /// The key, with its value where others are known.
+        key: String,
+        /// The phase.
+        phase: u32,
+    },
+    /// A setting of the command line that is none.
+    #[error("{setting:?} is not KEY=VALUE with a key such as udf.workers")]
+    Setting {
+        /// As given.
+        setting: String,
+    },
     /// A value that cannot be.
     #[error("{key} is {found}; it has to be {allowed}")]
     Value {
@@ -248,6 +275,23 @@ impl Pipeline {
         text.parse()
     }
 
+    /// Reads a file and changes values of it, each given as `KEY=VALUE`.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`]; also a setting that is none.
+    pub fn read_with(path: &Path, settings: &[String]) -> Result<Self, ConfigError> {
+        if settings.is_empty() {
+            return Self::read(path);
+        }
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut file: toml::Table = text.parse()?;
+        for setting in settings {
+            edit::set(&mut file, setting)?;
+        }
+        file.to_string().parse()
+    }
+
     /// Longest value of a record: with its head it fits a batch by itself.
     pub fn max_value(&self) -> usize {
         (self.batch.max_bytes.0 - u64::from(HEADER_LEN)) as usize
@@ -261,6 +305,24 @@ impl Pipeline {
     /// How often progress is made durable.
     pub fn epoch_interval(&self) -> Nanos {
         self.epoch.interval.0
+    }
+
+    /// Index of the sink that gets inputs which cannot be processed, if they do not stop their partition or are dropped.
+    pub fn dead_letters(&self) -> Option<usize> {
+        let wanted = matches!(self.udf.retry.on_exhausted, None | Some(Exhausted::Dlq));
+        let index = self.sink.iter().position(|sink| sink.role == Role::Dlq);
+        index.filter(|_| wanted)
+    }
+
+    /// Whether what cannot be processed is left out when there is no sink for it.
+    pub fn leaves_out(&self) -> bool {
+        self.udf.retry.on_exhausted == Some(Exhausted::Drop)
+    }
+
+    /// The names of the sinks that functions can choose, by route, and the index of each.
+    pub fn routes(&self) -> impl Iterator<Item = (usize, &str)> {
+        let outputs = self.sink.iter().enumerate().filter(|(_, sink)| sink.role == Role::Output);
+        outputs.map(|(index, sink)| (index, sink.name()))
     }
 
     /// Sizes of a session.
@@ -299,8 +361,9 @@ impl Pipeline {
     pub fn retry(&self) -> Retry {
         let RetryConfig { attempts, crash_attempts, initial, cap, on_exhausted } = self.udf.retry;
         let on_exhausted = match on_exhausted {
-            Exhausted::Stop => OnExhausted::Stop,
-            Exhausted::Drop => OnExhausted::Drop,
+            None if self.dead_letters().is_some() => OnExhausted::LeaveOut,
+            Some(Exhausted::Stop) | None => OnExhausted::Stop,
+            Some(Exhausted::Drop | Exhausted::Dlq) => OnExhausted::LeaveOut,
         };
         Retry { attempts, crash_attempts, initial: initial.0, cap: cap.0, on_exhausted }
     }
@@ -333,9 +396,10 @@ impl Pipeline {
         if self.udf.command.is_empty() {
             return value("udf.command", &"empty", "a program and its arguments");
         }
-        if self.sink.is_empty() || self.sink.len() > 0x1_0000 {
-            return value("sink", &self.sink.len(), "1 to 65536 of them");
+        if self.routes().next().is_none() || self.sink.len() > 0x1_0000 {
+            return value("sink", &self.sink.len(), "1 to 65536 of them, at least one of which gets outputs");
         }
+        self.check_delivery()?;
         let transport = self.transport();
         let Transport { ring: capacity, max_frame, max_in_flight, max_response } = transport;
         Geometry { capacity, max_frame, max_in_flight, session: SessionId(1) }.check()?;
@@ -350,6 +414,9 @@ impl Pipeline {
         if max_response > self.limits.epoch_buffers.0 / 2 {
             return value("transport.max_response", &max_response, "at most half of limits.epoch_buffers");
         }
+        if self.limits.prefetch.0 < batch {
+            return value("limits.prefetch", &self.limits.prefetch.0, "at least batch.max_bytes");
+        }
         if let SourceConfig::Generator { partitions, .. } = self.source
             && partitions.get() > tidegate_udf::wire::segment::MAX_FENCE_SLOTS
         {
@@ -359,22 +426,70 @@ impl Pipeline {
     }
 }
 
+impl Delivery {
+    /// As the pipeline file says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AtMostOnce => "at_most_once",
+            Self::AtLeastOnce => "at_least_once",
+            Self::EffectivelyOnce => "effectively_once",
+        }
+    }
+}
+
+impl Pipeline {
+    /// Whether source and sinks can give what is promised (VX-001).
+    fn check_delivery(&self) -> Result<(), ConfigError> {
+        let refused = |key, found: &dyn ToString, allowed| {
+            Err(ConfigError::Value { key, found: found.to_string(), allowed })
+        };
+        if self.udf.retry.on_exhausted == Some(Exhausted::Dlq) && self.dead_letters().is_none() {
+            return refused("udf.retry.on_exhausted", &"dlq", "stop or drop without a sink of role dlq");
+        }
+        let dead = self.sink.iter().filter(|sink| sink.role == Role::Dlq).count();
+        if dead > 1 {
+            return refused("sink.role", &format!("dlq for {dead} sinks"), "dlq for one sink at most");
+        }
+        let delivery = self.pipeline.delivery;
+        if delivery != Delivery::AtLeastOnce && self.ledger.is_none() {
+            return refused("ledger", &"missing", "there, since progress has to survive the vertex");
+        }
+        let per_epoch =
+            |sink: &&SinkConfig| matches!(sink.kind, SinkKind::File(FileSink { mode: FileMode::Epoch, .. }));
+        if delivery != Delivery::EffectivelyOnce
+            && let Some(sink) = self.sink.iter().find(per_epoch)
+        {
+            let allowed = "\"append\" unless pipeline.delivery is \"effectively_once\"";
+            return refused("sink.mode", &format!("\"epoch\" for {}", sink.name()), allowed);
+        }
+        if delivery != Delivery::EffectivelyOnce {
+            return Ok(());
+        }
+        let plain = |sink: &&SinkConfig| sink.class() == Class::C && !sink.allow_duplicates;
+        if let Some(sink) = self.sink.iter().find(plain) {
+            let allowed = "set for a sink of class C: after a crash it may have outputs of one epoch twice";
+            return refused("sink.allow_duplicates", &format!("not set for {}", sink.name()), allowed);
+        }
+        let Abilities { positions, replay, .. } = self.source.abilities();
+        if positions != Positions::Stable || replay != Replay::Yes {
+            let allowed = "a source that can be read again, with the same positions";
+            return refused("source.kind", &"one that cannot be read again", allowed);
+        }
+        Ok(())
+    }
+}
+
 impl FromStr for Pipeline {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
+        // What is wrong in other ways is said below, with its place.
+        if let Ok(file) = text.parse::<toml::Table>() {
+            later::refuse(&file)?;
+        }
         let pipeline: Self = toml::from_str(text)?;
         pipeline.check()?;
         Ok(pipeline)
-    }
-}
-
-impl SinkConfig {
-    /// Its name, which is its route.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Stdout { name } | Self::File { name, .. } | Self::Blackhole { name } => name,
-        }
     }
 }
 
@@ -404,20 +519,25 @@ impl Default for RetryConfig {
             crash_attempts: number(2),
             initial: Time(Nanos::from_millis(50)),
             cap: Time(Nanos::from_secs(10)),
-            on_exhausted: Exhausted::Stop,
+            on_exhausted: None,
         }
     }
 }
 
 impl Default for EpochConfig {
     fn default() -> Self {
-        Self { interval: Time(Nanos::from_millis(200)) }
+        Self {
+            interval: Time(Nanos::from_millis(200)),
+            max_records: number(10_000),
+            max_bytes: Bytes(50 << 20),
+            max_pending: number(3),
+        }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { epoch_buffers: Bytes(100 << 20) }
+        Self { epoch_buffers: Bytes(100 << 20), prefetch: Bytes(32 << 20) }
     }
 }
 

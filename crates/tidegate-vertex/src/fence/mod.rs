@@ -10,6 +10,9 @@
 //! - A [`Permit`] exists only while its write is counted; there is no other way to get one than [`Guard::permit`] (VX-721).
 //! - Revoking is the first thing that happens; nothing is waited for, logged or allocated before it (VX-724).
 //! - A slot is bound to one partition for the life of the process (VX-110).
+//!
+//! The writes under way are counted by [`WriteKind`] in one word, 12 bits each, so that one load says whether there are any
+//! and which. No kind has more of them than there are threads.
 
 #[cfg(not(loom))]
 mod table;
@@ -19,17 +22,24 @@ mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::marker::PhantomData;
+use std::{fmt, marker::PhantomData};
 
 use thiserror::Error;
 use tidegate_shm::{
     clock::Nanos,
-    sync::{Arc, AtomicU32, Ordering, fence},
+    sync::{Arc, AtomicU64, Ordering, fence},
 };
 use tidegate_udf::wire::ids::Generation;
 
 #[cfg(not(loom))]
 pub use table::{FenceError, FenceTable, SlotWords};
+
+/// The guard of a partition, as everybody who writes has it.
+#[cfg(not(loom))]
+pub type WriteGuard = Guard<SlotWords>;
+/// A permit of a [`WriteGuard`].
+#[cfg(not(loom))]
+pub type WritePermit = Permit<SlotWords>;
 
 /// The words of a fence slot (3.2).
 pub trait FenceWords {
@@ -46,14 +56,39 @@ pub trait FenceWords {
 /// Why a partition was fenced (10.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
+    /// Whoever decides about ownership took it away.
+    RevokedByManager = 1,
     /// The lease ran out before it was renewed.
     LeaseExpired = 2,
+    /// A newer generation exists (VX-234).
+    NewerGeneration = 3,
     /// An operator asked for it.
     Operator = 4,
     /// A worker broke the protocol again after it was started anew.
     Protocol = 5,
+    /// The partition was given away in order (VX-704).
+    Released = 6,
+    /// The ledger cannot be written.
+    LedgerLost = 7,
+    /// A sink knows a newer session.
+    SinkRefused = 8,
     /// The process ends.
     Shutdown = 12,
+}
+
+/// What is written under a permit (VX-722), for the report of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteKind {
+    /// A batch is published to a worker.
+    Request,
+    /// An answer is accepted.
+    Answer,
+    /// A transaction of the ledger.
+    Ledger,
+    /// Something at a sink: staging, publishing, a barrier.
+    Sink,
+    /// Something at the source: an acknowledgement.
+    Source,
 }
 
 /// The right to write was lost, or never there.
@@ -71,8 +106,60 @@ pub struct Fenced {
 pub enum Quiesce {
     /// No write runs and none will start.
     Quiesced,
-    /// So many writes still run.
-    Pending(u32),
+    /// These writes still run.
+    Pending(Running),
+}
+
+/// Numbers of writes that run, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running(u64);
+
+impl Running {
+    /// Writes of a kind.
+    pub fn of(self, kind: WriteKind) -> u64 {
+        self.0 >> kind.shift() & KIND_MASK
+    }
+
+    /// Writes of all kinds.
+    pub fn total(self) -> u64 {
+        WriteKind::ALL.iter().map(|&kind| self.of(kind)).sum()
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running = WriteKind::ALL.iter().filter(|&&kind| self.of(kind) > 0);
+        for (index, &kind) in running.enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{} {}", self.of(kind), kind.name())?;
+        }
+        Ok(())
+    }
+}
+
+impl WriteKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Request, Self::Answer, Self::Ledger, Self::Sink, Self::Source];
+
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Answer => "answer",
+            Self::Ledger => "ledger",
+            Self::Sink => "sink",
+            Self::Source => "source",
+        }
+    }
+
+    fn shift(self) -> u32 {
+        self as u32 * KIND_BITS
+    }
+
+    /// One write of this kind in the word of counts.
+    fn one(self) -> u64 {
+        1 << self.shift()
+    }
 }
 
 /// The right of one generation to write, for as long as the fence allows. Clones are the same right.
@@ -80,7 +167,7 @@ pub enum Quiesce {
 pub struct Guard<W, S = Shipped> {
     words: W,
     generation: Generation,
-    inflight: Arc<AtomicU32>,
+    inflight: Arc<AtomicU64>,
     now: fn() -> Nanos,
     steps: PhantomData<S>,
 }
@@ -105,14 +192,15 @@ impl<W: Clone, S> Clone for Guard<W, S> {
 pub struct Permit<W: FenceWords, S: Steps = Shipped> {
     words: W,
     generation: Generation,
-    inflight: Arc<AtomicU32>,
+    kind: WriteKind,
+    inflight: Arc<AtomicU64>,
     steps: PhantomData<S>,
 }
 
 impl<W: FenceWords + Clone, S: Steps> Guard<W, S> {
     /// The guard of `generation`, which was stored in the word before. `now` is CLOCK_BOOTTIME.
     pub fn new(words: W, generation: Generation, now: fn() -> Nanos) -> Self {
-        Self { words, generation, inflight: Arc::new(AtomicU32::new(0)), now, steps: PhantomData }
+        Self { words, generation, inflight: Arc::new(AtomicU64::new(0)), now, steps: PhantomData }
     }
 
     /// The generation.
@@ -124,17 +212,18 @@ impl<W: FenceWords + Clone, S: Steps> Guard<W, S> {
     ///
     /// # Errors
     /// [`Fenced`]: there will be no permit for this generation again.
-    pub fn permit(&self) -> Result<Permit<W, S>, Fenced> {
+    pub fn permit(&self, kind: WriteKind) -> Result<Permit<W, S>, Fenced> {
         let fenced = Fenced { generation: self.generation };
         if !S::COUNT_FIRST && self.words.word(Ordering::Acquire) != self.generation.0 {
             return Err(fenced);
         }
         // AcqRel: as the sheet has it; the fence below orders it before the test.
-        self.inflight.fetch_add(1, Ordering::AcqRel);
+        self.inflight.fetch_add(kind.one(), Ordering::AcqRel);
         // From here on dropping it uncounts the write.
         let permit = Permit {
             words: self.words.clone(),
             generation: self.generation,
+            kind,
             inflight: self.inflight.clone(),
             steps: PhantomData,
         };
@@ -176,7 +265,7 @@ impl<W: FenceWords + Clone, S: Steps> Guard<W, S> {
             // Acquire: pairs with the release when a permit is dropped; what it wrote is done.
             match self.inflight.load(S::SEE_COUNT) {
                 0 => return Quiesce::Quiesced,
-                pending if !pause() => return Quiesce::Pending(pending),
+                pending if !pause() => return Quiesce::Pending(Running(pending)),
                 _ => {}
             }
         }
@@ -194,7 +283,7 @@ impl<W: FenceWords, S: Steps> Permit<W, S> {
 impl<W: FenceWords, S: Steps> Drop for Permit<W, S> {
     fn drop(&mut self) {
         // Release: pairs with the load of `quiesce`; the write is done.
-        self.inflight.fetch_sub(1, S::UNCOUNT);
+        self.inflight.fetch_sub(self.kind.one(), S::UNCOUNT);
     }
 }
 
@@ -220,6 +309,9 @@ fn fence_if(order: Option<Ordering>) {
         fence(order);
     }
 }
+
+const KIND_BITS: u32 = 12;
+const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
 
 /// The bit of the fence word that says that its generation may not write any more.
 pub const REVOKED: u64 = 1 << 63;

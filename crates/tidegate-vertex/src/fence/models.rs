@@ -46,7 +46,7 @@ fn model<S: Steps>() -> usize {
         let writer = thread::spawn(move || {
             let mut done = 0;
             for _ in 0..2 {
-                if let Ok(permit) = writing.permit() {
+                if let Ok(permit) = writing.permit(WriteKind::Sink) {
                     permit.words.written.write(1);
                     done += 1;
                 }
@@ -65,7 +65,7 @@ fn model<S: Steps>() -> usize {
         if done == 1 {
             counting.fetch_add(1, SeqCst);
         }
-        assert!(guard.permit().is_err() && guard.is_revoked());
+        assert!(guard.permit(WriteKind::Sink).is_err() && guard.is_revoked());
     });
     mixed.load(SeqCst)
 }

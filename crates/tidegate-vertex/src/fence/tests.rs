@@ -12,7 +12,7 @@ use super::*;
 
 fn worker_view(table: FenceTable, slots: u32) -> FenceView {
     use std::os::fd::AsFd;
-    let memory = SealedMemory::receive(table.into_memory().as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let memory = SealedMemory::receive(table.memory().as_fd().try_clone_to_owned().unwrap()).unwrap();
     assert!(memory.has_sealed_writers().unwrap());
     FenceView::new(&memory.map(0..0).unwrap(), slots).unwrap()
 }
@@ -31,12 +31,14 @@ fn one_store_ends_the_right_in_both_processes() {
     assert!(!current(4, 7) && !current(6, 7) && !current(5, 8), "another generation or partition");
     assert!(!view.is_current(FenceSlot(1), Generation(5), PartitionId(7), boottime_now()), "a free slot");
     assert!(!view.is_current(FenceSlot(2), Generation(5), PartitionId(7), boottime_now()), "no slot");
-    let permit = guard.permit().unwrap();
+    let permit = guard.permit(WriteKind::Sink).unwrap();
     assert!(permit.is_current());
     guard.revoke(Reason::Operator);
     assert!(!permit.is_current() && !current(5, 7));
-    assert_eq!(guard.permit().unwrap_err(), Fenced { generation: Generation(5) });
-    assert_eq!(guard.quiesce(|| false), Quiesce::Pending(1));
+    assert_eq!(guard.permit(WriteKind::Sink).unwrap_err(), Fenced { generation: Generation(5) });
+    let Quiesce::Pending(running) = guard.quiesce(|| false) else { panic!("the write is not over") };
+    assert_eq!((running.total(), running.of(WriteKind::Sink)), (1, 1));
+    assert_eq!(running.to_string(), "1 sink");
     drop(permit);
     assert_eq!(guard.quiesce(|| false), Quiesce::Quiesced);
 }
@@ -52,9 +54,9 @@ fn a_slot_belongs_to_one_partition_and_its_word_to_one_session() {
     first.revoke(Reason::Operator);
     let (again, second) = table.bind(PartitionId(1), Generation(2)).unwrap();
     assert_eq!(slot, again);
-    assert!(first.permit().is_err() && second.permit().is_ok());
+    assert!(first.permit(WriteKind::Sink).is_err() && second.permit(WriteKind::Sink).is_ok());
     first.revoke(Reason::Operator);
-    assert!(second.permit().is_ok(), "an old session took the right of the new one");
+    assert!(second.permit(WriteKind::Sink).is_ok(), "an old session took the right of the new one");
 }
 
 /// A lease that ran out ends the right, whoever notices first.
@@ -79,7 +81,7 @@ fn an_expired_lease_revokes() {
     }
     let word = Arc::new(tidegate_shm::sync::AtomicU64::new(5));
     let early: Guard<_> = Guard::new(Expired(word.clone()), Generation(5), || Nanos(9));
-    drop(early.permit().unwrap());
+    drop(early.permit(WriteKind::Sink).unwrap());
     let late: Guard<_> = Guard::new(Expired(word), Generation(5), || Nanos(10));
-    assert!(late.permit().is_err() && early.permit().is_err());
+    assert!(late.permit(WriteKind::Sink).is_err() && early.permit(WriteKind::Sink).is_err());
 }

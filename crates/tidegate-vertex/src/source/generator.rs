@@ -2,8 +2,8 @@
 
 use tidegate_udf::wire::ids::{PartitionId, Position};
 
-use super::{Budget, Polled, Source, SourceError};
-use crate::batch::{Input, record_len};
+use super::{Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError};
+use crate::batch::{Input, Record};
 
 /// Records `<partition>:<position>` padded with dots to a length.
 #[derive(Debug)]
@@ -31,18 +31,23 @@ impl Generator {
 }
 
 impl Source for Generator {
+    fn abilities(&self) -> Abilities {
+        Abilities { positions: Positions::Stable, replay: Replay::Yes, ack: AckMode::None, ordered: true }
+    }
+
     fn partitions(&self) -> u32 {
         u32::try_from(self.next.len()).unwrap_or(u32::MAX)
     }
 
-    fn seek(&mut self, partition: PartitionId, resume: Position) -> Result<(), SourceError> {
+    fn open(&mut self, partition: PartitionId, from: Option<&Resume>) -> Result<Position, SourceError> {
+        let resume = from.map_or(Position(0), |from| from.position);
         if resume.0 > self.records {
             return Err(SourceError::Gap { resume, found: Position(self.records) });
         }
         if let Some(next) = self.next.get_mut(partition.0 as usize) {
             *next = resume.0;
         }
-        Ok(())
+        Ok(resume)
     }
 
     fn poll(&mut self, partition: PartitionId, max: Budget) -> Result<Polled, SourceError> {
@@ -54,14 +59,22 @@ impl Source for Generator {
             if value.len() > max.value {
                 return Err(SourceError::TooLong { position, max: max.value });
             }
-            let len = record_len(value.len());
+            let record = Record::of(value);
+            let len = record.len();
             if len > room && !inputs.is_empty() {
                 break;
             }
             room = room.saturating_sub(len);
             *next += 1;
-            inputs.push(Input { position, next: Position(*next), value });
+            inputs.push(Input { position, next: Position(*next), record });
         }
         Ok(if inputs.is_empty() { Polled::End } else { Polled::Inputs(inputs) })
+    }
+    fn identity(&mut self, _: PartitionId, _: Position) -> Result<Identity, SourceError> {
+        Ok(Identity::default())
+    }
+
+    fn pending(&self, partition: PartitionId) -> Option<u64> {
+        self.next.get(partition.0 as usize).map(|next| self.records.saturating_sub(*next))
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use tidegate_udf::wire::ids::{PartitionId, Position};
 
-use super::{Budget, Polled, Source, SourceError};
-use crate::batch::{Input, record_len};
+use super::{Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError};
+use crate::batch::{Input, Record};
 
 /// A file that is read once from its beginning.
 #[derive(Debug)]
@@ -49,23 +49,28 @@ impl Lines {
         } else if value.len() > max {
             return Err(SourceError::TooLong { position, max });
         }
-        Ok(Some(Input { position, next: Position(self.offset), value }))
+        Ok(Some(Input { position, next: Position(self.offset), record: Record::of(value) }))
     }
 }
 
 impl Source for Lines {
+    fn abilities(&self) -> Abilities {
+        Abilities { positions: Positions::Stable, replay: Replay::Yes, ack: AckMode::None, ordered: true }
+    }
+
     fn partitions(&self) -> u32 {
         1
     }
 
-    fn seek(&mut self, _: PartitionId, resume: Position) -> Result<(), SourceError> {
+    fn open(&mut self, _: PartitionId, from: Option<&Resume>) -> Result<Position, SourceError> {
+        let resume = from.map_or(Position(0), |from| from.position);
         let failed = |source| SourceError::Read { path: self.path.clone(), source };
         let found = self.reader.get_ref().metadata().map_err(failed)?.len();
         if resume.0 > found {
             return Err(SourceError::Gap { resume, found: Position(found) });
         }
         self.offset = self.reader.seek(SeekFrom::Start(resume.0)).map_err(failed)?;
-        Ok(())
+        Ok(resume)
     }
 
     fn poll(&mut self, _: PartitionId, max: Budget) -> Result<Polled, SourceError> {
@@ -76,7 +81,7 @@ impl Source for Lines {
                 None => self.line(max.value)?,
             };
             let Some(input) = next else { break };
-            let len = record_len(input.value.len());
+            let len = input.record.len();
             if len > room && !inputs.is_empty() {
                 self.kept = Some(input);
                 break;
@@ -85,5 +90,13 @@ impl Source for Lines {
             inputs.push(input);
         }
         Ok(if inputs.is_empty() { Polled::End } else { Polled::Inputs(inputs) })
+    }
+    fn identity(&mut self, _: PartitionId, _: Position) -> Result<Identity, SourceError> {
+        Ok(Identity::default())
+    }
+
+    fn pending(&self, _: PartitionId) -> Option<u64> {
+        let len = self.reader.get_ref().metadata().ok()?.len();
+        Some(len.saturating_sub(self.offset))
     }
 }

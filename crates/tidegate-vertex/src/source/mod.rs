@@ -11,20 +11,27 @@ pub mod lines;
 use std::{io, path::PathBuf};
 
 use thiserror::Error;
+use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{PartitionId, Position};
 
-use crate::batch::Input;
+use crate::{batch::Input, config::SourceConfig, fence::WritePermit, wake::Waker};
 
-/// A source of records.
-pub trait Source {
+/// A source of records (VX-830). All calls come from the thread of the vertex and none of them waits: a source that has to
+/// wait does so in a thread of its own, which keeps what it has read ahead within a bound in bytes (VX-831).
+pub trait Source: Send {
+    /// What the source can do.
+    fn abilities(&self) -> Abilities;
+
     /// Number of partitions, numbered from 0 on.
     fn partitions(&self) -> u32;
 
-    /// Goes on from a position that was the `next` of a record, in an earlier run.
+    /// Begins to read a partition: at `from`, which an earlier run came to, or where the configuration says. Returns the
+    /// position of the first record to come, or the one that it will have at least.
     ///
     /// # Errors
-    /// [`SourceError::Gap`] when the source does not reach so far any more.
-    fn seek(&mut self, partition: PartitionId, resume: Position) -> Result<(), SourceError>;
+    /// [`SourceError::Gap`] when what comes at `from` is gone, [`SourceError::Replaced`] when the source is another one or
+    /// was changed below it (VX-832, VX-833).
+    fn open(&mut self, partition: PartitionId, from: Option<&Resume>) -> Result<Position, SourceError>;
 
     /// Reads the next records of a partition: at most so many, and no more bytes of payload than so many unless a single
     /// record has more. Does not wait.
@@ -32,7 +39,112 @@ pub trait Source {
     /// # Errors
     /// The source cannot be read, or has a record that cannot be one.
     fn poll(&mut self, partition: PartitionId, max: Budget) -> Result<Polled, SourceError>;
+
+    /// By what [`Source::open`] will know the source again: which one it is, and what it had directly before `resume`. It is
+    /// kept with the position. Of at most 4 KiB; empty when there is nothing to compare.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    fn identity(&mut self, partition: PartitionId, resume: Position) -> Result<Identity, SourceError>;
+
+    /// Everything below `resume` is committed: it will not be asked for again (I10). The permit goes to wherever the
+    /// acknowledgement is written (VX-732). Sources that keep no such state do nothing.
+    ///
+    /// # Errors
+    /// It cannot be told; the position is committed all the same.
+    fn ack(
+        &mut self,
+        partition: PartitionId,
+        resume: Position,
+        permit: WritePermit,
+    ) -> Result<(), SourceError> {
+        let _ = (partition, resume, permit);
+        Ok(())
+    }
+
+    /// Everything from `from` on that was polled is given back, to come again after `delay`, to whoever reads then (VX-742).
+    fn nack(&mut self, partition: PartitionId, from: Position, delay: Nanos) {
+        let _ = (partition, from, delay);
+    }
+
+    /// Records, or bytes where records are not counted, that are there and were not polled; `None` when it is not known.
+    fn pending(&self, partition: PartitionId) -> Option<u64> {
+        let _ = partition;
+        None
+    }
 }
+
+/// Opens the source of a pipeline; `waker` is what its threads call when there is something to poll.
+///
+/// # Errors
+/// It cannot be reached or read.
+pub fn open(config: &SourceConfig, waker: &Waker) -> Result<Box<dyn Source>, SourceError> {
+    // No source here has a thread.
+    let _ = waker;
+    Ok(match config {
+        SourceConfig::Generator { partitions, records, bytes } => {
+            Box::new(generator::Generator::new(partitions.get(), *records, bytes.0 as usize))
+        }
+        SourceConfig::File { path } => Box::new(lines::Lines::open(path)?),
+    })
+}
+
+/// What a source can do (VX-830).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// Whether a record has the same position in every run (VX-793).
+    pub positions: Positions,
+    /// Whether records can be read again.
+    pub replay: Replay,
+    /// What it keeps of what was acknowledged.
+    pub ack: AckMode,
+    /// Whether the records of a partition come in the order in which they were made.
+    pub ordered: bool,
+}
+
+/// Meaning of positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Positions {
+    /// The same in every run: output ids are repeatable.
+    Stable,
+    /// Counted in each run.
+    PerRun,
+}
+
+/// Whether records can be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// All of them.
+    Yes,
+    /// The newest, as far as a buffer goes.
+    Limited,
+    /// None: what was read and not committed is lost in a crash of the runtime.
+    No,
+}
+
+/// What a source keeps of what was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckMode {
+    /// Nothing.
+    None,
+    /// Everything below a position.
+    Cumulative,
+    /// Each record.
+    Individual,
+}
+
+/// Where an earlier run came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// Position of the next record.
+    pub position: Position,
+    /// What [`Source::identity`] was for it.
+    pub identity: Identity,
+}
+
+/// By what a source is known again: bytes that only its adapter understands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity(pub Vec<u8>);
 
 /// How much may be read at once.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +162,9 @@ pub struct Budget {
 pub enum Polled {
     /// The next records, at least one.
     Inputs(Vec<Input>),
-    /// There are no more.
+    /// There are none now; the waker is called when there may be.
+    Idle,
+    /// There are no more, for good.
     End,
 }
 
@@ -75,6 +189,19 @@ pub enum SourceError {
         resume: Position,
         /// Where it ends.
         found: Position,
+    },
+    /// What is there is not what the last run read (VX-833).
+    #[error(
+        "the source {name} is not what the last run read up to position {resume}: {what} differs; restore it, or begin with a \
+         new ledger"
+    )]
+    Replaced {
+        /// The source.
+        name: String,
+        /// Where to go on.
+        resume: Position,
+        /// What is not the same.
+        what: &'static str,
     },
     /// A record that no frame can hold.
     #[error(

@@ -3,9 +3,9 @@
 use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
 
 use rustix::process::{Signal, getpid, kill_process};
-use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
+use tidegate_udf::{Ctx, Emit, Failure, FunctionWorker, Outcome, Record, worker};
 
-use crate::hostile;
+use crate::{garbage, hostile};
 
 /// The role that the environment gives this process.
 pub(crate) fn role() -> Option<String> {
@@ -16,21 +16,74 @@ pub(crate) fn run(role: &str) {
     if let Some(lie) = role.strip_prefix("lie ") {
         return hostile::lie(lie);
     }
+    if let Some(round) = role.strip_prefix("garbage ") {
+        return garbage::garbage(round.parse().unwrap());
+    }
+    match role {
+        "close once" => drop(garbage::close_once()),
+        "leave a child" => garbage::leave_a_child(),
+        "flood" => garbage::flood(),
+        _ => {}
+    }
     note("pids", &format!("{}\n", std::process::id()));
+    if let Some(worker) = of_another_kind(role) {
+        return worker.run().unwrap();
+    }
     let function: fn(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome = match role {
-        "upper" => upper,
+        "upper" | "close once" | "flood" => upper,
         "slow upper" => slow_upper,
         "hundred" => hundred,
         "odd" => odd,
         "panic on 123" => panic_on_123,
         "fail twice" => fail_twice,
-        "die once" => die_once,
+        "die once" | "leave a child" => die_once,
         "die on 123" => die_on_123,
         "hang on 123" => hang_on_123,
         "wrong route" => wrong_route,
+        "who" => who,
+        "stop once" => stop_once,
+        "fail always" => fail_always,
+        "die on 23" => die_on_23,
         other => panic!("no such role: {other}"),
     };
     worker().map(role, function).run().unwrap();
+}
+
+/// The roles that are no functions of one record with an [`Emit`].
+fn of_another_kind(role: &str) -> Option<FunctionWorker> {
+    let third = |record: &Record<'_>| record.position().0.is_multiple_of(3);
+    let worker = match role {
+        "filter" => worker().filter(role, move |record, _| third(&record)),
+        "flat map" => worker().flat_map(role, |record, _| {
+            record.value().split(|&byte| byte == b':').map(<[u8]>::to_vec).collect::<Vec<_>>()
+        }),
+        "batch map" => worker().batch_map(role, move |batch, _, answers| {
+            // Answered from the last one on; an input that is not mentioned is filtered.
+            for record in batch.records().filter(third).collect::<Vec<_>>().iter().rev() {
+                answers.of(record).record().value(&upper_of(record));
+            }
+            Ok(())
+        }),
+        "batch fails on 123" | "batch panics on 123" => {
+            let panics = role.contains("panics");
+            worker().batch_map(role, move |batch, _, answers| {
+                for record in batch.records() {
+                    answers.of(&record).record().value(&upper_of(&record));
+                    assert!(!panics || record.position().0 != 123, "not this one");
+                    if record.position().0 == 123 {
+                        return Err(Failure::new("not this one"));
+                    }
+                }
+                Ok(())
+            })
+        }
+        _ => return None,
+    };
+    Some(worker)
+}
+
+fn upper_of(record: &Record<'_>) -> Vec<u8> {
+    [b"UPPER ", record.value().to_ascii_uppercase().as_slice()].concat()
 }
 
 fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
@@ -85,6 +138,16 @@ fn die_once(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     upper(record, ctx, out)
 }
 
+/// Stops in the middle of a batch, the first time only.
+fn stop_once(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.position().0 == 1_010
+        && OpenOptions::new().create_new(true).write(true).open(place("stopped")).is_ok()
+    {
+        kill_process(getpid(), Signal::STOP).unwrap();
+    }
+    upper(record, ctx, out)
+}
+
 fn die_on_123(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     if record.position().0 == 123 {
         die();
@@ -108,16 +171,38 @@ fn wrong_route(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome
     upper(record, ctx, out)
 }
 
+/// Another answer from each worker.
+fn who(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    let line = format!("{} {}", String::from_utf8_lossy(record.value()), std::process::id());
+    out.record().value(line.as_bytes());
+    out.record().route(1).value(line.as_bytes());
+    Outcome::ok()
+}
+
+/// Fails on every fiftieth input, whatever the attempt.
+fn fail_always(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.position().0 % 50 == 0 { Outcome::fail("never") } else { upper(record, ctx, out) }
+}
+
+/// Dies on one input, and leaves a mark each time.
+fn die_on_23(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.position().0 == 23 {
+        note("deaths", ".");
+        die();
+    }
+    upper(record, ctx, out)
+}
+
 fn die() {
     kill_process(getpid(), Signal::KILL).unwrap();
 }
 
-fn place(name: &str) -> PathBuf {
+pub(crate) fn place(name: &str) -> PathBuf {
     PathBuf::from(env::var_os("TIDEGATE_TEST_PLACE").unwrap()).join(name)
 }
 
 /// Leaves a mark for the test.
-fn note(name: &str, text: &str) {
+pub(crate) fn note(name: &str, text: &str) {
     let mut file = OpenOptions::new().create(true).append(true).open(place(name)).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }

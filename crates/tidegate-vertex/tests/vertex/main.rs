@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod crashes;
+mod dead_letters;
+mod disk;
 mod failures;
 mod functions;
+mod garbage;
 mod hostile;
+mod ownership;
+mod python;
 mod restarts;
 mod world;
 
@@ -31,7 +37,7 @@ fn worker_process() {
 fn what_goes_in_comes_out_once_and_in_the_order_of_its_partition() {
     let world = World::new();
     let report = world.run("upper", "workers = 2", GENERATOR).unwrap();
-    assert_eq!((report.read, report.delivered, report.returned()), (4_000, 4_000, 0));
+    assert_eq!((report.read, report.delivered, report.returned), (4_000, 4_000, 0));
     let mut next = BTreeMap::new();
     for line in world.lines() {
         let (partition, position) = line.strip_prefix("UPPER ").unwrap().split_once(':').unwrap();
@@ -69,11 +75,42 @@ fn answers_come_in_as_many_fragments_as_they_need() {
     assert_eq!(lines.len(), 30_000);
 }
 
+/// Each kind of function over the same inputs.
+/// Rules: VX-401, VX-500.
+#[test]
+fn every_kind_of_function_runs() {
+    for (role, expected) in [
+        ("filter", (0..200u64).filter(|n| n % 3 == 0).map(|n| format!("0:{n}")).collect::<Vec<_>>()),
+        ("flat map", (0..200).flat_map(|n| ["0".to_owned(), n.to_string()]).collect()),
+        ("batch map", (0..200).filter(|n| n % 3 == 0).map(|n| format!("UPPER 0:{n}")).collect()),
+    ] {
+        let world = World::new();
+        let report = world.run(role, "", "kind = \"generator\"\nrecords = 200").unwrap();
+        assert_eq!((report.read, report.outputs), (200, expected.len() as u64), "{role}");
+        assert_eq!(world.lines(), expected, "{role}");
+    }
+}
+
+/// One that fails on a batch as a whole costs no worker, and one input.
+/// Cases: CT-21.
+/// Rules: VX-610, VX-611.
+#[test]
+fn a_batch_on_which_a_function_fails_is_split_until_one_input_is_left() {
+    for role in ["batch fails on 123", "batch panics on 123"] {
+        let world = World::new();
+        let retry = "retry = { on_exhausted = \"drop\", initial = \"1ms\" }";
+        let report = world.run(role, retry, "kind = \"generator\"\nrecords = 1000").unwrap();
+        assert_eq!((report.dropped, report.delivered, report.restarts), (1, 999, 0), "{role}");
+        let expected: Vec<_> = (0..1000).filter(|&n| n != 123).map(|n| format!("UPPER 0:{n}")).collect();
+        assert_eq!(world.lines(), expected, "{role}");
+    }
+}
+
 /// Rules: VX-003, VX-743.
 #[test]
 fn what_the_function_leaves_out_is_counted() {
     let world = World::new();
     let report = world.run("odd", "", "kind = \"generator\"\nrecords = 1001").unwrap();
-    assert_eq!((report.read, report.delivered, report.filtered, report.returned()), (1_001, 500, 501, 0));
+    assert_eq!((report.read, report.delivered, report.filtered, report.returned), (1_001, 500, 501, 0));
     assert_eq!(world.lines().len(), 500);
 }

@@ -1,7 +1,9 @@
 //! How errors of a vertex end its commands (VX-860).
 
+use tidegate::operations::OperationsError;
 use tidegate::vertex::config::ConfigError;
 use tidegate::vertex::lane::supervise::AttachError;
+use tidegate::vertex::ledger::TakeoverError;
 use tidegate::vertex::run::VertexError;
 
 use crate::output::{Exit, Report, VertexExit};
@@ -10,6 +12,7 @@ impl Report for ConfigError {
     fn exit(&self) -> Exit {
         Exit::Vertex(match self {
             Self::Read { .. } => VertexExit::Unavailable,
+            Self::Setting { .. } => VertexExit::Usage,
             _ => VertexExit::Config,
         })
     }
@@ -17,8 +20,38 @@ impl Report for ConfigError {
     fn code(&self) -> &'static str {
         match self {
             Self::Read { .. } => "io",
+            Self::Setting { .. } => "usage",
             _ => "config",
         }
+    }
+}
+
+impl Report for OperationsError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Refused { code: 404, .. } => Exit::NotFound,
+            Self::Refused { .. } => Exit::Refused,
+            _ => Exit::Vertex(VertexExit::Unavailable),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { code: 404, .. } => "not_found",
+            Self::Refused { .. } => "refused",
+            Self::Unreachable { .. } => "unreachable",
+            _ => "admin",
+        }
+    }
+}
+
+impl Report for TakeoverError {
+    fn exit(&self) -> Exit {
+        Exit::Vertex(VertexExit::Ledger)
+    }
+
+    fn code(&self) -> &'static str {
+        "takeover"
     }
 }
 
@@ -30,7 +63,7 @@ impl Report for VertexError {
             Self::Worker(_) | Self::Source(_) => Exit::Vertex(VertexExit::Unavailable),
             Self::Ledger(_) => Exit::Vertex(VertexExit::Ledger),
             Self::Protocol { .. } => Exit::Vertex(VertexExit::Protocol),
-            Self::Fenced(_) => Exit::Vertex(VertexExit::Fenced),
+            Self::Fenced(_) | Self::Pending { .. } => Exit::Vertex(VertexExit::Fenced),
             _ => Exit::Vertex(VertexExit::Failed),
         }
     }
@@ -43,7 +76,7 @@ impl Report for VertexError {
             Self::Sink(_) => "sink",
             Self::Ledger(_) => "ledger",
             Self::Protocol { .. } => "protocol",
-            Self::Fenced(_) => "fenced",
+            Self::Fenced(_) | Self::Pending { .. } => "fenced",
             _ => "failed",
         }
     }

@@ -1,0 +1,253 @@
+//! The lanes: batches to them, answers from them, and what happens when a worker ends.
+
+use std::collections::BTreeMap;
+
+use tidegate_shm::clock::{Nanos, monotonic_now};
+use tidegate_udf::wire::{
+    frame::{Frame, Kind, payload_crc},
+    ids::{BatchId, Generation, PartitionId, SchemaId},
+    message::Welcome,
+    status::Status,
+};
+
+use super::{Vertex, VertexError, tenure::Tenure};
+use crate::{
+    batch::Batch,
+    config::Pipeline,
+    failpoint::{self, Point},
+    fence::WriteKind,
+    lane::{
+        session::{SendError, Session},
+        supervise::{EndReason, Lane, LaneEvent, WorkerSpec},
+    },
+};
+
+/// A lane and what is on its way there.
+pub(super) struct LaneState {
+    pub(super) lane: Lane,
+    pub(super) session: Option<Session>,
+    /// Each batch that is on its way.
+    pub(super) sent: BTreeMap<BatchId, Sent>,
+    /// Sessions in a row that were short and ended with a broken protocol.
+    faults: u32,
+    /// When the last worker was attached, if there was one.
+    attached: Option<Nanos>,
+    /// Sessions that ended, and how the last one did.
+    pub(super) ended: u64,
+    pub(super) last_end: Option<String>,
+    /// Answers in a row that took a generation for stale that is not (VX-235).
+    stale: u32,
+}
+
+/// A batch on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    /// Index of its partition.
+    partition: usize,
+    generation: Generation,
+    at: Nanos,
+}
+
+impl LaneState {
+    pub(super) fn new(lane: Lane) -> Self {
+        Self {
+            lane,
+            session: None,
+            sent: BTreeMap::new(),
+            faults: 0,
+            attached: None,
+            ended: 0,
+            last_end: None,
+            stale: 0,
+        }
+    }
+
+    /// The worker took a current generation for stale: its batch is sent again, but not for ever (VX-235).
+    fn took_for_stale(&mut self) {
+        self.stale += 1;
+        if self.stale > MAX_STALE
+            && let Some(session) = &self.session
+        {
+            session.end();
+        }
+    }
+}
+
+impl Vertex {
+    pub(super) fn happened(&mut self, number: u32, event: LaneEvent) -> Result<(), VertexError> {
+        let now = monotonic_now();
+        let Some(lane) = self.lanes.get_mut(number as usize) else { return Ok(()) };
+        match event {
+            LaneEvent::Attached(session) => {
+                tracing::info!(lane = number, "worker attached");
+                lane.session = Some(session);
+                lane.attached = Some(now);
+                lane.stale = 0;
+            }
+            LaneEvent::Answered(batch, answer) => {
+                let Some(Sent { partition: index, generation, at }) = lane.sent.remove(&batch) else {
+                    return Ok(());
+                };
+                self.meter.roundtrip.add_time(now.saturating_sub(at));
+                let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
+                let tenure = tenure.filter(|tenure| tenure.guard.generation() == generation);
+                // Accepting an answer is a write (VX-722); of a generation that is over nothing is taken (VX-232).
+                let permitted = tenure.and_then(|tenure| {
+                    let permit = tenure.guard.permit(WriteKind::Answer).ok()?;
+                    Some((tenure, permit))
+                });
+                match permitted {
+                    Some((tenure, permit)) => {
+                        if answer.status == Status::StaleGeneration {
+                            self.meter.resubmitted += 1;
+                            lane.took_for_stale();
+                        } else {
+                            lane.stale = 0;
+                        }
+                        tenure.flow.answered(batch, answer, now);
+                        drop(permit);
+                        failpoint::at(Point::Answered);
+                    }
+                    None => self.report.stale += 1,
+                }
+            }
+            // What waits is sent below.
+            LaneEvent::Room => {}
+            LaneEvent::Ended { unanswered, why } => {
+                lane.session = None;
+                let suspect = match why {
+                    EndReason::Stopped => None,
+                    _ => unanswered.first().copied(),
+                };
+                tracing::warn!(lane = number, unanswered = unanswered.len(), ?why, "worker ended");
+                let sent = std::mem::take(&mut lane.sent);
+                let mut lost: BTreeMap<usize, Vec<BatchId>> = BTreeMap::new();
+                for (batch, Sent { partition, .. }) in sent {
+                    lost.entry(partition).or_default().push(batch);
+                }
+                for (index, batches) in lost {
+                    let tenure =
+                        self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
+                    if let Some(tenure) = tenure {
+                        tenure.flow.lost(&batches, suspect, now);
+                    }
+                }
+                self.report.restarts += 1;
+                lane.ended += 1;
+                lane.last_end = Some(format!("{why:?}"));
+                let lasted = now.saturating_sub(lane.attached.unwrap_or(now));
+                match why {
+                    EndReason::Fault(violation) => {
+                        lane.faults = if lasted >= HEALTHY { 1 } else { lane.faults + 1 };
+                        if lane.faults >= MAX_FAULTS {
+                            return Err(VertexError::Protocol { lane: number, violation });
+                        }
+                    }
+                    _ => lane.faults = 0,
+                }
+            }
+            LaneEvent::NotAttached(error) => {
+                // A command that never worked is a mistake of the pipeline file; one that did may work again.
+                if lane.attached.is_none() {
+                    return Err(error.into());
+                }
+                tracing::warn!(lane = number, %error, "worker not attached");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the lanes and the room for answers can take.
+    pub(super) fn send(&mut self) -> Result<(), VertexError> {
+        let now = monotonic_now();
+        let workers = self.lanes.len();
+        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        let mut held: usize = tenures.map(|tenure| tenure.flow.sent_len()).sum();
+        for (index, partition) in self.partitions.iter_mut().enumerate() {
+            let Some(lane) = self.lanes.get_mut(index % workers) else { continue };
+            let (Some(session), Some(tenure)) = (&mut lane.session, &mut partition.tenure) else { continue };
+            while let Some(batch) = tenure.flow.next_to_send(now) {
+                // The oldest batch of a partition may always go: its answer is what makes room (VX-317).
+                if held >= self.room && !tenure.flow.sends_front() {
+                    break;
+                }
+                // The loop finds out about the revoke by itself.
+                let Ok(permit) = tenure.guard.permit(WriteKind::Request) else { break };
+                let header = request(partition.id, tenure, batch);
+                let payload = batch.payload();
+                let checksum = self.pipeline.has_payload_checksums();
+                let header = Frame { payload_crc: checksum.then(|| payload_crc(payload.bytes())), ..header };
+                match session.send(&header, payload.bytes(), || permit.is_current()) {
+                    Ok(id) => {
+                        tenure.flow.sent(id);
+                        let generation = tenure.guard.generation();
+                        lane.sent.insert(id, Sent { partition: index, generation, at: now });
+                        self.meter.records.add(header.record_count.into());
+                        self.meter.bytes.add(payload.bytes().len() as u64);
+                        held += 1;
+                        failpoint::at(Point::Requested);
+                    }
+                    Err(SendError::Full | SendError::Over | SendError::Fenced) => break,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn request(partition: PartitionId, tenure: &Tenure, batch: &Batch) -> Frame {
+    let generation = tenure.guard.generation();
+    let epoch = tenure.open_epoch();
+    Frame {
+        kind: Kind::Data,
+        more: false,
+        replay: batch.attempt > 0,
+        barrier: false,
+        end_of_source: false,
+        generation,
+        epoch,
+        // The session numbers its batches.
+        batch: BatchId(0),
+        schema: SchemaId(0),
+        partition,
+        record_count: batch.count(),
+        source_first: batch.first(),
+        source_last: batch.last(),
+        watermark: None,
+        status: Status::Ok,
+        attempt: batch.attempt,
+        fence_slot: tenure.slot,
+        inputs_done: 0,
+        frag_index: 0,
+        payload_crc: None,
+    }
+}
+
+pub(super) fn worker_spec(pipeline: &Pipeline, instance: u64) -> WorkerSpec {
+    let welcome = Welcome {
+        proto: 1,
+        pipeline: pipeline.pipeline.name.clone(),
+        heartbeat_ms: pipeline.heartbeat().0 / 1_000_000,
+        batch_timeout_ms: pipeline.batch_timeout().0 / 1_000_000,
+        routes: pipeline.routes().map(|(_, name)| name.to_owned()).collect(),
+        checksum: pipeline.has_payload_checksums(),
+        params: serde_json::to_value(&pipeline.udf.params).unwrap_or_default(),
+    };
+    WorkerSpec {
+        command: pipeline.udf.command.clone(),
+        env: pipeline.udf.env.clone().into_iter().collect(),
+        welcome,
+        transport: pipeline.transport(),
+        instance,
+        pipeline: pipeline.uid(),
+        attach_timeout: pipeline.attach_timeout(),
+        batch_timeout: pipeline.batch_timeout(),
+    }
+}
+
+/// Answers in a row after which a worker that takes a current generation for stale is ended.
+const MAX_STALE: u32 = 3;
+/// Broken protocols in a row after which the vertex ends.
+const MAX_FAULTS: u32 = 2;
+/// A session that lasted so long was a good one, whatever ended it.
+const HEALTHY: Nanos = Nanos::from_secs(60);

@@ -1,0 +1,354 @@
+//! Where outputs go (chapter 16).
+//!
+//! | kind | class | an acknowledgement means |
+//! |---|---|---|
+//! | [`file`], appended to | C; cut back to the last commit when the vertex starts again | on the disk |
+//! | [`file_epoch`], a file for each epoch | A | on the disk |
+//! | [`stdout`] | C | in the kernel |
+//! | [`blackhole`] | C | nothing |
+
+pub mod blackhole;
+pub mod file;
+pub mod file_epoch;
+pub mod stdout;
+
+use std::{fmt, io, path::PathBuf};
+
+use thiserror::Error;
+use tidegate_shm::clock::Nanos;
+use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
+
+use crate::{
+    batch::Record,
+    config::{FileMode, FileSink, SinkConfig, SinkKind},
+    fence::{Fenced, WriteGuard, WritePermit},
+    wake::Waker,
+};
+
+/// A sink (VX-840). All calls come from the thread of the vertex; none of them waits for long: what cannot be taken now is
+/// [`Held`].
+///
+/// Order of the calls: [`restore`](Self::restore) once, then for each partition [`barrier`](Self::barrier) and
+/// [`read_back`](Self::read_back), then any number of publications and [`flush`](Self::flush)es. A sealed epoch is
+/// [`stage`](Self::stage)d before it is published; what is delivered batch by batch is only published.
+///
+/// Whoever writes takes a permit of its own from the guard for each attempt, after everything that waits and directly before
+/// the bytes leave, and keeps it until the write can no more happen (VX-723, VX-732).
+pub trait Sink: Send {
+    /// What it does about repeated and late writes.
+    fn class(&self) -> Class;
+
+    /// What it means that an output is confirmed.
+    fn confirms(&self) -> Confirms;
+
+    /// Goes back to what the ledger calls committed: to what [`flush`](Self::flush) said at the last commit. The permits are
+    /// of all partitions.
+    ///
+    /// # Errors
+    /// The sink lost something that the ledger calls committed.
+    fn restore(&mut self, last: &Token, permits: &[WritePermit]) -> Result<(), SinkError> {
+        let _ = (last, permits);
+        Ok(())
+    }
+
+    /// Makes sure that no earlier session can write any more, where the sink can tell sessions apart (VX-755).
+    ///
+    /// # Errors
+    /// [`SinkError::Newer`] when the sink knows a later session.
+    fn barrier(&mut self, session: &Session, guard: &WriteGuard) -> Result<(), SinkError> {
+        let _ = (session, guard);
+        Ok(())
+    }
+
+    /// Looks for what is visible since the token of the last commit of this partition, so that it is not published again.
+    /// Returns how many outputs were found.
+    ///
+    /// # Errors
+    /// What is there was not written by this pipeline.
+    fn read_back(
+        &mut self,
+        session: &Session,
+        since: Option<&Token>,
+        guard: &WriteGuard,
+    ) -> Result<u64, SinkError> {
+        let _ = (session, since, guard);
+        Ok(0)
+    }
+
+    /// Writes a sealed epoch where nobody sees it, if the sink can.
+    ///
+    /// # Errors
+    /// Nothing is visible.
+    fn stage(&mut self, epoch: &Delivery<'_>, guard: &WriteGuard) -> Result<(), SinkError> {
+        let _ = (epoch, guard);
+        Ok(())
+    }
+
+    /// Makes outputs visible, in their order. What is behind [`Published::through`] is given again, later, by the runtime.
+    ///
+    /// # Errors
+    /// The sink cannot go on; nothing is known about what was not confirmed before.
+    fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError>;
+
+    /// Waits until everything that was published is confirmed. Returns the state of the sink as a whole if
+    /// [`restore`](Self::restore) can go back to it; also asked before anything was published.
+    ///
+    /// # Errors
+    /// Nothing is known about what was published since the last time.
+    fn flush(&mut self) -> Result<Option<Token>, SinkError> {
+        Ok(None)
+    }
+
+    /// Forgets an epoch that was staged and will not be published.
+    fn abort(&mut self, partition: PartitionId, epoch: EpochId) {
+        let _ = (partition, epoch);
+    }
+}
+
+/// Opens a sink of a pipeline with this uid; `waker` is what its threads call when it takes more again.
+///
+/// # Errors
+/// It cannot be reached or made.
+pub fn open(config: &SinkConfig, uid: u64, waker: &Waker) -> Result<Box<dyn Sink>, SinkError> {
+    // No sink here has a thread or keeps ids.
+    let _ = (uid, waker);
+    Ok(match &config.kind {
+        SinkKind::Stdout {} => Box::new(stdout::Stdout::default()),
+        SinkKind::File(FileSink { mode: FileMode::Append, path, .. }) => {
+            Box::new(file::Append::open(path, file::Lines::of(config.role))?)
+        }
+        SinkKind::File(FileSink { mode: FileMode::Epoch, path, .. }) => {
+            Box::new(file_epoch::Epochs::open(path, file::Lines::of(config.role))?)
+        }
+        SinkKind::Blackhole {} => Box::new(blackhole::Blackhole),
+    })
+}
+
+/// What a sink does about repeated and late writes (11.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Conditional: refuses every write of an older session.
+    A,
+    /// Idempotent: knows a write again by its output id.
+    B,
+    /// Plain: every write is new.
+    C,
+}
+
+/// What it means that an output is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirms {
+    /// Nothing.
+    Nothing,
+    /// The kernel has it.
+    InKernel,
+    /// It is in a queue of this process or in shared memory.
+    Queued,
+    /// The peer has it.
+    AtPeer,
+    /// It is on the disk.
+    OnDisk,
+}
+
+/// One ownership session of one partition (VX-705).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Random, so that sessions with the same generation differ.
+    pub nonce: u64,
+}
+
+/// Outputs of one partition, in source order.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery<'a> {
+    /// Whose they are.
+    pub session: Session,
+    /// The epoch they are in.
+    pub epoch: EpochId,
+    /// Position of the first input of the epoch, or of the batch.
+    pub first: Position,
+    /// Position of the last.
+    pub last: Position,
+    /// The outputs; none when a sealed epoch has nothing for this sink.
+    pub outputs: &'a [Output],
+    /// Makes their ids.
+    pub ids: &'a OutputIds,
+}
+
+/// An output on its way to a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Position of the input that it comes from.
+    pub position: Position,
+    /// Its number among the outputs of that input for this sink.
+    pub number: u32,
+    /// Key, value, headers, time.
+    pub record: Record,
+}
+
+/// Ids of outputs for one sink: functions of the input alone, the same in every run (VX-790, scheme 1 of VX-791).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputIds {
+    prefix: String,
+}
+
+impl OutputIds {
+    /// Ids for outputs of pipeline `uid` in the sink of this name.
+    pub fn new(uid: u64, sink: &str) -> Self {
+        Self { prefix: format!("{uid:016x}.{sink}") }
+    }
+
+    /// `<uid>.<sink>.<partition>.<position>.<n>`
+    pub fn of(&self, partition: PartitionId, output: &Output) -> String {
+        format!("{}.{:x}.{:x}.{:x}", self.prefix, partition.0, output.position.0, output.number)
+    }
+}
+
+/// State of a sink at a commit: bytes that only its adapter understands, of at most 4 KiB.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Token(pub Vec<u8>);
+
+/// How far a publication came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The outputs before this one are confirmed, or will be by the next [`Sink::flush`], or are among the rejected.
+    pub through: usize,
+    /// Outputs that the sink refuses for good.
+    pub rejected: Vec<Rejected>,
+    /// State of the sink for this partition, for [`Sink::read_back`].
+    pub token: Option<Token>,
+    /// Why it did not come further.
+    pub held: Option<Held>,
+}
+
+impl Published {
+    /// All of it.
+    pub fn all(delivery: &Delivery<'_>) -> Self {
+        Self { through: delivery.outputs.len(), ..Self::default() }
+    }
+}
+
+/// An output that a sink refuses for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its index in the delivery.
+    pub index: usize,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why a sink takes no more now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// How long to wait; without it as the configuration says, or until the waker is called.
+    pub after: Option<Nanos>,
+    /// The first output that is not confirmed may be visible or not (VX-630).
+    pub doubtful: bool,
+    /// What the sink said.
+    pub reason: String,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::C => "C",
+        })
+    }
+}
+
+/// Why outputs cannot be written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The file cannot be opened or written.
+    #[error("cannot write to the sink {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file lost what the ledger calls committed.
+    #[error(
+        "the sink {path} has {found} bytes, the ledger says {expected}; restore it, or begin with a new ledger"
+    )]
+    Shorter {
+        /// The file.
+        path: PathBuf,
+        /// Bytes it has.
+        found: u64,
+        /// Bytes it had at the last commit.
+        expected: u64,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Stdout {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What the ledger kept for the sink is none of its states.
+    #[error(
+        "the ledger's token of the sink {sink} is not one of its kind; was the kind of the sink changed?"
+    )]
+    Token {
+        /// The sink.
+        sink: String,
+    },
+    /// The sink knows a later session of the partition (VX-234).
+    #[error("generation {found} of partition {partition} has written to {sink}, this one is {own}")]
+    Newer {
+        /// The sink.
+        sink: String,
+        /// The partition.
+        partition: PartitionId,
+        /// The generation found.
+        found: Generation,
+        /// The generation that asked.
+        own: Generation,
+    },
+    /// A session with this generation and another nonce has written: the ledger was set back (VX-714).
+    #[error(
+        "another session of generation {generation} of partition {partition} has written to {sink}; the ledger was set back or \
+         copied: restore the newest one"
+    )]
+    Regressed {
+        /// The sink.
+        sink: String,
+        /// The partition.
+        partition: PartitionId,
+        /// The generation of both.
+        generation: Generation,
+    },
+    /// Something is there that this pipeline would not have written.
+    #[error(
+        "{path} was not written by epoch {epoch} of this pipeline; move it away, or give the sink another directory"
+    )]
+    ForeignWriter {
+        /// What is there.
+        path: PathBuf,
+        /// The epoch whose place it takes.
+        epoch: EpochId,
+    },
+    /// What was staged is gone: a later session has put up its barrier.
+    #[error("{path} is gone: a later session of the partition writes to this sink now")]
+    Refused {
+        /// What was staged.
+        path: PathBuf,
+    },
+    /// The file system has no rename that refuses to replace.
+    #[error(
+        "the file system of {path} cannot rename without replacing; use mode = \"append\", or another file system"
+    )]
+    Unsupported {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The right to write was lost.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+}

@@ -1,0 +1,52 @@
+//! The manifests of `examples/kubernetes/vertex`: filled in with their values, they are a pipeline and a pod that fit each other.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use tidegate_vertex::config::Pipeline;
+
+const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/kubernetes/vertex");
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(PLACE).join(name)).unwrap()
+}
+
+fn values() -> BTreeMap<String, String> {
+    let text = read("values.yaml");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// A template with its values, all of which there have to be.
+fn rendered(name: &str) -> String {
+    let mut text = read(name);
+    for (key, value) in values() {
+        text = text.replace(&format!("{{{{ .Values.{key} }}}}"), &value);
+    }
+    assert!(!text.contains("{{"), "{text}");
+    text
+}
+
+#[test]
+fn the_manifests_fit_their_pipeline() {
+    let config = rendered("templates/configmap.yaml");
+    let (_, file) = config.split_once("pipeline.toml: |\n").unwrap();
+    let file: String =
+        file.lines().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
+    let pipeline: Pipeline = file.parse().unwrap_or_else(|error| panic!("{error}\n{file}"));
+    let value = |key: &str| values()[key].parse::<u64>().unwrap();
+    let rings = 2 * pipeline.transport().ring * u64::from(pipeline.udf.workers.get());
+    let ledger_cache = 64 << 20;
+    let least = rings + pipeline.limits.epoch_buffers.0 + ledger_cache;
+    assert!(value("memoryMiB") << 20 > least, "the runtime alone takes {} MiB", least >> 20);
+    assert!(value("terminationGracePeriodSeconds") >= value("shutdownGraceSeconds") + 5);
+    let pod = rendered("templates/statefulset.yaml");
+    for privilege in ["privileged", "hostIPC", "hostPID", "hostNetwork"] {
+        assert!(!pod.contains(privilege), "{privilege}");
+    }
+    assert!(pod.contains("terminationGracePeriodSeconds: 30") && pod.contains("volumeClaimTemplates"));
+}
