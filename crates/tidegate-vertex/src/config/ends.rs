@@ -1,13 +1,13 @@
 //! `[source]` and `[[sink]]`: what every sink has, and the keys of each kind.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::num::NonZeroU32;
 
 use serde::Deserialize;
 
 use super::{one, units::Bytes};
 use crate::{
-    sink::Class,
-    source::{Abilities, AckMode, Positions, Replay},
+    sink::{Class, file::FileSink},
+    source::{Abilities, AckMode, Positions, Replay, file::FileSource, framing::Framing, stdin},
 };
 
 /// `[source]`
@@ -25,18 +25,33 @@ pub enum SourceConfig {
         #[serde(default)]
         bytes: Bytes,
     },
-    /// Lines of a file.
-    File {
-        /// The file.
-        path: PathBuf,
+    /// Files.
+    File(FileSource),
+    /// Standard input.
+    Stdin {
+        /// How records stand in it.
+        #[serde(default)]
+        format: Framing,
     },
+    /// Messages of NATS JetStream.
+    #[cfg(feature = "nats")]
+    Jetstream(crate::source::jetstream::JetstreamSource),
+    /// Messages of a ZeroMQ socket.
+    #[cfg(feature = "zmq")]
+    Zmq(crate::source::zmq::ZmqSource),
 }
 
 impl SourceConfig {
     /// What the source can do, before it is opened.
     pub fn abilities(&self) -> Abilities {
         match self {
-            Self::Generator { .. } | Self::File { .. } => Abilities {
+            #[cfg(feature = "nats")]
+            Self::Jetstream(config) => config.abilities(),
+            Self::File(config) => config.abilities(),
+            Self::Stdin { .. } => stdin::ABILITIES,
+            #[cfg(feature = "zmq")]
+            Self::Zmq(_) => crate::source::zmq::ABILITIES,
+            Self::Generator { .. } => Abilities {
                 positions: Positions::Stable,
                 replay: Replay::Yes,
                 ack: AckMode::None,
@@ -62,13 +77,16 @@ pub struct SinkConfig {
 pub enum SinkKind {
     /// Lines on standard output.
     Stdout {},
-    /// Lines at the end of a file.
-    File {
-        /// The file.
-        path: PathBuf,
-    },
+    /// Records at the end of a file.
+    File(FileSink),
     /// Nowhere.
     Blackhole {},
+    /// Messages of NATS JetStream.
+    #[cfg(feature = "nats")]
+    Jetstream(crate::sink::jetstream::JetstreamSink),
+    /// Messages of a ZeroMQ socket.
+    #[cfg(feature = "zmq")]
+    Zmq(crate::sink::zmq::ZmqSink),
 }
 
 impl SinkConfig {
@@ -79,8 +97,12 @@ impl SinkConfig {
 
     /// What it does about repeated and late writes, before it is opened.
     pub fn class(&self) -> Class {
-        match self.kind {
-            SinkKind::Stdout {} | SinkKind::File { .. } | SinkKind::Blackhole {} => Class::C,
+        match &self.kind {
+            SinkKind::Stdout {} | SinkKind::File(_) | SinkKind::Blackhole {} => Class::C,
+            #[cfg(feature = "nats")]
+            SinkKind::Jetstream(config) => config.class(),
+            #[cfg(feature = "zmq")]
+            SinkKind::Zmq(_) => Class::C,
         }
     }
 }

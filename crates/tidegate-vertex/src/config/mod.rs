@@ -1,6 +1,7 @@
 //! The pipeline file (chapter 17): TOML, one file per pipeline, unknown keys are errors.
 
 mod ends;
+pub mod secret;
 pub mod units;
 
 use std::{
