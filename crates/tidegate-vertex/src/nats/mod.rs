@@ -22,6 +22,7 @@ use async_nats::{
         stream::{Info, LastRawMessageErrorKind, Stream},
     },
 };
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
@@ -207,14 +208,14 @@ impl Nats {
                 let message = jetstream::message::PublishMessage::build().headers(headers).payload(value.into());
                 sent.push(self.context.send_publish(subject.to_owned(), message).await);
             }
-            let mut outcomes = Vec::with_capacity(count);
-            for answer in sent {
-                outcomes.push(match answer {
+            // Together, so that all of them have one deadline.
+            join_all(sent.into_iter().map(|answer| async move {
+                match answer {
                     Ok(answer) => outcome(answer.await),
                     Err(error) => outcome(Err(error)),
-                });
-            }
-            outcomes
+                }
+            }))
+            .await
         };
         self.wait(call).unwrap_or_default()
     }

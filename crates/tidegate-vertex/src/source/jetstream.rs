@@ -66,6 +66,8 @@ impl TryFrom<toml::Table> for JetstreamSource {
     fn try_from(table: toml::Table) -> Result<Self, Self::Error> {
         let (endpoint, keys) = Endpoint::split(table)?;
         let keys: Keys = keys.try_into()?;
+        // Without a default: the other mode promises other things.
+        let Mode::Partition = keys.mode;
         let refuse = |text: String| Err(serde::de::Error::custom(text));
         let most = tidegate_udf::wire::segment::MAX_FENCE_SLOTS;
         if !(1..=most).contains(&keys.partitions) {
