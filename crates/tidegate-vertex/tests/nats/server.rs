@@ -48,6 +48,11 @@ impl Server {
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+        // A stop takes a moment, in which it may still answer.
+        let stopped = signal == rustix::process::Signal::STOP;
+        while stopped && !is_stopped(self.child.id()) {
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -113,6 +118,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether every thread of a process is stopped.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
+        let stat = fs::read_to_string(task.unwrap().path().join("stat"));
+        stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')))
+    })
 }
 
 fn spawn(dir: &tempfile::TempDir, port: i32) -> Child {

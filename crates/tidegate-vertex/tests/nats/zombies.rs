@@ -24,7 +24,7 @@ use tidegate_vertex::{
     },
 };
 
-use crate::server::{Server, messages, plain, strict, values as expected};
+use crate::server::{Server, is_stopped, messages, plain, strict, values as expected};
 
 const ROLE: &str = "TIDEGATE_TEST_OWNER";
 const PARTITION: PartitionId = PartitionId(0);
@@ -252,8 +252,7 @@ impl Process {
     fn stops(&mut self) -> bool {
         let mut stopped = false;
         until("stopped", || {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-            stopped = stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T');
+            stopped = is_stopped(self.0.id());
             stopped || self.0.try_wait().unwrap().is_some()
         });
         stopped
@@ -310,7 +309,7 @@ fn a_write_whose_permit_is_older_than_the_takeover_is_refused_by_the_stream() {
     scene.finish();
     let stored = scene.stored();
     old.signal(Signal::CONT);
-    assert_eq!(old.wait().code(), Some(REFUSED));
+    assert_eq!(old.wait().code(), Some(REFUSED), "{}", scene.why(&old));
     assert!(scene.why(&old).contains("Newer"), "{}", scene.why(&old));
     assert_eq!(scene.stored(), stored);
     scene.is_whole();
