@@ -6,6 +6,7 @@
 use tidegate_udf::wire::{
     ids::Position,
     record::{RecordHead, RecordType, RecordWriter},
+    status::Status,
 };
 
 /// One record of a source.
@@ -61,12 +62,14 @@ pub struct Batch {
     pub failures: u32,
     /// How often a worker died or hung while this was the oldest batch it had.
     pub crashes: u32,
+    /// How it went when it last failed as a whole.
+    pub fault: Option<Status>,
 }
 
 impl Batch {
     /// A batch that was not sent yet; `None` without inputs.
     pub fn new(inputs: Vec<Input>) -> Option<Self> {
-        (!inputs.is_empty()).then_some(Self { inputs, attempt: 0, failures: 0, crashes: 0 })
+        (!inputs.is_empty()).then_some(Self { inputs, attempt: 0, failures: 0, crashes: 0, fault: None })
     }
 
     /// The inputs, at least one.

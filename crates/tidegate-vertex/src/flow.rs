@@ -11,12 +11,21 @@
 //!              +---- Waiting <--+------------------+ it is tried again alone, what is behind it is sent again
 //! ```
 
-use std::{collections::VecDeque, num::NonZeroU32};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+};
 
 use tidegate_shm::clock::Nanos;
-use tidegate_udf::wire::{ids::BatchId, status::Status};
+use tidegate_udf::wire::{
+    ids::{BatchId, Position},
+    status::Status,
+};
 
-use crate::batch::{Batch, Input, Record};
+use crate::{
+    batch::{Batch, Input, Record},
+    ledger::Mark,
+};
 
 /// What became of one input, as the function says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +78,8 @@ pub struct Retry {
 pub enum OnExhausted {
     /// The partition stops; the resume position stays before the input.
     Stop,
-    /// The input is counted and left out.
-    Drop,
+    /// The input is counted and left out, or goes to the dead letters.
+    LeaveOut,
 }
 
 /// Something final, in source order.
@@ -81,9 +90,20 @@ pub enum Step {
     /// The input was left out by the function.
     Filtered(Input),
     /// The input cannot be processed and is left out, with the reason.
-    GaveUp(Input, String),
+    GaveUp(Input, Death),
     /// The input cannot be processed: nothing behind it goes on.
-    Stopped(Input, String),
+    Stopped(Input, Death),
+}
+
+/// Why an input cannot be processed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// One stable word.
+    pub class: &'static str,
+    /// What the function said, or what happened.
+    pub reason: String,
+    /// How often it was tried by itself.
+    pub attempts: u32,
 }
 
 /// The batches of a partition that are not final yet.
@@ -92,6 +112,8 @@ pub struct Flow {
     entries: VecDeque<Entry>,
     retry: Retry,
     stopped: bool,
+    /// Inputs that an earlier run tried, and that were not read again yet.
+    known: BTreeMap<Position, Mark>,
 }
 
 #[derive(Debug)]
@@ -112,12 +134,50 @@ enum State {
 impl Flow {
     /// Nothing on its way.
     pub fn new(retry: Retry) -> Self {
-        Self { entries: VecDeque::new(), retry, stopped: false }
+        Self { entries: VecDeque::new(), retry, stopped: false, known: BTreeMap::new() }
     }
 
-    /// Adds a batch behind all others.
+    /// Goes on with what an earlier run knows of inputs that it tried (VX-602).
+    pub fn remember(&mut self, marks: &[Mark]) {
+        self.known = marks.iter().map(|mark| (mark.position, *mark)).collect();
+    }
+
+    /// Adds a batch behind all others. Inputs that failed by themselves in an earlier run go by themselves again.
     pub fn push(&mut self, batch: Batch) {
-        self.entries.push_back(Entry { batch, state: State::Queued });
+        let mut rest = Some(batch);
+        while let Some(batch) = rest.take() {
+            let suspect = batch.inputs().iter().position(|input| self.known.contains_key(&input.position));
+            let Some(index) = suspect else {
+                self.entries.push_back(Entry { batch, state: State::Queued });
+                return;
+            };
+            let (before, from) = batch.split(index);
+            let (alone, behind) = from.map_or((None, None), |from| from.split(1));
+            for mut batch in before.into_iter().chain(alone) {
+                if let Some(mark) = self.known.remove(&batch.first()) {
+                    (batch.failures, batch.crashes) = (mark.failures, mark.crashes);
+                    batch.attempt = 1;
+                }
+                self.entries.push_back(Entry { batch, state: State::Queued });
+            }
+            rest = behind;
+        }
+    }
+
+    /// Inputs that failed by themselves and are tried again.
+    pub fn marks(&self) -> Vec<Mark> {
+        let single = self.entries.iter().filter(|entry| entry.batch.inputs().len() == 1);
+        let tried = single.filter(|entry| entry.batch.failures + entry.batch.crashes > 0);
+        let mark = |entry: &Entry| {
+            let Batch { failures, crashes, .. } = entry.batch;
+            Mark { position: entry.batch.first(), failures, crashes }
+        };
+        tried.map(mark).collect()
+    }
+
+    /// Inputs that are not final.
+    pub fn inputs(&self) -> u64 {
+        self.entries.iter().map(|entry| u64::from(entry.batch.count())).sum()
     }
 
     /// Batches that are not final.
@@ -182,6 +242,7 @@ impl Flow {
             // The function failed on the batch as a whole.
             _ => {
                 entry.batch.failures += 1;
+                entry.batch.fault = Some(answer.status);
                 entry.state = State::Waiting(now.saturating_add(backoff(&retry, entry.batch.failures)));
                 self.split_suspects();
             }
@@ -234,7 +295,7 @@ impl Flow {
         let earlier = if batch.inputs().len() == 1 { batch.failures } else { 0 };
         let mut verdicts = answer.verdicts.into_iter();
         for (index, input) in batch.inputs().iter().enumerate() {
-            let (failures, reason) = match verdicts.next() {
+            let (failures, class, reason) = match verdicts.next() {
                 Some(Verdict::Done(outputs)) => {
                     steps.push(Step::Deliver(input.clone(), outputs));
                     continue;
@@ -244,9 +305,9 @@ impl Flow {
                     continue;
                 }
                 // No further try.
-                Some(Verdict::Rejected(reason)) => (u32::MAX, reason),
-                Some(Verdict::Failed(reason)) => (earlier + 1, reason),
-                None => (earlier + 1, "the answer says nothing about it".to_owned()),
+                Some(Verdict::Rejected(reason)) => (u32::MAX, "REJECTED", reason),
+                Some(Verdict::Failed(reason)) => (earlier + 1, "UDF_ERROR", reason),
+                None => (earlier + 1, "UDF_ERROR", "the answer says nothing about it".to_owned()),
             };
             let (_, rest) = batch.clone().split(index);
             let Some((Some(mut failed), behind)) = rest.map(|rest| rest.split(1)) else { return };
@@ -255,7 +316,7 @@ impl Flow {
                 failed.failures = failures;
                 let until = now.saturating_add(backoff(&self.retry, failures));
                 self.entries.push_front(Entry { batch: failed, state: State::Waiting(until) });
-            } else if !self.exhausted(input.clone(), reason, steps) {
+            } else if !self.exhausted(input.clone(), Death { class, reason, attempts: earlier + 1 }, steps) {
                 self.put_back(Some(failed));
             }
             return;
@@ -270,14 +331,14 @@ impl Flow {
     }
 
     /// Leaves an input out (true) or stops the partition before it (false).
-    fn exhausted(&mut self, input: Input, reason: String, steps: &mut Vec<Step>) -> bool {
+    fn exhausted(&mut self, input: Input, death: Death, steps: &mut Vec<Step>) -> bool {
         match self.retry.on_exhausted {
-            OnExhausted::Drop => {
-                steps.push(Step::GaveUp(input, reason));
+            OnExhausted::LeaveOut => {
+                steps.push(Step::GaveUp(input, death));
                 true
             }
             OnExhausted::Stop => {
-                steps.push(Step::Stopped(input, reason));
+                steps.push(Step::Stopped(input, death));
                 self.stopped = true;
                 false
             }
@@ -289,15 +350,20 @@ impl Flow {
         let retry = self.retry;
         while let Some(front) = self.entries.front() {
             let [input] = front.batch.inputs() else { return };
-            let reason = if front.batch.crashes >= retry.crash_attempts.get() {
-                "the worker died or hung on it"
-            } else if front.is_unsent() && front.batch.failures >= retry.attempts.get() {
-                "the function failed on it"
+            let Batch { failures, crashes, .. } = front.batch;
+            let (class, reason) = if crashes >= retry.crash_attempts.get() {
+                ("CRASHED", "the worker died or hung on it")
+            } else if front.is_unsent() && failures >= retry.attempts.get() {
+                match front.batch.fault {
+                    Some(Status::OutputTooLarge) => ("OUTPUT_TOO_LARGE", "its outputs are too long"),
+                    _ => ("UDF_ERROR", "the function failed on it"),
+                }
             } else {
                 return;
             };
+            let death = Death { class, reason: reason.to_owned(), attempts: failures + crashes };
             let input = input.clone();
-            if !self.exhausted(input, reason.to_owned(), steps) {
+            if !self.exhausted(input, death, steps) {
                 return;
             }
             self.entries.pop_front();

@@ -13,7 +13,7 @@ const RETRY: Retry = Retry {
     crash_attempts: NonZeroU32::new(2).unwrap(),
     initial: Nanos(10),
     cap: Nanos(25),
-    on_exhausted: OnExhausted::Drop,
+    on_exhausted: OnExhausted::LeaveOut,
 };
 
 fn batch(positions: std::ops::Range<u64>) -> Batch {

@@ -8,6 +8,8 @@
 //! | [`fence`] | the word that is tested before every write |
 //! | [`flow`] | the order of one partition: pure |
 //! | [`ledger`] | what has been processed, durably |
+//! | [`failpoint`] | steps at which tests end the process |
+//! | [`own`] | who has a partition |
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
 //! | [`npy`] | the header of `.npy` files |
@@ -22,6 +24,8 @@
 pub mod batch;
 #[cfg(not(loom))]
 pub mod config;
+#[cfg(not(loom))]
+pub mod failpoint;
 pub mod fence;
 #[cfg(not(loom))]
 pub mod flow;
@@ -35,6 +39,8 @@ pub mod ledger;
 pub mod nats;
 #[cfg(not(loom))]
 pub mod npy;
+#[cfg(not(loom))]
+pub mod own;
 #[cfg(not(loom))]
 pub mod run;
 #[cfg(not(loom))]

@@ -1,12 +1,16 @@
 //! `[source]` and `[[sink]]`: what every sink has, and the keys of each kind.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use serde::Deserialize;
+use tidegate_shm::clock::Nanos;
 
-use super::{one, units::Bytes};
+use super::{
+    one,
+    units::{Bytes, Time},
+};
 use crate::{
-    sink::{Class, file::FileSink},
+    sink::{Class, file::Format},
     source::{Abilities, AckMode, Positions, Replay, file::FileSource, framing::Framing, stdin},
 };
 
@@ -42,6 +46,19 @@ pub enum SourceConfig {
 }
 
 impl SourceConfig {
+    /// Its kind, as the file has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Generator { .. } => "generator",
+            Self::File(_) => "file",
+            Self::Stdin { .. } => "stdin",
+            #[cfg(feature = "nats")]
+            Self::Jetstream(_) => "jetstream",
+            #[cfg(feature = "zmq")]
+            Self::Zmq(_) => "zmq",
+        }
+    }
+
     /// What the source can do, before it is opened.
     pub fn abilities(&self) -> Abilities {
         match self {
@@ -67,8 +84,35 @@ impl SourceConfig {
 pub struct SinkConfig {
     /// Its name, which is its route.
     pub name: String,
+    /// What it gets.
+    pub role: Role,
+    /// Whether a sink of class C is accepted where epochs are committed (VX-750).
+    pub allow_duplicates: bool,
+    /// How long to wait when it takes no more.
+    pub retry: SinkRetry,
     /// What it is and where.
     pub kind: SinkKind,
+}
+
+/// What a sink gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Outputs of its route.
+    #[default]
+    Output,
+    /// Inputs that cannot be processed (9.4).
+    Dlq,
+}
+
+/// `[sink.retry]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SinkRetry {
+    /// First delay; it doubles.
+    pub initial: Time,
+    /// Longest delay.
+    pub cap: Time,
 }
 
 /// The kinds of sinks, each with its own keys.
@@ -77,7 +121,7 @@ pub struct SinkConfig {
 pub enum SinkKind {
     /// Lines on standard output.
     Stdout {},
-    /// Records at the end of a file.
+    /// Records in files.
     File(FileSink),
     /// Nowhere.
     Blackhole {},
@@ -89,6 +133,40 @@ pub enum SinkKind {
     Zmq(crate::sink::zmq::ZmqSink),
 }
 
+/// Keys of the kind `file`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSink {
+    /// One file that grows, or one for each epoch.
+    #[serde(default)]
+    pub mode: FileMode,
+    /// The file; with `mode = "epoch"` the directory.
+    #[serde(alias = "dir")]
+    pub path: PathBuf,
+    /// How records stand in it.
+    #[serde(default)]
+    pub format: Format,
+    /// Names of the columns, for `csv`.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Type of the elements as numpy writes it, for `npy`: `<f4`.
+    pub dtype: Option<String>,
+    /// Shape of a row, for `npy`; none for single elements.
+    #[serde(default)]
+    pub shape: Vec<u64>,
+}
+
+/// How a file sink writes (16.6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileMode {
+    /// At the end of one file.
+    #[default]
+    Append,
+    /// A file for each epoch in a directory for each partition.
+    Epoch,
+}
+
 impl SinkConfig {
     /// Its name, which is its route.
     pub fn name(&self) -> &str {
@@ -98,6 +176,7 @@ impl SinkConfig {
     /// What it does about repeated and late writes, before it is opened.
     pub fn class(&self) -> Class {
         match &self.kind {
+            SinkKind::File(FileSink { mode: FileMode::Epoch, .. }) => Class::A,
             SinkKind::Stdout {} | SinkKind::File(_) | SinkKind::Blackhole {} => Class::C,
             #[cfg(feature = "nats")]
             SinkKind::Jetstream(config) => config.class(),
@@ -107,15 +186,27 @@ impl SinkConfig {
     }
 }
 
+impl Default for SinkRetry {
+    fn default() -> Self {
+        Self { initial: Time(Nanos::from_millis(50)), cap: Time(Nanos::from_secs(10)) }
+    }
+}
+
 /// The keys that every sink has.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Every {
     name: String,
+    #[serde(default)]
+    role: Role,
+    #[serde(default)]
+    allow_duplicates: bool,
+    #[serde(default)]
+    retry: SinkRetry,
 }
 
 /// Their names.
-const EVERY: &[&str] = &["name"];
+const EVERY: &[&str] = &["name", "role", "allow_duplicates", "retry"];
 
 impl TryFrom<toml::Table> for SinkConfig {
     type Error = toml::de::Error;
@@ -123,7 +214,7 @@ impl TryFrom<toml::Table> for SinkConfig {
     fn try_from(table: toml::Table) -> Result<Self, Self::Error> {
         let (every, kind): (toml::Table, toml::Table) =
             table.into_iter().partition(|(key, _)| EVERY.contains(&key.as_str()));
-        let Every { name } = every.try_into()?;
-        Ok(Self { name, kind: kind.try_into()? })
+        let Every { name, role, allow_duplicates, retry } = every.try_into()?;
+        Ok(Self { name, role, allow_duplicates, retry, kind: kind.try_into()? })
     }
 }

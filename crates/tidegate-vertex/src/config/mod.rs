@@ -24,8 +24,10 @@ use tidegate_udf::wire::{
 use crate::{
     flow::{OnExhausted, Retry},
     lane::session::Transport,
+    sink::Class,
+    source::{Abilities, Positions, Replay},
 };
-pub use ends::{SinkConfig, SinkKind, SourceConfig};
+pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
 use units::{Bytes, Time};
 
 /// A pipeline as its file describes it, checked.
@@ -48,8 +50,12 @@ pub struct Pipeline {
     pub sink: Vec<SinkConfig>,
     /// Where progress is kept; without it a vertex that is started again begins anew.
     pub ledger: Option<LedgerConfig>,
+    /// When progress is made durable.
     #[serde(default)]
-    epoch: EpochConfig,
+    pub epoch: EpochConfig,
+    /// Who decides which vertex has a partition.
+    #[serde(default)]
+    pub ownership: OwnershipConfig,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -70,8 +76,12 @@ pub struct Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
+    /// The position advances before a batch is sent to the function.
+    AtMostOnce,
     /// Outputs go to the sink as soon as their batch is done.
     AtLeastOnce,
+    /// Outputs are held until their epoch is durably decided.
+    EffectivelyOnce,
 }
 
 /// `[batch]`
@@ -133,7 +143,7 @@ struct RetryConfig {
     crash_attempts: NonZeroU32,
     initial: Time,
     cap: Time,
-    on_exhausted: Exhausted,
+    on_exhausted: Option<Exhausted>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -141,6 +151,7 @@ struct RetryConfig {
 enum Exhausted {
     Stop,
     Drop,
+    Dlq,
 }
 
 /// `[ledger]`
@@ -151,10 +162,37 @@ pub struct LedgerConfig {
     pub path: PathBuf,
 }
 
+/// `[epoch]`
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct EpochConfig {
-    interval: Time,
+pub struct EpochConfig {
+    /// How long an epoch stays open once it has something.
+    pub interval: Time,
+    /// Inputs after which it is sealed.
+    pub max_records: NonZeroU32,
+    /// Bytes of outputs after which it is sealed.
+    pub max_bytes: Bytes,
+    /// Sealed epochs of a partition that may wait to be committed.
+    pub max_pending: NonZeroU32,
+}
+
+/// `[ownership]`
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnershipConfig {
+    /// Who decides which vertex has a partition.
+    pub kind: OwnershipKind,
+}
+
+/// Who decides which vertex has a partition (10.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnershipKind {
+    /// The lock of the ledger.
+    #[default]
+    Static,
+    /// Another part of the same process.
+    InProc,
 }
 
 /// `[limits]`
@@ -221,6 +259,24 @@ impl Pipeline {
         self.epoch.interval.0
     }
 
+    /// Index of the sink that gets inputs which cannot be processed, if they do not stop their partition or are dropped.
+    pub fn dead_letters(&self) -> Option<usize> {
+        let wanted = matches!(self.udf.retry.on_exhausted, None | Some(Exhausted::Dlq));
+        let index = self.sink.iter().position(|sink| sink.role == Role::Dlq);
+        index.filter(|_| wanted)
+    }
+
+    /// Whether what cannot be processed is left out when there is no sink for it.
+    pub fn leaves_out(&self) -> bool {
+        self.udf.retry.on_exhausted == Some(Exhausted::Drop)
+    }
+
+    /// The names of the sinks that functions can choose, by route, and the index of each.
+    pub fn routes(&self) -> impl Iterator<Item = (usize, &str)> {
+        let outputs = self.sink.iter().enumerate().filter(|(_, sink)| sink.role == Role::Output);
+        outputs.map(|(index, sink)| (index, sink.name()))
+    }
+
     /// Sizes of a session.
     pub fn transport(&self) -> Transport {
         let TransportConfig { ring, max_frame, max_in_flight, max_response, .. } = self.transport;
@@ -257,8 +313,9 @@ impl Pipeline {
     pub fn retry(&self) -> Retry {
         let RetryConfig { attempts, crash_attempts, initial, cap, on_exhausted } = self.udf.retry;
         let on_exhausted = match on_exhausted {
-            Exhausted::Stop => OnExhausted::Stop,
-            Exhausted::Drop => OnExhausted::Drop,
+            None if self.dead_letters().is_some() => OnExhausted::LeaveOut,
+            Some(Exhausted::Stop) | None => OnExhausted::Stop,
+            Some(Exhausted::Drop | Exhausted::Dlq) => OnExhausted::LeaveOut,
         };
         Retry { attempts, crash_attempts, initial: initial.0, cap: cap.0, on_exhausted }
     }
@@ -291,9 +348,10 @@ impl Pipeline {
         if self.udf.command.is_empty() {
             return value("udf.command", &"empty", "a program and its arguments");
         }
-        if self.sink.is_empty() || self.sink.len() > 0x1_0000 {
-            return value("sink", &self.sink.len(), "1 to 65536 of them");
+        if self.routes().next().is_none() || self.sink.len() > 0x1_0000 {
+            return value("sink", &self.sink.len(), "1 to 65536 of them, at least one of which gets outputs");
         }
+        self.check_delivery()?;
         let transport = self.transport();
         let Transport { ring: capacity, max_frame, max_in_flight, max_response } = transport;
         Geometry { capacity, max_frame, max_in_flight, session: SessionId(1) }.check()?;
@@ -312,6 +370,48 @@ impl Pipeline {
             && partitions.get() > tidegate_udf::wire::segment::MAX_FENCE_SLOTS
         {
             return value("source.partitions", &partitions, "at most 4096");
+        }
+        Ok(())
+    }
+}
+
+impl Pipeline {
+    /// Whether source and sinks can give what is promised (VX-001).
+    fn check_delivery(&self) -> Result<(), ConfigError> {
+        let refused = |key, found: &dyn ToString, allowed| {
+            Err(ConfigError::Value { key, found: found.to_string(), allowed })
+        };
+        if self.udf.retry.on_exhausted == Some(Exhausted::Dlq) && self.dead_letters().is_none() {
+            return refused("udf.retry.on_exhausted", &"dlq", "stop or drop without a sink of role dlq");
+        }
+        let dead = self.sink.iter().filter(|sink| sink.role == Role::Dlq).count();
+        if dead > 1 {
+            return refused("sink.role", &format!("dlq for {dead} sinks"), "dlq for one sink at most");
+        }
+        let delivery = self.pipeline.delivery;
+        if delivery != Delivery::AtLeastOnce && self.ledger.is_none() {
+            return refused("ledger", &"missing", "there, since progress has to survive the vertex");
+        }
+        let per_epoch =
+            |sink: &&SinkConfig| matches!(sink.kind, SinkKind::File(FileSink { mode: FileMode::Epoch, .. }));
+        if delivery != Delivery::EffectivelyOnce
+            && let Some(sink) = self.sink.iter().find(per_epoch)
+        {
+            let allowed = "\"append\" unless pipeline.delivery is \"effectively_once\"";
+            return refused("sink.mode", &format!("\"epoch\" for {}", sink.name()), allowed);
+        }
+        if delivery != Delivery::EffectivelyOnce {
+            return Ok(());
+        }
+        let plain = |sink: &&SinkConfig| sink.class() == Class::C && !sink.allow_duplicates;
+        if let Some(sink) = self.sink.iter().find(plain) {
+            let allowed = "set for a sink of class C: after a crash it may have outputs of one epoch twice";
+            return refused("sink.allow_duplicates", &format!("not set for {}", sink.name()), allowed);
+        }
+        let Abilities { positions, replay, .. } = self.source.abilities();
+        if positions != Positions::Stable || replay != Replay::Yes {
+            let allowed = "a source that can be read again, with the same positions";
+            return refused("source.kind", &"one that cannot be read again", allowed);
         }
         Ok(())
     }
@@ -353,14 +453,19 @@ impl Default for RetryConfig {
             crash_attempts: number(2),
             initial: Time(Nanos::from_millis(50)),
             cap: Time(Nanos::from_secs(10)),
-            on_exhausted: Exhausted::Stop,
+            on_exhausted: None,
         }
     }
 }
 
 impl Default for EpochConfig {
     fn default() -> Self {
-        Self { interval: Time(Nanos::from_millis(200)) }
+        Self {
+            interval: Time(Nanos::from_millis(200)),
+            max_records: number(10_000),
+            max_bytes: Bytes(50 << 20),
+            max_pending: number(3),
+        }
     }
 }
 

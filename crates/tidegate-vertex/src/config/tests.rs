@@ -49,7 +49,7 @@ fn a_file_says_what_it_says_and_the_rest_has_defaults() {
     assert!(pipeline.has_payload_checksums());
     let retry = pipeline.retry();
     assert_eq!((retry.attempts.get(), retry.crash_attempts.get()), (3, 2));
-    assert_eq!((retry.initial, retry.on_exhausted), (Nanos::from_millis(50), OnExhausted::Drop));
+    assert_eq!((retry.initial, retry.on_exhausted), (Nanos::from_millis(50), OnExhausted::LeaveOut));
     assert_eq!(pipeline.sink[0].name(), "main");
 }
 

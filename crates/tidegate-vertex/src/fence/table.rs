@@ -4,7 +4,7 @@ use thiserror::Error;
 use tidegate_shm::{
     clock::{Nanos, boottime_now},
     region::{AccessError, MapError, RowMut, SealError, SealedMemory, TableMut},
-    sync::Ordering,
+    sync::{Arc, Ordering},
 };
 use tidegate_udf::wire::{
     ids::{FenceSlot, Generation, PartitionId},
@@ -37,7 +37,7 @@ pub enum FenceError {
 /// Segment F of a vertex.
 #[derive(Debug)]
 pub struct FenceTable {
-    memory: SealedMemory,
+    memory: Arc<SealedMemory>,
     slots: TableMut<{ FENCE_SLOT as usize }>,
     /// The partition of each slot that is bound.
     bound: Vec<PartitionId>,
@@ -57,12 +57,12 @@ impl FenceTable {
         // Release: the header is there.
         region.atomic_u32_mut(FENCE_READY_AT as u64)?.store(1, Ordering::Release);
         memory.seal_writers()?;
-        Ok(Self { memory, slots: table, bound: Vec::new() })
+        Ok(Self { memory: Arc::new(memory), slots: table, bound: Vec::new() })
     }
 
-    /// The memory, to be passed to workers; the guards keep what they need.
-    pub fn into_memory(self) -> SealedMemory {
-        self.memory
+    /// The memory, to be passed to workers.
+    pub fn memory(&self) -> Arc<SealedMemory> {
+        self.memory.clone()
     }
 
     /// Lets `generation` write to a partition, in the slot that the partition had before or in the next one (VX-110).

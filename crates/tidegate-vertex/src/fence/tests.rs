@@ -12,7 +12,7 @@ use super::*;
 
 fn worker_view(table: FenceTable, slots: u32) -> FenceView {
     use std::os::fd::AsFd;
-    let memory = SealedMemory::receive(table.into_memory().as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let memory = SealedMemory::receive(table.memory().as_fd().try_clone_to_owned().unwrap()).unwrap();
     assert!(memory.has_sealed_writers().unwrap());
     FenceView::new(&memory.map(0..0).unwrap(), slots).unwrap()
 }

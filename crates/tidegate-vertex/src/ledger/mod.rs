@@ -1,8 +1,9 @@
 //! What has been processed, durably: the generations of the partitions and how far each has come (chapter 12).
 //!
-//! A cursor record says that everything of a partition below its resume position is final and confirmed by the sinks. All
-//! partitions that have moved and the states of the sinks become durable in one transaction, so after a crash sinks can go back
-//! to exactly what the positions cover.
+//! A record that is COMMITTED says that everything of a partition below its resume position is final and confirmed by the
+//! sinks. One that is PREPARED is no progress: it says what an epoch is, with all its outputs, before any sink sees a byte of
+//! it, so that after a crash exactly this is finished (VX-767). What became due at one moment becomes durable in one
+//! transaction, with the states of the sinks, so after a crash sinks can go back to exactly what the positions cover.
 //!
 //! # Invariants
 //!
@@ -10,9 +11,13 @@
 //! - Records of a partition form a chain: each names the epoch before it. A record that cannot be read, or is missing, stops
 //!   the vertex; nothing older is taken instead (VX-770).
 //! - The resume position of a partition never goes back.
+//! - At most one epoch of a partition is PREPARED, and it is the one behind the committed (VX-763).
 
+mod bytes;
+mod outbox;
 mod record;
 mod store;
+mod takeover;
 
 use std::path::PathBuf;
 
@@ -20,10 +25,15 @@ use thiserror::Error;
 use tidegate_shm::lock::LockError;
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
-pub use record::{Cursor, RecordError};
-pub use store::{Disk, Key, Store};
+pub use record::{Counts, Range, Record, RecordError, SinkPart, Status};
+pub use store::{Disk, Key, Store, Transaction};
+pub use takeover::{TakeoverError, take_over};
 
-use crate::sink::Token;
+use crate::{
+    failpoint::Point,
+    sink::{Class, Output, Token},
+    source::Resume,
+};
 
 /// Why there is no ledger, or nothing could be added to it.
 #[derive(Debug, Error)]
@@ -40,6 +50,14 @@ pub enum LedgerError {
     /// Another process runs on it.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// A file system that may give the lock to two hosts (VX-702).
+    #[error(
+        "{path} is on a network file system, which may lend the lock to another host; put ledger.path on a local disk"
+    )]
+    Remote {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The database failed. Nothing is tried again on it; start the vertex anew (VX-776).
     #[error("the ledger cannot be read or written")]
     Store(#[source] Box<redb::Error>),
@@ -71,23 +89,66 @@ pub enum LedgerError {
         /// Whose it has to be.
         expected: u64,
     },
-    /// A partition got too many generations.
-    #[error("partition {partition} has used up all generations")]
+    /// An epoch that was prepared has outputs for a sink that the pipeline does not have any more.
+    #[error(
+        "epoch {epoch} of partition {partition} was prepared with a sink {sink:?}, which the pipeline file does not have; put \
+         it back until that epoch is committed"
+    )]
+    SinkGone {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch.
+        epoch: EpochId,
+        /// The sink.
+        sink: String,
+    },
+    /// There is no generation for a new session.
+    #[error("partition {partition} was given no generation above {newest}, which has written already")]
     NoGeneration {
         /// The partition.
         partition: PartitionId,
+        /// The newest.
+        newest: Generation,
     },
 }
 
-/// How far a partition has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A session of a partition, and how far the partition has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owned {
     /// The generation of this session.
     pub generation: Generation,
+    /// Random, so that sessions with the same generation differ (VX-705).
+    pub nonce: u64,
     /// The last epoch that was committed; 0 is none.
     pub epoch: EpochId,
-    /// Position of the next record to read.
-    pub resume: Position,
+    /// Where to read on; `None` before the first commit.
+    pub resume: Option<Resume>,
+    /// States of the sinks for this partition at that commit, by name.
+    pub tokens: Vec<(String, Token)>,
+    /// An epoch that was decided and may be visible in part.
+    pub prepared: Option<Prepared>,
+    /// Inputs that were tried before (VX-602).
+    pub marks: Vec<Mark>,
+}
+
+/// An epoch that is decided, with its outputs for each sink of its record, in that order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// What it is.
+    pub record: Record,
+    /// The outputs.
+    pub outputs: Vec<Vec<Output>>,
+}
+
+/// How often an input failed by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The input.
+    pub position: Position,
+    /// How often the function failed on it.
+    pub failures: u32,
+    /// How often a worker died or hung on it.
+    pub crashes: u32,
 }
 
 /// The ledger of one pipeline.
@@ -97,46 +158,84 @@ pub struct Ledger<S> {
     uid: u64,
 }
 
-/// A partition that has moved.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Under which generation, after which epoch; the position to go on from.
-    pub at: Owned,
-}
-
 impl<S: Store> Ledger<S> {
     /// Opens the ledger of pipeline `uid`, which becomes its owner for good when it is new.
     ///
     /// # Errors
     /// [`LedgerError::OtherPipeline`], or the store failed.
     pub fn open(mut store: S, uid: u64) -> Result<Self, LedgerError> {
-        match number(store.read(&Key::Uid)?, "pipeline uid")? {
-            None => store.commit(&[(Key::Uid, uid.to_be_bytes().to_vec())])?,
-            Some(found) if found != uid => return Err(LedgerError::OtherPipeline { found, expected: uid }),
+        match numbers::<1>(store.read(&Key::Uid)?, "pipeline uid")? {
+            None => {
+                let mut transaction = Transaction::default();
+                transaction.put(Key::Uid, uid.to_be_bytes().to_vec());
+                store.commit(&transaction)?;
+            }
+            Some([found]) if found != uid => {
+                return Err(LedgerError::OtherPipeline { found, expected: uid });
+            }
             Some(_) => {}
         }
         Ok(Self { store, uid })
     }
 
-    /// Begins a session of a partition: a new generation, and where the last one came to.
+    /// Number of the pipeline.
+    pub fn uid(&self) -> u64 {
+        self.uid
+    }
+
+    /// Begins a session of a partition: a new generation, and where the last one came to. `claim` is given the newest
+    /// generation that is known here and says which one the session gets, or none. An epoch that was prepared becomes one of
+    /// this generation in the same transaction (VX-781).
     ///
     /// # Errors
-    /// A record is damaged or missing, or the store failed.
-    pub fn acquire(&mut self, partition: PartitionId) -> Result<Owned, LedgerError> {
-        let last = number(self.store.read(&Key::Generation(partition))?, "generation")?.unwrap_or(0);
-        let head = number(self.store.read(&Key::Head(partition))?, "head")?.map(EpochId);
-        let cursor = head.map(|epoch| self.cursor(partition, epoch)).transpose()?;
-        let newest = last.max(cursor.map_or(0, |cursor| cursor.generation.0));
-        let generation = newest.checked_add(1).filter(|&next| next < 1 << 63);
-        let generation = Generation(generation.ok_or(LedgerError::NoGeneration { partition })?);
-        self.store.commit(&[(Key::Generation(partition), generation.0.to_be_bytes().to_vec())])?;
-        Ok(Owned {
+    /// A record is damaged or missing, the generation is not a newer one, or the store failed.
+    pub fn acquire(
+        &mut self,
+        partition: PartitionId,
+        nonce: u64,
+        claim: impl FnOnce(Generation) -> Option<Generation>,
+    ) -> Result<Option<Owned>, LedgerError> {
+        let last = numbers::<2>(self.store.read(&Key::Generation(partition))?, "generation")?;
+        let head = self.head(partition)?;
+        let committed = match head.committed {
+            EpochId(0) => None,
+            epoch => Some(self.record(partition, epoch, Status::Committed)?),
+        };
+        let mut prepared = match head.prepared {
+            EpochId(0) => None,
+            epoch => Some(self.prepared(partition, epoch)?),
+        };
+        let written = committed.iter().chain(prepared.iter().map(|prepared| &prepared.record));
+        let newest = written.map(|record| record.generation.0).max().unwrap_or(0);
+        let newest = newest.max(last.map_or(0, |[generation, _]| generation));
+        let Some(generation) = claim(Generation(newest)) else { return Ok(None) };
+        if generation.0 <= newest || generation.0 >= 1 << 63 {
+            return Err(LedgerError::NoGeneration { partition, newest: Generation(newest) });
+        }
+        let mut transaction = Transaction::default();
+        let session = [generation.0.to_be_bytes(), nonce.to_be_bytes()].concat();
+        transaction.put(Key::Generation(partition), session);
+        if let Some(Prepared { record, .. }) = &mut prepared {
+            record.generation = generation;
+            transaction.put(Key::Commit(partition, record.epoch), record.encode());
+        }
+        self.store.commit(&transaction)?;
+        let mut marks = Vec::new();
+        for (position, value) in self.store.attempts(partition)? {
+            let [counts] = numbers::<1>(Some(value), "attempts")?.unwrap_or([0]);
+            marks.push(Mark { position, failures: (counts >> 32) as u32, crashes: counts as u32 });
+        }
+        let tokens = committed.iter().flat_map(|record| &record.sinks);
+        Ok(Some(Owned {
             generation,
-            epoch: head.unwrap_or_default(),
-            resume: cursor.map_or(Position(0), |cursor| cursor.resume),
-        })
+            nonce,
+            epoch: head.committed,
+            tokens: tokens.filter_map(|sink| Some((sink.name.clone(), sink.token.clone()?))).collect(),
+            resume: committed
+                .map(|record| Resume { position: record.range.resume, identity: record.identity }),
+            prepared,
+            marks,
+        }))
     }
 
     /// State of the sink of this name at the last commit; `None` when it is new.
@@ -147,61 +246,234 @@ impl<S: Store> Ledger<S> {
         Ok(self.store.read(&Key::Sink(name.to_owned()))?.map(Token))
     }
 
-    /// Makes durable how far partitions have come and the state of the sinks, all of it or nothing. Returns the epoch that each
-    /// partition has now, in order.
+    /// Adds the state of a sink as a whole.
+    pub fn put_sink(&self, name: &str, token: &Token, transaction: &mut Transaction) {
+        transaction.put(Key::Sink(name.to_owned()), token.0.clone());
+    }
+
+    /// Adds how often inputs were tried; those in `over` have an outcome.
+    pub fn put_marks(
+        &self,
+        partition: PartitionId,
+        marks: &[Mark],
+        over: &[Position],
+        transaction: &mut Transaction,
+    ) {
+        for &position in over {
+            transaction.remove(Key::Attempt(partition, position));
+        }
+        for Mark { position, failures, crashes } in marks {
+            let counts = u64::from(*failures) << 32 | u64::from(*crashes);
+            transaction.put(Key::Attempt(partition, *position), counts.to_be_bytes().to_vec());
+        }
+    }
+
+    /// Adds the decision that an epoch is exactly this: `outputs` for each sink, with its name and class. Returns the record.
     ///
     /// # Errors
-    /// The store failed; the ledger must not be used any more.
-    pub fn commit(
-        &mut self,
-        moved: &[Progress],
-        sinks: &[(&str, Token)],
-    ) -> Result<Vec<EpochId>, LedgerError> {
-        let mut writes = Vec::with_capacity(2 * moved.len() + sinks.len());
-        let mut epochs = Vec::with_capacity(moved.len());
-        for Progress { partition, at } in moved {
-            let epoch = EpochId(at.epoch.0 + 1);
-            let cursor = Cursor {
-                uid: self.uid,
-                partition: *partition,
-                generation: at.generation,
-                epoch,
-                previous: at.epoch,
-                resume: at.resume,
-            };
-            writes.push((Key::Commit(*partition, epoch), cursor.encode()));
-            writes.push((Key::Head(*partition), epoch.0.to_be_bytes().to_vec()));
-            epochs.push(epoch);
+    /// The store failed.
+    pub fn persist(
+        &self,
+        mut record: Record,
+        outputs: &[(&str, Class, &[Output])],
+        transaction: &mut Transaction,
+    ) -> Result<Record, LedgerError> {
+        let (partition, epoch) = (record.partition, record.epoch);
+        record.status = Status::Prepared;
+        record.sinks.clear();
+        for (number, (name, class, outputs)) in (0u32..).zip(outputs) {
+            let (part, bytes) = outbox::encode(name, *class, outputs);
+            for (chunk, bytes) in (0u32..).zip(bytes.chunks(outbox::CHUNK)) {
+                transaction.put(Key::Outbox(partition, epoch, number, chunk), bytes.to_vec());
+            }
+            record.sinks.push(part);
         }
-        for (name, token) in sinks {
-            writes.push((Key::Sink((*name).to_owned()), token.0.clone()));
+        transaction.put(Key::Commit(partition, epoch), record.encode());
+        let head = Head { prepared: epoch, ..self.head_after(partition, transaction)? };
+        transaction.put(Key::Head(partition), head.encode());
+        transaction.steps.push(Point::InPersist);
+        Ok(record)
+    }
+
+    /// Adds that an epoch which was persisted is confirmed by every sink; `record` has the tokens.
+    ///
+    /// # Errors
+    /// What is prepared is another epoch than this (VX-773), or the store failed.
+    pub fn commit_prepared(
+        &self,
+        record: &Record,
+        now_ms: i64,
+        transaction: &mut Transaction,
+    ) -> Result<(), LedgerError> {
+        let (partition, epoch) = (record.partition, record.epoch);
+        let stored = self.record(partition, epoch, Status::Prepared)?;
+        if stored.digest() != record.digest() {
+            return Err(LedgerError::Record { partition, epoch, fault: RecordError::Digest });
         }
-        self.store.commit(&writes)?;
-        Ok(epochs)
+        for (number, sink) in (0u32..).zip(&record.sinks) {
+            for chunk in 0..sink.chunks {
+                transaction.remove(Key::Outbox(partition, epoch, number, chunk));
+            }
+        }
+        self.put_committed(record, now_ms, transaction)
+    }
+
+    /// Adds that everything up to the end of an epoch is confirmed; for epochs that were delivered batch by batch (VX-762).
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn commit_cursor(
+        &self,
+        record: &Record,
+        now_ms: i64,
+        transaction: &mut Transaction,
+    ) -> Result<(), LedgerError> {
+        self.put_committed(record, now_ms, transaction)
+    }
+
+    /// Makes a transaction durable.
+    ///
+    /// # Errors
+    /// The store failed; the ledger must not be used any more (VX-776).
+    pub fn run(&mut self, transaction: &Transaction) -> Result<(), LedgerError> {
+        self.store.commit(transaction)
+    }
+
+    fn put_committed(
+        &self,
+        record: &Record,
+        now_ms: i64,
+        transaction: &mut Transaction,
+    ) -> Result<(), LedgerError> {
+        let (partition, epoch) = (record.partition, record.epoch);
+        let record = Record { status: Status::Committed, committed_ms: now_ms, ..record.clone() };
+        transaction.put(Key::Commit(partition, epoch), record.encode());
+        let head = self.head(partition)?;
+        let oldest = self.prune(partition, head.oldest, epoch, now_ms, transaction)?;
+        let head = Head { committed: epoch, prepared: EpochId(0), oldest };
+        transaction.put(Key::Head(partition), head.encode());
+        transaction.steps.push(Point::InCommit);
+        Ok(())
+    }
+
+    /// Removes records that are old and behind many newer ones, a few at a time (VX-772). Returns the oldest that stays.
+    fn prune(
+        &self,
+        partition: PartitionId,
+        oldest: EpochId,
+        newest: EpochId,
+        now_ms: i64,
+        transaction: &mut Transaction,
+    ) -> Result<EpochId, LedgerError> {
+        let mut oldest = EpochId(oldest.0.max(1));
+        for _ in 0..PRUNE_AT_ONCE {
+            if newest.0.saturating_sub(oldest.0) <= KEEP_RECORDS {
+                break;
+            }
+            let record = self.record(partition, oldest, Status::Committed)?;
+            if now_ms.saturating_sub(record.committed_ms) <= KEEP_MS {
+                break;
+            }
+            transaction.remove(Key::Commit(partition, oldest));
+            oldest.0 += 1;
+        }
+        Ok(oldest)
+    }
+
+    fn head(&self, partition: PartitionId) -> Result<Head, LedgerError> {
+        Head::decode(self.store.read(&Key::Head(partition))?)
+    }
+
+    /// The head as a transaction leaves it.
+    fn head_after(&self, partition: PartitionId, changes: &Transaction) -> Result<Head, LedgerError> {
+        let changed = changes.writes.iter().rev().find(|(key, _)| *key == Key::Head(partition));
+        match changed {
+            Some((_, value)) => Head::decode(value.clone()),
+            None => self.head(partition),
+        }
     }
 
     /// The record of an epoch, checked, and whether the one before it is there.
-    fn cursor(&self, partition: PartitionId, epoch: EpochId) -> Result<Cursor, LedgerError> {
+    fn record(&self, partition: PartitionId, epoch: EpochId, status: Status) -> Result<Record, LedgerError> {
         let damaged = |fault| LedgerError::Record { partition, epoch, fault };
         let bytes = self.store.read(&Key::Commit(partition, epoch))?.ok_or(damaged(RecordError::Missing))?;
-        let cursor = Cursor::decode(&bytes).map_err(damaged)?;
-        if (cursor.uid, cursor.partition, cursor.epoch) != (self.uid, partition, epoch) {
+        let record = Record::decode(&bytes).map_err(damaged)?;
+        if (record.uid, record.partition, record.epoch) != (self.uid, partition, epoch) {
             return Err(damaged(RecordError::Misplaced));
         }
-        let first = cursor.previous == EpochId(0);
-        if !first && self.store.read(&Key::Commit(partition, cursor.previous))?.is_none() {
-            return Err(damaged(RecordError::BrokenChain { previous: cursor.previous }));
+        if record.status != status {
+            return Err(damaged(RecordError::Status));
         }
-        Ok(cursor)
+        let previous = record.previous;
+        let follows = previous.0 + 1 == epoch.0;
+        let pruned = previous < self.head(partition)?.oldest;
+        let there = pruned || previous == EpochId(0) || self.has(&Key::Commit(partition, previous))?;
+        if !follows || !there {
+            return Err(damaged(RecordError::BrokenChain { previous }));
+        }
+        Ok(record)
+    }
+
+    fn has(&self, key: &Key) -> Result<bool, LedgerError> {
+        Ok(self.store.read(key)?.is_some())
+    }
+
+    /// An epoch that was prepared, with its outputs.
+    fn prepared(&self, partition: PartitionId, epoch: EpochId) -> Result<Prepared, LedgerError> {
+        let damaged = |fault| LedgerError::Record { partition, epoch, fault };
+        let record = self.record(partition, epoch, Status::Prepared)?;
+        let committed = self.head(partition)?.committed;
+        if record.previous != committed {
+            return Err(damaged(RecordError::BrokenChain { previous: committed }));
+        }
+        let mut outputs = Vec::new();
+        for (number, part) in (0u32..).zip(&record.sinks) {
+            let mut bytes = Vec::new();
+            for chunk in 0..part.chunks {
+                let chunk = self.store.read(&Key::Outbox(partition, epoch, number, chunk))?;
+                bytes.extend(chunk.ok_or(damaged(RecordError::Outbox))?);
+            }
+            outputs.push(outbox::decode(part, &bytes).map_err(damaged)?);
+        }
+        Ok(Prepared { record, outputs })
     }
 }
 
-/// A number as it is stored: eight bytes, so that keys and values sort.
-fn number(bytes: Option<Vec<u8>>, what: &'static str) -> Result<Option<u64>, LedgerError> {
-    let Some(bytes) = bytes else { return Ok(None) };
-    let bytes = <[u8; 8]>::try_from(bytes).map_err(|_| LedgerError::Damaged { what })?;
-    Ok(Some(u64::from_be_bytes(bytes)))
+/// The epochs of a partition; 0 is none.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    committed: EpochId,
+    prepared: EpochId,
+    oldest: EpochId,
 }
+
+impl Head {
+    fn decode(bytes: Option<Vec<u8>>) -> Result<Self, LedgerError> {
+        let [committed, prepared, oldest] = numbers::<3>(bytes, "head")?.unwrap_or_default().map(EpochId);
+        Ok(Self { committed, prepared, oldest })
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        [self.committed, self.prepared, self.oldest].iter().flat_map(|epoch| epoch.0.to_be_bytes()).collect()
+    }
+}
+
+/// Numbers as they are stored: eight bytes each, so that keys and values sort.
+fn numbers<const N: usize>(
+    bytes: Option<Vec<u8>>,
+    what: &'static str,
+) -> Result<Option<[u64; N]>, LedgerError> {
+    let Some(bytes) = bytes else { return Ok(None) };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = <[[u8; 8]; N]>::try_from(words).ok().filter(|_| rest.is_empty());
+    Ok(Some(words.ok_or(LedgerError::Damaged { what })?.map(u64::from_be_bytes)))
+}
+
+/// Records of a partition that are kept however old they are, and for how long they are kept however many there are.
+const KEEP_RECORDS: u64 = 10_000;
+const KEEP_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+/// Twice as many as are added.
+const PRUNE_AT_ONCE: u32 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,16 @@ impl Store for Memory {
         Ok(self.disk.borrow().get(key).cloned())
     }
 
-    fn commit(&mut self, writes: &[(Key, Vec<u8>)]) -> Result<(), LedgerError> {
+    fn attempts(&self, partition: PartitionId) -> Result<Vec<(Position, Vec<u8>)>, LedgerError> {
+        let disk = self.disk.borrow();
+        let found = disk.iter().filter_map(|(key, value)| match key {
+            Key::Attempt(of, position) if *of == partition => Some((*position, value.clone())),
+            _ => None,
+        });
+        Ok(found.collect())
+    }
+
+    fn commit(&mut self, transaction: &Transaction) -> Result<(), LedgerError> {
         let mut crash = self.crash.borrow_mut();
         let survives = match crash.as_mut() {
             Some((0, reaches)) => *reaches,
@@ -30,7 +39,13 @@ impl Store for Memory {
             None => true,
         };
         if survives {
-            self.disk.borrow_mut().extend(writes.iter().cloned());
+            let mut disk = self.disk.borrow_mut();
+            for (key, value) in transaction.writes() {
+                match value {
+                    Some(value) => drop(disk.insert(key.clone(), value.clone())),
+                    None => drop(disk.remove(key)),
+                }
+            }
         }
         match *crash {
             Some((0, _)) => Err(LedgerError::Damaged { what: "crash" }),
@@ -45,64 +60,256 @@ fn token(len: u64) -> Token {
 
 const PARTITIONS: [PartitionId; 2] = [PartitionId(0), PartitionId(1)];
 
-/// One life of a vertex: acquires two partitions and moves them three times, or until the crash. `confirmed` are the positions
-/// and the sink's length of which it was told that they are durable.
-fn live(memory: &Memory, generations: &mut Vec<u64>, confirmed: &mut (u64, u64)) -> Result<(), LedgerError> {
+/// What all lives know of a ledger.
+#[derive(Default)]
+struct World {
+    generations: Vec<u64>,
+    /// Position and sink's length of which a life was told that they are durable.
+    confirmed: (u64, u64),
+    /// The life that has decided an epoch, if it was told that this is durable.
+    decided: BTreeMap<EpochId, u64>,
+}
+
+/// An epoch of one input, decided in this life.
+fn record(partition: PartitionId, generation: Generation, epoch: EpochId) -> Record {
+    let position = Position(epoch.0 - 1);
+    Record {
+        uid: 7,
+        partition,
+        generation,
+        epoch,
+        previous: EpochId(epoch.0 - 1),
+        status: Status::Prepared,
+        range: Range { first: position, last: position, resume: Position(epoch.0) },
+        identity: crate::source::Identity(b"source".to_vec()),
+        counts: Counts { inputs: 1, outputs: 1, ..Counts::default() },
+        sinks: Vec::new(),
+        function: 5,
+        created_ms: 1,
+        committed_ms: 0,
+    }
+}
+
+fn outputs(epoch: EpochId, life: u64) -> Vec<Output> {
+    let record = crate::batch::Record {
+        value: life.to_be_bytes().to_vec(),
+        key: b"key".to_vec(),
+        headers: Vec::new(),
+        event_time: Some(-1),
+    };
+    vec![Output { position: Position(epoch.0 - 1), number: 0, record }]
+}
+
+/// One life of a vertex: acquires two partitions, finishes what was prepared and moves them by three epochs, or until the
+/// crash. Commits go with the next epoch's persist.
+fn live(memory: &Memory, world: &mut World) -> Result<(), LedgerError> {
     let mut ledger = Ledger::open(memory.clone(), 7)?;
+    let life = world.generations.len() as u64;
     let mut owned = Vec::new();
     for partition in PARTITIONS {
-        owned.push(ledger.acquire(partition)?);
+        owned.push(ledger.acquire(partition, life, |newest| Some(Generation(newest.0 + 1)))?.unwrap());
     }
-    generations.push(owned[0].generation.0);
+    world.generations.push(owned[0].generation.0);
     let sink = ledger.sink("main")?.map_or(0, |token| u64::from_be_bytes(token.0.try_into().unwrap()));
-    assert!(owned[0].resume.0 >= confirmed.0 && sink >= confirmed.1, "something durable is gone");
-    assert_eq!(owned[0].resume, owned[1].resume, "a part of a transaction");
-    assert_eq!(owned[0].resume.0 * 10, sink, "positions and sinks of different moments");
-    for _ in 0..3 {
-        for at in &mut owned {
-            at.resume.0 += 1;
+    let resume = |owned: &Owned| owned.resume.as_ref().map_or(0, |resume| resume.position.0);
+    assert!(resume(&owned[0]) >= world.confirmed.0 && sink >= world.confirmed.1, "something durable is gone");
+    assert_eq!(resume(&owned[0]), resume(&owned[1]), "a part of a transaction");
+    assert_eq!(resume(&owned[0]) * 10, sink, "positions and sinks of different moments");
+    assert_eq!(owned[0].prepared.is_some(), owned[1].prepared.is_some(), "a part of a transaction");
+    let mut epoch = owned[0].epoch;
+    let mut pending: Vec<Record> = Vec::new();
+    for owned in &owned {
+        let Some(prepared) = &owned.prepared else { continue };
+        let decision = prepared.outputs[0][0].record.value.clone();
+        let by = u64::from_be_bytes(decision.try_into().unwrap());
+        assert_eq!(prepared.outputs, [outputs(prepared.record.epoch, by)]);
+        assert!(
+            world.decided.get(&prepared.record.epoch).is_none_or(|decided| *decided == by),
+            "decided twice"
+        );
+        assert_eq!(prepared.record.generation, owned.generation);
+        pending.push(prepared.record.clone());
+    }
+    if !pending.is_empty() {
+        epoch.0 += 1;
+    }
+    let last = EpochId(epoch.0 + 3);
+    while epoch < last || !pending.is_empty() {
+        let mut transaction = Transaction::default();
+        for record in &pending {
+            ledger.commit_prepared(record, 9, &mut transaction)?;
         }
-        let moved: Vec<Progress> =
-            PARTITIONS.iter().zip(&owned).map(|(&partition, &at)| Progress { partition, at }).collect();
-        let resume = owned[0].resume.0;
-        let epochs = ledger.commit(&moved, &[("main", token(resume * 10))])?;
-        *confirmed = (resume, resume * 10);
-        for (at, epoch) in owned.iter_mut().zip(epochs) {
-            assert_eq!(epoch.0, at.epoch.0 + 1);
-            at.epoch = epoch;
+        if !pending.is_empty() {
+            ledger.put_sink("main", &token(epoch.0 * 10), &mut transaction);
         }
+        let mut next = Vec::new();
+        if epoch < last {
+            let following = EpochId(epoch.0 + 1);
+            for (partition, owned) in PARTITIONS.iter().zip(&owned) {
+                let record = record(*partition, owned.generation, following);
+                let outputs = outputs(following, life);
+                let outputs: &[(&str, Class, &[Output])] = &[("main", Class::C, &outputs)];
+                next.push(ledger.persist(record, outputs, &mut transaction)?);
+            }
+        }
+        ledger.run(&transaction)?;
+        if !pending.is_empty() {
+            world.confirmed = (epoch.0, epoch.0 * 10);
+        }
+        if !next.is_empty() {
+            epoch.0 += 1;
+            world.decided.insert(epoch, life);
+        }
+        pending = next;
     }
     Ok(())
 }
 
-/// Three lives in a row, the first two ending at every possible commit, before and after it is durable.
-/// Rules: VX-701, VX-760, VX-771, VX-776.
+/// Three lives in a row, the first two ending at every possible commit, before and after it is durable. An epoch that was
+/// decided is finished as it was decided, and only then the next begins.
+/// Rules: VX-701, VX-763, VX-765, VX-767, VX-771, VX-776, VX-781.
 #[test]
 fn no_crash_takes_back_what_was_confirmed_and_generations_only_grow() {
-    for first in 0..12u32 {
-        for second in 0..12u32 {
+    for first in 0..16u32 {
+        for second in 0..16u32 {
             let memory = Memory::default();
-            let (mut generations, mut confirmed) = (Vec::new(), (0, 0));
+            let mut world = World::default();
             for crash in [first, second] {
                 *memory.crash.borrow_mut() = Some((crash / 2, crash % 2 == 1));
-                let _ = live(&memory, &mut generations, &mut confirmed);
+                let _ = live(&memory, &mut world);
             }
             *memory.crash.borrow_mut() = None;
-            live(&memory, &mut generations, &mut confirmed).unwrap();
-            assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");
-            assert!(confirmed.0 >= 3);
+            live(&memory, &mut world).unwrap();
+            assert!(world.generations.is_sorted_by(|a, b| a < b), "{:?}", world.generations);
+            assert!(world.confirmed.0 >= 3);
+            let left = memory.disk.borrow();
+            assert!(!left.keys().any(|key| matches!(key, Key::Outbox(..))), "an outbox stays behind");
         }
     }
 }
 
 fn with_three_epochs() -> Memory {
     let memory = Memory::default();
-    live(&memory, &mut Vec::new(), &mut (0, 0)).unwrap();
+    live(&memory, &mut World::default()).unwrap();
     memory
 }
 
 fn acquired(memory: &Memory) -> Result<Owned, LedgerError> {
-    Ledger::open(memory.clone(), 7)?.acquire(PartitionId(0))
+    let mut ledger = Ledger::open(memory.clone(), 7)?;
+    Ok(ledger.acquire(PartitionId(0), 1, |newest| Some(Generation(newest.0 + 1)))?.unwrap())
+}
+
+/// An epoch of the same number and other content is not the one that was prepared.
+/// Rules: VX-773.
+#[test]
+fn only_what_was_prepared_is_committed() {
+    let mut ledger = Ledger::open(Memory::default(), 7).unwrap();
+    let mut transaction = Transaction::default();
+    let mine = record(PartitionId(0), Generation(1), EpochId(1));
+    let refused = ledger.commit_prepared(&mine, 9, &mut transaction);
+    assert!(matches!(refused, Err(LedgerError::Record { fault: RecordError::Missing, .. })), "{refused:?}");
+    let prepared = ledger
+        .persist(mine, &[("main", Class::C, outputs(EpochId(1), 1).as_slice())], &mut transaction)
+        .unwrap();
+    ledger.run(&transaction).unwrap();
+    let others = [
+        Record { generation: Generation(2), ..prepared.clone() },
+        Record { counts: Counts::default(), ..prepared.clone() },
+        Record { range: Range { last: Position(7), ..prepared.range }, ..prepared.clone() },
+        Record { sinks: vec![SinkPart { digest: 1, ..prepared.sinks[0].clone() }], ..prepared.clone() },
+    ];
+    for other in others {
+        let refused = ledger.commit_prepared(&other, 9, &mut Transaction::default());
+        assert!(matches!(refused, Err(LedgerError::Record { fault: RecordError::Digest, .. })), "{other:?}");
+    }
+    let token = Some(token(5));
+    let confirmed = Record { sinks: vec![SinkPart { token, ..prepared.sinks[0].clone() }], ..prepared };
+    ledger.commit_prepared(&confirmed, 9, &mut Transaction::default()).unwrap();
+}
+
+/// Rules: VX-767, VX-770.
+#[test]
+fn an_outbox_that_was_changed_is_not_redone() {
+    let memory = Memory::default();
+    let mut ledger = Ledger::open(memory.clone(), 7).unwrap();
+    let mut transaction = Transaction::default();
+    let mine = record(PartitionId(0), Generation(1), EpochId(1));
+    ledger.persist(mine, &[("main", Class::C, outputs(EpochId(1), 1).as_slice())], &mut transaction).unwrap();
+    ledger.run(&transaction).unwrap();
+    let key = Key::Outbox(PartitionId(0), EpochId(1), 0, 0);
+    memory.disk.borrow_mut().get_mut(&key).unwrap()[30] ^= 1;
+    let refused = acquired(&memory);
+    assert!(matches!(refused, Err(LedgerError::Record { fault: RecordError::Outbox, .. })), "{refused:?}");
+    memory.disk.borrow_mut().remove(&key);
+    let refused = acquired(&memory);
+    assert!(matches!(refused, Err(LedgerError::Record { fault: RecordError::Outbox, .. })), "{refused:?}");
+}
+
+/// Records go when they are old and there are many newer ones; what stays is still a chain.
+/// Rules: VX-772.
+#[test]
+fn old_records_go_at_last() {
+    let mut ledger = Ledger::open(Memory::default(), 7).unwrap();
+    let day = 24 * 60 * 60 * 1000;
+    let kept = |ledger: &Ledger<Memory>| {
+        let records = |key: &&Key| matches!(key, Key::Commit(..));
+        ledger.store.disk.borrow().keys().filter(records).count()
+    };
+    let commit = |ledger: &mut Ledger<Memory>, epoch: u64, now: i64| {
+        let mut transaction = Transaction::default();
+        let cursor = record(PartitionId(0), Generation(1), EpochId(epoch));
+        ledger.commit_cursor(&cursor, now, &mut transaction).unwrap();
+        ledger.run(&transaction).unwrap();
+    };
+    for epoch in 1..=10_010 {
+        commit(&mut ledger, epoch, 0);
+    }
+    assert_eq!(kept(&ledger), 10_010, "they are young");
+    commit(&mut ledger, 10_011, 8 * day);
+    commit(&mut ledger, 10_012, 8 * day);
+    assert_eq!(kept(&ledger), 10_008, "two are added, four are old");
+    for epoch in 10_013..10_100 {
+        commit(&mut ledger, epoch, 8 * day);
+    }
+    assert_eq!(kept(&ledger), 10_001);
+    let owned = ledger.acquire(PartitionId(0), 1, |newest| Some(Generation(newest.0 + 1))).unwrap().unwrap();
+    assert_eq!(owned.epoch, EpochId(10_099));
+}
+
+/// Rules: VX-602.
+#[test]
+fn tries_of_an_input_are_kept_until_it_has_an_outcome() {
+    let memory = Memory::default();
+    let mut ledger = Ledger::open(memory.clone(), 7).unwrap();
+    let marks = [(5, 1, 0), (9, 0, 2)].map(|(position, failures, crashes)| Mark {
+        position: Position(position),
+        failures,
+        crashes,
+    });
+    let mut transaction = Transaction::default();
+    ledger.put_marks(PartitionId(0), &marks, &[], &mut transaction);
+    ledger.put_marks(PartitionId(1), &marks[..1], &[], &mut transaction);
+    ledger.run(&transaction).unwrap();
+    assert_eq!(acquired(&memory).unwrap().marks, marks);
+    let mut transaction = Transaction::default();
+    ledger.put_marks(PartitionId(0), &[], &[Position(5)], &mut transaction);
+    ledger.run(&transaction).unwrap();
+    assert_eq!(acquired(&memory).unwrap().marks, marks[1..]);
+}
+
+/// Rules: VX-701.
+#[test]
+fn a_generation_that_is_not_newer_is_none() {
+    let mut ledger = Ledger::open(Memory::default(), 7).unwrap();
+    assert_eq!(ledger.acquire(PartitionId(0), 1, |_| None).unwrap(), None);
+    ledger.acquire(PartitionId(0), 1, |_| Some(Generation(5))).unwrap().unwrap();
+    for old in [0, 4, 5] {
+        let refused = ledger.acquire(PartitionId(0), 1, |newest| {
+            assert_eq!(newest, Generation(5));
+            Some(Generation(old))
+        });
+        assert!(matches!(refused, Err(LedgerError::NoGeneration { .. })), "{refused:?}");
+    }
 }
 
 /// Cases: CT-39.
@@ -143,22 +350,42 @@ fn a_ledger_belongs_to_one_pipeline() {
     assert!(matches!(refused, Err(LedgerError::OtherPipeline { found: 7, expected: 8 })));
 }
 
-/// Rules: VX-702, VX-775.
+/// Rules: VX-702, VX-775, VX-778.
 #[test]
 fn one_process_at_a_time_has_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger");
     let mut ledger = Ledger::open(Disk::open(&path).unwrap(), 7).unwrap();
-    let owned = ledger.acquire(PartitionId(3)).unwrap();
-    assert_eq!(owned, Owned { generation: Generation(1), epoch: EpochId(0), resume: Position(0) });
-    let at = Owned { resume: Position(1_000), ..owned };
-    ledger.commit(&[Progress { partition: PartitionId(3), at }], &[("main", token(5))]).unwrap();
+    let claim = |newest: Generation| Some(Generation(newest.0 + 1));
+    let owned = ledger.acquire(PartitionId(3), 11, claim).unwrap().unwrap();
+    assert_eq!((owned.generation, owned.epoch, owned.resume), (Generation(1), EpochId(0), None));
+    let long =
+        Output { position: Position(0), number: 3, record: crate::batch::Record::of(vec![7; 3 << 20]) };
+    let mut transaction = Transaction::default();
+    let marks = [Mark { position: Position(u64::MAX), failures: 1, crashes: 2 }];
+    let first = record(PartitionId(3), owned.generation, EpochId(1));
+    let sinks: &[(&str, Class, &[Output])] =
+        &[("main", Class::A, std::slice::from_ref(&long)), ("dlq", Class::C, &[])];
+    let first = ledger.persist(first, sinks, &mut transaction).unwrap();
+    ledger.put_marks(PartitionId(3), &marks, &[], &mut transaction);
+    ledger.put_sink("main", &token(5), &mut transaction);
+    ledger.run(&transaction).unwrap();
     let held = Disk::open(&path).unwrap_err().to_string();
     assert!(held.contains(&std::process::id().to_string()), "{held}");
     drop(ledger);
     let mut ledger = Ledger::open(Disk::open(&path).unwrap(), 7).unwrap();
-    let owned = ledger.acquire(PartitionId(3)).unwrap();
-    assert_eq!(owned, Owned { generation: Generation(2), epoch: EpochId(1), resume: Position(1_000) });
+    let owned = ledger.acquire(PartitionId(3), 12, claim).unwrap().unwrap();
+    assert_eq!((owned.generation, owned.epoch, owned.resume), (Generation(2), EpochId(0), None));
+    let prepared = owned.prepared.unwrap();
+    assert_eq!(prepared.outputs, [vec![long], Vec::new()]);
+    assert_eq!(prepared.record, Record { generation: Generation(2), ..first });
+    assert_eq!(owned.marks, marks);
     assert_eq!(ledger.sink("main").unwrap(), Some(token(5)));
     assert_eq!(ledger.sink("other").unwrap(), None);
+    let mut transaction = Transaction::default();
+    ledger.commit_prepared(&prepared.record, 9, &mut transaction).unwrap();
+    ledger.run(&transaction).unwrap();
+    let owned = ledger.acquire(PartitionId(3), 13, claim).unwrap().unwrap();
+    assert_eq!((owned.epoch, owned.prepared), (EpochId(1), None));
+    assert_eq!(owned.resume.unwrap().position, Position(1));
 }

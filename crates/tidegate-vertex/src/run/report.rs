@@ -5,25 +5,70 @@
 pub struct Report {
     /// Inputs read.
     pub read: u64,
-    /// Inputs whose outputs were written.
+    /// Inputs whose outputs were given to the sinks.
     pub delivered: u64,
     /// Inputs without outputs.
     pub filtered: u64,
+    /// Inputs in the dead-letter sink.
+    pub dead: u64,
     /// Inputs that could not be processed and were left out as configured.
     pub dropped: u64,
-    /// Outputs written.
+    /// Inputs that are to be read again: without an outcome when the run ended.
+    pub returned: u64,
+    /// Outputs given to sinks.
     pub outputs: u64,
+    /// Outputs that a sink refused and that went to the dead letters or were left out.
+    pub refused: u64,
+    /// Epochs of an earlier run that were finished from the outbox.
+    pub redone: u64,
     /// Answers of a generation that was over.
     pub stale: u64,
     /// Sessions of workers that ended while the vertex ran.
     pub restarts: u64,
     /// Partitions that stopped: number, position of the input, reason.
     pub stopped: Vec<(u32, u64, String)>,
+    /// Partitions whose fence was revoked: number and generation.
+    pub fenced: Vec<(u32, u64)>,
 }
 
 impl Report {
-    /// Inputs that are still to be read again: read, and without an outcome.
-    pub fn returned(&self) -> u64 {
-        self.read.saturating_sub(self.delivered + self.filtered + self.dropped)
+    /// Whether every input has exactly one outcome.
+    pub fn balances(&self) -> bool {
+        self.read == self.delivered + self.filtered + self.dead + self.dropped + self.returned
+    }
+
+    /// Adds the outcomes of another part of the run.
+    pub(super) fn add(&mut self, outcomes: &Outcomes) {
+        self.delivered += outcomes.delivered;
+        self.filtered += outcomes.filtered;
+        self.dead += outcomes.dead;
+        self.dropped += outcomes.dropped;
+        self.outputs += outcomes.outputs;
+    }
+}
+
+/// What became of inputs that are final.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Outcomes {
+    pub(super) delivered: u64,
+    pub(super) filtered: u64,
+    pub(super) dead: u64,
+    pub(super) dropped: u64,
+    pub(super) outputs: u64,
+}
+
+impl Outcomes {
+    /// All of them.
+    pub(super) fn inputs(&self) -> u64 {
+        self.delivered + self.filtered + self.dead + self.dropped
+    }
+
+    /// Adds others.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.filtered += other.filtered;
+        self.dead += other.dead;
+        self.dropped += other.dropped;
+        self.outputs += other.outputs;
     }
 }

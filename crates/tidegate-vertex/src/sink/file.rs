@@ -14,34 +14,19 @@ use std::{
     path::PathBuf,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use csv_core::{WriteResult, Writer};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tidegate_udf::wire::record::headers;
 
-use super::{Class, Confirms, Delivery, Published, Rejected, Sink, SinkError, Token};
+use super::{Class, Confirms, Delivery, Output, Published, Rejected, Sink, SinkError, Token};
 use crate::{
+    config::{FileSink, Role},
+    failpoint::{self, Point},
     fence::{WriteGuard, WriteKind, WritePermit},
     npy::{Header, element_size},
 };
-
-/// The keys of a sink of kind `file`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSink {
-    /// The file.
-    pub path: PathBuf,
-    /// How records stand in it.
-    #[serde(default)]
-    pub format: Format,
-    /// Names of the columns, for `csv`.
-    #[serde(default)]
-    pub columns: Vec<String>,
-    /// Type of the elements as numpy writes it, for `npy`: `<f4`.
-    pub dtype: Option<String>,
-    /// Shape of a row, for `npy`; none for single elements.
-    #[serde(default)]
-    pub shape: Vec<u64>,
-}
 
 /// How records stand in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -54,6 +39,47 @@ pub enum Format {
     Csv,
     /// Rows of an array.
     Npy,
+}
+
+/// What a line holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lines {
+    /// The value of the output.
+    Values,
+    /// All of the record as JSON, with the value in base64: dead letters (VX-621).
+    Json,
+}
+
+impl Lines {
+    /// What a sink in this role has in its lines.
+    pub fn of(role: Role) -> Self {
+        match role {
+            Role::Output => Self::Values,
+            Role::Dlq => Self::Json,
+        }
+    }
+
+    /// Appends the line of an output.
+    pub fn add(self, output: &Output, id: impl FnOnce() -> String, buffer: &mut Vec<u8>) {
+        let record = &output.record;
+        match self {
+            Self::Values => buffer.extend_from_slice(&record.value),
+            Self::Json => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let headers: serde_json::Map<String, serde_json::Value> =
+                    headers(&record.headers).map(|(name, value)| (text(name), text(value).into())).collect();
+                let line = serde_json::json!({
+                    "id": id(),
+                    "key": STANDARD.encode(&record.key),
+                    "value": STANDARD.encode(&record.value),
+                    "event_time": record.event_time,
+                    "headers": headers,
+                });
+                buffer.extend_from_slice(line.to_string().as_bytes());
+            }
+        }
+        buffer.push(b'\n');
+    }
 }
 
 /// A file that is appended to. Its token is its length, eight bytes.
@@ -69,7 +95,7 @@ pub struct Append {
 /// What an output is in the file.
 #[derive(Debug)]
 enum Rows {
-    Lines,
+    Lines(Lines),
     Csv { columns: Vec<String> },
     Npy { descr: String, shape: Vec<u64>, data: u64, row: u64 },
 }
@@ -79,9 +105,9 @@ impl Append {
     ///
     /// # Errors
     /// [`SinkError::File`], or [`SinkError::Setting`] when the keys do not fit the format or the file.
-    pub fn open(config: &FileSink) -> Result<Self, SinkError> {
+    pub fn open(config: &FileSink, lines: Lines) -> Result<Self, SinkError> {
         let path = config.path.clone();
-        let rows = Rows::new(config)?;
+        let rows = Rows::new(config, lines)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|source| SinkError::File { path: path.clone(), source })?;
         let mut sink = Self { file, path, rows, buffer: Vec::new(), len: 0 };
@@ -100,7 +126,7 @@ impl Append {
     fn fits(&mut self) -> Result<(), SinkError> {
         let refused = |key, found, expected| SinkError::Setting { path: self.path.clone(), key, found, expected };
         match &self.rows {
-            Rows::Lines => Ok(()),
+            Rows::Lines(_) => Ok(()),
             Rows::Csv { columns } => {
                 let mut expected = Vec::new();
                 row(&mut expected, columns);
@@ -147,6 +173,7 @@ impl Append {
         }
         self.file.seek(SeekFrom::Start(self.len)).map_err(|source| self.failed(source))?;
         let permit = guard.permit(WriteKind::Sink)?;
+        failpoint::at(Point::Permitted);
         let written = self.file.write_all(&self.buffer);
         drop(permit);
         written.map_err(|source| self.failed(source))?;
@@ -179,12 +206,18 @@ impl Sink for Append {
 
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
         let mut rejected = Vec::new();
+        let half = delivery.outputs.len() / 2;
         for (index, output) in delivery.outputs.iter().enumerate() {
-            if let Err(reason) = self.rows.add(&mut self.buffer, &output.record.value) {
+            let id = || delivery.ids.of(delivery.session.partition, output);
+            if let Err(reason) = self.rows.add(&mut self.buffer, output, id) {
                 rejected.push(Rejected { index, reason });
             }
             if self.buffer.len() >= WRITE_SIZE {
                 self.write(guard)?;
+            }
+            if cfg!(feature = "failpoints") && index == half {
+                self.write(guard)?;
+                failpoint::at(Point::HalfVisible);
             }
         }
         self.write(guard)?;
@@ -205,12 +238,15 @@ impl Sink for Append {
 }
 
 impl Rows {
-    fn new(config: &FileSink) -> Result<Self, SinkError> {
-        let FileSink { path, format, columns, dtype, shape } = config;
+    fn new(config: &FileSink, lines: Lines) -> Result<Self, SinkError> {
+        let FileSink { path, format, columns, dtype, shape, .. } = config;
         let refuse = |key, found: String, expected: &str| {
             Err(SinkError::Setting { path: path.clone(), key, found, expected: expected.to_owned() })
         };
         match format {
+            Format::Csv | Format::Npy if lines == Lines::Json => {
+                refuse("format", format!("{format:?}").to_lowercase(), "ndjson with role = \"dlq\"")
+            }
             Format::Csv if columns.is_empty() => {
                 refuse("columns", "missing".to_owned(), "the names of the columns, with format = \"csv\"")
             }
@@ -233,14 +269,14 @@ impl Rows {
             Format::Ndjson if dtype.is_some() || !shape.is_empty() => {
                 refuse("dtype or shape", "set".to_owned(), "left out without format = \"npy\"")
             }
-            Format::Ndjson => Ok(Self::Lines),
+            Format::Ndjson => Ok(Self::Lines(lines)),
         }
     }
 
     /// What the file begins with when it has so many rows.
     fn front(&self, rows: u64) -> Vec<u8> {
         match self {
-            Self::Lines => Vec::new(),
+            Self::Lines(_) => Vec::new(),
             Self::Csv { columns } => {
                 let mut bytes = Vec::new();
                 row(&mut bytes, columns);
@@ -251,13 +287,11 @@ impl Rows {
     }
 
     /// Adds an output; otherwise why it cannot be one.
-    fn add(&self, bytes: &mut Vec<u8>, value: &[u8]) -> Result<(), String> {
+    fn add(&self, bytes: &mut Vec<u8>, output: &Output, id: impl FnOnce() -> String) -> Result<(), String> {
+        let value = &output.record.value;
         match self {
-            Self::Lines if value.contains(&b'\n') => return Err("it has a newline inside".to_owned()),
-            Self::Lines => {
-                bytes.extend_from_slice(value);
-                bytes.push(b'\n');
-            }
+            Self::Lines(Lines::Values) if value.contains(&b'\n') => return Err("it has a newline inside".to_owned()),
+            Self::Lines(lines) => lines.add(output, id, bytes),
             Self::Csv { columns } => {
                 let object: Map<String, Value> =
                     serde_json::from_slice(value).map_err(|error| format!("not a JSON object: {error}"))?;

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     batch::Record,
     fence::FenceTable,
-    sink::{Output, OutputIds, Session},
+    sink::{OutputIds, Session},
 };
 
 const SESSION: Session = Session { partition: PartitionId(0), generation: Generation(1), nonce: 1 };
@@ -39,7 +39,7 @@ fn config(dir: &tempfile::TempDir, keys: &str) -> FileSink {
 fn rows_have_a_header_row_and_fields_in_its_order() {
     let dir = tempfile::tempdir().unwrap();
     let keys = config(&dir, "format = \"csv\"\ncolumns = [\"id\", \"text, quoted\"]");
-    let mut sink = Append::open(&keys).unwrap();
+    let mut sink = Append::open(&keys, Lines::Values).unwrap();
     let values: [&[u8]; 5] =
         [br#"{"text, quoted":"a \"b\"\nc","id":7}"#, br#"{"id":null}"#, b"[1]", br#"{"other":1}"#, br#"{"id":true}"#];
     let rejected = publish(&mut sink, &values);
@@ -49,12 +49,12 @@ fn rows_have_a_header_row_and_fields_in_its_order() {
     assert_eq!(fs::read_to_string(&keys.path).unwrap(), expected);
     publish(&mut sink, &[br#"{"id":"late"}"#]);
     // A crash: the next one cuts back, and the header row stays one.
-    let mut sink = Append::open(&keys).unwrap();
+    let mut sink = Append::open(&keys, Lines::Values).unwrap();
     sink.restore(&token, &[]).unwrap();
     publish(&mut sink, &[br#"{"id":"next"}"#]);
     assert_eq!(fs::read_to_string(&keys.path).unwrap(), format!("{expected}next,\n"));
     let other = config(&dir, "format = \"csv\"\ncolumns = [\"x\"]");
-    let refused = Append::open(&other).unwrap_err();
+    let refused = Append::open(&other, Lines::Values).unwrap_err();
     assert!(matches!(refused, SinkError::Setting { key: "columns", .. }), "{refused}");
 }
 
@@ -64,14 +64,14 @@ fn an_array_has_as_many_rows_as_were_committed() {
     let dir = tempfile::tempdir().unwrap();
     let keys = config(&dir, "format = \"npy\"\ndtype = \"<u2\"\nshape = [2]");
     let header = |path| Header::read(&mut File::open(path).unwrap()).unwrap().unwrap();
-    let mut sink = Append::open(&keys).unwrap();
+    let mut sink = Append::open(&keys, Lines::Values).unwrap();
     let rejected = publish(&mut sink, &[&[1, 0, 2, 0], &[1, 2, 3], &[3, 0, 4, 0]]);
     assert_eq!(rejected.len(), 1);
     let token = sink.flush().unwrap().unwrap();
     assert_eq!(header(&keys.path).shape, [2, 2]);
     publish(&mut sink, &[&[9, 9, 9, 9]]);
     assert_eq!(header(&keys.path).shape, [2, 2], "not committed");
-    let mut sink = Append::open(&keys).unwrap();
+    let mut sink = Append::open(&keys, Lines::Values).unwrap();
     sink.restore(&token, &[]).unwrap();
     publish(&mut sink, &[&[5, 0, 6, 0]]);
     sink.flush().unwrap();
@@ -81,7 +81,7 @@ fn an_array_has_as_many_rows_as_were_committed() {
     assert_eq!(bytes[found.data as usize..], [1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0]);
     assert_eq!(found.data % 64, 0);
     let other = config(&dir, "format = \"npy\"\ndtype = \"<u2\"\nshape = [3]");
-    assert!(matches!(Append::open(&other).unwrap_err(), SinkError::Setting { key: "dtype and shape", .. }));
+    assert!(matches!(Append::open(&other, Lines::Values).unwrap_err(), SinkError::Setting { key: "dtype and shape", .. }));
 }
 
 /// Rules: VX-853.
@@ -96,7 +96,7 @@ fn keys_that_do_not_fit_the_format_are_refused() {
         ("format = \"npy\"\ndtype = \"<f4\"\nshape = [0]", "shape"),
         ("shape = [1]", "dtype or shape"),
     ] {
-        match Append::open(&config(&dir, keys)).unwrap_err() {
+        match Append::open(&config(&dir, keys), Lines::Values).unwrap_err() {
             SinkError::Setting { key: found, .. } => assert_eq!(found, key, "{keys}"),
             other => panic!("{keys}: {other}"),
         }

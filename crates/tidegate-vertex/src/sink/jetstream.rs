@@ -368,6 +368,9 @@ fn sink_error(sink: &str, session: &Session, error: StrictError) -> SinkError {
         StrictError::Newer { found, .. } => {
             SinkError::Newer { sink, partition: session.partition, found, own: session.generation }
         }
+        StrictError::SameGeneration { .. } => {
+            SinkError::Regressed { sink, partition: session.partition, generation: session.generation }
+        }
         error => SinkError::Stream { sink, source: Box::new(error) },
     }
 }

@@ -5,12 +5,14 @@
 //! | [`file`], appended to | C; cut back to the last commit when the vertex starts again | on the disk |
 //! | `jetstream`, strict | A | stored by the stream's leader |
 //! | `jetstream`, ids | B | the same |
+//! | [`file_epoch`], a file for each epoch | A | on the disk |
 //! | [`stdout`] | C | in the kernel |
 //! | `zmq` | C | in the queue of the socket |
 //! | [`blackhole`] | C | nothing |
 
 pub mod blackhole;
 pub mod file;
+pub mod file_epoch;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 pub mod stdout;
@@ -25,7 +27,7 @@ use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
 use crate::{
     batch::Record,
-    config::{SinkConfig, SinkKind},
+    config::{FileMode, SinkConfig, SinkKind},
     fence::{Fenced, WriteGuard, WritePermit},
     wake::Waker,
 };
@@ -118,7 +120,18 @@ pub fn open(config: &SinkConfig, uid: u64, waker: &Waker) -> Result<Box<dyn Sink
     let _ = (uid, waker);
     Ok(match &config.kind {
         SinkKind::Stdout {} => Box::new(stdout::Stdout::default()),
-        SinkKind::File(keys) => Box::new(file::Append::open(keys)?),
+        SinkKind::File(keys) => match keys.mode {
+            FileMode::Append => Box::new(file::Append::open(keys, file::Lines::of(config.role))?),
+            FileMode::Epoch if keys.format != file::Format::Ndjson => {
+                return Err(SinkError::Setting {
+                    path: keys.path.clone(),
+                    key: "format",
+                    found: format!("{:?}", keys.format).to_lowercase(),
+                    expected: "ndjson with mode = \"epoch\"".to_owned(),
+                });
+            }
+            FileMode::Epoch => Box::new(file_epoch::Epochs::open(&keys.path, file::Lines::of(config.role))?),
+        },
         SinkKind::Blackhole {} => Box::new(blackhole::Blackhole),
         #[cfg(feature = "zmq")]
         SinkKind::Zmq(keys) => Box::new(zmq::Zmq::open(&config.name, keys)?),
@@ -331,6 +344,43 @@ pub enum SinkError {
         found: Generation,
         /// The generation that asked.
         own: Generation,
+    },
+    /// A session with this generation and another nonce has written: the ledger was set back (VX-714).
+    #[error(
+        "another session of generation {generation} of partition {partition} has written to {sink}; the ledger was set back or \
+         copied: restore the newest one"
+    )]
+    Regressed {
+        /// The sink.
+        sink: String,
+        /// The partition.
+        partition: PartitionId,
+        /// The generation of both.
+        generation: Generation,
+    },
+    /// Something is there that this pipeline would not have written.
+    #[error(
+        "{path} was not written by epoch {epoch} of this pipeline; move it away, or give the sink another directory"
+    )]
+    ForeignWriter {
+        /// What is there.
+        path: PathBuf,
+        /// The epoch whose place it takes.
+        epoch: EpochId,
+    },
+    /// What was staged is gone: a later session has put up its barrier.
+    #[error("{path} is gone: a later session of the partition writes to this sink now")]
+    Refused {
+        /// What was staged.
+        path: PathBuf,
+    },
+    /// The file system has no rename that refuses to replace.
+    #[error(
+        "the file system of {path} cannot rename without replacing; use mode = \"append\", or another file system"
+    )]
+    Unsupported {
+        /// The directory.
+        path: PathBuf,
     },
     /// The right to write was lost.
     #[error(transparent)]

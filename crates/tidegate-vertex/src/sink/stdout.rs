@@ -2,8 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::{Class, Confirms, Delivery, Published, Sink, SinkError};
-use crate::fence::{WriteGuard, WriteKind};
+use super::{Class, Confirms, Delivery, Output, Published, Sink, SinkError};
+use crate::{
+    failpoint::{self, Point},
+    fence::{WriteGuard, WriteKind},
+};
 
 /// Standard output.
 #[derive(Debug, Default)]
@@ -21,8 +24,23 @@ impl Sink for Stdout {
     }
 
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
+        let (before, behind) = delivery.outputs.split_at(delivery.outputs.len() / 2);
+        // In one write, but for tests that end the process in the middle.
+        if cfg!(feature = "failpoints") {
+            self.write(before, guard)?;
+            failpoint::at(Point::HalfVisible);
+            self.write(behind, guard)?;
+        } else {
+            self.write(delivery.outputs, guard)?;
+        }
+        Ok(Published::all(delivery))
+    }
+}
+
+impl Stdout {
+    fn write(&mut self, outputs: &[Output], guard: &WriteGuard) -> Result<(), SinkError> {
         self.buffer.clear();
-        for output in delivery.outputs {
+        for output in outputs {
             self.buffer.extend_from_slice(&output.record.value);
             self.buffer.push(b'\n');
         }
@@ -30,7 +48,6 @@ impl Sink for Stdout {
         let permit = guard.permit(WriteKind::Sink)?;
         let written = out.write_all(&self.buffer).and_then(|()| out.flush());
         drop(permit);
-        written.map_err(|source| SinkError::Stdout { source })?;
-        Ok(Published::all(delivery))
+        written.map_err(|source| SinkError::Stdout { source })
     }
 }

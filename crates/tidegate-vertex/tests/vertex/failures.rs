@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,7 +11,7 @@ use tidegate_shm::{
 };
 use tidegate_vertex::run::{Vertex, VertexError};
 
-use crate::world::{World, pipeline};
+use crate::world::{World, pipeline, runtime, runtime_place};
 
 const MANY: &str = "kind = \"generator\"\nrecords = 3000";
 
@@ -79,7 +78,7 @@ fn an_input_that_panics_always_stops_its_partition() {
     assert_eq!((*partition, *position), (0, 123));
     assert!(reason.contains("panicked") && reason.contains("123"), "{reason}");
     assert_eq!(world.lines(), expected(123, &[]));
-    assert!(report.returned() > 0 && report.restarts == 0);
+    assert!(report.returned > 0 && report.restarts == 0);
 }
 
 /// Rules: VX-402.
@@ -118,20 +117,13 @@ fn a_program_that_is_no_worker_is_named() {
 /// Rules: VX-437.
 #[test]
 fn a_worker_does_not_outlive_its_runtime() {
-    const PLACE: &str = "TIDEGATE_TEST_RUNTIME";
-    if let Some(place) = std::env::var_os(PLACE) {
-        let pipeline = pipeline(place.as_ref(), "hang on 123", "", "kind = \"generator\"\nrecords = 125");
+    if let Some(place) = runtime_place() {
+        let pipeline = pipeline(&place, "hang on 123", "", "kind = \"generator\"\nrecords = 125");
         Vertex::start(pipeline).unwrap().run().unwrap();
         return;
     }
     let world = World::new();
-    let mut runtime = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "failures::a_worker_does_not_outlive_its_runtime", "--nocapture"])
-        .env(PLACE, world.path(""))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut runtime = runtime("failures::a_worker_does_not_outlive_its_runtime", &world).spawn().unwrap();
     let give_up = Instant::now() + Duration::from_secs(60);
     while !world.path("hangs").exists() {
         assert!(Instant::now() < give_up, "the worker never came to the input");

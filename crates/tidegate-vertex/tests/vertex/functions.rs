@@ -28,6 +28,10 @@ pub(crate) fn run(role: &str) {
         "die on 123" => die_on_123,
         "hang on 123" => hang_on_123,
         "wrong route" => wrong_route,
+        "who" => who,
+        "stop once" => stop_once,
+        "fail always" => fail_always,
+        "die on 23" => die_on_23,
         other => panic!("no such role: {other}"),
     };
     worker().map(role, function).run().unwrap();
@@ -85,6 +89,16 @@ fn die_once(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     upper(record, ctx, out)
 }
 
+/// Stops in the middle of a batch, the first time only.
+fn stop_once(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.position().0 == 1_010
+        && OpenOptions::new().create_new(true).write(true).open(place("stopped")).is_ok()
+    {
+        kill_process(getpid(), Signal::STOP).unwrap();
+    }
+    upper(record, ctx, out)
+}
+
 fn die_on_123(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     if record.position().0 == 123 {
         die();
@@ -104,6 +118,28 @@ fn wrong_route(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome
     if record.position().0 == 3 {
         out.record().route(7).value(b"nowhere");
         return Outcome::ok();
+    }
+    upper(record, ctx, out)
+}
+
+/// Another answer from each worker.
+fn who(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    let line = format!("{} {}", String::from_utf8_lossy(record.value()), std::process::id());
+    out.record().value(line.as_bytes());
+    out.record().route(1).value(line.as_bytes());
+    Outcome::ok()
+}
+
+/// Fails on every fiftieth input, whatever the attempt.
+fn fail_always(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.position().0 % 50 == 0 { Outcome::fail("never") } else { upper(record, ctx, out) }
+}
+
+/// Dies on one input, and leaves a mark each time.
+fn die_on_23(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.position().0 == 23 {
+        note("deaths", ".");
+        die();
     }
     upper(record, ctx, out)
 }

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod crashes;
+mod dead_letters;
 mod failures;
 mod functions;
 mod hostile;
+mod ownership;
 mod restarts;
 mod world;
 
@@ -31,7 +34,7 @@ fn worker_process() {
 fn what_goes_in_comes_out_once_and_in_the_order_of_its_partition() {
     let world = World::new();
     let report = world.run("upper", "workers = 2", GENERATOR).unwrap();
-    assert_eq!((report.read, report.delivered, report.returned()), (4_000, 4_000, 0));
+    assert_eq!((report.read, report.delivered, report.returned), (4_000, 4_000, 0));
     let mut next = BTreeMap::new();
     for line in world.lines() {
         let (partition, position) = line.strip_prefix("UPPER ").unwrap().split_once(':').unwrap();
@@ -74,6 +77,6 @@ fn answers_come_in_as_many_fragments_as_they_need() {
 fn what_the_function_leaves_out_is_counted() {
     let world = World::new();
     let report = world.run("odd", "", "kind = \"generator\"\nrecords = 1001").unwrap();
-    assert_eq!((report.read, report.delivered, report.filtered, report.returned()), (1_001, 500, 501, 0));
+    assert_eq!((report.read, report.delivered, report.filtered, report.returned), (1_001, 500, 501, 0));
     assert_eq!(world.lines().len(), 500);
 }

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,24 +11,12 @@ use tidegate_vertex::{
     run::{Vertex, VertexError},
 };
 
-use crate::world::{World, with_ledger};
+use crate::world::{World, runtime, runtime_place, with_ledger};
 
 const RECORDS: u64 = 4_000;
-const PLACE: &str = "TIDEGATE_TEST_RUNTIME";
 
 fn expected() -> Vec<String> {
     (0..RECORDS).map(|position| format!("UPPER 0:{position}")).collect()
-}
-
-/// Runs the vertex of `source` in a process of its own, in which the test `test` was started again.
-fn runtime(test: &str, world: &World) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(PLACE, world.path(""))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
 }
 
 fn out_len(world: &World) -> u64 {
@@ -38,9 +25,8 @@ fn out_len(world: &World) -> u64 {
 
 /// Kills runtimes one after the other, each when it has written something, and then lets one end.
 fn killed_again_and_again(test: &str, source: impl Fn(&Path) -> String) {
-    if let Some(place) = std::env::var_os(PLACE) {
-        let dir = Path::new(&place);
-        Vertex::start(with_ledger(dir, "slow upper", &source(dir))).unwrap().run().unwrap();
+    if let Some(dir) = runtime_place() {
+        Vertex::start(with_ledger(&dir, "slow upper", &source(&dir))).unwrap().run().unwrap();
         return;
     }
     let world = World::new();
@@ -48,7 +34,7 @@ fn killed_again_and_again(test: &str, source: impl Fn(&Path) -> String) {
     world.write("input", &lines.concat());
     let mut kills = 0;
     for share in 1..=5 {
-        let mut runtime = runtime(test, &world);
+        let mut runtime = runtime(test, &world).spawn().unwrap();
         let give_up = Instant::now() + Duration::from_secs(60);
         // About 13 bytes a record; the file may be cut at the start, so each aims further than the last.
         let aim = RECORDS * 13 * share / 8;
@@ -102,7 +88,7 @@ fn a_vertex_that_is_told_to_stop_finishes_what_it_has_read() {
     });
     let first = vertex.run().unwrap();
     stopping.join().unwrap();
-    assert!(first.read > 0 && first.read < RECORDS && first.returned() == 0, "{first:?}");
+    assert!(first.read > 0 && first.read < RECORDS && first.returned == 0, "{first:?}");
     let second = Vertex::start(with_ledger(&dir, "upper", &source)).unwrap().run().unwrap();
     assert_eq!(first.read + second.read, RECORDS);
     assert_eq!(world.lines(), expected());

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use tidegate_vertex::{
@@ -58,6 +59,19 @@ pub(crate) fn with_ledger(dir: &Path, role: &str, source: &str) -> Pipeline {
 
 /// A pipeline with small rings and batches whose worker is this binary in `role`.
 pub(crate) fn pipeline(dir: &Path, role: &str, udf: &str, source: &str) -> Pipeline {
+    let sink = format!("[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {:?}", dir.join("out"));
+    of(dir, "at_least_once", role, udf, source, &sink).parse().unwrap()
+}
+
+/// A pipeline that commits epochs of about a hundred inputs.
+pub(crate) fn with_epochs(dir: &Path, role: &str, source: &str, sinks: &str) -> Pipeline {
+    let rest =
+        format!("[ledger]\npath = {:?}\n[epoch]\ninterval = \"1h\"\nmax_records = 100", dir.join("ledger"));
+    of(dir, "effectively_once", role, &rest, source, sinks).parse().unwrap()
+}
+
+/// The text of a pipeline file; `udf` are further keys of `[udf]` and whatever comes behind it, `sinks` tables.
+pub(crate) fn of(dir: &Path, delivery: &str, role: &str, udf: &str, source: &str, sinks: &str) -> String {
     let program = std::env::current_exe().unwrap();
     // A test machine may stand still for longer than the defaults allow.
     let patience: String = ["attach_timeout", "batch_timeout"]
@@ -65,12 +79,12 @@ pub(crate) fn pipeline(dir: &Path, role: &str, udf: &str, source: &str) -> Pipel
         .filter(|key| !udf.contains(**key))
         .map(|key| format!("{key} = \"5m\"\n"))
         .collect();
-    let text = format!(
+    format!(
         "version = 1
         [pipeline]
         name = \"test\"
         uid = \"00000000000000aa\"
-        delivery = \"at_least_once\"
+        delivery = {delivery:?}
         [batch]
         max_records = 50
         max_bytes = \"8KiB\"
@@ -81,15 +95,40 @@ pub(crate) fn pipeline(dir: &Path, role: &str, udf: &str, source: &str) -> Pipel
         checksum = \"full\"
         [source]
         {source}
-        [[sink]]
-        name = \"main\"
-        kind = \"file\"
-        path = {out:?}
+        {sinks}
         [udf]
         command = [{program:?}, \"--exact\", \"worker_process\", \"--nocapture\"]
         env = {{ TIDEGATE_TEST_FUNCTION = {role:?}, TIDEGATE_TEST_PLACE = {dir:?} }}
         {patience}{udf}",
-        out = dir.join("out"),
-    );
-    text.parse().unwrap()
+    )
 }
+
+/// The lines of all epochs of a partition, in their order; each file by itself.
+pub(crate) fn epoch_files(dir: &Path, partition: u32) -> Vec<Vec<String>> {
+    let place = dir.join(format!("p={partition}"));
+    let Ok(entries) = fs::read_dir(&place) else { return Vec::new() };
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    let lines =
+        |name: &String| fs::read_to_string(place.join(name)).unwrap().lines().map(str::to_owned).collect();
+    names.iter().map(lines).collect()
+}
+
+/// Runs a vertex in a process of its own, in which the test `test` was started again; it sees `place` by [`runtime_place`].
+pub(crate) fn runtime(test: &str, world: &World) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env(PLACE, world.path(""))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+/// In a process that [`runtime`] has started: where it works.
+pub(crate) fn runtime_place() -> Option<PathBuf> {
+    std::env::var_os(PLACE).map(PathBuf::from)
+}
+
+const PLACE: &str = "TIDEGATE_TEST_RUNTIME";

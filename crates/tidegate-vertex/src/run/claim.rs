@@ -1,0 +1,283 @@
+//! The beginning and the end of a session of a partition (10.5): claim, barrier at the sinks, recovery, and the fence.
+
+use tidegate_shm::clock::{Nanos, monotonic_now};
+use tidegate_udf::wire::ids::{EpochId, Generation, Position};
+use twox_hash::XxHash3_128;
+
+use super::{
+    Vertex, VertexError, lock,
+    outgoing::{Chunk, Outgoing},
+    report::Outcomes,
+    tenure::{EpochStep, Sealed, Tenure},
+};
+use crate::{
+    fence::{Quiesce, Reason, WriteKind},
+    flow::Flow,
+    lane::supervise::random,
+    ledger::{LedgerError, Owned, Prepared, Transaction},
+    sink::Session,
+};
+
+impl Vertex {
+    /// Claims all partitions that this vertex may have, sets the sinks back to the last commit and puts up the barriers.
+    pub(super) fn claim_at_start(&mut self) -> Result<(), VertexError> {
+        let mut claimed = Vec::new();
+        for index in 0..self.partitions.len() {
+            if let Some(owned) = self.acquire(index)? {
+                self.bind(index, owned)?;
+                claimed.push(index);
+            }
+        }
+        self.restore_sinks()?;
+        for index in claimed {
+            self.recover(index)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sessions of partitions that were revoked, and begins new ones where the manager lets it.
+    pub(super) fn claim(&mut self) -> Result<(), VertexError> {
+        for index in 0..self.partitions.len() {
+            let Some(partition) = self.partitions.get_mut(index) else { continue };
+            match &partition.tenure {
+                Some(tenure) if tenure.guard.is_revoked() => {
+                    // Whoever revoked it has noted the reason.
+                    self.end_tenure(index, Reason::Operator);
+                }
+                Some(tenure) => {
+                    if tenure.unopened.is_some() && tenure.sealed.is_empty() {
+                        self.open_source(index)?;
+                    }
+                }
+                None => {}
+            }
+            let Some(partition) = self.partitions.get_mut(index) else { continue };
+            if partition.tenure.is_some() || !self.manager.gives_back() {
+                continue;
+            }
+            // A write of the last session may still run (VX-733).
+            let (id, manager) = (partition.id, &self.manager);
+            if !partition.forget_ended(|guard| manager.release(id, guard.generation())) {
+                continue;
+            }
+            if let Some(owned) = self.acquire(index)? {
+                self.bind(index, owned)?;
+                let recovered = self.recover(index);
+                self.tolerate(index, recovered)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets an error that only takes a partition end its session; others end the vertex.
+    pub(super) fn tolerate(
+        &mut self,
+        index: usize,
+        result: Result<(), VertexError>,
+    ) -> Result<(), VertexError> {
+        match result {
+            Err(error) if error.is_loss_of_ownership() => {
+                tracing::error!(partition = index, %error, "partition lost");
+                let reason = match error {
+                    VertexError::Fenced(_) => Reason::Operator,
+                    _ => Reason::SinkRefused,
+                };
+                self.end_tenure(index, reason);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Takes the right to write and forgets everything of the session that is not committed (VX-724, VX-726).
+    pub(super) fn end_tenure(&mut self, index: usize, reason: Reason) {
+        let Some(partition) = self.partitions.get_mut(index) else { return };
+        let Some(tenure) = partition.tenure.take() else { return };
+        // A session that ended in order is not one that lost its right.
+        let was_revoked = tenure.guard.is_revoked();
+        tenure.guard.revoke(reason);
+        self.report.returned += tenure.unfinished();
+        if was_revoked || reason != Reason::Shutdown {
+            self.report.fenced.push((partition.id.0, tenure.guard.generation().0));
+        }
+        for sealed in &tenure.sealed {
+            for end in &mut self.sinks {
+                end.sink.abort(partition.id, sealed.record.epoch);
+            }
+        }
+        self.source.nack(partition.id, tenure.resume, Nanos::ZERO);
+        lock(&self.fences).retain(|(id, _)| *id != partition.id);
+        partition.ending.push(tenure.guard);
+    }
+
+    /// Waits for writes of ended sessions (VX-733).
+    pub(super) fn await_writes(&mut self) -> Result<(), VertexError> {
+        let give_up = monotonic_now().saturating_add(LONGEST_WRITE);
+        for partition in &mut self.partitions {
+            for guard in partition.ending.drain(..) {
+                let ended = guard.quiesce(|| {
+                    std::thread::sleep(WRITE_POLL.into());
+                    monotonic_now() < give_up
+                });
+                match ended {
+                    Quiesce::Quiesced => self.manager.release(partition.id, guard.generation()),
+                    Quiesce::Pending(running) => {
+                        return Err(VertexError::Pending { partition: partition.id.0, running });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a session in manager and ledger.
+    fn acquire(&mut self, index: usize) -> Result<Option<Owned>, VertexError> {
+        let Some(partition) = self.partitions.get(index) else { return Ok(None) };
+        let (id, manager, nonce) = (partition.id, self.manager.clone(), random()?);
+        match &mut self.ledger {
+            Some(ledger) => Ok(ledger.acquire(id, nonce, |newest| manager.acquire(id, newest))?),
+            None => Ok(manager.acquire(id, Generation(0)).map(|generation| Owned {
+                generation,
+                nonce,
+                epoch: EpochId(0),
+                resume: None,
+                tokens: Vec::new(),
+                prepared: None,
+                marks: Vec::new(),
+            })),
+        }
+    }
+
+    /// Lets a session write.
+    fn bind(&mut self, index: usize, owned: Owned) -> Result<(), VertexError> {
+        let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
+        let (slot, guard) = self.fence.bind(partition.id, owned.generation)?;
+        let Owned { generation, nonce, epoch, resume, tokens, prepared, marks } = owned;
+        let session = Session { partition: partition.id, generation, nonce };
+        let mut flow = Flow::new(self.pipeline.retry());
+        flow.remember(&marks);
+        let by_sink =
+            |name: &str| tokens.iter().find(|(known, _)| known == name).map(|(_, token)| token.clone());
+        let mut tenure = Tenure {
+            slot,
+            guard: guard.clone(),
+            session,
+            flow,
+            at_end: false,
+            committed: epoch,
+            resume: resume.as_ref().map_or(Position(0), |resume| resume.position),
+            read: None,
+            unopened: Some(resume),
+            tokens: self.sinks.iter().map(|end| by_sink(end.config.name())).collect(),
+            outgoing: None,
+            open: None,
+            sealed: Default::default(),
+            marks: marks.into_iter().map(|mark| (mark.position, mark)).collect(),
+        };
+        if let Some(prepared) = prepared {
+            tenure.sealed.push_back(redo(prepared, &self.sinks)?);
+            self.report.redone += 1;
+        }
+        tracing::info!(
+            partition = %partition.id, %generation, epoch = %tenure.committed, resume = %tenure.resume,
+            redo = tenure.sealed.len(), "partition claimed"
+        );
+        partition.tenure = Some(tenure);
+        self.manager.begun(partition.id, &guard);
+        lock(&self.fences).push((partition.id, guard));
+        Ok(())
+    }
+
+    /// Sets the sinks back to what the ledger calls committed; a sink that the ledger does not know keeps what it has.
+    fn restore_sinks(&mut self) -> Result<(), VertexError> {
+        let Some(ledger) = &mut self.ledger else { return Ok(()) };
+        let mut transaction = Transaction::default();
+        let tenures = || self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        // What is cut is of all partitions, and all their fences are ours.
+        let permits = |kind| tenures().map(|tenure| tenure.guard.permit(kind)).collect::<Result<Vec<_>, _>>();
+        for end in &mut self.sinks {
+            match ledger.sink(end.config.name())? {
+                Some(token) => end.sink.restore(&token, &permits(WriteKind::Sink)?)?,
+                None => {
+                    if let Some(token) = end.sink.flush()? {
+                        ledger.put_sink(end.config.name(), &token, &mut transaction);
+                    }
+                }
+            }
+        }
+        if !transaction.is_empty() {
+            let permits = permits(WriteKind::Ledger)?;
+            ledger.run(&transaction)?;
+            drop(permits);
+        }
+        Ok(())
+    }
+
+    /// Puts up the barriers and looks what is visible; reading begins at once if nothing has to be redone.
+    fn recover(&mut self, index: usize) -> Result<(), VertexError> {
+        let Some(tenure) = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref()) else {
+            return Ok(());
+        };
+        for (end, token) in self.sinks.iter_mut().zip(&tenure.tokens) {
+            end.sink.barrier(&tenure.session, &tenure.guard)?;
+            let found = end.sink.read_back(&tenure.session, token.as_ref(), &tenure.guard)?;
+            if found > 0 {
+                tracing::info!(partition = index, sink = end.config.name(), found, "visible already");
+            }
+        }
+        if tenure.sealed.is_empty() { self.open_source(index) } else { Ok(()) }
+    }
+
+    /// Opens the source where the ledger is.
+    fn open_source(&mut self, index: usize) -> Result<(), VertexError> {
+        let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
+        let Some(tenure) = &mut partition.tenure else { return Ok(()) };
+        let Some(from) = tenure.unopened.take() else { return Ok(()) };
+        tenure.resume = self.source.open(partition.id, from.as_ref())?;
+        Ok(())
+    }
+}
+
+/// An epoch that an earlier session has prepared, with its outputs for the sinks that there are now.
+fn redo(prepared: Prepared, ends: &[super::End]) -> Result<Sealed, LedgerError> {
+    let Prepared { record, outputs } = prepared;
+    let mut by_sink = vec![Vec::new(); ends.len()];
+    for (part, outputs) in record.sinks.iter().zip(outputs) {
+        let slot = ends.iter().position(|end| end.config.name() == part.name);
+        match slot.and_then(|slot| by_sink.get_mut(slot)) {
+            Some(slot) => *slot = outputs,
+            None if outputs.is_empty() => {}
+            None => {
+                return Err(LedgerError::SinkGone {
+                    partition: record.partition,
+                    epoch: record.epoch,
+                    sink: part.name.clone(),
+                });
+            }
+        }
+    }
+    let bytes = record.sinks.iter().map(|part| part.bytes).sum();
+    let chunk = Chunk { range: record.range, outcomes: Outcomes::default(), outputs: by_sink, bytes };
+    Ok(Sealed { record, outgoing: Outgoing::new(chunk), step: EpochStep::Prepared, redo: true })
+}
+
+/// Hash of the command and of the files that it names: another function has another one.
+pub(super) fn fingerprint(command: &[String]) -> u128 {
+    let mut bytes = Vec::new();
+    for word in command {
+        bytes.extend_from_slice(word.as_bytes());
+        bytes.push(0);
+        let is_file =
+            std::fs::metadata(word).is_ok_and(|file| file.is_file() && file.len() <= LONGEST_PROGRAM);
+        if is_file && let Ok(content) = std::fs::read(word) {
+            bytes.extend_from_slice(&XxHash3_128::oneshot(&content).to_le_bytes());
+        }
+    }
+    XxHash3_128::oneshot(&bytes)
+}
+
+/// Bytes of a program that are hashed; of a longer one only the name counts.
+const LONGEST_PROGRAM: u64 = 64 << 20;
+/// How long writes of an ended session may run on before the process gives up (VX-733).
+const LONGEST_WRITE: Nanos = Nanos::from_secs(60);
+const WRITE_POLL: Nanos = Nanos::from_millis(1);

@@ -1,0 +1,451 @@
+//! Progress: cursors over what went out batch by batch (VX-762), and epochs in four steps (12.2).
+//!
+//! ```text
+//!  SEAL      an epoch gets its range and its outputs                              in memory
+//!  PERSIST   outputs and record, PREPARED                                         one transaction of the ledger
+//!  PREPARE   sinks that can stage it do
+//!  COMMIT    sinks make it visible; COMMITTED, with the resume position            one transaction; then the source is told
+//! ```
+//!
+//! One transaction carries the COMMITs and the PERSISTs of everything that is due at the moment (VX-765). An epoch is persisted
+//! only when the one before it is committed in the same transaction or earlier (VX-763).
+
+use tidegate_shm::clock::{Nanos, monotonic_now, realtime_now};
+use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
+
+use super::{
+    End, Vertex, VertexError,
+    outgoing::{Outgoing, Way},
+    report::Outcomes,
+    tenure::{EpochStep, Sealed, Tenure},
+};
+use crate::{
+    config::Delivery as Promise,
+    failpoint::{self, Point},
+    fence::{WriteKind, WritePermit},
+    ledger::{Counts, Mark, Range, Record, SinkPart, Status, Transaction},
+    sink::{Class, Output, Token},
+    source::Source,
+};
+
+impl Vertex {
+    /// Makes progress durable as far as it is due; when the next is due, if anything waits.
+    pub(super) fn commit(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
+        match self.pipeline.pipeline.delivery {
+            Promise::AtMostOnce => Ok(None),
+            Promise::AtLeastOnce => self.commit_cursors(stopping),
+            Promise::EffectivelyOnce => self.commit_epochs(stopping),
+        }
+    }
+
+    /// Whether a partition has to wait with what is final until epochs are committed (VX-314, VX-761).
+    pub(super) fn takes_no_more(&self, index: usize) -> bool {
+        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        let buffered: u64 = tenures.map(Tenure::buffered).sum();
+        if buffered >= self.pipeline.limits.epoch_buffers.0 / 2 {
+            return true;
+        }
+        let tenure = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref());
+        tenure.is_some_and(|tenure| self.is_full(tenure) && self.has_no_place(tenure))
+    }
+
+    /// Whether the open epoch has as much as an epoch may have.
+    fn is_full(&self, tenure: &Tenure) -> bool {
+        let epoch = &self.pipeline.epoch;
+        tenure.open.as_ref().is_some_and(|(chunk, _)| {
+            chunk.outcomes.inputs() >= epoch.max_records.get().into() || chunk.bytes >= epoch.max_bytes.0
+        })
+    }
+
+    fn has_no_place(&self, tenure: &Tenure) -> bool {
+        tenure.sealed.len() >= self.pipeline.epoch.max_pending.get() as usize
+    }
+
+    // ---- by epochs ----
+
+    fn commit_epochs(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
+        loop {
+            let due = self.seal(stopping)?;
+            self.publish_epochs()?;
+            if !self.run_epochs()? {
+                let waiting = self.partitions.iter().filter_map(|partition| {
+                    let front = partition.tenure.as_ref()?.sealed.front()?;
+                    (front.step == EpochStep::Prepared).then_some(front.outgoing.again)
+                });
+                return Ok(waiting.chain(due).min());
+            }
+        }
+    }
+
+    /// Step 1. When the next open epoch is due.
+    fn seal(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
+        let now = monotonic_now();
+        let interval = self.pipeline.epoch_interval();
+        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        let pressure = tenures.map(Tenure::buffered).sum::<u64>() >= self.pipeline.limits.epoch_buffers.0 / 2;
+        let mut next: Option<Nanos> = None;
+        for index in 0..self.partitions.len() {
+            let Some(tenure) = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref())
+            else {
+                continue;
+            };
+            let Some((_, since)) = &tenure.open else { continue };
+            if self.has_no_place(tenure) {
+                // A commit makes place, and has its own time.
+                continue;
+            }
+            let due = since.saturating_add(interval);
+            let ends = tenure.is_over() || stopping && tenure.flow.is_empty();
+            if now < due && !ends && !pressure && !self.is_full(tenure) {
+                next = Some(next.map_or(due, |next| next.min(due)));
+                continue;
+            }
+            let range = tenure.open.as_ref().map(|(chunk, _)| chunk.range);
+            let Some(range) = range else { continue };
+            let id = PartitionId(index as u32);
+            let identity = self.source.identity(id, range.resume)?;
+            let uid = self.pipeline.uid();
+            let Some(tenure) = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut())
+            else {
+                continue;
+            };
+            let epoch = tenure.open_epoch();
+            let Some((chunk, _)) = tenure.open.take() else { continue };
+            let record = Record {
+                uid,
+                partition: id,
+                generation: tenure.guard.generation(),
+                epoch,
+                previous: EpochId(epoch.0 - 1),
+                status: Status::Prepared,
+                range,
+                identity,
+                counts: counts(&chunk.outcomes),
+                sinks: Vec::new(),
+                function: self.function,
+                created_ms: wall_ms(),
+                committed_ms: 0,
+            };
+            let outgoing = Outgoing::new(chunk);
+            tenure.sealed.push_back(Sealed { record, outgoing, step: EpochStep::Sealed, redo: false });
+            failpoint::at(Point::Sealed);
+        }
+        Ok(next)
+    }
+
+    /// Steps 3 and 4a, of the epochs that are prepared.
+    fn publish_epochs(&mut self) -> Result<(), VertexError> {
+        let mut complete = Vec::new();
+        for index in 0..self.partitions.len() {
+            match self.publish_front(index) {
+                Ok(true) => complete.push(index),
+                Ok(false) => {}
+                Err(error) => self.tolerate(index, Err(error))?,
+            }
+        }
+        if complete.is_empty() {
+            return Ok(());
+        }
+        self.flush()?;
+        for index in complete {
+            let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
+            if let Some(front) = tenure.and_then(|tenure| tenure.sealed.front_mut()) {
+                front.step = EpochStep::Confirmed;
+                failpoint::at(Point::Confirmed);
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_front(&mut self, index: usize) -> Result<bool, VertexError> {
+        let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
+        let Some(Tenure { session, guard, sealed, .. }) = tenure else { return Ok(false) };
+        let Some(front) = sealed.front_mut() else { return Ok(false) };
+        if front.step != EpochStep::Prepared {
+            return Ok(false);
+        }
+        let way = Way {
+            session: *session,
+            epoch: front.record.epoch,
+            guard,
+            letters: self.letters.as_ref(),
+            leave_out: self.pipeline.leaves_out(),
+            sealed: true,
+            now: monotonic_now(),
+        };
+        front.outgoing.publish(&mut self.sinks, &way, &mut self.report)
+    }
+
+    /// Waits until the sinks have confirmed what was published; their states go into the next commit.
+    fn flush(&mut self) -> Result<(), VertexError> {
+        for end in self.sinks.iter_mut().filter(|end| end.dirty) {
+            end.state = end.sink.flush()?.or(end.state.take());
+            end.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Steps 2, 4c and 4d of everything that is due, in one transaction; whether there was anything.
+    fn run_epochs(&mut self) -> Result<bool, VertexError> {
+        let Some(ledger) = &mut self.ledger else { return Ok(false) };
+        let now_ms = wall_ms();
+        let mut transaction = Transaction::default();
+        let mut permits = Vec::new();
+        let (mut commits, mut persists) = (Vec::new(), Vec::new());
+        for (index, partition) in self.partitions.iter_mut().enumerate() {
+            let Some(tenure) = &mut partition.tenure else { continue };
+            let confirmed = tenure.sealed.front().is_some_and(|front| front.step == EpochStep::Confirmed);
+            let next = tenure.sealed.get(usize::from(confirmed));
+            let next = next.filter(|next| next.step == EpochStep::Sealed);
+            if !confirmed && next.is_none() {
+                continue;
+            }
+            // A partition that lost its right is left out; the loop finds out by itself.
+            let Ok(permit) = tenure.guard.permit(WriteKind::Ledger) else { continue };
+            permits.push(permit);
+            let mut persisted = None;
+            if let Some(next) = next {
+                failpoint::at(Point::BeforePersist);
+                persisted = Some(next.record.clone());
+            }
+            if confirmed && let Some(front) = tenure.sealed.front_mut() {
+                let parts = front.record.sinks.iter_mut();
+                for part in parts {
+                    let sink = self.sinks.iter().position(|end| end.config.name() == part.name);
+                    let Some(sink) = sink else { continue };
+                    let new = front.outgoing.tokens.get(sink).cloned().flatten();
+                    part.token = new.or_else(|| tenure.tokens.get(sink).cloned().flatten());
+                }
+                ledger.commit_prepared(&front.record, now_ms, &mut transaction)?;
+                let over: Vec<Position> =
+                    tenure.marks.range(..front.record.range.resume).map(|(position, _)| *position).collect();
+                ledger.put_marks(partition.id, &[], &over, &mut transaction);
+                commits.push(index);
+            }
+            if let Some(record) = persisted
+                && let Some(next) = tenure.sealed.get_mut(usize::from(confirmed))
+            {
+                let outputs: Vec<(&str, Class, &[Output])> = self
+                    .sinks
+                    .iter()
+                    .zip(&next.outgoing.chunk.outputs)
+                    .map(|(end, outputs)| (end.config.name(), end.sink.class(), outputs.as_slice()))
+                    .collect();
+                next.record = ledger.persist(record, &outputs, &mut transaction)?;
+                persists.push(index);
+            }
+        }
+        if transaction.is_empty() {
+            return Ok(false);
+        }
+        if !commits.is_empty() {
+            put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
+        }
+        ledger.run(&transaction)?;
+        drop(permits);
+        if !commits.is_empty() {
+            failpoint::at(Point::Committed);
+        }
+        for index in commits {
+            let Some(partition) = self.partitions.get_mut(index) else { continue };
+            let Some(tenure) = &mut partition.tenure else { continue };
+            let Some(front) = tenure.sealed.pop_front() else { continue };
+            tenure.committed(&front.record, &self.sinks);
+            if let (true, Some(from)) = (front.redo, &mut tenure.unopened) {
+                *from = Some(crate::source::Resume {
+                    position: front.record.range.resume,
+                    identity: front.record.identity.clone(),
+                });
+            } else {
+                self.report.add(&front.outgoing.chunk.outcomes);
+            }
+            acknowledge(&mut *self.source, partition.id, tenure)?;
+            failpoint::at(Point::Acknowledged);
+        }
+        for index in persists {
+            let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
+            if let Some(front) = tenure.and_then(|tenure| tenure.sealed.front_mut()) {
+                front.step = EpochStep::Prepared;
+                failpoint::at(Point::Prepared);
+            }
+        }
+        Ok(true)
+    }
+
+    // ---- batch by batch ----
+
+    /// Commits cursors over everything that the sinks have.
+    fn commit_cursors(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
+        // An epoch that was prepared when the pipeline still committed epochs.
+        if self
+            .partitions
+            .iter()
+            .any(|partition| partition.tenure.as_ref().is_some_and(|tenure| !tenure.sealed.is_empty()))
+        {
+            return self.commit_epochs(stopping);
+        }
+        let tenures = || self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        if tenures().all(|tenure| tenure.open.is_none()) {
+            return Ok(None);
+        }
+        let settled = |tenure: &Tenure| {
+            tenure.outgoing.is_none() && (tenure.is_over() || stopping && tenure.flow.is_empty())
+        };
+        let due = self.last_commit.saturating_add(self.pipeline.epoch_interval());
+        if monotonic_now() < due && !tenures().all(settled) {
+            return Ok(Some(due));
+        }
+        // On the disk before the positions that say so (I8).
+        self.flush()?;
+        let mut cursors = Vec::new();
+        for (index, partition) in self.partitions.iter().enumerate() {
+            let Some(tenure) = &partition.tenure else { continue };
+            if let Some((chunk, _)) = &tenure.open {
+                cursors.push((index, chunk.range, counts(&chunk.outcomes)));
+            }
+        }
+        self.put_cursors(cursors)?;
+        self.last_commit = monotonic_now();
+        Ok(None)
+    }
+
+    /// In `at_most_once`: commits what was read, before any of it is sent.
+    pub(super) fn commit_reads(&mut self) -> Result<(), VertexError> {
+        let mut cursors = Vec::new();
+        for (index, partition) in self.partitions.iter_mut().enumerate() {
+            let Some((range, inputs)) = partition.tenure.as_mut().and_then(|tenure| tenure.read.take())
+            else {
+                continue;
+            };
+            cursors.push((index, range, Counts { inputs, ..Counts::default() }));
+        }
+        if cursors.is_empty() { Ok(()) } else { self.put_cursors(cursors) }
+    }
+
+    /// Commits a cursor for each of these partitions, in one transaction, and tells the source.
+    fn put_cursors(&mut self, cursors: Vec<(usize, Range, Counts)>) -> Result<(), VertexError> {
+        let mut transaction = Transaction::default();
+        let mut records = Vec::new();
+        let mut permits: Vec<WritePermit> = Vec::new();
+        for (index, range, counts) in cursors {
+            let id = PartitionId(index as u32);
+            let identity = self.source.identity(id, range.resume)?;
+            let Some(tenure) = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref())
+            else {
+                continue;
+            };
+            let Ok(permit) = tenure.guard.permit(WriteKind::Ledger) else { continue };
+            permits.push(permit);
+            let part = |(end, token): (&End, &Option<Token>)| {
+                Some(SinkPart {
+                    name: end.config.name.clone(),
+                    class: end.sink.class(),
+                    records: 0,
+                    bytes: 0,
+                    chunks: 0,
+                    token: Some(token.clone()?),
+                    digest: 0,
+                })
+            };
+            let record = Record {
+                uid: self.pipeline.uid(),
+                partition: id,
+                generation: tenure.guard.generation(),
+                epoch: EpochId(tenure.committed.0 + 1),
+                previous: tenure.committed,
+                status: Status::Committed,
+                range,
+                identity,
+                counts,
+                sinks: self.sinks.iter().zip(&tenure.tokens).filter_map(part).collect(),
+                function: self.function,
+                created_ms: wall_ms(),
+                committed_ms: 0,
+            };
+            if let Some(ledger) = &self.ledger {
+                ledger.commit_cursor(&record, wall_ms(), &mut transaction)?;
+                let over: Vec<Position> =
+                    tenure.marks.range(..range.resume).map(|(position, _)| *position).collect();
+                ledger.put_marks(id, &[], &over, &mut transaction);
+            }
+            records.push((index, record));
+        }
+        if let Some(ledger) = &mut self.ledger
+            && !transaction.is_empty()
+        {
+            put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
+            ledger.run(&transaction)?;
+        }
+        drop(permits);
+        failpoint::at(Point::Committed);
+        for (index, record) in records {
+            let Some(partition) = self.partitions.get_mut(index) else { continue };
+            let Some(tenure) = &mut partition.tenure else { continue };
+            tenure.committed(&record, &self.sinks);
+            if let Some((chunk, _)) = tenure.open.take() {
+                self.report.add(&chunk.outcomes);
+            }
+            acknowledge(&mut *self.source, partition.id, tenure)?;
+            failpoint::at(Point::Acknowledged);
+        }
+        Ok(())
+    }
+
+    /// Keeps in the ledger how often inputs were tried, before they are tried again (VX-602).
+    pub(super) fn keep_marks(&mut self) -> Result<(), VertexError> {
+        let Some(ledger) = &mut self.ledger else { return Ok(()) };
+        let mut transaction = Transaction::default();
+        let mut permits = Vec::new();
+        for partition in &mut self.partitions {
+            let Some(tenure) = &mut partition.tenure else { continue };
+            let marks = tenure.flow.marks();
+            let new: Vec<Mark> =
+                marks.into_iter().filter(|mark| tenure.marks.get(&mark.position) != Some(mark)).collect();
+            if new.is_empty() {
+                continue;
+            }
+            let Ok(permit) = tenure.guard.permit(WriteKind::Ledger) else { continue };
+            permits.push(permit);
+            ledger.put_marks(partition.id, &new, &[], &mut transaction);
+            tenure.marks.extend(new.into_iter().map(|mark| (mark.position, mark)));
+        }
+        if !transaction.is_empty() {
+            ledger.run(&transaction)?;
+        }
+        drop(permits);
+        Ok(())
+    }
+}
+
+/// The states of sinks that have changed since the last commit.
+fn put_states(ends: &[End], mut put: impl FnMut(&str, &Token)) {
+    for end in ends {
+        if let Some(token) = &end.state {
+            put(end.config.name(), token);
+        }
+    }
+}
+
+/// Step 4d.
+fn acknowledge(source: &mut dyn Source, id: PartitionId, tenure: &Tenure) -> Result<(), VertexError> {
+    // Nothing is acknowledged after a revoke (I10).
+    if let Ok(permit) = tenure.guard.permit(WriteKind::Source) {
+        source.ack(id, tenure.resume, permit)?;
+    }
+    Ok(())
+}
+
+fn counts(outcomes: &Outcomes) -> Counts {
+    Counts {
+        inputs: outcomes.inputs(),
+        outputs: outcomes.outputs,
+        filtered: outcomes.filtered,
+        dead: outcomes.dead,
+        dropped: outcomes.dropped,
+        nacked: 0,
+    }
+}
+
+fn wall_ms() -> i64 {
+    i64::try_from(realtime_now().0 / 1_000_000).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,87 @@
+//! Why a vertex ends before it has finished.
+
+use thiserror::Error;
+
+use crate::{
+    config::ConfigError,
+    fence::{FenceError, Fenced, Running},
+    lane::supervise::AttachError,
+    ledger::LedgerError,
+    sink::SinkError,
+    source::SourceError,
+};
+
+/// Why a vertex ended without having finished.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum VertexError {
+    /// The pipeline file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The fence could not be made.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
+    /// The source cannot go on.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The sink cannot go on.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A sink refuses an output, and there is no sink for dead letters.
+    #[error(
+        "the sink {sink} refuses an output of the input at {position}: {reason}; add a sink of role dlq, or set \
+         udf.retry.on_exhausted to drop"
+    )]
+    Refused {
+        /// The sink.
+        sink: String,
+        /// Position of the input.
+        position: u64,
+        /// What the sink said.
+        reason: String,
+    },
+    /// Progress cannot be kept.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A worker cannot be attached, and never was.
+    #[error(transparent)]
+    Worker(#[from] AttachError),
+    /// A thread or descriptor is missing.
+    #[error("cannot start lane {lane}")]
+    Lane {
+        /// Its number.
+        lane: u32,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Workers broke the protocol twice in a row (VX-233, 9.1).
+    #[error("the workers of lane {lane} broke the protocol twice in a row: {violation}")]
+    Protocol {
+        /// The lane.
+        lane: u32,
+        /// What the second did.
+        violation: tidegate_udf::ring::Violation,
+    },
+    /// The right to write was lost.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The right to write was lost, and writes from before do not end (VX-733).
+    #[error("partition {partition} was fenced and these writes do not end: {running}")]
+    Pending {
+        /// The partition.
+        partition: u32,
+        /// What still runs.
+        running: Running,
+    },
+}
+
+impl VertexError {
+    /// Whether only the partition that it happened to is lost, and not the vertex (VX-726).
+    pub(super) fn is_loss_of_ownership(&self) -> bool {
+        matches!(
+            self,
+            Self::Fenced(_)
+                | Self::Sink(SinkError::Fenced(_) | SinkError::Newer { .. } | SinkError::Refused { .. })
+        )
+    }
+}

@@ -1,0 +1,284 @@
+//! Outputs of inputs that are final, on their way to the sinks: those of some batches, or of a sealed epoch.
+
+use tidegate_shm::clock::Nanos;
+use tidegate_udf::wire::ids::EpochId;
+
+use super::{
+    VertexError,
+    dead::Letters,
+    report::{Outcomes, Report},
+};
+use crate::{
+    config::{SinkConfig, SinkRetry},
+    fence::WriteGuard,
+    flow::{Emitted, Step},
+    ledger::Range,
+    sink::{Delivery, Output, OutputIds, Session, Sink, Token},
+};
+
+/// A sink and what belongs to it.
+pub(super) struct End {
+    pub(super) config: SinkConfig,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) ids: OutputIds,
+    /// Something was published that was not flushed.
+    pub(super) dirty: bool,
+    /// What it said at the last flush.
+    pub(super) state: Option<Token>,
+}
+
+/// Inputs that are final, in source order, and their outputs by sink.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) range: Range,
+    pub(super) outcomes: Outcomes,
+    pub(super) outputs: Vec<Vec<Output>>,
+    /// Bytes of the outputs.
+    pub(super) bytes: u64,
+}
+
+impl Chunk {
+    /// Adds what follows.
+    pub(super) fn append(&mut self, next: Self) {
+        self.range = Range { first: self.range.first, ..next.range };
+        self.outcomes.add(&next.outcomes);
+        self.bytes += next.bytes;
+        for (outputs, mut more) in self.outputs.iter_mut().zip(next.outputs) {
+            outputs.append(&mut more);
+        }
+    }
+
+    /// Drops the outputs, which were published.
+    pub(super) fn published(mut self) -> Self {
+        self.outputs.iter_mut().for_each(|outputs| *outputs = Vec::new());
+        self.bytes = 0;
+        self
+    }
+}
+
+/// What sorts final inputs.
+pub(super) struct Sorter<'a> {
+    pub(super) session: Session,
+    pub(super) epoch: EpochId,
+    /// The sink of each route.
+    pub(super) routes: &'a [usize],
+    pub(super) sinks: usize,
+    pub(super) letters: Option<&'a Letters>,
+}
+
+impl Sorter<'_> {
+    /// Sorts the outputs of final inputs by sink; `None` when no input is final.
+    pub(super) fn sort(&self, steps: Vec<Step>, report: &mut Report) -> Option<Chunk> {
+        let mut chunk: Option<Chunk> = None;
+        let partition = self.session.partition;
+        for step in steps {
+            let mut outcomes = Outcomes::default();
+            let (mut emitted, mut letter) = (Vec::new(), None);
+            let input = match step {
+                Step::Deliver(input, outputs) if outputs.is_empty() => {
+                    outcomes.filtered = 1;
+                    input
+                }
+                Step::Deliver(input, outputs) => {
+                    outcomes.delivered = 1;
+                    outcomes.outputs = outputs.len() as u64;
+                    emitted = outputs;
+                    input
+                }
+                Step::Filtered(input) => {
+                    outcomes.filtered = 1;
+                    input
+                }
+                Step::GaveUp(input, death) => {
+                    tracing::error!(%partition, position = %input.position, ?death, "input left out");
+                    match self.letters {
+                        Some(letters) => {
+                            outcomes.dead = 1;
+                            letter = Some((
+                                letters.sink,
+                                letters.of_input(&input, &death, &self.session, self.epoch),
+                            ));
+                        }
+                        None => outcomes.dropped = 1,
+                    }
+                    input
+                }
+                Step::Stopped(input, death) => {
+                    tracing::error!(%partition, position = %input.position, ?death, "partition stopped");
+                    report.stopped.push((partition.0, input.position.0, death.reason));
+                    continue;
+                }
+            };
+            let position = input.position;
+            let chunk = chunk.get_or_insert_with(|| Chunk {
+                range: Range { first: position, last: position, resume: input.next },
+                outcomes: Outcomes::default(),
+                outputs: vec![Vec::new(); self.sinks],
+                bytes: 0,
+            });
+            chunk.range = Range { last: position, resume: input.next, ..chunk.range };
+            chunk.outcomes.add(&outcomes);
+            let mut add = |sink: usize, output: Output| {
+                chunk.bytes += output.record.len() as u64;
+                if let Some(outputs) = chunk.outputs.get_mut(sink) {
+                    outputs.push(output);
+                }
+            };
+            if let Some((sink, letter)) = letter {
+                add(sink, letter);
+            }
+            let mut numbers = vec![0; self.sinks];
+            for Emitted { route, record } in emitted {
+                // The receiving thread has rejected routes that lead nowhere.
+                let Some(&sink) = self.routes.get(route) else { continue };
+                let Some(number) = numbers.get_mut(sink) else { continue };
+                add(sink, Output { position, number: *number, record });
+                *number += 1;
+            }
+        }
+        chunk
+    }
+}
+
+/// A chunk on its way.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) chunk: Chunk,
+    /// What each sink said last.
+    pub(super) tokens: Vec<Option<Token>>,
+    /// Outputs that each sink has confirmed.
+    done: Vec<usize>,
+    staged: Vec<bool>,
+    /// When a sink that did not take all is asked again.
+    pub(super) again: Nanos,
+    tries: u32,
+}
+
+/// What goes with a publication.
+pub(super) struct Way<'a> {
+    pub(super) session: Session,
+    pub(super) epoch: EpochId,
+    pub(super) guard: &'a WriteGuard,
+    pub(super) letters: Option<&'a Letters>,
+    /// Whether what a sink refuses is left out when there is no sink for dead letters.
+    pub(super) leave_out: bool,
+    /// Whether this is a whole epoch.
+    pub(super) sealed: bool,
+    pub(super) now: Nanos,
+}
+
+impl Outgoing {
+    pub(super) fn new(chunk: Chunk) -> Self {
+        let sinks = chunk.outputs.len();
+        Self {
+            chunk,
+            tokens: vec![None; sinks],
+            done: vec![0; sinks],
+            staged: vec![false; sinks],
+            again: Nanos::ZERO,
+            tries: 0,
+        }
+    }
+
+    /// Gives the sinks what they have not confirmed; whether all have all of it now. Dead letters go last: they have what
+    /// other sinks refused.
+    pub(super) fn publish(
+        &mut self,
+        ends: &mut [End],
+        way: &Way<'_>,
+        report: &mut Report,
+    ) -> Result<bool, VertexError> {
+        if way.now < self.again {
+            return Ok(false);
+        }
+        let letters = way.letters.map(|letters| letters.sink);
+        let outputs = (0..ends.len()).filter(|sink| Some(*sink) != letters);
+        for sink in outputs {
+            if !self.publish_to(sink, ends, way, report)? {
+                return Ok(false);
+            }
+        }
+        match letters {
+            Some(sink) => self.publish_to(sink, ends, way, report),
+            None => Ok(true),
+        }
+    }
+
+    fn publish_to(
+        &mut self,
+        sink: usize,
+        ends: &mut [End],
+        way: &Way<'_>,
+        report: &mut Report,
+    ) -> Result<bool, VertexError> {
+        let slot = (ends.get_mut(sink), self.chunk.outputs.get(sink), self.done.get_mut(sink));
+        let (Some(end), Some(outputs), Some(done)) = slot else { return Ok(true) };
+        let Range { first, last, .. } = self.chunk.range;
+        let rest = outputs.get(*done..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(true);
+        }
+        let delivery = |outputs| Delivery {
+            session: way.session,
+            epoch: way.epoch,
+            first,
+            last,
+            outputs,
+            ids: &end.ids,
+        };
+        if way.sealed
+            && let Some(staged) = self.staged.get_mut(sink)
+            && !*staged
+        {
+            end.sink.stage(&delivery(outputs), way.guard)?;
+            *staged = true;
+        }
+        let published = end.sink.publish(&delivery(rest), way.guard)?;
+        end.dirty = true;
+        let rejected: Vec<Output> = published
+            .rejected
+            .into_iter()
+            .filter_map(|rejected| Some((rest.get(rejected.index)?, rejected.reason)))
+            .map(|(output, reason)| {
+                report.refused += 1;
+                match way.letters {
+                    Some(letters) if letters.sink != sink => {
+                        Ok(Some(letters.of_output(output, sink, reason, &way.session, way.epoch)))
+                    }
+                    None if way.leave_out => Ok(None),
+                    _ => Err(VertexError::Refused {
+                        sink: end.config.name.clone(),
+                        position: output.position.0,
+                        reason,
+                    }),
+                }
+            })
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
+        *done += published.through.min(rest.len());
+        let complete = *done == outputs.len();
+        if let (Some(token), Some(slot)) = (published.token, self.tokens.get_mut(sink)) {
+            *slot = Some(token);
+        }
+        if let Some(held) = published.held {
+            tracing::warn!(sink = end.config.name, reason = held.reason, "the sink takes no more now");
+            let delay = held.after.unwrap_or_else(|| delay(&end.config.retry, self.tries));
+            self.again = way.now.saturating_add(delay);
+            self.tries += 1;
+        } else {
+            self.tries = 0;
+        }
+        if let Some(letters) = way.letters
+            && let Some(outputs) = self.chunk.outputs.get_mut(letters.sink)
+        {
+            outputs.extend(rejected);
+        }
+        Ok(complete)
+    }
+}
+
+/// The delay before a sink is asked again.
+fn delay(retry: &SinkRetry, tries: u32) -> Nanos {
+    let factor = 1u64.checked_shl(tries).unwrap_or(u64::MAX);
+    Nanos(retry.initial.0.0.saturating_mul(factor)).min(retry.cap.0)
+}

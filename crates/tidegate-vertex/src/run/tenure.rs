@@ -1,0 +1,159 @@
+//! One partition while it is owned: from the claim to its end (10.5).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tidegate_shm::clock::Nanos;
+use tidegate_udf::wire::ids::{EpochId, FenceSlot, PartitionId, Position};
+
+use super::outgoing::{Chunk, End, Outgoing};
+use crate::{
+    batch::Input,
+    fence::{Quiesce, WriteGuard},
+    flow::Flow,
+    ledger::{Mark, Range, Record},
+    sink::{Session, Token},
+    source::Resume,
+};
+
+/// A partition of the source.
+pub(super) struct Partition {
+    pub(super) id: PartitionId,
+    /// `None` while this vertex does not own it.
+    pub(super) tenure: Option<Tenure>,
+    /// Guards of ended sessions whose writes may still run (VX-733).
+    pub(super) ending: Vec<WriteGuard>,
+}
+
+/// One ownership session.
+pub(super) struct Tenure {
+    pub(super) slot: FenceSlot,
+    pub(super) guard: WriteGuard,
+    pub(super) session: Session,
+    pub(super) flow: Flow,
+    /// Where reading goes on, until the source was opened there.
+    pub(super) unopened: Option<Option<Resume>>,
+    pub(super) at_end: bool,
+    /// The last committed epoch.
+    pub(super) committed: EpochId,
+    /// Where that epoch ended.
+    pub(super) resume: Position,
+    /// Inputs that were read and are not committed, and how many, for who commits them before they are sent.
+    pub(super) read: Option<(Range, u64)>,
+    /// What each sink said at the last commit.
+    pub(super) tokens: Vec<Option<Token>>,
+    /// Final, and not taken by all sinks: outputs that go out batch by batch.
+    pub(super) outgoing: Option<Outgoing>,
+    /// The open epoch, and since when it has something.
+    pub(super) open: Option<(Chunk, Nanos)>,
+    /// Epochs that wait to be committed, the oldest first. Only that one may be prepared (VX-763).
+    pub(super) sealed: VecDeque<Sealed>,
+    /// What the ledger knows of inputs that are tried again.
+    pub(super) marks: BTreeMap<Position, Mark>,
+}
+
+/// A sealed epoch.
+pub(super) struct Sealed {
+    pub(super) record: Record,
+    pub(super) outgoing: Outgoing,
+    pub(super) step: EpochStep,
+    /// It was prepared by an earlier session.
+    pub(super) redo: bool,
+}
+
+/// How far a sealed epoch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EpochStep {
+    /// In memory only.
+    Sealed,
+    /// Durably decided.
+    Prepared,
+    /// All sinks have confirmed it.
+    Confirmed,
+}
+
+impl Partition {
+    /// A partition that nobody owns here.
+    pub(super) fn new(id: PartitionId) -> Self {
+        Self { id, tenure: None, ending: Vec::new() }
+    }
+
+    /// Forgets the sessions that ended; false while a write of one of them still runs.
+    pub(super) fn forget_ended(&mut self, mut quiesced: impl FnMut(&WriteGuard)) -> bool {
+        while let Some(guard) = self.ending.last() {
+            if guard.quiesce(|| false) != Quiesce::Quiesced {
+                return false;
+            }
+            quiesced(guard);
+            self.ending.pop();
+        }
+        true
+    }
+}
+
+impl Tenure {
+    /// Adds final inputs to the open epoch.
+    pub(super) fn add(&mut self, chunk: Chunk, now: Nanos) {
+        match &mut self.open {
+            Some((open, _)) => open.append(chunk),
+            None => self.open = Some((chunk, now)),
+        }
+    }
+
+    /// Notes what was read.
+    pub(super) fn has_read(&mut self, inputs: &[Input]) {
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
+        let (from, count) = self.read.map_or((first.position, 0), |(range, count)| (range.first, count));
+        let range = Range { first: from, last: last.position, resume: last.next };
+        self.read = Some((range, count + inputs.len() as u64));
+    }
+
+    /// An epoch is committed.
+    pub(super) fn committed(&mut self, record: &Record, ends: &[End]) {
+        (self.committed, self.resume) = (record.epoch, record.range.resume);
+        for part in &record.sinks {
+            let sink = ends.iter().position(|end| end.config.name() == part.name);
+            if let Some(slot) = sink.and_then(|sink| self.tokens.get_mut(sink)) {
+                slot.clone_from(&part.token);
+            }
+        }
+        self.marks = self.marks.split_off(&self.resume);
+    }
+
+    /// No further input becomes final.
+    pub(super) fn is_over(&self) -> bool {
+        self.flow.is_stopped() || self.flow.is_empty() && self.at_end
+    }
+
+    /// When there is something to do that nothing else tells.
+    pub(super) fn next_time(&self) -> Option<Nanos> {
+        match &self.outgoing {
+            Some(outgoing) => Some(outgoing.again),
+            None => self.flow.next_time(),
+        }
+    }
+
+    /// Number of the open epoch.
+    pub(super) fn open_epoch(&self) -> EpochId {
+        EpochId(self.committed.0 + self.sealed.len() as u64 + 1)
+    }
+
+    /// Bytes of outputs that wait for their commit.
+    pub(super) fn buffered(&self) -> u64 {
+        let sealed: u64 = self.sealed.iter().map(|sealed| sealed.outgoing.chunk.bytes).sum();
+        sealed + self.open.as_ref().map_or(0, |(chunk, _)| chunk.bytes)
+    }
+
+    /// Inputs of this session that were read and are not committed.
+    pub(super) fn unfinished(&self) -> u64 {
+        let sealed = self.sealed.iter().filter(|sealed| !sealed.redo);
+        let sealed: u64 = sealed.map(|sealed| sealed.outgoing.chunk.outcomes.inputs()).sum();
+        let open = self.open.as_ref().map_or(0, |(chunk, _)| chunk.outcomes.inputs());
+        let outgoing = self.outgoing.as_ref().map_or(0, |outgoing| outgoing.chunk.outcomes.inputs());
+        self.flow.inputs() + sealed + open + outgoing
+    }
+
+    /// Nothing is on its way to a sink or the ledger.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outgoing.is_none() && self.open.is_none() && self.sealed.is_empty()
+    }
+}

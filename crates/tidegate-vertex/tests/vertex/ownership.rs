@@ -1,0 +1,302 @@
+//! Who may write: partitions that are taken away and come back, vertices that are fenced, processes that are stopped.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Read,
+    time::{Duration, Instant},
+};
+
+use tidegate_shm::{process::ProcessId, sync::Arc};
+use tidegate_udf::wire::ids::{Generation, PartitionId};
+use tidegate_vertex::{
+    fence::{Quiesce, Reason, WriteKind},
+    ledger::take_over,
+    own::InProc,
+    run::{Vertex, VertexError},
+};
+
+use crate::world::{World, epoch_files, pipeline, runtime, runtime_place, with_epochs, with_ledger};
+
+/// Waits for something that another thread or process does.
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(100);
+    while !happened() {
+        assert!(Instant::now() < give_up, "{what}: never");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// One of two partitions is taken away and given back, again and again, while both are processed.
+/// Cases: CT-23, CT-53, CT-62.
+/// Rules: VX-003, VX-232, VX-700, VX-703, VX-705, VX-726, VX-729, VX-731.
+#[test]
+fn a_partition_that_is_taken_away_goes_on_where_it_was_committed() {
+    const RECORDS: u64 = 3_000;
+    let world = World::new();
+    let dir = world.path("");
+    let source = format!("kind = \"generator\"\npartitions = 2\nrecords = {RECORDS}");
+    let sink = format!(
+        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
+        dir.join("epochs")
+    );
+    let manager = InProc::default();
+    let (taken, kept) = (PartitionId(1), PartitionId(0));
+    [taken, kept].iter().for_each(|partition| manager.assign(*partition, Some(7)));
+    let member = Arc::new(manager.member(7, 2));
+    let vertex = Vertex::start_under(with_epochs(&dir, "slow upper", &source, &sink), member).unwrap();
+    let stop = vertex.stop_handle();
+    let running = std::thread::spawn(move || vertex.run());
+    let epochs = dir.join("epochs");
+    let mut generations = vec![manager.holder(taken).unwrap().1];
+    for round in 1..=3 {
+        wait_for("an epoch", || running.is_finished() || epoch_files(&epochs, taken.0).len() >= 3 * round);
+        assert!(!running.is_finished(), "too fast to be disturbed");
+        manager.assign(taken, None);
+        assert_eq!(manager.holder(taken), None);
+        let had = epoch_files(&epochs, taken.0);
+        if round == 2 {
+            // Nobody has it for a while; the other one goes on, and of this one there is no file more.
+            let other = epoch_files(&epochs, kept.0).len();
+            wait_for("the other partition", || epoch_files(&epochs, kept.0).len() >= other + 3);
+            // What was under way when it was taken may have ended.
+            assert!(epoch_files(&epochs, taken.0).len() <= had.len() + 1);
+        }
+        manager.assign(taken, Some(7));
+        wait_for("a new session", || manager.holder(taken).is_some());
+        generations.push(manager.holder(taken).unwrap().1);
+    }
+    wait_for("the end", || {
+        [taken, kept]
+            .iter()
+            .all(|partition| epoch_files(&epochs, partition.0).concat().len() as u64 == RECORDS)
+    });
+    stop.drain();
+    let report = running.join().unwrap().unwrap();
+    assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");
+    assert_eq!(report.fenced.len(), 3);
+    assert!(report.returned > 0 && report.balances(), "{report:?}");
+    for partition in [taken, kept] {
+        let expected: Vec<String> = (0..RECORDS).map(|n| format!("UPPER {partition}:{n}")).collect();
+        assert_eq!(epoch_files(&epochs, partition.0).concat(), expected);
+    }
+}
+
+/// Rules: VX-701, VX-703.
+#[test]
+fn a_manager_of_the_process_gives_a_partition_to_one_member_at_a_time() {
+    use tidegate_vertex::{fence::FenceTable, own::Manager};
+    let manager = InProc::default();
+    let (one, two) = (manager.member(1, 1), manager.member(2, 1));
+    let id = PartitionId(0);
+    assert_eq!(one.acquire(id, Generation(4)), None, "nobody may have it");
+    manager.assign(id, Some(1));
+    assert_eq!(two.acquire(id, Generation(4)), None);
+    assert_eq!(one.acquire(id, Generation(4)), Some(Generation(5)));
+    assert_eq!(one.acquire(id, Generation(5)), None, "it has it already");
+    let mut table = FenceTable::create(1, 1).unwrap();
+    let (_, guard) = table.bind(id, Generation(5)).unwrap();
+    one.begun(id, &guard);
+    assert_eq!(manager.holder(id), Some((1, Generation(5))));
+    manager.assign(id, Some(2));
+    assert!(guard.is_revoked());
+    assert_eq!(two.acquire(id, Generation(5)), None, "the session before has not ended");
+    one.release(id, Generation(5));
+    assert_eq!(two.acquire(id, Generation(2)), Some(Generation(6)), "it knows a newer one than the ledger");
+    // Taken away again before it could write.
+    manager.assign(id, None);
+    let (_, guard) = table.bind(id, Generation(6)).unwrap();
+    two.begun(id, &guard);
+    assert!(guard.is_revoked());
+}
+
+/// Rules: VX-234, VX-724, VX-725, VX-726, VX-728.
+#[test]
+fn a_vertex_without_its_right_writes_nothing_more() {
+    let world = World::new();
+    let dir = world.path("");
+    let source = "kind = \"generator\"\nrecords = 100000";
+    let vertex = Vertex::start(with_ledger(&dir, "slow upper", source)).unwrap();
+    let stop = vertex.stop_handle();
+    let running = std::thread::spawn(move || vertex.run());
+    let out = world.path("out");
+    let len = || fs::metadata(&out).unwrap().len();
+    wait_for("outputs", || len() > 1_000);
+    let [(id, guard)] = stop.fence(None, Reason::Operator).try_into().unwrap();
+    assert_eq!(id, PartitionId(0));
+    let give_up = Instant::now() + Duration::from_secs(100);
+    assert_eq!(guard.quiesce(|| Instant::now() < give_up), Quiesce::Quiesced);
+    let quiesced = len();
+    let error = running.join().unwrap().unwrap_err();
+    assert!(matches!(error, VertexError::Fenced(_)), "{error}");
+    assert_eq!(len(), quiesced);
+    // The next one goes on behind what was committed.
+    let source = source.replace("100000", "3000");
+    let report = Vertex::start(with_ledger(&dir, "upper", &source)).unwrap().run().unwrap();
+    assert!(report.read < 3_000, "began anew");
+    let expected: Vec<String> = (0..3_000).map(|n| format!("UPPER 0:{n}")).collect();
+    assert_eq!(world.lines(), expected);
+}
+
+/// A sink that does not take anything: the word is set at once, and the write that hangs is named (Z12).
+/// Cases: CT-26.
+/// Rules: VX-724, VX-725, VX-732.
+#[test]
+fn a_write_that_hangs_is_pending() {
+    let world = World::new();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        world.path("out"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    // A reader that takes nothing yet.
+    let mut reader = OpenOptions::new().read(true).write(true).open(world.path("out")).unwrap();
+    let source = "kind = \"generator\"\nrecords = 100000\nbytes = \"2KiB\"";
+    let mut pipeline = world.pipeline("upper", "", source);
+    pipeline.epoch.interval =
+        tidegate_vertex::config::units::Time(tidegate_shm::clock::Nanos::from_secs(3_600));
+    let vertex = Vertex::start(pipeline).unwrap();
+    let stop = vertex.stop_handle();
+    let running = std::thread::spawn(move || vertex.run());
+    let guards = stop.fence(Some(PartitionId(9)), Reason::Operator);
+    assert!(guards.is_empty(), "there is no such partition");
+    let hangs = {
+        let mut at = None;
+        // The pipe is full when nothing is added to it for a while and the write is under way.
+        wait_for("a full pipe", || {
+            let bytes = rustix::io::ioctl_fionread(&reader).unwrap();
+            let same = at == Some(bytes) && bytes > 60_000;
+            at = Some(bytes);
+            std::thread::sleep(Duration::from_millis(20));
+            same
+        });
+        stop.fence(None, Reason::Operator)
+    };
+    let [(_, guard)] = hangs.try_into().unwrap();
+    assert!(guard.is_revoked() && guard.permit(WriteKind::Ledger).is_err());
+    let Quiesce::Pending(writes) = guard.quiesce(|| false) else { panic!("the write is not seen") };
+    assert_eq!(writes.to_string(), "1 sink");
+    let mut taken = vec![0; 4_096];
+    while guard.quiesce(|| false) != Quiesce::Quiesced {
+        reader.read(&mut taken).unwrap();
+    }
+    let error = running.join().unwrap().unwrap_err();
+    assert!(matches!(error, VertexError::Fenced(_)), "{error}");
+}
+
+/// A holder of the lock that is stopped cannot be replaced but by killing it, and is found out by its number, its start and
+/// its program.
+/// Cases: CT-30.
+/// Rules: VX-702.
+#[test]
+fn a_stopped_runtime_keeps_its_ledger_until_it_is_taken_over() {
+    const SOURCE: &str = "kind = \"generator\"\nrecords = 3000";
+    if let Some(dir) = runtime_place() {
+        Vertex::start(with_ledger(&dir, "slow upper", SOURCE)).unwrap().run().unwrap();
+        return;
+    }
+    let world = World::new();
+    let test = "ownership::a_stopped_runtime_keeps_its_ledger_until_it_is_taken_over";
+    // It stops itself between a permit and its write (Z2).
+    let mut holder = runtime(test, &world).env("TIDEGATE_VX_FAILPOINT", "stop:permit:3").spawn().unwrap();
+    let stopped = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", holder.id())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    };
+    wait_for("a stopped holder", stopped);
+    let pipeline = || with_ledger(&world.path(""), "upper", SOURCE);
+    let refused = Vertex::start(pipeline()).err().unwrap().to_string();
+    assert!(refused.contains(&holder.id().to_string()), "{refused}");
+    let ledger = world.path("ledger");
+    let killed = take_over(&ledger).unwrap();
+    assert_eq!(killed.map(|id: ProcessId| id.pid), Some(holder.id()));
+    assert!(!holder.wait().unwrap().success());
+    assert_eq!(take_over(&ledger).unwrap(), None, "nobody has it any more");
+    Vertex::start(pipeline()).unwrap().run().unwrap();
+    let expected: Vec<String> = (0..3_000).map(|n| format!("UPPER 0:{n}")).collect();
+    assert_eq!(world.lines(), expected);
+}
+
+/// A process that has the lock file open and is another program is left alone; so is one that only has its name in it.
+/// Rules: VX-702.
+#[test]
+fn nobody_else_is_killed() {
+    let world = World::new();
+    fs::create_dir(world.path("ledger")).unwrap();
+    let lock = world.path("ledger").join("lock");
+    let mut other = std::process::Command::new("flock")
+        .args([lock.as_os_str(), "sleep".as_ref(), "1000".as_ref()])
+        .spawn()
+        .unwrap();
+    wait_for("the lock", || {
+        let id = ProcessId::of(other.id()).unwrap();
+        // It says who it is, as a runtime would.
+        fs::write(&lock, format!("{id}\n")).unwrap();
+        take_over(&world.path("ledger")).is_err()
+    });
+    let refused = take_over(&world.path("ledger")).unwrap_err().to_string();
+    assert!(refused.contains("another program"), "{refused}");
+    assert!(other.try_wait().unwrap().is_none(), "it was killed");
+    let id = ProcessId::current().unwrap();
+    fs::write(&lock, format!("{id}\n")).unwrap();
+    let refused = take_over(&world.path("ledger")).unwrap_err().to_string();
+    assert!(refused.contains("does not have it open"), "{refused}");
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+/// A worker that is stopped is ended by the clock of the runtime and its batches go to another (Z5).
+/// Cases: CT-18.
+/// Rules: VX-434.
+#[test]
+fn a_stopped_worker_is_replaced() {
+    let world = World::new();
+    let pipeline = pipeline(
+        &world.path(""),
+        "stop once",
+        "batch_timeout = \"2s\"",
+        "kind = \"generator\"\nrecords = 2000",
+    );
+    let report = Vertex::start(pipeline).unwrap().run().unwrap();
+    assert_eq!((report.restarts, report.delivered), (1, 2_000));
+    let expected: Vec<String> = (0..2_000).map(|n| format!("UPPER 0:{n}")).collect();
+    assert_eq!(world.lines(), expected);
+}
+
+/// What was read is committed before it is sent: a runtime that is killed loses it and repeats nothing.
+/// Rules: VX-001, VX-762.
+#[test]
+fn at_most_once_repeats_nothing() {
+    const RECORDS: u64 = 2_000;
+    if let Some(dir) = runtime_place() {
+        at_most_once(&dir, "slow upper", RECORDS);
+        return;
+    }
+    let world = World::new();
+    let test = "ownership::at_most_once_repeats_nothing";
+    let mut lost = false;
+    for point in ["C2:3", "C11:5", "C12:2", "C1:6"] {
+        let status = runtime(test, &world).env("TIDEGATE_VX_FAILPOINT", point).status().unwrap();
+        assert!(!status.success(), "{point} is never passed");
+    }
+    at_most_once(&world.path(""), "upper", RECORDS);
+    let lines = world.lines();
+    let number = |line: &String| line.strip_prefix("UPPER 0:").unwrap().parse::<u64>().unwrap();
+    let mut next = 0;
+    for line in &lines {
+        assert!(number(line) >= next, "{line} again");
+        lost |= number(line) > next;
+        next = number(line) + 1;
+    }
+    assert!(lost && next == RECORDS, "nothing was lost: then something was sent before it was committed");
+}
+
+fn at_most_once(dir: &std::path::Path, role: &str, records: u64) {
+    let rest = format!("[ledger]\npath = {:?}", dir.join("ledger"));
+    let source = format!("kind = \"generator\"\nrecords = {records}");
+    let sink = format!("[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {:?}", dir.join("out"));
+    let text = crate::world::of(dir, "at_most_once", role, &rest, &source, &sink);
+    Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
+}
