@@ -106,7 +106,8 @@ impl Header {
         }
         let fortran = value("'fortran_order'").ok_or_else(|| lacks("'fortran_order'"))?;
         let shape = value("'shape'").ok_or_else(|| lacks("'shape'"))?;
-        let axes = shape.strip_prefix('(').and_then(|rest| rest.split_once(')')).ok_or_else(|| lacks("'shape'"))?.0;
+        let axes =
+            shape.strip_prefix('(').and_then(|rest| rest.split_once(')')).ok_or_else(|| lacks("'shape'"))?.0;
         let axes = axes.split(',').map(str::trim).filter(|axis| !axis.is_empty());
         let shape: Vec<u64> = axes.map(str::parse).collect::<Result<_, _>>().map_err(|_| lacks("'shape'"))?;
         if shape.is_empty() {
@@ -126,7 +127,8 @@ impl Header {
     /// The header in bytes, as long as that of any number of rows with this type and these other axes.
     pub fn encode(descr: &str, row: &[u64], rows: u64) -> Vec<u8> {
         let text = |rows: u64| {
-            let axes: String = std::iter::once(rows).chain(row.iter().copied()).map(|axis| format!("{axis}, ")).collect();
+            let axes: String =
+                std::iter::once(rows).chain(row.iter().copied()).map(|axis| format!("{axis}, ")).collect();
             format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({axes}), }}")
         };
         let len = (10 + text(u64::MAX).len() + 1).next_multiple_of(64);

@@ -49,8 +49,9 @@ fn values(inputs: &[Input]) -> Vec<&str> {
 /// Rules: VX-793, VX-830, VX-831.
 #[test]
 fn what_is_pushed_is_read_in_order_and_never_more_than_the_bound_ahead() {
-    let (mut source, woken) =
-        open_source("pattern = \"pull\"\nbind = [\"tcp://127.0.0.1:*\"]\nprefetch = \"1KiB\"\nhigh_water_mark = 10");
+    let (mut source, woken) = open_source(
+        "pattern = \"pull\"\nbind = [\"tcp://127.0.0.1:*\"]\nprefetch = \"1KiB\"\nhigh_water_mark = 10",
+    );
     let context = Context::new();
     let push = Push::new(&context).unwrap();
     push.set_options(|options| {
@@ -74,9 +75,12 @@ fn what_is_pushed_is_read_in_order_and_never_more_than_the_bound_ahead() {
     let expected: Vec<String> = (0..2_000).map(|number| format!("{number:0100}")).collect();
     assert_eq!(values(&all), expected);
     assert_eq!(all[0].position, first);
-    assert!(all.windows(2).all(|pair| pair[0].next == pair[1].position && pair[1].position > pair[0].position));
+    assert!(
+        all.windows(2).all(|pair| pair[0].next == pair[1].position && pair[1].position > pair[0].position)
+    );
     assert_eq!(source.abilities().positions, Positions::PerRun);
-    let nowhere = source::zmq::Zmq::open(&toml::from_str("pattern = \"pull\"").unwrap(), Waker::new(|| {})).unwrap_err();
+    let nowhere = source::zmq::Zmq::open(&toml::from_str("pattern = \"pull\"").unwrap(), Waker::new(|| {}))
+        .unwrap_err();
     assert!(nowhere.to_string().contains("source.bind and source.connect are empty"), "{nowhere}");
 }
 
@@ -127,8 +131,9 @@ impl Sending {
 /// Rules: VX-722, VX-840.
 #[test]
 fn a_push_that_finds_no_room_goes_on_where_it_was() {
-    let mut sending =
-        Sending::open("pattern = \"push\"\nbind = [\"tcp://127.0.0.1:*\"]\nhigh_water_mark = 5\nparts = \"key value\"");
+    let mut sending = Sending::open(
+        "pattern = \"push\"\nbind = [\"tcp://127.0.0.1:*\"]\nhigh_water_mark = 5\nparts = \"key value\"",
+    );
     let held = sending.publish(0..10).unwrap();
     assert_eq!(held.through, 0, "nobody is there");
     assert!(held.held.is_some());
@@ -185,7 +190,12 @@ fn a_publication_reaches_who_subscribed() {
     subscriber.subscribe("").unwrap();
     subscriber.connect_ready_blocking(&sending.sink.endpoints()[0].clone(), PATIENCE).unwrap();
     // Who subscribes late misses the first ones, that is what PUB means.
-    subscriber.set_options(|options| { options.rcvtimeo = Some(Duration::from_millis(20)); Ok(()) }).unwrap();
+    subscriber
+        .set_options(|options| {
+            options.rcvtimeo = Some(Duration::from_millis(20));
+            Ok(())
+        })
+        .unwrap();
     loop {
         assert_eq!(sending.publish(7..8).unwrap().through, 1);
         if let Ok(message) = subscriber.recv_blocking() {

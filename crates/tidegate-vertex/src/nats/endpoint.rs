@@ -76,10 +76,9 @@ impl Endpoint {
         }
         if let Some(creds) = &self.creds {
             let credentials = creds.read()?;
-            options = options.credentials(&credentials).map_err(|source| NatsError::Connect {
-                url: self.shown_url(),
-                source: source.into(),
-            })?;
+            options = options
+                .credentials(&credentials)
+                .map_err(|source| NatsError::Connect { url: self.shown_url(), source: source.into() })?;
         }
         if let Some(ca) = &self.tls.ca {
             options = options.add_root_certificates(ca.clone());

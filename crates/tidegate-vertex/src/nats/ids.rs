@@ -53,7 +53,10 @@ impl IdStream {
     ) -> Result<Sent, Fenced> {
         let mut done = 0;
         for window in messages.chunks(WINDOW) {
-            let batch = window.iter().map(|message: &Message| (message.headers(session.generation), message.record.value.clone())).collect();
+            let batch = window
+                .iter()
+                .map(|message: &Message| (message.headers(session.generation), message.record.value.clone()))
+                .collect();
             let attempt = permit()?;
             let outcomes = self.nats.publish(&self.subject, batch);
             drop(attempt);

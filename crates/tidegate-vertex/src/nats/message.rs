@@ -115,7 +115,9 @@ pub(super) fn record(value: Vec<u8>, message: Option<&HeaderMap>) -> Record {
 
 /// Adds a header as it is on the wire; what is too long for it is left out.
 fn push_header(bytes: &mut Vec<u8>, name: &str, value: &str) {
-    let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u32::try_from(value.len())) else { return };
+    let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u32::try_from(value.len())) else {
+        return;
+    };
     bytes.extend_from_slice(&name_len.to_le_bytes());
     bytes.extend_from_slice(&value_len.to_le_bytes());
     bytes.extend_from_slice(name.as_bytes());

@@ -138,8 +138,8 @@ impl Nats {
         let options = endpoint.options(ConnectOptions::new())?;
         let options = options.name(name).connection_timeout(CALL).request_timeout(Some(CALL));
         let connected = runtime.block_on(options.connect(endpoint.url.as_str()));
-        let client =
-            connected.map_err(|error| NatsError::Connect { url: endpoint.shown_url(), source: error.into() })?;
+        let client = connected
+            .map_err(|error| NatsError::Connect { url: endpoint.shown_url(), source: error.into() })?;
         // The library starts a task of its own here.
         let entered = runtime.enter();
         let context = jetstream::context::ContextBuilder::new().timeout(CALL).ack_timeout(CALL).build(client);
@@ -205,7 +205,8 @@ impl Nats {
         let call = async {
             let mut sent: Vec<Result<PublishAckFuture, PublishError>> = Vec::with_capacity(count);
             for (headers, value) in messages {
-                let message = jetstream::message::PublishMessage::build().headers(headers).payload(value.into());
+                let message =
+                    jetstream::message::PublishMessage::build().headers(headers).payload(value.into());
                 sent.push(self.context.send_publish(subject.to_owned(), message).await);
             }
             // Together, so that all of them have one deadline.

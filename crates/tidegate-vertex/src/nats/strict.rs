@@ -19,8 +19,8 @@ use thiserror::Error;
 use tidegate_udf::wire::ids::{Generation, Position};
 
 use super::{
-    EXPECTED_LAST_ID, EXPECTED_LAST_SEQUENCE, EXPECTED_LAST_SUBJECT_SEQUENCE, Message, NONCE, Nats, NatsError,
-    Published, Stored, message::session_headers,
+    EXPECTED_LAST_ID, EXPECTED_LAST_SEQUENCE, EXPECTED_LAST_SUBJECT_SEQUENCE, Message, NONCE, Nats,
+    NatsError, Published, Stored, message::session_headers,
 };
 use crate::{fence::Fenced, sink::Session};
 
@@ -65,7 +65,9 @@ pub enum StrictError {
         found: Generation,
     },
     /// Another session with the same generation exists: the ownership store was rolled back (VX-714).
-    #[error("another session with the same generation has written to stream {stream}: ownership went back in time")]
+    #[error(
+        "another session with the same generation has written to stream {stream}: ownership went back in time"
+    )]
     SameGeneration {
         /// The stream.
         stream: String,
@@ -147,10 +149,7 @@ impl StrictStream {
     ///
     /// # Errors
     /// [`StrictError::Newer`], [`StrictError::SameGeneration`].
-    pub fn barrier<P>(
-        &mut self,
-        mut permit: impl FnMut() -> Result<P, Fenced>,
-    ) -> Result<(), StrictError> {
+    pub fn barrier<P>(&mut self, mut permit: impl FnMut() -> Result<P, Fenced>) -> Result<(), StrictError> {
         let Session { partition, generation, nonce } = self.session;
         let id = format!("fence.{:016x}.{:x}.{:x}.{nonce:016x}", self.uid, partition.0, generation.0);
         let mut doubt = None;
@@ -296,7 +295,8 @@ impl StrictStream {
     fn send_one<P>(&mut self, message: &Message, permit: P) -> Result<usize, StrictError> {
         let mut headers = message.headers(self.session.generation);
         headers.insert(EXPECTED_LAST_SEQUENCE, self.anchor.sequence().to_string());
-        let outcome = self.nats.publish(&self.names.data, vec![(headers, message.record.value.clone())]).pop();
+        let outcome =
+            self.nats.publish(&self.names.data, vec![(headers, message.record.value.clone())]).pop();
         drop(permit);
         self.judge(&[message], vec![outcome.unwrap_or(Published::Unknown)])
     }
@@ -403,7 +403,9 @@ impl Anchor {
     fn sequence(&self) -> u64 {
         match self {
             Self::None => 0,
-            Self::Id { sequence, .. } | Self::Sequence { sequence, .. } | Self::Lost { sequence, .. } => *sequence,
+            Self::Id { sequence, .. } | Self::Sequence { sequence, .. } | Self::Lost { sequence, .. } => {
+                *sequence
+            }
         }
     }
 
@@ -442,7 +444,11 @@ fn check(info: &Info, names: &Names) -> Result<(), NatsError> {
         );
     }
     if (config.max_bytes > 0 || config.max_messages > 0) && config.discard != DiscardPolicy::New {
-        return setting("discard", format!("{:?}", config.discard), "new, since the stream has a limit of size");
+        return setting(
+            "discard",
+            format!("{:?}", config.discard),
+            "new, since the stream has a limit of size",
+        );
     }
     if config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) {
         return setting("mirror or sources", "set".to_owned(), "without, so that nobody else writes");

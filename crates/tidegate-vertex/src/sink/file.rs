@@ -124,7 +124,8 @@ impl Append {
 
     /// Whether what is in front of the file is what would be written there.
     fn fits(&mut self) -> Result<(), SinkError> {
-        let refused = |key, found, expected| SinkError::Setting { path: self.path.clone(), key, found, expected };
+        let refused =
+            |key, found, expected| SinkError::Setting { path: self.path.clone(), key, found, expected };
         match &self.rows {
             Rows::Lines(_) => Ok(()),
             Rows::Csv { columns } => {
@@ -153,7 +154,11 @@ impl Append {
                         "dtype and shape",
                         format!("{descr} {shape:?}"),
                         match found {
-                            Ok(header) => format!("{} {:?}, as in the file that is there", header.descr, &header.shape[1..]),
+                            Ok(header) => format!(
+                                "{} {:?}, as in the file that is there",
+                                header.descr,
+                                &header.shape[1..]
+                            ),
                             Err(fault) => format!("for another file: {fault}"),
                         },
                     )),
@@ -251,7 +256,9 @@ impl Rows {
                 refuse("columns", "missing".to_owned(), "the names of the columns, with format = \"csv\"")
             }
             Format::Csv => Ok(Self::Csv { columns: columns.clone() }),
-            _ if !columns.is_empty() => refuse("columns", "set".to_owned(), "left out without format = \"csv\""),
+            _ if !columns.is_empty() => {
+                refuse("columns", "set".to_owned(), "left out without format = \"csv\"")
+            }
             Format::Npy => {
                 let descr = dtype.clone().unwrap_or_default();
                 let Some(size) = element_size(&descr) else {
@@ -263,7 +270,11 @@ impl Rows {
                         let data = Header::encode(&descr, shape, 0).len() as u64;
                         Ok(Self::Npy { descr, shape: shape.clone(), data, row })
                     }
-                    _ => refuse("shape", format!("{shape:?}"), "at most 63 axes, none of them 0, with less than 2^64 bytes"),
+                    _ => refuse(
+                        "shape",
+                        format!("{shape:?}"),
+                        "at most 63 axes, none of them 0, with less than 2^64 bytes",
+                    ),
                 }
             }
             Format::Ndjson if dtype.is_some() || !shape.is_empty() => {
@@ -290,7 +301,9 @@ impl Rows {
     fn add(&self, bytes: &mut Vec<u8>, output: &Output, id: impl FnOnce() -> String) -> Result<(), String> {
         let value = &output.record.value;
         match self {
-            Self::Lines(Lines::Values) if value.contains(&b'\n') => return Err("it has a newline inside".to_owned()),
+            Self::Lines(Lines::Values) if value.contains(&b'\n') => {
+                return Err("it has a newline inside".to_owned());
+            }
             Self::Lines(lines) => lines.add(output, id, bytes),
             Self::Csv { columns } => {
                 let object: Map<String, Value> =

@@ -22,7 +22,8 @@ fn publish(sink: &mut Append, values: &[&[u8]]) -> Vec<Rejected> {
         .collect();
     let ids = OutputIds::new(1, "out");
     let (first, last) = (Position(0), Position(0));
-    let delivery = Delivery { session: SESSION, epoch: EpochId(1), first, last, outputs: &outputs, ids: &ids };
+    let delivery =
+        Delivery { session: SESSION, epoch: EpochId(1), first, last, outputs: &outputs, ids: &ids };
     let published = sink.publish(&delivery, &guard).unwrap();
     assert_eq!(published.through, outputs.len());
     published.rejected
@@ -40,8 +41,13 @@ fn rows_have_a_header_row_and_fields_in_its_order() {
     let dir = tempfile::tempdir().unwrap();
     let keys = config(&dir, "format = \"csv\"\ncolumns = [\"id\", \"text, quoted\"]");
     let mut sink = Append::open(&keys, Lines::Values).unwrap();
-    let values: [&[u8]; 5] =
-        [br#"{"text, quoted":"a \"b\"\nc","id":7}"#, br#"{"id":null}"#, b"[1]", br#"{"other":1}"#, br#"{"id":true}"#];
+    let values: [&[u8]; 5] = [
+        br#"{"text, quoted":"a \"b\"\nc","id":7}"#,
+        br#"{"id":null}"#,
+        b"[1]",
+        br#"{"other":1}"#,
+        br#"{"id":true}"#,
+    ];
     let rejected = publish(&mut sink, &values);
     assert_eq!(rejected.iter().map(|rejected| rejected.index).collect::<Vec<_>>(), [2, 3]);
     let token = sink.flush().unwrap().unwrap();
@@ -81,7 +87,10 @@ fn an_array_has_as_many_rows_as_were_committed() {
     assert_eq!(bytes[found.data as usize..], [1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0]);
     assert_eq!(found.data % 64, 0);
     let other = config(&dir, "format = \"npy\"\ndtype = \"<u2\"\nshape = [3]");
-    assert!(matches!(Append::open(&other, Lines::Values).unwrap_err(), SinkError::Setting { key: "dtype and shape", .. }));
+    assert!(matches!(
+        Append::open(&other, Lines::Values).unwrap_err(),
+        SinkError::Setting { key: "dtype and shape", .. }
+    ));
 }
 
 /// Rules: VX-853.

@@ -20,9 +20,7 @@ use serde::Deserialize;
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
 
-use super::{
-    Class, Confirms, Delivery, Held, Published, Rejected, Session, Sink, SinkError, Token,
-};
+use super::{Class, Confirms, Delivery, Held, Published, Rejected, Session, Sink, SinkError, Token};
 use crate::{
     fence::{Fenced, WriteGuard, WriteKind},
     nats::{
@@ -58,9 +56,11 @@ impl TryFrom<toml::Table> for JetstreamSink {
         let (endpoint, place) = Endpoint::split(table)?;
         let place: Target = place.try_into()?;
         match &place {
-            Target::Strict { stream, .. } if !stream.contains(PARTITION) => Err(serde::de::Error::custom(format!(
-                "stream = {stream:?} has no {PARTITION} in it: in strict mode each partition has a stream of its own"
-            ))),
+            Target::Strict { stream, .. } if !stream.contains(PARTITION) => {
+                Err(serde::de::Error::custom(format!(
+                    "stream = {stream:?} has no {PARTITION} in it: in strict mode each partition has a stream of its own"
+                )))
+            }
             _ => Ok(Self { endpoint, place }),
         }
     }
@@ -92,7 +92,10 @@ pub struct Jetstream {
 #[derive(Debug)]
 enum Lane {
     Ready(Box<End>),
-    Busy { job: Job, answer: Receiver<(Box<End>, Result<Done, SinkError>)> },
+    Busy {
+        job: Job,
+        answer: Receiver<(Box<End>, Result<Done, SinkError>)>,
+    },
     /// A thread ended without an answer.
     Lost,
 }
@@ -343,14 +346,18 @@ impl End {
 
 fn published(delivery: &Delivery<'_>, done: Done) -> Published {
     match done {
-        Done::Stored(through, place) => Published { through, token: place.map(token), ..Published::default() },
+        Done::Stored(through, place) => {
+            Published { through, token: place.map(token), ..Published::default() }
+        }
         Done::TooLarge(index, reason) => {
             let through = (index + 1).min(delivery.outputs.len());
             Published { through, rejected: vec![Rejected { index, reason }], ..Published::default() }
         }
-        Done::Doubt(through, reason) => {
-            Published { through, held: Some(Held { after: None, doubtful: true, reason }), ..Published::default() }
-        }
+        Done::Doubt(through, reason) => Published {
+            through,
+            held: Some(Held { after: None, doubtful: true, reason }),
+            ..Published::default()
+        },
     }
 }
 

@@ -124,7 +124,11 @@ impl Drop for Zmq {
     fn drop(&mut self) {
         let lost = self.context.term_blocking();
         if lost > 0 {
-            tracing::error!(sink = self.name, lost, "messages were still queued when the linger time was over");
+            tracing::error!(
+                sink = self.name,
+                lost,
+                "messages were still queued when the linger time was over"
+            );
         }
     }
 }

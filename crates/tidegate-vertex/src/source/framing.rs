@@ -50,7 +50,9 @@ pub enum Cut {
 #[non_exhaustive]
 pub enum FramingError {
     /// More bytes than a record may have.
-    #[error("it is longer than {max} bytes; raise transport.max_frame and batch.max_bytes, or cut the record")]
+    #[error(
+        "it is longer than {max} bytes; raise transport.max_frame and batch.max_bytes, or cut the record"
+    )]
     TooLong {
         /// Longest record.
         max: usize,

@@ -7,9 +7,7 @@ use async_nats::jetstream::stream::Stream;
 use serde::Deserialize;
 use tidegate_udf::wire::ids::{PartitionId, Position};
 
-use super::{
-    Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError,
-};
+use super::{Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError};
 use crate::{
     batch::Input,
     config::units::Bytes,
@@ -74,7 +72,10 @@ impl TryFrom<toml::Table> for JetstreamSource {
             return refuse(format!("partitions = {} is not within 1 to {most}", keys.partitions));
         }
         if keys.partitions > 1 && !keys.subject.contains(PARTITION) {
-            return refuse(format!("subject = {:?} has no {PARTITION} in it, with several partitions", keys.subject));
+            return refuse(format!(
+                "subject = {:?} has no {PARTITION} in it, with several partitions",
+                keys.subject
+            ));
         }
         Ok(Self { endpoint, keys })
     }
@@ -146,7 +147,8 @@ impl Source for Jetstream {
             Some(Resume { position, identity }) => {
                 let Position(resume) = *position;
                 let replaced = |what| SourceError::Replaced { name: self.name(), resume: *position, what };
-                let known = Known::decode(identity).ok_or_else(|| replaced("the form of what the ledger kept"))?;
+                let known =
+                    Known::decode(identity).ok_or_else(|| replaced("the form of what the ledger kept"))?;
                 if known.created != info.created.unix_timestamp_nanos() {
                     return Err(replaced("the time when the stream was made"));
                 }
@@ -154,7 +156,11 @@ impl Source for Jetstream {
                     return Err(SourceError::Gap { resume: *position, found: Position(end) });
                 }
                 if resume < first {
-                    return Err(SourceError::Trimmed { name: self.name(), resume: *position, found: Position(first) });
+                    return Err(SourceError::Trimmed {
+                        name: self.name(),
+                        resume: *position,
+                        found: Position(first),
+                    });
                 }
                 if let Some((sequence, time)) = known.last {
                     let message = self.nats.message_at(&self.stream, sequence)?;
@@ -177,7 +183,9 @@ impl Source for Jetstream {
     }
 
     fn poll(&mut self, partition: PartitionId, max: Budget) -> Result<Polled, SourceError> {
-        let Some(Some(reader)) = self.partitions.get_mut(partition.0 as usize) else { return Ok(Polled::Idle) };
+        let Some(Some(reader)) = self.partitions.get_mut(partition.0 as usize) else {
+            return Ok(Polled::Idle);
+        };
         let (mut inputs, mut room) = (Vec::new(), max.bytes);
         let mut too_long = None;
         while inputs.len() < max.records {

@@ -204,7 +204,9 @@ pub enum SourceError {
         found: Position,
     },
     /// The source does not reach back so far any more (VX-832).
-    #[error("the source {name} begins at {found}, behind the position {resume} where the last run came to; what is between is lost")]
+    #[error(
+        "the source {name} begins at {found}, behind the position {resume} where the last run came to; what is between is lost"
+    )]
     Trimmed {
         /// The source.
         name: String,
@@ -234,7 +236,9 @@ pub enum SourceError {
     #[error("cannot start the source")]
     Start(#[source] io::Error),
     /// A socket that is tied to nothing.
-    #[error("source.bind and source.connect are empty; at least one endpoint is expected, like \"tcp://127.0.0.1:5555\"")]
+    #[error(
+        "source.bind and source.connect are empty; at least one endpoint is expected, like \"tcp://127.0.0.1:5555\""
+    )]
     NoEndpoint,
     /// The socket of the source cannot be opened or used.
     #[cfg(feature = "zmq")]
@@ -257,7 +261,9 @@ pub enum SourceError {
         fault: crate::npy::HeaderError,
     },
     /// An array has its length in front, so it does not grow while it is read.
-    #[error("source.follow is true for {path} with format = \"npy\"; it has to be false, since an array does not grow")]
+    #[error(
+        "source.follow is true for {path} with format = \"npy\"; it has to be false, since an array does not grow"
+    )]
     FollowNpy {
         /// The file.
         path: PathBuf,

@@ -130,7 +130,8 @@ impl Source for Stream {
             {
                 return Ok(if inputs.is_empty() { none } else { Polled::Inputs(inputs) });
             }
-            let fits = self.kept.as_ref().is_some_and(|input| input.record.len() <= room || inputs.is_empty());
+            let fits =
+                self.kept.as_ref().is_some_and(|input| input.record.len() <= room || inputs.is_empty());
             let Some(input) = self.kept.take_if(|_| fits) else { break };
             room = room.saturating_sub(input.record.len());
             inputs.push(input);

@@ -111,7 +111,8 @@ impl Zmq {
         let left_out = Arc::new(AtomicU64::new(0));
         let (parts, count) = (config.parts, left_out.clone());
         let work = move || receive(&socket, parts, first, feed, &count);
-        let thread = thread::Builder::new().name("zmq source".to_owned()).spawn(work).map_err(SourceError::Start)?;
+        let thread =
+            thread::Builder::new().name("zmq source".to_owned()).spawn(work).map_err(SourceError::Start)?;
         Ok(Self { ahead, first, left_out, context, endpoints, thread: Some(thread) })
     }
 
@@ -178,7 +179,11 @@ fn receive(socket: &AnySocket, parts: Parts, first: Position, feed: Feed, left_o
         let Some(record) = record(&message, parts) else {
             // Relaxed: a number for people.
             let count = left_out.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::warn!(parts = message.parts().len(), count, "a message with another number of parts was left out");
+            tracing::warn!(
+                parts = message.parts().len(),
+                count,
+                "a message with another number of parts was left out"
+            );
             continue;
         };
         let input = Input { position: Position(position), next: Position(position + 1), record };

@@ -197,7 +197,10 @@ fn a_store_that_went_back_is_refused_until_somebody_says_so() {
     let text = String::from_utf8(last.value).unwrap();
     server.produce(subject, [text.replace("0000000000000007", "00000000000000ff")]);
     let lost = owned.renew().unwrap_err();
-    assert!(matches!(lost, OwnError::Regressed { what: "another session has the same generation", .. }), "{lost}");
+    assert!(
+        matches!(lost, OwnError::Regressed { what: "another session has the same generation", .. }),
+        "{lost}"
+    );
     // A delete marker would forget the generation.
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("KV-Operation", "DEL");
@@ -231,7 +234,8 @@ fn a_bucket_that_may_forget_is_refused() {
 fn each_partition_has_its_own_order_of_instances() {
     let instances: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
     let firsts = |instances: &[String]| -> Vec<String> {
-        (0..300).map(PartitionId)
+        (0..300)
+            .map(PartitionId)
             .map(|partition| {
                 let mut order = instances.to_vec();
                 order.sort_by_key(|own| rank(partition, own, instances));

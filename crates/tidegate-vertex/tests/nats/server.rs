@@ -124,7 +124,9 @@ impl Drop for Server {
 pub(crate) fn is_stopped(pid: u32) -> bool {
     fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
         let stat = fs::read_to_string(task.unwrap().path().join("stat"));
-        stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')))
+        stat.is_ok_and(|stat| {
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        })
     })
 }
 
@@ -142,7 +144,9 @@ fn spawn(dir: &tempfile::TempDir, port: i32) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-    started.unwrap_or_else(|error| panic!("cannot start nats-server ({error}); run: apt-get install nats-server"))
+    started.unwrap_or_else(|error| {
+        panic!("cannot start nats-server ({error}); run: apt-get install nats-server")
+    })
 }
 
 /// Outputs of the inputs at these positions: the number of the position.
@@ -175,5 +179,9 @@ pub(crate) fn strict(name: &str) -> Config {
 
 /// A stream of these subjects with nothing special about it.
 pub(crate) fn plain(name: &str, subject: &str) -> Config {
-    Config { name: name.to_owned(), subjects: vec![subject.to_owned()], ..jetstream::stream::Config::default() }
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subject.to_owned()],
+        ..jetstream::stream::Config::default()
+    }
 }

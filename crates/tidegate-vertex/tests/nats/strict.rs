@@ -229,6 +229,9 @@ fn without_a_permit_nothing_is_sent() {
     assert!(matches!(stream.barrier(fenced).unwrap_err(), StrictError::Fenced(_)));
     assert_eq!(server.content("OUT"), []);
     stream.barrier(free).unwrap();
-    assert!(matches!(stream.publish(Position(0), &messages(0..2), fenced).unwrap_err(), StrictError::Fenced(_)));
+    assert!(matches!(
+        stream.publish(Position(0), &messages(0..2), fenced).unwrap_err(),
+        StrictError::Fenced(_)
+    ));
     assert_eq!(server.values("OUT"), Vec::<String>::new());
 }

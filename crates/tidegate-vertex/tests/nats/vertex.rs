@@ -100,7 +100,8 @@ fn input(server: &Server) {
         for partition in 0..2 {
             let share = RECORDS / 10;
             let numbers = part * share..(part + 1) * share;
-            server.produce(&format!("in.{partition}"), numbers.map(|number| format!("p{partition}-{number}")));
+            server
+                .produce(&format!("in.{partition}"), numbers.map(|number| format!("p{partition}-{number}")));
         }
     }
 }
@@ -208,5 +209,8 @@ fn a_stream_that_was_made_anew_or_trimmed_is_refused() {
     nats.wait(nats.context().delete_stream("IN")).unwrap().unwrap();
     input(&server);
     let error = refused();
-    assert!(matches!(error, SourceError::Replaced { what: "the time when the stream was made", .. }), "{error}");
+    assert!(
+        matches!(error, SourceError::Replaced { what: "the time when the stream was made", .. }),
+        "{error}"
+    );
 }

@@ -139,7 +139,8 @@ impl Owner<'_> {
 
 /// Waits until the partition is free, and claims it.
 fn claim(store: &str) -> Owned {
-    let connect = || Bucket::open(Nats::connect(&Endpoint::open(store), "owner").unwrap(), "zombies", 1).unwrap();
+    let connect =
+        || Bucket::open(Nats::connect(&Endpoint::open(store), "owner").unwrap(), "zombies", 1).unwrap();
     // The same name for all of them: it is no identity (Z9).
     let claimant = Claimant { uid: 0xaa, owner: "host".to_owned(), lease: LEASE };
     let mut contender = Contender::new(PARTITION, claimant);
@@ -163,7 +164,11 @@ fn claim(store: &str) -> Owned {
 fn ended(dir: &Path, why: &(impl std::fmt::Debug + ?Sized)) -> i32 {
     let text = format!("{why:?}");
     fs::write(dir.join(format!("{}.why", std::process::id())), &text).unwrap();
-    if text.contains("Fenced") || text.contains("Expired") || text.contains("Taken") { FENCED } else { REFUSED }
+    if text.contains("Fenced") || text.contains("Expired") || text.contains("Taken") {
+        FENCED
+    } else {
+        REFUSED
+    }
 }
 
 fn parse(token: &str) -> Place {

@@ -283,7 +283,10 @@ impl Owned {
                 Ok(Some((revision, found))) if found == self.document => self.revision = revision,
                 Ok(Some((_, found))) => return Err(self.lost(&found)),
                 Ok(None) => {
-                    return Err(OwnError::Regressed { partition: self.partition, what: "its document is gone" });
+                    return Err(OwnError::Regressed {
+                        partition: self.partition,
+                        what: "its document is gone",
+                    });
                 }
                 Err(OwnError::Nats(error)) => {
                     tracing::warn!(partition = %self.partition, %error, "the ownership store does not answer");

@@ -63,8 +63,7 @@ impl Known {
 
     pub(super) fn decode(Identity(bytes): &Identity) -> Option<Self> {
         let (words, rest) = bytes.as_chunks::<8>();
-        let [base, device, inode, head_len, head, tail] =
-            *<&[[u8; 8]; 6]>::try_from(words).ok()?;
+        let [base, device, inode, head_len, head, tail] = *<&[[u8; 8]; 6]>::try_from(words).ok()?;
         let [base, device, inode, head_len, head, tail] =
             [base, device, inode, head_len, head, tail].map(u64::from_be_bytes);
         rest.is_empty().then_some(Self { base, device, inode, head_len, head, tail })

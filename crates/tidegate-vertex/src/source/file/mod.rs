@@ -142,8 +142,7 @@ impl Source for Files {
                 (Body::Rows(rows), position)
             }
             Format::Ndjson | Format::Csv => {
-                let framing =
-                    if partition.format == Format::Csv { Framing::Csv } else { Framing::Ndjson };
+                let framing = if partition.format == Format::Csv { Framing::Csv } else { Framing::Ndjson };
                 let (text, position) = Text::open(path, framing, self.follow, from)?;
                 (Body::Text(text), position)
             }
@@ -179,7 +178,8 @@ impl Source for Files {
     }
 
     fn identity(&mut self, partition: PartitionId, resume: Position) -> Result<Identity, SourceError> {
-        let body = self.partitions.get_mut(partition.0 as usize).and_then(|partition| partition.body.as_mut());
+        let body =
+            self.partitions.get_mut(partition.0 as usize).and_then(|partition| partition.body.as_mut());
         match body {
             Some(Body::Text(text)) => text.known(resume).map(|known| known.encode()),
             Some(Body::Rows(rows)) => rows.known(resume).map(|known| known.encode()),

@@ -25,7 +25,10 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn open(path: &Path, from: Option<(Position, Known)>) -> Result<(Self, Position), SourceError> {
+    pub(super) fn open(
+        path: &Path,
+        from: Option<(Position, Known)>,
+    ) -> Result<(Self, Position), SourceError> {
         let failed = failed(path);
         let mut file = File::open(path).map_err(&failed)?;
         let header = Header::read(&mut file).map_err(&failed)?;

@@ -76,7 +76,9 @@ fn each_file_is_a_partition_in_the_order_of_names() {
     place.append("a.csv", "n,t\n1,one\n2,two\n");
     let mut files = place.files("*.csv", Format::Csv, false).unwrap();
     assert_eq!(files.partitions(), 2);
-    for (partition, expected) in [(0, vec![r#"{"n":"1","t":"one"}"#, r#"{"n":"2","t":"two"}"#]), (1, vec![r#"{"n":"3","t":"three"}"#])] {
+    for (partition, expected) in
+        [(0, vec![r#"{"n":"1","t":"one"}"#, r#"{"n":"2","t":"two"}"#]), (1, vec![r#"{"n":"3","t":"three"}"#])]
+    {
         assert_eq!(files.open(PartitionId(partition), None).unwrap(), Position(0));
         assert_eq!(values(&all(&mut files, PartitionId(partition))), expected);
     }
@@ -177,11 +179,10 @@ fn rows_of_an_array_are_records() {
     let mut files = place.files("a.npy", Format::Npy, false).unwrap();
     files.open(ONLY, None).unwrap();
     let rows = all(&mut files, ONLY);
-    assert_eq!(rows.iter().map(|row| row.record.value.as_slice()).collect::<Vec<_>>(), [
-        [1, 0, 2, 0],
-        [3, 0, 4, 0],
-        [5, 0, 6, 0]
-    ]);
+    assert_eq!(
+        rows.iter().map(|row| row.record.value.as_slice()).collect::<Vec<_>>(),
+        [[1, 0, 2, 0], [3, 0, 4, 0], [5, 0, 6, 0]]
+    );
     let from = resume(&mut files, Position(2));
     assert_eq!(files.open(ONLY, Some(&from)).unwrap(), Position(2));
     assert_eq!(all(&mut files, ONLY), rows[2..]);
