@@ -39,7 +39,7 @@ pub enum SourceConfig {
     },
     /// Messages of NATS JetStream.
     #[cfg(feature = "nats")]
-    Jetstream(crate::source::jetstream::JetstreamSource),
+    Jetstream(Box<crate::source::jetstream::JetstreamSource>),
     /// Messages of a ZeroMQ socket.
     #[cfg(feature = "zmq")]
     Zmq(crate::source::zmq::ZmqSource),
@@ -127,7 +127,7 @@ pub enum SinkKind {
     Blackhole {},
     /// Messages of NATS JetStream.
     #[cfg(feature = "nats")]
-    Jetstream(crate::sink::jetstream::JetstreamSink),
+    Jetstream(Box<crate::sink::jetstream::JetstreamSink>),
     /// Messages of a ZeroMQ socket.
     #[cfg(feature = "zmq")]
     Zmq(crate::sink::zmq::ZmqSink),

@@ -134,7 +134,7 @@ struct End {
 #[derive(Debug)]
 enum Open {
     Strict(Box<StrictStream>),
-    Ids { stream: IdStream, name: String, subject: String, window: Duration },
+    Ids { stream: Box<IdStream>, name: String, subject: String, window: Duration },
 }
 
 impl Jetstream {
@@ -162,7 +162,7 @@ impl Jetstream {
             }
             Target::Ids { stream, subject } => {
                 let (name, subject, window) = (named(stream), named(subject), 2 * self.keep);
-                let stream = IdStream::open(nats, &name, &subject, window)?;
+                let stream = Box::new(IdStream::open(nats, &name, &subject, window)?);
                 Open::Ids { stream, name, subject, window }
             }
         };
@@ -317,7 +317,7 @@ impl End {
         match &mut self.stream {
             Open::Strict(stream) => stream.reconnect(nats)?,
             Open::Ids { stream, name, subject, window } => {
-                *stream = IdStream::open(nats, name, subject, *window)?;
+                **stream = IdStream::open(nats, name, subject, *window)?;
             }
         }
         tracing::info!(sink, partition = %self.session.partition, "connected to NATS again");

@@ -137,7 +137,7 @@ pub fn open(config: &SinkConfig, uid: u64, waker: &Waker) -> Result<Box<dyn Sink
         SinkKind::Zmq(keys) => Box::new(zmq::Zmq::open(&config.name, keys)?),
         #[cfg(feature = "nats")]
         SinkKind::Jetstream(keys) => {
-            Box::new(jetstream::Jetstream::new(&config.name, keys.clone(), uid, KEEP, waker.clone()))
+            Box::new(jetstream::Jetstream::new(&config.name, (**keys).clone(), uid, KEEP, waker.clone()))
         }
     })
 }

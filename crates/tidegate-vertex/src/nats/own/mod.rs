@@ -113,7 +113,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Found {
     revision: u64,
-    document: Option<Document>,
+    document: Option<Box<Document>>,
 }
 
 /// A partition that is owned, as the last own write left it.
@@ -150,7 +150,7 @@ impl Contender {
         let lease = Nanos(document.lease_ms.saturating_mul(1_000_000));
         let free_at = since.saturating_add(lease).saturating_add(margin(lease));
         if document.released || now >= free_at {
-            Ok(Standing::Free(Found { revision, document: Some(document) }))
+            Ok(Standing::Free(Found { revision, document: Some(Box::new(document)) }))
         } else {
             Ok(Standing::Held { owner: document.owner, free_at })
         }
