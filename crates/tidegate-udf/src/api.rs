@@ -1,16 +1,22 @@
 //! What user code sees: a record in, an [`Emit`] for records out, an [`Outcome`], and a [`Ctx`] with everything around.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tidegate_shm::clock::boottime_now;
+use tidegate_shm::{
+    clock::{Nanos, boottime_now, monotonic_now},
+    sync::Ordering,
+};
 
 use crate::{
-    segment::FenceView,
+    batch::Answers,
+    segment::{FenceView, PeerSegment},
     wire::{
         frame::Frame,
         ids::{BatchId, EpochId, Generation, PartitionId, Position},
-        record::{Mark, RawView, RecordHead, RecordType, RecordWriter, headers},
+        message::Welcome,
+        record::{RawView, RecordHead, RecordType, headers, push_header},
+        segment::{RUN_STATE_AT, RunState},
     },
 };
 
@@ -44,6 +50,16 @@ impl<'a> Record<'a> {
     /// Where the record is in its source partition.
     pub fn position(&self) -> Position {
         Position(self.first.0.saturating_add(self.view.place.into()))
+    }
+
+    /// Its ordinal in the batch.
+    pub fn index(&self) -> u32 {
+        self.view.index
+    }
+
+    /// The headers as they are on the wire.
+    pub fn raw_headers(&self) -> &'a [u8] {
+        self.view.headers
     }
 
     /// Name and value of each header.
@@ -96,21 +112,48 @@ impl Outcome {
 /// What is around an input (VX-501).
 #[derive(Debug)]
 pub struct Ctx<'a> {
-    pub(crate) pipeline: &'a str,
-    pub(crate) params: &'a Value,
-    pub(crate) fence: &'a FenceView,
+    pub(crate) around: &'a Arc<Around>,
     pub(crate) frame: Frame,
+    pub(crate) since: Nanos,
+}
+
+/// What a worker knows of its session.
+#[derive(Debug)]
+pub(crate) struct Around {
+    pub(crate) welcome: Welcome,
+    pub(crate) pipeline: u64,
+    pub(crate) fence: FenceView,
+    pub(crate) down: PeerSegment,
+}
+
+impl Around {
+    /// Whether the runtime has ended the session.
+    pub(crate) fn is_closed(&self) -> bool {
+        // Acquire: who sees the end of the session sees all that was stored before it.
+        let state = self.down.header().u64::<RUN_STATE_AT>().load(Ordering::Acquire);
+        RunState::from_code(state) == RunState::Closed
+    }
 }
 
 impl Ctx<'_> {
     /// Name of the pipeline.
     pub fn pipeline(&self) -> &str {
-        self.pipeline
+        &self.around.welcome.pipeline
     }
 
     /// What the pipeline file gives to the function.
     pub fn params(&self) -> &Value {
-        self.params
+        &self.around.welcome.params
+    }
+
+    /// Names of the sinks; the number of a route is its place here.
+    pub fn routes(&self) -> &[String] {
+        &self.around.welcome.routes
+    }
+
+    /// The number of the route to the sink of this name.
+    pub fn route(&self, sink: &str) -> Option<u16> {
+        self.routes().iter().position(|name| name == sink)?.try_into().ok()
     }
 
     /// The partition of the input.
@@ -148,33 +191,64 @@ impl Ctx<'_> {
         self.frame.watermark
     }
 
+    /// How long the batch may still take before the runtime ends this worker.
+    pub fn time_left(&self) -> Duration {
+        let limit = self.since.saturating_add(Nanos::from_millis(self.around.welcome.batch_timeout_ms));
+        limit.saturating_sub(monotonic_now()).into()
+    }
+
+    /// A number to seed random choices with: the same for the same input in every try, also on another host (VX-504).
+    pub fn seed(&self, input: &Record<'_>) -> u64 {
+        let parts = [self.around.pipeline, self.frame.partition.0.into(), input.position().0];
+        parts.into_iter().fold(0, |seed, part| mixed(seed ^ part))
+    }
+
     /// Whether the vertex may still act for this batch, for functions with effects of their own. It can change right after.
     pub fn is_current(&self) -> bool {
-        let Frame { fence_slot, generation, partition, .. } = self.frame;
-        self.fence.is_current(fence_slot, generation, partition, boottime_now())
+        is_current(self.around, &self.frame)
     }
+
+    /// The same question, to be asked from anywhere and at any time.
+    pub fn fence(&self) -> FenceCheck {
+        FenceCheck { around: self.around.clone(), frame: self.frame }
+    }
+}
+
+/// Tells whether the vertex may still act for a batch (VX-230, VX-501).
+#[derive(Debug, Clone)]
+pub struct FenceCheck {
+    around: Arc<Around>,
+    frame: Frame,
+}
+
+impl FenceCheck {
+    /// As [`Ctx::is_current`].
+    pub fn is_current(&self) -> bool {
+        is_current(&self.around, &self.frame)
+    }
+}
+
+fn is_current(around: &Around, frame: &Frame) -> bool {
+    let Frame { fence_slot, generation, partition, .. } = *frame;
+    around.fence.is_current(fence_slot, generation, partition, boottime_now()) && !around.is_closed()
+}
+
+/// The finalizer of SplitMix64: every bit of the result depends on every bit of `value`.
+fn mixed(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
 }
 
 /// Takes the outputs of one input.
 #[derive(Debug)]
 pub struct Emit<'a> {
-    writer: &'a mut RecordWriter,
-    parent: u32,
-    /// Longest record.
-    max: usize,
-    too_long: bool,
+    pub(crate) answers: &'a mut Answers,
+    pub(crate) parent: u32,
 }
 
 impl<'a> Emit<'a> {
-    pub(crate) fn new(writer: &'a mut RecordWriter, parent: u32, max: usize) -> Self {
-        Self { writer, parent, max, too_long: false }
-    }
-
-    /// Whether an output was too long for the ring.
-    pub(crate) fn is_too_long(&self) -> bool {
-        self.too_long
-    }
-
     /// An output of the input, completed by [`Output::value`] or [`Output::value_with`].
     pub fn record(&mut self) -> Output<'_, 'a> {
         Output { emit: self, key: &[], event_time: None, route: 0, headers: Vec::new() }
@@ -208,17 +282,23 @@ impl<'e> Output<'e, '_> {
         Self { route, ..self }
     }
 
+    /// Gives it key, event time and headers of a record.
+    pub fn like(self, record: &Record<'e>) -> Self {
+        let headers = record.raw_headers().to_vec();
+        Self { key: record.key(), event_time: record.event_time(), headers, ..self }
+    }
+
+    /// Adds headers as they are on the wire.
+    pub fn raw_headers(mut self, headers: &[u8]) -> Self {
+        self.headers.extend_from_slice(headers);
+        self
+    }
+
     /// Adds a header. Names end at 64 KiB.
     pub fn header(mut self, name: &str, value: &[u8]) -> Self {
-        let lens = (u16::try_from(name.len()), u32::try_from(value.len()));
-        let (Ok(name_len), Ok(value_len)) = lens else {
-            self.emit.too_long = true;
-            return self;
-        };
-        self.headers.extend_from_slice(&name_len.to_le_bytes());
-        self.headers.extend_from_slice(&value_len.to_le_bytes());
-        self.headers.extend_from_slice(name.as_bytes());
-        self.headers.extend_from_slice(value);
+        if !push_header(&mut self.headers, name, value) {
+            self.emit.answers.note_too_long(self.emit.parent);
+        }
         self
     }
 
@@ -238,11 +318,6 @@ impl<'e> Output<'e, '_> {
             key,
             headers: &headers,
         };
-        let before: Mark = emit.writer.mark();
-        let written = emit.writer.push_with(&head, write);
-        if written.is_err() || emit.writer.len_since(before) > emit.max {
-            emit.writer.rewind(before);
-            emit.too_long = true;
-        }
+        emit.answers.push(&head, write);
     }
 }

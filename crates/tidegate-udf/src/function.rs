@@ -1,4 +1,5 @@
-//! Running a function over a batch: each input on its own, so that one that fails takes no other with it (VX-502).
+//! The functions of this crate as handlers. Those of one record run each input on its own, so that one that fails takes no
+//! other with it (VX-502).
 
 use std::{
     any::Any,
@@ -8,72 +9,63 @@ use std::{
 
 use crate::{
     api::{Ctx, Emit, Outcome, Record, Verdict},
-    wire::{
-        record::{RawView, RecordHead, RecordType, RecordWriter, Records},
-        status::Status,
-    },
+    batch::{Answers, Batch, Failure, Handled, Handler, cut},
+    wire::function::FunctionKind,
 };
 
 /// A function of one record at a time.
-pub(crate) trait MapFn: FnMut(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome {}
-impl<F: FnMut(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome> MapFn for F {}
+pub(crate) struct MapHandler<F>(pub(crate) F);
 
-/// Runs `function` over the inputs and writes outputs and what became of the inputs into `answer`. `max_record` is the longest
-/// record of an answer. Returns how it went and the text of the last panic.
-pub(crate) fn run(
-    function: &mut dyn MapFn,
-    inputs: Records<'_>,
-    ctx: &Ctx<'_>,
-    max_record: usize,
-    answer: &mut RecordWriter,
-) -> (Status, Option<String>) {
-    let (mut status, mut panicked) = (Status::Ok, None);
-    for view in inputs {
-        let before = answer.mark();
-        let mut emit = Emit::new(answer, view.index, max_record);
-        let record = Record::new(view, ctx.frame.source_first);
-        // What the function keeps in itself may be half changed after a panic; that is for the function to know.
-        let outcome = catch_unwind(AssertUnwindSafe(|| function(record, ctx, &mut emit)));
-        let too_long = emit.is_too_long();
-        let verdict = match outcome {
-            Ok(Outcome(Verdict::Ok)) if too_long => Verdict::Reject(RECORD_TOO_LARGE.into()),
-            Ok(Outcome(verdict)) => verdict,
-            Err(panic) => {
-                let text = panic_text(panic.as_ref());
-                panicked = Some(text.clone());
-                Verdict::Fail(text.into())
-            }
-        };
-        if verdict == Verdict::Ok {
-            continue;
-        }
-        answer.rewind(before);
-        if !matches!(verdict, Verdict::Drop(_)) {
-            status = Status::Partial;
-        }
-        report(&view, verdict, answer);
+impl<F> Handler for MapHandler<F>
+where
+    F: FnMut(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome,
+{
+    fn kind(&self) -> FunctionKind {
+        FunctionKind::Map
     }
-    (status, panicked)
+
+    fn handle(&mut self, batch: &Batch, ctx: &Ctx<'_>, answers: &mut Answers) -> Handled {
+        for record in batch.records() {
+            let before = answers.mark();
+            let mut emit = answers.of(&record);
+            // What the function keeps in itself may be half changed after a panic; that is for the function to know.
+            let outcome = catch_unwind(AssertUnwindSafe(|| (self.0)(record, ctx, &mut emit)));
+            let outcome = outcome.unwrap_or_else(|panic| {
+                let text = panic_text(panic.as_ref());
+                answers.note_panic(text.clone());
+                Outcome::fail(text)
+            });
+            let is_ok = outcome.0 == Verdict::Ok;
+            if !is_ok || answers.has_too_long(record.index()) {
+                answers.rewind(before);
+            }
+            if !is_ok {
+                answers.forget_too_long(record.index());
+                answers.settle(&record, outcome);
+            }
+        }
+        Handled::Answered
+    }
 }
 
-/// Says what became of an input.
-fn report(input: &RawView<'_>, verdict: Verdict, answer: &mut RecordWriter) {
-    let (kind, delay, reason) = match verdict {
-        Verdict::Ok => return,
-        Verdict::Drop(reason) => (RecordType::Drop, None, reason),
-        Verdict::Fail(reason) => (RecordType::Fail, None, reason),
-        Verdict::Reject(reason) => (RecordType::Reject, None, reason),
-        Verdict::Nack(delay, reason) => (RecordType::Nack, Some(delay), reason),
-    };
-    let head = RecordHead { kind, index: input.index, place: 0, event_time: None, key: &[], headers: &[] };
-    // Short enough by far for the numbers of a record.
-    let _ = answer.push_with(&head, |bytes| {
-        if let Some(delay) = delay {
-            let milliseconds = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
-            bytes.extend_from_slice(&milliseconds.to_le_bytes());
+/// A function of all records of a batch.
+pub(crate) struct BatchHandler<F>(pub(crate) F);
+
+impl<F> Handler for BatchHandler<F>
+where
+    F: FnMut(&Batch, &Ctx<'_>, &mut Answers) -> Result<(), Failure>,
+{
+    fn kind(&self) -> FunctionKind {
+        FunctionKind::BatchMap
+    }
+
+    fn handle(&mut self, batch: &Batch, ctx: &Ctx<'_>, answers: &mut Answers) -> Handled {
+        match catch_unwind(AssertUnwindSafe(|| (self.0)(batch, ctx, answers))) {
+            Ok(Ok(())) => Handled::Answered,
+            Ok(Err(Failure(reason))) => Handled::Failed(reason.into_owned()),
+            Err(panic) => Handled::Panicked(panic_text(panic.as_ref())),
         }
-        bytes.extend_from_slice(cut(&reason).as_bytes());
-    });
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -84,15 +76,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     };
     format!("panicked: {}", cut(&text))
 }
-
-/// The first 4 KiB, not splitting a character.
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_REASON)).unwrap_or(text)
-}
-
-const MAX_REASON: usize = 4096;
-/// Why an input whose output does not fit a frame is rejected (VX-213).
-const RECORD_TOO_LARGE: &str = "RECORD_TOO_LARGE: an output does not fit a frame; raise transport.max_frame";
 
 #[cfg(test)]
 #[path = "function_tests.rs"]

@@ -22,6 +22,13 @@
 //! The pipeline file names the program under `udf.command`; the runtime starts it, passes the control socket, and ends it.
 //! A function that panics fails one record; a process that dies is started again and its batches are sent to the new one.
 //!
+//! | kind | the function gets | and |
+//! |---|---|---|
+//! | [`Worker::map`] | a record | emits any number of outputs, or says what else became of it |
+//! | [`Worker::filter`] | a record | says whether it goes on, unchanged |
+//! | [`Worker::flat_map`] | a record | returns its outputs |
+//! | [`Worker::batch_map`] | a batch | answers its records in any order |
+//!
 //! # What a function may rely on
 //!
 //! - Batches of a partition come in order, one at a time.
@@ -37,9 +44,13 @@
 #[cfg(not(loom))]
 mod api;
 #[cfg(not(loom))]
+mod batch;
+#[cfg(not(loom))]
 pub mod control;
 #[cfg(not(loom))]
 mod function;
+#[cfg(not(loom))]
+mod harness;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod segment;
@@ -48,57 +59,15 @@ mod session;
 pub mod wire;
 
 #[cfg(not(loom))]
-pub use api::{Ctx, Emit, Outcome, Output, Record};
-#[cfg(not(loom))]
-pub use session::WorkerError;
-
-/// A worker process, to be given its function.
-#[cfg(not(loom))]
-pub fn worker() -> Worker {
-    Worker { private: () }
-}
-
-/// See [`worker`].
-#[cfg(not(loom))]
-#[derive(Debug)]
-pub struct Worker {
-    private: (),
-}
+mod worker;
 
 #[cfg(not(loom))]
-impl Worker {
-    /// A function of one record at a time; `name` is for logs and for `tidegate vertex status`.
-    pub fn map<F>(self, name: &str, function: F) -> MapWorker
-    where
-        F: FnMut(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome + 'static,
-    {
-        let Self { private: () } = self;
-        MapWorker { name: name.to_owned(), function: Box::new(function) }
-    }
-}
-
-/// A worker process with its function.
+pub use api::{Ctx, Emit, FenceCheck, Outcome, Output, Record};
 #[cfg(not(loom))]
-pub struct MapWorker {
-    name: String,
-    function: Box<dyn function::MapFn>,
-}
-
+pub use batch::{Answers, Batch, Failure, Handled, Handler, Place};
 #[cfg(not(loom))]
-impl MapWorker {
-    /// Attaches to the runtime that started this process and answers batches until the runtime ends the session. Takes
-    /// standard input, over which the runtime passes the control socket.
-    ///
-    /// # Errors
-    /// There is no runtime, it refused the worker, or it broke the protocol.
-    pub fn run(self) -> Result<(), WorkerError> {
-        session::run(&self.name, self.function)
-    }
-}
-
+pub use harness::{Answered, Harness, Made};
 #[cfg(not(loom))]
-impl std::fmt::Debug for MapWorker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MapWorker").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+pub use session::{Sdk, WorkerError, serve};
+#[cfg(not(loom))]
+pub use worker::{FunctionWorker, Worker, worker};

@@ -42,6 +42,21 @@ impl OwnSegment {
     pub fn header(&self) -> RowMut<'_, HEADER> {
         self.header.row()
     }
+
+    /// A word as this side last stored it.
+    pub fn load(&self, word: Word) -> u64 {
+        // Relaxed: this side's own word.
+        let order = Ordering::Relaxed;
+        let row = self.header.row();
+        match word {
+            Word::Head => row.u64::<{ Word::Head as usize }>().load(order),
+            Word::Batches => row.u64::<{ Word::Batches as usize }>().load(order),
+            Word::Consumed => row.u64::<{ Word::Consumed as usize }>().load(order),
+            Word::ConsumedBatches => row.u64::<{ Word::ConsumedBatches as usize }>().load(order),
+            Word::GrantPos => row.u64::<{ Word::GrantPos as usize }>().load(order),
+            Word::GrantBatches => row.u64::<{ Word::GrantBatches as usize }>().load(order),
+        }
+    }
 }
 
 impl Own for OwnSegment {

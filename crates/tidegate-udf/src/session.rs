@@ -3,34 +3,34 @@
 //! Two threads: this one waits for batches and runs the function; the other beats, watches the socket, and ends the process
 //! when the runtime is gone, even while the function runs (VX-437).
 
-use std::{env, io, os::fd::AsFd};
+use std::{env, io, os::fd::AsFd, sync::Arc};
 
 use rustix::{
     fs::{Mode, OFlags, open},
-    process::{Signal, getpid, kill_process, set_parent_process_death_signal},
+    process::{Pid, Signal, getpid, kill_process, set_parent_process_death_signal},
     stdio::dup2_stdin,
 };
 use thiserror::Error;
 use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
     region::{AccessError, MapError, SealError, SealedMemory},
-    sync::{Arc, AtomicBool, Ordering},
+    sync::{AtomicBool, Ordering},
 };
 
 use crate::{
-    api::Ctx,
+    api::{Around, Ctx},
+    batch::{Answers, Batch, Handler},
     control::{Control, Incoming},
-    function::{self, MapFn},
     ring::{PublishError, Publisher, Reader, Violation},
     segment::{FenceView, Link, OwnSegment, PeerSegment},
     wire::{
         frame::{Frame, Kind, payload_crc},
         ids::SchemaId,
-        message::{FromRuntime, FromWorker, Hello, MessageFault, Ready, VERSIONS, Welcome},
-        record::{Direction, RecordFault, RecordWriter, Records, pieces},
+        message::{FromRuntime, FromWorker, Hello, MessageFault, Ready, VERSIONS},
+        record::{RecordFault, pieces},
         segment::{
-            BUSY_BATCH_AT, BUSY_SINCE_AT, DownHeader, HEARTBEAT_AT, PANIC_AT, PANIC_LEN, READY_AT,
-            RUN_STATE_AT, RunState, SegmentFault, decode_fence, decode_up,
+            BUSY_BATCH_AT, BUSY_SINCE_AT, DownHeader, HEARTBEAT_AT, PANIC_AT, PANIC_LEN, PID_AT, READY_AT,
+            SDK_AT, SDK_VERSION_AT, SDK_VERSION_LEN, SegmentFault, decode_fence, decode_up,
         },
         status::Status,
     },
@@ -102,30 +102,68 @@ fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> WorkerError {
     move |source| WorkerError::Io { step, source }
 }
 
-/// Attaches to the runtime that started this process and answers batches until the session ends.
-pub(crate) fn run(name: &str, mut function: Box<dyn MapFn>) -> Result<(), WorkerError> {
+/// The SDK that serves a function, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sdk {
+    /// This crate.
+    Rust,
+    /// The Python package.
+    Python,
+}
+
+impl Sdk {
+    fn language(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::Python => "python",
+        }
+    }
+
+    /// The number in U.
+    fn code(self) -> u32 {
+        match self {
+            Self::Rust => 1,
+            Self::Python => 2,
+        }
+    }
+}
+
+/// Attaches to the runtime that started this process and answers batches until the session ends, or until the handler says
+/// that it is over. Takes standard input, over which the runtime passes the control socket. For SDKs; functions in Rust are
+/// run by [`crate::FunctionWorker::run`].
+///
+/// # Errors
+/// There is no runtime, it refused the worker, or it broke the protocol.
+pub fn serve(name: &str, sdk: Sdk, handler: &mut dyn Handler) -> Result<(), WorkerError> {
     let control = managed_socket()?;
     let hello = Hello {
         proto: VERSIONS,
+        language: sdk.language().to_owned(),
         sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
         function: name.to_owned(),
-        kind: "map".to_owned(),
+        kind: handler.kind().name().to_owned(),
         schema_in: vec![SchemaId(0)],
         schema_out: SchemaId(0),
         features: Vec::new(),
         boottime: boottime_now().0,
     };
     control.send(&FromWorker::Hello(hello).encode(), &[]).map_err(io_error("greet the runtime"))?;
-    let (mut session, beat) = attach(&control)?;
+    let (mut session, beat) = attach(&control, sdk)?;
     let ready = FromWorker::Ready(Ready { sealed: true });
     control.send(&ready.encode(), &[]).map_err(io_error("answer the runtime"))?;
     let finished = Arc::new(AtomicBool::new(false));
-    let watch = Watch { control, link: session.link.clone(), beat, finished: finished.clone() };
+    let watch = Watch {
+        control,
+        link: session.link.clone(),
+        around: session.around.clone(),
+        beat,
+        finished: finished.clone(),
+    };
     std::thread::Builder::new()
         .name("tidegate-watch".to_owned())
         .spawn(move || watch.run())
         .map_err(io_error("start the watching thread"))?;
-    let ended = session.serve(function.as_mut());
+    let ended = session.serve(handler);
     // Release: pairs with the watcher; there is nothing left to interrupt.
     finished.store(true, Ordering::Release);
     ended
@@ -150,14 +188,14 @@ struct Session {
     link: Link,
     requests: Reader<OwnSegment, PeerSegment>,
     responses: Publisher<OwnSegment, PeerSegment>,
-    fence: FenceView,
+    around: Arc<Around>,
     down: DownHeader,
     max_payload: usize,
-    welcome: Welcome,
+    process: Pid,
 }
 
 /// Waits for the welcome, maps what came with it and validates all of it (VX-120, VX-423).
-fn attach(control: &Control) -> Result<(Session, Nanos), WorkerError> {
+fn attach(control: &Control, sdk: Sdk) -> Result<(Session, Nanos), WorkerError> {
     let deadline = monotonic_now().saturating_add(ATTACH_TIMEOUT);
     let incoming = control.receive_until(deadline, true).map_err(io_error("hear from the runtime"))?;
     let Some(Incoming::Message(datagram, descriptors)) = incoming else {
@@ -189,13 +227,25 @@ fn attach(control: &Control) -> Result<(Session, Nanos), WorkerError> {
     let mut requests = Reader::new(link.own.clone(), link.peer.clone(), header.ring);
     requests.open();
     let responses = Publisher::new(link.own.clone(), link.peer.clone(), ring);
+    introduce(&link, sdk)?;
     // Release: pairs with the runtime's load; the grants are there.
     link.own.header().u32::<READY_AT>().store(1, Ordering::Release);
     link.ring_bell();
     let beat = Nanos::from_millis(welcome.heartbeat_ms);
-    let fence = FenceView::new(&fence, slots)?;
     let max_payload = ring.max_payload();
-    Ok((Session { link, requests, responses, fence, down: header, max_payload, welcome }, beat))
+    let fence = FenceView::new(&fence, slots)?;
+    let around = Around { welcome, pipeline: header.pipeline, fence, down: link.peer.clone() };
+    let (around, process) = (Arc::new(around), getpid());
+    Ok((Session { link, requests, responses, around, down: header, max_payload, process }, beat))
+}
+
+/// Writes into U who this is.
+fn introduce(link: &Link, sdk: Sdk) -> Result<(), AccessError> {
+    let own = link.own.header();
+    // Relaxed: for people.
+    own.u32::<PID_AT>().store(std::process::id(), Ordering::Relaxed);
+    own.u32::<SDK_AT>().store(sdk.code(), Ordering::Relaxed);
+    own.bytes::<SDK_VERSION_AT, SDK_VERSION_LEN>().write_at(0, env!("CARGO_PKG_VERSION").as_bytes())
 }
 
 /// The first bytes of a segment.
@@ -206,29 +256,37 @@ fn bytes<const LEN: usize>(region: &tidegate_shm::region::GuardedRegion) -> Resu
 }
 
 impl Session {
-    /// Answers batches until the runtime closes the session.
-    fn serve(&mut self, function: &mut dyn MapFn) -> Result<(), WorkerError> {
-        let (mut payload, mut answer) = (Vec::new(), RecordWriter::default());
+    /// Answers batches until the runtime closes the session or the handler ends it.
+    fn serve(&mut self, handler: &mut dyn Handler) -> Result<(), WorkerError> {
+        let mut payload = Vec::new();
+        let mut answers = Answers::new(self.max_payload);
+        let mut is_over = false;
         loop {
             let deadline = monotonic_now().saturating_add(LONGEST_SLEEP);
-            let (link, requests) = (&self.link, &self.requests);
-            link.wait_until(deadline, || is_closed(link) || requests.is_behind());
-            if is_closed(link) {
-                return Ok(());
-            }
+            let (around, requests) = (&self.around, &self.requests);
+            self.link.wait_until(deadline, || around.is_closed() || requests.is_behind());
+            is_over |= handler.is_over();
             while let Some(taken) = self.requests.take()? {
+                if self.around.is_closed() {
+                    return Ok(());
+                }
                 payload.clear();
                 self.requests.copy_payload(&taken, &mut payload)?;
                 let frame = taken.frame;
                 // The copy is all that is needed: the place goes back before the function runs.
                 self.requests.release(taken);
                 self.link.ring_bell();
-                answer.clear();
-                let status = self.answer(&frame, &payload, function, &mut answer)?;
-                self.publish(&frame, status, &answer)?;
-                if is_closed(&self.link) {
-                    return Ok(());
-                }
+                answers.begin(frame.record_count);
+                let status = if is_over {
+                    Status::Cancelled
+                } else {
+                    self.answer(&frame, &mut payload, handler, &mut answers)?
+                };
+                self.publish(&frame, status, answers.bytes())?;
+                is_over |= status == Status::Cancelled || handler.is_over();
+            }
+            if is_over || self.around.is_closed() {
+                return Ok(());
             }
         }
     }
@@ -237,41 +295,46 @@ impl Session {
     fn answer(
         &self,
         frame: &Frame,
-        payload: &[u8],
-        function: &mut dyn MapFn,
-        answer: &mut RecordWriter,
+        payload: &mut Vec<u8>,
+        handler: &mut dyn Handler,
+        answers: &mut Answers,
     ) -> Result<Status, WorkerError> {
-        let ctx = Ctx {
-            pipeline: &self.welcome.pipeline,
-            params: &self.welcome.params,
-            fence: &self.fence,
-            frame: *frame,
-        };
+        let ctx = Ctx { around: &self.around, frame: *frame, since: monotonic_now() };
         if !ctx.is_current() {
             return Ok(Status::StaleGeneration);
         }
-        let inputs = Records::parse(payload, frame.record_count, Direction::Request)
+        let shared = Arc::new(std::mem::take(payload));
+        let batch = Batch::parse(shared.clone(), frame.record_count, frame.source_first)
             .map_err(|fault| WorkerError::Records { batch: frame.batch.0, fault })?;
         let own = self.link.own.header();
         // Relaxed: for people.
         own.u64::<BUSY_SINCE_AT>().store(boottime_now().0, Ordering::Relaxed);
         own.u64::<BUSY_BATCH_AT>().store(frame.batch.0, Ordering::Relaxed);
-        let (status, panicked) = function::run(function, inputs, &ctx, self.max_payload, answer);
+        let handled = handler.handle(&batch, &ctx, answers);
+        if getpid() != self.process {
+            // A child that the function has forked: the session is not its own.
+            end_process();
+        }
         own.u64::<BUSY_BATCH_AT>().store(0, Ordering::Relaxed);
-        if let Some(text) = panicked {
+        drop(batch);
+        // Used again, unless the function has kept a part of the batch.
+        *payload = Arc::into_inner(shared).unwrap_or_default();
+        let status = answers.conclude(handled);
+        if let Some(text) = answers.take_panic() {
             self.show_panic(&text);
         }
-        let frames = answer.bytes().len() as u64 / self.max_payload as u64 + 2;
-        if answer.bytes().len() as u64 + frames * 256 > self.down.max_response {
-            answer.clear();
+        let len = answers.bytes().len() as u64;
+        let frames = len / self.max_payload as u64 + 2;
+        if len + frames * 256 > self.down.max_response {
+            answers.begin(frame.record_count);
             return Ok(Status::OutputTooLarge);
         }
         Ok(status)
     }
 
     /// Publishes an answer in as many fragments as it needs, sleeping while the runtime has granted nothing.
-    fn publish(&mut self, request: &Frame, status: Status, answer: &RecordWriter) -> Result<(), WorkerError> {
-        let mut parts: Vec<(&[u8], u32)> = pieces(answer.bytes(), self.max_payload).collect();
+    fn publish(&mut self, request: &Frame, status: Status, answer: &[u8]) -> Result<(), WorkerError> {
+        let mut parts: Vec<(&[u8], u32)> = pieces(answer, self.max_payload).collect();
         if parts.is_empty() {
             parts.push((&[], 0));
         }
@@ -285,7 +348,7 @@ impl Session {
                 status,
                 inputs_done: if index == last { request.record_count } else { 0 },
                 frag_index: u32::try_from(index).unwrap_or(u32::MAX),
-                payload_crc: self.welcome.checksum.then(|| payload_crc(payload)),
+                payload_crc: self.around.welcome.checksum.then(|| payload_crc(payload)),
                 ..*request
             };
             loop {
@@ -298,9 +361,9 @@ impl Session {
                 }
                 let granted = granted(&self.link);
                 let deadline = monotonic_now().saturating_add(LONGEST_SLEEP);
-                let link = &self.link;
-                link.wait_until(deadline, || is_closed(link) || self::granted(link) != granted);
-                if is_closed(link) {
+                let (link, around) = (&self.link, &self.around);
+                link.wait_until(deadline, || around.is_closed() || self::granted(link) != granted);
+                if around.is_closed() {
                     return Ok(());
                 }
             }
@@ -319,12 +382,6 @@ impl Session {
     }
 }
 
-fn is_closed(link: &Link) -> bool {
-    // Acquire: who sees the end of the session sees all that was stored before it.
-    let state = link.peer.header().u64::<RUN_STATE_AT>().load(Ordering::Acquire);
-    RunState::from_code(state) == RunState::Closed
-}
-
 /// What the runtime grants now, to notice a change; the publisher loads it again.
 fn granted(link: &Link) -> (u64, u64) {
     use crate::{ring::Peer, wire::segment::Word};
@@ -336,6 +393,7 @@ fn granted(link: &Link) -> (u64, u64) {
 struct Watch {
     control: Control,
     link: Link,
+    around: Arc<Around>,
     beat: Nanos,
     finished: Arc<AtomicBool>,
 }
@@ -355,7 +413,7 @@ impl Watch {
             let deadline = monotonic_now().saturating_add(beat);
             let gone = match self.control.receive_until(deadline, false) {
                 // What is said after the attach is for later versions.
-                Ok(None | Some(Incoming::Message(..))) => is_closed(&self.link),
+                Ok(None | Some(Incoming::Message(..))) => self.around.is_closed(),
                 Ok(Some(Incoming::HangUp)) | Err(_) => true,
             };
             if !gone {

@@ -52,10 +52,16 @@ impl Record {
     }
 }
 
+fn bytes(inputs: &[Input]) -> u64 {
+    inputs.iter().map(|input| input.record.len() as u64).sum()
+}
+
 /// Inputs that are given to the function together, in source order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     inputs: Vec<Input>,
+    /// Bytes that the inputs take in a payload.
+    bytes: u64,
     /// How often it was sent before.
     pub attempt: u16,
     /// How often it failed as a whole, or, of a single input, the function failed on it.
@@ -69,7 +75,20 @@ pub struct Batch {
 impl Batch {
     /// A batch that was not sent yet; `None` without inputs.
     pub fn new(inputs: Vec<Input>) -> Option<Self> {
-        (!inputs.is_empty()).then_some(Self { inputs, attempt: 0, failures: 0, crashes: 0, fault: None })
+        let bytes = bytes(&inputs);
+        (!inputs.is_empty()).then_some(Self {
+            inputs,
+            bytes,
+            attempt: 0,
+            failures: 0,
+            crashes: 0,
+            fault: None,
+        })
+    }
+
+    /// Bytes that the inputs take in a payload.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The inputs, at least one.

@@ -185,6 +185,11 @@ impl Flow {
         self.entries.len()
     }
 
+    /// Bytes of their values, with what comes with each.
+    pub fn bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.batch.bytes()).sum()
+    }
+
     /// Batches that were sent and are not final: for each there has to be room for an answer.
     pub fn sent_len(&self) -> usize {
         self.entries.iter().filter(|entry| !entry.is_unsent()).count()

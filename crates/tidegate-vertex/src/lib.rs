@@ -8,6 +8,7 @@
 //! | [`fence`] | the word that is tested before every write |
 //! | [`flow`] | the order of one partition: pure |
 //! | [`ledger`] | what has been processed, durably |
+//! | [`operate`] | watching and steering it from other threads |
 //! | [`failpoint`] | steps at which tests end the process |
 //! | [`own`] | who has a partition |
 //! | [`lane`] | the runtime's end of a worker |
@@ -40,6 +41,8 @@ pub mod nats;
 #[cfg(not(loom))]
 pub mod npy;
 #[cfg(not(loom))]
+pub mod operate;
+#[cfg(not(loom))]
 pub mod own;
 #[cfg(not(loom))]
 pub mod run;
@@ -49,3 +52,6 @@ pub mod sink;
 pub mod source;
 #[cfg(not(loom))]
 pub mod wake;
+
+#[cfg(not(loom))]
+pub use tidegate_udf::wire::ids::PartitionId;

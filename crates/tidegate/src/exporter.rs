@@ -1,27 +1,25 @@
 //! The `/metrics` page: what Prometheus collects from a host.
 //!
-//! A tiny server for one purpose. It listens on loopback only, answers `GET /metrics` and nothing else, one connection
-//! after the other, each within [`REQUEST_TIME`] and [`MAX_REQUEST`] bytes. What it tells comes from collectors: blocks
+//! A tiny server for one purpose. It listens on loopback only and answers `GET /metrics` and nothing else, each connection within
+//! [`REQUEST_TIME`] and [`MAX_REQUEST`] bytes. What it tells comes from collectors: blocks
 //! ([`BlockMetrics`](tidegate_hub::metrics::prometheus::BlockMetrics)), tensor streams ([`NodeMetrics`]), and lists of
 //! numbers of whoever has any ([`Numbers`]), such as a broker.
 
 mod broker;
-mod http;
 mod node;
 mod numbers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::registry::Registry;
-use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::http::{Listener, NOT_FOUND, Request, Response, Server, WRONG_METHOD};
+
+pub use crate::http::{MAX_REQUEST, REQUEST_TIME};
 pub use broker::broker_numbers;
-pub use http::{MAX_REQUEST, REQUEST_TIME};
 pub use node::NodeMetrics;
 pub use numbers::{Number, Numbers};
 
@@ -29,9 +27,7 @@ pub use numbers::{Number, Numbers};
 #[derive(Debug)]
 pub struct Exporter {
     address: SocketAddr,
-    /// Closing it ends the thread.
-    stop: Option<UnixStream>,
-    thread: Option<JoinHandle<Result<(), io::Error>>>,
+    server: Server,
 }
 
 /// Why there is no `/metrics` page.
@@ -72,15 +68,14 @@ impl Exporter {
         let failed = |source| ExporterError::Listen { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let (stop, stopped) = UnixStream::pair().map_err(failed)?;
         let mut registry = Registry::default();
         for collector in collectors {
             registry.register_collector(collector);
         }
-        let serve = move || serve(&listener, &stopped, &registry);
-        let thread = std::thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(failed)?;
-        Ok(Self { address: bound, stop: Some(stop), thread: Some(thread) })
+        let handler = Arc::new(move |request: &Request| page(request, &registry));
+        let server =
+            Server::start("metrics", Listener::Tcp(listener), MAX_READERS, handler).map_err(failed)?;
+        Ok(Self { address: bound, server })
     }
 
     /// Where it listens.
@@ -92,7 +87,7 @@ impl Exporter {
     /// Whether it still serves.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.server.is_running()
     }
 
     /// Ends it.
@@ -100,53 +95,39 @@ impl Exporter {
     /// # Errors
     /// Why it had ended before.
     pub fn stop(mut self) -> Result<(), ExporterError> {
-        self.join().map_err(|source| ExporterError::Ended { source })
-    }
-
-    fn join(&mut self) -> io::Result<()> {
-        self.stop = None;
-        match self.thread.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(io::Error::other("a collector panicked")),
-        }
+        self.server.join().map_err(|source| ExporterError::Ended { source })
     }
 }
 
-impl Drop for Exporter {
-    fn drop(&mut self) {
-        if let Err(error) = self.join() {
-            tracing::warn!(%error, "the metrics server ended");
-        }
+fn page(request: &Request, registry: &Registry) -> Response {
+    const HINT: &str = "GET /metrics";
+    match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/metrics") => match tidegate_hub::metrics::prometheus::exposition(registry) {
+            Ok(body) => Response { status: "200 OK", kind: OPEN_METRICS, body },
+            Err(_) => Response::refusal("500 Internal Server Error", "a collector failed"),
+        },
+        ("GET", _) => Response::refusal(NOT_FOUND, HINT),
+        _ => Response::refusal(WRONG_METHOD, HINT),
     }
 }
 
-fn serve(listener: &TcpListener, stopped: &UnixStream, registry: &Registry) -> io::Result<()> {
-    loop {
-        let mut fds = [
-            PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(errno) => return Err(errno.into()),
-        }
-        if !fds[0].revents().is_empty() {
-            return Ok(());
-        }
-        match listener.accept() {
-            Ok((connection, _)) => {
-                if let Err(error) = http::answer(connection, registry) {
-                    tracing::debug!(%error, "a reader of metrics went away");
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Without a descriptor for the connection the listener stays ready; waiting is better than spinning.
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a reader of metrics");
-                std::thread::sleep(http::REQUEST_TIME / 10);
-            }
-        }
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Connections that are answered at a time.
+const MAX_READERS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_page_is_served() {
+        let status = |method: &str, path: &str| {
+            let request = Request { method: method.to_owned(), path: path.to_owned(), body: Vec::new() };
+            page(&request, &Registry::default()).status
+        };
+        assert_eq!(status("GET", "/metrics"), "200 OK");
+        assert_eq!(status("GET", "/"), NOT_FOUND);
+        assert_eq!(status("GET", "/metrics/../etc/passwd"), NOT_FOUND);
+        assert_eq!(status("POST", "/metrics"), WRONG_METHOD);
     }
 }

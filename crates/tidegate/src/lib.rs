@@ -11,6 +11,7 @@
 //! | `hub` | typed channels between the processes of a host, and their broker; with the feature `hub`, a default one |
 //! | `mq` | messages between processes and hosts, interoperable with ZeroMQ; with the feature `zmq`, a default one |
 //! | `vertex` | source, user function in another process, sink; with the feature `vertex`, a default one |
+//! | `operations` | the admin socket of a vertex, its metrics and health; with the feature `vertex` |
 //! | `exporter` | the `/metrics` page of a host; with the feature `hub` |
 //! | [`node`] | the node: media driver and tensor driver in one process |
 //! | [`media`] | frames from and to files: `.npy`, `.y4m`, raw |
@@ -29,8 +30,12 @@ pub use tidegate_vertex as vertex;
 
 #[cfg(feature = "hub")]
 pub mod exporter;
+#[cfg(any(feature = "hub", feature = "vertex"))]
+mod http;
 pub mod media;
 pub mod node;
+#[cfg(feature = "vertex")]
+pub mod operations;
 
 /// The examples of the README, compiled.
 #[cfg(doctest)]

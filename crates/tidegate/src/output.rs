@@ -37,6 +37,8 @@ pub(crate) enum Exit {
 #[cfg(feature = "vertex")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VertexExit {
+    /// The command line is wrong.
+    Usage = 64,
     /// The pipeline file is not valid.
     Config = 65,
     /// A worker or a file is missing at the start.

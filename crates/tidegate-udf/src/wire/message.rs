@@ -43,11 +43,13 @@ pub enum FromRuntime {
 pub struct Hello {
     /// Lowest and highest version of the protocol it speaks.
     pub proto: (u32, u32),
+    /// The language of its SDK.
+    pub language: String,
     /// Version of its SDK.
     pub sdk_version: String,
     /// Name of the function.
     pub function: String,
-    /// What the function is: `map`, for one.
+    /// What the function is, by the name of its kind.
     pub kind: String,
     /// Schemas it accepts.
     pub schema_in: Vec<SchemaId>,
@@ -132,7 +134,7 @@ impl FromWorker {
                 "proto": [hello.proto.0, hello.proto.1],
                 "sdk": "tidegate-udf",
                 "sdk_version": hello.sdk_version,
-                "language": "rust",
+                "language": hello.language,
                 "function": hello.function,
                 "kind": hello.kind,
                 "schema_in": hello.schema_in.iter().map(|id| id.0).collect::<Vec<_>>(),
@@ -157,6 +159,7 @@ impl FromWorker {
         match object.text("type")? {
             "hello" => Ok(Self::Hello(Hello {
                 proto: object.range("proto")?,
+                language: object.text("language")?.to_owned(),
                 sdk_version: object.text("sdk_version")?.to_owned(),
                 function: object.text("function")?.to_owned(),
                 kind: object.text("kind")?.to_owned(),

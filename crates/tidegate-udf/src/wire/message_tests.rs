@@ -7,6 +7,7 @@ use super::*;
 fn hello() -> Hello {
     Hello {
         proto: VERSIONS,
+        language: "rust".to_owned(),
         sdk_version: "0.1.0".to_owned(),
         function: "enrich".to_owned(),
         kind: "map".to_owned(),

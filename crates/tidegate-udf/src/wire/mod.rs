@@ -12,6 +12,7 @@
 //! before it is used.
 
 pub mod frame;
+pub mod function;
 pub mod ids;
 mod layout;
 pub mod message;

@@ -8,6 +8,8 @@
 //!  0x08 u32 length of the value                    0x20 value, padded to 8; key; headers; padded to 8
 //! ```
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use super::layout::layout;
@@ -72,6 +74,16 @@ pub struct RawView<'a> {
     pub headers: &'a [u8],
 }
 
+impl RawView<'_> {
+    /// Where value, key and headers are in the payload, for a record that begins at `at`.
+    pub(crate) fn ranges(&self, at: usize) -> [Range<usize>; 3] {
+        let value = at + HEAD;
+        let key = value + self.value.len().next_multiple_of(8);
+        let headers = key + self.key.len();
+        [value..value + self.value.len(), key..headers, headers..headers + self.headers.len()]
+    }
+}
+
 /// A payload whose records are all as they must be (VX-400).
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
@@ -79,6 +91,16 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
+    /// The records of a payload that [`Records::parse`] has accepted.
+    pub(crate) fn accepted(payload: &'a [u8]) -> Self {
+        Self { rest: payload }
+    }
+
+    /// Bytes of the records that are still to come.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Checks a payload of `count` records.
     ///
     /// # Errors
@@ -173,6 +195,17 @@ pub fn headers(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         rest = behind;
         Some((name, value))
     })
+}
+
+/// Appends a header as it is on the wire; false, and nothing is appended, if its name or value is too long for that.
+pub fn push_header(headers: &mut Vec<u8>, name: &str, value: &[u8]) -> bool {
+    let lens = (u16::try_from(name.len()), u32::try_from(value.len()));
+    let (Ok(name_len), Ok(value_len)) = lens else { return false };
+    headers.extend_from_slice(&name_len.to_le_bytes());
+    headers.extend_from_slice(&value_len.to_le_bytes());
+    headers.extend_from_slice(name.as_bytes());
+    headers.extend_from_slice(value);
+    true
 }
 
 /// What goes into a record besides its value.

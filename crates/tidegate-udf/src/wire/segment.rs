@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::{
     frame::{FRAME_ALIGN, HEADER_LEN},
+    function::FunctionKind,
     ids::{SchemaId, SessionId},
     layout::layout,
 };
@@ -50,6 +51,14 @@ pub const BELL_AT: usize = 0x110;
 pub const WAITERS_AT: usize = 0x180;
 /// Offset of the state: [`RunState`] in D.
 pub const RUN_STATE_AT: usize = 0x280;
+/// Offsets of what a worker says about itself in U: its pid, its SDK, and the version of that.
+pub const PID_AT: usize = 0x38;
+/// See [`PID_AT`]: 1 Rust, 2 Python.
+pub const SDK_AT: usize = 0x3C;
+/// See [`PID_AT`].
+pub const SDK_VERSION_AT: usize = 0x40;
+/// Longest version.
+pub const SDK_VERSION_LEN: usize = 32;
 /// Offset of the heartbeat in U.
 pub const HEARTBEAT_AT: usize = 0x280;
 /// Offset of the number of the batch in user code, in U; 0 is none.
@@ -183,6 +192,8 @@ pub struct DownHeader {
     pub schema_in: SchemaId,
     /// Schema of the outputs.
     pub schema_out: SchemaId,
+    /// What the function is given.
+    pub kind: FunctionKind,
     /// Longest answer to a batch, in bytes of frames.
     pub max_response: u64,
 }
@@ -248,7 +259,7 @@ impl DownHeader {
             worker: self.worker,
             schema_in: self.schema_in.0,
             schema_out: self.schema_out.0,
-            kind: MAP,
+            kind: self.kind.code(),
             features: 0,
             max_response: self.max_response,
             max_in_flight: ring.max_in_flight,
@@ -279,6 +290,8 @@ impl DownHeader {
         };
         ring.check()?;
         expect("D.segment_bytes", raw.segment_bytes, ring.segment_len())?;
+        let unknown = SegmentFault { field: "D.kind (1 to 3)", found: raw.kind.into(), expected: 1 };
+        let kind = FunctionKind::from_code(raw.kind).ok_or(unknown)?;
         Ok(Self {
             ring,
             instance: raw.instance,
@@ -287,6 +300,7 @@ impl DownHeader {
             worker: raw.worker,
             schema_in: SchemaId(raw.schema_in),
             schema_out: SchemaId(raw.schema_out),
+            kind,
             max_response: raw.max_response,
         })
     }
@@ -386,8 +400,6 @@ const VERSION: u32 = 1;
 const FENCE: u64 = 0x4647_4553_5856_4754;
 const DOWN: u64 = 0x4447_4553_5856_4754;
 const UP: u64 = 0x5547_4553_5856_4754;
-/// The kind of function (8.1).
-const MAP: u32 = 1;
 const CAPACITY: std::ops::RangeInclusive<u64> = 1 << 16..=1 << 30;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ fn down() -> DownHeader {
         worker: 9,
         schema_in: SchemaId(10),
         schema_out: SchemaId(11),
+        kind: FunctionKind::BatchMap,
         max_response: 12,
     }
 }
@@ -40,7 +41,7 @@ fn the_headers_have_their_golden_bytes() {
     for word in [10u64, 11] {
         golden.extend_from_slice(&word.to_le_bytes());
     }
-    for word in [1u32, 0] {
+    for word in [2u32, 0] {
         golden.extend_from_slice(&word.to_le_bytes());
     }
     golden.extend_from_slice(&12u64.to_le_bytes());

@@ -1,6 +1,10 @@
 //! The pipeline file (chapter 17): TOML, one file per pipeline, unknown keys are errors.
 
+mod edit;
 mod ends;
+mod explain;
+mod later;
+mod operation;
 pub mod secret;
 pub mod units;
 
@@ -27,7 +31,10 @@ use crate::{
     sink::Class,
     source::{Abilities, Positions, Replay},
 };
+pub use edit::{fresh_uid, with_uid};
 pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
+pub use explain::{KEYS, Key};
+pub use operation::{AdminConfig, LogConfig, LogFormat, LogLevel, MetricsConfig};
 use units::{Bytes, Time};
 
 /// A pipeline as its file describes it, checked.
@@ -59,6 +66,15 @@ pub struct Pipeline {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// How it is steered.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// How it is watched.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
+    /// What it writes to its log.
+    #[serde(default)]
+    pub log: LogConfig,
 }
 
 /// `[pipeline]`
@@ -201,6 +217,8 @@ pub enum OwnershipKind {
 pub struct Limits {
     /// Room for answers that are not final.
     pub epoch_buffers: Bytes,
+    /// Inputs that were read and are not final.
+    pub prefetch: Bytes,
 }
 
 /// Why a pipeline file is not one.
@@ -218,6 +236,20 @@ pub enum ConfigError {
     /// Not TOML, an unknown key, or a value of another kind.
     #[error("the pipeline file is not valid: {0}")]
     Syntax(#[from] toml::de::Error),
+    /// A key that this version does not have yet.
+    #[error("{key} belongs to phase {phase} of the vertex, which this version does not have; leave it out")]
+    Later {
+        /// The key, with its value where others are known.
+        key: String,
+        /// The phase.
+        phase: u32,
+    },
+    /// A setting of the command line that is none.
+    #[error("{setting:?} is not KEY=VALUE with a key such as udf.workers")]
+    Setting {
+        /// As given.
+        setting: String,
+    },
     /// A value that cannot be.
     #[error("{key} is {found}; it has to be {allowed}")]
     Value {
@@ -242,6 +274,23 @@ impl Pipeline {
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         text.parse()
+    }
+
+    /// Reads a file and changes values of it, each given as `KEY=VALUE`.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`]; also a setting that is none.
+    pub fn read_with(path: &Path, settings: &[String]) -> Result<Self, ConfigError> {
+        if settings.is_empty() {
+            return Self::read(path);
+        }
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut file: toml::Table = text.parse()?;
+        for setting in settings {
+            edit::set(&mut file, setting)?;
+        }
+        file.to_string().parse()
     }
 
     /// Longest value of a record: with its head it fits a batch by itself.
@@ -366,12 +415,26 @@ impl Pipeline {
         if max_response > self.limits.epoch_buffers.0 / 2 {
             return value("transport.max_response", &max_response, "at most half of limits.epoch_buffers");
         }
+        if self.limits.prefetch.0 < batch {
+            return value("limits.prefetch", &self.limits.prefetch.0, "at least batch.max_bytes");
+        }
         if let SourceConfig::Generator { partitions, .. } = self.source
             && partitions.get() > tidegate_udf::wire::segment::MAX_FENCE_SLOTS
         {
             return value("source.partitions", &partitions, "at most 4096");
         }
         Ok(())
+    }
+}
+
+impl Delivery {
+    /// As the pipeline file says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AtMostOnce => "at_most_once",
+            Self::AtLeastOnce => "at_least_once",
+            Self::EffectivelyOnce => "effectively_once",
+        }
     }
 }
 
@@ -421,6 +484,10 @@ impl FromStr for Pipeline {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
+        // What is wrong in other ways is said below, with its place.
+        if let Ok(file) = text.parse::<toml::Table>() {
+            later::refuse(&file)?;
+        }
         let pipeline: Self = toml::from_str(text)?;
         pipeline.check()?;
         Ok(pipeline)
@@ -471,7 +538,7 @@ impl Default for EpochConfig {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { epoch_buffers: Bytes(100 << 20) }
+        Self { epoch_buffers: Bytes(100 << 20), prefetch: Bytes(32 << 20) }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Starting a worker process and agreeing with it (7.1).
 //!
 //! The worker gets one end of a socket as its standard input, which is the one way to pass a descriptor that no other process
-//! started at the same moment inherits; the SDK moves it away before user code runs. What a worker prints goes to the
-//! runtime's standard error.
+//! started at the same moment inherits; the SDK moves it away before user code runs. What a worker prints goes through a pipe
+//! to the runtime's standard error.
 
 use std::{
     io,
@@ -21,11 +21,13 @@ use tidegate_shm::{
 use tidegate_udf::{
     control::{Control, Incoming as Arrived},
     wire::{
+        function::FunctionKind,
         ids::{SchemaId, SessionId},
         message::{FromRuntime, FromWorker, Hello, MessageFault, Reject, VERSIONS, Welcome, common_version},
     },
 };
 
+use super::says::{Says, Tail};
 use super::session::{Incoming, Segments, Session, SessionError, Transport};
 
 /// How to start the workers of a vertex.
@@ -113,6 +115,7 @@ pub(super) struct Attached {
 /// A worker process; ended when dropped.
 pub(super) struct Worker {
     child: Child,
+    says: Says,
 }
 
 impl Worker {
@@ -120,7 +123,9 @@ impl Worker {
     pub(super) fn end(&mut self) -> io::Result<ExitStatus> {
         // The child was not collected yet, so its number is its own. That it ended already is no error.
         let _ = self.child.kill();
-        self.child.wait()
+        let status = self.child.wait();
+        self.says.finish();
+        status
     }
 }
 
@@ -135,9 +140,10 @@ pub(super) fn start(
     spec: &WorkerSpec,
     number: u32,
     fence: &Arc<SealedMemory>,
+    tail: &Arc<Tail>,
 ) -> Result<Attached, AttachError> {
     let (control, theirs) = Control::pair().map_err(io_error("make a control socket"))?;
-    let mut worker = spawn(spec, theirs)?;
+    let mut worker = spawn(spec, number, theirs, tail)?;
     match attach(spec, number, fence, &control, &worker) {
         Ok((session, incoming)) => Ok(Attached { worker, control, session, incoming }),
         Err(AttachError::Ended { command, .. }) => {
@@ -148,21 +154,24 @@ pub(super) fn start(
     }
 }
 
-fn spawn(spec: &WorkerSpec, theirs: Control) -> Result<Worker, AttachError> {
+fn spawn(spec: &WorkerSpec, number: u32, theirs: Control, tail: &Arc<Tail>) -> Result<Worker, AttachError> {
     let (program, arguments) = spec
         .command
         .split_first()
         .ok_or(AttachError::Spawn { command: String::new(), source: io::ErrorKind::InvalidInput.into() })?;
-    let output = io::stderr().as_fd().try_clone_to_owned().map_err(io_error("copy standard error"))?;
+    let (pipe, output) = io::pipe().map_err(io_error("make a pipe"))?;
+    let errors = output.try_clone().map_err(io_error("copy a pipe"))?;
+    let says = Says::listen(number, pipe, tail.clone()).map_err(io_error("listen to a worker"))?;
     let child = Command::new(program)
         .args(arguments)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .env("TIDEGATE_VX_FD", "0")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::from(output))
+        .stderr(Stdio::from(errors))
         .spawn()
         .map_err(|source| AttachError::Spawn { command: program.clone(), source })?;
-    Ok(Worker { child })
+    Ok(Worker { child, says })
 }
 
 fn attach(
@@ -182,8 +191,8 @@ fn attach(
     let FromWorker::Hello(hello) = hear(spec, control, deadline)? else {
         return Err(refused("MESSAGE", "the first message was not hello".to_owned()));
     };
-    let proto = match judge(&hello) {
-        Ok(proto) => proto,
+    let (proto, kind) = match judge(&hello) {
+        Ok(agreed) => agreed,
         Err((code, message)) => {
             let reject = FromRuntime::Reject(Reject { code: code.to_owned(), message: message.clone() });
             // The worker learns it from its end otherwise.
@@ -194,7 +203,7 @@ fn attach(
         }
     };
     let session = SessionId(random()?.max(1));
-    let segments = Segments::create(&spec.transport, session, spec.instance, spec.pipeline, number)?;
+    let segments = Segments::create(&spec.transport, session, spec.instance, spec.pipeline, number, kind)?;
     let welcome = FromRuntime::Welcome(Welcome { proto, ..spec.welcome.clone() });
     let descriptors = [segments.down.as_fd(), segments.up.as_fd(), fence.as_fd()];
     control.send(&welcome.encode(), &descriptors).map_err(io_error("welcome the worker"))?;
@@ -220,15 +229,19 @@ fn hear(spec: &WorkerSpec, control: &Control, deadline: Nanos) -> Result<FromWor
     }
 }
 
-/// The version to speak, or why the worker is not taken.
-fn judge(hello: &Hello) -> Result<u32, (&'static str, String)> {
+/// The version to speak and what the function is, or why the worker is not taken.
+fn judge(hello: &Hello) -> Result<(u32, FunctionKind), (&'static str, String)> {
     let Some(proto) = common_version(VERSIONS, hello.proto) else {
         let message = format!("the runtime speaks {VERSIONS:?}, the worker {:?}", hello.proto);
         return Err(("VERSION", message));
     };
-    if hello.kind != "map" {
-        return Err(("KIND", format!("the runtime runs functions of kind map, not {:?}", hello.kind)));
-    }
+    let Some(kind) = FunctionKind::from_name(&hello.kind) else {
+        let message = format!(
+            "the runtime runs functions of kind map, batch_map and batch_table, not {:?}",
+            hello.kind
+        );
+        return Err(("KIND", message));
+    };
     if !hello.schema_in.contains(&SchemaId(0)) || hello.schema_out != SchemaId(0) {
         let message = format!(
             "the pipeline has untyped records (0), the worker takes {:?} and gives {}",
@@ -245,7 +258,7 @@ fn judge(hello: &Hello) -> Result<u32, (&'static str, String)> {
             format!("CLOCK_BOOTTIME differs by {apart} ns: the two are in different time namespaces");
         return Err(("CLOCK", message));
     }
-    Ok(proto)
+    Ok((proto, kind))
 }
 
 /// A random number.

@@ -4,12 +4,18 @@
 //! |---|---|
 //! | [`session`] | the segments of one attachment; publishing batches |
 //! | `receive` | the thread that takes answers out of U |
+//! | `says` | what a worker prints |
+//! | `backoff` | how long until a worker is started again |
 //! | `attach` | starting a worker process and agreeing with it |
 //! | [`supervise`] | the thread that starts a worker, sees it die, and starts it again |
 //!
 //! The worker is hostile: whatever it writes ends its session at worst (VX-011).
 
 mod attach;
+mod backoff;
 mod receive;
+mod says;
 pub mod session;
 pub mod supervise;
+
+pub use says::Tail;

@@ -14,14 +14,17 @@ use tidegate_udf::{
     },
 };
 
-use super::session::{Incoming, Shared};
+use super::{
+    session::{Incoming, Shared},
+    supervise::LaneEvent,
+};
 use crate::{
     batch::Record,
     flow::{Answer, Emitted, Verdict},
 };
 
 /// Takes answers until the session is closed, then those that are still there (VX-435).
-pub(super) fn run(mut incoming: Incoming, mut deliver: impl FnMut(BatchId, Answer)) {
+pub(super) fn run(mut incoming: Incoming, mut tell: impl FnMut(LaneEvent)) {
     let mut partial = None;
     let mut fruitless = 0u32;
     loop {
@@ -32,7 +35,12 @@ pub(super) fn run(mut incoming: Incoming, mut deliver: impl FnMut(BatchId, Answe
         let deadline = monotonic_now().saturating_add(LONGEST_SLEEP);
         shared.link.sleep_once(deadline, || closed() || reader.is_behind());
         let last = closed();
-        match drain(&mut incoming, &mut partial, &mut deliver) {
+        let drained =
+            drain(&mut incoming, &mut partial, &mut |batch, answer| tell(LaneEvent::Answered(batch, answer)));
+        if shared.has_room_again() {
+            tell(LaneEvent::Room);
+        }
+        match drained {
             Ok(0) if last => return,
             // Woken for nothing; a sleep that ended with its deadline was not.
             Ok(0) if monotonic_now() < deadline => fruitless = fruitless.saturating_add(1),

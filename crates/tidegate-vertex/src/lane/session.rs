@@ -5,19 +5,22 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
-    process::ProcessHandle,
+    process::{ProcessHandle, ProcessId},
     region::{AccessError, MapError, SealError, SealedMemory},
-    sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering},
+    sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use tidegate_udf::{
-    ring::{PublishError, Publisher, Reader, Violation},
+    ring::{Peer, PublishError, Publisher, Reader, Violation},
     segment::{Link, OwnSegment, PeerSegment},
     wire::{
         frame::Frame,
+        function::FunctionKind,
         ids::{BatchId, SchemaId, SessionId},
-        segment::{DownHeader, Geometry, READY_AT, RUN_STATE_AT, RunState, encode_up},
+        segment::{DownHeader, Geometry, READY_AT, RUN_STATE_AT, RunState, Word, encode_up},
     },
 };
+
+use crate::operate::status::Credit;
 
 /// Sizes of a session (chapter 5).
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +69,12 @@ pub(super) struct Shared {
     max_in_flight: usize,
     /// The receiving thread has to end.
     pub(super) closed: AtomicBool,
+    /// A batch was answered.
+    answered: AtomicBool,
+    /// A batch was refused for want of credit, and nobody was told since that there is more.
+    wants_room: AtomicBool,
+    /// Since when a batch waits for credit while none is on its way; 0 if none does.
+    starved: AtomicU64,
     fault: Mutex<Option<Violation>>,
 }
 
@@ -94,6 +103,7 @@ impl Segments {
         instance: u64,
         pipeline: u64,
         worker: u32,
+        kind: FunctionKind,
     ) -> Result<Self, SessionError> {
         let Transport { ring: capacity, max_frame, max_in_flight, max_response } = *transport;
         let ring = Geometry { capacity, max_frame, session, max_in_flight };
@@ -106,6 +116,7 @@ impl Segments {
             worker,
             schema_in: SchemaId(0),
             schema_out: SchemaId(0),
+            kind,
             max_response,
         };
         let down = SealedMemory::create("tidegate-down", len)?;
@@ -146,6 +157,9 @@ impl Segments {
             in_flight: Mutex::new(BTreeMap::new()),
             max_in_flight: ring.max_in_flight as usize,
             closed: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            wants_room: AtomicBool::new(false),
+            starved: AtomicU64::new(0),
             fault: Mutex::new(None),
         });
         (Session { publisher, shared: shared.clone(), next_batch: 1 }, Incoming { reader, shared })
@@ -171,6 +185,30 @@ pub enum SendError {
 }
 
 impl Session {
+    /// The worker's process.
+    pub fn worker(&self) -> ProcessId {
+        self.shared.process.id()
+    }
+
+    /// Ends the worker; what it has not answered is given back when it is gone.
+    pub fn end(&self) {
+        self.shared.end();
+    }
+
+    /// Credit of requests and of answers, as a sample: the words of two processes are not read at one moment (VX-307).
+    pub fn credits(&self) -> (Credit, Credit) {
+        let Link { own, peer } = &self.shared.link;
+        // Of `a <= b` the left one first.
+        let consumed = (peer.load(Word::Consumed, RELAXED), peer.load(Word::ConsumedBatches, RELAXED));
+        let used = (own.load(Word::Head), own.load(Word::Batches));
+        let granted = (peer.load(Word::GrantPos, RELAXED), peer.load(Word::GrantBatches, RELAXED));
+        let requests = credit(consumed, used, granted);
+        let consumed = (own.load(Word::Consumed), own.load(Word::ConsumedBatches));
+        let used = (peer.load(Word::Head, RELAXED), peer.load(Word::Batches, RELAXED));
+        let granted = (own.load(Word::GrantPos), own.load(Word::GrantBatches));
+        (requests, credit(consumed, used, granted))
+    }
+
     /// Publishes a batch. `header` is completed with the number of the batch; `is_current` is the permit's second test.
     ///
     /// # Errors
@@ -179,7 +217,7 @@ impl Session {
         &mut self,
         header: &Frame,
         payload: &[u8],
-        is_current: impl FnOnce() -> bool,
+        is_current: impl Fn() -> bool,
     ) -> Result<BatchId, SendError> {
         let batch = BatchId(self.next_batch);
         let request = Frame { batch, ..*header };
@@ -187,15 +225,22 @@ impl Session {
         if !self.shared.admit(&request) {
             return Err(SendError::Full);
         }
-        let published = self.publisher.publish(&request, payload, is_current);
+        let mut published = self.publisher.publish(&request, payload, &is_current);
+        if matches!(published, Err(PublishError::NoCredit)) {
+            self.shared.starve(batch);
+            // Credit that came before somebody was there to be told of it.
+            published = self.publisher.publish(&request, payload, &is_current);
+        }
         match published {
             Ok(()) => {
                 self.next_batch += 1;
+                // Relaxed: only times are compared.
+                self.shared.starved.store(0, Ordering::Relaxed);
                 self.shared.link.ring_bell();
                 Ok(batch)
             }
             Err(error) => {
-                self.shared.settle(batch);
+                self.shared.take_back(batch);
                 Err(match error {
                     PublishError::NoCredit => SendError::Full,
                     PublishError::Abandoned => SendError::Fenced,
@@ -222,8 +267,12 @@ impl Shared {
     /// Notes what the worker did and ends its process; its death is what everybody else sees.
     pub(super) fn accuse(&self, violation: Violation) {
         lock(&self.fault).get_or_insert(violation);
+        self.end();
+    }
+
+    fn end(&self) {
         if let Err(error) = self.process.kill() {
-            tracing::warn!(%error, "cannot kill a worker that broke the protocol");
+            tracing::warn!(%error, "cannot kill a worker");
         }
     }
 
@@ -239,6 +288,8 @@ impl Shared {
 
     /// The batch is answered.
     pub(super) fn settle(&self, batch: BatchId) {
+        // Relaxed: read when the thread that stores it has ended.
+        self.answered.store(true, Ordering::Relaxed);
         let mut in_flight = self.in_flight();
         in_flight.remove(&batch);
         // The next one is the oldest from now on (VX-434).
@@ -247,14 +298,51 @@ impl Shared {
         }
     }
 
-    /// Since when the oldest batch is the oldest.
-    pub(super) fn oldest_since(&self) -> Option<Nanos> {
-        self.in_flight().first_key_value().map(|(_, batch)| batch.since)
+    /// Whether the worker answered a batch.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Records of the batch that the worker works on, or worked on at its end.
+    pub(super) fn suspect(&self) -> Option<u32> {
+        self.in_flight().first_key_value().map(|(_, batch)| batch.request.record_count)
+    }
+
+    /// Whether the worker moved something since a batch was refused for want of credit.
+    pub(super) fn has_room_again(&self) -> bool {
+        // SeqCst: pairs with `starve`. Whoever is told tries again, and is refused again if nothing has changed.
+        self.wants_room.swap(false, Ordering::SeqCst)
+    }
+
+    /// Since when the worker owes something: an answer to its oldest batch, or credit while it has none (VX-434).
+    pub(super) fn stuck_since(&self) -> Option<Nanos> {
+        let oldest = self.in_flight().first_key_value().map(|(_, batch)| batch.since);
+        let starved = Some(self.starved.load(Ordering::Relaxed)).filter(|&since| since != 0).map(Nanos);
+        oldest.or(starved)
     }
 
     /// All batches that were not answered, the oldest first.
     pub(super) fn unanswered(&self) -> Vec<BatchId> {
         self.in_flight().keys().copied().collect()
+    }
+
+    /// The batch was not published.
+    fn take_back(&self, batch: BatchId) {
+        self.in_flight().remove(&batch);
+    }
+
+    /// There is no credit for a batch.
+    fn starve(&self, batch: BatchId) {
+        let waits_alone = self.in_flight().keys().all(|&other| other == batch);
+        // Relaxed: only times are compared. A batch on its way has its own time.
+        if !waits_alone {
+            self.starved.store(0, Ordering::Relaxed);
+        } else if self.starved.load(Ordering::Relaxed) == 0 {
+            self.starved.store(monotonic_now().0, Ordering::Relaxed);
+        }
+        // SeqCst: stored before the credit is looked at again, as the worker grants before it rings and the receiving thread looks
+        // here after it was rung.
+        self.wants_room.swap(true, Ordering::SeqCst);
     }
 
     fn admit(&self, request: &Frame) -> bool {
@@ -270,6 +358,20 @@ impl Shared {
         lock(&self.in_flight)
     }
 }
+
+fn credit(consumed: (u64, u64), used: (u64, u64), granted: (u64, u64)) -> Credit {
+    Credit {
+        granted_bytes: granted.0,
+        used_bytes: used.0,
+        outstanding_bytes: used.0.saturating_sub(consumed.0),
+        granted_batches: granted.1,
+        used_batches: used.1,
+        outstanding_batches: used.1.saturating_sub(consumed.1),
+    }
+}
+
+/// For people.
+const RELAXED: Ordering = Ordering::Relaxed;
 
 /// The data is whole at every moment: a thread that panicked while it had the lock changes nothing about that.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -26,7 +26,9 @@ pub(crate) use super::attach::random;
 pub use super::attach::{AttachError, WorkerSpec};
 use super::{
     attach::{self, Attached},
+    backoff::{Backoff, Ended, with_jitter},
     receive,
+    says::Tail,
     session::{Session, Shared},
 };
 use crate::flow::Answer;
@@ -38,6 +40,8 @@ pub enum LaneEvent {
     Attached(Session),
     /// A batch is answered.
     Answered(BatchId, Answer),
+    /// The worker has given room back that was missing; batches may be sent again.
+    Room,
     /// The session is over.
     Ended {
         /// What was sent and not answered, the oldest first.
@@ -66,6 +70,7 @@ pub enum EndReason {
 #[derive(Debug)]
 pub struct Lane {
     stop: Arc<OwnedFd>,
+    tail: Arc<Tail>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -81,16 +86,25 @@ impl Lane {
         tell: impl Fn(LaneEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let supervisor = Supervisor { number, spec, fence, stop: stop.clone(), tell: Arc::new(tell) };
+        let tail = Arc::new(Tail::default());
+        let supervisor =
+            Supervisor { number, spec, fence, stop: stop.clone(), tail: tail.clone(), tell: Arc::new(tell) };
         let thread =
             std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || supervisor.run())?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, tail, thread: Some(thread) })
     }
 
     /// Asks the lane to end: the worker is told, and killed if it does not go.
     pub fn stop(&self) {
         // A counter that is full is set as well.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+}
+
+impl Lane {
+    /// The end of what its workers printed.
+    pub fn tail(&self) -> Arc<Tail> {
+        self.tail.clone()
     }
 }
 
@@ -109,42 +123,45 @@ struct Supervisor {
     spec: WorkerSpec,
     fence: Arc<SealedMemory>,
     stop: Arc<OwnedFd>,
+    tail: Arc<Tail>,
     tell: Arc<dyn Fn(LaneEvent) + Send + Sync>,
 }
 
 impl Supervisor {
     fn run(&self) {
-        let mut delay = FIRST_DELAY;
+        let mut backoff = Backoff::default();
         loop {
             let started = monotonic_now();
-            match attach::start(&self.spec, self.number, &self.fence) {
+            let ended = match attach::start(&self.spec, self.number, &self.fence, &self.tail) {
                 Ok(attached) => self.oversee(attached),
-                Err(error) => (self.tell)(LaneEvent::NotAttached(error)),
-            }
-            if monotonic_now().saturating_sub(started) >= HEALTHY {
-                delay = FIRST_DELAY;
-            }
-            if self.is_stopped_within(delay) {
+                Err(error) => {
+                    (self.tell)(LaneEvent::NotAttached(error));
+                    Ended::default()
+                }
+            };
+            let lasted = monotonic_now().saturating_sub(started);
+            let delay = backoff.after(Ended { lasted, ..ended });
+            // Without random numbers all lanes start at once, which is no reason not to.
+            if self.is_stopped_within(with_jitter(delay, random().unwrap_or_default())) {
                 return;
             }
-            delay = Nanos(delay.0.saturating_mul(2)).min(LONGEST_DELAY);
         }
     }
 
     /// From the attach to the end of the session.
-    fn oversee(&self, attached: Attached) {
+    fn oversee(&self, attached: Attached) -> Ended {
         let Attached { mut worker, control, session, incoming } = attached;
         let shared = incoming.shared.clone();
         let tell = self.tell.clone();
         let receiving = std::thread::Builder::new()
             .name(format!("lane-{}-rx", self.number))
-            .spawn(move || receive::run(incoming, |batch, answer| tell(LaneEvent::Answered(batch, answer))));
+            .spawn(move || receive::run(incoming, |event| tell(event)));
         let receiving = match receiving {
             Ok(thread) => thread,
             Err(source) => {
                 let error = AttachError::Io { step: "start a thread", source };
                 (self.tell)(LaneEvent::NotAttached(error));
-                return;
+                return Ended::default();
             }
         };
         (self.tell)(LaneEvent::Attached(session));
@@ -169,14 +186,16 @@ impl Supervisor {
             (None, Watched::TimedOut) => EndReason::TimedOut,
             (None, Watched::Stop) => EndReason::Stopped,
         };
+        let ended = Ended { answered: shared.has_answered(), suspect: shared.suspect(), ..Ended::default() };
         (self.tell)(LaneEvent::Ended { unanswered: shared.unanswered(), why });
+        ended
     }
 
     /// Sleeps until there is a reason to end the session.
     fn watch(&self, control: &Control, shared: &Shared) -> Watched {
         loop {
             let now = monotonic_now();
-            let limit = shared.oldest_since().map(|since| since.saturating_add(self.spec.batch_timeout));
+            let limit = shared.stuck_since().map(|since| since.saturating_add(self.spec.batch_timeout));
             let left = limit.map_or(LONGEST_SLEEP, |limit| limit.saturating_sub(now)).min(LONGEST_SLEEP);
             if left == Nanos::ZERO {
                 return Watched::TimedOut;
@@ -229,11 +248,6 @@ fn timespec(time: Nanos) -> Timespec {
     Timespec::try_from(std::time::Duration::from(time)).unwrap_or_default()
 }
 
-/// Delays between starts of a worker (VX-436).
-const FIRST_DELAY: Nanos = Nanos::from_millis(100);
-const LONGEST_DELAY: Nanos = Nanos::from_secs(10);
-/// A session that lasted so long was a good one.
-const HEALTHY: Nanos = Nanos::from_secs(60);
 const LONGEST_SLEEP: Nanos = Nanos::from_millis(500);
 /// How long a worker may take to end after its session.
 const GRACE: Nanos = Nanos::from_secs(2);

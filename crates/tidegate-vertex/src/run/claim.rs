@@ -97,7 +97,7 @@ impl Vertex {
         let was_revoked = tenure.guard.is_revoked();
         tenure.guard.revoke(reason);
         self.report.returned += tenure.unfinished();
-        if was_revoked || reason != Reason::Shutdown {
+        if was_revoked || !matches!(reason, Reason::Shutdown | Reason::Released) {
             self.report.fenced.push((partition.id.0, tenure.guard.generation().0));
         }
         for sealed in &tenure.sealed {
@@ -184,6 +184,7 @@ impl Vertex {
         );
         partition.tenure = Some(tenure);
         self.manager.begun(partition.id, &guard);
+        self.board.owns(partition.id, Some(guard.clone()));
         lock(&self.fences).push((partition.id, guard));
         Ok(())
     }

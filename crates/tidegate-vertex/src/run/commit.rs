@@ -24,6 +24,7 @@ use crate::{
     failpoint::{self, Point},
     fence::{WriteKind, WritePermit},
     ledger::{Counts, Mark, Range, Record, SinkPart, Status, Transaction},
+    operate::Doing,
     sink::{Class, Output, Token},
     source::Source,
 };
@@ -173,7 +174,12 @@ impl Vertex {
             sealed: true,
             now: monotonic_now(),
         };
-        front.outgoing.publish(&mut self.sinks, &way, &mut self.report)
+        self.board.doing(Doing::Sink);
+        let begun = monotonic_now();
+        let published = front.outgoing.publish(&mut self.sinks, &way, &mut self.report);
+        self.board.doing(Doing::Work);
+        self.meter.sink.add_time(monotonic_now().saturating_sub(begun));
+        published
     }
 
     /// Waits until the sinks have confirmed what was published; their states go into the next commit.
@@ -241,7 +247,12 @@ impl Vertex {
         if !commits.is_empty() {
             put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
         }
-        ledger.run(&transaction)?;
+        self.board.doing(Doing::Ledger);
+        let begun = monotonic_now();
+        let ran = ledger.run(&transaction);
+        self.board.doing(Doing::Work);
+        self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
+        ran?;
         drop(permits);
         if !commits.is_empty() {
             failpoint::at(Point::Committed);
@@ -374,7 +385,12 @@ impl Vertex {
             && !transaction.is_empty()
         {
             put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
-            ledger.run(&transaction)?;
+            self.board.doing(Doing::Ledger);
+            let begun = monotonic_now();
+            let ran = ledger.run(&transaction);
+            self.board.doing(Doing::Work);
+            self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
+            ran?;
         }
         drop(permits);
         failpoint::at(Point::Committed);
@@ -410,7 +426,12 @@ impl Vertex {
             tenure.marks.extend(new.into_iter().map(|mark| (mark.position, mark)));
         }
         if !transaction.is_empty() {
-            ledger.run(&transaction)?;
+            self.board.doing(Doing::Ledger);
+            let begun = monotonic_now();
+            let ran = ledger.run(&transaction);
+            self.board.doing(Doing::Work);
+            self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
+            ran?;
         }
         drop(permits);
         Ok(())

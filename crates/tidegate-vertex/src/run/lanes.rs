@@ -25,18 +25,51 @@ use crate::{
 /// A lane and what is on its way there.
 pub(super) struct LaneState {
     pub(super) lane: Lane,
-    session: Option<Session>,
-    /// The partition of each batch that is on its way, and under which generation.
-    sent: BTreeMap<BatchId, (usize, Generation)>,
+    pub(super) session: Option<Session>,
+    /// Each batch that is on its way.
+    pub(super) sent: BTreeMap<BatchId, Sent>,
     /// Sessions in a row that were short and ended with a broken protocol.
     faults: u32,
     /// When the last worker was attached, if there was one.
     attached: Option<Nanos>,
+    /// Sessions that ended, and how the last one did.
+    pub(super) ended: u64,
+    pub(super) last_end: Option<String>,
+    /// Answers in a row that took a generation for stale that is not (VX-235).
+    stale: u32,
+}
+
+/// A batch on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    /// Index of its partition.
+    partition: usize,
+    generation: Generation,
+    at: Nanos,
 }
 
 impl LaneState {
     pub(super) fn new(lane: Lane) -> Self {
-        Self { lane, session: None, sent: BTreeMap::new(), faults: 0, attached: None }
+        Self {
+            lane,
+            session: None,
+            sent: BTreeMap::new(),
+            faults: 0,
+            attached: None,
+            ended: 0,
+            last_end: None,
+            stale: 0,
+        }
+    }
+
+    /// The worker took a current generation for stale: its batch is sent again, but not for ever (VX-235).
+    fn took_for_stale(&mut self) {
+        self.stale += 1;
+        if self.stale > MAX_STALE
+            && let Some(session) = &self.session
+        {
+            session.end();
+        }
     }
 }
 
@@ -49,9 +82,13 @@ impl Vertex {
                 tracing::info!(lane = number, "worker attached");
                 lane.session = Some(session);
                 lane.attached = Some(now);
+                lane.stale = 0;
             }
             LaneEvent::Answered(batch, answer) => {
-                let Some((index, generation)) = lane.sent.remove(&batch) else { return Ok(()) };
+                let Some(Sent { partition: index, generation, at }) = lane.sent.remove(&batch) else {
+                    return Ok(());
+                };
+                self.meter.roundtrip.add_time(now.saturating_sub(at));
                 let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
                 let tenure = tenure.filter(|tenure| tenure.guard.generation() == generation);
                 // Accepting an answer is a write (VX-722); of a generation that is over nothing is taken (VX-232).
@@ -61,6 +98,12 @@ impl Vertex {
                 });
                 match permitted {
                     Some((tenure, permit)) => {
+                        if answer.status == Status::StaleGeneration {
+                            self.meter.resubmitted += 1;
+                            lane.took_for_stale();
+                        } else {
+                            lane.stale = 0;
+                        }
                         tenure.flow.answered(batch, answer, now);
                         drop(permit);
                         failpoint::at(Point::Answered);
@@ -68,6 +111,8 @@ impl Vertex {
                     None => self.report.stale += 1,
                 }
             }
+            // What waits is sent below.
+            LaneEvent::Room => {}
             LaneEvent::Ended { unanswered, why } => {
                 lane.session = None;
                 let suspect = match why {
@@ -77,7 +122,7 @@ impl Vertex {
                 tracing::warn!(lane = number, unanswered = unanswered.len(), ?why, "worker ended");
                 let sent = std::mem::take(&mut lane.sent);
                 let mut lost: BTreeMap<usize, Vec<BatchId>> = BTreeMap::new();
-                for (batch, (partition, _)) in sent {
+                for (batch, Sent { partition, .. }) in sent {
                     lost.entry(partition).or_default().push(batch);
                 }
                 for (index, batches) in lost {
@@ -88,6 +133,8 @@ impl Vertex {
                     }
                 }
                 self.report.restarts += 1;
+                lane.ended += 1;
+                lane.last_end = Some(format!("{why:?}"));
                 let lasted = now.saturating_sub(lane.attached.unwrap_or(now));
                 match why {
                     EndReason::Fault(violation) => {
@@ -133,7 +180,10 @@ impl Vertex {
                 match session.send(&header, payload.bytes(), || permit.is_current()) {
                     Ok(id) => {
                         tenure.flow.sent(id);
-                        lane.sent.insert(id, (index, tenure.guard.generation()));
+                        let generation = tenure.guard.generation();
+                        lane.sent.insert(id, Sent { partition: index, generation, at: now });
+                        self.meter.records.add(header.record_count.into());
+                        self.meter.bytes.add(payload.bytes().len() as u64);
                         held += 1;
                         failpoint::at(Point::Requested);
                     }
@@ -195,6 +245,8 @@ pub(super) fn worker_spec(pipeline: &Pipeline, instance: u64) -> WorkerSpec {
     }
 }
 
+/// Answers in a row after which a worker that takes a current generation for stale is ended.
+const MAX_STALE: u32 = 3;
 /// Broken protocols in a row after which the vertex ends.
 const MAX_FAULTS: u32 = 2;
 /// A session that lasted so long was a good one, whatever ended it.

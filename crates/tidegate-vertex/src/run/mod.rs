@@ -27,6 +27,7 @@ mod lanes;
 mod outgoing;
 mod report;
 mod tenure;
+mod watch;
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
@@ -45,6 +46,7 @@ use crate::{
     inbox::Inbox,
     lane::supervise::{Lane, LaneEvent, random},
     ledger::{Disk, Ledger},
+    operate::{Board, Control, Doing, Wish},
     own::{Manager, Static},
     sink::{self, OutputIds},
     source::{self, Budget, Polled, Source},
@@ -54,6 +56,7 @@ use dead::Letters;
 use lanes::LaneState;
 use outgoing::{End, Outgoing, Sorter, Way};
 use tenure::Partition;
+use watch::Meter;
 
 /// A handle by which another thread ends a vertex or takes its right to write.
 #[derive(Debug, Clone)]
@@ -117,6 +120,8 @@ pub struct Vertex {
     function: u128,
     last_commit: Nanos,
     report: Report,
+    board: Arc<Board>,
+    meter: Meter,
 }
 
 impl Vertex {
@@ -161,6 +166,9 @@ impl Vertex {
         let spec = lanes::worker_spec(&pipeline, instance);
         let owners = inbox.clone();
         manager.watch(Arc::new(move || owners.tell(Event::Wake)));
+        let ringing = inbox.clone();
+        let board = Board::new(count, move || ringing.tell(Event::Wake));
+        let meter = Meter::new(&pipeline);
         let mut vertex = Self {
             routes: pipeline.routes().map(|(index, _)| index).collect(),
             letters: Letters::of(&pipeline),
@@ -180,6 +188,8 @@ impl Vertex {
             fences: Arc::new(Mutex::new(Vec::new())),
             last_commit: monotonic_now(),
             report: Report::default(),
+            board,
+            meter,
         };
         vertex.claim_at_start()?;
         failpoint::at(Point::Claimed);
@@ -197,6 +207,11 @@ impl Vertex {
     /// A handle by which another thread ends the vertex.
     pub fn stop_handle(&self) -> Stop {
         Stop { asked: self.asked.clone(), inbox: self.inbox.clone(), fences: self.fences.clone() }
+    }
+
+    /// A handle by which other threads watch and steer the vertex.
+    pub fn control(&self) -> Control {
+        Control::new(self.board.clone())
     }
 
     /// Runs until the source has no more and everything is written, or until it is told to stop.
@@ -221,7 +236,9 @@ impl Vertex {
     }
 
     fn work(&mut self) -> Result<(), VertexError> {
+        self.board.say(self.status());
         loop {
+            self.board.tick();
             while let Some(event) = self.inbox.take() {
                 if let Event::Lane(lane, event) = event {
                     self.happened(lane, event)?;
@@ -229,14 +246,19 @@ impl Vertex {
             }
             self.claim()?;
             self.deliver()?;
-            let stopping = self.asked.load(Ordering::Relaxed);
+            let stopping = self.asked.load(Ordering::Relaxed) || self.board.is_to_end();
             if !stopping {
                 self.read()?;
             }
             self.keep_marks()?;
             self.send()?;
             let due = self.commit(stopping)?;
-            if self.is_finished(stopping)? {
+            self.give_away();
+            let finished = self.is_finished(stopping);
+            if self.board.wants_status() || !matches!(finished, Ok(false)) {
+                self.board.say(self.status());
+            }
+            if finished? {
                 return Ok(());
             }
             let limit = monotonic_now().saturating_add(LONGEST_SLEEP);
@@ -260,6 +282,10 @@ impl Vertex {
         }
         if owned == self.partitions.len() || stopping {
             return Ok(true);
+        }
+        // Drained, and to stay.
+        if owned == 0 && self.partitions.iter().all(|partition| partition.given_away) {
+            return Ok(false);
         }
         if self.manager.gives_back() {
             return Ok(false);
@@ -314,9 +340,12 @@ impl Vertex {
             sealed: false,
             now,
         };
-        if outgoing.publish(&mut self.sinks, &way, &mut self.report)?
-            && let Some(outgoing) = tenure.outgoing.take()
-        {
+        self.board.doing(Doing::Sink);
+        let begun = monotonic_now();
+        let published = outgoing.publish(&mut self.sinks, &way, &mut self.report);
+        self.board.doing(Doing::Work);
+        self.meter.sink.add_time(monotonic_now().saturating_sub(begun));
+        if published? && let Some(outgoing) = tenure.outgoing.take() {
             for (token, new) in tenure.tokens.iter_mut().zip(outgoing.tokens) {
                 *token = new.or(token.take());
             }
@@ -333,22 +362,36 @@ impl Vertex {
     /// Reads ahead as far as the window of each partition goes.
     fn read(&mut self) -> Result<(), VertexError> {
         let window = self.pipeline.transport().max_in_flight as usize + 1;
+        let limit = self.pipeline.limits.prefetch.0;
+        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        let mut held: u64 = tenures.map(|tenure| tenure.flow.bytes()).sum();
         for partition in &mut self.partitions {
             let Some(tenure) = &mut partition.tenure else { continue };
-            // Of a fenced partition nothing is read; the loop ends its session next.
+            if self.board.wish(partition.id) != Wish::Run {
+                continue;
+            }
+            // Of a fenced partition nothing is read; the loop ends its session next. There is room for a whole batch, since
+            // nobody knows how long the next one is (VX-310, VX-831).
             while tenure.unopened.is_none()
                 && !tenure.at_end
                 && !tenure.flow.is_stopped()
                 && tenure.flow.len() < window
                 && !tenure.guard.is_revoked()
+                && held + self.budget.bytes as u64 <= limit
             {
-                match self.source.poll(partition.id, self.budget)? {
+                self.board.doing(Doing::Source);
+                let polled = self.source.poll(partition.id, self.budget);
+                self.board.doing(Doing::Work);
+                match polled? {
                     Polled::End => tenure.at_end = true,
                     Polled::Idle => break,
                     Polled::Inputs(inputs) => {
                         self.report.read += inputs.len() as u64;
                         tenure.has_read(&inputs);
+                        self.meter.read_bytes +=
+                            inputs.iter().map(|input| input.record.value.len() as u64).sum::<u64>();
                         if let Some(batch) = Batch::new(inputs) {
+                            held += batch.bytes();
                             tenure.flow.push(batch);
                         }
                     }

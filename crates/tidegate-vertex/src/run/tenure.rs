@@ -22,6 +22,8 @@ pub(super) struct Partition {
     pub(super) tenure: Option<Tenure>,
     /// Guards of ended sessions whose writes may still run (VX-733).
     pub(super) ending: Vec<WriteGuard>,
+    /// It was drained.
+    pub(super) given_away: bool,
 }
 
 /// One ownership session.
@@ -74,7 +76,7 @@ pub(super) enum EpochStep {
 impl Partition {
     /// A partition that nobody owns here.
     pub(super) fn new(id: PartitionId) -> Self {
-        Self { id, tenure: None, ending: Vec::new() }
+        Self { id, tenure: None, ending: Vec::new(), given_away: false }
     }
 
     /// Forgets the sessions that ended; false while a write of one of them still runs.

@@ -94,7 +94,9 @@ pub fn open(config: &SourceConfig, waker: &Waker) -> Result<Box<dyn Source>, Sou
             Box::new(generator::Generator::new(partitions.get(), *records, bytes.0 as usize))
         }
         #[cfg(feature = "nats")]
-        SourceConfig::Jetstream(keys) => Box::new(jetstream::Jetstream::open((**keys).clone(), waker.clone())?),
+        SourceConfig::Jetstream(keys) => {
+            Box::new(jetstream::Jetstream::open((**keys).clone(), waker.clone())?)
+        }
         SourceConfig::File(keys) => Box::new(file::Files::open(keys, waker)?),
         #[cfg(feature = "zmq")]
         SourceConfig::Zmq(keys) => Box::new(zmq::Zmq::open(keys, waker.clone())?),

@@ -5,7 +5,7 @@ use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
 use rustix::process::{Signal, getpid, kill_process};
 use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
 
-use crate::hostile;
+use crate::{garbage, hostile};
 
 /// The role that the environment gives this process.
 pub(crate) fn role() -> Option<String> {
@@ -16,15 +16,24 @@ pub(crate) fn run(role: &str) {
     if let Some(lie) = role.strip_prefix("lie ") {
         return hostile::lie(lie);
     }
+    if let Some(round) = role.strip_prefix("garbage ") {
+        return garbage::garbage(round.parse().unwrap());
+    }
+    match role {
+        "close once" => drop(garbage::close_once()),
+        "leave a child" => garbage::leave_a_child(),
+        "flood" => garbage::flood(),
+        _ => {}
+    }
     note("pids", &format!("{}\n", std::process::id()));
     let function: fn(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome = match role {
-        "upper" => upper,
+        "upper" | "close once" | "flood" => upper,
         "slow upper" => slow_upper,
         "hundred" => hundred,
         "odd" => odd,
         "panic on 123" => panic_on_123,
         "fail twice" => fail_twice,
-        "die once" => die_once,
+        "die once" | "leave a child" => die_once,
         "die on 123" => die_on_123,
         "hang on 123" => hang_on_123,
         "wrong route" => wrong_route,
@@ -148,12 +157,12 @@ fn die() {
     kill_process(getpid(), Signal::KILL).unwrap();
 }
 
-fn place(name: &str) -> PathBuf {
+pub(crate) fn place(name: &str) -> PathBuf {
     PathBuf::from(env::var_os("TIDEGATE_TEST_PLACE").unwrap()).join(name)
 }
 
 /// Leaves a mark for the test.
-fn note(name: &str, text: &str) {
+pub(crate) fn note(name: &str, text: &str) {
     let mut file = OpenOptions::new().create(true).append(true).open(place(name)).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }

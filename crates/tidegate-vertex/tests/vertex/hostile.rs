@@ -55,13 +55,24 @@ fn every_lie_ends_the_session_and_nothing_of_it_comes_out() {
     }
 }
 
-/// A worker that attaches as it should and then tells this lie.
-pub(crate) fn lie(lie: &str) {
+/// What a worker has when it is attached, taken apart.
+pub(crate) struct Attached {
+    pub(crate) control: Control,
+    /// All of U.
+    pub(crate) up: GuardedRegion,
+    pub(crate) link: Link,
+    pub(crate) requests: Reader<OwnSegment, PeerSegment>,
+    pub(crate) responses: Publisher<OwnSegment, PeerSegment>,
+}
+
+/// Attaches as it should, but for saying that it is ready.
+pub(crate) fn attach(function: &str) -> Attached {
     let control = Control::new(io::stdin().as_fd().try_clone_to_owned().unwrap());
     let hello = Hello {
         proto: (1, 1),
+        language: "rust".to_owned(),
         sdk_version: "0".to_owned(),
-        function: lie.to_owned(),
+        function: function.to_owned(),
         kind: "map".to_owned(),
         schema_in: vec![SchemaId(0)],
         schema_out: SchemaId(0),
@@ -84,7 +95,21 @@ pub(crate) fn lie(lie: &str) {
     };
     let mut requests = Reader::new(link.own.clone(), link.peer.clone(), header.ring);
     requests.open();
-    let mut responses = Publisher::new(link.own.clone(), link.peer.clone(), header.ring);
+    let responses = Publisher::new(link.own.clone(), link.peer.clone(), header.ring);
+    Attached { control, up: up_map, link, requests, responses }
+}
+
+impl Attached {
+    pub(crate) fn say_ready(&self) {
+        self.link.own.header().u32::<READY_AT>().store(1, Ordering::Release);
+        self.control.send(&FromWorker::Ready(Ready { sealed: true }).encode(), &[]).unwrap();
+    }
+}
+
+/// A worker that attaches as it should and then tells this lie.
+pub(crate) fn lie(lie: &str) {
+    let mut attached = attach(lie);
+    let link = attached.link.clone();
     let store = |word, value| link.own.store(word, value, Ordering::Release);
     // What the runtime looks at when it sends the first batch.
     match lie {
@@ -92,8 +117,8 @@ pub(crate) fn lie(lie: &str) {
         "granted too much" => store(Word::GrantPos, 1 << 40),
         _ => {}
     }
-    link.own.header().u32::<READY_AT>().store(1, Ordering::Release);
-    control.send(&FromWorker::Ready(Ready { sealed: true }).encode(), &[]).unwrap();
+    attached.say_ready();
+    let Attached { requests, responses, .. } = &mut attached;
     assert!(link.wait_until(later(), || requests.is_behind()));
     let taken = requests.take().unwrap().unwrap();
     let request = taken.frame;

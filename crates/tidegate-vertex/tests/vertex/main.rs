@@ -6,6 +6,7 @@ mod crashes;
 mod dead_letters;
 mod failures;
 mod functions;
+mod garbage;
 mod hostile;
 mod ownership;
 mod restarts;

@@ -227,7 +227,7 @@ fn nobody_else_is_killed() {
     fs::create_dir(world.path("ledger")).unwrap();
     let lock = world.path("ledger").join("lock");
     let mut other = std::process::Command::new("flock")
-        .args([lock.as_os_str(), "sleep".as_ref(), "1000".as_ref()])
+        .args(["-F".as_ref(), lock.as_os_str(), "sleep".as_ref(), "1000".as_ref()])
         .spawn()
         .unwrap();
     wait_for("the lock", || {

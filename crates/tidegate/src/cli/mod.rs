@@ -131,13 +131,28 @@ fn refuse(refusal: &clap::Error, args: &[OsString]) -> ExitCode {
         _ if args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json") => {
             let text = text.to_string();
             let message = text.trim().trim_start_matches("error: ").to_owned();
-            Stop::usage(message).report(true)
+            Stop::Error { exit: usage(args), code: "usage", message }.report(true)
         }
         _ => {
             let _ = write!(std::io::stderr(), "{text}");
-            ExitCode::from(Exit::Usage.code())
+            ExitCode::from(usage(args).code())
         }
     }
+}
+
+/// What wrong usage ends with: supervisors of a vertex know another code than people do (VX-860).
+fn usage(args: &[OsString]) -> Exit {
+    #[cfg(feature = "vertex")]
+    if args
+        .iter()
+        .skip(1)
+        .find(|arg| !arg.to_string_lossy().starts_with('-'))
+        .is_some_and(|noun| noun == "vertex")
+    {
+        return Exit::Vertex(crate::output::VertexExit::Usage);
+    }
+    let _ = args;
+    Exit::Usage
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! Being asked to stop: SIGINT and SIGTERM.
 
 use std::io;
+#[cfg(feature = "vertex")]
+use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+#[cfg(feature = "vertex")]
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tidegate::shm::sync::{AtomicBool, Ordering};
@@ -47,5 +51,46 @@ impl AsFd for Interrupt {
     /// Becomes readable with the first signal.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.readable.as_fd()
+    }
+}
+
+/// Counts signals, each of which means something else.
+#[cfg(feature = "vertex")]
+pub(crate) struct Signals {
+    readable: UnixStream,
+}
+
+#[cfg(feature = "vertex")]
+impl Signals {
+    /// From now on SIGINT and SIGTERM are counted, and end nothing by themselves.
+    pub(crate) fn install() -> Result<Self, Stop> {
+        let failed = |error: io::Error| Stop::Error {
+            exit: Exit::Failed,
+            code: "io",
+            message: format!("cannot prepare for signals: {error}"),
+        };
+        let (readable, writable) = UnixStream::pair().map_err(failed)?;
+        for signal in [SIGINT, SIGTERM] {
+            let end = writable.try_clone().map_err(failed)?;
+            signal_hook::low_level::pipe::register(signal, end).map_err(failed)?;
+        }
+        Ok(Self { readable })
+    }
+
+    /// Waits for the next one; false when the time is over.
+    pub(crate) fn wait(&self, within: Option<Duration>) -> bool {
+        let deadline = within.map(|within| Instant::now() + within);
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) || self.readable.set_read_timeout(left).is_err() {
+                return false;
+            }
+            match (&self.readable).read(&mut [0]) {
+                Ok(_) => return true,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(_) => return false,
+            }
+        }
     }
 }

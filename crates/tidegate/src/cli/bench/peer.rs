@@ -15,7 +15,7 @@
 //! | `{"cannot":WHY}` | it does not know this role or option |
 //! | `{"bound":ENDPOINT}` | it listens there |
 //! | `{"ready":true}` | it waits for a line on standard input |
-//! | `{"begin":true}` | the warm-up is over, the measured time begins |
+//! | `{"begin":true}` | the warm-up is over, the measured time begins; `"workers":[PID,...]` are processes that are measured, too |
 //! | `{"messages":N,"seconds":S,...}` | result of the end that measures |
 //!
 //! It ends when its standard input does; until then an end that has nothing to do waits.

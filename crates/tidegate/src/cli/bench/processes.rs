@@ -21,6 +21,8 @@ pub(crate) struct Processes<'a> {
     program: &'a str,
     interrupt: &'a Interrupt,
     children: Vec<Child>,
+    /// Processes that one of them started and that are a part of what is measured.
+    workers: Vec<u32>,
     lines: Receiver<(usize, Option<String>)>,
     sender: Sender<(usize, Option<String>)>,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Processes<'a> {
 impl<'a> Processes<'a> {
     pub(crate) fn new(program: &'a str, interrupt: &'a Interrupt) -> Self {
         let (sender, lines) = channel();
-        Self { program, interrupt, children: Vec::new(), lines, sender }
+        Self { program, interrupt, children: Vec::new(), workers: Vec::new(), lines, sender }
     }
 
     /// Starts the next one, on these processors if any.
@@ -114,9 +116,15 @@ impl<'a> Processes<'a> {
         self.children.iter().map(Child::id)
     }
 
-    /// What each process used up so far.
+    /// What each process used up so far, and behind them the workers.
     pub(crate) fn usage(&self) -> Vec<Usage> {
-        self.ids().map(Usage::of).collect()
+        self.ids().chain(self.workers.iter().copied()).map(Usage::of).collect()
+    }
+
+    /// From now on the processes with these numbers, if any, are a part of what is measured.
+    pub(crate) fn watch(&mut self, workers: &Value) {
+        let numbers = workers.as_array().into_iter().flatten().filter_map(Value::as_u64);
+        self.workers.extend(numbers.filter_map(|number| u32::try_from(number).ok()));
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Measurement;
 use super::error::BenchError;
 use super::results::{Results, Row};
-use super::verdict::{Verdict, value, verdicts};
+use super::verdict::{Verdict, value};
 use crate::cli::text;
 use crate::output::{Output, Stop};
 
@@ -53,11 +53,11 @@ fn line(object: Value, record: &mut Record, output: &mut Output) -> Result<(), S
 /// All there is to say at the end.
 pub(crate) fn summary<M: Measurement>(
     results: &Results<M>,
+    verdicts: &[Verdict<M>],
     environment: &Value,
     record: &mut Record,
     output: &mut Output,
 ) -> Result<(), Stop> {
-    let verdicts = verdicts(results);
     verdicts.iter().try_for_each(|verdict| line(verdict.json(), record, output))?;
     line(environment.clone(), record, output)?;
     if output.json() {
@@ -69,7 +69,7 @@ pub(crate) fn summary<M: Measurement>(
     table.extend(results.rows().iter().filter_map(|row| cells(row, results.reference(row))));
     output.result(|| text::table(&table), || Value::Null)?;
     if !verdicts.is_empty() {
-        let table = minima(&verdicts);
+        let table = minima(verdicts);
         output.result(|| format!("\n{}", text::table(&table)), || Value::Null)?;
     }
     let fields = environment.as_object().into_iter().flatten().filter(|(name, _)| *name != "summary");

@@ -11,6 +11,7 @@ use super::program::Program;
 use super::report::{self, Record};
 use super::results::Results;
 use super::turn::{Figures, Turns};
+use super::verdict::verdicts;
 use super::{Measurement, progress};
 use crate::output::{Exit, Output, Stop};
 
@@ -24,6 +25,7 @@ pub(crate) struct Session<'a, M> {
     /// What has no turns any more.
     left_out: Vec<(M, String)>,
     failures: Vec<String>,
+    judged: bool,
 }
 
 /// Finds the messages a second that a measurement is to send at, from one with the same program.
@@ -39,7 +41,21 @@ impl<'a, M: Measurement> Session<'a, M> {
     ) -> Self {
         let counter = counter.filter(|counter| counter.works());
         let results = Results::default();
-        Self { turns, programs, counter, files, results, left_out: Vec::new(), failures: Vec::new() }
+        Self {
+            turns,
+            programs,
+            counter,
+            files,
+            results,
+            left_out: Vec::new(),
+            failures: Vec::new(),
+            judged: true,
+        }
+    }
+
+    /// Whether minima are compared with what was measured; they are unless this says no.
+    pub(crate) fn judge(&mut self, judged: bool) {
+        self.judged = judged;
     }
 
     /// Measures these groups one after the other, each `repetitions` times, and prints what came of each. What is in a group
@@ -72,7 +88,8 @@ impl<'a, M: Measurement> Session<'a, M> {
         record: &mut Record,
         output: &mut Output,
     ) -> Result<(), Stop> {
-        report::summary(&self.results, environment, record, output)?;
+        let verdicts = if self.judged { verdicts(&self.results) } else { Vec::new() };
+        report::summary(&self.results, &verdicts, environment, record, output)?;
         let regressed = match baseline {
             Some((baseline, path)) => gate(baseline, &self.results, path, output)?,
             None => false,

@@ -99,7 +99,8 @@ impl Turns<'_> {
                 measuring
             }
         };
-        processes.await_field(measuring, "begin", PATIENCE + CROWD_PATIENCE + self.warmup)?;
+        let begin = processes.await_field(measuring, "begin", PATIENCE + CROWD_PATIENCE + self.warmup)?;
+        processes.watch(&begin["workers"]);
         let before = processes.usage();
         let counting = counter.map(|counter| {
             let ids: Vec<_> = processes.ids().enumerate().collect();

@@ -23,6 +23,8 @@ pub(crate) struct Target<M> {
 pub(crate) enum Against<M> {
     /// What another program makes of the same.
     Program(&'static str),
+    /// What the better one of several programs makes of the same.
+    Better(&'static [&'static str]),
     /// Another measurement of the same program.
     Own(fn(M) -> M),
     /// Nothing: it is a value by itself.
@@ -119,6 +121,11 @@ impl<M: Measurement> Target<M> {
             Against::Program(name) => {
                 results.find(row.measure, name).and_then(|other| other.field(self.field))
             }
+            Against::Better(names) => {
+                let all = names.iter().filter_map(|name| results.find(row.measure, name)?.field(self.field));
+                let order = |a: &Spread, b: &Spread| a.median.total_cmp(&b.median);
+                if self.at_least { all.max_by(order) } else { all.min_by(order) }
+            }
             Against::Own(other) => {
                 results.find(other(row.measure), &row.program).and_then(|other| other.field(self.field))
             }
@@ -159,6 +166,9 @@ impl<M: Measurement> Verdict<M> {
         let sign = if self.at_least { ">=" } else { "<=" };
         match self.against {
             Against::Program(name) => format!("{sign} {} x {name}", self.minimum),
+            Against::Better(names) => {
+                format!("{sign} {} x the better of {}", self.minimum, names.join(", "))
+            }
             Against::Own(other) => {
                 let other = other(self.measure);
                 let name = match &self.measure {

@@ -1,5 +1,6 @@
 //! How errors of a vertex end its commands (VX-860).
 
+use tidegate::operations::OperationsError;
 use tidegate::vertex::config::ConfigError;
 use tidegate::vertex::lane::supervise::AttachError;
 use tidegate::vertex::run::VertexError;
@@ -10,6 +11,7 @@ impl Report for ConfigError {
     fn exit(&self) -> Exit {
         Exit::Vertex(match self {
             Self::Read { .. } => VertexExit::Unavailable,
+            Self::Setting { .. } => VertexExit::Usage,
             _ => VertexExit::Config,
         })
     }
@@ -17,7 +19,27 @@ impl Report for ConfigError {
     fn code(&self) -> &'static str {
         match self {
             Self::Read { .. } => "io",
+            Self::Setting { .. } => "usage",
             _ => "config",
+        }
+    }
+}
+
+impl Report for OperationsError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Refused { code: 404, .. } => Exit::NotFound,
+            Self::Refused { .. } => Exit::Refused,
+            _ => Exit::Vertex(VertexExit::Unavailable),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { code: 404, .. } => "not_found",
+            Self::Refused { .. } => "refused",
+            Self::Unreachable { .. } => "unreachable",
+            _ => "admin",
         }
     }
 }

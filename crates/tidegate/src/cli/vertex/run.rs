@@ -1,55 +1,87 @@
 //! `tidegate vertex run` and `validate`.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use serde_json::{Value, json};
-use tidegate::vertex::config::{Pipeline, SinkConfig, SinkKind};
+use tidegate::operations::{Operations, OperationsError, Served};
+use tidegate::vertex::config::{
+    KEYS, LogFormat, LogLevel, Pipeline, SinkConfig, SinkKind, fresh_uid, with_uid,
+};
+use tidegate::vertex::operate::status::SinkStatus;
+use tidegate::vertex::operate::{Control, Which, Wish};
 use tidegate::vertex::run::{Report, Vertex};
 
-use super::super::signal::Interrupt;
-use crate::output::{Exit, Output, Stop, VertexExit};
+use super::super::logging;
+use super::super::signal::Signals;
+use super::admin::socket_of;
+use crate::output::{Exit, Output, Stop, VertexExit, exit_of_io};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The first SIGTERM or SIGINT ends reading; what has been read is finished. The second ends the process.
+The first SIGTERM or SIGINT ends reading; what was read is finished and committed within admin.shutdown_grace. The second, or \
+the end of that time, takes the right to write away and ends the process with 75.
 
-Example:
-  tidegate vertex run -c orders.toml")]
+Examples:
+  tidegate vertex run -c orders.toml
+  tidegate vertex run -c orders.toml --set udf.workers=4 --set log.level=debug")]
 pub(crate) struct Run {
     /// The pipeline file
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+    /// Use another value for a key of the file; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 impl Run {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
-        execute(Pipeline::read(&self.config)?, output)
+        let pipeline = Pipeline::read_with(&self.config, &self.set)?;
+        if pipeline.log.format == LogFormat::Json {
+            logging::set_json();
+        }
+        if let Some(level) = pipeline.log.level {
+            logging::set_level(level_name(level)).map_err(Stop::usage)?;
+        }
+        execute(pipeline, true, output)
     }
 }
 
-/// Runs a vertex to its end and says what became of its inputs.
-pub(super) fn execute(pipeline: Pipeline, output: &mut Output) -> Result<(), Stop> {
+fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}
+
+/// Runs a vertex to its end and says what became of its inputs. One that is `operated` has an admin socket.
+pub(super) fn execute(pipeline: Pipeline, operated: bool, output: &mut Output) -> Result<(), Stop> {
     let to_stdout = pipeline.sink.iter().any(|sink| matches!(sink.kind, SinkKind::Stdout {}));
-    let interrupt = Interrupt::install()?;
+    let signals = Signals::install()?;
+    let grace = pipeline.admin.shutdown_grace.0.into();
+    let settings = pipeline.clone();
     let vertex = Vertex::start(pipeline)?;
-    let stop = vertex.stop_handle();
+    let control = vertex.control();
+    let operations = if operated { Some(operate(&control, &settings)?) } else { None };
     // Lives as long as the process: there is nothing to join it for.
-    let watching = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let mut fds = [PollFd::from_borrowed_fd(interrupt.as_fd(), PollFlags::IN)];
-        while poll(&mut fds, None) == Err(Errno::INTR) {}
-        stop.drain();
-    });
+    let stopping = control.clone();
+    let watching = std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || stop_on_signals(&signals, &stopping, grace));
     watching.map_err(|error| Stop::Error {
         exit: Exit::Failed,
         code: "io",
         message: format!("cannot start a thread for signals: {error}"),
     })?;
-    let report = vertex.run()?;
+    let ended = vertex.run();
+    drop(operations);
+    let report = ended?;
     let (text, value) = (|| in_words(&report), || as_json(&report));
     if to_stdout {
         // Records have standard output for themselves.
@@ -60,6 +92,58 @@ pub(super) fn execute(pipeline: Pipeline, output: &mut Output) -> Result<(), Sto
     }
     if report.stopped.is_empty() { Ok(()) } else { Err(Stop::Reported(Exit::Vertex(VertexExit::Failed))) }
 }
+
+/// Serves the admin socket and the metrics of a vertex.
+fn operate(control: &Control, pipeline: &Pipeline) -> Result<Operations, Stop> {
+    let sinks = pipeline.sink.iter().map(|sink| SinkStatus {
+        sink: sink.name().to_owned(),
+        class: "C".to_owned(),
+        guarantee: promise(pipeline, sink).to_owned(),
+    });
+    let served = Served {
+        socket: Some(socket_of(pipeline)),
+        metrics: pipeline.metrics.listen,
+        sinks: sinks.collect(),
+        set_level: Arc::new(|level: &str| logging::set_level(level)),
+    };
+    let started = match Operations::start(control, served.clone()) {
+        // Nobody asked for the socket at the usual place, and the vertex does its work without it.
+        Err(error @ (OperationsError::Socket { .. } | OperationsError::Taken { .. }))
+            if pipeline.admin.socket.is_none() =>
+        {
+            tracing::warn!(%error, "there is no admin socket");
+            Operations::start(control, Served { socket: None, ..served })
+        }
+        started => started,
+    };
+    let operations = started?;
+    if let Some(socket) = operations.socket() {
+        tracing::info!(socket = %socket.display(), "the admin socket");
+    }
+    if let Some(address) = operations.metrics() {
+        tracing::info!(%address, "metrics");
+    }
+    Ok(operations)
+}
+
+/// The first signal lets the vertex finish what it has read; the second, or too long a time, takes its right to write.
+fn stop_on_signals(signals: &Signals, control: &Control, grace: Duration) {
+    if !signals.wait(None) {
+        return;
+    }
+    // There are these partitions.
+    let _ = control.wish(Which::All, Wish::Drain);
+    control.end_when_drained();
+    let reason = if signals.wait(Some(grace)) { "another signal" } else { "admin.shutdown_grace is over" };
+    tracing::warn!(reason, "what was read is not finished; it is read again by the next run");
+    let _ = control.fence(Which::All, LAST_WRITES);
+    // The thread that runs the vertex ends the process, unless it is stuck.
+    std::thread::sleep(LAST_WRITES);
+    std::process::exit(VertexExit::Fenced as i32);
+}
+
+/// How long writes that have begun, and then the process, may take to end.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 fn in_words(report: &Report) -> String {
     let mut text = format!(
@@ -103,17 +187,32 @@ fn as_json(report: &Report) -> Value {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  tidegate vertex validate -c orders.toml")]
+Examples:
+  tidegate vertex validate -c orders.toml
+  tidegate vertex validate -c orders.toml --init
+  tidegate vertex validate --explain")]
 pub(crate) struct Validate {
     /// The pipeline file
-    #[arg(short, long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "explain")]
+    config: Option<PathBuf>,
+    /// Print every key that has a default
+    #[arg(long)]
+    explain: bool,
+    /// Give the pipeline a uid, which is a part of what it writes, if it has none
+    #[arg(long)]
+    init: bool,
 }
 
 impl Validate {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
-        let pipeline = Pipeline::read(&self.config)?;
+        if self.explain {
+            explain(output)?;
+        }
+        let Some(config) = &self.config else { return Ok(()) };
+        if self.init {
+            init(config, output)?;
+        }
+        let pipeline = Pipeline::read(config)?;
         let transport = pipeline.transport();
         let memory =
             2 * transport.ring * u64::from(pipeline.udf.workers.get()) + pipeline.limits.epoch_buffers.0;
@@ -140,6 +239,43 @@ impl Validate {
             },
         )
     }
+}
+
+/// All keys with their defaults.
+fn explain(output: &mut Output) -> Result<(), Stop> {
+    let line = |key: &tidegate::vertex::config::Key| {
+        let default = if key.default.is_empty() { String::new() } else { format!(" = {}", key.default) };
+        format!("{}{default}\n    {}", key.name, key.meaning)
+    };
+    output.result(
+        || KEYS.iter().map(line).collect::<Vec<_>>().join("\n"),
+        || {
+            let keys = KEYS
+                .iter()
+                .map(|key| json!({ "key": key.name, "default": key.default, "meaning": key.meaning }));
+            json!({ "keys": keys.collect::<Vec<_>>() })
+        },
+    )
+}
+
+/// Writes a uid into a pipeline file that has none.
+fn init(config: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
+    let failed = |action: &str, error: io::Error| {
+        let (exit, code) = exit_of_io(&error);
+        Stop::Error { exit, code, message: format!("cannot {action} {}: {error}", config.display()) }
+    };
+    let text = std::fs::read_to_string(config).map_err(|error| failed("read", error))?;
+    let uid = fresh_uid().map_err(|error| Stop::Error {
+        exit: Exit::Failed,
+        code: "io",
+        message: error.to_string(),
+    })?;
+    let Some(text) = with_uid(&text, &uid) else { return Ok(()) };
+    // Whole or not at all.
+    let new = config.with_extension("toml.new");
+    std::fs::write(&new, text).map_err(|error| failed("write", error))?;
+    std::fs::rename(&new, config).map_err(|error| failed("replace", error))?;
+    output.result(|| format!("uid {uid}"), || json!({ "uid": uid }))
 }
 
 /// What a sink is promised (VX-002).

@@ -26,7 +26,7 @@ pub(crate) struct UdfTest {
 
 impl UdfTest {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
-        execute(self.pipeline()?, output)
+        execute(self.pipeline()?, false, output)
     }
 
     fn pipeline(&self) -> Result<Pipeline, Stop> {

@@ -1,0 +1,79 @@
+//! Every key that has a default, for `tidegate vertex validate --explain` (VX-855).
+
+/// A key of the pipeline file.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name, with its tables.
+    pub name: &'static str,
+    /// Its default, as TOML has it; empty when there is none and nothing happens without the key.
+    pub default: &'static str,
+    /// What it is.
+    pub meaning: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, default, meaning }
+}
+
+/// All of them.
+pub const KEYS: &[Key] = &[
+    key("batch.max_records", "500", "most records of a batch"),
+    key("batch.max_bytes", "\"1MiB\"", "most bytes of a batch"),
+    key("transport.ring", "\"16MiB\"", "bytes of each ring, a power of two"),
+    key("transport.max_frame", "", "longest frame; a quarter of the ring"),
+    key("transport.max_in_flight", "8", "batches on their way to a worker"),
+    key("transport.max_response", "", "longest answer to a batch; four times batch.max_bytes, at least 1MiB"),
+    key("transport.checksum", "\"header\"", "what is covered by checksums: header, or full with the payload"),
+    key("transport.heartbeat", "\"200ms\"", "how often a worker says that it lives"),
+    key("udf.workers", "1", "worker processes"),
+    key("udf.batch_timeout", "\"30s\"", "how long a batch may be the oldest of its worker"),
+    key("udf.attach_timeout", "\"10s\"", "how long a worker may take to attach"),
+    key("udf.env", "{}", "environment of the workers"),
+    key("udf.params", "{}", "what the function is given"),
+    key("udf.retry.attempts", "5", "tries of an input on which the function fails"),
+    key("udf.retry.crash_attempts", "2", "tries of an input on which the worker dies or hangs"),
+    key("udf.retry.initial", "\"50ms\"", "delay before the second try; it doubles"),
+    key("udf.retry.cap", "\"10s\"", "longest delay"),
+    key("epoch.interval", "\"200ms\"", "how often progress is made durable"),
+    key("limits.epoch_buffers", "\"100MiB\"", "room for answers that are not final"),
+    key("limits.prefetch", "\"32MiB\"", "inputs that were read and are not final"),
+    key("admin.socket", "", "the admin socket; one in the node's directory with the name of the pipeline"),
+    key("admin.shutdown_grace", "\"20s\"", "time to finish what was read after the first SIGTERM"),
+    key("metrics.listen", "", "address of /metrics, /livez and /readyz; nowhere"),
+    key("log.format", "\"text\"", "lines of the log: text or json"),
+    key("log.level", "", "least important lines: error, warn, info, debug, trace; as the command line says"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Pipeline, edit};
+    use super::*;
+
+    const LEAST: &str = "version = 1
+        [pipeline]
+        name = \"a\"
+        delivery = \"at_least_once\"
+        [udf]
+        command = [\"worker\"]
+        [source]
+        kind = \"generator\"
+        records = 1
+        [[sink]]
+        name = \"main\"
+        kind = \"blackhole\"";
+
+    /// Rules: VX-855.
+    #[test]
+    fn what_is_printed_as_default_is_the_default() {
+        let least: Pipeline = LEAST.parse().expect("valid");
+        for Key { name, default, .. } in KEYS.iter().filter(|key| !key.default.is_empty()) {
+            let mut file = LEAST.parse().expect("TOML");
+            edit::set(&mut file, &format!("{name}={default}")).expect(name);
+            let set: Pipeline = file.to_string().parse().expect(name);
+            assert_eq!(format!("{set:?}"), format!("{least:?}"), "{name}");
+            let mut other = LEAST.parse().expect("TOML");
+            edit::set(&mut other, &format!("{name}=\"no value of it\"")).expect(name);
+            assert!(other.to_string().parse::<Pipeline>().is_err(), "{name} is not a key");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What the vertex says about itself to those who watch it.
+
+use std::collections::BTreeMap;
+
+use tidegate_udf::wire::ids::PartitionId;
+
+use super::{LaneState, Partition, Report, Vertex, tenure::Tenure};
+use crate::{
+    config::Pipeline,
+    fence::Reason,
+    operate::{
+        Wish,
+        histogram::Histogram,
+        status::{Counts, LaneStatus, MemoryTerm, PartitionState, PartitionStatus, Status},
+    },
+};
+
+/// Times and sizes since the start.
+pub(super) struct Meter {
+    /// Bytes of values that were read.
+    pub(super) read_bytes: u64,
+    /// Batches that were sent again because the worker took their generation for stale.
+    pub(super) resubmitted: u64,
+    /// From the publication of a batch to its answer.
+    pub(super) roundtrip: Histogram,
+    /// Records of batches that were sent.
+    pub(super) records: Histogram,
+    /// Bytes of their payloads.
+    pub(super) bytes: Histogram,
+    /// Calls of sinks.
+    pub(super) sink: Histogram,
+    /// Commits.
+    pub(super) commit: Histogram,
+}
+
+impl Meter {
+    pub(super) fn new(pipeline: &Pipeline) -> Self {
+        Self {
+            read_bytes: 0,
+            resubmitted: 0,
+            roundtrip: Histogram::of_times(),
+            records: Histogram::up_to(pipeline.batch.max_records.get().into()),
+            bytes: Histogram::up_to(pipeline.batch.max_bytes.0),
+            sink: Histogram::of_times(),
+            commit: Histogram::of_times(),
+        }
+    }
+
+    fn histograms(&self) -> BTreeMap<String, Histogram> {
+        let all = [
+            ("roundtrip_seconds", &self.roundtrip),
+            ("batch_records", &self.records),
+            ("batch_bytes", &self.bytes),
+            ("sink_seconds", &self.sink),
+            ("commit_seconds", &self.commit),
+        ];
+        all.map(|(name, histogram)| (name.to_owned(), histogram.clone())).into()
+    }
+}
+
+/// The terms of the memory bound (VX-310).
+pub(super) fn memory(pipeline: &Pipeline, partitions: u32) -> Vec<MemoryTerm> {
+    let transport = pipeline.transport();
+    let rings = 2 * (transport.ring + SEGMENT) * u64::from(pipeline.udf.workers.get());
+    let fence = SEGMENT + 64 * u64::from(partitions.max(super::MIN_SLOTS));
+    let terms = [
+        ("rings", rings),
+        ("fence", fence),
+        ("prefetch", pipeline.limits.prefetch.0),
+        ("epoch_buffers", pipeline.limits.epoch_buffers.0),
+        ("ledger_cache", if pipeline.ledger.is_some() { LEDGER_CACHE } else { 0 }),
+        ("fixed", FIXED),
+    ];
+    terms.map(|(term, bound)| MemoryTerm { term: term.to_owned(), bound, used: None }).into()
+}
+
+impl Vertex {
+    /// What there is to know now.
+    pub(super) fn status(&self) -> Status {
+        let Self { pipeline, report, meter, .. } = self;
+        Status {
+            pipeline: pipeline.pipeline.name.clone(),
+            pid: std::process::id(),
+            delivery: pipeline.pipeline.delivery.name().to_owned(),
+            partitions: self.partitions.iter().map(|partition| self.partition_status(partition)).collect(),
+            lanes: (0..).zip(&self.lanes).map(|(number, lane)| lane_status(number, lane)).collect(),
+            counts: counts(report, meter),
+            memory: memory(pipeline, self.source.partitions()),
+            histograms: meter.histograms(),
+            ..Status::default()
+        }
+    }
+
+    fn partition_status(&self, partition: &Partition) -> PartitionStatus {
+        let number = partition.id.0;
+        let Some(tenure) = &partition.tenure else {
+            // Its last session, whose fence may have writes behind it still.
+            let fenced = self.report.fenced.iter().rev().find(|(fenced, _)| *fenced == number);
+            let state = match fenced {
+                Some(_) => PartitionState::Fenced,
+                None if partition.given_away => PartitionState::Drained,
+                None => PartitionState::Unowned,
+            };
+            let generation = fenced.map_or(0, |(_, generation)| *generation);
+            let revoked = fenced.is_some();
+            return PartitionStatus {
+                partition: number,
+                state,
+                generation,
+                revoked,
+                ..PartitionStatus::default()
+            };
+        };
+        let stopped = self.report.stopped.iter().find(|(stopped, ..)| *stopped == number);
+        PartitionStatus {
+            partition: number,
+            state: self.state(partition.id, tenure),
+            generation: tenure.guard.generation().0,
+            revoked: tenure.guard.is_revoked(),
+            epoch_current: tenure.open_epoch().0,
+            epochs_pending: tenure.sealed.len() as u64,
+            epoch_committed: tenure.committed.0,
+            resume: tenure.resume.0,
+            unfinished: tenure.unfinished(),
+            batches: tenure.flow.len() as u64,
+            source_pending: self.source.pending(partition.id),
+            stopped: stopped.map(|(_, position, reason)| (*position, reason.clone())),
+        }
+    }
+
+    fn state(&self, partition: PartitionId, tenure: &Tenure) -> PartitionState {
+        match self.board.wish(partition) {
+            _ if tenure.guard.is_revoked() => PartitionState::Fenced,
+            _ if tenure.flow.is_stopped() => PartitionState::Stopped,
+            _ if tenure.is_over() && tenure.is_settled() => PartitionState::Finished,
+            Wish::Drain => PartitionState::Draining,
+            Wish::Pause => PartitionState::Paused,
+            Wish::Run => PartitionState::Active,
+        }
+    }
+
+    /// Gives away what is drained: everything that was read is committed, then the right to write goes (VX-704).
+    pub(super) fn give_away(&mut self) {
+        for index in 0..self.partitions.len() {
+            let Some(partition) = self.partitions.get_mut(index) else { return };
+            let Some(tenure) = &partition.tenure else { continue };
+            let rests = tenure.flow.is_empty() && !tenure.flow.is_stopped() && tenure.is_settled();
+            if rests && self.board.wish(partition.id) == Wish::Drain && !tenure.guard.is_revoked() {
+                partition.given_away = true;
+                self.end_tenure(index, Reason::Released);
+            }
+        }
+    }
+}
+
+fn counts(report: &Report, meter: &Meter) -> Counts {
+    Counts {
+        read: report.read,
+        read_bytes: meter.read_bytes,
+        delivered: report.delivered,
+        filtered: report.filtered,
+        dead: report.dead,
+        dropped: report.dropped,
+        outputs: report.outputs,
+        stale: report.stale,
+        resubmitted: meter.resubmitted,
+        restarts: report.restarts,
+    }
+}
+
+fn lane_status(number: u32, lane: &LaneState) -> LaneStatus {
+    let mut status = LaneStatus {
+        lane: number,
+        ready: lane.session.is_some(),
+        restarts: lane.ended,
+        last_error: lane.last_end.clone(),
+        in_flight: lane.sent.len() as u64,
+        printed: lane.lane.tail().text(),
+        ..LaneStatus::default()
+    };
+    if let Some(session) = &lane.session {
+        status.pid = Some(session.worker().pid);
+        (status.requests, status.answers) = session.credits();
+    }
+    status
+}
+
+/// Header of a segment.
+const SEGMENT: u64 = 4096;
+/// What the ledger keeps in memory.
+const LEDGER_CACHE: u64 = 64 << 20;
+/// Code, stacks of threads, and everything that does not grow with what is configured.
+const FIXED: u64 = 64 << 20;
