@@ -38,7 +38,7 @@ fn take(source: &mut impl Source, woken: &Woken, count: usize) -> Vec<Input> {
 
 fn open_source(keys: &str) -> (source::zmq::Zmq, Woken) {
     let (wake, woken) = channel();
-    let waker = Waker::new(move || drop(wake.send(())));
+    let waker = Waker::new(move || wake.send(()).unwrap_or(()));
     (source::zmq::Zmq::open(&toml::from_str(keys).unwrap(), waker).unwrap(), Woken(woken))
 }
 
