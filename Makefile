@@ -18,7 +18,7 @@ ifeq ($(shell uname -m),x86_64)
 export RUSTERON_C_MARCH ?= x86-64-v2
 endif
 
-.PHONY: help setup build-setup build demo bench-messaging bench-hub test check deny instructions loom sanitize fuzz fuzz-smoke trace doc chaos clean
+.PHONY: help setup build-setup build demo bench-messaging bench-hub bench-vertex test check deny instructions loom sanitize fuzz fuzz-smoke trace doc chaos chaos-vertex clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,10 @@ bench-messaging: build ## Measure messaging beside libzmq and monocoque-rs; ARGS
 bench-hub: build ## Measure the data hub beside iceoryx2, Aeron IPC and bare shared memory; ARGS="--quick" for a short run
 	$(CARGO) build --release --locked --manifest-path benches/hub/iceoryx2/Cargo.toml --target-dir target/iceoryx2
 	target/release/tidegate hub bench --peer iceoryx2=target/iceoryx2/release/iceoryx2-peer $(ARGS)
+
+bench-vertex: build ## Measure the transport of a vertex beside gRPC over a Unix socket; ARGS="--quick" for a short run
+	$(CARGO) build --release --locked --manifest-path benches/vertex/tonic/Cargo.toml --target-dir target/tonic
+	target/release/tidegate vertex bench --grpc target/tonic/release/tonic-peer $(ARGS)
 
 test: setup ## Everything that CI runs
 	$(MAKE) --no-print-directory check deny
@@ -95,6 +99,10 @@ sanitize: setup ## AddressSanitizer, ThreadSanitizer and valgrind runs
 chaos: build-setup ## Ten minutes of random kills and stops around one producer and eight readers; CHAOS_SECONDS, CHAOS_SEED
 	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) \
 		$(CARGO) test --release --locked --package tidegate-hub --test chaos -- --nocapture --test-threads 1
+
+chaos-vertex: build-setup ## Ten minutes of random kills and stops around a vertex and its worker; CHAOS_SECONDS, CHAOS_SEED
+	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) \
+		$(CARGO) test --release --locked --package tidegate-vertex --test chaos -- --nocapture --test-threads 1
 
 fuzz-smoke: ## A minute of each fuzz target of messaging, ten seconds of the others
 	scripts/fuzz.sh 60 'mq_*'

@@ -114,7 +114,7 @@ async fn measure<T>(
     records: impl Fn(&T) -> &[SharedRecord],
 ) -> Result<()> {
     let mut sent = VecDeque::new();
-    let mut send = |sent: &mut VecDeque<Instant>| -> Result<()> {
+    let send = |sent: &mut VecDeque<Instant>| -> Result<()> {
         sent.push_back(Instant::now());
         Ok(go.send(())?)
     };

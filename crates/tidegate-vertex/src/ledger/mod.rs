@@ -14,6 +14,7 @@
 //! - At most one epoch of a partition is PREPARED, and it is the one behind the committed (VX-763).
 
 mod bytes;
+mod inspect;
 mod outbox;
 mod record;
 mod store;
@@ -25,6 +26,7 @@ use thiserror::Error;
 use tidegate_shm::lock::LockError;
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
+pub use inspect::inspect;
 pub use record::{Counts, Range, Record, RecordError, SinkPart, Status};
 pub use store::{Disk, Key, Store, Transaction};
 pub use takeover::{TakeoverError, take_over};
@@ -57,6 +59,17 @@ pub enum LedgerError {
     Remote {
         /// The directory.
         path: PathBuf,
+    },
+    /// The file is gone.
+    #[error(
+        "the ledger {path} is gone: nobody knows what has been processed; restore it, or remove {mark} to begin anew with \
+         everything"
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// The mark that says that there was one.
+        mark: PathBuf,
     },
     /// The database failed. Nothing is tried again on it; start the vertex anew (VX-776).
     #[error("the ledger cannot be read or written")]

@@ -4,6 +4,7 @@ mod admin;
 #[cfg(feature = "zmq")]
 mod bench;
 mod error;
+mod inspect;
 mod run;
 mod show;
 mod test;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Resume(admin::Resume),
     /// Change how much a running vertex writes to its log
     LogLevel(admin::LogLevel),
+    /// Print what a ledger has; its vertex must not be running
+    Inspect(inspect::Inspect),
     /// Run a function over the lines of a file, over the real transport, without source, sink or server
     UdfTest(test::UdfTest),
     /// Measure the transport beside gRPC over a Unix socket
@@ -66,6 +69,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::Pause(command) => command.run(output),
         Command::Resume(command) => command.run(output),
         Command::LogLevel(command) => command.run(output),
+        Command::Inspect(command) => command.run(output),
         Command::UdfTest(command) => command.run(output),
         #[cfg(feature = "zmq")]
         Command::Bench(command) => command.run(output),

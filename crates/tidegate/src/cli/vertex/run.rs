@@ -11,9 +11,11 @@ use tidegate::operations::{Operations, OperationsError, Served};
 use tidegate::vertex::config::{
     KEYS, LogFormat, LogLevel, Pipeline, SinkConfig, SinkKind, fresh_uid, with_uid,
 };
+use tidegate::vertex::ledger::take_over;
 use tidegate::vertex::operate::status::SinkStatus;
 use tidegate::vertex::operate::{Control, Which, Wish};
 use tidegate::vertex::run::{Report, Vertex};
+use tidegate::vertex::sink::Class;
 
 use super::super::logging;
 use super::super::signal::Signals;
@@ -35,6 +37,9 @@ pub(crate) struct Run {
     /// Use another value for a key of the file; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Kill the process that has the ledger and does not let it go, if it is this program
+    #[arg(long)]
+    takeover: bool,
 }
 
 impl Run {
@@ -45,6 +50,11 @@ impl Run {
         }
         if let Some(level) = pipeline.log.level {
             logging::set_level(level_name(level)).map_err(Stop::usage)?;
+        }
+        if self.takeover
+            && let Some(ledger) = &pipeline.ledger
+        {
+            take_over(&ledger.path)?;
         }
         execute(pipeline, true, output)
     }
@@ -90,14 +100,18 @@ pub(super) fn execute(pipeline: Pipeline, operated: bool, output: &mut Output) -
     } else {
         output.result(text, value)?;
     }
-    if report.stopped.is_empty() { Ok(()) } else { Err(Stop::Reported(Exit::Vertex(VertexExit::Failed))) }
+    match (report.stopped.is_empty(), report.fenced.is_empty()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(Stop::Reported(Exit::Vertex(VertexExit::Fenced))),
+        (false, _) => Err(Stop::Reported(Exit::Vertex(VertexExit::Failed))),
+    }
 }
 
 /// Serves the admin socket and the metrics of a vertex.
 fn operate(control: &Control, pipeline: &Pipeline) -> Result<Operations, Stop> {
     let sinks = pipeline.sink.iter().map(|sink| SinkStatus {
         sink: sink.name().to_owned(),
-        class: "C".to_owned(),
+        class: format!("{:?}", sink.class()),
         guarantee: promise(pipeline, sink).to_owned(),
     });
     let served = Served {
@@ -148,12 +162,7 @@ const LAST_WRITES: Duration = Duration::from_secs(2);
 fn in_words(report: &Report) -> String {
     let mut text = format!(
         "{} read: {} delivered as {} outputs, {} filtered, {} left out, {} not finished",
-        report.read,
-        report.delivered,
-        report.outputs,
-        report.filtered,
-        report.dropped,
-        report.returned()
+        report.read, report.delivered, report.outputs, report.filtered, report.dropped, report.returned
     );
     if report.restarts > 0 {
         text.push_str(&format!("; {} workers died and were started again", report.restarts));
@@ -178,7 +187,7 @@ fn as_json(report: &Report) -> Value {
         "outputs": report.outputs,
         "filtered": report.filtered,
         "dropped": report.dropped,
-        "returned": report.returned(),
+        "returned": report.returned,
         "stale": report.stale,
         "restarts": report.restarts,
         "stopped": stopped,
@@ -216,8 +225,8 @@ impl Validate {
         let transport = pipeline.transport();
         let memory =
             2 * transport.ring * u64::from(pipeline.udf.workers.get()) + pipeline.limits.epoch_buffers.0;
-        let promises: Vec<(&str, &str)> =
-            pipeline.sink.iter().map(|sink| (sink.name(), promise(&pipeline, sink))).collect();
+        let promises: Vec<_> =
+            pipeline.sink.iter().map(|sink| (sink.name(), sink.class(), promise(&pipeline, sink))).collect();
         output.result(
             || {
                 let mut text = format!(
@@ -225,7 +234,7 @@ impl Validate {
                     pipeline.pipeline.name,
                     memory >> 20
                 );
-                for (name, promise) in &promises {
+                for (name, _, promise) in &promises {
                     text.push_str(&format!("\nsink {name}: {promise}"));
                 }
                 text
@@ -233,7 +242,7 @@ impl Validate {
             || {
                 let sinks: Vec<Value> = promises
                     .iter()
-                    .map(|(name, promise)| json!({ "name": name, "class": "C", "guarantee": promise }))
+                    .map(|(name, class, promise)| json!({ "name": name, "class": format!("{class:?}"), "guarantee": promise }))
                     .collect();
                 json!({ "pipeline": pipeline.pipeline.name, "memory_bytes": memory, "sinks": sinks })
             },
@@ -280,6 +289,25 @@ fn init(config: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
 
 /// What a sink is promised (VX-002).
 fn promise(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
+    match (pipeline.pipeline.delivery, sink.class()) {
+        (Delivery::AtMostOnce, _) => {
+            "at most once; what a crash of the vertex interrupts is not processed again"
+        }
+        (Delivery::EffectivelyOnce, Class::A) => {
+            "every input has its effect once (class A): epochs become visible whole, and an older session of the vertex cannot \
+             write after a newer one has begun"
+        }
+        (Delivery::EffectivelyOnce, Class::B) => {
+            "every input has its effect once for as long as the receiver remembers output ids (class B)"
+        }
+        (Delivery::EffectivelyOnce, Class::C) => {
+            "at least once (class C): after a crash of the vertex outputs of one epoch may be there twice"
+        }
+        (Delivery::AtLeastOnce, _) => at_least_once(pipeline, sink),
+    }
+}
+
+fn at_least_once(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
     match (&pipeline.ledger, &sink.kind) {
         (None, _) => {
             "at least once while the vertex runs, whatever its workers do; a vertex that is started again reads from the \

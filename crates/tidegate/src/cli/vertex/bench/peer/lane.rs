@@ -66,7 +66,7 @@ pub(super) fn start(
 pub(super) fn fence() -> Result<(Arc<SealedMemory>, Guard<SlotWords>), Stop> {
     let mut table = FenceTable::create(1, 1).map_err(|error| failed(&error))?;
     let (_, guard) = table.bind(PartitionId(0), Generation(1)).map_err(|error| failed(&error))?;
-    Ok((Arc::new(table.into_memory()), guard))
+    Ok((table.memory(), guard))
 }
 
 /// A worker is attached and nothing comes. Tells seconds as messages, so that what is counted for each is for a second.

@@ -1,0 +1,300 @@
+//! Operating a vertex: status, fence, drain, pause and signals, over the admin socket of a real process whose worker is this
+//! binary again.
+#![cfg(feature = "vertex")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+
+#[path = "support/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Outcome as Finished, Running, eventually, tidegate};
+use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
+
+const ROLE: &str = "TIDEGATE_TEST_WORKER";
+
+fn copy(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    // Held as long as the file is there.
+    if let Some(gate) = std::env::var_os("TIDEGATE_TEST_GATE") {
+        while Path::new(&gate).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+    out.record().value(record.value());
+    Outcome::ok()
+}
+
+/// What the vertices run.
+/// Rules: VX-500.
+#[test]
+fn worker_process() {
+    let ended = worker().map("copy", copy).run();
+    if std::env::var_os(ROLE).is_some() {
+        return ended.unwrap();
+    }
+    ended.unwrap_err();
+}
+
+/// A vertex with a place of its own.
+struct Vertex {
+    dir: tempfile::TempDir,
+}
+
+impl Vertex {
+    fn new() -> Self {
+        Self { dir: support::place() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts it on an endless source.
+    fn start(&self, sink: &str) -> Running {
+        let running = Running::start(&mut self.command(sink));
+        eventually("an answer", || self.status());
+        running
+    }
+
+    fn command(&self, sink: &str) -> Command {
+        let program = std::env::current_exe().unwrap();
+        let text = format!(
+            "version = 1
+            [pipeline]
+            name = \"test\"
+            uid = \"00000000000000aa\"
+            delivery = \"at_least_once\"
+            [batch]
+            max_records = 10
+            max_bytes = \"8KiB\"
+            [transport]
+            ring = \"64KiB\"
+            max_response = \"1MiB\"
+            [udf]
+            command = [{program:?}, \"--exact\", \"worker_process\", \"--nocapture\"]
+            batch_timeout = \"10m\"
+            attach_timeout = \"5m\"
+            env = {{ {ROLE} = \"1\", TIDEGATE_TEST_GATE = {gate:?} }}
+            [source]
+            kind = \"generator\"
+            partitions = 2
+            records = 1000000000
+            [[sink]]
+            name = \"main\"
+            {sink}
+            [limits]
+            prefetch = \"1MiB\"
+            [ledger]
+            path = {ledger:?}
+            [admin]
+            shutdown_grace = \"10m\"",
+            gate = self.path("gate"),
+            ledger = self.path("ledger"),
+        );
+        let file = self.path("pipeline.toml");
+        fs::write(&file, text).unwrap();
+        let mut command = tidegate();
+        command.args(["vertex", "run", "-c"]).arg(file).env("TIDEGATE_DIR", self.dir.path());
+        command
+    }
+
+    fn ask(&self, args: &[&str]) -> Finished {
+        let mut command = tidegate();
+        command.arg("vertex").args(args).arg("--json").env("TIDEGATE_DIR", self.dir.path());
+        Running::start(&mut command).finish()
+    }
+
+    fn status(&self) -> Option<Value> {
+        let asked = self.ask(&["status"]);
+        (asked.code == Some(0)).then(|| asked.result())
+    }
+
+    /// Waits until the status is so.
+    fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        eventually("such a status", || self.status().filter(|status| is_so(status)))
+    }
+}
+
+/// A process whose output nobody reads.
+struct Unread(Child);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+const BLACKHOLE: &str = "kind = \"blackhole\"";
+
+fn sum(status: &Value, field: &str) -> u64 {
+    status["partitions"].as_array().unwrap().iter().map(|partition| partition[field].as_u64().unwrap()).sum()
+}
+
+/// Rules: VX-307, VX-862, VX-867.
+#[test]
+fn the_status_says_where_everything_is() {
+    let vertex = Vertex::new();
+    let running = vertex.start(BLACKHOLE);
+    let status = vertex.until(|status| {
+        status["counts"]["delivered"].as_u64() > Some(100) && sum(status, "epoch_committed") > 1
+    });
+    assert_eq!((&status["pipeline"], &status["partitions"][1]["state"]), (&"test".into(), &"active".into()));
+    assert_eq!(status["lanes"][0]["ready"], true);
+    let credit = &status["lanes"][0]["requests"];
+    assert!(
+        credit["used_bytes"].as_u64() <= credit["granted_bytes"].as_u64()
+            && credit["used_batches"].as_u64() > Some(0)
+    );
+    assert!(status["sinks"][0]["guarantee"].as_str().unwrap().contains("at least once"), "{status}");
+    assert!(
+        status["memory"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|term| term["term"] == "prefetch" && term["bound"] == 1 << 20)
+    );
+    let socket = vertex.path("vertex/test.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+    assert!(!socket.exists());
+}
+
+/// Rules: VX-866.
+#[test]
+fn a_pause_ends_reading_and_a_resume_begins_it_again() {
+    let vertex = Vertex::new();
+    let running = vertex.start(BLACKHOLE);
+    vertex.until(|status| status["counts"]["delivered"].as_u64() > Some(0));
+    let paused = vertex.ask(&["pause", "--timeout", "1m"]).exits(0).result();
+    assert_eq!((&paused["paused"], &paused["unfinished"]), (&true.into(), &0.into()));
+    let read = vertex.status().unwrap()["counts"]["read"].clone();
+    assert_eq!(vertex.status().unwrap()["counts"]["read"], read);
+    vertex.ask(&["resume"]).exits(0);
+    vertex.until(|status| status["counts"]["read"].as_u64() > read.as_u64());
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+/// Rules: VX-704, VX-866.
+#[test]
+fn a_drain_finishes_commits_and_gives_away() {
+    let vertex = Vertex::new();
+    let running = vertex.start(BLACKHOLE);
+    vertex.until(|status| status["counts"]["delivered"].as_u64() > Some(0));
+    let one = vertex.ask(&["drain", "--partition", "1", "--timeout", "1m"]).exits(0).result();
+    assert_eq!((&one["drained"], &one["partitions"][0]["state"]), (&true.into(), &"drained".into()));
+    assert_eq!(vertex.status().unwrap()["partitions"][0]["state"], "active");
+    assert_eq!(vertex.ask(&["drain", "--partition", "7"]).exits(3).error().0, "not_found");
+    vertex.ask(&["drain", "--timeout", "1m", "--exit"]).exits(0);
+    let finished = running.finish().exits(0);
+    assert!(finished.stdout.contains(" 0 not finished"), "{}", finished.stdout);
+    // What it says is what is there.
+    let ledger = vertex.ask(&["inspect", vertex.path("ledger").to_str().unwrap()]).exits(0).result();
+    let record = ledger["partitions"][0]["records"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(record["status"], "committed");
+    assert!(record["resume"].as_u64() > Some(0), "{record}");
+}
+
+/// A drain that cannot be finished: the function holds everything.
+/// Rules: VX-866.
+#[test]
+fn a_drain_that_takes_too_long_says_what_is_left() {
+    let vertex = Vertex::new();
+    fs::write(vertex.path("gate"), "").unwrap();
+    let running = vertex.start(BLACKHOLE);
+    vertex.until(|status| sum(status, "unfinished") > 0);
+    let answer = vertex.ask(&["drain", "--timeout", "100ms"]).exits(5).result();
+    assert_eq!(answer["drained"], false);
+    assert!(
+        answer["unfinished"].as_u64() > Some(0) && answer["partitions"][0]["state"] == "draining",
+        "{answer}"
+    );
+    fs::remove_file(vertex.path("gate")).unwrap();
+    vertex.ask(&["drain", "--timeout", "1m", "--exit"]).exits(0);
+    running.finish().exits(0);
+}
+
+/// Standard output that nobody reads: the thread that runs the vertex is stuck in it. Nothing is read any more, what is in
+/// memory stays within its bound, and the fence works.
+/// Cases: CT-12, CT-28.
+/// Rules: VX-310, VX-314, VX-725, VX-867, VX-905.
+#[test]
+fn a_sink_that_takes_nothing_stops_the_source_but_not_the_operator() {
+    let vertex = Vertex::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = vertex.command("kind = \"stdout\"");
+    let _running = Unread(command.stdout(writer).stderr(Stdio::null()).spawn().unwrap());
+    drop(command);
+    eventually("an answer", || vertex.status());
+    let stuck =
+        |status: &Value| status["doing"] == "writing to a sink" && status["age_ms"].as_u64() > Some(1_000);
+    let status = vertex.until(stuck);
+    let later = vertex.until(|status| stuck(status) && status["age_ms"].as_u64() > Some(2_000));
+    assert_eq!(status["counts"]["read"], later["counts"]["read"]);
+    // What was read and has no outcome fits into the window of the two partitions.
+    assert!(sum(&later, "unfinished") <= 2 * 9 * 10, "{later}");
+    let pid = later["pid"].as_u64().unwrap();
+    let memory = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let resident = memory.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident: u64 = resident.trim().trim_end_matches(" kB").trim().parse().unwrap();
+    let bound: u64 =
+        later["memory"].as_array().unwrap().iter().map(|term| term["bound"].as_u64().unwrap()).sum();
+    assert!(resident * 1024 <= bound + bound / 10, "{resident} kB resident, {bound} bytes are the bound");
+    let fenced = vertex.ask(&["fence", "--all", "--wait", "50ms"]).exits(5).result();
+    let all = fenced["fenced"].as_array().unwrap();
+    assert!(
+        all.iter().any(|one| one["quiesced"] == false && one["pending"].as_str().unwrap().contains("sink")),
+        "{fenced}"
+    );
+    let status = vertex.status().unwrap();
+    assert!(status["partitions"].as_array().unwrap().iter().all(|one| one["revoked"] == true), "{status}");
+    drop(reader);
+}
+
+/// Rules: VX-724, VX-728, VX-860.
+#[test]
+fn a_fenced_vertex_ends_as_such() {
+    let vertex = Vertex::new();
+    let running = vertex.start(BLACKHOLE);
+    let one = vertex.ask(&["fence", "--partition", "0", "--wait", "1m"]).exits(0).result();
+    assert_eq!((&one["fenced"][0]["partition"], &one["fenced"][0]["quiesced"]), (&0.into(), &true.into()));
+    let before = vertex.until(|status| status["partitions"][0]["state"] == "fenced");
+    // The other one goes on.
+    vertex.until(|status| {
+        status["partitions"][1]["resume"].as_u64() > before["partitions"][1]["resume"].as_u64()
+    });
+    vertex.ask(&["fence", "--all", "--wait", "1m", "--reason", "a test"]).exits(0);
+    running.finish().exits(75);
+}
+
+/// Rules: VX-727.
+#[test]
+fn the_second_signal_takes_the_right_to_write() {
+    let vertex = Vertex::new();
+    fs::write(vertex.path("gate"), "").unwrap();
+    let running = vertex.start(BLACKHOLE);
+    vertex.until(|status| sum(status, "unfinished") > 0);
+    running.signal(Signal::TERM);
+    vertex.until(|status| status["partitions"][0]["state"] == "draining");
+    running.signal(Signal::TERM);
+    running.finish().exits(75);
+}
+
+/// Rules: VX-860.
+#[test]
+fn wrong_usage_ends_with_64() {
+    let vertex = Vertex::new();
+    vertex.ask(&["run"]).exits(64);
+    vertex.ask(&["fence"]).exits(64);
+    vertex.ask(&["nonsense"]).exits(64);
+    let (code, message) = vertex.ask(&["status"]).exits(69).error();
+    assert!(code == "unreachable" && message.contains("no vertex runs"), "{message}");
+}
