@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the build needs: Debian packages, and a Python environment with cmake and libclang. With "demo" also pyzmq,
-# the other side of its messages, and the tidegate package, with "bench" also libzmq for C, and with "test" all that and what the tests need:
-# cargo-nextest and cargo-deny. Does nothing that is done already. Without root it prints the one line to run.
+# the other side of its messages, and the tidegate package, with "bench" also libzmq for C, and with "test" all that and what
+# the tests need: nats-server, cargo-nextest, cargo-deny. Does nothing that is done already. Without root it prints the one
+# line to run.
 set -euo pipefail
 
 usage="usage: setup.sh VENV_DIR build|demo|bench|test"
@@ -9,8 +10,8 @@ venv=${1:?$usage}
 purpose=${2:?$usage}
 python=${PYTHON:-python3}
 packages=(g++ make pkg-config uuid-dev libbsd-dev python3-venv)
-# The tests count system calls and instructions.
-[[ $purpose == test ]] && packages+=(strace valgrind)
+# The tests count system calls and instructions, and the ends of a vertex meet a real NATS server.
+[[ $purpose == test ]] && packages+=(nats-server strace valgrind)
 # The measurements of messaging compile a peer of libzmq.
 [[ $purpose == bench ]] && packages+=(libzmq3-dev)
 

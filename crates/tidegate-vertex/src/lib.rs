@@ -13,6 +13,8 @@
 //! | [`own`] | who has a partition |
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
+//! | [`npy`] | the header of `.npy` files |
+//! | `nats` | JetStream: connections, streams with barriers, ownership (feature `nats`) |
 //! | [`wake`] | how their threads wake the vertex |
 //!
 //! The protocol between runtime and worker is in `tidegate_udf`.
@@ -34,6 +36,10 @@ mod inbox;
 pub mod lane;
 #[cfg(not(loom))]
 pub mod ledger;
+#[cfg(all(not(loom), feature = "nats"))]
+pub mod nats;
+#[cfg(not(loom))]
+pub mod npy;
 #[cfg(not(loom))]
 pub mod operate;
 #[cfg(not(loom))]

@@ -10,8 +10,8 @@ use super::{
     units::{Bytes, Time},
 };
 use crate::{
-    sink::Class,
-    source::{Abilities, AckMode, Positions, Replay},
+    sink::{Class, file::Format},
+    source::{Abilities, AckMode, Positions, Replay, file::FileSource, framing::Framing, stdin},
 };
 
 /// `[source]`
@@ -29,11 +29,20 @@ pub enum SourceConfig {
         #[serde(default)]
         bytes: Bytes,
     },
-    /// Lines of a file.
-    File {
-        /// The file.
-        path: PathBuf,
+    /// Files.
+    File(FileSource),
+    /// Standard input.
+    Stdin {
+        /// How records stand in it.
+        #[serde(default)]
+        format: Framing,
     },
+    /// Messages of NATS JetStream.
+    #[cfg(feature = "nats")]
+    Jetstream(Box<crate::source::jetstream::JetstreamSource>),
+    /// Messages of a ZeroMQ socket.
+    #[cfg(feature = "zmq")]
+    Zmq(crate::source::zmq::ZmqSource),
 }
 
 impl SourceConfig {
@@ -41,14 +50,25 @@ impl SourceConfig {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Generator { .. } => "generator",
-            Self::File { .. } => "file",
+            Self::File(_) => "file",
+            Self::Stdin { .. } => "stdin",
+            #[cfg(feature = "nats")]
+            Self::Jetstream(_) => "jetstream",
+            #[cfg(feature = "zmq")]
+            Self::Zmq(_) => "zmq",
         }
     }
 
     /// What the source can do, before it is opened.
     pub fn abilities(&self) -> Abilities {
         match self {
-            Self::Generator { .. } | Self::File { .. } => Abilities {
+            #[cfg(feature = "nats")]
+            Self::Jetstream(config) => config.abilities(),
+            Self::File(config) => config.abilities(),
+            Self::Stdin { .. } => stdin::ABILITIES,
+            #[cfg(feature = "zmq")]
+            Self::Zmq(_) => crate::source::zmq::ABILITIES,
+            Self::Generator { .. } => Abilities {
                 positions: Positions::Stable,
                 replay: Replay::Yes,
                 ack: AckMode::None,
@@ -101,10 +121,16 @@ pub struct SinkRetry {
 pub enum SinkKind {
     /// Lines on standard output.
     Stdout {},
-    /// Lines in files.
+    /// Records in files.
     File(FileSink),
     /// Nowhere.
     Blackhole {},
+    /// Messages of NATS JetStream.
+    #[cfg(feature = "nats")]
+    Jetstream(Box<crate::sink::jetstream::JetstreamSink>),
+    /// Messages of a ZeroMQ socket.
+    #[cfg(feature = "zmq")]
+    Zmq(crate::sink::zmq::ZmqSink),
 }
 
 /// Keys of the kind `file`.
@@ -117,6 +143,17 @@ pub struct FileSink {
     /// The file; with `mode = "epoch"` the directory.
     #[serde(alias = "dir")]
     pub path: PathBuf,
+    /// How records stand in it.
+    #[serde(default)]
+    pub format: Format,
+    /// Names of the columns, for `csv`.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Type of the elements as numpy writes it, for `npy`: `<f4`.
+    pub dtype: Option<String>,
+    /// Shape of a row, for `npy`; none for single elements.
+    #[serde(default)]
+    pub shape: Vec<u64>,
 }
 
 /// How a file sink writes (16.6).
@@ -141,6 +178,10 @@ impl SinkConfig {
         match &self.kind {
             SinkKind::File(FileSink { mode: FileMode::Epoch, .. }) => Class::A,
             SinkKind::Stdout {} | SinkKind::File(_) | SinkKind::Blackhole {} => Class::C,
+            #[cfg(feature = "nats")]
+            SinkKind::Jetstream(config) => config.class(),
+            #[cfg(feature = "zmq")]
+            SinkKind::Zmq(_) => Class::C,
         }
     }
 }

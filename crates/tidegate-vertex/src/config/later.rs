@@ -27,8 +27,6 @@ const LATER: &[Later] = &[
     ("ownership.lease", None, 4),
     ("ownership.replicas", None, 4),
     ("ownership.instance", None, 4),
-    ("source.kind", Some("jetstream"), 4),
-    ("sink.kind", Some("jetstream"), 4),
     ("sink.kind", Some("kv"), 4),
     ("source.kind", Some("udf"), 5),
     ("sink.kind", Some("udf"), 5),

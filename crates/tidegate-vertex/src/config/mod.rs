@@ -5,6 +5,7 @@ mod ends;
 mod explain;
 mod later;
 mod operation;
+pub mod secret;
 pub mod units;
 
 use std::{

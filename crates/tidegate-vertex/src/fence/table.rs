@@ -93,6 +93,15 @@ impl FenceTable {
     }
 }
 
+impl Guard<SlotWords> {
+    /// Lets the generation write until `deadline`, on CLOCK_BOOTTIME; without a call there is no deadline (VX-716). Only whoever
+    /// renews the lease calls it.
+    pub fn extend(&self, deadline: Nanos) {
+        // Relaxed: who sees the old one stops early.
+        self.words.row().u64::<0x08>().store(deadline.0, Ordering::Relaxed);
+    }
+}
+
 /// The words of one slot of F.
 #[derive(Debug, Clone)]
 pub struct SlotWords {

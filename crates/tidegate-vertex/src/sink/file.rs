@@ -1,21 +1,45 @@
-//! Lines at the end of a file. It is cut back to its length at the last commit when a vertex starts again, so it has nothing
+//! Records at the end of a file. It is cut back to its length at the last commit when a vertex starts again, so it has nothing
 //! twice (VX-853, `mode = "append"`).
+//!
+//! | format | an output | what is in front (VX-854) |
+//! |---|---|---|
+//! | `ndjson` | a line | nothing |
+//! | `csv` | a row: the fields of a JSON object that `columns` names | the header row |
+//! | `npy` | `array[i]`: the bytes of a row | a header of constant length, written anew at each commit |
 
 use std::{
     fs::{File, OpenOptions},
-    io::Write,
-    path::{Path, PathBuf},
+    io::{Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
+    path::PathBuf,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use csv_core::{WriteResult, Writer};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use tidegate_udf::wire::record::headers;
 
-use super::{Class, Confirms, Delivery, Output, Published, Sink, SinkError, Token};
+use super::{Class, Confirms, Delivery, Output, Published, Rejected, Sink, SinkError, Token};
 use crate::{
-    config::Role,
+    config::{FileSink, Role},
     failpoint::{self, Point},
     fence::{WriteGuard, WriteKind, WritePermit},
+    npy::{Header, element_size},
 };
+
+/// How records stand in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Lines.
+    #[default]
+    Ndjson,
+    /// Rows below a header row.
+    Csv,
+    /// Rows of an array.
+    Npy,
+}
 
 /// What a line holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,35 +87,104 @@ impl Lines {
 pub struct Append {
     file: File,
     path: PathBuf,
-    lines: Lines,
+    rows: Rows,
     buffer: Vec<u8>,
+    len: u64,
+}
+
+/// What an output is in the file.
+#[derive(Debug)]
+enum Rows {
+    Lines(Lines),
+    Csv { columns: Vec<String> },
+    Npy { descr: String, shape: Vec<u64>, data: u64, row: u64 },
 }
 
 impl Append {
     /// Opens the file, which is made if there is none.
     ///
     /// # Errors
-    /// [`SinkError::File`].
-    pub fn open(path: &Path, lines: Lines) -> Result<Self, SinkError> {
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        let file = file.map_err(|source| SinkError::File { path: path.to_owned(), source })?;
-        Ok(Self { file, path: path.to_owned(), lines, buffer: Vec::new() })
+    /// [`SinkError::File`], or [`SinkError::Setting`] when the keys do not fit the format or the file.
+    pub fn open(config: &FileSink, lines: Lines) -> Result<Self, SinkError> {
+        let path = config.path.clone();
+        let rows = Rows::new(config, lines)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|source| SinkError::File { path: path.clone(), source })?;
+        let mut sink = Self { file, path, rows, buffer: Vec::new(), len: 0 };
+        sink.len = sink.file.metadata().map_err(|source| sink.failed(source))?.len();
+        if sink.len > 0 {
+            sink.fits()?;
+        }
+        Ok(sink)
     }
 
     fn failed(&self, source: std::io::Error) -> SinkError {
         SinkError::File { path: self.path.clone(), source }
     }
 
+    /// Whether what is in front of the file is what would be written there.
+    fn fits(&mut self) -> Result<(), SinkError> {
+        let refused =
+            |key, found, expected| SinkError::Setting { path: self.path.clone(), key, found, expected };
+        match &self.rows {
+            Rows::Lines(_) => Ok(()),
+            Rows::Csv { columns } => {
+                let mut expected = Vec::new();
+                row(&mut expected, columns);
+                let mut found = vec![0; expected.len()];
+                let read = self.file.read_exact_at(&mut found, 0);
+                match read {
+                    Ok(()) if found == expected => Ok(()),
+                    _ => Err(refused(
+                        "columns",
+                        String::from_utf8_lossy(&expected).trim_end().to_owned(),
+                        "the header row of the file that is there".to_owned(),
+                    )),
+                }
+            }
+            Rows::Npy { descr, shape, data, .. } => {
+                let header = Header::read(&mut self.file).map_err(|source| self.failed(source))?;
+                match header {
+                    Ok(header)
+                        if header.descr == *descr && header.shape[1..] == *shape && header.data == *data =>
+                    {
+                        Ok(())
+                    }
+                    found => Err(refused(
+                        "dtype and shape",
+                        format!("{descr} {shape:?}"),
+                        match found {
+                            Ok(header) => format!(
+                                "{} {:?}, as in the file that is there",
+                                header.descr,
+                                &header.shape[1..]
+                            ),
+                            Err(fault) => format!("for another file: {fault}"),
+                        },
+                    )),
+                }
+            }
+        }
+    }
+
     fn write(&mut self, guard: &WriteGuard) -> Result<(), SinkError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        if self.len == 0 {
+            let mut whole = self.rows.front(0);
+            whole.append(&mut self.buffer);
+            self.buffer = whole;
+        }
+        self.file.seek(SeekFrom::Start(self.len)).map_err(|source| self.failed(source))?;
         let permit = guard.permit(WriteKind::Sink)?;
         failpoint::at(Point::Permitted);
         let written = self.file.write_all(&self.buffer);
         drop(permit);
+        written.map_err(|source| self.failed(source))?;
+        self.len += self.buffer.len() as u64;
         self.buffer.clear();
-        written.map_err(|source| self.failed(source))
+        Ok(())
     }
 }
 
@@ -112,14 +205,18 @@ impl Sink for Append {
         if found < len {
             return Err(SinkError::Shorter { path: self.path.clone(), found, expected: len });
         }
+        self.len = len;
         self.file.set_len(len).map_err(|source| self.failed(source))
     }
 
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
+        let mut rejected = Vec::new();
         let half = delivery.outputs.len() / 2;
         for (index, output) in delivery.outputs.iter().enumerate() {
             let id = || delivery.ids.of(delivery.session.partition, output);
-            self.lines.add(output, id, &mut self.buffer);
+            if let Err(reason) = self.rows.add(&mut self.buffer, output, id) {
+                rejected.push(Rejected { index, reason });
+            }
             if self.buffer.len() >= WRITE_SIZE {
                 self.write(guard)?;
             }
@@ -129,15 +226,141 @@ impl Sink for Append {
             }
         }
         self.write(guard)?;
-        Ok(Published::all(delivery))
+        Ok(Published { rejected, ..Published::all(delivery) })
     }
 
     fn flush(&mut self) -> Result<Option<Token>, SinkError> {
+        if let Rows::Npy { data, row, .. } = &self.rows
+            && self.len > 0
+        {
+            // The same length whatever the number of rows: whoever reads the file sees the rows of one commit or the next.
+            let front = self.rows.front((self.len - data) / row);
+            self.file.write_all_at(&front, 0).map_err(|source| self.failed(source))?;
+        }
         self.file.sync_data().map_err(|source| self.failed(source))?;
-        let len = self.file.metadata().map_err(|source| self.failed(source))?.len();
-        Ok(Some(Token(len.to_be_bytes().to_vec())))
+        Ok(Some(Token(self.len.to_be_bytes().to_vec())))
+    }
+}
+
+impl Rows {
+    fn new(config: &FileSink, lines: Lines) -> Result<Self, SinkError> {
+        let FileSink { path, format, columns, dtype, shape, .. } = config;
+        let refuse = |key, found: String, expected: &str| {
+            Err(SinkError::Setting { path: path.clone(), key, found, expected: expected.to_owned() })
+        };
+        match format {
+            Format::Csv | Format::Npy if lines == Lines::Json => {
+                refuse("format", format!("{format:?}").to_lowercase(), "ndjson with role = \"dlq\"")
+            }
+            Format::Csv if columns.is_empty() => {
+                refuse("columns", "missing".to_owned(), "the names of the columns, with format = \"csv\"")
+            }
+            Format::Csv => Ok(Self::Csv { columns: columns.clone() }),
+            _ if !columns.is_empty() => {
+                refuse("columns", "set".to_owned(), "left out without format = \"csv\"")
+            }
+            Format::Npy => {
+                let descr = dtype.clone().unwrap_or_default();
+                let Some(size) = element_size(&descr) else {
+                    return refuse("dtype", format!("{descr:?}"), "a type as numpy writes it, like \"<f4\"");
+                };
+                let bytes = shape.iter().try_fold(size, |bytes, len| bytes.checked_mul(*len));
+                match bytes {
+                    Some(row) if row > 0 && shape.len() <= MAX_AXES && descr.len() <= 16 => {
+                        let data = Header::encode(&descr, shape, 0).len() as u64;
+                        Ok(Self::Npy { descr, shape: shape.clone(), data, row })
+                    }
+                    _ => refuse(
+                        "shape",
+                        format!("{shape:?}"),
+                        "at most 63 axes, none of them 0, with less than 2^64 bytes",
+                    ),
+                }
+            }
+            Format::Ndjson if dtype.is_some() || !shape.is_empty() => {
+                refuse("dtype or shape", "set".to_owned(), "left out without format = \"npy\"")
+            }
+            Format::Ndjson => Ok(Self::Lines(lines)),
+        }
+    }
+
+    /// What the file begins with when it has so many rows.
+    fn front(&self, rows: u64) -> Vec<u8> {
+        match self {
+            Self::Lines(_) => Vec::new(),
+            Self::Csv { columns } => {
+                let mut bytes = Vec::new();
+                row(&mut bytes, columns);
+                bytes
+            }
+            Self::Npy { descr, shape, .. } => Header::encode(descr, shape, rows),
+        }
+    }
+
+    /// Adds an output; otherwise why it cannot be one.
+    fn add(&self, bytes: &mut Vec<u8>, output: &Output, id: impl FnOnce() -> String) -> Result<(), String> {
+        let value = &output.record.value;
+        match self {
+            Self::Lines(Lines::Values) if value.contains(&b'\n') => {
+                return Err("it has a newline inside".to_owned());
+            }
+            Self::Lines(lines) => lines.add(output, id, bytes),
+            Self::Csv { columns } => {
+                let object: Map<String, Value> =
+                    serde_json::from_slice(value).map_err(|error| format!("not a JSON object: {error}"))?;
+                if let Some(key) = object.keys().find(|key| !columns.contains(key)) {
+                    return Err(format!("it has {key:?}, which no column is named"));
+                }
+                let field = |column| match object.get(column) {
+                    None | Some(Value::Null) => String::new(),
+                    Some(Value::String(text)) => text.clone(),
+                    Some(other) => other.to_string(),
+                };
+                row(bytes, &columns.iter().map(field).collect::<Vec<_>>());
+            }
+            Self::Npy { row, .. } if value.len() as u64 != *row => {
+                return Err(format!("it has {} bytes, a row of the array {row}", value.len()));
+            }
+            Self::Npy { .. } => bytes.extend_from_slice(value),
+        }
+        Ok(())
+    }
+}
+
+/// Adds a row of CSV.
+fn row(bytes: &mut Vec<u8>, fields: &[String]) {
+    let mut writer = Writer::new();
+    for (index, field) in fields.iter().enumerate() {
+        if index > 0 {
+            put(bytes, |room| writer.delimiter(room));
+        }
+        let mut rest = field.as_bytes();
+        put(bytes, |room| {
+            let (result, read, written) = writer.field(rest, room);
+            rest = &rest[read..];
+            (result, written)
+        });
+    }
+    put(bytes, |room| writer.terminator(room));
+}
+
+/// Lets the writer write until it needs no more room.
+fn put(bytes: &mut Vec<u8>, mut step: impl FnMut(&mut [u8]) -> (WriteResult, usize)) {
+    let mut room = [0; 256];
+    loop {
+        let (result, written) = step(&mut room);
+        bytes.extend_from_slice(&room[..written]);
+        if matches!(result, WriteResult::InputEmpty) {
+            return;
+        }
     }
 }
 
 /// What is written at once, roughly.
 const WRITE_SIZE: usize = 256 * 1024;
+/// Axes of a row, one less than numpy allows.
+const MAX_AXES: usize = 63;
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -3,14 +3,21 @@
 //! | kind | class | an acknowledgement means |
 //! |---|---|---|
 //! | [`file`], appended to | C; cut back to the last commit when the vertex starts again | on the disk |
+//! | `jetstream`, strict | A | stored by the stream's leader |
+//! | `jetstream`, ids | B | the same |
 //! | [`file_epoch`], a file for each epoch | A | on the disk |
 //! | [`stdout`] | C | in the kernel |
+//! | `zmq` | C | in the queue of the socket |
 //! | [`blackhole`] | C | nothing |
 
 pub mod blackhole;
 pub mod file;
 pub mod file_epoch;
+#[cfg(feature = "nats")]
+pub mod jetstream;
 pub mod stdout;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 use std::{fmt, io, path::PathBuf};
 
@@ -20,7 +27,7 @@ use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
 use crate::{
     batch::Record,
-    config::{FileMode, FileSink, SinkConfig, SinkKind},
+    config::{FileMode, SinkConfig, SinkKind},
     fence::{Fenced, WriteGuard, WritePermit},
     wake::Waker,
 };
@@ -110,19 +117,34 @@ pub trait Sink: Send {
 /// # Errors
 /// It cannot be reached or made.
 pub fn open(config: &SinkConfig, uid: u64, waker: &Waker) -> Result<Box<dyn Sink>, SinkError> {
-    // No sink here has a thread or keeps ids.
     let _ = (uid, waker);
     Ok(match &config.kind {
         SinkKind::Stdout {} => Box::new(stdout::Stdout::default()),
-        SinkKind::File(FileSink { mode: FileMode::Append, path, .. }) => {
-            Box::new(file::Append::open(path, file::Lines::of(config.role))?)
-        }
-        SinkKind::File(FileSink { mode: FileMode::Epoch, path, .. }) => {
-            Box::new(file_epoch::Epochs::open(path, file::Lines::of(config.role))?)
-        }
+        SinkKind::File(keys) => match keys.mode {
+            FileMode::Append => Box::new(file::Append::open(keys, file::Lines::of(config.role))?),
+            FileMode::Epoch if keys.format != file::Format::Ndjson => {
+                return Err(SinkError::Setting {
+                    path: keys.path.clone(),
+                    key: "format",
+                    found: format!("{:?}", keys.format).to_lowercase(),
+                    expected: "ndjson with mode = \"epoch\"".to_owned(),
+                });
+            }
+            FileMode::Epoch => Box::new(file_epoch::Epochs::open(&keys.path, file::Lines::of(config.role))?),
+        },
         SinkKind::Blackhole {} => Box::new(blackhole::Blackhole),
+        #[cfg(feature = "zmq")]
+        SinkKind::Zmq(keys) => Box::new(zmq::Zmq::open(&config.name, keys)?),
+        #[cfg(feature = "nats")]
+        SinkKind::Jetstream(keys) => {
+            Box::new(jetstream::Jetstream::new(&config.name, (**keys).clone(), uid, KEEP, waker.clone()))
+        }
     })
 }
+
+/// How long after a write a new owner may come for it: the oldest epoch that a vertex lets wait.
+#[cfg(feature = "nats")]
+const KEEP: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What a sink does about repeated and late writes (11.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,6 +307,18 @@ pub enum SinkError {
         /// Bytes it had at the last commit.
         expected: u64,
     },
+    /// Keys of the sink that do not fit each other, or the file that is there.
+    #[error("the sink {path}: {key} is {found}; it has to be {expected}")]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What it is.
+        found: String,
+        /// What it has to be.
+        expected: String,
+    },
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Stdout {
@@ -351,4 +385,40 @@ pub enum SinkError {
     /// The right to write was lost.
     #[error(transparent)]
     Fenced(#[from] Fenced),
+    /// The NATS server of the sink cannot be reached, or its stream is not as it has to be.
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    Nats(#[from] crate::nats::NatsError),
+    /// The stream of the sink is not what this pipeline left there.
+    #[cfg(feature = "nats")]
+    #[error("the sink {sink} stopped: {source}")]
+    Stream {
+        /// The sink.
+        sink: String,
+        /// What is wrong with the stream.
+        source: Box<crate::nats::strict::StrictError>,
+    },
+    /// A socket that is tied to nothing.
+    #[error(
+        "bind and connect of the sink {sink} are empty; at least one endpoint is expected, like \"tcp://127.0.0.1:5555\""
+    )]
+    NoEndpoint {
+        /// The sink.
+        sink: String,
+    },
+    /// The socket of the sink cannot be opened or used.
+    #[cfg(feature = "zmq")]
+    #[error("the sink {sink}: {source}")]
+    Zmq {
+        /// The sink.
+        sink: String,
+        /// What the socket said.
+        source: Box<tidegate_mq::Error>,
+    },
+    /// A thread of the sink could not be started, or ended without an answer.
+    #[error("the sink {sink} lost a partition: a thread of it is missing; start the vertex again")]
+    Lost {
+        /// The sink.
+        sink: String,
+    },
 }

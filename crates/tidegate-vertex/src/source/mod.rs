@@ -3,10 +3,20 @@
 //! | kind | partition | position |
 //! |---|---|---|
 //! | [`generator`] | as many as configured | a counter |
-//! | [`lines`] | one: the file | byte offset of the line |
+//! | `jetstream` | a subject of the stream | sequence of the message |
+//! | [`file`] | a file | byte offset of the record; of `npy` the row |
+//! | [`stdin`] | one | bytes of this run |
+//! | `zmq` | one: the socket | a count of this run |
 
+mod ahead;
+pub mod file;
+pub mod framing;
 pub mod generator;
-pub mod lines;
+#[cfg(feature = "nats")]
+pub mod jetstream;
+pub mod stdin;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 use std::{io, path::PathBuf};
 
@@ -79,13 +89,18 @@ pub trait Source: Send {
 /// # Errors
 /// It cannot be reached or read.
 pub fn open(config: &SourceConfig, waker: &Waker) -> Result<Box<dyn Source>, SourceError> {
-    // No source here has a thread.
-    let _ = waker;
     Ok(match config {
         SourceConfig::Generator { partitions, records, bytes } => {
             Box::new(generator::Generator::new(partitions.get(), *records, bytes.0 as usize))
         }
-        SourceConfig::File { path } => Box::new(lines::Lines::open(path)?),
+        #[cfg(feature = "nats")]
+        SourceConfig::Jetstream(keys) => {
+            Box::new(jetstream::Jetstream::open((**keys).clone(), waker.clone())?)
+        }
+        SourceConfig::File(keys) => Box::new(file::Files::open(keys, waker)?),
+        #[cfg(feature = "zmq")]
+        SourceConfig::Zmq(keys) => Box::new(zmq::Zmq::open(keys, waker.clone())?),
+        SourceConfig::Stdin { format } => Box::new(stdin::Stream::stdin(*format, waker.clone())?),
     })
 }
 
@@ -190,6 +205,22 @@ pub enum SourceError {
         /// Where it ends.
         found: Position,
     },
+    /// The source does not reach back so far any more (VX-832).
+    #[error(
+        "the source {name} begins at {found}, behind the position {resume} where the last run came to; what is between is lost"
+    )]
+    Trimmed {
+        /// The source.
+        name: String,
+        /// Where to go on.
+        resume: Position,
+        /// Where it begins.
+        found: Position,
+    },
+    /// The NATS server of the source cannot be reached, or refuses.
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    Nats(#[from] crate::nats::NatsError),
     /// What is there is not what the last run read (VX-833).
     #[error(
         "the source {name} is not what the last run read up to position {resume}: {what} differs; restore it, or begin with a \
@@ -202,6 +233,42 @@ pub enum SourceError {
         resume: Position,
         /// What is not the same.
         what: &'static str,
+    },
+    /// A thread or a random number is missing.
+    #[error("cannot start the source")]
+    Start(#[source] io::Error),
+    /// A socket that is tied to nothing.
+    #[error(
+        "source.bind and source.connect are empty; at least one endpoint is expected, like \"tcp://127.0.0.1:5555\""
+    )]
+    NoEndpoint,
+    /// The socket of the source cannot be opened or used.
+    #[cfg(feature = "zmq")]
+    #[error("the zmq source: {0}")]
+    Zmq(#[source] Box<tidegate_mq::Error>),
+    /// Bytes that are no record.
+    #[error("the record at {position}: {fault}")]
+    Record {
+        /// Where it is.
+        position: Position,
+        /// What is wrong with it.
+        fault: framing::FramingError,
+    },
+    /// A file that is no array.
+    #[error("{path}: {fault}")]
+    Npy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: crate::npy::HeaderError,
+    },
+    /// An array has its length in front, so it does not grow while it is read.
+    #[error(
+        "source.follow is true for {path} with format = \"npy\"; it has to be false, since an array does not grow"
+    )]
+    FollowNpy {
+        /// The file.
+        path: PathBuf,
     },
     /// A record that no frame can hold.
     #[error(

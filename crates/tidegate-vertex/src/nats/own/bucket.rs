@@ -1,0 +1,129 @@
+//! A bucket of JetStream KV whose keys are only ever changed by compare-and-set (VX-710).
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::stream::{Config, DiscardPolicy, Info, StorageType, Stream},
+};
+
+use super::super::{EXPECTED_LAST_SUBJECT_SEQUENCE, Nats, NatsError, Published};
+
+/// A bucket.
+#[derive(Debug)]
+pub struct Bucket {
+    nats: Nats,
+    stream: Stream,
+    name: String,
+    created: i128,
+}
+
+/// What a key has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its revision.
+    pub revision: u64,
+    /// Its value; `None` when it was deleted.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is the value, under this revision.
+    Stored(u64),
+    /// The key has another revision, or nothing is known: read it.
+    Doubt,
+}
+
+impl Bucket {
+    /// Opens the bucket of a pipeline; makes it if there is none.
+    ///
+    /// # Errors
+    /// [`NatsError::Setting`] when a bucket is there that could forget or be read from a replica.
+    pub fn open(nats: Nats, pipeline: &str, replicas: usize) -> Result<Self, NatsError> {
+        let bucket = format!("tgvx_{}", restricted(pipeline));
+        let name = format!("KV_{bucket}");
+        let wanted = Config {
+            name: name.clone(),
+            subjects: vec![format!("$KV.{bucket}.>")],
+            max_messages_per_subject: HISTORY,
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            num_replicas: replicas,
+            deny_delete: true,
+            deny_purge: true,
+            allow_rollup: false,
+            allow_direct: false,
+            ..Config::default()
+        };
+        // One that is there is left as it is, and looked at below.
+        let made = nats.wait(nats.context().get_or_create_stream(wanted));
+        if let Some(Err(source)) = made {
+            return Err(NatsError::Call { what: "make or find", stream: name, source: source.into() });
+        }
+        let (stream, info) = nats.stream(&name)?;
+        check(&name, &info)?;
+        let created = info.created.unix_timestamp_nanos();
+        Ok(Self { nats, stream, name: bucket, created })
+    }
+
+    /// When it was made, in nanoseconds since 1970.
+    pub fn created(&self) -> i128 {
+        self.created
+    }
+
+    /// What a key has, from the leader.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn read(&self, key: &str) -> Result<Option<Entry>, NatsError> {
+        let entry = self.nats.last_of(&self.stream, &self.subject(key))?;
+        Ok(entry.map(|entry| Entry {
+            revision: entry.sequence,
+            value: (entry.operation.is_none()).then_some(entry.value),
+        }))
+    }
+
+    /// Gives a key a value if it still has this revision; 0 is none.
+    pub fn write(&self, key: &str, revision: u64, value: Vec<u8>) -> Written {
+        let mut headers = HeaderMap::new();
+        headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string());
+        match self.nats.publish(&self.subject(key), vec![(headers, value)]).pop() {
+            Some(Published::Stored(revision)) => Written::Stored(revision),
+            _ => Written::Doubt,
+        }
+    }
+
+    fn subject(&self, key: &str) -> String {
+        format!("$KV.{}.{key}", self.name)
+    }
+}
+
+/// Whether the bucket forgets nothing and is only read at its leader.
+fn check(name: &str, info: &Info) -> Result<(), NatsError> {
+    let config = &info.config;
+    let wrong = [
+        ("allow_direct", config.allow_direct.to_string(), "false"),
+        ("allow_rollup_hdrs", config.allow_rollup.to_string(), "false"),
+        ("deny_purge", config.deny_purge.to_string(), "true"),
+        ("deny_delete", config.deny_delete.to_string(), "true"),
+        ("max_age", (config.max_age > Duration::ZERO).to_string(), "false"),
+        ("storage", (config.storage != StorageType::File).to_string(), "false"),
+    ];
+    match wrong.into_iter().find(|(_, found, expected)| found != expected) {
+        None => Ok(()),
+        Some((key, found, expected)) => {
+            Err(NatsError::Setting { stream: name.to_owned(), key, found, expected: expected.to_owned() })
+        }
+    }
+}
+
+/// A name of the letters that a bucket may have.
+fn restricted(name: &str) -> String {
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+    name.chars().map(|letter| if allowed(letter) { letter } else { '_' }).collect()
+}
+
+/// Values of a key that are kept.
+const HISTORY: i64 = 8;

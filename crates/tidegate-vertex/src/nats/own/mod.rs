@@ -1,0 +1,366 @@
+//! Ownership of partitions in a bucket of JetStream KV (10.2).
+//!
+//! ```text
+//!  Contender::look --free--> claim (generation + 1) --> Owned --renew, intend, commit--> ... --release-->
+//!        ^                                                |
+//!        +------------------------ Lost <-----------------+
+//! ```
+//!
+//! # Invariants
+//!
+//! - Every change is a compare-and-set of the whole document on the revision of the last one, so a claim makes every later
+//!   write of the owner before fail, whatever the clocks say (VX-711).
+//! - The deadline of a lease is counted from when the write that extends it was *sent*, on CLOCK_BOOTTIME, and a write that is
+//!   confirmed after the deadline extends nothing (VX-716).
+//! - A contender claims what it has itself seen unchanged for the owner's lease and a margin (VX-717).
+
+mod bucket;
+mod document;
+
+use std::{thread, time::Duration};
+
+use thiserror::Error;
+use tidegate_shm::clock::{Nanos, boottime_now};
+use tidegate_udf::wire::ids::{Generation, PartitionId};
+
+pub use bucket::{Bucket, Entry, Written};
+pub use document::{Commit, Document, Intent, Known, SinkState, rank};
+
+use super::NatsError;
+use crate::sink::Session;
+
+/// Why a partition is not owned.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OwnError {
+    /// The store does not answer.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// The store forgot something (VX-714).
+    #[error(
+        "the ownership store went back in time for partition {partition}: {what}; look at the store, then start with \
+         --accept-regression"
+    )]
+    Regressed {
+        /// The partition.
+        partition: PartitionId,
+        /// What shows it.
+        what: &'static str,
+    },
+    /// The document is of another pipeline or of another form.
+    #[error("the ownership store has no document of pipeline {uid:016x} for partition {partition}: {what}")]
+    Document {
+        /// The pipeline.
+        uid: u64,
+        /// The partition.
+        partition: PartitionId,
+        /// What is wrong.
+        what: String,
+    },
+    /// Another session has claimed the partition.
+    #[error("partition {partition} was claimed by {owner} as generation {generation}")]
+    Taken {
+        /// The partition.
+        partition: PartitionId,
+        /// Who has it.
+        owner: String,
+        /// Its generation.
+        generation: Generation,
+    },
+    /// The lease ran out before it was renewed.
+    #[error("the lease of partition {partition} ran out before the store confirmed its renewal")]
+    Expired {
+        /// The partition.
+        partition: PartitionId,
+    },
+}
+
+/// Who claims.
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    /// The pipeline.
+    pub uid: u64,
+    /// Name of this instance, for people.
+    pub owner: String,
+    /// How long it may be silent.
+    pub lease: Nanos,
+}
+
+/// Somebody who would like to own a partition.
+#[derive(Debug)]
+pub struct Contender {
+    partition: PartitionId,
+    claimant: Claimant,
+    /// The revision that was seen, and since when.
+    watched: Option<(u64, Nanos)>,
+}
+
+/// What a contender sees.
+#[derive(Debug)]
+pub enum Standing {
+    /// It may claim on top of this.
+    Free(Found),
+    /// Somebody owns it; if nothing moves it is free then.
+    Held {
+        /// Who.
+        owner: String,
+        /// When, on the contender's monotonic clock.
+        free_at: Nanos,
+    },
+}
+
+/// What is in the store before a claim.
+#[derive(Debug)]
+pub struct Found {
+    revision: u64,
+    document: Option<Box<Document>>,
+}
+
+/// A partition that is owned, as the last own write left it.
+#[derive(Debug)]
+pub struct Owned {
+    bucket: Bucket,
+    partition: PartitionId,
+    claimant: Claimant,
+    nonce: u64,
+    document: Document,
+    revision: u64,
+    deadline: Nanos,
+}
+
+impl Contender {
+    /// Nothing seen yet.
+    pub fn new(partition: PartitionId, claimant: Claimant) -> Self {
+        Self { partition, claimant, watched: None }
+    }
+
+    /// Looks at the partition; `now` is the monotonic clock.
+    ///
+    /// # Errors
+    /// [`OwnError::Nats`], [`OwnError::Regressed`], [`OwnError::Document`].
+    pub fn look(&mut self, bucket: &Bucket, now: Nanos) -> Result<Standing, OwnError> {
+        let Some((revision, document)) = read(bucket, self.partition, self.claimant.uid)? else {
+            return Ok(Standing::Free(Found { revision: 0, document: None }));
+        };
+        let since = match self.watched {
+            Some((seen, since)) if seen == revision => since,
+            _ => now,
+        };
+        self.watched = Some((revision, since));
+        let lease = Nanos(document.lease_ms.saturating_mul(1_000_000));
+        let free_at = since.saturating_add(lease).saturating_add(margin(lease));
+        if document.released || now >= free_at {
+            Ok(Standing::Free(Found { revision, document: Some(Box::new(document)) }))
+        } else {
+            Ok(Standing::Held { owner: document.owner, free_at })
+        }
+    }
+
+    /// Claims what was found free, with the next generation. `known` is what this host has seen of the partition; with `accept` a
+    /// store that has seen less is taken as it is, and the generation is above everything known (VX-714).
+    ///
+    /// # Errors
+    /// [`OwnError::Taken`] when somebody else was faster; [`OwnError::Regressed`].
+    pub fn claim(
+        &mut self,
+        bucket: Bucket,
+        found: Found,
+        nonce: u64,
+        known: &Known,
+        accept: bool,
+    ) -> Result<Owned, OwnError> {
+        let Self { partition, ref claimant, .. } = *self;
+        let Found { revision, document } = found;
+        let behind = match &document {
+            None if known.generation > Generation(0) => Some("it knows nothing of the partition"),
+            None => None,
+            Some(document) => document.behind(known),
+        };
+        if let (Some(what), false) = (behind, accept) {
+            return Err(OwnError::Regressed { partition, what });
+        }
+        let newest = document.as_ref().map_or(0, |document| document.generation);
+        let newest = if accept { newest.max(known.generation.0) } else { newest };
+        let claimed = Document {
+            v: FORM,
+            uid: format!("{:016x}", claimant.uid),
+            generation: newest + 1,
+            owner: claimant.owner.clone(),
+            nonce: format!("{nonce:016x}"),
+            lease_ms: claimant.lease.0 / 1_000_000,
+            hb: 0,
+            claimed_ms: tidegate_shm::clock::realtime_now().0 / 1_000_000,
+            released: false,
+            commit: document.as_ref().and_then(|document| document.commit.clone()),
+            intent: document.and_then(|document| document.intent),
+        };
+        let sent = boottime_now();
+        let revision = match bucket.write(&key(partition), revision, encode(&claimed)) {
+            Written::Stored(revision) => revision,
+            Written::Doubt => match read(&bucket, partition, claimant.uid)? {
+                Some((revision, found)) if found == claimed => revision,
+                Some((_, found)) => return Err(taken(partition, &found)),
+                None => return Err(OwnError::Regressed { partition, what: "its document is gone" }),
+            },
+        };
+        self.watched = None;
+        let deadline = deadline(sent, claimant.lease);
+        let claimant = claimant.clone();
+        Ok(Owned { bucket, partition, claimant, nonce, document: claimed, revision, deadline })
+    }
+}
+
+impl Owned {
+    /// The session.
+    pub fn session(&self) -> Session {
+        Session { partition: self.partition, generation: self.document.generation(), nonce: self.nonce }
+    }
+
+    /// The authority's view: what was committed, and what was intended.
+    pub fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// Until when the session may write, on CLOCK_BOOTTIME.
+    pub fn deadline(&self) -> Nanos {
+        self.deadline
+    }
+
+    /// When the lease has to be renewed, on CLOCK_BOOTTIME: a third of it after the last write.
+    pub fn renew_at(&self) -> Nanos {
+        let lease = self.claimant.lease;
+        let sent = self.deadline.saturating_sub(lease.saturating_sub(margin(lease)));
+        sent.saturating_add(Nanos(lease.0 / 3))
+    }
+
+    /// Extends the lease; the new deadline.
+    ///
+    /// # Errors
+    /// The session is over: [`OwnError::Taken`], [`OwnError::Expired`], [`OwnError::Regressed`].
+    pub fn renew(&mut self) -> Result<Nanos, OwnError> {
+        self.write(self.document.clone())
+    }
+
+    /// Says which epoch is about to become visible.
+    ///
+    /// # Errors
+    /// As [`Owned::renew`].
+    pub fn intend(&mut self, intent: Intent) -> Result<Nanos, OwnError> {
+        self.write(Document { intent: Some(intent), ..self.document.clone() })
+    }
+
+    /// Commits an epoch, and says in the same write which is next, if it is known: the commit point (VX-763, VX-765).
+    ///
+    /// # Errors
+    /// As [`Owned::renew`]; the epoch is not committed then, unless the error is [`OwnError::Expired`], which leaves it open.
+    pub fn commit(&mut self, commit: Commit, next: Option<Intent>) -> Result<Nanos, OwnError> {
+        self.write(Document { commit: Some(commit), intent: next, ..self.document.clone() })
+    }
+
+    /// Gives the partition away: others need not wait for the lease. Only after everything that writes has ended (VX-704).
+    ///
+    /// # Errors
+    /// As [`Owned::renew`]; the lease runs out then.
+    pub fn release(mut self) -> Result<(), OwnError> {
+        self.write(Document { released: true, ..self.document.clone() }).map(|_| ())
+    }
+
+    /// Writes the document if it is still as this session left it.
+    fn write(&mut self, next: Document) -> Result<Nanos, OwnError> {
+        let next = Document { hb: self.document.hb + 1, ..next };
+        let key = key(self.partition);
+        let sent = boottime_now();
+        let revision = loop {
+            if boottime_now() >= self.deadline {
+                return Err(OwnError::Expired { partition: self.partition });
+            }
+            if let Written::Stored(revision) = self.bucket.write(&key, self.revision, encode(&next)) {
+                break revision;
+            }
+            // Stored or not, or a conflict that may be a false one (VX-715).
+            match read(&self.bucket, self.partition, self.claimant.uid) {
+                Ok(Some((revision, found))) if found == next => break revision,
+                Ok(Some((revision, found))) if found == self.document => self.revision = revision,
+                Ok(Some((_, found))) => return Err(self.lost(&found)),
+                Ok(None) => {
+                    return Err(OwnError::Regressed {
+                        partition: self.partition,
+                        what: "its document is gone",
+                    });
+                }
+                Err(OwnError::Nats(error)) => {
+                    tracing::warn!(partition = %self.partition, %error, "the ownership store does not answer");
+                    thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        self.revision = revision;
+        self.document = next;
+        // Too late is too late, whatever the store says.
+        if boottime_now() >= self.deadline {
+            return Err(OwnError::Expired { partition: self.partition });
+        }
+        self.deadline = deadline(sent, self.claimant.lease);
+        Ok(self.deadline)
+    }
+
+    fn lost(&self, found: &Document) -> OwnError {
+        let partition = self.partition;
+        if found.generation < self.document.generation {
+            return OwnError::Regressed { partition, what: "its generation went back" };
+        }
+        if found.generation == self.document.generation {
+            let what = if found.nonce == self.document.nonce {
+                "an earlier document of this session is there again"
+            } else {
+                "another session has the same generation"
+            };
+            return OwnError::Regressed { partition, what };
+        }
+        taken(partition, found)
+    }
+}
+
+fn taken(partition: PartitionId, found: &Document) -> OwnError {
+    OwnError::Taken { partition, owner: found.owner.clone(), generation: found.generation() }
+}
+
+/// The document of a partition and its revision.
+fn read(bucket: &Bucket, partition: PartitionId, uid: u64) -> Result<Option<(u64, Document)>, OwnError> {
+    let Some(Entry { revision, value }) = bucket.read(&key(partition))? else { return Ok(None) };
+    let Some(value) = value else {
+        return Err(OwnError::Regressed { partition, what: "its document was deleted" });
+    };
+    let refused = |what| OwnError::Document { uid, partition, what };
+    let document: Document = serde_json::from_slice(&value).map_err(|error| refused(error.to_string()))?;
+    if document.v != FORM {
+        return Err(refused(format!("its form is {}, this version reads {FORM}", document.v)));
+    }
+    if document.uid != format!("{uid:016x}") {
+        return Err(refused(format!("it is of pipeline {}", document.uid)));
+    }
+    Ok(Some((revision, document)))
+}
+
+fn encode(document: &Document) -> Vec<u8> {
+    // Text and numbers in memory: it does not fail.
+    serde_json::to_vec(document).unwrap_or_default()
+}
+
+fn key(partition: PartitionId) -> String {
+    format!("own.{partition}")
+}
+
+fn deadline(sent: Nanos, lease: Nanos) -> Nanos {
+    sent.saturating_add(lease.saturating_sub(margin(lease)))
+}
+
+/// By how much an owner gives up earlier and a contender waits longer.
+fn margin(lease: Nanos) -> Nanos {
+    Nanos(lease.0 / 5)
+}
+
+const FORM: u32 = 1;
+/// Between two looks at a store that does not answer.
+const PAUSE: Duration = Duration::from_millis(50);

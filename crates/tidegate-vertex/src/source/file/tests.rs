@@ -1,0 +1,194 @@
+//! Files that are read, followed, rotated, cut and replaced.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use super::*;
+
+const BUDGET: Budget = Budget { records: 100, bytes: 1 << 20, value: 1 << 20 };
+const ONLY: PartitionId = PartitionId(0);
+
+struct Place {
+    dir: tempfile::TempDir,
+    woken: Receiver<()>,
+    waker: Waker,
+}
+
+impl Place {
+    fn new() -> Self {
+        let (wake, woken) = channel();
+        let waker = Waker::new(move || wake.send(()).unwrap_or(()));
+        Self { dir: tempfile::tempdir().unwrap(), woken, waker }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let mut file = OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn files(&self, name: &str, format: Format, follow: bool) -> Result<Files, SourceError> {
+        Files::open(&FileSource { path: self.path(name), format, follow }, &self.waker)
+    }
+
+    /// The next so many records of a file that is followed.
+    fn take(&self, files: &mut Files, count: usize) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        while inputs.len() < count {
+            match files.poll(ONLY, BUDGET).unwrap() {
+                Polled::Inputs(more) => inputs.extend(more),
+                Polled::Idle => self.woken.recv_timeout(Duration::from_secs(60)).unwrap(),
+                Polled::End => panic!("a file that is followed does not end"),
+            }
+        }
+        inputs
+    }
+}
+
+fn values(inputs: &[Input]) -> Vec<&str> {
+    inputs.iter().map(|input| str::from_utf8(&input.record.value).unwrap()).collect()
+}
+
+fn all(files: &mut Files, partition: PartitionId) -> Vec<Input> {
+    let mut inputs = Vec::new();
+    while let Polled::Inputs(more) = files.poll(partition, BUDGET).unwrap() {
+        inputs.extend(more);
+    }
+    inputs
+}
+
+fn resume(files: &mut Files, position: Position) -> Resume {
+    Resume { position, identity: files.identity(ONLY, position).unwrap() }
+}
+
+/// Rules: VX-830.
+#[test]
+fn each_file_is_a_partition_in_the_order_of_names() {
+    let place = Place::new();
+    place.append("b.csv", "n,t\n3,three\n");
+    place.append("a.csv", "n,t\n1,one\n2,two\n");
+    let mut files = place.files("*.csv", Format::Csv, false).unwrap();
+    assert_eq!(files.partitions(), 2);
+    for (partition, expected) in
+        [(0, vec![r#"{"n":"1","t":"one"}"#, r#"{"n":"2","t":"two"}"#]), (1, vec![r#"{"n":"3","t":"three"}"#])]
+    {
+        assert_eq!(files.open(PartitionId(partition), None).unwrap(), Position(0));
+        assert_eq!(values(&all(&mut files, PartitionId(partition))), expected);
+    }
+    // Behind the header row it still knows the names.
+    files.open(ONLY, None).unwrap();
+    let first = all(&mut files, ONLY)[0].clone();
+    let from = resume(&mut files, first.next);
+    assert_eq!(files.open(ONLY, Some(&from)).unwrap(), first.next);
+    assert_eq!(values(&all(&mut files, ONLY)), [r#"{"n":"2","t":"two"}"#]);
+    assert!(place.files("*.txt", Format::Ndjson, false).is_err());
+}
+
+/// Cases: CT-49.
+/// Rules: VX-830.
+#[test]
+fn a_followed_file_is_finished_before_its_successor_is_begun() {
+    let place = Place::new();
+    place.append("log", "one\ntw");
+    let mut files = place.files("log", Format::Ndjson, true).unwrap();
+    files.open(ONLY, None).unwrap();
+    assert_eq!(values(&place.take(&mut files, 1)), ["one"]);
+    assert_eq!(files.poll(ONLY, BUDGET).unwrap(), Polled::Idle, "a line without newline is no record yet");
+    place.append("log", "o\nlast");
+    let two = place.take(&mut files, 1);
+    assert_eq!(values(&two), ["two"]);
+    let from = resume(&mut files, two[0].next);
+    fs::rename(place.path("log"), place.path("log.1")).unwrap();
+    place.append("log", "new\n");
+    let rest = place.take(&mut files, 2);
+    assert_eq!(values(&rest), ["last", "new"]);
+    assert_eq!((rest[0].position, rest[1].position), (Position(8), Position(12)));
+    // A run that came to the middle of the old file finds it under its new name.
+    let mut again = place.files("log", Format::Ndjson, true).unwrap();
+    assert_eq!(again.open(ONLY, Some(&from)).unwrap(), Position(8));
+    assert_eq!(place.take(&mut again, 2), rest);
+    // One that came to the middle of the new file goes on there.
+    let from = resume(&mut files, rest[1].next);
+    place.append("log", "newer\n");
+    let mut again = place.files("log", Format::Ndjson, true).unwrap();
+    again.open(ONLY, Some(&from)).unwrap();
+    let newer = place.take(&mut again, 1);
+    assert_eq!((values(&newer), newer[0].position), (vec!["newer"], Position(16)));
+}
+
+/// Cases: CT-48, CT-49.
+/// Rules: VX-832, VX-833.
+#[test]
+fn a_file_that_is_not_what_was_read_is_refused() {
+    let place = Place::new();
+    place.append("log", "one\ntwo\n");
+    let open = |from: &Resume| {
+        let error = place.files("log", Format::Ndjson, false).unwrap().open(ONLY, Some(from)).unwrap_err();
+        error.to_string()
+    };
+    let mut files = place.files("log", Format::Ndjson, false).unwrap();
+    files.open(ONLY, None).unwrap();
+    all(&mut files, ONLY);
+    let from = resume(&mut files, Position(8));
+    fs::write(place.path("log"), "one\n").unwrap();
+    assert!(open(&from).contains("ends at 4, before the position 8"));
+    fs::write(place.path("log"), "one\nTWO\n").unwrap();
+    assert!(open(&from).contains("its beginning differs"), "{}", open(&from));
+    fs::write(place.path("other"), "one\ntwo\n").unwrap();
+    fs::rename(place.path("other"), place.path("log")).unwrap();
+    assert!(open(&from).contains("its inode differs"));
+    // Behind what is compared at the beginning, what stands before the position counts.
+    let long = "x".repeat(100_000);
+    fs::write(place.path("log"), format!("{long}\nend\n")).unwrap();
+    let mut files = place.files("log", Format::Ndjson, false).unwrap();
+    files.open(ONLY, None).unwrap();
+    let from = resume(&mut files, Position(100_005));
+    fs::write(place.path("log"), format!("{long}\nEND\n")).unwrap();
+    assert!(open(&from).contains("what stands before the position differs"), "{}", open(&from));
+}
+
+/// Cases: CT-49.
+/// Rules: VX-832.
+#[test]
+fn a_followed_file_that_was_cut_is_refused() {
+    let place = Place::new();
+    place.append("log", "one\ntwo\n");
+    let mut files = place.files("log", Format::Ndjson, true).unwrap();
+    files.open(ONLY, None).unwrap();
+    place.take(&mut files, 2);
+    fs::write(place.path("log"), "new\n").unwrap();
+    let error = files.poll(ONLY, BUDGET).unwrap_err();
+    assert!(matches!(error, SourceError::Gap { resume: Position(8), found: Position(4) }), "{error}");
+}
+
+/// Cases: CT-48.
+/// Rules: VX-832.
+#[test]
+fn rows_of_an_array_are_records() {
+    let place = Place::new();
+    let mut bytes = crate::npy::Header::encode("<u2", &[2], 3);
+    bytes.extend_from_slice(&[1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0]);
+    fs::write(place.path("a.npy"), &bytes).unwrap();
+    let mut files = place.files("a.npy", Format::Npy, false).unwrap();
+    files.open(ONLY, None).unwrap();
+    let rows = all(&mut files, ONLY);
+    assert_eq!(
+        rows.iter().map(|row| row.record.value.as_slice()).collect::<Vec<_>>(),
+        [[1, 0, 2, 0], [3, 0, 4, 0], [5, 0, 6, 0]]
+    );
+    let from = resume(&mut files, Position(2));
+    assert_eq!(files.open(ONLY, Some(&from)).unwrap(), Position(2));
+    assert_eq!(all(&mut files, ONLY), rows[2..]);
+    fs::write(place.path("a.npy"), crate::npy::Header::encode("<u2", &[2], 1)).unwrap();
+    let error = files.open(ONLY, Some(&from)).unwrap_err();
+    assert!(matches!(error, SourceError::Gap { found: Position(1), .. }), "{error}");
+    let refused = place.files("a.npy", Format::Npy, true).unwrap_err();
+    assert!(matches!(refused, SourceError::FollowNpy { .. }));
+}

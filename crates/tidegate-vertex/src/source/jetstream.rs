@@ -1,0 +1,267 @@
+//! Messages of NATS JetStream as records, in partition mode: each partition has a subject of its own, and the position of a
+//! message is its sequence in the stream. The server keeps no progress; what is done is what the ledger says (15.3).
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::stream::Stream;
+use serde::Deserialize;
+use tidegate_udf::wire::ids::{PartitionId, Position};
+
+use super::{Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError};
+use crate::{
+    batch::Input,
+    config::units::Bytes,
+    nats::{
+        Endpoint, Nats,
+        puller::{Puller, Wanted},
+    },
+    wake::Waker,
+};
+
+/// The keys of a source of kind `jetstream`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "toml::Table")]
+pub struct JetstreamSource {
+    endpoint: Endpoint,
+    keys: Keys,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    mode: Mode,
+    stream: String,
+    /// The subject of a partition, with `{partition}` when there are several.
+    subject: String,
+    #[serde(default = "one")]
+    partitions: u32,
+    #[serde(default)]
+    start: Start,
+    #[serde(default = "prefetch")]
+    prefetch: Bytes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    Partition,
+}
+
+/// Where a partition begins that was never read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Start {
+    /// At the first message that is there.
+    #[default]
+    All,
+    /// Behind the last message that is there.
+    New,
+}
+
+impl TryFrom<toml::Table> for JetstreamSource {
+    type Error = toml::de::Error;
+
+    fn try_from(table: toml::Table) -> Result<Self, Self::Error> {
+        let (endpoint, keys) = Endpoint::split(table)?;
+        let keys: Keys = keys.try_into()?;
+        // Without a default: the other mode promises other things.
+        let Mode::Partition = keys.mode;
+        let refuse = |text: String| Err(serde::de::Error::custom(text));
+        let most = tidegate_udf::wire::segment::MAX_FENCE_SLOTS;
+        if !(1..=most).contains(&keys.partitions) {
+            return refuse(format!("partitions = {} is not within 1 to {most}", keys.partitions));
+        }
+        if keys.partitions > 1 && !keys.subject.contains(PARTITION) {
+            return refuse(format!(
+                "subject = {:?} has no {PARTITION} in it, with several partitions",
+                keys.subject
+            ));
+        }
+        Ok(Self { endpoint, keys })
+    }
+}
+
+/// The stream.
+#[derive(Debug)]
+pub struct Jetstream {
+    // Before the connection, so that nothing reads any more when it is closed.
+    partitions: Vec<Option<Reader>>,
+    nats: Nats,
+    stream: Stream,
+    config: JetstreamSource,
+    waker: Waker,
+}
+
+#[derive(Debug)]
+struct Reader {
+    puller: Puller,
+    /// When the server stored what was polled and is not known to be committed.
+    times: BTreeMap<u64, i128>,
+}
+
+impl Jetstream {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`SourceError::Nats`].
+    pub fn open(config: JetstreamSource, waker: Waker) -> Result<Self, SourceError> {
+        let nats = Nats::connect(&config.endpoint, "tidegate source")?;
+        let (stream, _) = nats.stream(&config.keys.stream)?;
+        let partitions = (0..config.keys.partitions).map(|_| None).collect();
+        Ok(Self { partitions, nats, stream, config, waker })
+    }
+
+    fn name(&self) -> String {
+        format!("stream {}", self.config.keys.stream)
+    }
+}
+
+impl JetstreamSource {
+    /// What it can do.
+    pub fn abilities(&self) -> Abilities {
+        Abilities { positions: Positions::Stable, replay: Replay::Yes, ack: AckMode::None, ordered: true }
+    }
+
+    /// Its partitions.
+    pub fn partitions(&self) -> u32 {
+        self.keys.partitions
+    }
+}
+
+impl Source for Jetstream {
+    fn abilities(&self) -> Abilities {
+        self.config.abilities()
+    }
+
+    fn partitions(&self) -> u32 {
+        self.config.keys.partitions
+    }
+
+    fn open(&mut self, partition: PartitionId, from: Option<&Resume>) -> Result<Position, SourceError> {
+        let (_, info) = self.nats.stream(&self.config.keys.stream)?;
+        let (first, end) = (info.state.first_sequence.max(1), info.state.last_sequence + 1);
+        let mut times = BTreeMap::new();
+        let next = match from {
+            None if self.config.keys.start == Start::New => end,
+            None => first,
+            Some(Resume { position, identity }) => {
+                let Position(resume) = *position;
+                let replaced = |what| SourceError::Replaced { name: self.name(), resume: *position, what };
+                let known =
+                    Known::decode(identity).ok_or_else(|| replaced("the form of what the ledger kept"))?;
+                if known.created != info.created.unix_timestamp_nanos() {
+                    return Err(replaced("the time when the stream was made"));
+                }
+                if resume > end {
+                    return Err(SourceError::Gap { resume: *position, found: Position(end) });
+                }
+                if resume < first {
+                    return Err(SourceError::Trimmed {
+                        name: self.name(),
+                        resume: *position,
+                        found: Position(first),
+                    });
+                }
+                if let Some((sequence, time)) = known.last {
+                    let message = self.nats.message_at(&self.stream, sequence)?;
+                    if message.is_some_and(|message| message.time != time) {
+                        return Err(replaced("the time of the last message that was read"));
+                    }
+                    times.insert(sequence, time);
+                }
+                resume
+            }
+        };
+        let keys = &self.config.keys;
+        let subject = keys.subject.replace(PARTITION, &partition.to_string());
+        let wanted = Wanted { subject, from: next, prefetch: keys.prefetch.0 as usize };
+        let puller = Puller::start(&self.nats, self.stream.clone(), wanted, self.waker.clone());
+        if let Some(reader) = self.partitions.get_mut(partition.0 as usize) {
+            *reader = Some(Reader { puller, times });
+        }
+        Ok(Position(next))
+    }
+
+    fn poll(&mut self, partition: PartitionId, max: Budget) -> Result<Polled, SourceError> {
+        let Some(Some(reader)) = self.partitions.get_mut(partition.0 as usize) else {
+            return Ok(Polled::Idle);
+        };
+        let (mut inputs, mut room) = (Vec::new(), max.bytes);
+        let mut too_long = None;
+        while inputs.len() < max.records {
+            let next = reader.puller.next_if(|message| {
+                let len = message.record.len();
+                if message.record.value.len() > max.value {
+                    too_long = Some(Position(message.sequence));
+                }
+                too_long.is_none() && (len <= room || inputs.is_empty())
+            });
+            let Some(message) = next else { break };
+            room = room.saturating_sub(message.record.len());
+            reader.times.insert(message.sequence, message.time);
+            let (position, next) = (Position(message.sequence), Position(message.sequence + 1));
+            inputs.push(Input { position, next, record: message.record });
+        }
+        match too_long {
+            Some(position) if inputs.is_empty() => Err(SourceError::TooLong { position, max: max.value }),
+            _ if inputs.is_empty() => Ok(Polled::Idle),
+            _ => Ok(Polled::Inputs(inputs)),
+        }
+    }
+
+    fn identity(&mut self, partition: PartitionId, resume: Position) -> Result<Identity, SourceError> {
+        let created = self.stream.cached_info().created.unix_timestamp_nanos();
+        let mut last = None;
+        if let Some(Some(reader)) = self.partitions.get_mut(partition.0 as usize) {
+            last = reader.times.range(..resume.0).next_back().map(|(&sequence, &time)| (sequence, time));
+            if let Some((sequence, _)) = last {
+                reader.times = reader.times.split_off(&sequence);
+            }
+        }
+        Ok(Known { created, last }.encode())
+    }
+
+    fn pending(&self, partition: PartitionId) -> Option<u64> {
+        self.partitions.get(partition.0 as usize)?.as_ref()?.puller.pending()
+    }
+}
+
+/// By what the stream is known again: `i128` time when it was made; and if something was read `u64` sequence and `i128` time of
+/// the last message. Big-endian.
+struct Known {
+    created: i128,
+    last: Option<(u64, i128)>,
+}
+
+impl Known {
+    fn encode(&self) -> Identity {
+        let mut bytes = self.created.to_be_bytes().to_vec();
+        if let Some((sequence, time)) = self.last {
+            bytes.extend_from_slice(&sequence.to_be_bytes());
+            bytes.extend_from_slice(&time.to_be_bytes());
+        }
+        Identity(bytes)
+    }
+
+    fn decode(Identity(bytes): &Identity) -> Option<Self> {
+        let (created, rest) = bytes.split_first_chunk()?;
+        let created = i128::from_be_bytes(*created);
+        if rest.is_empty() {
+            return Some(Self { created, last: None });
+        }
+        let (sequence, time) = rest.split_first_chunk()?;
+        let time = i128::from_be_bytes(time.try_into().ok()?);
+        Some(Self { created, last: Some((u64::from_be_bytes(*sequence), time)) })
+    }
+}
+
+/// Stands for the number of the partition in the subject.
+const PARTITION: &str = "{partition}";
+
+fn one() -> u32 {
+    1
+}
+
+fn prefetch() -> Bytes {
+    Bytes(32 << 20)
+}

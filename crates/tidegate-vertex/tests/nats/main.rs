@@ -1,0 +1,10 @@
+//! The ends of a vertex in NATS, against a real server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod ids;
+mod own;
+mod server;
+mod strict;
+mod vertex;
+mod zombies;

@@ -1,0 +1,256 @@
+//! Ownership in a real bucket: claims, leases, lost answers, and a store that goes back in time.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, RetentionPolicy};
+use rustix::process::Signal;
+use tidegate_shm::clock::{Nanos, boottime_now, monotonic_now};
+use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId};
+use tidegate_vertex::nats::{
+    NatsError,
+    own::{Bucket, Claimant, Commit, Contender, Intent, Known, OwnError, Owned, Standing, rank},
+};
+
+use crate::server::Server;
+
+const PARTITION: PartitionId = PartitionId(3);
+const LONG: Nanos = Nanos::from_secs(600);
+const SHORT: Nanos = Nanos::from_millis(1);
+
+fn bucket(server: &Server) -> Bucket {
+    Bucket::open(server.connect(), "orders-enrich", 1).unwrap()
+}
+
+fn contender(owner: &str, lease: Nanos) -> Contender {
+    Contender::new(PARTITION, Claimant { uid: 0xaa, owner: owner.to_owned(), lease })
+}
+
+fn claim_at(
+    server: &Server,
+    contender: &mut Contender,
+    now: Nanos,
+    nonce: u64,
+    known: Known,
+    accept: bool,
+) -> Result<Owned, OwnError> {
+    let bucket = bucket(server);
+    match contender.look(&bucket, now)? {
+        Standing::Free(found) => contender.claim(bucket, found, nonce, &known, accept),
+        Standing::Held { owner, .. } => panic!("held by {owner}"),
+    }
+}
+
+fn claim(server: &Server, owner: &str, lease: Nanos, nonce: u64) -> Owned {
+    claim_at(server, &mut contender(owner, lease), monotonic_now(), nonce, Known::default(), false).unwrap()
+}
+
+fn commit(epoch: u64, generation: u64, resume: u64) -> Commit {
+    let (digest, identity) = (format!("{epoch:08x}"), String::new());
+    Commit { epoch, generation, digest, resume, identity, sinks: Vec::new() }
+}
+
+fn intent(epoch: u64, generation: u64) -> Intent {
+    Intent { generation, epoch, first: 10, last: 19, count: 10, bounds: None }
+}
+
+/// Cases: CT-35.
+/// Rules: VX-701, VX-710, VX-711, VX-712, VX-713, VX-717.
+#[test]
+fn a_claim_takes_over_what_was_committed_and_stops_the_owner_before() {
+    let server = Server::start();
+    let mut old = claim(&server, "a", LONG, 1);
+    assert_eq!(old.session().generation, Generation(1));
+    old.commit(commit(1, 1, 10), Some(intent(2, 1))).unwrap();
+    let mut other = contender("b", LONG);
+    let start = monotonic_now();
+    let watched = bucket(&server);
+    let Standing::Held { owner, free_at } = other.look(&watched, start).unwrap() else { panic!("free") };
+    // The lease of the owner and a margin, from when the contender saw it for the first time.
+    assert_eq!((owner.as_str(), free_at), ("a", start.saturating_add(Nanos::from_secs(720))));
+    // A renewal begins the wait anew.
+    old.renew().unwrap();
+    let later = start.saturating_add(Nanos::from_secs(719));
+    let Standing::Held { free_at, .. } = other.look(&watched, later).unwrap() else { panic!("free") };
+    assert_eq!(free_at, later.saturating_add(Nanos::from_secs(720)));
+    let mut new = claim_at(&server, &mut other, free_at, 2, Known::default(), false).unwrap();
+    assert_eq!(new.session().generation, Generation(2));
+    assert_eq!(new.document().committed(), Some((EpochId(1), tidegate_udf::wire::ids::Position(10))));
+    assert_eq!(new.document().intent, Some(intent(2, 1)));
+    // The owner before can do nothing any more, whatever its clock says.
+    assert!(old.deadline() > boottime_now());
+    let lost = old.commit(commit(2, 1, 20), None).unwrap_err();
+    assert!(matches!(lost, OwnError::Taken { generation: Generation(2), .. }), "{lost}");
+    assert!(matches!(old.renew().unwrap_err(), OwnError::Taken { .. }));
+    new.commit(commit(2, 2, 20), None).unwrap();
+    // What was given away is free at once.
+    new.release().unwrap();
+    let next = claim(&server, "c", LONG, 3);
+    assert_eq!(next.session().generation, Generation(3));
+    assert_eq!(next.document().committed().unwrap().0, EpochId(2));
+}
+
+/// Cases: CT-35.
+/// Rules: VX-701, VX-710, VX-712.
+#[test]
+fn of_many_contenders_one_claims_each_generation() {
+    let server = Server::start();
+    drop(claim(&server, "first", Nanos::from_millis(1), 0));
+    // Behind every lease and its margin.
+    let far = monotonic_now().saturating_add(Nanos(2 * LONG.0));
+    let generations: Vec<u64> = std::thread::scope(|scope| {
+        let server = &server;
+        let threads: Vec<_> = (1..=4u64)
+            .map(|instance| {
+                scope.spawn(move || {
+                    let mut won = Vec::new();
+                    let mut nonce = instance * 1_000_000;
+                    while won.len() < 6 {
+                        nonce += 1;
+                        let mut contender = contender(&instance.to_string(), LONG);
+                        let bucket = bucket(server);
+                        // Seen first now, and again when every lease is over.
+                        contender.look(&bucket, monotonic_now()).unwrap();
+                        let Ok(Standing::Free(found)) = contender.look(&bucket, far) else { continue };
+                        match contender.claim(bucket, found, nonce, &Known::default(), false) {
+                            Ok(owned) => won.push(owned.session().generation.0),
+                            Err(OwnError::Taken { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                    won
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut sorted = generations;
+    sorted.sort_unstable();
+    assert_eq!(sorted, (2..26).collect::<Vec<_>>(), "each generation once, none left out");
+}
+
+/// Cases: CT-37.
+/// Rules: VX-716, VX-719.
+#[test]
+fn a_store_that_does_not_answer_costs_the_lease_and_nothing_before() {
+    let server = Server::start();
+    let lease = Nanos::from_secs(2);
+    let mut owned = claim(&server, "a", lease, 1);
+    let deadline = owned.renew().unwrap();
+    server.signal(Signal::STOP);
+    let lost = owned.renew().unwrap_err();
+    assert!(matches!(lost, OwnError::Expired { .. }), "{lost}");
+    assert!(boottime_now() >= deadline, "not before the deadline");
+    assert_eq!(owned.deadline(), deadline, "what was not confirmed extends nothing");
+    server.signal(Signal::CONT);
+    // A confirmation behind the deadline extends nothing either.
+    assert!(matches!(owned.renew().unwrap_err(), OwnError::Expired { .. }));
+}
+
+/// The write arrives while the answer does not: the key says what became of it.
+/// Rules: VX-715.
+#[test]
+fn a_write_whose_answer_was_lost_is_recognized() {
+    let mut server = Server::start();
+    let mut owned = claim(&server, "a", LONG, 1);
+    owned.commit(commit(1, 1, 10), None).unwrap();
+    server.signal(Signal::STOP);
+    let pid = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| owned.commit(commit(2, 1, 20), None));
+        // Longer than a call takes at most.
+        std::thread::sleep(Duration::from_secs(6));
+        server.signal(Signal::CONT);
+        writing.join().unwrap()
+    });
+    pid.unwrap();
+    assert_eq!(owned.document().committed().unwrap().0, EpochId(2));
+    // And over a restart of the server.
+    server.restart();
+    owned.commit(commit(3, 1, 30), None).unwrap();
+}
+
+/// Cases: CT-36.
+/// Rules: VX-701, VX-714.
+#[test]
+fn a_store_that_went_back_is_refused_until_somebody_says_so() {
+    let server = Server::start();
+    let known = Known { generation: Generation(9), epoch: EpochId(4) };
+    let claim = |known, accept, lease| {
+        let now = monotonic_now();
+        let mut contender = contender("a", lease);
+        contender.look(&bucket(&server), now).unwrap();
+        claim_at(&server, &mut contender, now.saturating_add(LONG), 7, known, accept)
+    };
+    let refused = claim(known, false, SHORT).unwrap_err();
+    assert!(refused.to_string().contains("knows nothing"), "{refused}");
+    let owned = claim(known, true, SHORT).unwrap();
+    assert_eq!(owned.session().generation, Generation(10), "above everything known");
+    let refused = claim(Known { generation: Generation(11), ..known }, false, SHORT).unwrap_err();
+    assert!(refused.to_string().contains("its generation is lower"), "{refused}");
+    let refused = claim(Known { epoch: EpochId(1), ..Known::default() }, false, SHORT).unwrap_err();
+    assert!(refused.to_string().contains("its committed epoch is lower"), "{refused}");
+    // Another session with the same generation.
+    let nats = server.connect();
+    let (stream, _) = nats.stream("KV_tgvx_orders-enrich").unwrap();
+    let subject = "$KV.tgvx_orders-enrich.own.3";
+    let mut owned = claim(Known::default(), false, LONG).unwrap();
+    let last = nats.last_of(&stream, subject).unwrap().unwrap();
+    let text = String::from_utf8(last.value).unwrap();
+    server.produce(subject, [text.replace("0000000000000007", "00000000000000ff")]);
+    let lost = owned.renew().unwrap_err();
+    assert!(
+        matches!(lost, OwnError::Regressed { what: "another session has the same generation", .. }),
+        "{lost}"
+    );
+    // A delete marker would forget the generation.
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("KV-Operation", "DEL");
+    nats.publish(subject, vec![(headers, Vec::new())]);
+    let refused = contender("b", LONG).look(&bucket(&server), monotonic_now()).unwrap_err();
+    assert!(refused.to_string().contains("was deleted"), "{refused}");
+}
+
+/// Rules: VX-710.
+#[test]
+fn a_bucket_that_may_forget_is_refused() {
+    let server = Server::start();
+    drop(bucket(&server));
+    let nats = server.connect();
+    let (_, info) = nats.stream("KV_tgvx_orders-enrich").unwrap();
+    assert!(!info.config.allow_direct && info.config.deny_purge && info.config.deny_delete);
+    assert_eq!((info.config.max_messages_per_subject, info.config.retention), (8, RetentionPolicy::Limits));
+    for (config, key) in [
+        (Config { allow_direct: true, ..info.config.clone() }, "allow_direct"),
+        (Config { max_age: Duration::from_secs(600), ..info.config.clone() }, "max_age"),
+    ] {
+        let name = format!("KV_tgvx_{key}");
+        server.create(Config { name, subjects: vec![format!("$KV.tgvx_{key}.>")], ..config });
+        let refused = Bucket::open(server.connect(), key, 1).unwrap_err();
+        assert!(matches!(&refused, NatsError::Setting { key: found, .. } if *found == key), "{refused}");
+    }
+}
+
+/// Rules: VX-718.
+#[test]
+fn each_partition_has_its_own_order_of_instances() {
+    let instances: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let firsts = |instances: &[String]| -> Vec<String> {
+        (0..300)
+            .map(PartitionId)
+            .map(|partition| {
+                let mut order = instances.to_vec();
+                order.sort_by_key(|own| rank(partition, own, instances));
+                let ranks: Vec<usize> = order.iter().map(|own| rank(partition, own, instances)).collect();
+                assert_eq!(ranks, (0..instances.len()).collect::<Vec<_>>());
+                order.remove(0)
+            })
+            .collect()
+    };
+    let before = firsts(&instances);
+    for own in &instances {
+        let share = before.iter().filter(|first| *first == own).count();
+        assert!((60..140).contains(&share), "{own}: {share} of 300");
+    }
+    // One that goes away gives its partitions to the others and moves no other.
+    let after = firsts(&instances[..2]);
+    assert!(before.iter().zip(&after).all(|(before, after)| before == "c" || before == after));
+}

@@ -1,0 +1,187 @@
+//! A NATS server of the distribution, started for one test on a free port of the loopback interface.
+
+use std::{
+    fs,
+    ops::Range,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::{
+    self,
+    stream::{Config, DiscardPolicy},
+};
+use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
+use tidegate_vertex::{
+    batch::Record,
+    nats::{Endpoint, Message, Nats},
+    sink::{Output, OutputIds},
+};
+
+pub(crate) struct Server {
+    child: Child,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Self { child: spawn(&dir, -1), port: 0, dir };
+        server.port = server.ready();
+        server
+    }
+
+    /// Ends it at once and starts it again on the same port, with what it had stored.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.child = spawn(&self.dir, i32::from(self.port));
+        self.ready();
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        // A stop takes a moment, in which it may still answer.
+        let stopped = signal == rustix::process::Signal::STOP;
+        while stopped && !is_stopped(self.child.id()) {
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn connect(&self) -> Nats {
+        Nats::connect(&Endpoint::open(&self.url()), "test").unwrap()
+    }
+
+    /// Makes a stream.
+    pub(crate) fn create(&self, config: Config) {
+        let nats = self.connect();
+        nats.wait(nats.context().create_stream(config)).unwrap().unwrap();
+    }
+
+    /// Id and value of everything in a stream, in order; barriers have no value.
+    pub(crate) fn content(&self, stream: &str) -> Vec<(String, String)> {
+        let nats = self.connect();
+        let (stream, info) = nats.stream(stream).unwrap();
+        let all = info.state.first_sequence.max(1)..=info.state.last_sequence;
+        let messages = all.filter_map(|sequence| nats.message_at(&stream, sequence).unwrap());
+        messages.map(|message| (message.id, String::from_utf8(message.value).unwrap())).collect()
+    }
+
+    /// The values of a stream without its barriers.
+    pub(crate) fn values(&self, stream: &str) -> Vec<String> {
+        let content = self.content(stream).into_iter();
+        content.filter(|(id, _)| !id.starts_with("fence.")).map(|(_, value)| value).collect()
+    }
+
+    /// Publishes plain messages, as somebody who is no vertex.
+    pub(crate) fn produce(&self, subject: &str, values: impl IntoIterator<Item = String>) {
+        let nats = self.connect();
+        let values = values.into_iter().map(|value| (Default::default(), value.into_bytes())).collect();
+        for outcome in nats.publish(subject, values) {
+            assert!(matches!(outcome, tidegate_vertex::nats::Published::Stored(_)), "{outcome:?}");
+        }
+    }
+
+    /// The port, when it answers.
+    fn ready(&mut self) -> u16 {
+        let give_up = Instant::now() + Duration::from_secs(60);
+        let pid = self.child.id();
+        let ports: PathBuf = self.dir.path().join(format!("nats-server_{pid}.ports"));
+        loop {
+            if let Ok(text) = fs::read_to_string(&ports)
+                && let Some(port) = text.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split('"').next())
+                && let Ok(port) = port.parse()
+                && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            {
+                return port;
+            }
+            assert!(self.child.try_wait().unwrap().is_none(), "nats-server ended");
+            assert!(Instant::now() < give_up, "nats-server does not answer");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether every thread of a process is stopped.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
+        let stat = fs::read_to_string(task.unwrap().path().join("stat"));
+        stat.is_ok_and(|stat| {
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        })
+    })
+}
+
+fn spawn(dir: &tempfile::TempDir, port: i32) -> Child {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let started = Command::new("nats-server")
+        // Debian puts it where only root looks.
+        .env("PATH", format!("{path}:/usr/sbin"))
+        .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"])
+        .arg("--store_dir")
+        .arg(dir.path().join("store"))
+        .arg("--ports_file_dir")
+        .arg(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    started.unwrap_or_else(|error| {
+        panic!("cannot start nats-server ({error}); run: apt-get install nats-server")
+    })
+}
+
+/// Outputs of the inputs at these positions: the number of the position.
+pub(crate) fn messages(positions: Range<u64>, epoch: u64) -> Vec<Message> {
+    let ids = OutputIds::new(0xaa, "out");
+    let message = |position: u64| {
+        let record = Record::of(position.to_string().into_bytes());
+        let output = Output { position: Position(position), number: 0, record };
+        Message::new(&ids, PartitionId(0), EpochId(epoch), &output).unwrap()
+    };
+    positions.map(message).collect()
+}
+
+/// What is in these.
+pub(crate) fn values(positions: Range<u64>) -> Vec<String> {
+    positions.map(|position| position.to_string()).collect()
+}
+
+/// A stream as strict mode wants it, of the subjects `<name>.0.>`.
+pub(crate) fn strict(name: &str) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![format!("{name}.0.>")],
+        discard: DiscardPolicy::New,
+        deny_delete: true,
+        deny_purge: true,
+        ..Config::default()
+    }
+}
+
+/// A stream of these subjects with nothing special about it.
+pub(crate) fn plain(name: &str, subject: &str) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subject.to_owned()],
+        ..jetstream::stream::Config::default()
+    }
+}
