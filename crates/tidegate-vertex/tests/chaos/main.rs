@@ -155,7 +155,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 fn function(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     let text = std::str::from_utf8(record.value()).unwrap();
     let number: u64 = text.parse().unwrap();
-    if number == 0 || number % 1_000 == 0 {
+    if number.is_multiple_of(1_000) {
         let mut pids = OpenOptions::new().create(true).append(true).open(place("pids")).unwrap();
         writeln!(pids, "{}", std::process::id()).unwrap();
     }

@@ -139,6 +139,7 @@ fn write_everywhere(up: &tidegate_shm::region::GuardedRegion, len: u64, mut rand
 }
 
 /// Starts a process that keeps what it inherits: standard input is the control socket.
+#[expect(clippy::zombie_processes, reason = "it outlives this process, which is what the test is about")]
 pub(crate) fn leave_a_child() {
     let child = Command::new("sleep").arg("600").stdin(Stdio::inherit()).spawn().unwrap();
     note("children", &format!("{}\n", child.id()));
@@ -153,7 +154,7 @@ pub(crate) fn close_once() -> bool {
     attached.say_ready();
     drop(attached.control);
     // The one that it came by.
-    drop(rustix::stdio::dup2_stdin(fs::File::open("/dev/null").unwrap()));
+    rustix::stdio::dup2_stdin(fs::File::open("/dev/null").unwrap()).unwrap();
     loop {
         thread::park();
     }
