@@ -18,7 +18,7 @@ ifeq ($(shell uname -m),x86_64)
 export RUSTERON_C_MARCH ?= x86-64-v2
 endif
 
-.PHONY: help setup build-setup build demo bench-messaging bench-hub bench-vertex test check deny instructions loom sanitize fuzz fuzz-smoke trace doc chaos clean
+.PHONY: help setup build-setup build demo bench-messaging bench-hub bench-vertex test check deny instructions loom sanitize fuzz fuzz-smoke trace doc chaos chaos-vertex clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -99,6 +99,10 @@ sanitize: setup ## AddressSanitizer, ThreadSanitizer and valgrind runs
 chaos: build-setup ## Ten minutes of random kills and stops around one producer and eight readers; CHAOS_SECONDS, CHAOS_SEED
 	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) \
 		$(CARGO) test --release --locked --package tidegate-hub --test chaos -- --nocapture --test-threads 1
+
+chaos-vertex: build-setup ## Ten minutes of random kills and stops around a vertex and its worker; CHAOS_SECONDS, CHAOS_SEED
+	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) \
+		$(CARGO) test --release --locked --package tidegate-vertex --test chaos -- --nocapture --test-threads 1
 
 fuzz-smoke: ## A minute of each fuzz target of messaging, ten seconds of the others
 	scripts/fuzz.sh 60 'mq_*'

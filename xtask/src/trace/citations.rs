@@ -7,7 +7,7 @@
 //! /// Rules: TP-107, TP-108, TC-061.
 //! ```
 //!
-//! Several such lines on one test add up. Tests inside `proptest! { ... }` count like others. Everything else that
+//! `/// Cases: CT-04.` says the same of cases. Several such lines on one test add up. Tests inside `proptest! { ... }` count like others. Everything else that
 //! looks like a citation (on a helper, in a module head, in an ordinary comment, badly written) is a finding: it
 //! would claim a rule that no test shows. A test with `#[ignore]` shows nothing.
 
@@ -100,7 +100,10 @@ impl Scan<'_> {
     fn test(&mut self, attributes: &[Attribute], name: &Ident, prefix: &[String]) {
         let mut ids = Vec::new();
         for (line, text) in doc_lines(attributes) {
-            let Some(list) = text.trim().strip_prefix("Rules:") else { continue };
+            let text = text.trim();
+            let Some(list) = text.strip_prefix("Rules:").or_else(|| text.strip_prefix("Cases:")) else {
+                continue;
+            };
             self.accepted.insert(line);
             match parse_list(list) {
                 Ok(parsed) => ids.extend(parsed),
@@ -195,12 +198,15 @@ fn parse_list(list: &str) -> Result<Vec<RuleId>, String> {
     Ok(ids)
 }
 
-/// A comment line that begins with `Rules:` or something close to it and names an id.
+/// A comment line that begins with `Rules:`, `Cases:` or something close to it and names an id.
 fn looks_like_citation(line: &str) -> bool {
     let Some(comment) = line.trim_start().strip_prefix("//") else { return false };
     let text = comment.trim_start_matches(['/', '!']).trim_start();
     let lower = text.to_ascii_lowercase();
-    let after = lower.strip_prefix("rule").map(|rest| rest.strip_prefix('s').unwrap_or(rest));
+    let after = lower
+        .strip_prefix("rule")
+        .or_else(|| lower.strip_prefix("case"))
+        .map(|rest| rest.strip_prefix('s').unwrap_or(rest));
     after.is_some_and(|rest| rest.trim_start().starts_with(':')) && RuleId::all_in(text).next().is_some()
 }
 

@@ -183,10 +183,13 @@ impl Sheet {
     }
 }
 
+/// The prefix of cases that have two digits behind two letters.
+const SHORT: &str = "CT";
+
 impl RuleId {
     /// Parses exactly one id: one to three capital letters, a hyphen, digits. Behind two or three letters stand three
     /// digits, or four from 1000 on, and `TP-7` and `TP-0107` are no ids; behind one letter one or two, as the sheet
-    /// writes them.
+    /// writes them; behind `CT` two.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (prefix, digits) = text.split_once('-')?;
         let is_id = prefix.bytes().all(|byte| byte.is_ascii_uppercase())
@@ -194,6 +197,7 @@ impl RuleId {
         let id = Self { prefix: prefix.to_owned(), number: digits.parse().ok()?, width: digits.len() };
         let is_written_so = match prefix.len() {
             1 => id.width <= 2,
+            2 if prefix == SHORT => id.width == 2,
             2 | 3 => id.width == 3 || (id.width == 4 && id.number >= 1_000),
             _ => false,
         };

@@ -139,6 +139,8 @@ fn reports_double_ids_missing_cases_and_a_wrong_pinned_count() {
 fn an_id_is_written_in_one_way_only() {
     assert_eq!(RuleId::parse("TP-107").map(|id| id.to_string()).as_deref(), Some("TP-107"));
     assert_eq!(["L-09", "Q-1"].map(|id| RuleId::parse(id).unwrap().to_string()), ["L-09", "Q-1"]);
+    assert_eq!(RuleId::parse("CT-04").map(|id| id.to_string()).as_deref(), Some("CT-04"));
+    assert_eq!(RuleId::parse("CT-104"), None, "two digits behind CT");
     assert_ne!(RuleId::parse("Q-1"), RuleId::parse("Q-01"), "as the sheet writes it");
     for wrong in ["TP-7", "TP-0107", "tp-107", "TP107", "TP-", "T-107", "T-", "-07", "TP-10a", "TP-+07"] {
         assert_eq!(RuleId::parse(wrong), None, "{wrong}");

@@ -41,7 +41,8 @@ impl<S: Store> Ledger<S> {
             EpochId(0) => None,
             epoch => Some(of_record(&self.record(id, epoch, Status::Prepared)?)),
         };
-        let attempts: Vec<u64> = self.store.attempts(id)?.into_iter().map(|(position, _)| position.0).collect();
+        let attempts: Vec<u64> =
+            self.store.attempts(id)?.into_iter().map(|(position, _)| position.0).collect();
         Ok(json!({
             "partition": id.0,
             "generation": generation,

@@ -60,6 +60,17 @@ pub enum LedgerError {
         /// The directory.
         path: PathBuf,
     },
+    /// The file is gone.
+    #[error(
+        "the ledger {path} is gone: nobody knows what has been processed; restore it, or remove {mark} to begin anew with \
+         everything"
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// The mark that says that there was one.
+        mark: PathBuf,
+    },
     /// The database failed. Nothing is tried again on it; start the vertex anew (VX-776).
     #[error("the ledger cannot be read or written")]
     Store(#[source] Box<redb::Error>),

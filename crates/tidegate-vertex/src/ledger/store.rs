@@ -2,7 +2,7 @@
 //! every crash.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -102,8 +102,13 @@ impl Disk {
             return Err(LedgerError::Remote { path: dir.to_owned() });
         }
         let lock = DirLock::acquire(&lock_path(dir))?;
-        let path = dir.join("ledger.redb");
+        let (path, mark) = (dir.join("ledger.redb"), dir.join(MARK));
+        if mark.exists() && !path.exists() {
+            return Err(LedgerError::Lost { path, mark });
+        }
         let database = Database::create(&path).map_err(failed)?;
+        let marked = File::create(&mark).and_then(|_| File::open(dir)?.sync_all());
+        marked.map_err(|source| LedgerError::Directory { path: dir.to_owned(), source })?;
         Ok(Self { database, path, _lock: lock })
     }
 
@@ -210,6 +215,8 @@ fn failed(error: impl Into<redb::Error>) -> LedgerError {
     LedgerError::Store(Box::new(error.into()))
 }
 
+/// Says that there was a ledger here: one that is gone is not begun anew by itself (VX-786).
+const MARK: &str = "made";
 /// Bytes of a file from which on it is kept repaired.
 const LARGE: u64 = 256 << 20;
 /// Types of network file systems, as `linux/magic.h` has them: NFS, SMB, CIFS, SMB2, 9p, AFS, Coda, Ceph, GFS2, OCFS2, Lustre.

@@ -44,12 +44,10 @@ impl Vertex {
                     // Whoever revoked it has noted the reason.
                     self.end_tenure(index, Reason::Operator);
                 }
-                Some(tenure) => {
-                    if tenure.unopened.is_some() && tenure.sealed.is_empty() {
-                        self.open_source(index)?;
-                    }
+                Some(tenure) if tenure.unopened.is_some() && tenure.sealed.is_empty() => {
+                    self.open_source(index)?;
                 }
-                None => {}
+                _ => {}
             }
             let Some(partition) = self.partitions.get_mut(index) else { continue };
             if partition.tenure.is_some() || !self.manager.gives_back() {

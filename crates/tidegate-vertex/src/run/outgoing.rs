@@ -282,3 +282,7 @@ fn delay(retry: &SinkRetry, tries: u32) -> Nanos {
     let factor = 1u64.checked_shl(tries).unwrap_or(u64::MAX);
     Nanos(retry.initial.0.0.saturating_mul(factor)).min(retry.cap.0)
 }
+
+#[cfg(test)]
+#[path = "outgoing_tests.rs"]
+mod tests;

@@ -332,3 +332,7 @@ const EXTENSION: &str = "ndjson";
 const STAGE: &str = ".stage-";
 /// A staging directory that was taken away and not removed yet.
 const DEAD: &str = ".dead-";
+
+#[cfg(test)]
+#[path = "file_epoch_tests.rs"]
+mod tests;

@@ -141,7 +141,7 @@ fn who(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
 
 /// Fails on every fiftieth input, whatever the attempt.
 fn fail_always(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
-    if record.position().0 % 50 == 0 { Outcome::fail("never") } else { upper(record, ctx, out) }
+    if record.position().0.is_multiple_of(50) { Outcome::fail("never") } else { upper(record, ctx, out) }
 }
 
 /// Dies on one input, and leaves a mark each time.

@@ -4,6 +4,7 @@
 
 mod crashes;
 mod dead_letters;
+mod disk;
 mod failures;
 mod functions;
 mod garbage;

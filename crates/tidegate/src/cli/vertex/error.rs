@@ -3,6 +3,7 @@
 use tidegate::operations::OperationsError;
 use tidegate::vertex::config::ConfigError;
 use tidegate::vertex::lane::supervise::AttachError;
+use tidegate::vertex::ledger::TakeoverError;
 use tidegate::vertex::run::VertexError;
 
 use crate::output::{Exit, Report, VertexExit};
@@ -44,6 +45,16 @@ impl Report for OperationsError {
     }
 }
 
+impl Report for TakeoverError {
+    fn exit(&self) -> Exit {
+        Exit::Vertex(VertexExit::Ledger)
+    }
+
+    fn code(&self) -> &'static str {
+        "takeover"
+    }
+}
+
 impl Report for VertexError {
     fn exit(&self) -> Exit {
         match self {
@@ -52,7 +63,7 @@ impl Report for VertexError {
             Self::Worker(_) | Self::Source(_) => Exit::Vertex(VertexExit::Unavailable),
             Self::Ledger(_) => Exit::Vertex(VertexExit::Ledger),
             Self::Protocol { .. } => Exit::Vertex(VertexExit::Protocol),
-            Self::Fenced(_) => Exit::Vertex(VertexExit::Fenced),
+            Self::Fenced(_) | Self::Pending { .. } => Exit::Vertex(VertexExit::Fenced),
             _ => Exit::Vertex(VertexExit::Failed),
         }
     }
@@ -65,7 +76,7 @@ impl Report for VertexError {
             Self::Sink(_) => "sink",
             Self::Ledger(_) => "ledger",
             Self::Protocol { .. } => "protocol",
-            Self::Fenced(_) => "fenced",
+            Self::Fenced(_) | Self::Pending { .. } => "fenced",
             _ => "failed",
         }
     }

@@ -11,6 +11,7 @@ use tidegate::operations::{Operations, OperationsError, Served};
 use tidegate::vertex::config::{
     KEYS, LogFormat, LogLevel, Pipeline, SinkConfig, SinkKind, fresh_uid, with_uid,
 };
+use tidegate::vertex::ledger::take_over;
 use tidegate::vertex::operate::status::SinkStatus;
 use tidegate::vertex::operate::{Control, Which, Wish};
 use tidegate::vertex::run::{Report, Vertex};
@@ -36,6 +37,9 @@ pub(crate) struct Run {
     /// Use another value for a key of the file; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Kill the process that has the ledger and does not let it go, if it is this program
+    #[arg(long)]
+    takeover: bool,
 }
 
 impl Run {
@@ -46,6 +50,11 @@ impl Run {
         }
         if let Some(level) = pipeline.log.level {
             logging::set_level(level_name(level)).map_err(Stop::usage)?;
+        }
+        if self.takeover
+            && let Some(ledger) = &pipeline.ledger
+        {
+            take_over(&ledger.path)?;
         }
         execute(pipeline, true, output)
     }

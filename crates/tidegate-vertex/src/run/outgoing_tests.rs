@@ -1,0 +1,176 @@
+//! Sinks that take a part, nothing for a while, or refuse: nothing is given twice to one that has confirmed it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+use tidegate_shm::sync::{Arc, Mutex};
+use tidegate_udf::wire::ids::{Generation, PartitionId, Position};
+
+use super::*;
+use crate::{
+    batch::Record,
+    fence::FenceTable,
+    sink::{Class, Confirms, Held, Published, Rejected, SinkError},
+};
+
+/// What a sink does with the next publications; the last is repeated.
+#[derive(Debug, Clone, Copy)]
+enum Mood {
+    TakeAll,
+    /// So many, and then no more.
+    Take(usize),
+    /// All but this one, which it refuses.
+    Refuse(usize),
+}
+
+/// A sink that notes the positions that it took.
+struct Moody {
+    moods: Vec<Mood>,
+    took: Arc<Mutex<Vec<u64>>>,
+    calls: Arc<Mutex<u32>>,
+}
+
+impl Sink for Moody {
+    fn class(&self) -> Class {
+        Class::C
+    }
+
+    fn confirms(&self) -> Confirms {
+        Confirms::Nothing
+    }
+
+    fn publish(&mut self, delivery: &Delivery<'_>, _: &WriteGuard) -> Result<Published, SinkError> {
+        *self.calls.lock().unwrap() += 1;
+        let mood = if self.moods.len() > 1 { self.moods.remove(0) } else { self.moods[0] };
+        let mut took = self.took.lock().unwrap();
+        let mut take = |outputs: &[Output]| took.extend(outputs.iter().map(|output| output.position.0));
+        Ok(match mood {
+            Mood::TakeAll => {
+                take(delivery.outputs);
+                Published::all(delivery)
+            }
+            Mood::Take(count) => {
+                take(&delivery.outputs[..count]);
+                let held = Held { after: Some(Nanos(10)), doubtful: false, reason: "full".to_owned() };
+                Published { through: count, held: Some(held), ..Published::default() }
+            }
+            Mood::Refuse(index) => {
+                take(&delivery.outputs[..index]);
+                take(&delivery.outputs[index + 1..]);
+                let rejected = vec![Rejected { index, reason: "no".to_owned() }];
+                Published { rejected, ..Published::all(delivery) }
+            }
+        })
+    }
+}
+
+type Seen<T> = Arc<Mutex<T>>;
+
+fn end(name: &str, role: &str, moods: &[Mood]) -> (End, Seen<Vec<u64>>, Seen<u32>) {
+    let config = format!("name = {name:?}\nrole = {role:?}\nkind = \"blackhole\"");
+    let (took, calls) = (Seen::default(), Seen::default());
+    let sink = Moody { moods: moods.to_vec(), took: took.clone(), calls: calls.clone() };
+    let end = End {
+        config: toml::from_str(&config).unwrap(),
+        sink: Box::new(sink),
+        ids: OutputIds::new(1, name),
+        dirty: false,
+        state: None,
+    };
+    (end, took, calls)
+}
+
+/// Five inputs with an output for each of the first `sinks` of `ends` sinks.
+fn outgoing(ends: usize, sinks: usize) -> Outgoing {
+    let output = |position| Output { position: Position(position), number: 0, record: Record::default() };
+    let mut outputs = vec![Vec::new(); ends];
+    outputs[..sinks].fill((0..5).map(output).collect());
+    let range = Range { first: Position(0), last: Position(4), resume: Position(5) };
+    Outgoing::new(Chunk { range, outcomes: Outcomes::default(), outputs, bytes: 0 })
+}
+
+/// Publishes at this time; whether everything is confirmed.
+fn publish(
+    outgoing: &mut Outgoing,
+    ends: &mut [End],
+    letters: Option<&Letters>,
+    now: u64,
+) -> Result<bool, VertexError> {
+    let mut table = FenceTable::create(1, 1).unwrap();
+    let (_, guard) = table.bind(PartitionId(0), Generation(1)).unwrap();
+    let session = Session { partition: PartitionId(0), generation: Generation(1), nonce: 1 };
+    let way = Way {
+        session,
+        epoch: EpochId(1),
+        guard: &guard,
+        letters,
+        leave_out: false,
+        sealed: false,
+        now: Nanos(now),
+    };
+    outgoing.publish(ends, &way, &mut Report::default())
+}
+
+fn letters(ends: &[End]) -> Letters {
+    let text = format!(
+        "version = 1\n[pipeline]\nname = \"p\"\ndelivery = \"at_least_once\"\n[source]\nkind = \"generator\"\nrecords = 1\n\
+         [udf]\ncommand = [\"x\"]\n{}",
+        ends.iter()
+            .map(|end| {
+                let role = if end.config.name == "dead" { "dlq" } else { "output" };
+                format!("[[sink]]\nname = {:?}\nrole = {role:?}\nkind = \"blackhole\"\n", end.config.name)
+            })
+            .collect::<String>()
+    );
+    Letters::of(&text.parse().unwrap()).unwrap()
+}
+
+/// Cases: CT-51.
+/// Rules: VX-631, VX-632.
+#[test]
+fn only_what_was_not_taken_is_given_again_and_only_to_who_did_not_take_it() {
+    let (first, first_took, first_calls) = end("first", "output", &[Mood::TakeAll]);
+    let (second, second_took, _) =
+        end("second", "output", &[Mood::Take(2), Mood::Take(0), Mood::Take(1), Mood::TakeAll]);
+    let mut ends = [first, second];
+    let mut outgoing = outgoing(2, 2);
+    assert!(!publish(&mut outgoing, &mut ends, None, 100).unwrap());
+    assert!(!publish(&mut outgoing, &mut ends, None, 109).unwrap(), "asked before its time");
+    assert_eq!(*second_took.lock().unwrap(), [0, 1]);
+    assert!(!publish(&mut outgoing, &mut ends, None, 110).unwrap());
+    assert!(!publish(&mut outgoing, &mut ends, None, 120).unwrap());
+    assert!(publish(&mut outgoing, &mut ends, None, 130).unwrap());
+    assert_eq!(*first_took.lock().unwrap(), [0, 1, 2, 3, 4]);
+    assert_eq!(*second_took.lock().unwrap(), [0, 1, 2, 3, 4]);
+    assert_eq!(*first_calls.lock().unwrap(), 1, "given again to a sink that has it");
+}
+
+/// Rules: VX-620, VX-630.
+#[test]
+fn what_a_sink_refuses_goes_to_the_dead_letters_which_come_last() {
+    let (dead, dead_took, dead_calls) = end("dead", "dlq", &[Mood::TakeAll]);
+    let (main, main_took, _) = end("main", "output", &[Mood::Take(1), Mood::Refuse(2)]);
+    let mut ends = [dead, main];
+    let letters = letters(&ends);
+    let mut outgoing = outgoing(2, 0);
+    outgoing.chunk.outputs[1] = self::outgoing(1, 1).chunk.outputs.remove(0);
+    assert!(!publish(&mut outgoing, &mut ends, Some(&letters), 0).unwrap());
+    assert_eq!(*dead_calls.lock().unwrap(), 0, "before the others have said what they refuse");
+    assert!(publish(&mut outgoing, &mut ends, Some(&letters), 10).unwrap());
+    assert_eq!(*main_took.lock().unwrap(), [0, 1, 2, 4]);
+    assert_eq!(*dead_took.lock().unwrap(), [3]);
+}
+
+/// Rules: VX-601, VX-623.
+#[test]
+fn without_dead_letters_a_refusal_stops() {
+    let (main, _, _) = end("main", "output", &[Mood::Refuse(4)]);
+    let refused = publish(&mut outgoing(1, 1), &mut [main], None, 0);
+    assert!(matches!(refused, Err(VertexError::Refused { position: 4, .. })), "{refused:?}");
+    // The dead letters themselves.
+    let (main, _, _) = end("main", "output", &[Mood::Refuse(0)]);
+    let (dead, _, _) = end("dead", "dlq", &[Mood::Refuse(0)]);
+    let mut all = [main, dead];
+    let letters = letters(&all);
+    let refused = publish(&mut outgoing(2, 1), &mut all, Some(&letters), 0);
+    assert!(matches!(refused, Err(VertexError::Refused { position: 0, .. })), "{refused:?}");
+}
