@@ -153,7 +153,7 @@ pub(crate) fn close_once() -> bool {
     attached.say_ready();
     drop(attached.control);
     // The one that it came by.
-    drop(rustix::stdio::dup2_stdin(fs::File::open("/dev/null").unwrap()));
+    rustix::stdio::dup2_stdin(fs::File::open("/dev/null").unwrap()).unwrap();
     loop {
         thread::park();
     }
