@@ -16,7 +16,10 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Streaming, transport::{Channel, Endpoint}};
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     Form, MESSAGE_LIMIT, Task, WINDOW,
@@ -33,8 +36,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 pub async fn run(task: Task, path: PathBuf, server: u32) -> Result<()> {
     let channel = connect(path).await?;
-    let mut client =
-        FlipClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT);
+    let mut client = FlipClient::new(channel)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
     let (go, orders) = unbounded_channel();
     let requests = Requests::new(&task, orders);
     match task.form {
@@ -154,7 +158,8 @@ async fn measure<T>(
                 if now - first >= task.measure {
                     let seconds = (now - first).as_secs_f64();
                     let bytes = messages * task.size as u64;
-                    let steps: Vec<String> = times.iter().map(|(time, count)| format!("[{time},{count}]")).collect();
+                    let steps: Vec<String> =
+                        times.iter().map(|(time, count)| format!("[{time},{count}]")).collect();
                     println!(
                         "{{\"messages\":{messages},\"bytes\":{bytes},\"seconds\":{seconds},\"histogram\":[{}]}}",
                         steps.join(",")

@@ -63,8 +63,9 @@ fn flip(record: &mut OwnedRecord) {
 pub async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     let listener = UnixListener::bind(path)?;
     println!("{{\"bound\":true}}");
-    let service =
-        FlipServer::new(Function).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT);
+    let service = FlipServer::new(Function)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
     Server::builder()
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW)

@@ -90,5 +90,7 @@ fn write(current: &Mutex<Guard<SlotWords>>, over: &AtomicBool) {
             (0..50).for_each(|_| spin_loop());
             drop(permit);
         }
+        // Lets the next generation in.
+        thread::yield_now();
     }
 }
