@@ -68,9 +68,9 @@ echo "  worker $worker killed at $(lines "$work/disturbed" | wc -l) lines"
 for share in 3 6 9; do
     wait_for_lines $((readings * share / 12))
     say "Kill the vertex with SIGKILL at $(lines "$work/disturbed" | wc -l) lines, start it again"
-    # No longer a job of this shell, which would comment on its end.
-    disown "$vertex"
     kill -KILL "$vertex"
+    # The lock of its ledger goes with its last moment. The shell's comment on that is not needed.
+    { wait "$vertex" || true; } 2>/dev/null
     start "$work/disturbed"
 done
 wait "$vertex" || fail "the vertex ended badly"
