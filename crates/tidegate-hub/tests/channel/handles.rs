@@ -177,10 +177,10 @@ fn all_waits_of_a_process_are_cancelled() {
         });
         cancel::allow_waits();
         full();
+        let inspector = Inspector::of(producer.block().clone()).unwrap();
+        let before = inspector.metrics().total_writes_attempted;
         thread::scope(|scope| {
             let writer = scope.spawn(|| producer.write(Timeout::Infinite).map(drop).unwrap_err());
-            let inspector = Inspector::of(producer.block().clone()).unwrap();
-            let before = inspector.metrics().total_writes_attempted;
             while inspector.metrics().total_writes_attempted == before {
                 thread::yield_now();
             }

@@ -134,7 +134,7 @@ fn who_comes_late_is_sent_on() {
 
 /// The switch is told, ids go on, and a consumer of the newest value does not read what is left.
 ///
-/// Rules: DH-226, DH-224.
+/// Rules: DH-226, DH-224, N-37.
 #[test]
 fn the_switch_is_told_and_ids_go_on() {
     let dir = place();

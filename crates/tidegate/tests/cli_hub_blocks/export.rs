@@ -40,7 +40,7 @@ fn blocks_come_and_go_on_the_page() {
 
     for (request, status) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "404"),
-        (b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\n", "405"),
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nbytes", "405"),
         (b"\xFF\xFE\r\n\r\n", "400"),
     ] {
         let answer = ask(&address, request);

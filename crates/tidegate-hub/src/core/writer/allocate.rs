@@ -221,13 +221,17 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         }
     }
 
-    /// Whether all unresolved ids in `from..to` are being written by the calling thread (DH-056).
+    /// Whether there are unresolved ids in `from..to`, all of them being written by the calling thread (DH-056). There may be
+    /// none: those of other threads can be resolved meanwhile.
     fn own_thread_holds(&self, from: u64, to: u64) -> bool {
         let ticket = self.core.host.thread_ticket();
-        (from..to).map(|id| self.place(SlotId(id))).filter(|place| !self.resolved(*place)).all(|place| {
-            // Relaxed: stored by this thread, or by another with another ticket.
-            self.core.words.slot32_mut(place.slot, Slot32::OwnerThread).load(Ordering::Relaxed) == ticket
-        })
+        let mut unresolved =
+            (from..to).map(|id| self.place(SlotId(id))).filter(|place| !self.resolved(*place)).peekable();
+        unresolved.peek().is_some()
+            && unresolved.all(|place| {
+                // Relaxed: stored by this thread, or by another with another ticket.
+                self.core.words.slot32_mut(place.slot, Slot32::OwnerThread).load(Ordering::Relaxed) == ticket
+            })
     }
 
     /// Secures the slots of a request. On any other outcome all of them are as before.
