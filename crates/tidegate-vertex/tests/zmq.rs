@@ -70,7 +70,8 @@ fn what_is_pushed_is_read_in_order_and_never_more_than_the_bound_ahead() {
     // Full everywhere: the sender waits, and what was read ahead is within the bound.
     assert!(source.pending(ONLY).unwrap() <= 8);
     let mut all = inputs;
-    all.extend(take(&mut source, &woken, 1_999));
+    let rest = 2_000 - all.len();
+    all.extend(take(&mut source, &woken, rest));
     sending.join().unwrap();
     let expected: Vec<String> = (0..2_000).map(|number| format!("{number:0100}")).collect();
     assert_eq!(values(&all), expected);

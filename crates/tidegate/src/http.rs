@@ -235,10 +235,10 @@ fn read_request(connection: &mut impl Connection) -> io::Result<Result<Request, 
                 Some((end, Ok((request, len)))) => Some((end, request, len)),
             };
         }
-        if let Some((end, request, len)) = &head {
-            if let Some(body) = bytes.get(*end..end + len) {
-                return Ok(Ok(Request { body: body.to_vec(), ..request.clone() }));
-            }
+        if let Some((end, request, len)) = &head
+            && let Some(body) = bytes.get(*end..end + len)
+        {
+            return Ok(Ok(Request { body: body.to_vec(), ..request.clone() }));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

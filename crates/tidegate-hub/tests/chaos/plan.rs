@@ -76,7 +76,7 @@ impl Channel {
     }
 
     fn channel_name(&self) -> ChannelName {
-        ChannelName::new(&format!("chaos.{}", self.name)).unwrap()
+        ChannelName::new(format!("chaos.{}", self.name)).unwrap()
     }
 
     fn uuid(&self) -> BlockUuid {

@@ -90,6 +90,8 @@ pub struct Append {
     rows: Rows,
     buffer: Vec<u8>,
     len: u64,
+    /// Else a pipe or a device: it has no length, and nothing in it can be taken back or waited for.
+    is_regular: bool,
 }
 
 /// What an output is in the file.
@@ -110,8 +112,9 @@ impl Append {
         let rows = Rows::new(config, lines)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|source| SinkError::File { path: path.clone(), source })?;
-        let mut sink = Self { file, path, rows, buffer: Vec::new(), len: 0 };
-        sink.len = sink.file.metadata().map_err(|source| sink.failed(source))?.len();
+        let mut sink = Self { file, path, rows, buffer: Vec::new(), len: 0, is_regular: true };
+        let found = sink.file.metadata().map_err(|source| sink.failed(source))?;
+        (sink.is_regular, sink.len) = (found.is_file(), found.len());
         if sink.len > 0 {
             sink.fits()?;
         }
@@ -176,7 +179,9 @@ impl Append {
             whole.append(&mut self.buffer);
             self.buffer = whole;
         }
-        self.file.seek(SeekFrom::Start(self.len)).map_err(|source| self.failed(source))?;
+        if self.is_regular {
+            self.file.seek(SeekFrom::Start(self.len)).map_err(|source| self.failed(source))?;
+        }
         let permit = guard.permit(WriteKind::Sink)?;
         failpoint::at(Point::Permitted);
         let written = self.file.write_all(&self.buffer);
@@ -201,6 +206,9 @@ impl Sink for Append {
         let len = <[u8; 8]>::try_from(last.0.as_slice());
         let sink = || self.path.display().to_string();
         let len = u64::from_be_bytes(len.map_err(|_| SinkError::Token { sink: sink() })?);
+        if !self.is_regular {
+            return Ok(());
+        }
         let found = self.file.metadata().map_err(|source| self.failed(source))?.len();
         if found < len {
             return Err(SinkError::Shorter { path: self.path.clone(), found, expected: len });
@@ -230,6 +238,9 @@ impl Sink for Append {
     }
 
     fn flush(&mut self) -> Result<Option<Token>, SinkError> {
+        if !self.is_regular {
+            return Ok(None);
+        }
         if let Rows::Npy { data, row, .. } = &self.rows
             && self.len > 0
         {

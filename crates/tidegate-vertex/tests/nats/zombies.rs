@@ -56,7 +56,7 @@ struct Owner<'a> {
 }
 
 enum Sink {
-    Strict(StrictStream),
+    Strict(Box<StrictStream>),
     Ids(IdStream),
 }
 
@@ -83,7 +83,7 @@ impl Owner<'_> {
             }
             let since = last.as_ref().map(|commit| parse(&commit.sinks[0].token));
             stream.read_back(since).unwrap();
-            Sink::Strict(stream)
+            Sink::Strict(Box::new(stream))
         } else {
             Sink::Ids(IdStream::open(nats, "OUT", "OUT.0.data", Duration::from_secs(120)).unwrap())
         };
