@@ -2,7 +2,7 @@
 //!
 //! | kind | class | an acknowledgement means |
 //! |---|---|---|
-//! | [`file`], appended to | C; cut back to the last commit when the vertex starts again | on the disk |
+//! | [`mod@file`], appended to | C; cut back to the last commit when the vertex starts again | on the disk |
 //! | `jetstream`, strict | A | stored by the stream's leader |
 //! | `jetstream`, ids | B | the same |
 //! | [`file_epoch`], a file for each epoch | A | on the disk |

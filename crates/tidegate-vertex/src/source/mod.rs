@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`generator`] | as many as configured | a counter |
 //! | `jetstream` | a subject of the stream | sequence of the message |
-//! | [`file`] | a file | byte offset of the record; of `npy` the row |
+//! | [`mod@file`] | a file | byte offset of the record; of `npy` the row |
 //! | [`stdin`] | one | bytes of this run |
 //! | `zmq` | one: the socket | a count of this run |
 

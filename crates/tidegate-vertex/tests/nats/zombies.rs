@@ -57,7 +57,7 @@ struct Owner<'a> {
 
 enum Sink {
     Strict(Box<StrictStream>),
-    Ids(IdStream),
+    Ids(Box<IdStream>),
 }
 
 impl Owner<'_> {
@@ -85,7 +85,7 @@ impl Owner<'_> {
             stream.read_back(since).unwrap();
             Sink::Strict(Box::new(stream))
         } else {
-            Sink::Ids(IdStream::open(nats, "OUT", "OUT.0.data", Duration::from_secs(120)).unwrap())
+            Sink::Ids(Box::new(IdStream::open(nats, "OUT", "OUT.0.data", Duration::from_secs(120)).unwrap()))
         };
         let (mut epoch, mut next) = last.map_or((0, 0), |commit| (commit.epoch, commit.resume));
         while next < TOTAL {
