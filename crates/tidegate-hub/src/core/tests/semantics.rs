@@ -62,6 +62,20 @@ fn ids_become_visible_in_order() {
     assert_eq!(block.word(Control64::LatestTag), 2);
 }
 
+/// Another thread has committed and not yet moved the index: nothing is held, and the caller holds nothing.
+///
+/// Rules: DH-056.
+#[test]
+fn what_others_just_resolved_is_not_the_callers() {
+    let block = Block::new(config(SyncPolicy::LatestOnly, 1));
+    let writer = block.writer();
+    block.write(&writer).unwrap();
+    block.memory.control64_mut(Control64::CommitIndex).store(0, Ordering::Relaxed);
+    assert_eq!(writer.allocate(1, within(5)), Err(AcquireError::Timeout.into()));
+    block.memory.control64_mut(Control64::CommitIndex).store(1, Ordering::Relaxed);
+    assert_eq!(writer.allocate(1, soon()).unwrap().first, SlotId(1));
+}
+
 /// Rules: DH-056, S-05.
 #[test]
 fn nobody_waits_for_himself() {
