@@ -4,34 +4,181 @@
 //! |---|---|---|
 //! | [`Static`] | the lock of the ledger: this process has all partitions | when the process is gone |
 //! | [`InProc`] | another part of this process | at once |
+//! | `nats::own::JetStream` | a bucket of JetStream KV | when its lease ran out, or it was given away |
 //!
-//! Neither has leases: death is what the kernel says, and memory of one process needs no clock. The order of giving a partition
-//! away is the vertex's: nothing of a session runs any more before [`Manager::release`] (VX-704).
+//! The first two have no leases: death is what the kernel says, and memory of one process needs no clock. They keep no commits
+//! either: what the ledger says holds. A store that does is the authority, and the ledger follows it (I9). The order of giving a
+//! partition away is the vertex's: nothing of a session runs any more before [`Manager::release`] (VX-704).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, error::Error};
 
 use tidegate_shm::sync::{Arc, Mutex, MutexGuard};
-use tidegate_udf::wire::ids::{Generation, PartitionId};
+use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
-use crate::fence::{Reason, WriteGuard};
+use crate::{
+    fence::{Fenced, Reason, WriteGuard},
+    ledger::Record,
+    operate::Wish,
+    sink::Token,
+    source::Resume,
+};
 
 /// Decides which vertex has a partition (VX-700).
 pub trait Manager: Send + Sync {
-    /// Claims a partition whose newest known generation is `newest`: the generation of the new session, larger than that, or
-    /// `None` when the partition is not this vertex's now.
-    fn acquire(&self, partition: PartitionId, newest: Generation) -> Option<Generation>;
+    /// Claims a partition of which this host knows `known`: the new session, whose generation is larger than every known one, or
+    /// `None` when the partition is not this vertex's now. `nonce` tells the session from every other of the same generation.
+    ///
+    /// # Errors
+    /// The partition must not be run before an operator has looked at it (VX-714).
+    fn acquire(
+        &self,
+        partition: PartitionId,
+        nonce: u64,
+        known: &Known,
+    ) -> Result<Option<Claimed>, Refused>;
 
     /// The session may write from now on; its guard is what a revoke changes.
     fn begun(&self, partition: PartitionId, guard: &WriteGuard);
 
+    /// Makes a decision durable where ownership is kept: the commit point of an epoch, or which epoch is about to become visible.
+    ///
+    /// # Errors
+    /// The session is over; what was decided holds only if it was over afterwards.
+    fn decide(
+        &self,
+        partition: PartitionId,
+        decision: Decision,
+        guard: &WriteGuard,
+    ) -> Result<(), Fenced> {
+        let _ = (partition, decision, guard);
+        Ok(())
+    }
+
+    /// Whether commits are kept where ownership is, and are the authority over those in the ledger.
+    fn keeps_commits(&self) -> bool {
+        false
+    }
+
     /// The session is over and none of its writes runs any more.
     fn release(&self, partition: PartitionId, generation: Generation);
+
+    /// What is wanted of a partition, beside what an operator said to this vertex.
+    fn wish(&self, partition: PartitionId) -> Wish {
+        let _ = partition;
+        Wish::Run
+    }
 
     /// Calls `tell` whenever a partition may be claimed or was revoked; `tell` does not wait.
     fn watch(&self, tell: Arc<dyn Fn() + Send + Sync>);
 
     /// Whether a partition that was lost may come back.
     fn gives_back(&self) -> bool;
+
+    /// The vertex ends and has released what it had.
+    fn leave(&self) {}
+}
+
+/// What this host knows of a partition from its own ledger and sinks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The newest generation that has written.
+    pub generation: Generation,
+    /// The last commit in the ledger.
+    pub committed: Option<Committed>,
+    /// The epoch that is prepared in the ledger.
+    pub prepared: Option<Intended>,
+    /// When the store was made that ownership was kept in, in nanoseconds since 1970.
+    pub store: Option<i128>,
+}
+
+/// A session that was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// Its generation.
+    pub generation: Generation,
+    /// What the store says about the partition, when commits are kept there.
+    pub authority: Option<Authority>,
+}
+
+/// What the store says about a partition, as the claim of this session has written it (VX-715).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// The last epoch that counts.
+    pub committed: Option<Committed>,
+    /// The epoch that was about to become visible.
+    pub intended: Option<Intended>,
+    /// When the store was made, in nanoseconds since 1970.
+    pub store: i128,
+}
+
+/// A committed epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Its number.
+    pub epoch: EpochId,
+    /// Whose it was.
+    pub generation: Generation,
+    /// What tells it from every other epoch of that number (VX-773).
+    pub digest: u128,
+    /// Where to read on.
+    pub resume: Resume,
+    /// States of the sinks for the partition, by name.
+    pub tokens: Vec<(String, Token)>,
+}
+
+/// An epoch that is about to become visible: exactly these inputs (VX-763).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Intended {
+    /// Whose it is.
+    pub generation: Generation,
+    /// Its number.
+    pub epoch: EpochId,
+    /// Position of its first input.
+    pub first: Position,
+    /// Position of its last input.
+    pub last: Position,
+    /// Inputs.
+    pub count: u64,
+}
+
+/// What becomes durable in one write of the store (VX-765).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// This epoch is committed.
+    pub commit: Option<Committed>,
+    /// This one is next.
+    pub intent: Option<Intended>,
+}
+
+/// A partition that must not be run before an operator has looked at it.
+#[derive(Debug, thiserror::Error)]
+#[error("partition {partition} is not run: {source}")]
+pub struct Refused {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Why.
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+impl Intended {
+    /// The inputs of a record, for its own generation.
+    pub fn of(record: &Record) -> Self {
+        let Record { generation, epoch, range, counts, .. } = record;
+        Self {
+            generation: *generation,
+            epoch: *epoch,
+            first: range.first,
+            last: range.last,
+            count: counts.inputs,
+        }
+    }
+}
+
+impl Known {
+    /// The last committed epoch; 0 is none.
+    pub fn epoch(&self) -> EpochId {
+        self.committed.as_ref().map_or(EpochId(0), |committed| committed.epoch)
+    }
 }
 
 /// All partitions belong to the process that has the ledger's lock (VX-702).
@@ -39,9 +186,9 @@ pub trait Manager: Send + Sync {
 pub struct Static;
 
 impl Manager for Static {
-    fn acquire(&self, _: PartitionId, newest: Generation) -> Option<Generation> {
+    fn acquire(&self, _: PartitionId, _: u64, known: &Known) -> Result<Option<Claimed>, Refused> {
         // A partition that was lost is lost for this process.
-        newest.0.checked_add(1).map(Generation)
+        Ok(known.generation.0.checked_add(1).map(|next| claimed(Generation(next))))
     }
 
     fn begun(&self, _: PartitionId, _: &WriteGuard) {}
@@ -53,6 +200,11 @@ impl Manager for Static {
     fn gives_back(&self) -> bool {
         false
     }
+}
+
+/// A session of which nobody but the ledger knows more.
+fn claimed(generation: Generation) -> Claimed {
+    Claimed { generation, authority: None }
 }
 
 /// Ownership decided by the process itself, for tests and for several vertices in one process (VX-703). Clones are the same
@@ -147,15 +299,21 @@ pub struct Member {
 }
 
 impl Manager for Member {
-    fn acquire(&self, partition: PartitionId, newest: Generation) -> Option<Generation> {
+    fn acquire(
+        &self,
+        partition: PartitionId,
+        _: u64,
+        known: &Known,
+    ) -> Result<Option<Claimed>, Refused> {
         let mut table = self.shared.lock();
         let entry = table.entry(partition).or_default();
         if entry.wanted != Some(self.number) || entry.held.is_some() {
-            return None;
+            return Ok(None);
         }
-        entry.newest = Generation(entry.newest.max(newest).0.checked_add(1)?);
+        let Some(next) = entry.newest.max(known.generation).0.checked_add(1) else { return Ok(None) };
+        entry.newest = Generation(next);
         entry.held = Some((self.number, None));
-        Some(entry.newest)
+        Ok(Some(claimed(entry.newest)))
     }
 
     fn begun(&self, partition: PartitionId, guard: &WriteGuard) {

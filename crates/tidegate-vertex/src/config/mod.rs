@@ -5,6 +5,7 @@ mod ends;
 mod explain;
 mod later;
 mod operation;
+mod ownership;
 pub mod secret;
 pub mod units;
 
@@ -34,6 +35,9 @@ use crate::{
 pub use edit::{fresh_uid, with_uid};
 pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
 pub use explain::{KEYS, Key};
+#[cfg(feature = "nats")]
+pub use ownership::jetstream::JetstreamOwnership;
+pub use ownership::OwnershipConfig;
 pub use operation::{AdminConfig, LogConfig, LogFormat, LogLevel, MetricsConfig};
 use units::{Bytes, Time};
 
@@ -75,6 +79,9 @@ pub struct Pipeline {
     /// What it writes to its log.
     #[serde(default)]
     pub log: LogConfig,
+    /// Whether an ownership store that went back in time is taken as it is; said by an operator, for one run (VX-714).
+    #[serde(skip)]
+    pub accept_regression: bool,
 }
 
 /// `[pipeline]`
@@ -192,25 +199,6 @@ pub struct EpochConfig {
     pub max_pending: NonZeroU32,
 }
 
-/// `[ownership]`
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OwnershipConfig {
-    /// Who decides which vertex has a partition.
-    pub kind: OwnershipKind,
-}
-
-/// Who decides which vertex has a partition (10.1).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OwnershipKind {
-    /// The lock of the ledger.
-    #[default]
-    Static,
-    /// Another part of the same process.
-    InProc,
-}
-
 /// `[limits]`
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -301,6 +289,16 @@ impl Pipeline {
     /// Number of the pipeline.
     pub fn uid(&self) -> u64 {
         self.pipeline.uid.as_deref().and_then(|uid| u64::from_str_radix(uid, 16).ok()).unwrap_or(0)
+    }
+
+    /// How long after a write a new owner may come for it: the oldest epoch that a vertex lets wait, and the lease.
+    pub fn keep(&self) -> Nanos {
+        let lease = match &self.ownership {
+            #[cfg(feature = "nats")]
+            OwnershipConfig::Jetstream(keys) => keys.lease(),
+            OwnershipConfig::Static {} | OwnershipConfig::InProc {} => Nanos::ZERO,
+        };
+        OLDEST_EPOCH.saturating_add(lease)
     }
 
     /// How often progress is made durable.
@@ -401,6 +399,7 @@ impl Pipeline {
             return value("sink", &self.sink.len(), "1 to 65536 of them, at least one of which gets outputs");
         }
         self.check_delivery()?;
+        self.ownership.check(self)?;
         let transport = self.transport();
         let Transport { ring: capacity, max_frame, max_in_flight, max_response } = transport;
         Geometry { capacity, max_frame, max_in_flight, session: SessionId(1) }.check()?;
@@ -558,6 +557,8 @@ fn attach_timeout() -> Time {
     Time(Nanos::from_secs(10))
 }
 
+/// How long an epoch may wait for its commit.
+const OLDEST_EPOCH: Nanos = Nanos::from_secs(60);
 /// Least room for the records of a batch.
 const LEAST_BATCH: u64 = 1024;
 

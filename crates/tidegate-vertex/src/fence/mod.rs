@@ -72,6 +72,8 @@ pub enum Reason {
     LedgerLost = 7,
     /// A sink knows a newer session.
     SinkRefused = 8,
+    /// The ownership store went back in time (VX-714).
+    OwnershipRegressed = 9,
     /// The process ends.
     Shutdown = 12,
 }
@@ -83,7 +85,7 @@ pub enum WriteKind {
     Request,
     /// An answer is accepted.
     Answer,
-    /// A transaction of the ledger.
+    /// A transaction of the ledger, or a decision in the ownership store.
     Ledger,
     /// Something at a sink: staging, publishing, a barrier.
     Sink,

@@ -35,6 +35,10 @@ impl<S: Store> Ledger<S> {
         let head = self.head(id)?;
         let mut records = Vec::new();
         for epoch in (head.oldest.0.max(1)..=head.committed.0).map(EpochId) {
+            // Epochs of other owners have no record here, except the last before a takeover.
+            if epoch != head.committed && !self.has(&Key::Commit(id, epoch))? {
+                continue;
+            }
             records.push(of_record(&self.record(id, epoch, Status::Committed)?));
         }
         let prepared = match head.prepared {
@@ -76,6 +80,7 @@ fn of_record(record: &Record) -> Value {
         "status": match record.status {
             Status::Prepared => "prepared",
             Status::Committed => "committed",
+            Status::TakenOver { .. } => "taken_over",
         },
         "generation": record.generation.0,
         "first": record.range.first.0,

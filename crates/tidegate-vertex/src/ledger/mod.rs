@@ -13,6 +13,7 @@
 //! - The resume position of a partition never goes back.
 //! - At most one epoch of a partition is PREPARED, and it is the one behind the committed (VX-763).
 
+mod begin;
 mod bytes;
 mod inspect;
 mod outbox;
@@ -33,6 +34,7 @@ pub use takeover::{TakeoverError, take_over};
 
 use crate::{
     failpoint::Point,
+    own::Intended,
     sink::{Class, Output, Token},
     source::Resume,
 };
@@ -140,6 +142,8 @@ pub struct Owned {
     pub tokens: Vec<(String, Token)>,
     /// An epoch that was decided and may be visible in part.
     pub prepared: Option<Prepared>,
+    /// What the next epoch has to be, and the store has to be told before anything becomes visible.
+    pub intended: Option<Intended>,
     /// Inputs that were tried before (VX-602).
     pub marks: Vec<Mark>,
 }
@@ -194,61 +198,6 @@ impl<S: Store> Ledger<S> {
     /// Number of the pipeline.
     pub fn uid(&self) -> u64 {
         self.uid
-    }
-
-    /// Begins a session of a partition: a new generation, and where the last one came to. `claim` is given the newest
-    /// generation that is known here and says which one the session gets, or none. An epoch that was prepared becomes one of
-    /// this generation in the same transaction (VX-781).
-    ///
-    /// # Errors
-    /// A record is damaged or missing, the generation is not a newer one, or the store failed.
-    pub fn acquire(
-        &mut self,
-        partition: PartitionId,
-        nonce: u64,
-        claim: impl FnOnce(Generation) -> Option<Generation>,
-    ) -> Result<Option<Owned>, LedgerError> {
-        let last = numbers::<2>(self.store.read(&Key::Generation(partition))?, "generation")?;
-        let head = self.head(partition)?;
-        let committed = match head.committed {
-            EpochId(0) => None,
-            epoch => Some(self.record(partition, epoch, Status::Committed)?),
-        };
-        let mut prepared = match head.prepared {
-            EpochId(0) => None,
-            epoch => Some(self.prepared(partition, epoch)?),
-        };
-        let written = committed.iter().chain(prepared.iter().map(|prepared| &prepared.record));
-        let newest = written.map(|record| record.generation.0).max().unwrap_or(0);
-        let newest = newest.max(last.map_or(0, |[generation, _]| generation));
-        let Some(generation) = claim(Generation(newest)) else { return Ok(None) };
-        if generation.0 <= newest || generation.0 >= 1 << 63 {
-            return Err(LedgerError::NoGeneration { partition, newest: Generation(newest) });
-        }
-        let mut transaction = Transaction::default();
-        let session = [generation.0.to_be_bytes(), nonce.to_be_bytes()].concat();
-        transaction.put(Key::Generation(partition), session);
-        if let Some(Prepared { record, .. }) = &mut prepared {
-            record.generation = generation;
-            transaction.put(Key::Commit(partition, record.epoch), record.encode());
-        }
-        self.store.commit(&transaction)?;
-        let mut marks = Vec::new();
-        for (position, value) in self.store.attempts(partition)? {
-            let [counts] = numbers::<1>(Some(value), "attempts")?.unwrap_or([0]);
-            marks.push(Mark { position, failures: (counts >> 32) as u32, crashes: counts as u32 });
-        }
-        let tokens = committed.iter().flat_map(|record| &record.sinks);
-        Ok(Some(Owned {
-            generation,
-            nonce,
-            epoch: head.committed,
-            tokens: tokens.filter_map(|sink| Some((sink.name.clone(), sink.token.clone()?))).collect(),
-            resume: committed
-                .map(|record| Resume { position: record.range.resume, identity: record.identity }),
-            prepared,
-            marks,
-        }))
     }
 
     /// State of the sink of this name at the last commit; `None` when it is new.
@@ -383,11 +332,14 @@ impl<S: Store> Ledger<S> {
             if newest.0.saturating_sub(oldest.0) <= KEEP_RECORDS {
                 break;
             }
-            let record = self.record(partition, oldest, Status::Committed)?;
-            if now_ms.saturating_sub(record.committed_ms) <= KEEP_MS {
-                break;
+            // Epochs of other owners have no record here.
+            if self.has(&Key::Commit(partition, oldest))? {
+                let record = self.record(partition, oldest, Status::Committed)?;
+                if now_ms.saturating_sub(record.committed_ms) <= KEEP_MS {
+                    break;
+                }
+                transaction.remove(Key::Commit(partition, oldest));
             }
-            transaction.remove(Key::Commit(partition, oldest));
             oldest.0 += 1;
         }
         Ok(oldest)
@@ -414,8 +366,12 @@ impl<S: Store> Ledger<S> {
         if (record.uid, record.partition, record.epoch) != (self.uid, partition, epoch) {
             return Err(damaged(RecordError::Misplaced));
         }
-        if record.status != status {
+        if record.status.is_committed() != status.is_committed() {
             return Err(damaged(RecordError::Status));
+        }
+        if matches!(record.status, Status::TakenOver { .. }) {
+            // What was before it is with its owner.
+            return Ok(record);
         }
         let previous = record.previous;
         let follows = previous.0 + 1 == epoch.0;
@@ -480,6 +436,11 @@ fn numbers<const N: usize>(
     let (words, rest) = bytes.as_chunks::<8>();
     let words = <[[u8; 8]; N]>::try_from(words).ok().filter(|_| rest.is_empty());
     Ok(Some(words.ok_or(LedgerError::Damaged { what })?.map(u64::from_be_bytes)))
+}
+
+/// Wall clock in milliseconds, for people.
+pub(crate) fn wall_ms() -> i64 {
+    i64::try_from(tidegate_shm::clock::realtime_now().0 / 1_000_000).unwrap_or(i64::MAX)
 }
 
 /// Records of a partition that are kept however old they are, and for how long they are kept however many there are.

@@ -18,8 +18,9 @@ use twox_hash::XxHash3_128;
 
 use super::bytes::{Fields, Writer};
 use crate::{
+    own::Committed,
     sink::{Class, Token},
-    source::Identity,
+    source::{Identity, Resume},
 };
 
 /// What is known of one epoch of one partition.
@@ -57,9 +58,29 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Its outputs are in the outbox; sinks may have any part of them.
-    Prepared = 1,
+    Prepared,
     /// Every sink has confirmed it.
-    Committed = 2,
+    Committed,
+    /// Another owner has committed it, as the ownership store says; of its inputs nothing is known here but where they end.
+    TakenOver {
+        /// The digest of that owner's record.
+        digest: u128,
+    },
+}
+
+impl Status {
+    /// Whether the epoch is final.
+    pub fn is_committed(self) -> bool {
+        self != Self::Prepared
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Prepared => 1,
+            Self::Committed => 2,
+            Self::TakenOver { .. } => 4,
+        }
+    }
 }
 
 /// Inputs of an epoch.
@@ -148,6 +169,9 @@ pub enum RecordError {
 impl Record {
     /// What tells this epoch from every other, also from one of the same number (VX-773).
     pub fn digest(&self) -> u128 {
+        if let Status::TakenOver { digest } = self.status {
+            return digest;
+        }
         let mut writer = Writer::default();
         for word in [self.uid, self.generation.0, self.epoch.0, self.previous.0] {
             writer.u64(word);
@@ -157,11 +181,20 @@ impl Record {
         XxHash3_128::oneshot(&writer.0)
     }
 
+    /// What the ownership store is told of it, and what is known by it.
+    pub fn into_committed(self) -> Committed {
+        let digest = self.digest();
+        let Self { epoch, generation, range, identity, sinks, .. } = self;
+        let tokens = sinks.into_iter().filter_map(|part| Some((part.name, part.token?))).collect();
+        let resume = Resume { position: range.resume, identity };
+        Committed { epoch, generation, digest, resume, tokens }
+    }
+
     /// The bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Writer::default();
         body.u16(FORMAT);
-        body.u8(self.status as u8);
+        body.u8(self.status.code());
         body.u8(ID_SCHEME);
         body.u32(self.partition.0);
         for word in [self.uid, self.generation.0, self.epoch.0, self.previous.0] {
@@ -196,6 +229,8 @@ impl Record {
         let status = match fields.u8()? {
             1 => Status::Prepared,
             2 => Status::Committed,
+            // The digest is behind the other fields.
+            4 => Status::TakenOver { digest: 0 },
             _ => return Err(RecordError::Damaged),
         };
         if fields.u8()? != ID_SCHEME {
@@ -219,6 +254,10 @@ impl Record {
             sinks.push(SinkPart::read(&mut fields)?);
         }
         let (function, digest) = (fields.u128()?, fields.u128()?);
+        let status = match status {
+            Status::TakenOver { .. } => Status::TakenOver { digest },
+            other => other,
+        };
         let (created_ms, committed_ms) = (fields.i64()?, fields.i64()?);
         fields.end()?;
         let range = Range { first, last, resume };

@@ -30,6 +30,8 @@ pub enum Key {
     Attempt(PartitionId, Position),
     /// The state of a sink.
     Sink(String),
+    /// When the store was made that ownership of a partition is kept in.
+    Store(PartitionId),
 }
 
 /// Changes that become durable together.
@@ -195,6 +197,7 @@ impl Key {
                 key.extend_from_slice(&position.0.to_be_bytes());
                 (TableDefinition::new("attempt"), key)
             }
+            Self::Store(partition) => (TableDefinition::new("store"), partition.0.to_be_bytes().to_vec()),
             Self::Sink(name) => (TableDefinition::new("sink"), name.as_bytes().to_vec()),
         }
     }

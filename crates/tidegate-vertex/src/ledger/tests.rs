@@ -5,6 +5,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use super::*;
+use crate::own::Claimed;
 
 /// A disk that survives its users. A commit may be the last thing that its user does, before it is durable or after.
 #[derive(Clone, Default)]
@@ -107,7 +108,7 @@ fn live(memory: &Memory, world: &mut World) -> Result<(), LedgerError> {
     let life = world.generations.len() as u64;
     let mut owned = Vec::new();
     for partition in PARTITIONS {
-        owned.push(ledger.acquire(partition, life, |newest| Some(Generation(newest.0 + 1)))?.unwrap());
+        owned.push(next(&mut ledger, partition, life)?);
     }
     world.generations.push(owned[0].generation.0);
     let sink = ledger.sink("main")?.map_or(0, |token| u64::from_be_bytes(token.0.try_into().unwrap()));
@@ -194,9 +195,15 @@ fn with_three_epochs() -> Memory {
     memory
 }
 
+/// The next session of a partition, under a manager that keeps no commits.
+fn next<S: Store>(ledger: &mut Ledger<S>, id: PartitionId, nonce: u64) -> Result<Owned, LedgerError> {
+    let generation = Generation(ledger.known(id)?.generation.0 + 1);
+    ledger.begin(id, nonce, Claimed { generation, authority: None })
+}
+
 fn acquired(memory: &Memory) -> Result<Owned, LedgerError> {
     let mut ledger = Ledger::open(memory.clone(), 7)?;
-    Ok(ledger.acquire(PartitionId(0), 1, |newest| Some(Generation(newest.0 + 1)))?.unwrap())
+    next(&mut ledger, PartitionId(0), 1)
 }
 
 /// An epoch of the same number and other content is not the one that was prepared.
@@ -272,7 +279,7 @@ fn old_records_go_at_last() {
         commit(&mut ledger, epoch, 8 * day);
     }
     assert_eq!(kept(&ledger), 10_001);
-    let owned = ledger.acquire(PartitionId(0), 1, |newest| Some(Generation(newest.0 + 1))).unwrap().unwrap();
+    let owned = next(&mut ledger, PartitionId(0), 1).unwrap();
     assert_eq!(owned.epoch, EpochId(10_099));
 }
 
@@ -301,13 +308,12 @@ fn tries_of_an_input_are_kept_until_it_has_an_outcome() {
 #[test]
 fn a_generation_that_is_not_newer_is_none() {
     let mut ledger = Ledger::open(Memory::default(), 7).unwrap();
-    assert_eq!(ledger.acquire(PartitionId(0), 1, |_| None).unwrap(), None);
-    ledger.acquire(PartitionId(0), 1, |_| Some(Generation(5))).unwrap().unwrap();
+    let mut begin = |generation| {
+        ledger.begin(PartitionId(0), 1, Claimed { generation: Generation(generation), authority: None })
+    };
+    begin(5).unwrap();
     for old in [0, 4, 5] {
-        let refused = ledger.acquire(PartitionId(0), 1, |newest| {
-            assert_eq!(newest, Generation(5));
-            Some(Generation(old))
-        });
+        let refused = begin(old);
         assert!(matches!(refused, Err(LedgerError::NoGeneration { .. })), "{refused:?}");
     }
 }
@@ -356,8 +362,7 @@ fn one_process_at_a_time_has_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger");
     let mut ledger = Ledger::open(Disk::open(&path).unwrap(), 7).unwrap();
-    let claim = |newest: Generation| Some(Generation(newest.0 + 1));
-    let owned = ledger.acquire(PartitionId(3), 11, claim).unwrap().unwrap();
+    let owned = next(&mut ledger, PartitionId(3), 11).unwrap();
     assert_eq!((owned.generation, owned.epoch, owned.resume), (Generation(1), EpochId(0), None));
     let long =
         Output { position: Position(0), number: 3, record: crate::batch::Record::of(vec![7; 3 << 20]) };
@@ -374,7 +379,7 @@ fn one_process_at_a_time_has_the_file() {
     assert!(held.contains(&std::process::id().to_string()), "{held}");
     drop(ledger);
     let mut ledger = Ledger::open(Disk::open(&path).unwrap(), 7).unwrap();
-    let owned = ledger.acquire(PartitionId(3), 12, claim).unwrap().unwrap();
+    let owned = next(&mut ledger, PartitionId(3), 12).unwrap();
     assert_eq!((owned.generation, owned.epoch, owned.resume), (Generation(2), EpochId(0), None));
     let prepared = owned.prepared.unwrap();
     assert_eq!(prepared.outputs, [vec![long], Vec::new()]);
@@ -385,7 +390,7 @@ fn one_process_at_a_time_has_the_file() {
     let mut transaction = Transaction::default();
     ledger.commit_prepared(&prepared.record, 9, &mut transaction).unwrap();
     ledger.run(&transaction).unwrap();
-    let owned = ledger.acquire(PartitionId(3), 13, claim).unwrap().unwrap();
+    let owned = next(&mut ledger, PartitionId(3), 13).unwrap();
     assert_eq!((owned.epoch, owned.prepared), (EpochId(1), None));
     assert_eq!(owned.resume.unwrap().position, Position(1));
 }

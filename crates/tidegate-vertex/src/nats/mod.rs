@@ -128,6 +128,14 @@ impl Nats {
     /// # Errors
     /// [`NatsError::Secret`], [`NatsError::Thread`], [`NatsError::Connect`].
     pub fn connect(endpoint: &Endpoint, name: &str) -> Result<Self, NatsError> {
+        Self::connect_with(endpoint, name, CALL)
+    }
+
+    /// As [`Nats::connect`], with a time of its own that the server may take for an answer.
+    ///
+    /// # Errors
+    /// As [`Nats::connect`].
+    pub fn connect_with(endpoint: &Endpoint, name: &str, call: Duration) -> Result<Self, NatsError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(1)
@@ -136,13 +144,13 @@ impl Nats {
             .build()
             .map_err(NatsError::Thread)?;
         let options = endpoint.options(ConnectOptions::new())?;
-        let options = options.name(name).connection_timeout(CALL).request_timeout(Some(CALL));
+        let options = options.name(name).connection_timeout(CALL).request_timeout(Some(call));
         let connected = runtime.block_on(options.connect(endpoint.url.as_str()));
         let client = connected
             .map_err(|error| NatsError::Connect { url: endpoint.shown_url(), source: error.into() })?;
         // The library starts a task of its own here.
         let entered = runtime.enter();
-        let context = jetstream::context::ContextBuilder::new().timeout(CALL).ack_timeout(CALL).build(client);
+        let context = jetstream::context::ContextBuilder::new().timeout(call).ack_timeout(call).build(client);
         drop(entered);
         Ok(Self { context, runtime: Some(runtime) })
     }

@@ -17,8 +17,8 @@ use tidegate_udf::wire::ids::PartitionId;
 use super::{UnknownPartition, Which, status::Status};
 use crate::fence::WriteGuard;
 
-/// What is wanted of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is wanted of a partition; of two wishes the greater one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Wish {
     /// That it runs.
@@ -41,6 +41,8 @@ pub(crate) enum Doing {
     Sink = 2,
     /// A transaction of the ledger.
     Ledger = 3,
+    /// A decision in the ownership store.
+    Ownership = 4,
 }
 
 impl Doing {
@@ -49,6 +51,7 @@ impl Doing {
             1 => "reading from the source",
             2 => "writing to a sink",
             3 => "writing to the ledger",
+            4 => "writing to the ownership store",
             _ => "working",
         }
     }

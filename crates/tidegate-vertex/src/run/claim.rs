@@ -1,7 +1,10 @@
 //! The beginning and the end of a session of a partition (10.5): claim, barrier at the sinks, recovery, and the fence.
 
-use tidegate_shm::clock::{Nanos, monotonic_now};
-use tidegate_udf::wire::ids::{EpochId, Generation, Position};
+use tidegate_shm::{
+    clock::{Nanos, monotonic_now},
+    sync::Arc,
+};
+use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 use twox_hash::XxHash3_128;
 
 use super::{
@@ -11,12 +14,28 @@ use super::{
     tenure::{EpochStep, Sealed, Tenure},
 };
 use crate::{
-    fence::{Quiesce, Reason, WriteKind},
+    config::{Delivery, OwnershipConfig, Pipeline},
+    failpoint::{self, Point},
+    fence::{Fenced, Quiesce, Reason, WriteKind},
     flow::Flow,
     lane::supervise::random,
     ledger::{LedgerError, Owned, Prepared, Transaction},
-    sink::Session,
+    operate::Wish,
+    own::{Decision, Known, Manager, Static},
+    sink::{Session, SinkError},
 };
+
+/// The manager that the pipeline file wants.
+pub(super) fn manager(pipeline: &Pipeline) -> Result<Arc<dyn Manager>, VertexError> {
+    match &pipeline.ownership {
+        #[cfg(feature = "nats")]
+        OwnershipConfig::Jetstream(keys) => {
+            let settings = keys.settings(pipeline);
+            Ok(Arc::new(crate::nats::own::JetStream::start(settings)?))
+        }
+        OwnershipConfig::Static {} | OwnershipConfig::InProc {} => Ok(Arc::new(Static)),
+    }
+}
 
 impl Vertex {
     /// Claims all partitions that this vertex may have, sets the sinks back to the last commit and puts up the barriers.
@@ -30,7 +49,8 @@ impl Vertex {
         }
         self.restore_sinks()?;
         for index in claimed {
-            self.recover(index)?;
+            let recovered = self.recover(index);
+            self.tolerate(index, recovered)?;
         }
         Ok(())
     }
@@ -42,7 +62,11 @@ impl Vertex {
             match &partition.tenure {
                 Some(tenure) if tenure.guard.is_revoked() => {
                     // Whoever revoked it has noted the reason.
+                    let generation = tenure.guard.generation();
                     self.end_tenure(index, Reason::Operator);
+                    if self.pipeline.ownership.exits_when_stale() {
+                        return Err(Fenced { generation }.into());
+                    }
                 }
                 Some(tenure) if tenure.unopened.is_some() && tenure.sealed.is_empty() => {
                     self.open_source(index)?;
@@ -50,7 +74,7 @@ impl Vertex {
                 _ => {}
             }
             let Some(partition) = self.partitions.get_mut(index) else { continue };
-            if partition.tenure.is_some() || !self.manager.gives_back() {
+            if partition.tenure.is_some() || partition.refused || !self.manager.gives_back() {
                 continue;
             }
             // A write of the last session may still run (VX-733).
@@ -58,8 +82,12 @@ impl Vertex {
             if !partition.forget_ended(|guard| manager.release(id, guard.generation())) {
                 continue;
             }
+            if self.is_to_drain(index) {
+                continue;
+            }
             if let Some(owned) = self.acquire(index)? {
                 self.bind(index, owned)?;
+                failpoint::at(Point::Claimed);
                 let recovered = self.recover(index);
                 self.tolerate(index, recovered)?;
             }
@@ -74,8 +102,11 @@ impl Vertex {
         result: Result<(), VertexError>,
     ) -> Result<(), VertexError> {
         match result {
-            Err(error) if error.is_loss_of_ownership() => {
+            Err(error)
+                if error.is_loss_of_ownership() || self.manager.keeps_commits() && error.ends_a_session() =>
+            {
                 tracing::error!(partition = index, %error, "partition lost");
+                self.note_newer(index, &error);
                 let reason = match error {
                     VertexError::Fenced(_) => Reason::Operator,
                     _ => Reason::SinkRefused,
@@ -87,6 +118,24 @@ impl Vertex {
         }
     }
 
+    /// Whether a partition is to be given away, or to stay with others.
+    pub(super) fn is_to_drain(&self, index: usize) -> bool {
+        let id = PartitionId(index as u32);
+        self.board.wish(id).max(self.manager.wish(id)) == Wish::Drain
+    }
+
+    /// A sink that knows a session which the store does not know shows that the store went back (VX-847): the next claim asks for
+    /// a generation above it.
+    fn note_newer(&mut self, index: usize, error: &VertexError) {
+        let Some(partition) = self.partitions.get_mut(index) else { return };
+        let found = match error {
+            VertexError::Sink(SinkError::Newer { found, .. }) => *found,
+            VertexError::Sink(SinkError::Regressed { generation, .. }) => Generation(generation.0 + 1),
+            _ => return,
+        };
+        partition.newest = partition.newest.max(found);
+    }
+
     /// Takes the right to write and forgets everything of the session that is not committed (VX-724, VX-726).
     pub(super) fn end_tenure(&mut self, index: usize, reason: Reason) {
         let Some(partition) = self.partitions.get_mut(index) else { return };
@@ -96,6 +145,10 @@ impl Vertex {
         tenure.guard.revoke(reason);
         self.report.returned += tenure.unfinished();
         if was_revoked || !matches!(reason, Reason::Shutdown | Reason::Released) {
+            if self.manager.keeps_commits() {
+                // Sessions come and go for as long as the vertex runs: the last one of each is enough.
+                self.report.fenced.retain(|(id, _)| *id != partition.id.0);
+            }
             self.report.fenced.push((partition.id.0, tenure.guard.generation().0));
         }
         for sealed in &tenure.sealed {
@@ -130,27 +183,45 @@ impl Vertex {
 
     /// Begins a session in manager and ledger.
     fn acquire(&mut self, index: usize) -> Result<Option<Owned>, VertexError> {
-        let Some(partition) = self.partitions.get(index) else { return Ok(None) };
-        let (id, manager, nonce) = (partition.id, self.manager.clone(), random()?);
-        match &mut self.ledger {
-            Some(ledger) => Ok(ledger.acquire(id, nonce, |newest| manager.acquire(id, newest))?),
-            None => Ok(manager.acquire(id, Generation(0)).map(|generation| Owned {
-                generation,
-                nonce,
-                epoch: EpochId(0),
-                resume: None,
-                tokens: Vec::new(),
-                prepared: None,
-                marks: Vec::new(),
-            })),
+        let Some(partition) = self.partitions.get_mut(index) else { return Ok(None) };
+        let (id, nonce) = (partition.id, random()?);
+        let mut known = match &self.ledger {
+            Some(ledger) => ledger.known(id)?,
+            None => Known::default(),
+        };
+        known.generation = known.generation.max(partition.newest);
+        let claimed = match self.manager.acquire(id, nonce, &known) {
+            Ok(Some(claimed)) => claimed,
+            Ok(None) => return Ok(None),
+            Err(refused) => {
+                let what = format!("{refused}");
+                tracing::error!(partition = %id, reason = "OWNERSHIP_REGRESSED", what, "partition stopped");
+                partition.refused = true;
+                let position = known.committed.map_or(0, |committed| committed.resume.position.0);
+                self.report.stopped.push((id.0, position, what));
+                return Ok(None);
+            }
+        };
+        if let Some(ledger) = &mut self.ledger {
+            return Ok(Some(ledger.begin(id, nonce, claimed)?));
         }
+        Ok(Some(Owned {
+            generation: claimed.generation,
+            nonce,
+            epoch: EpochId(0),
+            resume: None,
+            tokens: Vec::new(),
+            prepared: None,
+            intended: None,
+            marks: Vec::new(),
+        }))
     }
 
     /// Lets a session write.
     fn bind(&mut self, index: usize, owned: Owned) -> Result<(), VertexError> {
         let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
         let (slot, guard) = self.fence.bind(partition.id, owned.generation)?;
-        let Owned { generation, nonce, epoch, resume, tokens, prepared, marks } = owned;
+        let Owned { generation, nonce, epoch, resume, tokens, prepared, intended, marks } = owned;
         let session = Session { partition: partition.id, generation, nonce };
         let mut flow = Flow::new(self.pipeline.retry());
         flow.remember(&marks);
@@ -164,6 +235,7 @@ impl Vertex {
             at_end: false,
             committed: epoch,
             resume: resume.as_ref().map_or(Position(0), |resume| resume.position),
+            intended: intended.filter(|_| self.pipeline.pipeline.delivery == Delivery::EffectivelyOnce),
             read: None,
             unopened: Some(resume),
             tokens: self.sinks.iter().map(|end| by_sink(end.config.name())).collect(),
@@ -181,6 +253,7 @@ impl Vertex {
             redo = tenure.sealed.len(), "partition claimed"
         );
         partition.tenure = Some(tenure);
+        partition.given_away = false;
         self.manager.begun(partition.id, &guard);
         self.board.owns(partition.id, Some(guard.clone()));
         lock(&self.fences).push((partition.id, guard));
@@ -189,6 +262,10 @@ impl Vertex {
 
     /// Sets the sinks back to what the ledger calls committed; a sink that the ledger does not know keeps what it has.
     fn restore_sinks(&mut self) -> Result<(), VertexError> {
+        // What is in a sink behind the ledger's last commit may be committed in the store.
+        if self.manager.keeps_commits() {
+            return Ok(());
+        }
         let Some(ledger) = &mut self.ledger else { return Ok(()) };
         let mut transaction = Transaction::default();
         let tenures = || self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
@@ -224,7 +301,19 @@ impl Vertex {
                 tracing::info!(partition = index, sink = end.config.name(), found, "visible already");
             }
         }
-        if tenure.sealed.is_empty() { self.open_source(index) } else { Ok(()) }
+        if let Some(intended) = tenure.intended {
+            // The outbox has its stamp already, if there is one: in the other order a second crash would make it a stale one.
+            let decision = Decision { commit: None, intent: Some(intended) };
+            self.manager.decide(tenure.session.partition, decision, &tenure.guard)?;
+        }
+        if tenure.sealed.is_empty() {
+            return self.open_source(index);
+        }
+        if let Some(tenure) = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut()) {
+            // It is redone as it was prepared.
+            tenure.intended = None;
+        }
+        Ok(())
     }
 
     /// Opens the source where the ledger is.

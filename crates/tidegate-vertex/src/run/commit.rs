@@ -10,7 +10,7 @@
 //! One transaction carries the COMMITs and the PERSISTs of everything that is due at the moment (VX-765). An epoch is persisted
 //! only when the one before it is committed in the same transaction or earlier (VX-763).
 
-use tidegate_shm::clock::{Nanos, monotonic_now, realtime_now};
+use tidegate_shm::clock::{Nanos, monotonic_now};
 use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
 
 use super::{
@@ -22,9 +22,10 @@ use super::{
 use crate::{
     config::Delivery as Promise,
     failpoint::{self, Point},
-    fence::{WriteKind, WritePermit},
-    ledger::{Counts, Mark, Range, Record, SinkPart, Status, Transaction},
-    operate::Doing,
+    fence::{Fenced, WriteKind, WritePermit},
+    ledger::{Counts, Mark, Range, Record, SinkPart, Status, Transaction, wall_ms},
+    operate::{Board, Doing},
+    own::{Decision, Intended, Manager},
     sink::{Class, Output, Token},
     source::Source,
 };
@@ -41,6 +42,11 @@ impl Vertex {
 
     /// Whether a partition has to wait with what is final until epochs are committed (VX-314, VX-761).
     pub(super) fn takes_no_more(&self, index: usize) -> bool {
+        let tenure = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref());
+        if tenure.is_some_and(|tenure| tenure.intended.is_some()) {
+            // It is as large as the session before has made it.
+            return false;
+        }
         let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
         let buffered: u64 = tenures.map(Tenure::buffered).sum();
         if buffered >= self.pipeline.limits.epoch_buffers.0 / 2 {
@@ -95,14 +101,20 @@ impl Vertex {
                 // A commit makes place, and has its own time.
                 continue;
             }
-            let due = since.saturating_add(interval);
-            let ends = tenure.is_over() || stopping && tenure.flow.is_empty();
-            if now < due && !ends && !pressure && !self.is_full(tenure) {
-                next = Some(next.map_or(due, |next| next.min(due)));
-                continue;
-            }
             let range = tenure.open.as_ref().map(|(chunk, _)| chunk.range);
             let Some(range) = range else { continue };
+            let due = since.saturating_add(interval);
+            let ends = tenure.is_over() || stopping && tenure.flow.is_empty();
+            match tenure.intended {
+                // Exactly what was intended, however long it takes.
+                Some(intended) if range.last < intended.last => continue,
+                Some(_) => {}
+                None if now < due && !ends && !pressure && !self.is_full(tenure) => {
+                    next = Some(next.map_or(due, |next| next.min(due)));
+                    continue;
+                }
+                None => {}
+            }
             let id = PartitionId(index as u32);
             let identity = self.source.identity(id, range.resume)?;
             let uid = self.pipeline.uid();
@@ -111,6 +123,7 @@ impl Vertex {
                 continue;
             };
             let epoch = tenure.open_epoch();
+            tenure.intended = None;
             let Some((chunk, _)) = tenure.open.take() else { continue };
             let record = Record {
                 uid,
@@ -191,7 +204,7 @@ impl Vertex {
         Ok(())
     }
 
-    /// Steps 2, 4c and 4d of everything that is due, in one transaction; whether there was anything.
+    /// Steps 2 and 4b to 4d of everything that is due, in one transaction; whether there was anything.
     fn run_epochs(&mut self) -> Result<bool, VertexError> {
         let Some(ledger) = &mut self.ledger else { return Ok(false) };
         let now_ms = wall_ms();
@@ -202,42 +215,37 @@ impl Vertex {
             let Some(tenure) = &mut partition.tenure else { continue };
             let confirmed = tenure.sealed.front().is_some_and(|front| front.step == EpochStep::Confirmed);
             let next = tenure.sealed.get(usize::from(confirmed));
-            let next = next.filter(|next| next.step == EpochStep::Sealed);
-            if !confirmed && next.is_none() {
+            let persists_next = next.is_some_and(|next| next.step == EpochStep::Sealed);
+            if !confirmed && !persists_next {
                 continue;
             }
+            if confirmed {
+                collect_tokens(tenure, &self.sinks);
+            }
             // A partition that lost its right is left out; the loop finds out by itself.
+            if decide(&*self.manager, &self.board, tenure, confirmed, persists_next).is_err() {
+                continue;
+            }
+            if persists_next {
+                failpoint::at(Point::BeforePersist);
+            }
             let Ok(permit) = tenure.guard.permit(WriteKind::Ledger) else { continue };
             permits.push(permit);
-            let mut persisted = None;
-            if let Some(next) = next {
-                failpoint::at(Point::BeforePersist);
-                persisted = Some(next.record.clone());
-            }
-            if confirmed && let Some(front) = tenure.sealed.front_mut() {
-                let parts = front.record.sinks.iter_mut();
-                for part in parts {
-                    let sink = self.sinks.iter().position(|end| end.config.name() == part.name);
-                    let Some(sink) = sink else { continue };
-                    let new = front.outgoing.tokens.get(sink).cloned().flatten();
-                    part.token = new.or_else(|| tenure.tokens.get(sink).cloned().flatten());
-                }
+            if confirmed && let Some(front) = tenure.sealed.front() {
                 ledger.commit_prepared(&front.record, now_ms, &mut transaction)?;
                 let over: Vec<Position> =
                     tenure.marks.range(..front.record.range.resume).map(|(position, _)| *position).collect();
                 ledger.put_marks(partition.id, &[], &over, &mut transaction);
                 commits.push(index);
             }
-            if let Some(record) = persisted
-                && let Some(next) = tenure.sealed.get_mut(usize::from(confirmed))
-            {
+            if persists_next && let Some(next) = tenure.sealed.get_mut(usize::from(confirmed)) {
                 let outputs: Vec<(&str, Class, &[Output])> = self
                     .sinks
                     .iter()
                     .zip(&next.outgoing.chunk.outputs)
                     .map(|(end, outputs)| (end.config.name(), end.sink.class(), outputs.as_slice()))
                     .collect();
-                next.record = ledger.persist(record, &outputs, &mut transaction)?;
+                next.record = ledger.persist(next.record.clone(), &outputs, &mut transaction)?;
                 persists.push(index);
             }
         }
@@ -345,8 +353,6 @@ impl Vertex {
             else {
                 continue;
             };
-            let Ok(permit) = tenure.guard.permit(WriteKind::Ledger) else { continue };
-            permits.push(permit);
             let part = |(end, token): (&End, &Option<Token>)| {
                 Some(SinkPart {
                     name: end.config.name.clone(),
@@ -373,6 +379,17 @@ impl Vertex {
                 created_ms: wall_ms(),
                 committed_ms: 0,
             };
+            if self.manager.keeps_commits() {
+                let decision = Decision { commit: Some(record.clone().into_committed()), intent: None };
+                self.board.doing(Doing::Ownership);
+                let decided = self.manager.decide(id, decision, &tenure.guard);
+                self.board.doing(Doing::Work);
+                if decided.is_err() {
+                    continue;
+                }
+            }
+            let Ok(permit) = tenure.guard.permit(WriteKind::Ledger) else { continue };
+            permits.push(permit);
             if let Some(ledger) = &self.ledger {
                 ledger.commit_cursor(&record, wall_ms(), &mut transaction)?;
                 let over: Vec<Position> =
@@ -438,6 +455,39 @@ impl Vertex {
     }
 }
 
+/// What the sinks said about the oldest epoch.
+fn collect_tokens(tenure: &mut Tenure, sinks: &[End]) {
+    let Some(front) = tenure.sealed.front_mut() else { return };
+    for part in &mut front.record.sinks {
+        let Some(sink) = sinks.iter().position(|end| end.config.name() == part.name) else { continue };
+        let new = front.outgoing.tokens.get(sink).cloned().flatten();
+        part.token = new.or_else(|| tenure.tokens.get(sink).cloned().flatten());
+    }
+}
+
+/// Tells the ownership store which epoch is committed and which is next, in one write (VX-765).
+fn decide(
+    manager: &dyn Manager,
+    board: &Board,
+    tenure: &Tenure,
+    commits: bool,
+    intends: bool,
+) -> Result<(), Fenced> {
+    if !manager.keeps_commits() {
+        return Ok(());
+    }
+    let front = tenure.sealed.front().filter(|_| commits);
+    let next = tenure.sealed.get(usize::from(commits)).filter(|_| intends);
+    let decision = Decision {
+        commit: front.map(|front| front.record.clone().into_committed()),
+        intent: next.map(|next| Intended::of(&next.record)),
+    };
+    board.doing(Doing::Ownership);
+    let decided = manager.decide(tenure.session.partition, decision, &tenure.guard);
+    board.doing(Doing::Work);
+    decided
+}
+
 /// The states of sinks that have changed since the last commit.
 fn put_states(ends: &[End], mut put: impl FnMut(&str, &Token)) {
     for end in ends {
@@ -465,8 +515,4 @@ fn counts(outcomes: &Outcomes) -> Counts {
         dropped: outcomes.dropped,
         nacked: 0,
     }
-}
-
-fn wall_ms() -> i64 {
-    i64::try_from(realtime_now().0 / 1_000_000).unwrap_or(i64::MAX)
 }

@@ -62,6 +62,31 @@ pub enum VertexError {
         /// What the second did.
         violation: tidegate_udf::ring::Violation,
     },
+    /// The ownership store cannot be used.
+    #[cfg(feature = "nats")]
+    #[error("ownership: {0}")]
+    Ownership(#[from] crate::nats::NatsError),
+    /// Every partition is refused until an operator has looked at it (VX-714).
+    #[error("no partition may be run: {what}")]
+    Regressed {
+        /// What was found of the first.
+        what: String,
+    },
+    /// The source has other inputs than the owner before has made an epoch of.
+    #[error(
+        "epoch {epoch} of partition {partition} ends at {last}, as its last owner said, and the source has an input at {found} \
+         in it that is none of that epoch's; is it the same source?"
+    )]
+    NotIntended {
+        /// The partition.
+        partition: u32,
+        /// The epoch.
+        epoch: u64,
+        /// Position of its last input.
+        last: u64,
+        /// Position that was read.
+        found: u64,
+    },
     /// The right to write was lost.
     #[error(transparent)]
     Fenced(#[from] Fenced),
@@ -83,5 +108,19 @@ impl VertexError {
             Self::Fenced(_)
                 | Self::Sink(SinkError::Fenced(_) | SinkError::Newer { .. } | SinkError::Refused { .. })
         )
+    }
+
+    /// Whether another session of the partition, here or elsewhere, may do without it: a server that is not there for a while, or
+    /// a sink that knows a session which the ownership store forgot.
+    pub(super) fn ends_a_session(&self) -> bool {
+        match self {
+            Self::Sink(SinkError::Regressed { .. }) => true,
+            #[cfg(feature = "nats")]
+            Self::Sink(SinkError::Nats(error)) | Self::Source(SourceError::Nats(error)) => {
+                use crate::nats::NatsError;
+                matches!(error, NatsError::Connect { .. } | NatsError::Call { .. })
+            }
+            _ => false,
+        }
     }
 }

@@ -47,7 +47,7 @@ use crate::{
     lane::supervise::{Lane, LaneEvent, random},
     ledger::{Disk, Ledger},
     operate::{Board, Control, Doing, Wish},
-    own::{Manager, Static},
+    own::Manager,
     sink::{self, OutputIds},
     source::{self, Budget, Polled, Source},
     wake::Waker,
@@ -130,7 +130,8 @@ impl Vertex {
     /// # Errors
     /// As [`VertexError`] says; nothing was read.
     pub fn start(pipeline: Pipeline) -> Result<Self, VertexError> {
-        Self::start_under(pipeline, Arc::new(Static))
+        let manager = claim::manager(&pipeline)?;
+        Self::start_under(pipeline, manager)
     }
 
     /// As [`Vertex::start`], under a manager of its own.
@@ -144,7 +145,7 @@ impl Vertex {
         let source = source::open(&pipeline.source, &waker)?;
         let mut sinks = Vec::new();
         for config in &pipeline.sink {
-            let sink = sink::open(config, pipeline.uid(), &waker)?;
+            let sink = sink::open(config, pipeline.uid(), pipeline.keep(), &waker)?;
             let ids = OutputIds::new(pipeline.uid(), config.name());
             sinks.push(End { config: config.clone(), sink, ids, dirty: false, state: None });
         }
@@ -224,6 +225,7 @@ impl Vertex {
             self.end_tenure(index, Reason::Shutdown);
         }
         let quiesced = self.await_writes();
+        self.manager.leave();
         for lane in &self.lanes {
             lane.lane.stop();
         }
@@ -282,6 +284,10 @@ impl Vertex {
         }
         if owned == self.partitions.len() || stopping {
             return Ok(true);
+        }
+        if self.partitions.iter().all(|partition| partition.refused) {
+            let refused = self.report.stopped.first();
+            return Err(VertexError::Regressed { what: refused.map(|(.., what)| what.clone()).unwrap_or_default() });
         }
         // Drained, and to stay.
         if owned == 0 && self.partitions.iter().all(|partition| partition.given_away) {
@@ -367,7 +373,7 @@ impl Vertex {
         let mut held: u64 = tenures.map(|tenure| tenure.flow.bytes()).sum();
         for partition in &mut self.partitions {
             let Some(tenure) = &mut partition.tenure else { continue };
-            if self.board.wish(partition.id) != Wish::Run {
+            if self.board.wish(partition.id).max(self.manager.wish(partition.id)) != Wish::Run {
                 continue;
             }
             // Of a fenced partition nothing is read; the loop ends its session next. There is room for a whole batch, since
@@ -379,13 +385,21 @@ impl Vertex {
                 && !tenure.guard.is_revoked()
                 && held + self.budget.bytes as u64 <= limit
             {
+                let mut budget = self.budget;
+                if let Some(left) = tenure.left_to_read() {
+                    budget.records = budget.records.min(left as usize);
+                }
+                if budget.records == 0 {
+                    break;
+                }
                 self.board.doing(Doing::Source);
-                let polled = self.source.poll(partition.id, self.budget);
+                let polled = self.source.poll(partition.id, budget);
                 self.board.doing(Doing::Work);
                 match polled? {
                     Polled::End => tenure.at_end = true,
                     Polled::Idle => break,
                     Polled::Inputs(inputs) => {
+                        tenure.is_as_intended(partition.id, &inputs)?;
                         self.report.read += inputs.len() as u64;
                         tenure.has_read(&inputs);
                         self.meter.read_bytes +=

@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_shm::clock::Nanos;
-use tidegate_udf::wire::ids::{EpochId, FenceSlot, PartitionId, Position};
+use tidegate_udf::wire::ids::{EpochId, FenceSlot, Generation, PartitionId, Position};
 
-use super::outgoing::{Chunk, End, Outgoing};
+use super::{
+    VertexError,
+    outgoing::{Chunk, End, Outgoing},
+};
 use crate::{
     batch::Input,
     fence::{Quiesce, WriteGuard},
     flow::Flow,
     ledger::{Mark, Range, Record},
+    own::Intended,
     sink::{Session, Token},
     source::Resume,
 };
@@ -24,6 +28,10 @@ pub(super) struct Partition {
     pub(super) ending: Vec<WriteGuard>,
     /// It was drained.
     pub(super) given_away: bool,
+    /// The newest generation that a sink knows, if that was a surprise.
+    pub(super) newest: Generation,
+    /// It must not be run before an operator has looked at it (VX-714).
+    pub(super) refused: bool,
 }
 
 /// One ownership session.
@@ -39,6 +47,8 @@ pub(super) struct Tenure {
     pub(super) committed: EpochId,
     /// Where that epoch ended.
     pub(super) resume: Position,
+    /// What the next epoch has to be, since an earlier session has said so (case 4 of VX-781).
+    pub(super) intended: Option<Intended>,
     /// Inputs that were read and are not committed, and how many, for who commits them before they are sent.
     pub(super) read: Option<(Range, u64)>,
     /// What each sink said at the last commit.
@@ -76,7 +86,14 @@ pub(super) enum EpochStep {
 impl Partition {
     /// A partition that nobody owns here.
     pub(super) fn new(id: PartitionId) -> Self {
-        Self { id, tenure: None, ending: Vec::new(), given_away: false }
+        Self {
+            id,
+            tenure: None,
+            ending: Vec::new(),
+            given_away: false,
+            newest: Generation(0),
+            refused: false,
+        }
     }
 
     /// Forgets the sessions that ended; false while a write of one of them still runs.
@@ -132,6 +149,30 @@ impl Tenure {
             Some(outgoing) => Some(outgoing.again),
             None => self.flow.next_time(),
         }
+    }
+
+    /// Checks that inputs are those of the epoch that was intended.
+    ///
+    /// # Errors
+    /// The source has others than the session that intended it saw.
+    pub(super) fn is_as_intended(&self, partition: PartitionId, inputs: &[Input]) -> Result<(), VertexError> {
+        let Some(intended) = self.intended else { return Ok(()) };
+        match inputs.iter().find(|input| input.position < intended.first || input.position > intended.last) {
+            None => Ok(()),
+            Some(input) => Err(VertexError::NotIntended {
+                partition: partition.0,
+                epoch: intended.epoch.0,
+                last: intended.last.0,
+                found: input.position.0,
+            }),
+        }
+    }
+
+    /// How many inputs may be read before the epoch that was intended is sealed.
+    pub(super) fn left_to_read(&self) -> Option<u64> {
+        let intended = self.intended?;
+        let open = self.open.as_ref().map_or(0, |(chunk, _)| chunk.outcomes.inputs());
+        Some(intended.count.saturating_sub(open + self.flow.inputs()))
     }
 
     /// Number of the open epoch.

@@ -93,10 +93,13 @@ impl Vertex {
 
     fn partition_status(&self, partition: &Partition) -> PartitionStatus {
         let number = partition.id.0;
+        let stopped = self.report.stopped.iter().find(|(stopped, ..)| *stopped == number);
+        let stopped = stopped.map(|(_, position, reason)| (*position, reason.clone()));
         let Some(tenure) = &partition.tenure else {
             // Its last session, whose fence may have writes behind it still.
             let fenced = self.report.fenced.iter().rev().find(|(fenced, _)| *fenced == number);
             let state = match fenced {
+                _ if partition.refused => PartitionState::Stopped,
                 Some(_) => PartitionState::Fenced,
                 None if partition.given_away => PartitionState::Drained,
                 None => PartitionState::Unowned,
@@ -108,10 +111,10 @@ impl Vertex {
                 state,
                 generation,
                 revoked,
+                stopped,
                 ..PartitionStatus::default()
             };
         };
-        let stopped = self.report.stopped.iter().find(|(stopped, ..)| *stopped == number);
         PartitionStatus {
             partition: number,
             state: self.state(partition.id, tenure),
@@ -124,12 +127,12 @@ impl Vertex {
             unfinished: tenure.unfinished(),
             batches: tenure.flow.len() as u64,
             source_pending: self.source.pending(partition.id),
-            stopped: stopped.map(|(_, position, reason)| (*position, reason.clone())),
+            stopped,
         }
     }
 
     fn state(&self, partition: PartitionId, tenure: &Tenure) -> PartitionState {
-        match self.board.wish(partition) {
+        match self.board.wish(partition).max(self.manager.wish(partition)) {
             _ if tenure.guard.is_revoked() => PartitionState::Fenced,
             _ if tenure.flow.is_stopped() => PartitionState::Stopped,
             _ if tenure.is_over() && tenure.is_settled() => PartitionState::Finished,
@@ -142,11 +145,13 @@ impl Vertex {
     /// Gives away what is drained: everything that was read is committed, then the right to write goes (VX-704).
     pub(super) fn give_away(&mut self) {
         for index in 0..self.partitions.len() {
-            let Some(partition) = self.partitions.get_mut(index) else { return };
+            let Some(partition) = self.partitions.get(index) else { return };
             let Some(tenure) = &partition.tenure else { continue };
             let rests = tenure.flow.is_empty() && !tenure.flow.is_stopped() && tenure.is_settled();
-            if rests && self.board.wish(partition.id) == Wish::Drain && !tenure.guard.is_revoked() {
-                partition.given_away = true;
+            if rests && !tenure.guard.is_revoked() && self.is_to_drain(index) {
+                if let Some(partition) = self.partitions.get_mut(index) {
+                    partition.given_away = true;
+                }
                 self.end_tenure(index, Reason::Released);
             }
         }

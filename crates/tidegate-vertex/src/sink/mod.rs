@@ -112,12 +112,18 @@ pub trait Sink: Send {
     }
 }
 
-/// Opens a sink of a pipeline with this uid; `waker` is what its threads call when it takes more again.
+/// Opens a sink of a pipeline with this uid; a new owner may come up to `keep` after a write for it. `waker` is what its threads
+/// call when it takes more again.
 ///
 /// # Errors
 /// It cannot be reached or made.
-pub fn open(config: &SinkConfig, uid: u64, waker: &Waker) -> Result<Box<dyn Sink>, SinkError> {
-    let _ = (uid, waker);
+pub fn open(
+    config: &SinkConfig,
+    uid: u64,
+    keep: Nanos,
+    waker: &Waker,
+) -> Result<Box<dyn Sink>, SinkError> {
+    let _ = (uid, keep, waker);
     Ok(match &config.kind {
         SinkKind::Stdout {} => Box::new(stdout::Stdout::default()),
         SinkKind::File(keys) => match keys.mode {
@@ -137,14 +143,10 @@ pub fn open(config: &SinkConfig, uid: u64, waker: &Waker) -> Result<Box<dyn Sink
         SinkKind::Zmq(keys) => Box::new(zmq::Zmq::open(&config.name, keys)?),
         #[cfg(feature = "nats")]
         SinkKind::Jetstream(keys) => {
-            Box::new(jetstream::Jetstream::new(&config.name, (**keys).clone(), uid, KEEP, waker.clone()))
+            Box::new(jetstream::Jetstream::new(&config.name, (**keys).clone(), uid, keep.into(), waker.clone()))
         }
     })
 }
-
-/// How long after a write a new owner may come for it: the oldest epoch that a vertex lets wait.
-#[cfg(feature = "nats")]
-const KEEP: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What a sink does about repeated and late writes (11.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

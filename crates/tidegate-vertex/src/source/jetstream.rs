@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use async_nats::jetstream::stream::Stream;
 use serde::Deserialize;
+use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{PartitionId, Position};
 
 use super::{Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError};
@@ -122,6 +123,11 @@ impl JetstreamSource {
         Abilities { positions: Positions::Stable, replay: Replay::Yes, ack: AckMode::None, ordered: true }
     }
 
+    /// Whether its partitions have subjects of their own, so that each can be read by another vertex.
+    pub fn is_partitioned(&self) -> bool {
+        self.keys.mode == Mode::Partition
+    }
+
     /// Its partitions.
     pub fn partitions(&self) -> u32 {
         self.keys.partitions
@@ -219,6 +225,13 @@ impl Source for Jetstream {
             }
         }
         Ok(Known { created, last }.encode())
+    }
+
+    fn nack(&mut self, partition: PartitionId, _: Position, _: Nanos) {
+        // The server keeps nothing to give back; there is only nothing more to read.
+        if let Some(reader) = self.partitions.get_mut(partition.0 as usize) {
+            *reader = None;
+        }
     }
 
     fn pending(&self, partition: PartitionId) -> Option<u64> {

@@ -87,24 +87,31 @@ fn a_partition_that_is_taken_away_goes_on_where_it_was_committed() {
 /// Rules: VX-701, VX-703.
 #[test]
 fn a_manager_of_the_process_gives_a_partition_to_one_member_at_a_time() {
-    use tidegate_vertex::{fence::FenceTable, own::Manager};
+    use tidegate_vertex::{
+        fence::FenceTable,
+        own::{Known, Manager},
+    };
+    let claim = |member: &dyn Manager, newest| {
+        let known = Known { generation: Generation(newest), ..Known::default() };
+        member.acquire(PartitionId(0), 1, &known).unwrap().map(|claimed| claimed.generation.0)
+    };
     let manager = InProc::default();
     let (one, two) = (manager.member(1, 1), manager.member(2, 1));
     let id = PartitionId(0);
-    assert_eq!(one.acquire(id, Generation(4)), None, "nobody may have it");
+    assert_eq!(claim(&one, 4), None, "nobody may have it");
     manager.assign(id, Some(1));
-    assert_eq!(two.acquire(id, Generation(4)), None);
-    assert_eq!(one.acquire(id, Generation(4)), Some(Generation(5)));
-    assert_eq!(one.acquire(id, Generation(5)), None, "it has it already");
+    assert_eq!(claim(&two, 4), None);
+    assert_eq!(claim(&one, 4), Some(5));
+    assert_eq!(claim(&one, 5), None, "it has it already");
     let mut table = FenceTable::create(1, 1).unwrap();
     let (_, guard) = table.bind(id, Generation(5)).unwrap();
     one.begun(id, &guard);
     assert_eq!(manager.holder(id), Some((1, Generation(5))));
     manager.assign(id, Some(2));
     assert!(guard.is_revoked());
-    assert_eq!(two.acquire(id, Generation(5)), None, "the session before has not ended");
+    assert_eq!(claim(&two, 5), None, "the session before has not ended");
     one.release(id, Generation(5));
-    assert_eq!(two.acquire(id, Generation(2)), Some(Generation(6)), "it knows a newer one than the ledger");
+    assert_eq!(claim(&two, 2), Some(6), "it knows a newer one than the ledger");
     // Taken away again before it could write.
     manager.assign(id, None);
     let (_, guard) = table.bind(id, Generation(6)).unwrap();

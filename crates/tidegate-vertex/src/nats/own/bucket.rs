@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use tidegate_shm::sync::Arc;
 use async_nats::{
     HeaderMap,
     jetstream::stream::{Config, DiscardPolicy, Info, StorageType, Stream},
@@ -9,10 +11,10 @@ use async_nats::{
 
 use super::super::{EXPECTED_LAST_SUBJECT_SEQUENCE, Nats, NatsError, Published};
 
-/// A bucket.
-#[derive(Debug)]
+/// A bucket. Clones are the same one, over the same connection.
+#[derive(Debug, Clone)]
 pub struct Bucket {
-    nats: Nats,
+    nats: Arc<Nats>,
     stream: Stream,
     name: String,
     created: i128,
@@ -65,7 +67,7 @@ impl Bucket {
         let (stream, info) = nats.stream(&name)?;
         check(&name, &info)?;
         let created = info.created.unix_timestamp_nanos();
-        Ok(Self { nats, stream, name: bucket, created })
+        Ok(Self { nats: Arc::new(nats), stream, name: bucket, created })
     }
 
     /// When it was made, in nanoseconds since 1970.
@@ -95,6 +97,39 @@ impl Bucket {
         }
     }
 
+    /// Gives a key a value whatever it has: only for keys that nobody decides by.
+    ///
+    /// # Errors
+    /// [`NatsError::Call`]: it may have the value or not.
+    pub fn put(&self, key: &str, value: Vec<u8>) -> Result<(), NatsError> {
+        let outcome = self.nats.publish(&self.subject(key), vec![(HeaderMap::new(), value)]).pop();
+        match outcome {
+            Some(Published::Stored(_)) => Ok(()),
+            other => {
+                let source = format!("{other:?}").into();
+                Err(NatsError::Call { what: "take a key of", stream: format!("KV_{}", self.name), source })
+            }
+        }
+    }
+
+    /// The keys under a prefix.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<String>, NatsError> {
+        let name = format!("KV_{}", self.name);
+        let start = self.subject("");
+        self.nats.answered("list", &name, async {
+            let mut subjects = self.stream.info_with_subjects(self.subject(&format!("{prefix}>"))).await?;
+            let mut keys = Vec::new();
+            while let Some(subject) = subjects.next().await {
+                let (subject, _) = subject?;
+                keys.extend(subject.strip_prefix(&start).map(str::to_owned));
+            }
+            Ok(keys)
+        })
+    }
+
     fn subject(&self, key: &str) -> String {
         format!("$KV.{}.{key}", self.name)
     }
@@ -120,7 +155,7 @@ fn check(name: &str, info: &Info) -> Result<(), NatsError> {
 }
 
 /// A name of the letters that a bucket may have.
-fn restricted(name: &str) -> String {
+pub(super) fn restricted(name: &str) -> String {
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
     name.chars().map(|letter| if allowed(letter) { letter } else { '_' }).collect()
 }

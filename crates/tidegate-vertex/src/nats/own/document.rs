@@ -2,7 +2,14 @@
 //! whole, so that a claim and a commit exclude each other.
 
 use serde::{Deserialize, Serialize};
-use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
+use tidegate_udf::wire::ids::{EpochId, Generation, Position};
+
+use super::super::message::{hex as bytes_hex, unhex};
+use crate::{
+    own::{Committed, Intended, Known},
+    sink::Token,
+    source::{Identity, Resume},
+};
 
 /// The document of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,15 +85,6 @@ pub struct Intent {
     pub bounds: Option<Vec<(u64, u64, u64)>>,
 }
 
-/// What this host knows of a partition from its own ledger and sinks.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Known {
-    /// The highest generation.
-    pub generation: Generation,
-    /// The highest committed epoch.
-    pub epoch: EpochId,
-}
-
 impl Document {
     /// Its generation.
     pub fn generation(&self) -> Generation {
@@ -101,23 +99,73 @@ impl Document {
     /// What in it is older than what is known here (VX-714).
     pub fn behind(&self, known: &Known) -> Option<&'static str> {
         let epoch = self.commit.as_ref().map_or(0, |commit| commit.epoch);
+        let is_other = |commit: &Commit| {
+            known.committed.as_ref().is_some_and(|own| {
+                own.epoch.0 == commit.epoch && hex(own.digest) != commit.digest
+            })
+        };
         if self.generation < known.generation.0 {
             Some("its generation is lower than one that was used here")
-        } else if epoch < known.epoch.0 {
+        } else if epoch < known.epoch().0 {
             Some("its committed epoch is lower than one that was committed here")
+        } else if self.commit.as_ref().is_some_and(is_other) {
+            Some("its committed epoch is another one than that of the same number here")
         } else {
             None
         }
     }
 }
 
-/// The order in which live instances may claim a partition that is free: the first at once, each other one a quarter of the lease
-/// after the one before (VX-718). Place of `own` among them.
-pub fn rank(partition: PartitionId, own: &str, instances: &[String]) -> usize {
-    let weight = |instance: &str| {
-        let key = [&partition.0.to_be_bytes(), instance.as_bytes()].concat();
-        (twox_hash::XxHash3_64::oneshot(&key), instance.to_owned())
-    };
-    let ours = weight(own);
-    instances.iter().filter(|other| other.as_str() != own && weight(other) > ours).count()
+impl Commit {
+    /// What a session says that it has committed.
+    pub fn of(committed: &Committed) -> Self {
+        let Committed { epoch, generation, digest, resume, tokens } = committed;
+        let state = |(name, token): &(String, Token)| SinkState { name: name.clone(), token: bytes_hex(&token.0) };
+        Self {
+            epoch: epoch.0,
+            generation: generation.0,
+            digest: hex(*digest),
+            resume: resume.position.0,
+            identity: bytes_hex(&resume.identity.0),
+            sinks: tokens.iter().map(state).collect(),
+        }
+    }
+
+    /// What was committed; `None` when it is not what a session writes.
+    pub fn committed(&self) -> Option<Committed> {
+        let mut tokens = Vec::with_capacity(self.sinks.len());
+        for SinkState { name, token } in &self.sinks {
+            tokens.push((name.clone(), Token(unhex(token)?)));
+        }
+        Some(Committed {
+            epoch: EpochId(self.epoch),
+            generation: Generation(self.generation),
+            digest: u128::from_str_radix(&self.digest, 16).ok()?,
+            resume: Resume { position: Position(self.resume), identity: Identity(unhex(&self.identity)?) },
+            tokens,
+        })
+    }
+}
+
+impl Intent {
+    /// What a session is about to make visible.
+    pub fn of(intended: &Intended) -> Self {
+        let Intended { generation, epoch, first, last, count } = *intended;
+        Self { generation: generation.0, epoch: epoch.0, first: first.0, last: last.0, count, bounds: None }
+    }
+
+    /// What was intended.
+    pub fn intended(&self) -> Intended {
+        Intended {
+            generation: Generation(self.generation),
+            epoch: EpochId(self.epoch),
+            first: Position(self.first),
+            last: Position(self.last),
+            count: self.count,
+        }
+    }
+}
+
+fn hex(digest: u128) -> String {
+    format!("{digest:032x}")
 }

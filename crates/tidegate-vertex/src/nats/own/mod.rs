@@ -6,6 +6,15 @@
 //!        +------------------------ Lost <-----------------+
 //! ```
 //!
+//! | module | gives |
+//! |---|---|
+//! | `bucket` | keys that change by compare-and-set |
+//! | `document` | what the key of a partition says |
+//! | `manager` | ownership for a vertex |
+//! | `keeper` | the threads that renew leases, look for free partitions, and end what ran out |
+//! | `members` | who takes part, and in which order they claim |
+//! | `wishes` | what operators want of partitions, whoever has them |
+//!
 //! # Invariants
 //!
 //! - Every change is a compare-and-set of the whole document on the revision of the last one, so a claim makes every later
@@ -16,6 +25,10 @@
 
 mod bucket;
 mod document;
+mod keeper;
+mod manager;
+mod members;
+mod wishes;
 
 use std::{thread, time::Duration};
 
@@ -24,10 +37,13 @@ use tidegate_shm::clock::{Nanos, boottime_now};
 use tidegate_udf::wire::ids::{Generation, PartitionId};
 
 pub use bucket::{Bucket, Entry, Written};
-pub use document::{Commit, Document, Intent, Known, SinkState, rank};
+pub use document::{Commit, Document, Intent, SinkState};
+pub use manager::{JetStream, Settings};
+pub use members::{Member, Pins, rank};
+pub use wishes::{Order, order};
 
 use super::NatsError;
-use crate::sink::Session;
+use crate::{fence::Fenced, own::Known, sink::Session};
 
 /// Why a partition is not owned.
 #[derive(Debug, Error)]
@@ -67,6 +83,9 @@ pub enum OwnError {
         /// Its generation.
         generation: Generation,
     },
+    /// The right to write was taken away.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
     /// The lease ran out before it was renewed.
     #[error("the lease of partition {partition} ran out before the store confirmed its renewal")]
     Expired {
@@ -124,6 +143,10 @@ pub struct Owned {
     claimant: Claimant,
     nonce: u64,
     document: Document,
+    /// What was written since then and not confirmed: any of it may be there.
+    doubtful: Vec<Document>,
+    /// The revision of the claim.
+    claimed: u64,
     revision: u64,
     deadline: Nanos,
 }
@@ -173,6 +196,7 @@ impl Contender {
         let Found { revision, document } = found;
         let behind = match &document {
             None if known.generation > Generation(0) => Some("it knows nothing of the partition"),
+            _ if known.store.is_some_and(|store| store != bucket.created()) => Some("it was made anew"),
             None => None,
             Some(document) => document.behind(known),
         };
@@ -181,6 +205,13 @@ impl Contender {
         }
         let newest = document.as_ref().map_or(0, |document| document.generation);
         let newest = if accept { newest.max(known.generation.0) } else { newest };
+        let (mut commit, mut intent) = document.map_or((None, None), |document| (document.commit, document.intent));
+        if let (Some(_), Some(own)) = (behind, &known.committed)
+            && commit.as_ref().is_none_or(|commit| commit.epoch < own.epoch.0)
+        {
+            // What every sink has confirmed stays committed.
+            (commit, intent) = (Some(Commit::of(own)), known.prepared.as_ref().map(Intent::of));
+        }
         let claimed = Document {
             v: FORM,
             uid: format!("{:016x}", claimant.uid),
@@ -191,8 +222,8 @@ impl Contender {
             hb: 0,
             claimed_ms: tidegate_shm::clock::realtime_now().0 / 1_000_000,
             released: false,
-            commit: document.as_ref().and_then(|document| document.commit.clone()),
-            intent: document.and_then(|document| document.intent),
+            commit,
+            intent,
         };
         let sent = boottime_now();
         let revision = match bucket.write(&key(partition), revision, encode(&claimed)) {
@@ -206,7 +237,8 @@ impl Contender {
         self.watched = None;
         let deadline = deadline(sent, claimant.lease);
         let claimant = claimant.clone();
-        Ok(Owned { bucket, partition, claimant, nonce, document: claimed, revision, deadline })
+        tracing::info!(%partition, revision, generation = claimed.generation, "claimed in the ownership store");
+        Ok(Owned { bucket, partition, claimant, nonce, document: claimed, doubtful: Vec::new(), claimed: revision, revision, deadline })
     }
 }
 
@@ -233,76 +265,99 @@ impl Owned {
         sent.saturating_add(Nanos(lease.0 / 3))
     }
 
-    /// Extends the lease; the new deadline.
+    /// The revision of the claim: what has a higher one came later.
+    pub fn claimed(&self) -> u64 {
+        self.claimed
+    }
+
+    /// Extends the lease, in one attempt; false when the store does not say whether it did.
     ///
     /// # Errors
     /// The session is over: [`OwnError::Taken`], [`OwnError::Expired`], [`OwnError::Regressed`].
-    pub fn renew(&mut self) -> Result<Nanos, OwnError> {
-        self.write(self.document.clone())
+    pub fn renew(&mut self) -> Result<bool, OwnError> {
+        self.attempt(&self.next(self.document.clone()))
     }
 
-    /// Says which epoch is about to become visible.
+    /// Makes a decision durable: what is committed, and what is intended next, in one write (VX-763, VX-765). Tries until the
+    /// lease runs out, with a permit for each attempt.
     ///
     /// # Errors
-    /// As [`Owned::renew`].
-    pub fn intend(&mut self, intent: Intent) -> Result<Nanos, OwnError> {
-        self.write(Document { intent: Some(intent), ..self.document.clone() })
+    /// As [`Owned::renew`], or [`OwnError::Fenced`]; nothing of it counts then, unless the error is [`OwnError::Expired`] or
+    /// [`OwnError::Fenced`], which leave it open.
+    pub fn decide<P>(
+        &mut self,
+        commit: Option<Commit>,
+        intent: Option<Intent>,
+        mut permit: impl FnMut() -> Result<P, Fenced>,
+    ) -> Result<(), OwnError> {
+        let commit = commit.or_else(|| self.document.commit.clone());
+        let next = self.next(Document { commit, intent, ..self.document.clone() });
+        loop {
+            let permit = permit()?;
+            let done = self.attempt(&next)?;
+            drop(permit);
+            if done {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
-    /// Commits an epoch, and says in the same write which is next, if it is known: the commit point (VX-763, VX-765).
-    ///
-    /// # Errors
-    /// As [`Owned::renew`]; the epoch is not committed then, unless the error is [`OwnError::Expired`], which leaves it open.
-    pub fn commit(&mut self, commit: Commit, next: Option<Intent>) -> Result<Nanos, OwnError> {
-        self.write(Document { commit: Some(commit), intent: next, ..self.document.clone() })
-    }
-
-    /// Gives the partition away: others need not wait for the lease. Only after everything that writes has ended (VX-704).
+    /// Gives the partition away, in one attempt: others need not wait for the lease. Only after everything that writes has ended
+    /// (VX-704).
     ///
     /// # Errors
     /// As [`Owned::renew`]; the lease runs out then.
-    pub fn release(mut self) -> Result<(), OwnError> {
-        self.write(Document { released: true, ..self.document.clone() }).map(|_| ())
+    pub fn release(mut self) -> Result<bool, OwnError> {
+        self.attempt(&self.next(Document { released: true, ..self.document.clone() }))
     }
 
-    /// Writes the document if it is still as this session left it.
-    fn write(&mut self, next: Document) -> Result<Nanos, OwnError> {
-        let next = Document { hb: self.document.hb + 1, ..next };
-        let key = key(self.partition);
+    fn next(&self, document: Document) -> Document {
+        Document { hb: self.document.hb + 1, ..document }
+    }
+
+    /// Writes a document if the one that is there is still as this session left it; false when that is not known.
+    fn attempt(&mut self, next: &Document) -> Result<bool, OwnError> {
+        let partition = self.partition;
         let sent = boottime_now();
-        let revision = loop {
-            if boottime_now() >= self.deadline {
-                return Err(OwnError::Expired { partition: self.partition });
-            }
-            if let Written::Stored(revision) = self.bucket.write(&key, self.revision, encode(&next)) {
-                break revision;
-            }
+        if sent >= self.deadline {
+            return Err(OwnError::Expired { partition });
+        }
+        let revision = match self.bucket.write(&key(partition), self.revision, encode(next)) {
+            Written::Stored(revision) => revision,
             // Stored or not, or a conflict that may be a false one (VX-715).
-            match read(&self.bucket, self.partition, self.claimant.uid) {
-                Ok(Some((revision, found))) if found == next => break revision,
-                Ok(Some((revision, found))) if found == self.document => self.revision = revision,
-                Ok(Some((_, found))) => return Err(self.lost(&found)),
-                Ok(None) => {
-                    return Err(OwnError::Regressed {
-                        partition: self.partition,
-                        what: "its document is gone",
-                    });
+            Written::Doubt => match read(&self.bucket, partition, self.claimant.uid) {
+                Ok(Some((revision, found))) if found == *next => revision,
+                Ok(Some((revision, found))) if found == self.document || self.doubtful.contains(&found) => {
+                    (self.revision, self.document) = (revision, found);
+                    self.doubt(next);
+                    return Ok(false);
                 }
+                Ok(Some((_, found))) => return Err(self.lost(&found)),
+                Ok(None) => return Err(OwnError::Regressed { partition, what: "its document is gone" }),
                 Err(OwnError::Nats(error)) => {
-                    tracing::warn!(partition = %self.partition, %error, "the ownership store does not answer");
-                    thread::sleep(PAUSE);
+                    tracing::warn!(%partition, %error, "the ownership store does not answer");
+                    self.doubt(next);
+                    return Ok(false);
                 }
                 Err(error) => return Err(error),
-            }
+            },
         };
         self.revision = revision;
-        self.document = next;
+        self.document = next.clone();
+        self.doubtful.clear();
         // Too late is too late, whatever the store says.
         if boottime_now() >= self.deadline {
-            return Err(OwnError::Expired { partition: self.partition });
+            return Err(OwnError::Expired { partition });
         }
         self.deadline = deadline(sent, self.claimant.lease);
-        Ok(self.deadline)
+        Ok(true)
+    }
+
+    fn doubt(&mut self, written: &Document) {
+        if !self.doubtful.contains(written) {
+            self.doubtful.push(written.clone());
+        }
     }
 
     fn lost(&self, found: &Document) -> OwnError {
