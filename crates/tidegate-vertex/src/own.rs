@@ -30,12 +30,7 @@ pub trait Manager: Send + Sync {
     ///
     /// # Errors
     /// The partition must not be run before an operator has looked at it (VX-714).
-    fn acquire(
-        &self,
-        partition: PartitionId,
-        nonce: u64,
-        known: &Known,
-    ) -> Result<Option<Claimed>, Refused>;
+    fn acquire(&self, partition: PartitionId, nonce: u64, known: &Known) -> Result<Option<Claimed>, Refused>;
 
     /// The session may write from now on; its guard is what a revoke changes.
     fn begun(&self, partition: PartitionId, guard: &WriteGuard);
@@ -44,12 +39,7 @@ pub trait Manager: Send + Sync {
     ///
     /// # Errors
     /// The session is over; what was decided holds only if it was over afterwards.
-    fn decide(
-        &self,
-        partition: PartitionId,
-        decision: Decision,
-        guard: &WriteGuard,
-    ) -> Result<(), Fenced> {
+    fn decide(&self, partition: PartitionId, decision: Decision, guard: &WriteGuard) -> Result<(), Fenced> {
         let _ = (partition, decision, guard);
         Ok(())
     }
@@ -299,12 +289,7 @@ pub struct Member {
 }
 
 impl Manager for Member {
-    fn acquire(
-        &self,
-        partition: PartitionId,
-        _: u64,
-        known: &Known,
-    ) -> Result<Option<Claimed>, Refused> {
+    fn acquire(&self, partition: PartitionId, _: u64, known: &Known) -> Result<Option<Claimed>, Refused> {
         let mut table = self.shared.lock();
         let entry = table.entry(partition).or_default();
         if entry.wanted != Some(self.number) || entry.held.is_some() {

@@ -35,10 +35,10 @@ use crate::{
 pub use edit::{fresh_uid, with_uid};
 pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
 pub use explain::{KEYS, Key};
+pub use operation::{AdminConfig, LogConfig, LogFormat, LogLevel, MetricsConfig};
+pub use ownership::OwnershipConfig;
 #[cfg(feature = "nats")]
 pub use ownership::jetstream::JetstreamOwnership;
-pub use ownership::OwnershipConfig;
-pub use operation::{AdminConfig, LogConfig, LogFormat, LogLevel, MetricsConfig};
 use units::{Bytes, Time};
 
 /// A pipeline as its file describes it, checked.

@@ -50,7 +50,7 @@ impl OwnershipConfig {
 }
 
 #[cfg(feature = "nats")]
-pub mod jetstream {
+pub(super) mod jetstream {
     //! The keys of the kind `jetstream`.
 
     use std::num::NonZeroU32;
@@ -123,7 +123,11 @@ pub mod jetstream {
                 None => None,
                 Some(text) => match expand(text) {
                     Ok(name) if !name.is_empty() => Some(name),
-                    Ok(_) => return refuse("instance is empty; it has to be a name, different for each vertex".to_owned()),
+                    Ok(_) => {
+                        return refuse(
+                            "instance is empty; it has to be a name, different for each vertex".to_owned(),
+                        );
+                    }
                     Err(name) => {
                         return refuse(format!(
                             "instance = {text:?}: the environment variable {name} is not set; it has to be, or another name"
@@ -132,7 +136,10 @@ pub mod jetstream {
                 },
             };
             if !(LEAST_LEASE..=LONGEST_LEASE).contains(&keys.lease.0) {
-                return refuse(format!("lease = {}ms; it has to be 500ms to 10m", keys.lease.0.0 / 1_000_000));
+                return refuse(format!(
+                    "lease = {}ms; it has to be 500ms to 10m",
+                    keys.lease.0.0 / 1_000_000
+                ));
             }
             Ok(Self { endpoint, keys, pins, instance })
         }
@@ -166,9 +173,8 @@ pub mod jetstream {
         }
 
         pub(super) fn check(&self, pipeline: &Pipeline) -> Result<(), ConfigError> {
-            let refused = |key, found: &str, allowed| {
-                Err(ConfigError::Value { key, found: found.to_owned(), allowed })
-            };
+            let refused =
+                |key, found: &str, allowed| Err(ConfigError::Value { key, found: found.to_owned(), allowed });
             if pipeline.ledger.is_none() {
                 let allowed = "there with ownership.kind = \"jetstream\": what an epoch is becomes durable on this host first";
                 return refused("ledger", "missing", allowed);
@@ -193,7 +199,8 @@ pub mod jetstream {
     /// The host, and a number for the ledger: the same at every start, and another for each vertex of a host.
     fn usual_name(pipeline: &Pipeline) -> String {
         let path = pipeline.ledger.as_ref().map(|ledger| &ledger.path);
-        let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).unwrap_or_default();
+        let path =
+            path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).unwrap_or_default();
         let number = twox_hash::XxHash3_64::oneshot(path.as_os_str().as_encoded_bytes()) & 0xFFFF;
         format!("{}-{number:04x}", rustix::system::uname().nodename().to_string_lossy())
     }

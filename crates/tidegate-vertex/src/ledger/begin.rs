@@ -63,7 +63,9 @@ impl<S: Store> Ledger<S> {
                 self.commit_prepared(&record, wall_ms(), &mut transaction)?;
                 prepared = None;
             } else if let Some(commit) = &authority
-                && committed.as_ref().is_none_or(|own| (own.epoch, own.digest) != (commit.epoch, commit.digest))
+                && committed
+                    .as_ref()
+                    .is_none_or(|own| (own.epoch, own.digest) != (commit.epoch, commit.digest))
             {
                 // Cases 2 and 5: others have gone on, and what was prepared here is stale.
                 self.follow(partition, commit, &head, &mut transaction);
@@ -129,13 +131,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Adds that the last commit is one of another owner.
-    fn follow(
-        &self,
-        partition: PartitionId,
-        commit: &Committed,
-        head: &Head,
-        transaction: &mut Transaction,
-    ) {
+    fn follow(&self, partition: PartitionId, commit: &Committed, head: &Head, transaction: &mut Transaction) {
         let Committed { epoch, generation, digest, resume, tokens } = commit;
         let part = |(name, token): &(String, Token)| SinkPart {
             name: name.clone(),

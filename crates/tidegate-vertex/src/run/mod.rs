@@ -287,7 +287,9 @@ impl Vertex {
         }
         if self.partitions.iter().all(|partition| partition.refused) {
             let refused = self.report.stopped.first();
-            return Err(VertexError::Regressed { what: refused.map(|(.., what)| what.clone()).unwrap_or_default() });
+            return Err(VertexError::Regressed {
+                what: refused.map(|(.., what)| what.clone()).unwrap_or_default(),
+            });
         }
         // Drained, and to stay.
         if owned == 0 && self.partitions.iter().all(|partition| partition.given_away) {

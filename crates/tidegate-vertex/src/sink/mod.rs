@@ -117,12 +117,7 @@ pub trait Sink: Send {
 ///
 /// # Errors
 /// It cannot be reached or made.
-pub fn open(
-    config: &SinkConfig,
-    uid: u64,
-    keep: Nanos,
-    waker: &Waker,
-) -> Result<Box<dyn Sink>, SinkError> {
+pub fn open(config: &SinkConfig, uid: u64, keep: Nanos, waker: &Waker) -> Result<Box<dyn Sink>, SinkError> {
     let _ = (uid, keep, waker);
     Ok(match &config.kind {
         SinkKind::Stdout {} => Box::new(stdout::Stdout::default()),
@@ -142,9 +137,13 @@ pub fn open(
         #[cfg(feature = "zmq")]
         SinkKind::Zmq(keys) => Box::new(zmq::Zmq::open(&config.name, keys)?),
         #[cfg(feature = "nats")]
-        SinkKind::Jetstream(keys) => {
-            Box::new(jetstream::Jetstream::new(&config.name, (**keys).clone(), uid, keep.into(), waker.clone()))
-        }
+        SinkKind::Jetstream(keys) => Box::new(jetstream::Jetstream::new(
+            &config.name,
+            (**keys).clone(),
+            uid,
+            keep.into(),
+            waker.clone(),
+        )),
     })
 }
 

@@ -6,5 +6,6 @@ mod ids;
 mod own;
 mod server;
 mod strict;
+mod takeover;
 mod vertex;
 mod zombies;

@@ -19,9 +19,10 @@ use tidegate_vertex::{
     nats::{
         Endpoint, Nats,
         ids::{IdStream, Sent},
-        own::{Bucket, Claimant, Commit, Contender, Known, OwnError, Owned, SinkState, Standing},
+        own::{Bucket, Claimant, Commit, Contender, OwnError, Owned, SinkState, Standing},
         strict::{Names, Place, StrictStream},
     },
+    own::Known,
 };
 
 use crate::server::{Server, is_stopped, messages, plain, strict, values as expected};
@@ -91,7 +92,7 @@ impl Owner<'_> {
         while next < TOTAL {
             if boottime_now() >= owned.renew_at() {
                 match owned.renew() {
-                    Ok(deadline) => guard.extend(deadline),
+                    Ok(_) => guard.extend(owned.deadline()),
                     Err(error) => return ended(self.dir, &error),
                 }
             }
@@ -118,8 +119,8 @@ impl Owner<'_> {
                 identity: String::new(),
                 sinks: vec![SinkState { name: "main".to_owned(), token }],
             };
-            match owned.commit(commit, None) {
-                Ok(deadline) => guard.extend(deadline),
+            match owned.decide(Some(commit), None, || Ok::<_, Fenced>(())) {
+                Ok(()) => guard.extend(owned.deadline()),
                 Err(error) => return ended(self.dir, &error),
             }
             fs::write(self.dir.join(format!("{session:?}.epochs")), epoch.to_string()).unwrap();

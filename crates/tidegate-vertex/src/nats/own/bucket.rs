@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use tidegate_shm::sync::Arc;
 use async_nats::{
     HeaderMap,
     jetstream::stream::{Config, DiscardPolicy, Info, StorageType, Stream},
 };
+use futures_util::StreamExt;
+use tidegate_shm::sync::Arc;
 
 use super::super::{EXPECTED_LAST_SUBJECT_SEQUENCE, Nats, NatsError, Published};
 

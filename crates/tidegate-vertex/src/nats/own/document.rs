@@ -100,9 +100,10 @@ impl Document {
     pub fn behind(&self, known: &Known) -> Option<&'static str> {
         let epoch = self.commit.as_ref().map_or(0, |commit| commit.epoch);
         let is_other = |commit: &Commit| {
-            known.committed.as_ref().is_some_and(|own| {
-                own.epoch.0 == commit.epoch && hex(own.digest) != commit.digest
-            })
+            known
+                .committed
+                .as_ref()
+                .is_some_and(|own| own.epoch.0 == commit.epoch && hex(own.digest) != commit.digest)
         };
         if self.generation < known.generation.0 {
             Some("its generation is lower than one that was used here")
@@ -120,7 +121,8 @@ impl Commit {
     /// What a session says that it has committed.
     pub fn of(committed: &Committed) -> Self {
         let Committed { epoch, generation, digest, resume, tokens } = committed;
-        let state = |(name, token): &(String, Token)| SinkState { name: name.clone(), token: bytes_hex(&token.0) };
+        let state =
+            |(name, token): &(String, Token)| SinkState { name: name.clone(), token: bytes_hex(&token.0) };
         Self {
             epoch: epoch.0,
             generation: generation.0,

@@ -20,7 +20,8 @@ use crate::{fence::Reason, operate::Wish};
 /// Starts the threads.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     let (keeping, timing) = (shared.clone(), shared.clone());
-    let keeper = thread::Builder::new().name("ownership".to_owned()).spawn(move || Keeper::new(&keeping).run())?;
+    let keeper =
+        thread::Builder::new().name("ownership".to_owned()).spawn(move || Keeper::new(&keeping).run())?;
     let timer = thread::Builder::new().name("leases".to_owned()).spawn(move || time(&timing))?;
     Ok(vec![keeper, timer])
 }
@@ -112,8 +113,8 @@ impl<'a> Keeper<'a> {
         let shared = self.shared;
         // Whoever has the lock writes, and that extends the lease, too.
         let Ok(mut state) = part.state.try_lock() else { return Tended::Own };
+        let ended = state.lost || state.guard.as_ref().is_some_and(|guard| guard.is_revoked());
         if let Some(owned) = &mut state.owned {
-            let ended = state.lost || state.guard.as_ref().is_some_and(|guard| guard.is_revoked());
             if ended || boottime_now() < owned.renew_at() {
                 return Tended::Own;
             }
@@ -143,7 +144,7 @@ impl<'a> Keeper<'a> {
                 Tended::Nobodys(shared.may_claim(id, &state))
             }
             Ok(Standing::Held { owner, .. }) => {
-                state.seen = Seen::Held(owner.clone());
+                state.seen = Seen::Held;
                 Tended::Of(owner)
             }
             Err(OwnError::Nats(_)) => {

@@ -101,9 +101,9 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) enum Seen {
     Nothing,
-    /// It may be claimed on top of this; since when, and by whom it was held last.
+    /// It may be claimed on top of this; since when.
     Free(Found, Nanos),
-    Held(String),
+    Held,
 }
 
 impl JetStream {
@@ -148,12 +148,7 @@ impl JetStream {
 }
 
 impl Manager for JetStream {
-    fn acquire(
-        &self,
-        partition: PartitionId,
-        nonce: u64,
-        known: &Known,
-    ) -> Result<Option<Claimed>, Refused> {
+    fn acquire(&self, partition: PartitionId, nonce: u64, known: &Known) -> Result<Option<Claimed>, Refused> {
         let shared = &*self.shared;
         let Some(part) = shared.parts.get(partition.0 as usize) else { return Ok(None) };
         // While the keeper looks, it tells when it has seen something.
@@ -208,12 +203,7 @@ impl Manager for JetStream {
         self.shared.extend(partition, guard, deadline);
     }
 
-    fn decide(
-        &self,
-        partition: PartitionId,
-        decision: Decision,
-        guard: &WriteGuard,
-    ) -> Result<(), Fenced> {
+    fn decide(&self, partition: PartitionId, decision: Decision, guard: &WriteGuard) -> Result<(), Fenced> {
         let fenced = Fenced { generation: guard.generation() };
         let Some(part) = self.shared.parts.get(partition.0 as usize) else { return Err(fenced) };
         let mut state = lock(&part.state);
@@ -307,7 +297,8 @@ impl Shared {
             return false;
         }
         // What is pinned is nobody else's to take first.
-        let rank = if own.pins.is_some() { 0 } else { rank(partition, &self.own(self.load()), &lock(&self.others)) };
+        let rank =
+            if own.pins.is_some() { 0 } else { rank(partition, &self.own(self.load()), &lock(&self.others)) };
         let delay = Nanos((self.settings.lease.0 / 4).saturating_mul(rank as u64));
         monotonic_now() >= since.saturating_add(delay)
     }

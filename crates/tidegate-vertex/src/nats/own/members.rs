@@ -177,9 +177,9 @@ mod tests {
             members.push(member("new", 0));
             let mut moved = 0;
             // Each owner hands over one at a time until nobody has anything to hand over.
-            while let Some(giver) = (0..members.len()).find(|&index| {
-                surplus(&members[index], &members, (0..partitions).map(PartitionId)).is_some()
-            }) {
+            while let Some(giver) = (0..members.len())
+                .find(|&index| surplus(&members[index], &members, (0..partitions).map(PartitionId)).is_some())
+            {
                 let (_, to) = surplus(&members[giver], &members, (0..partitions).map(PartitionId)).unwrap();
                 let to = members.iter().position(|other| other.instance == to).unwrap();
                 members[giver].load -= 1;
@@ -232,6 +232,9 @@ mod tests {
         assert_eq!(rank(PartitionId(7), &own, &others), 1);
         assert_eq!(rank(PartitionId(8), &own, &others), 0);
         assert_eq!(surplus(&own, &others, [PartitionId(8), PartitionId(9)].into_iter()), None);
-        assert_eq!(surplus(&own, &others, [PartitionId(8), PartitionId(2)].into_iter()).unwrap().0, PartitionId(2));
+        assert_eq!(
+            surplus(&own, &others, [PartitionId(8), PartitionId(2)].into_iter()).unwrap().0,
+            PartitionId(2)
+        );
     }
 }

@@ -205,7 +205,8 @@ impl Contender {
         }
         let newest = document.as_ref().map_or(0, |document| document.generation);
         let newest = if accept { newest.max(known.generation.0) } else { newest };
-        let (mut commit, mut intent) = document.map_or((None, None), |document| (document.commit, document.intent));
+        let (mut commit, mut intent) =
+            document.map_or((None, None), |document| (document.commit, document.intent));
         if let (Some(_), Some(own)) = (behind, &known.committed)
             && commit.as_ref().is_none_or(|commit| commit.epoch < own.epoch.0)
         {
@@ -238,7 +239,17 @@ impl Contender {
         let deadline = deadline(sent, claimant.lease);
         let claimant = claimant.clone();
         tracing::info!(%partition, revision, generation = claimed.generation, "claimed in the ownership store");
-        Ok(Owned { bucket, partition, claimant, nonce, document: claimed, doubtful: Vec::new(), claimed: revision, revision, deadline })
+        Ok(Owned {
+            bucket,
+            partition,
+            claimant,
+            nonce,
+            document: claimed,
+            doubtful: Vec::new(),
+            claimed: revision,
+            revision,
+            deadline,
+        })
     }
 }
 

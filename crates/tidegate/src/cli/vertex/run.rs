@@ -40,11 +40,15 @@ pub(crate) struct Run {
     /// Kill the process that has the ledger and does not let it go, if it is this program
     #[arg(long)]
     takeover: bool,
+    /// Go on although the ownership store knows less than this host: it was restored or made anew
+    #[arg(long)]
+    accept_regression: bool,
 }
 
 impl Run {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
-        let pipeline = Pipeline::read_with(&self.config, &self.set)?;
+        let mut pipeline = Pipeline::read_with(&self.config, &self.set)?;
+        pipeline.accept_regression = self.accept_regression;
         if pipeline.log.format == LogFormat::Json {
             logging::set_json();
         }
