@@ -101,6 +101,12 @@ fn tries_survive_the_runtime() {
     let [letter] = letters(&world).try_into().unwrap();
     assert_eq!(letter["headers"]["tg-error-class"], "CRASHED");
     assert_eq!(letter["headers"]["tg-attempts"], "7");
+    let ledger = tidegate_vertex::ledger::inspect(&world.path("ledger"), None).unwrap().unwrap();
+    assert_eq!(
+        ledger["partitions"][0]["tried_before"],
+        serde_json::json!([]),
+        "tries of an input with an outcome"
+    );
 }
 
 /// Cases: CT-50.

@@ -5,6 +5,7 @@
 mod crashes;
 mod dead_letters;
 mod disk;
+mod epochs;
 mod failures;
 mod functions;
 mod garbage;

@@ -108,6 +108,7 @@ fn one_of_sixteen_partitions_is_fenced_and_the_others_go_on() {
     let [(id, guard)] = stop.fence(Some(PartitionId(5)), Reason::Operator).try_into().unwrap();
     assert_eq!(id, PartitionId(5));
     wait_for("quiesced", || guard.quiesce(|| false) == Quiesce::Quiesced);
+    wait_for("forgotten", || stop.fence(Some(PartitionId(5)), Reason::Operator).is_empty());
     let report = running.join().unwrap().unwrap();
     assert_eq!(report.fenced, [(5, 1)]);
     assert!(report.balances() && report.returned > 0, "{report:?}");
