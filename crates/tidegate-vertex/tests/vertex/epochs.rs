@@ -68,10 +68,7 @@ fn an_epoch_ends_when_it_is_long_or_memory_is_short() {
         assert_eq!(records.len(), files.len());
         for (record, file) in records.iter().zip(&files) {
             let lines = file.len() as u64;
-            assert_eq!(
-                (&record["inputs"], &record["outputs"]),
-                (&lines.into(), &lines.into())
-            );
+            assert_eq!((&record["inputs"], &record["outputs"]), (&lines.into(), &lines.into()));
         }
     }
 }

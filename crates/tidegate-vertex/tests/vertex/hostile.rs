@@ -49,8 +49,8 @@ const LIES: &[(&str, &str)] = &[
     ("hole in its memory", "head"),
 ];
 
-/// Cases: CT-02, CT-03, CT-10, CT-67.
-/// Rules: VX-011, VX-121, VX-122, VX-220, VX-231, VX-400, VX-401.
+/// Cases: CT-02, CT-03, CT-10, CT-67, CT-24.
+/// Rules: VX-011, VX-121, VX-122, VX-220, VX-231, VX-400, VX-401, VX-213, VX-233, VX-425.
 #[test]
 fn every_lie_ends_the_session_and_nothing_of_it_comes_out() {
     for (lie, part) in LIES {
