@@ -203,7 +203,8 @@ fn a_worker_does_not_outlive_its_session() {
 /// Rules: VX-220, VX-303.
 #[test]
 fn a_worker_leaves_a_runtime_that_lies() {
-    let lies: [(fn(&Runtime), &str); 3] = [
+    type Lie = (fn(&Runtime), &'static str);
+    let lies: [Lie; 3] = [
         (|runtime| runtime.set_down(Word::Head, 128), "not published"),
         (|runtime| runtime.set_down(Word::Head, 100), "not a multiple"),
         (|runtime| runtime.set_down(Word::Head, 1 << 40), "head"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 use tidegate_shm::{
-    clock::{Nanos, boottime_now, monotonic_now},
+    clock::{Nanos, monotonic_now},
     process::{ProcessHandle, ProcessId},
     region::{AccessError, MapError, SealError, SealedMemory},
     sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering},
@@ -16,7 +16,7 @@ use tidegate_udf::{
         frame::Frame,
         function::FunctionKind,
         ids::{BatchId, SchemaId, SessionId},
-        segment::{DownHeader, Geometry, HEARTBEAT_AT, READY_AT, RUN_STATE_AT, RunState, Word, encode_up},
+        segment::{DownHeader, Geometry, READY_AT, RUN_STATE_AT, RunState, Word, encode_up},
     },
 };
 
@@ -188,13 +188,6 @@ impl Session {
     /// The worker's process.
     pub fn worker(&self) -> ProcessId {
         self.shared.process.id()
-    }
-
-    /// How long the worker has not beaten, by what it says itself: for people, nothing is decided by it (VX-122, VX-433).
-    pub fn silence(&self) -> Nanos {
-        let beat = self.shared.link.peer.header().u64::<HEARTBEAT_AT>().load(RELAXED);
-        // One that has not beaten yet is attaching.
-        if beat == 0 { Nanos::ZERO } else { boottime_now().saturating_sub(Nanos(beat)) }
     }
 
     /// Ends the worker; what it has not answered is given back when it is gone.

@@ -96,9 +96,6 @@ pub struct LaneStatus {
     pub ready: bool,
     /// Its process.
     pub pid: Option<u32>,
-    /// It has not beaten for five times the interval: it is stopped, or does not get a processor (VX-433).
-    #[serde(default)]
-    pub suspect: bool,
     /// Workers that ended.
     pub restarts: u64,
     /// How the last one ended.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::PartitionId;
 
 use super::{LaneState, Partition, Report, Vertex, tenure::Tenure};
@@ -84,10 +83,7 @@ impl Vertex {
             pid: std::process::id(),
             delivery: pipeline.pipeline.delivery.name().to_owned(),
             partitions: self.partitions.iter().map(|partition| self.partition_status(partition)).collect(),
-            lanes: (0..)
-                .zip(&self.lanes)
-                .map(|(number, lane)| lane_status(number, lane, pipeline.heartbeat()))
-                .collect(),
+            lanes: (0..).zip(&self.lanes).map(|(number, lane)| lane_status(number, lane)).collect(),
             counts: counts(report, meter),
             memory: memory(pipeline, self.source.partitions()),
             histograms: meter.histograms(),
@@ -172,7 +168,7 @@ fn counts(report: &Report, meter: &Meter) -> Counts {
     }
 }
 
-fn lane_status(number: u32, lane: &LaneState, heartbeat: Nanos) -> LaneStatus {
+fn lane_status(number: u32, lane: &LaneState) -> LaneStatus {
     let mut status = LaneStatus {
         lane: number,
         ready: lane.session.is_some(),
@@ -184,14 +180,11 @@ fn lane_status(number: u32, lane: &LaneState, heartbeat: Nanos) -> LaneStatus {
     };
     if let Some(session) = &lane.session {
         status.pid = Some(session.worker().pid);
-        status.suspect = session.silence().0 > heartbeat.0.saturating_mul(MISSED_BEATS);
         (status.requests, status.answers) = session.credits();
     }
     status
 }
 
-/// Beats that a worker may miss before it is a suspect.
-const MISSED_BEATS: u64 = 5;
 /// Header of a segment.
 const SEGMENT: u64 = 4096;
 /// What the ledger keeps in memory.

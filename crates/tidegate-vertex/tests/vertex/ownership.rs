@@ -271,26 +271,6 @@ fn a_stopped_worker_is_replaced() {
     assert_eq!(world.lines(), expected);
 }
 
-/// A worker that is stopped for a while is a suspect meanwhile, and is not ended for that.
-/// Cases: CT-18.
-/// Rules: VX-433.
-#[test]
-fn a_stopped_worker_that_goes_on_is_a_suspect_and_no_more() {
-    let world = World::new();
-    let vertex = world.start("stop once", "", "kind = \"generator\"\nrecords = 2000").unwrap();
-    let control = vertex.control();
-    let running = std::thread::spawn(move || vertex.run());
-    wait_for("a suspect", || control.status().lanes[0].suspect);
-    assert!(world.path("stopped").exists());
-    let pid: i32 = fs::read_to_string(world.path("pids")).unwrap().trim().parse().unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
-    let report = running.join().unwrap().unwrap();
-    assert_eq!((report.restarts, report.delivered), (0, 2_000));
-    let expected: Vec<String> = (0..2_000).map(|n| format!("UPPER 0:{n}")).collect();
-    assert_eq!(world.lines(), expected);
-}
-
 /// What was read is committed before it is sent: a runtime that is killed loses it and repeats nothing.
 /// Rules: VX-001, VX-762.
 #[test]

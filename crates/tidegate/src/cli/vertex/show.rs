@@ -38,10 +38,9 @@ pub(super) fn status(status: &Value) -> String {
         vec![text::heading(["LANE", "WORKER", "RESTARTS", "IN FLIGHT", "CREDIT", "USED", "LAST END"])];
     for lane in list(&status["lanes"]) {
         let requests = &lane["requests"];
-        let suspect = if lane["suspect"] == true { " (silent)" } else { "" };
         lanes.push(vec![
             lane["lane"].to_string(),
-            format!("{}{suspect}", text::or_dash(lane["pid"].as_u64())),
+            text::or_dash(lane["pid"].as_u64()),
             lane["restarts"].to_string(),
             lane["in_flight"].to_string(),
             requests["granted_bytes"].to_string(),
