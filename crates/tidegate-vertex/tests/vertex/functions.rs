@@ -223,7 +223,7 @@ fn by_thirds(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     if record.position().0 % 3 != 1 {
         out.record().value(record.value());
     }
-    if record.position().0 % 3 != 0 {
+    if !record.position().0.is_multiple_of(3) {
         out.record().route(second).value(record.value());
     }
     Outcome::ok()
