@@ -29,8 +29,8 @@ use crate::{
         message::{FromRuntime, FromWorker, Hello, MessageFault, Ready, VERSIONS},
         record::{RecordFault, pieces},
         segment::{
-            BUSY_BATCH_AT, BUSY_SINCE_AT, DownHeader, HEARTBEAT_AT, PANIC_AT, PANIC_LEN, PID_AT, READY_AT,
-            SDK_AT, SDK_VERSION_AT, SDK_VERSION_LEN, SegmentFault, decode_fence, decode_up,
+            BUSY_BATCH_AT, BUSY_SINCE_AT, DownHeader, FENCE_READY_AT, HEARTBEAT_AT, PANIC_AT, PANIC_LEN,
+            PID_AT, READY_AT, SDK_AT, SDK_VERSION_AT, SDK_VERSION_LEN, SegmentFault, decode_fence, decode_up,
         },
         status::Status,
     },
@@ -225,6 +225,13 @@ fn attach(control: &Control, sdk: Sdk) -> Result<(Session, Nanos), WorkerError> 
     let header = DownHeader::decode(&bytes(&down)?, down_len)?;
     let ring = decode_up(&bytes(&up)?, up_len, &header)?;
     let slots = decode_fence(&bytes(&fence)?, fence_len, &header)?;
+    for (region, ready_at, field) in [(&down, READY_AT, "D.ready"), (&fence, FENCE_READY_AT, "F.ready")] {
+        // Acquire: pairs with the runtime's store; everything else is there.
+        let ready = region.atomic_u32(ready_at as u64)?.load(Ordering::Acquire);
+        if ready != 1 {
+            return Err(SegmentFault { field, found: ready.into(), expected: 1 }.into());
+        }
+    }
     let link = Link {
         own: OwnSegment::new(&up, ring.capacity)?,
         peer: PeerSegment::new(&down, header.ring.capacity)?,

@@ -161,6 +161,7 @@ fn delays_double_up_to_the_cap() {
 }
 
 /// Answers behind one that is missing are held (VX-316).
+/// Cases: CT-43.
 /// Rules: VX-441.
 #[test]
 fn an_answer_out_of_order_waits_for_the_ones_before_it() {
@@ -178,6 +179,7 @@ fn an_answer_out_of_order_waits_for_the_ones_before_it() {
     assert_eq!(done, [(0, true), (1, true)]);
 }
 
+/// Cases: CT-69.
 /// Rules: VX-235.
 #[test]
 fn a_stale_answer_to_a_current_batch_is_no_outcome() {

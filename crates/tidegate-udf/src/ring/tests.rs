@@ -101,6 +101,40 @@ fn nothing_is_written_without_credit() {
     pair.send(3, 0).unwrap();
 }
 
+/// What is left of the ring at its end is written too, and costs as much.
+/// Rules: VX-301, VX-306.
+#[test]
+fn filler_costs_credit() {
+    let mut pair = pair(100);
+    for batch in 1..=2 {
+        pair.send(batch, 896 - 128).unwrap();
+    }
+    pair.receive().unwrap();
+    // 256 bytes are left at the end, 896 were given back at the beginning: of 1024, 1280 would be used.
+    assert_eq!(pair.send(3, 896), Err(PublishError::NoCredit));
+    assert_eq!(pair.down.get(Word::Head), 2 * 896);
+    pair.receive().unwrap();
+    pair.send(3, 896).unwrap();
+    assert_eq!(pair.down.get(Word::Head), 2048 + 1024);
+    assert_eq!(pair.receive(), Some((3, vec![3; 896])));
+}
+
+/// A place of the ring that was used says so no more while it is written again: a writer that dies there leaves no frame.
+/// Rules: VX-210, VX-212.
+#[test]
+fn a_place_that_is_written_again_is_not_published() {
+    use super::Peer;
+    let mut pair = pair(4);
+    for batch in 1..=2 {
+        pair.send(batch, 896).unwrap();
+        pair.receive().unwrap();
+    }
+    let flags = |pair: &Pair| pair.down.load_flags(0, Ordering::Relaxed).unwrap() & 1;
+    assert_eq!(flags(&pair), 1);
+    assert_eq!(pair.publisher.publish(&frame(3), &[], || false), Err(PublishError::Abandoned));
+    assert_eq!(flags(&pair), 0);
+}
+
 /// Rules: VX-300.
 #[test]
 fn before_the_first_grant_nothing_is_written() {
@@ -201,6 +235,16 @@ fn grants_that_cannot_be_are_refused() {
         pair.up.set(*word, *value);
         let violation = pair.accused();
         assert!(matches!(violation, Violation::Word { word, .. } if word == *name), "{name}: {violation}");
+    }
+    // What was said once is not taken back.
+    for (word, name) in [(Word::Consumed, "consumed"), (Word::ConsumedBatches, "consumed_batches")] {
+        let mut pair = pair(4);
+        pair.send(1, 8).unwrap();
+        pair.receive().unwrap();
+        pair.send(2, 8).unwrap();
+        pair.up.set(word, 0);
+        let violation = pair.accused();
+        assert!(matches!(violation, Violation::Word { word, .. } if word == name), "{name}: {violation}");
     }
 }
 

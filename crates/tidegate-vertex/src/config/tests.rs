@@ -75,9 +75,78 @@ fn what_cannot_be_is_refused_with_its_key() {
         ("[\"./enrich\", \"-v\"]", "[]", "udf.command"),
         ("partitions = 4\n", "partitions = 4097\n", "source.partitions"),
         ("kind = \"file\"", "kind = \"kafka\"", "kafka"),
+        ("[[sink]]", "[[sink]]\nrole = \"dlq\"", "at least one of which gets outputs"),
+        ("[ledger]", "[limits]\nprefetch = \"1KiB\"\n[ledger]", "limits.prefetch"),
+        ("\"drop\"", "\"dlq\"", "udf.retry.on_exhausted"),
     ] {
         assert!(WHOLE.contains(from), "{from}");
         let error = WHOLE.replace(from, to).parse::<Pipeline>().unwrap_err().to_string();
         assert!(error.contains(part), "{to}: {error}");
+    }
+}
+
+/// Rules: VX-001, VX-620, VX-750.
+#[test]
+fn what_source_and_sinks_cannot_give_is_not_promised() {
+    let epochs = "kind = \"file\"\nmode = \"epoch\"\ndir = \"out\"";
+    let with = |delivery: &str, sink: &str| {
+        let text = WHOLE.replace("at_least_once", delivery);
+        text.replace("kind = \"file\"\npath = \"out\"", sink)
+    };
+    let plain = "kind = \"file\"\npath = \"out\"";
+    for good in [
+        with("effectively_once", epochs),
+        with("effectively_once", &format!("allow_duplicates = true\n{plain}")),
+        with("at_most_once", plain),
+        with("at_least_once", plain).replace("[ledger]\npath = \"ledger\"", ""),
+    ] {
+        good.parse::<Pipeline>().unwrap_or_else(|error| panic!("{error}: {good}"));
+    }
+    let dead = "[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"stdout\"\n";
+    let no_ledger = |delivery| with(delivery, epochs).replace("[ledger]\npath = \"ledger\"", "");
+    for (bad, part) in [
+        (with("effectively_once", plain), "sink.allow_duplicates"),
+        (with("at_least_once", epochs), "sink.mode"),
+        (with("at_most_once", epochs), "sink.mode"),
+        (no_ledger("effectively_once"), "ledger is missing"),
+        (no_ledger("at_most_once"), "ledger is missing"),
+        (
+            with("effectively_once", epochs).replace(
+                "kind = \"generator\"\npartitions = 4\nrecords = 1000\nbytes = \"100B\"",
+                "kind = \"stdin\"",
+            ),
+            "source.kind",
+        ),
+        (
+            with("at_least_once", &format!("{plain}\n{dead}{}", dead.replace("\"dead\"", "\"other\""))),
+            "dlq for 2 sinks",
+        ),
+    ] {
+        let error = bad.parse::<Pipeline>().expect_err(part).to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+/// Rules: VX-311, VX-601.
+#[test]
+fn defaults_follow_from_what_else_is_said() {
+    let dead = "[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"stdout\"\n[ledger]";
+    for (on_exhausted, sink, expected) in [
+        ("on_exhausted = \"drop\"", "[ledger]", OnExhausted::LeaveOut),
+        ("", "[ledger]", OnExhausted::Stop),
+        ("", dead, OnExhausted::LeaveOut),
+        ("on_exhausted = \"stop\"", dead, OnExhausted::Stop),
+        ("on_exhausted = \"dlq\"", dead, OnExhausted::LeaveOut),
+    ] {
+        let text = WHOLE.replace("on_exhausted = \"drop\"", on_exhausted).replace("[ledger]", sink);
+        let pipeline: Pipeline = text.parse().unwrap();
+        assert_eq!(pipeline.retry().on_exhausted, expected, "{on_exhausted} {sink}");
+        let wanted = sink == dead && !on_exhausted.contains("stop");
+        assert_eq!(pipeline.dead_letters(), wanted.then_some(1), "{on_exhausted}");
+    }
+    // Four times the longest batch, and a mebibyte at least.
+    for (batch, response) in [("64KiB", 1 << 20), ("2MiB", 8 << 20)] {
+        let text = WHOLE.replace("64KiB", batch).replace("\"1MiB\"", "\"16MiB\"");
+        assert_eq!(text.parse::<Pipeline>().unwrap().transport().max_response, response);
     }
 }

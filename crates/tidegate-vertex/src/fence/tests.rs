@@ -85,3 +85,69 @@ fn an_expired_lease_revokes() {
     let late: Guard<_> = Guard::new(Expired(word), Generation(5), || Nanos(10));
     assert!(late.permit(WriteKind::Sink).is_err() && early.permit(WriteKind::Sink).is_err());
 }
+
+/// Whoever looks at F sees why and when a partition was fenced, also after a second revoke.
+/// Rules: VX-724.
+#[test]
+fn the_first_reason_is_noted() {
+    let mut table = FenceTable::create(1, 1).unwrap();
+    let (slot, guard) = table.bind(PartitionId(0), Generation(1)).unwrap();
+    let memory = table.memory().map(0..0).unwrap();
+    let at = 4096 + 64 * u64::from(slot.0);
+    let noted = || {
+        let reason = memory.atomic_u32(at + 0x1C).unwrap().load(Ordering::Acquire);
+        (reason, memory.atomic_u64(at + 0x20).unwrap().load(Ordering::Acquire))
+    };
+    assert_eq!(noted(), (0, 0));
+    let before = boottime_now().0;
+    guard.revoke(Reason::SinkRefused);
+    let (reason, time) = noted();
+    assert_eq!(reason, 8);
+    assert!((before..=boottime_now().0).contains(&time), "{time}");
+    guard.revoke(Reason::Operator);
+    assert_eq!(noted(), (reason, time));
+}
+
+/// One partition is revoked and given to a new session over and over, while writers of the session before go on: none of them
+/// writes after it was quiesced.
+/// Cases: CT-29.
+/// Rules: VX-725, VX-728, VX-729.
+#[test]
+fn nothing_is_written_after_quiesced() {
+    use tidegate_shm::sync::{AtomicBool, AtomicU64, Mutex};
+    const SESSIONS: u64 = 20_000;
+    let mut table = FenceTable::create(1, 1).unwrap();
+    let (_, first) = table.bind(PartitionId(0), Generation(1)).unwrap();
+    let (current, over) = (Mutex::new(first), AtomicBool::new(false));
+    // The newest session that was quiesced, and the newest that has written.
+    let (quiesced, written, writes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // Used for some writes, whatever became of it meanwhile.
+                    let guard = current.lock().unwrap().clone();
+                    for _ in 0..3 {
+                        let Ok(permit) = guard.permit(WriteKind::Sink) else { break };
+                        let own = guard.generation().0;
+                        assert!(quiesced.load(Ordering::Acquire) < own, "session {own} writes");
+                        written.fetch_max(own, Ordering::Relaxed);
+                        writes.fetch_add(1, Ordering::Relaxed);
+                        drop(permit);
+                    }
+                }
+            });
+        }
+        for session in 1..=SESSIONS {
+            let guard = current.lock().unwrap().clone();
+            guard.revoke(Reason::RevokedByManager);
+            assert_eq!(guard.quiesce(|| true), Quiesce::Quiesced);
+            quiesced.store(session, Ordering::Release);
+            assert!(written.load(Ordering::Relaxed) <= session);
+            let (_, next) = table.bind(PartitionId(0), Generation(session + 1)).unwrap();
+            *current.lock().unwrap() = next;
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(writes.load(Ordering::Relaxed) > 0, "nobody wrote");
+}

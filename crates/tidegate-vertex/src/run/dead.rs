@@ -88,3 +88,7 @@ fn add(headers: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// Bytes of a message that are kept.
 const MESSAGE: usize = 4096;
+
+#[cfg(test)]
+#[path = "dead_tests.rs"]
+mod tests;

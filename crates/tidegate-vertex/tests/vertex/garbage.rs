@@ -79,7 +79,7 @@ fn a_worker_that_prints_without_end_works_as_others() {
 
 /// Attaches, answers, and writes over everything.
 pub(crate) fn garbage(round: u64) {
-    let Attached { control, up, link, mut requests, mut responses } = {
+    let Attached { control, up, link, mut requests, mut responses, .. } = {
         let attached = attach("garbage");
         attached.say_ready();
         attached
