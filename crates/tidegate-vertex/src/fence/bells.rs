@@ -3,11 +3,14 @@
 use tidegate_shm::sync::{Arc, Mutex, MutexGuard};
 use tidegate_udf::segment::Link;
 
+/// Each with a number by which it is taken down again.
+type Links = Arc<Vec<(u64, Link)>>;
+
 /// The links of the sessions there are. Clones are the same ones.
 #[derive(Debug, Clone, Default)]
 pub struct Bells {
     /// Replaced when a session begins or ends, so that whoever rings holds no lock, and keeps the mappings while it does.
-    links: Arc<Mutex<Arc<Vec<(u64, Link)>>>>,
+    links: Arc<Mutex<Links>>,
 }
 
 impl Bells {
@@ -30,7 +33,7 @@ impl Bells {
     }
 
     /// The list is whole at every moment, whoever panicked with the lock.
-    fn lock(&self) -> MutexGuard<'_, Arc<Vec<(u64, Link)>>> {
+    fn lock(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
