@@ -170,8 +170,10 @@ mod tests {
         let mut times = Histogram::of_times();
         times.add(1_500);
         let credit = Credit { granted_bytes: 77, ..Credit::default() };
-        let partition = PartitionStatus { partition: 3, generation: 9, lease_ms: Some(1_500), ..Default::default() };
-        let lane = LaneStatus { lane: 1, restarts: 2, panics: 3, timeouts: 4, sleeps: 5, ..Default::default() };
+        let partition =
+            PartitionStatus { partition: 3, generation: 9, lease_ms: Some(1_500), ..Default::default() };
+        let lane =
+            LaneStatus { lane: 1, restarts: 2, panics: 3, timeouts: 4, sleeps: 5, ..Default::default() };
         let status = Status {
             pipeline: "orders".to_owned(),
             partitions: vec![partition],
