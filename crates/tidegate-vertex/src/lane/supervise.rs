@@ -276,7 +276,7 @@ fn timespec(time: Nanos) -> Timespec {
     Timespec::try_from(std::time::Duration::from(time)).unwrap_or_default()
 }
 
-const LONGEST_SLEEP: Nanos = Nanos::from_millis(500);
+const LONGEST_SLEEP: Nanos = Nanos::from_secs(1);
 /// How long a worker may take to end after its session.
 const GRACE: Nanos = Nanos::from_secs(2);
 const WAKE_INTERVAL: Nanos = Nanos::from_millis(1);
