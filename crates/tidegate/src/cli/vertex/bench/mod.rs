@@ -32,7 +32,7 @@ use crate::output::{Output, Stop};
 
 pub(crate) use self::peer::Peer;
 
-const OPTIONS: &str = "rings of 16 MiB, batches of up to 1 MiB, messages of up to 4 MiB, checksums of headers; both ends in processes of their \
+const OPTIONS: &str = "rings of 16 MiB, frames and messages of up to 4 MiB, checksums of headers; both ends in processes of their \
                        own; the function copies a value and flips a bit of it, and the end that measures checks it";
 
 #[derive(Debug, Args)]

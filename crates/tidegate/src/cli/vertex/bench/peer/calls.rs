@@ -19,7 +19,7 @@ use tidegate_udf::wire::ids::{BatchId, EpochId, FenceSlot, PartitionId, Position
 use tidegate_udf::wire::record::{RecordHead, RecordType, RecordWriter};
 use tidegate_udf::wire::status::Status;
 
-use super::lane::{self, BATCH};
+use super::lane::{self, FRAME};
 use super::{Task, failed};
 use crate::cli::bench::peer::{finish, histogram, print, recorded};
 use crate::output::Stop;
@@ -85,7 +85,7 @@ struct Driver {
 impl Driver {
     fn new(task: Task, guard: Guard<SlotWords>, times: Histogram<u64>) -> Self {
         let record = HEAD + task.size.next_multiple_of(8);
-        let piece = ((BATCH - HEADER_LEN) as usize / record).clamp(1, task.batch);
+        let piece = ((FRAME - HEADER_LEN) as usize / record).clamp(1, task.batch);
         Self {
             source: vec![SOURCE; task.size],
             piece,

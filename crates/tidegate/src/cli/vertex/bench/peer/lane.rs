@@ -19,9 +19,7 @@ use crate::output::Stop;
 /// Bytes of each ring.
 pub(super) const RING: u64 = 16 << 20;
 /// Bytes of a frame at most, as of a message of gRPC.
-const FRAME: u32 = 4 << 20;
-/// Bytes of a batch at most, as a vertex cuts them unless told otherwise; a larger one is several.
-pub(super) const BATCH: u32 = 1 << 20;
+pub(super) const FRAME: u32 = 4 << 20;
 /// Frames on their way at most, whatever they are parts of.
 const WINDOW: u32 = 64;
 
