@@ -288,11 +288,12 @@ impl Session {
                 self.requests.copy_payload(&taken, &mut payload)?;
                 let frame = taken.frame;
                 // The copy is all that is needed: the place goes back before the function runs.
-                self.requests.release(taken);
-                self.link.ring_bell();
+                if self.requests.release(taken) {
+                    self.link.ring_bell();
+                }
                 answers.begin(frame.record_count);
                 match self.answer(&frame, &mut payload, handler, &mut answers)? {
-                    Ok(status) => self.publish(&frame, status, answers.bytes())?,
+                    Ok(status) => self.publish(&frame, status, &answers)?,
                     Err(end) => return Ok(Some(end)),
                 }
             }
@@ -341,21 +342,20 @@ impl Session {
     }
 
     /// Publishes an answer in as many fragments as it needs, sleeping while the runtime has granted nothing.
-    fn publish(&mut self, request: &Frame, status: Status, answer: &[u8]) -> Result<(), WorkerError> {
-        let mut parts: Vec<(&[u8], u32)> = pieces(answer, self.max_payload).collect();
-        if parts.is_empty() {
-            parts.push((&[], 0));
-        }
-        let last = parts.len() - 1;
-        for (index, (payload, record_count)) in parts.into_iter().enumerate() {
+    fn publish(&mut self, request: &Frame, status: Status, answers: &Answers) -> Result<(), WorkerError> {
+        let count = answers.count();
+        let mut parts = pieces(answers.bytes(), count, self.max_payload).peekable();
+        for index in 0.. {
+            let (payload, record_count) = parts.next().unwrap_or_default();
+            let is_last = parts.peek().is_none();
             let fragment = Frame {
                 kind: Kind::Response,
-                more: index < last,
+                more: !is_last,
                 schema: self.down.schema_out,
                 record_count,
                 status,
-                inputs_done: if index == last { request.record_count } else { 0 },
-                frag_index: u32::try_from(index).unwrap_or(u32::MAX),
+                inputs_done: if is_last { request.record_count } else { 0 },
+                frag_index: index,
                 payload_crc: self.around.welcome.checksum.then(|| payload_crc(payload)),
                 ..*request
             };
@@ -376,6 +376,9 @@ impl Session {
                 }
             }
             self.link.ring_bell();
+            if is_last {
+                break;
+            }
         }
         Ok(())
     }

@@ -22,6 +22,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(not(loom))]
+#[cfg(not(loom))]
+pub mod answer;
 pub mod batch;
 #[cfg(not(loom))]
 pub mod config;

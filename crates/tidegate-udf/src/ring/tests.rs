@@ -8,7 +8,7 @@ use super::{
 };
 use crate::wire::{
     frame::{Frame, HEADER_LEN},
-    segment::Word,
+    segment::{Geometry, Word},
 };
 use tidegate_shm::sync::Ordering;
 
@@ -21,8 +21,15 @@ struct Pair {
 
 /// A ring of 2 KiB with frames of up to 1 KiB.
 fn pair(max_in_flight: u32) -> Pair {
-    let (down, up) = (Memory::new(2048), Memory::new(2048));
-    let geometry = ring(2048, 1024, max_in_flight);
+    pair_with(ring(2048, 1024, max_in_flight))
+}
+
+fn pair_of(capacity: u64, max_frame: u32) -> Pair {
+    pair_with(ring(capacity, max_frame, 1000))
+}
+
+fn pair_with(geometry: Geometry) -> Pair {
+    let (down, up) = (Memory::new(geometry.capacity), Memory::new(geometry.capacity));
     let publisher = Publisher::new(down.clone(), up.clone(), geometry);
     let mut reader = Reader::new(up.clone(), down.clone(), geometry);
     reader.open();
@@ -39,7 +46,7 @@ impl Pair {
         let mut payload = Vec::new();
         self.reader.copy_payload(&taken, &mut payload).unwrap();
         let batch = taken.frame.batch.0;
-        self.reader.release(taken);
+        let _ = self.reader.release(taken);
         Some((batch, payload))
     }
 
@@ -133,6 +140,54 @@ fn a_place_that_is_written_again_is_not_published() {
     assert_eq!(flags(&pair), 1);
     assert_eq!(pair.publisher.publish(&frame(3), &[], || false), Err(PublishError::Abandoned));
     assert_eq!(flags(&pair), 0);
+}
+
+/// A writer without credit sleeps until a release says that the bell is to be rung, whatever frames come in which order; and
+/// while it has credit nobody wakes it for more.
+/// Rules: VX-220, VX-301.
+#[test]
+fn a_writer_without_credit_is_always_woken_and_one_with_credit_is_not() {
+    let (down, up) = (Memory::new(8192), Memory::new(8192));
+    let geometry = ring(8192, 1024, 1000);
+    let mut publisher = Publisher::new(down.clone(), up.clone(), geometry);
+    let mut reader = Reader::new(up, down, geometry);
+    reader.open();
+    let (mut random, mut sleeps, mut rings, mut woken) = (7u64, false, 0u64, 0u64);
+    let mut waits: Option<usize> = None;
+    for _ in 0..20_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let len = waits.unwrap_or((random >> 33) as usize % 897);
+        // In some stretches the reader is faster, in some the writer.
+        if !sleeps && (random >> 50) % 5 != (random >> 40) % 2 {
+            waits = match publisher.publish(&frame(1), &[0; 896][..len], || true) {
+                Ok(()) => None,
+                Err(PublishError::NoCredit) => {
+                    sleeps = true;
+                    Some(len)
+                }
+                Err(error) => panic!("{error}"),
+            };
+            continue;
+        }
+        match reader.take().unwrap() {
+            Some(taken) => {
+                let rung = reader.release(taken);
+                rings += u64::from(rung);
+                woken += u64::from(rung && std::mem::take(&mut sleeps));
+            }
+            None => assert!(!sleeps, "nothing is left to read and the writer sleeps"),
+        }
+    }
+    assert!(woken > 10 && rings > woken, "{woken} of {rings}");
+
+    // A writer that is never far ahead: a ring for each length of the ring that it passes, or nearly.
+    let mut pair = pair_of(8192, 1024);
+    let rings = (1..=1000).filter(|&batch| {
+        pair.send(batch, 128).unwrap();
+        let taken = pair.reader.take().unwrap().unwrap();
+        pair.reader.release(taken)
+    });
+    assert_eq!(rings.count() as u64, 1000 * 256 / (8192 - 2 * 1024 + 256));
 }
 
 /// Rules: VX-300.

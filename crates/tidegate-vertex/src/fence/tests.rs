@@ -4,13 +4,16 @@
 
 use tidegate_shm::{clock::boottime_now, region::SealedMemory};
 use tidegate_udf::{
-    segment::FenceView,
-    wire::ids::{FenceSlot, PartitionId},
+    segment::{FenceView, Link, OwnSegment, PeerSegment},
+    wire::{
+        ids::{FenceSlot, PartitionId},
+        segment::{BELL_AT, SEGMENT_HEADER},
+    },
 };
 
 use super::*;
 
-fn worker_view(table: FenceTable, slots: u32) -> FenceView {
+fn worker_view(table: &FenceTable, slots: u32) -> FenceView {
     use std::os::fd::AsFd;
     let memory = SealedMemory::receive(table.memory().as_fd().try_clone_to_owned().unwrap()).unwrap();
     assert!(memory.has_sealed_writers().unwrap());
@@ -23,7 +26,7 @@ fn worker_view(table: FenceTable, slots: u32) -> FenceView {
 fn one_store_ends_the_right_in_both_processes() {
     let mut table = FenceTable::create(1, 2).unwrap();
     let (slot, guard) = table.bind(PartitionId(7), Generation(5)).unwrap();
-    let view = worker_view(table, 2);
+    let view = worker_view(&table, 2);
     let current = |generation, partition| {
         view.is_current(slot, Generation(generation), PartitionId(partition), boottime_now())
     };
@@ -36,6 +39,7 @@ fn one_store_ends_the_right_in_both_processes() {
     guard.revoke(Reason::Operator);
     assert!(!permit.is_current() && !current(5, 7));
     assert_eq!(guard.permit(WriteKind::Sink).unwrap_err(), Fenced { generation: Generation(5) });
+    assert_eq!(table.refused().map(|(_, count)| count), [0, 0, 0, 1, 0]);
     let Quiesce::Pending(running) = guard.quiesce(|| false) else { panic!("the write is not over") };
     assert_eq!((running.total(), running.of(WriteKind::Sink)), (1, 1));
     assert_eq!(running.to_string(), "1 sink");
@@ -150,4 +154,34 @@ fn nothing_is_written_after_quiesced() {
         over.store(true, Ordering::Relaxed);
     });
     assert!(writes.load(Ordering::Relaxed) > 0, "nobody wrote");
+}
+
+fn link() -> Link {
+    let memory = SealedMemory::create("tidegate-test", 2 * SEGMENT_HEADER).unwrap();
+    let region = memory.map(0..memory.len()).unwrap();
+    let own = OwnSegment::new(&region, SEGMENT_HEADER).unwrap();
+    Link { own, peer: PeerSegment::new(&region, SEGMENT_HEADER).unwrap() }
+}
+
+fn rings(link: &Link) -> u32 {
+    link.own.header().u32::<BELL_AT>().load(Ordering::Relaxed)
+}
+
+/// Every worker there is, and each revoke once: an old guard rings nobody.
+/// Rules: VX-724.
+#[test]
+fn a_revoke_rings_the_bells_of_all_sessions_that_there_are() {
+    let mut table = FenceTable::create(1, 1).unwrap();
+    let (_, guard) = table.bind(PartitionId(0), Generation(1)).unwrap();
+    let (first, second) = (link(), link());
+    let hung = [&first, &second].map(|link| table.bells().hang(link.clone()));
+    guard.revoke(Reason::Operator);
+    assert_eq!((rings(&first), rings(&second)), (1, 1));
+    guard.revoke(Reason::Shutdown);
+    assert_eq!((rings(&first), rings(&second)), (1, 1), "revoked already");
+    let [of_first, _of_second] = hung;
+    drop(of_first);
+    let (_, guard) = table.bind(PartitionId(0), Generation(2)).unwrap();
+    guard.revoke(Reason::Operator);
+    assert_eq!((rings(&first), rings(&second)), (1, 2), "a session that is over");
 }

@@ -92,9 +92,9 @@ fn record(partition: PartitionId, generation: Generation, epoch: EpochId) -> Rec
 
 fn outputs(epoch: EpochId, life: u64) -> Vec<Output> {
     let record = crate::batch::Record {
-        value: life.to_be_bytes().to_vec(),
-        key: b"key".to_vec(),
-        headers: Vec::new(),
+        value: life.to_be_bytes().to_vec().into(),
+        key: b"key"[..].into(),
+        headers: Default::default(),
         event_time: Some(-1),
     };
     vec![Output { position: Position(epoch.0 - 1), number: 0, record }]
@@ -121,7 +121,7 @@ fn live(memory: &Memory, world: &mut World) -> Result<(), LedgerError> {
     for owned in &owned {
         let Some(prepared) = &owned.prepared else { continue };
         let decision = prepared.outputs[0][0].record.value.clone();
-        let by = u64::from_be_bytes(decision.try_into().unwrap());
+        let by = u64::from_be_bytes(decision[..].try_into().unwrap());
         assert_eq!(prepared.outputs, [outputs(prepared.record.epoch, by)]);
         assert!(
             world.decided.get(&prepared.record.epoch).is_none_or(|decided| *decided == by),

@@ -54,6 +54,12 @@ pub enum VertexError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is no thread for the vertex.
+    #[error("cannot start the thread of the vertex")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Workers broke the protocol twice in a row (VX-233, 9.1).
     #[error("the workers of lane {lane} broke the protocol twice in a row: {violation}")]
     Protocol {

@@ -169,7 +169,7 @@ pub(crate) fn lie(lie: &str) {
     assert!(link.wait_until(later(), || requests.is_behind()));
     let taken = requests.take().unwrap().unwrap();
     let request = taken.frame;
-    requests.release(taken);
+    let _ = requests.release(taken);
     let answer = Frame {
         kind: Kind::Response,
         inputs_done: request.record_count,
