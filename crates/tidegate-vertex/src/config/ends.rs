@@ -37,6 +37,9 @@ pub enum SourceConfig {
         #[serde(default)]
         format: Framing,
     },
+    /// Slots of a channel of the data hub.
+    #[cfg(feature = "hub")]
+    Hub(crate::source::hub::HubSource),
     /// Messages of NATS JetStream.
     #[cfg(feature = "nats")]
     Jetstream(Box<crate::source::jetstream::JetstreamSource>),
@@ -52,6 +55,8 @@ impl SourceConfig {
             Self::Generator { .. } => "generator",
             Self::File(_) => "file",
             Self::Stdin { .. } => "stdin",
+            #[cfg(feature = "hub")]
+            Self::Hub(_) => "hub",
             #[cfg(feature = "nats")]
             Self::Jetstream(_) => "jetstream",
             #[cfg(feature = "zmq")]
@@ -65,6 +70,8 @@ impl SourceConfig {
             #[cfg(feature = "nats")]
             Self::Jetstream(config) => config.abilities(),
             Self::File(config) => config.abilities(),
+            #[cfg(feature = "hub")]
+            Self::Hub(config) => config.abilities(),
             Self::Stdin { .. } => stdin::ABILITIES,
             #[cfg(feature = "zmq")]
             Self::Zmq(_) => crate::source::zmq::ABILITIES,
@@ -125,6 +132,9 @@ pub enum SinkKind {
     File(FileSink),
     /// Nowhere.
     Blackhole {},
+    /// Slots of a channel of the data hub.
+    #[cfg(feature = "hub")]
+    Hub(crate::sink::hub::HubSink),
     /// Messages of NATS JetStream.
     #[cfg(feature = "nats")]
     Jetstream(Box<crate::sink::jetstream::JetstreamSink>),
@@ -180,6 +190,8 @@ impl SinkConfig {
             SinkKind::Stdout {} | SinkKind::File(_) | SinkKind::Blackhole {} => Class::C,
             #[cfg(feature = "nats")]
             SinkKind::Jetstream(config) => config.class(),
+            #[cfg(feature = "hub")]
+            SinkKind::Hub(_) => Class::C,
             #[cfg(feature = "zmq")]
             SinkKind::Zmq(_) => Class::C,
         }

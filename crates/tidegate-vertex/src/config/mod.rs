@@ -29,7 +29,7 @@ use crate::{
     flow::{OnExhausted, Retry},
     lane::session::Transport,
     sink::Class,
-    source::{Abilities, Positions, Replay},
+    source::{Abilities, AckMode, Positions, Replay},
 };
 pub use edit::{fresh_uid, with_uid};
 pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
@@ -471,8 +471,14 @@ impl Pipeline {
             let allowed = "set for a sink of class C: after a crash it may have outputs of one epoch twice";
             return refused("sink.allow_duplicates", &format!("not set for {}", sink.name()), allowed);
         }
-        let Abilities { positions, replay, .. } = self.source.abilities();
-        if positions != Positions::Stable || replay != Replay::Yes {
+        let Abilities { positions, replay, ack, .. } = self.source.abilities();
+        // A source that keeps what is not acknowledged has what an epoch needs that is not committed.
+        let comes_again = match replay {
+            Replay::Yes => true,
+            Replay::Limited => ack != AckMode::None,
+            Replay::No => false,
+        };
+        if positions != Positions::Stable || !comes_again {
             let allowed = "a source that can be read again, with the same positions";
             return refused("source.kind", &"one that cannot be read again", allowed);
         }
