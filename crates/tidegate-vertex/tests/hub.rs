@@ -183,7 +183,10 @@ fn a_channel_that_loses_slots_is_read_only_by_who_says_so_and_the_loss_is_counte
     let first = stopping.source.open(ONLY, None).unwrap();
     send(&producer, 104..204);
     let gap = stopping.source.poll(ONLY, BUDGET).unwrap_err();
-    assert!(matches!(gap, SourceError::Trimmed { resume, found, .. } if resume == first && found > first), "{gap}");
+    assert!(
+        matches!(gap, SourceError::Trimmed { resume, found, .. } if resume == first && found > first),
+        "{gap}"
+    );
 }
 
 #[test]
@@ -200,6 +203,28 @@ fn a_channel_that_is_not_there_is_an_error_and_one_that_is_closed_ends_when_it_i
     producer.close().unwrap();
     assert_eq!(values(&reading.take(3)), [0, 1, 2]);
     assert!(matches!(reading.source.poll(ONLY, BUDGET).unwrap(), Polled::End));
+}
+
+/// Rules: VX-831.
+#[test]
+fn no_more_is_read_than_the_budget_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let producer = Producer::create(&config(dir.path(), 8)).unwrap();
+    let mut reading = Reading::open(dir.path(), "").unwrap();
+    reading.source.open(ONLY, None).unwrap();
+    send(&producer, 0..5);
+    // Room for two records of a head and eight bytes.
+    let budget = Budget { bytes: 80, ..BUDGET };
+    for expected in [&[0, 1][..], &[2, 3], &[4]] {
+        let Polled::Inputs(inputs) = reading.source.poll(ONLY, budget).unwrap() else {
+            panic!("{expected:?}")
+        };
+        assert_eq!(values(&inputs), expected);
+    }
+    let long = Budget { value: 0, ..BUDGET };
+    send(&producer, 5..6);
+    let error = reading.source.poll(ONLY, long).unwrap_err();
+    assert!(matches!(error, SourceError::TooLong { position: Position(5), max: 0 }), "{error}");
 }
 
 /// A sink, and what permits its writes.

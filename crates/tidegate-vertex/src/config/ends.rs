@@ -64,6 +64,30 @@ impl SourceConfig {
         }
     }
 
+    /// What becomes of its records when the vertex dies, in one sentence (VX-002).
+    pub fn promise(&self) -> &'static str {
+        match self.abilities().replay {
+            Replay::Yes => "what is not committed is read again",
+            Replay::Limited => {
+                "what is not committed is read again, as long as it is there: what is gone stops the vertex or is counted"
+            }
+            Replay::No => "what was read and is not committed is lost when the vertex dies",
+        }
+    }
+
+    /// Has the source end where it ends now; false when it has no end.
+    pub(super) fn end_at_eof(&mut self) -> bool {
+        match self {
+            Self::Generator { .. } | Self::Stdin { .. } => {}
+            Self::File(config) => config.follow = false,
+            #[cfg(feature = "hub")]
+            Self::Hub(config) => config.end_at_eof(),
+            #[cfg(any(feature = "nats", feature = "zmq"))]
+            _ => return false,
+        }
+        true
+    }
+
     /// What the source can do, before it is opened.
     pub fn abilities(&self) -> Abilities {
         match self {

@@ -84,7 +84,7 @@ impl Vertex {
             delivery: pipeline.pipeline.delivery.name().to_owned(),
             partitions: self.partitions.iter().map(|partition| self.partition_status(partition)).collect(),
             lanes: (0..).zip(&self.lanes).map(|(number, lane)| lane_status(number, lane)).collect(),
-            counts: counts(report, meter),
+            counts: Counts { lost: self.source.lost(), ..counts(report, meter) },
             memory: memory(pipeline, self.source.partitions()),
             histograms: meter.histograms(),
             ..Status::default()
@@ -163,6 +163,7 @@ fn counts(report: &Report, meter: &Meter) -> Counts {
         dropped: report.dropped,
         outputs: report.outputs,
         stale: report.stale,
+        lost: 0,
         resubmitted: meter.resubmitted,
         restarts: report.restarts,
     }

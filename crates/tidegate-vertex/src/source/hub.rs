@@ -57,6 +57,9 @@ pub struct HubSource {
     reliable: bool,
     #[serde(default)]
     on_gap: OnGap,
+    /// Whether it is over when everything was read that is there.
+    #[serde(skip)]
+    until_eof: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -68,6 +71,11 @@ enum First {
 }
 
 impl HubSource {
+    /// Has the source end when everything was read that is there.
+    pub(crate) fn end_at_eof(&mut self) {
+        self.until_eof = true;
+    }
+
     /// What it can do.
     pub fn abilities(&self) -> Abilities {
         let (replay, ack) =
@@ -189,6 +197,7 @@ impl Hub {
         });
         let (kept, read) = match kept {
             Ok(kept) => kept,
+            Err(AcquireError::QueueEmpty) if self.keys.until_eof => return Ok(Next::Closed),
             Err(AcquireError::QueueEmpty | AcquireError::Timeout | AcquireError::NotReady) => {
                 return Ok(Next::Nothing);
             }
@@ -225,8 +234,12 @@ impl Hub {
         let record = match self.keys.format {
             Format::Value => Record::of(bytes),
             Format::Output => {
-                let wrong = |(field, found, allowed)| {
-                    HubError::Slot { channel: self.keys.channel.clone(), id, field, found, allowed }
+                let wrong = |(field, found, allowed)| HubError::Slot {
+                    channel: self.keys.channel.clone(),
+                    id,
+                    field,
+                    found,
+                    allowed,
                 };
                 let (record, origin) = slot::read(&bytes).map_err(wrong)?;
                 if !self.is_current(&origin) {

@@ -9,6 +9,8 @@ mod failures;
 mod functions;
 mod garbage;
 mod hostile;
+#[cfg(feature = "hub")]
+mod hub;
 mod ownership;
 mod python;
 mod restarts;

@@ -28,13 +28,14 @@ type Count = (&'static str, &'static str, fn(&Counts) -> u64);
 type OfPartition = (&'static str, &'static str, fn(&PartitionStatus) -> Option<u64>);
 type OfLane = (&'static str, &'static str, fn(&LaneStatus) -> u64);
 
-const COUNTS: [Count; 9] = [
+const COUNTS: [Count; 10] = [
     ("read_records", "Inputs read", |counts| counts.read),
     ("read_bytes", "Bytes of inputs", |counts| counts.read_bytes),
     ("delivered", "Inputs whose outputs were given to sinks", |counts| counts.delivered),
     ("filtered", "Inputs without outputs", |counts| counts.filtered),
     ("dlq", "Inputs given to the dead-letter sink", |counts| counts.dead),
     ("dropped", "Inputs left out as configured", |counts| counts.dropped),
+    ("source_lost", "Records that the source lost before they could be read", |counts| counts.lost),
     ("outputs", "Outputs given to sinks", |counts| counts.outputs),
     ("stale_dropped", "Answers of a generation that was over", |counts| counts.stale),
     ("resubmitted", "Batches sent again because the worker took their generation for stale", |counts| {
