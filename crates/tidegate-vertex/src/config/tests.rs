@@ -101,7 +101,10 @@ fn a_channel_can_give_what_it_keeps_until_it_is_committed() {
     let lossy: Pipeline =
         lossy.replace("effectively_once", "at_least_once").replace("mode = \"epoch\"", "").parse().unwrap();
     assert!(lossy.source.promise().contains("is lost when the vertex dies"));
-    for (key, part) in [("channel = \"No Name\"", "No Name"), ("chanel = \"in\"", "chanel")] {
+    for (key, part) in [
+        ("channel = \"No Name\"", "channel is \"No Name\": not a channel name; use 1 to 127"),
+        ("chanel = \"in\"", "chanel"),
+    ] {
         let error = text.replace("channel = \"in\"", key).parse::<Pipeline>().unwrap_err().to_string();
         assert!(error.contains(part) && error.contains("line "), "{error}");
     }
@@ -135,4 +138,18 @@ fn restarts_are_unlimited_unless_a_limit_is_set() {
     let limited = WHOLE.replace("workers = 2", "workers = 2\nmax_restarts = 3\nrestart_window = \"1m\"");
     let limited: Pipeline = limited.parse().unwrap();
     assert_eq!(limited.restarts(), NonZeroU32::new(3).map(|most| (most, Nanos::from_secs(60))));
+}
+
+/// Rules: VX-855.
+#[cfg(feature = "hub")]
+#[test]
+fn the_pipelines_of_the_guide_are_valid() {
+    let guide = include_str!("../../../../docs/guides/vertex/ends.md");
+    let files: Vec<&str> = guide.split("\n```toml ").skip(1).collect();
+    assert_eq!(files.len(), 2);
+    for file in files {
+        let (name, rest) = file.split_once('\n').unwrap();
+        let text = rest.split("\n```").next().unwrap();
+        text.parse::<Pipeline>().unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
 }

@@ -158,7 +158,9 @@ impl Place {
 
 /// The name of a channel in a pipeline file.
 pub(crate) fn channel_name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ChannelName, D::Error> {
-    ChannelName::new(&String::deserialize(from)?).map_err(serde::de::Error::custom)
+    let name = String::deserialize(from)?;
+    let wrong = |error| serde::de::Error::custom(format!("channel is {name:?}: {error}"));
+    ChannelName::new(&name).map_err(wrong)
 }
 
 pub(crate) fn default_dir() -> PathBuf {

@@ -18,7 +18,7 @@ use tidegate_vertex::run::Vertex;
 use crate::world::{World, of, runtime, runtime_place, with_ledger};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const RECORDS: u64 = 2_000;
+const RECORDS: u64 = 600;
 
 /// Runs `test` in a process of its own and kills it when `enough` is true.
 fn kill_when(test: &str, world: &World, mut enough: impl FnMut() -> bool) {
@@ -48,7 +48,7 @@ fn a_channel_is_read_through_kills_and_every_slot_has_its_effect_once() {
     }
     let test = "hub::a_channel_is_read_through_kills_and_every_slot_has_its_effect_once";
     let world = World::new();
-    let mut config = HubConfig::new(ChannelName::new("in").unwrap(), BufferPolicy::ring(256), 64);
+    let mut config = HubConfig::new(ChannelName::new("in").unwrap(), BufferPolicy::ring(64), 64);
     config.dir = world.path("");
     let producer = Producer::create(&config).unwrap();
     let sending = std::thread::spawn(move || {
@@ -57,8 +57,8 @@ fn a_channel_is_read_through_kills_and_every_slot_has_its_effect_once() {
         }
         producer
     });
-    for share in 1..=3 {
-        kill_when(test, &world, || line_count(&world) >= (RECORDS * share / 6) as usize);
+    for share in 1..=2 {
+        kill_when(test, &world, || line_count(&world) >= (RECORDS * share / 4) as usize);
     }
     let dir = world.path("");
     let vertex = Vertex::start(with_ledger(&dir, "upper", &source(&dir))).unwrap();
