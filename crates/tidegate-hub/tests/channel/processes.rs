@@ -241,8 +241,7 @@ fn a_producer_counts_consumers_that_do_not_beat() {
     use tidegate_hub::config::HubTimeouts;
     let dir = place();
     let (often, old) = (Duration::from_millis(5), Duration::from_millis(10));
-    let timeouts =
-        HubTimeouts { heartbeat_interval: often, heartbeat_stale: old, ..HubTimeouts::default() };
+    let timeouts = HubTimeouts { heartbeat_interval: often, heartbeat_stale: old, ..HubTimeouts::default() };
     let producer = Producer::create(&HubConfig { timeouts, ..ring(dir.path(), 2) }).unwrap();
     let seen = || producer.metrics().unwrap().counters.heartbeat_stale_seen;
     let beats = || producer.metrics().unwrap().counters.heartbeat_sent_count;

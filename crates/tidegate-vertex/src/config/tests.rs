@@ -1,6 +1,7 @@
 //! Pipeline files that are valid, and ones that are not.
 
 use super::*;
+use crate::source::file::FileSource;
 
 const WHOLE: &str = r#"
 version = 1
@@ -148,5 +149,76 @@ fn defaults_follow_from_what_else_is_said() {
     for (batch, response) in [("64KiB", 1 << 20), ("2MiB", 8 << 20)] {
         let text = WHOLE.replace("64KiB", batch).replace("\"1MiB\"", "\"16MiB\"");
         assert_eq!(text.parse::<Pipeline>().unwrap().transport().max_response, response);
+    }
+}
+
+#[cfg(feature = "hub")]
+const HUB: &str = "kind = \"hub\"\nchannel = \"in\"\n";
+
+/// Rules: VX-001, VX-855.
+#[cfg(feature = "hub")]
+#[test]
+fn a_channel_can_give_what_it_keeps_until_it_is_committed() {
+    let source = "kind = \"generator\"\npartitions = 4\nrecords = 1000\nbytes = \"100B\"\n";
+    let text = WHOLE.replace(source, HUB).replace("at_least_once", "effectively_once");
+    let text = text.replace("path = \"out\"", "path = \"out\"\nmode = \"epoch\"");
+    let reliable: Pipeline = text.parse().unwrap();
+    assert!(reliable.source.promise().contains("as long as it is there"));
+    let lossy = text.replace(HUB, &format!("{HUB}reliable = false\n"));
+    let error = lossy.parse::<Pipeline>().unwrap_err().to_string();
+    assert!(error.contains("source.kind is one that cannot be read again"), "{error}");
+    let lossy: Pipeline =
+        lossy.replace("effectively_once", "at_least_once").replace("mode = \"epoch\"", "").parse().unwrap();
+    assert!(lossy.source.promise().contains("is lost when the vertex dies"));
+    for (key, part) in [
+        ("channel = \"No Name\"", "channel is \"No Name\": not a channel name; use 1 to 127"),
+        ("chanel = \"in\"", "chanel"),
+    ] {
+        let error = text.replace("channel = \"in\"", key).parse::<Pipeline>().unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("line "), "{error}");
+    }
+    let sink = "kind = \"hub\"\nchannel = \"out\"";
+    let error = text.replace("kind = \"file\"\npath = \"out\"\nmode = \"epoch\"", sink).parse::<Pipeline>();
+    assert!(error.unwrap_err().to_string().contains("sink.allow_duplicates"));
+}
+
+#[test]
+fn a_source_that_has_no_end_cannot_be_read_to_it() {
+    let mut pipeline: Pipeline = WHOLE.parse().unwrap();
+    pipeline.end_at_eof().unwrap();
+    let source = "kind = \"generator\"\npartitions = 4\nrecords = 1000\nbytes = \"100B\"\n";
+    let followed = WHOLE.replace(source, "kind = \"file\"\npath = \"in\"\nfollow = true\n");
+    let mut followed: Pipeline = followed.parse().unwrap();
+    followed.end_at_eof().unwrap();
+    assert!(matches!(followed.source, SourceConfig::File(FileSource { follow: false, .. })));
+    #[cfg(feature = "zmq")]
+    {
+        let socket = WHOLE.replace(source, "kind = \"zmq\"\npattern = \"pull\"\n");
+        let error = socket.parse::<Pipeline>().unwrap().end_at_eof().unwrap_err().to_string();
+        assert!(error.contains("source.kind is \"zmq\", which has no end"), "{error}");
+    }
+}
+
+/// Rules: VX-436.
+#[test]
+fn restarts_are_unlimited_unless_a_limit_is_set() {
+    let pipeline: Pipeline = WHOLE.parse().unwrap();
+    assert_eq!(pipeline.restarts(), None);
+    let limited = WHOLE.replace("workers = 2", "workers = 2\nmax_restarts = 3\nrestart_window = \"1m\"");
+    let limited: Pipeline = limited.parse().unwrap();
+    assert_eq!(limited.restarts(), NonZeroU32::new(3).map(|most| (most, Nanos::from_secs(60))));
+}
+
+/// Rules: VX-855.
+#[cfg(feature = "hub")]
+#[test]
+fn the_pipelines_of_the_guide_are_valid() {
+    let guide = include_str!("../../../../docs/guides/vertex/ends.md");
+    let files: Vec<&str> = guide.split("\n```toml ").skip(1).collect();
+    assert_eq!(files.len(), 2);
+    for file in files {
+        let (name, rest) = file.split_once('\n').unwrap();
+        let text = rest.split("\n```").next().unwrap();
+        text.parse::<Pipeline>().unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }

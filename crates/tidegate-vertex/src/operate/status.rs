@@ -161,6 +161,9 @@ pub struct Counts {
     pub dead: u64,
     /// Inputs left out as configured.
     pub dropped: u64,
+    /// Records that the source lost before they could be read.
+    #[serde(default)]
+    pub lost: u64,
     /// Outputs given to sinks.
     pub outputs: u64,
     /// Answers of a generation that was over.

@@ -68,6 +68,18 @@ pub enum VertexError {
         /// What the second did.
         violation: tidegate_udf::ring::Violation,
     },
+    /// Workers ended more often than `udf.max_restarts` allows (VX-436).
+    #[error(
+        "{workers} workers of lane {lane} ended within udf.restart_window, more than udf.max_restarts allows; the last one: {why}"
+    )]
+    Restarts {
+        /// The lane.
+        lane: u32,
+        /// How many.
+        workers: usize,
+        /// How the last one ended.
+        why: String,
+    },
     /// The right to write was lost.
     #[error(transparent)]
     Fenced(#[from] Fenced),

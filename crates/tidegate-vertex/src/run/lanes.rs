@@ -1,6 +1,9 @@
 //! The lanes: batches to them, answers from them, and what happens when a worker ends.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+};
 
 use tidegate_shm::clock::{Nanos, monotonic_now};
 use tidegate_udf::wire::{
@@ -42,6 +45,7 @@ pub(super) struct LaneState {
     pub(super) timeouts: u64,
     pub(super) panics: u64,
     pub(super) last_end: Option<String>,
+    restarts: Restarts,
     /// Answers in a row that took a generation for stale that is not (VX-235).
     stale: u32,
 }
@@ -56,9 +60,10 @@ pub(super) struct Sent {
 }
 
 impl LaneState {
-    pub(super) fn new(lane: Lane) -> Self {
+    pub(super) fn new(lane: Lane, limit: Option<(NonZeroU32, Nanos)>) -> Self {
         Self {
             lane,
+            restarts: Restarts { limit, ended: VecDeque::new() },
             session: None,
             sent: BTreeMap::new(),
             turns: Turns::default(),
@@ -147,6 +152,14 @@ impl Vertex {
                 lane.ended += 1;
                 lane.timeouts += u64::from(matches!(why, EndReason::TimedOut));
                 lane.last_end = Some(format!("{why:?}"));
+                if !matches!(why, EndReason::Stopped) && !lane.restarts.allow(now) {
+                    let why = format!("{why:?}");
+                    return Err(VertexError::Restarts {
+                        lane: number,
+                        workers: lane.restarts.ended.len(),
+                        why,
+                    });
+                }
                 let lasted = now.saturating_sub(lane.attached.unwrap_or(now));
                 match why {
                     EndReason::Fault(violation) => {
@@ -263,9 +276,49 @@ pub(super) fn worker_spec(pipeline: &Pipeline, instance: u64) -> WorkerSpec {
     }
 }
 
+/// How often workers of a lane may end (VX-436).
+#[derive(Debug)]
+struct Restarts {
+    /// So many within such a time; without it as often as they do.
+    limit: Option<(NonZeroU32, Nanos)>,
+    /// When the last ones ended, no more than one above the limit.
+    ended: VecDeque<Nanos>,
+}
+
+impl Restarts {
+    /// A worker has ended: whether another one may be started.
+    fn allow(&mut self, now: Nanos) -> bool {
+        let Some((most, window)) = self.limit else { return true };
+        while self.ended.front().is_some_and(|ended| now.saturating_sub(*ended) >= window) {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(now);
+        self.ended.len() <= most.get() as usize
+    }
+}
+
 /// Answers in a row after which a worker that takes a current generation for stale is ended.
 const MAX_STALE: u32 = 3;
 /// Broken protocols in a row after which the vertex ends.
 const MAX_FAULTS: u32 = 2;
 /// A session that lasted so long was a good one, whatever ended it.
 const HEALTHY: Nanos = Nanos::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rules: VX-436.
+    #[test]
+    fn workers_may_end_as_often_within_the_window_as_is_allowed_and_not_once_more() {
+        let seconds = Nanos::from_secs;
+        let limit = NonZeroU32::new(2).map(|most| (most, seconds(10)));
+        let mut restarts = Restarts { limit, ended: VecDeque::new() };
+        assert!(restarts.allow(seconds(1)) && restarts.allow(seconds(5)));
+        // The first one was long ago by now.
+        assert!(restarts.allow(seconds(11)));
+        assert!(!restarts.allow(seconds(14)));
+        let mut any = Restarts { limit: None, ended: VecDeque::new() };
+        assert!((0..1000).all(|_| any.allow(seconds(1))) && any.ended.is_empty());
+    }
+}

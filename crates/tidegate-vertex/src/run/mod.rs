@@ -206,7 +206,8 @@ impl Vertex {
             let tell = move |event| inbox.tell(Event::Lane(number, event));
             let lane = Lane::start(number, spec.clone(), &vertex.fence, tell)
                 .map_err(|source| VertexError::Lane { lane: number, source })?;
-            vertex.lanes.push(LaneState::new(lane));
+            let limit = vertex.pipeline.restarts();
+            vertex.lanes.push(LaneState::new(lane, limit));
         }
         Ok(vertex)
     }

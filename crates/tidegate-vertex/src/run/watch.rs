@@ -84,7 +84,11 @@ impl Vertex {
             delivery: pipeline.pipeline.delivery.name().to_owned(),
             partitions: self.partitions.iter().map(|partition| self.partition_status(partition)).collect(),
             lanes: (0..).zip(&self.lanes).map(|(number, lane)| lane_status(number, lane)).collect(),
-            counts: Counts { permits_refused: self.refused(), ..counts(report, meter) },
+            counts: Counts {
+                lost: self.source.lost(),
+                permits_refused: self.refused(),
+                ..counts(report, meter)
+            },
             memory: memory(pipeline, self.source.partitions()),
             histograms: meter.histograms(),
             ..Status::default()
@@ -168,6 +172,7 @@ fn counts(report: &Report, meter: &Meter) -> Counts {
         dropped: report.dropped,
         outputs: report.outputs,
         stale: report.stale,
+        lost: 0,
         resubmitted: meter.resubmitted,
         restarts: report.restarts,
         sink_retries: report.sink_retries,

@@ -10,6 +10,8 @@ mod failures;
 mod functions;
 mod garbage;
 mod hostile;
+#[cfg(feature = "hub")]
+mod hub;
 mod ownership;
 mod pressure;
 mod python;

@@ -35,6 +35,7 @@ const COUNTS: [Count; 10] = [
     ("filtered", "Inputs without outputs", |counts| counts.filtered),
     ("dlq", "Inputs given to the dead-letter sink", |counts| counts.dead),
     ("dropped", "Inputs left out as configured", |counts| counts.dropped),
+    ("source_lost", "Records that the source lost before they could be read", |counts| counts.lost),
     ("outputs", "Outputs given to sinks", |counts| counts.outputs),
     ("stale_dropped", "Answers of a generation that was over", |counts| counts.stale),
     ("resubmitted", "Batches sent again because the worker took their generation for stale", |counts| {

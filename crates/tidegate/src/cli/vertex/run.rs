@@ -29,7 +29,8 @@ the end of that time, takes the right to write away and ends the process with 75
 
 Examples:
   tidegate vertex run -c orders.toml
-  tidegate vertex run -c orders.toml --set udf.workers=4 --set log.level=debug")]
+  tidegate vertex run -c orders.toml --set udf.workers=4 --set log.level=debug
+  tidegate vertex run -c logs.toml --until-eof")]
 pub(crate) struct Run {
     /// The pipeline file
     #[arg(short, long, value_name = "FILE")]
@@ -40,11 +41,17 @@ pub(crate) struct Run {
     /// Kill the process that has the ledger and does not let it go, if it is this program
     #[arg(long)]
     takeover: bool,
+    /// End when everything was read that the source has now, instead of waiting for more
+    #[arg(long)]
+    until_eof: bool,
 }
 
 impl Run {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
-        let pipeline = Pipeline::read_with(&self.config, &self.set)?;
+        let mut pipeline = Pipeline::read_with(&self.config, &self.set)?;
+        if self.until_eof {
+            pipeline.end_at_eof()?;
+        }
         if pipeline.log.format == LogFormat::Json {
             logging::set_json();
         }
@@ -234,6 +241,7 @@ impl Validate {
                     pipeline.pipeline.name,
                     memory >> 20
                 );
+                text.push_str(&format!("\nsource {}: {}", pipeline.source.kind(), pipeline.source.promise()));
                 for (name, _, promise) in &promises {
                     text.push_str(&format!("\nsink {name}: {promise}"));
                 }
@@ -244,7 +252,8 @@ impl Validate {
                     .iter()
                     .map(|(name, class, promise)| json!({ "name": name, "class": format!("{class:?}"), "guarantee": promise }))
                     .collect();
-                json!({ "pipeline": pipeline.pipeline.name, "memory_bytes": memory, "sinks": sinks })
+                let source = json!({ "kind": pipeline.source.kind(), "guarantee": pipeline.source.promise() });
+                json!({ "pipeline": pipeline.pipeline.name, "memory_bytes": memory, "source": source, "sinks": sinks })
             },
         )
     }
