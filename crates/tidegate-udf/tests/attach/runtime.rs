@@ -237,7 +237,7 @@ impl Runtime {
             let frame = taken.frame;
             assert_eq!((frame.batch, frame.frag_index), (BatchId(self.next - 1), fragments));
             self.responses.copy_payload(&taken, &mut payload).unwrap();
-            self.responses.release(taken);
+            let _ = self.responses.release(taken);
             self.link.ring_bell();
             records += frame.record_count;
             fragments += 1;

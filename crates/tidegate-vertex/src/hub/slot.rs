@@ -14,6 +14,7 @@
 
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
+use bytes::Bytes;
 use crate::batch::Record;
 
 /// Where an output comes from.
@@ -95,7 +96,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Record, Origin), Fault> {
     }
     let part = |from: u64, len: u64| {
         let range = from as usize..(from + len) as usize;
-        body.get(range).map(<[u8]>::to_vec).unwrap_or_default()
+        body.get(range).map(Bytes::copy_from_slice).unwrap_or_default()
     };
     let record = Record {
         value: part(0, value_len),

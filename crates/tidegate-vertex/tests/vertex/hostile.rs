@@ -147,7 +147,7 @@ pub(crate) fn silent_once(role: &str) {
         let requests = &attached.requests;
         attached.link.wait_until(later(), || requests.is_behind());
         while let Ok(Some(taken)) = attached.requests.take() {
-            attached.requests.release(taken);
+            let _ = attached.requests.release(taken);
         }
         attached.link.ring_bell();
     }
