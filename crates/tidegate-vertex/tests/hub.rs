@@ -254,7 +254,7 @@ fn outputs(numbers: std::ops::Range<u64>) -> Vec<Output> {
     let output = |number: u64| {
         let value = number.to_string().into_bytes();
         let record =
-            Record { key: b"key".to_vec(), event_time: Some(number.cast_signed()), ..Record::of(value) };
+            Record { key: b"key"[..].into(), event_time: Some(number.cast_signed()), ..Record::of(value) };
         Output { position: Position(number), number: 0, record }
     };
     numbers.map(output).collect()
@@ -324,7 +324,7 @@ fn a_full_ring_holds_the_sink_and_what_no_slot_can_hold_is_refused() {
         assert!(slot.to_vec().starts_with(slot.id().0.to_string().as_bytes()));
     }
     let mut long = outputs(8..10);
-    long[0].record.value = vec![b'x'; 513];
+    long[0].record.value = vec![b'x'; 513].into();
     let published = writing.publish(&long).unwrap();
     assert_eq!((published.through, published.rejected.len(), published.rejected[0].index), (2, 1, 0));
     assert!(published.rejected[0].reason.contains("a slot of channel numbers has 512"));

@@ -14,8 +14,8 @@
 
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
-use bytes::Bytes;
 use crate::batch::Record;
+use bytes::Bytes;
 
 /// Where an output comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +149,7 @@ mod tests {
             headers in prop::collection::vec(any::<u8>(), 0..20),
             event_time in any::<Option<i64>>(),
         ) {
+            let (value, key, headers) = (value.into(), key.into(), headers.into());
             let record = Record { value, key, headers, event_time };
             let mut bytes = vec![1];
             prop_assert!(write(&record, &origin(), &mut bytes));

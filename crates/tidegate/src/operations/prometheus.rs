@@ -28,7 +28,7 @@ type Count = (&'static str, &'static str, fn(&Counts) -> u64);
 type OfPartition = (&'static str, &'static str, fn(&PartitionStatus) -> Option<u64>);
 type OfLane = (&'static str, &'static str, fn(&LaneStatus) -> u64);
 
-const COUNTS: [Count; 10] = [
+const COUNTS: [Count; 11] = [
     ("read_records", "Inputs read", |counts| counts.read),
     ("read_bytes", "Bytes of inputs", |counts| counts.read_bytes),
     ("delivered", "Inputs whose outputs were given to sinks", |counts| counts.delivered),
