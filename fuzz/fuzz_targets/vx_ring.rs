@@ -116,7 +116,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         assert!(payload.len() <= RING.max_frame as usize);
         let count = taken.frame.record_count;
         let _ = Records::parse(&payload, count, Direction::Response { inputs: 8 });
-        reader.release(taken);
+        let _ = reader.release(taken);
     }
     let other = Mine::default();
     let mut publisher = Publisher::new(&other, &hostile, RING);

@@ -5,7 +5,7 @@
 //! would race with the next holder.
 //!
 //! The descriptor is close-on-exec, so programs started by the holder do not keep the lock. A child that forks
-//! without exec shares it and keeps it until it exits, too.
+//! without exec shares it; when the holder dies without having dropped it, the child keeps it until it exits, too.
 
 use std::{
     fs::File,
@@ -69,8 +69,11 @@ impl DirLock {
 
 impl Drop for DirLock {
     fn drop(&mut self) {
-        // Only so that nobody reads a stale name; closing the file is what releases.
+        // Only so that nobody reads a stale name.
         let _ = ftruncate(&self.file, 0);
+        // Closing the file would release it only when no child that another thread starts at this moment, and that has not come
+        // to its exec, has it open, too.
+        let _ = flock(&self.file, FlockOperation::NonBlockingUnlock);
     }
 }
 

@@ -72,6 +72,23 @@ fn a_program_started_by_the_holder_does_not_keep_the_lock() {
     lock.expect("the heir does not hold the lock");
 }
 
+/// A child has all descriptors of its parent until it comes to its exec.
+#[test]
+fn a_lock_that_is_dropped_is_free_whoever_is_started_at_the_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| {
+            for _ in 0..300 {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+        while !starting.is_finished() {
+            drop(DirLock::acquire(&path).unwrap());
+        }
+    });
+}
+
 #[test]
 fn one_process_cannot_hold_a_lock_twice_but_again() {
     let place = tempfile::tempdir().unwrap();

@@ -129,6 +129,7 @@ impl Orderings for NoAnnounceFence {
     const ANNOUNCE_FENCE: Option<Ordering> = None;
 }
 
+/// Cases: CT-13.
 /// Rules: VX-320, VX-321, VX-322, VX-326.
 #[test]
 fn no_wake_up_is_lost() {

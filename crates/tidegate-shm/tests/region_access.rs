@@ -108,6 +108,11 @@ proptest! {
         let expected: Vec<_> = if size == 0 { vec![] } else { slice.chunks(size).map(<[u8]>::to_vec).collect() };
         prop_assert_eq!(chunks, expected);
 
+        let mut appended = b"before".to_vec();
+        let found = from.checked_add(size).and_then(|end| slice.get(from..end));
+        prop_assert_eq!(span.append_to(from, size, &mut appended).is_ok(), found.is_some());
+        prop_assert_eq!(appended, [b"before", found.unwrap_or_default()].concat());
+
         let element = |width: usize| {
             let at = from.checked_mul(width)?;
             slice.get(at..at.checked_add(width)?)
@@ -134,6 +139,7 @@ fn the_last_byte_is_inside_and_the_next_is_not() {
         let span = region.span(offset, end - offset).unwrap();
         assert!(span.sub(0..span.len()).is_ok() && span.sub(0..span.len() + 1).is_err(), "{offset}");
         assert!(span.read_at(1, &mut vec![0; span.len()]).is_err(), "{offset}");
+        assert!(span.append_to(1, span.len(), &mut Vec::new()).is_err(), "{offset}");
     }
     assert!(region.span(end + 1, 0).is_err());
     // 300 is a multiple of 4 but not of 8.

@@ -108,7 +108,7 @@ impl Batch {
     pub fn places(&self) -> impl Iterator<Item = Place> {
         let mut records = Records::accepted(&self.payload);
         std::iter::from_fn(move || {
-            let at = self.payload.len() - records.left();
+            let at = self.payload.len() - records.rest().len();
             let view = records.next()?;
             let [value, key, headers] = view.ranges(at);
             let position = Record::new(view, self.first).position();

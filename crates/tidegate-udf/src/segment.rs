@@ -130,6 +130,10 @@ impl Peer for PeerSegment {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Access<()> {
         self.ring.as_span().read_at(offset as usize, bytes)
     }
+
+    fn append(&self, offset: u64, len: usize, bytes: &mut Vec<u8>) -> Access<()> {
+        self.ring.as_span().append_to(offset as usize, len, bytes)
+    }
 }
 
 /// Both segments of a session, seen from one side: the bells that tell the other that something changed.

@@ -29,8 +29,8 @@ use crate::{
         message::{FromRuntime, FromWorker, Hello, MessageFault, Ready, VERSIONS},
         record::{RecordFault, pieces},
         segment::{
-            BUSY_BATCH_AT, BUSY_SINCE_AT, DownHeader, HEARTBEAT_AT, PANIC_AT, PANIC_LEN, PID_AT, READY_AT,
-            SDK_AT, SDK_VERSION_AT, SDK_VERSION_LEN, SegmentFault, decode_fence, decode_up,
+            BUSY_BATCH_AT, BUSY_SINCE_AT, DownHeader, FENCE_READY_AT, HEARTBEAT_AT, PANIC_AT, PANIC_LEN,
+            PID_AT, READY_AT, SDK_AT, SDK_VERSION_AT, SDK_VERSION_LEN, SegmentFault, decode_fence, decode_up,
         },
         status::Status,
     },
@@ -225,6 +225,13 @@ fn attach(control: &Control, sdk: Sdk) -> Result<(Session, Nanos), WorkerError> 
     let header = DownHeader::decode(&bytes(&down)?, down_len)?;
     let ring = decode_up(&bytes(&up)?, up_len, &header)?;
     let slots = decode_fence(&bytes(&fence)?, fence_len, &header)?;
+    for (region, ready_at, field) in [(&down, READY_AT, "D.ready"), (&fence, FENCE_READY_AT, "F.ready")] {
+        // Acquire: pairs with the runtime's store; everything else is there.
+        let ready = region.atomic_u32(ready_at as u64)?.load(Ordering::Acquire);
+        if ready != 1 {
+            return Err(SegmentFault { field, found: ready.into(), expected: 1 }.into());
+        }
+    }
     let link = Link {
         own: OwnSegment::new(&up, ring.capacity)?,
         peer: PeerSegment::new(&down, header.ring.capacity)?,
@@ -281,11 +288,12 @@ impl Session {
                 self.requests.copy_payload(&taken, &mut payload)?;
                 let frame = taken.frame;
                 // The copy is all that is needed: the place goes back before the function runs.
-                self.requests.release(taken);
-                self.link.ring_bell();
+                if self.requests.release(taken) {
+                    self.link.ring_bell();
+                }
                 answers.begin(frame.record_count);
                 match self.answer(&frame, &mut payload, handler, &mut answers)? {
-                    Ok(status) => self.publish(&frame, status, answers.bytes())?,
+                    Ok(status) => self.publish(&frame, status, &answers)?,
                     Err(end) => return Ok(Some(end)),
                 }
             }
@@ -334,21 +342,20 @@ impl Session {
     }
 
     /// Publishes an answer in as many fragments as it needs, sleeping while the runtime has granted nothing.
-    fn publish(&mut self, request: &Frame, status: Status, answer: &[u8]) -> Result<(), WorkerError> {
-        let mut parts: Vec<(&[u8], u32)> = pieces(answer, self.max_payload).collect();
-        if parts.is_empty() {
-            parts.push((&[], 0));
-        }
-        let last = parts.len() - 1;
-        for (index, (payload, record_count)) in parts.into_iter().enumerate() {
+    fn publish(&mut self, request: &Frame, status: Status, answers: &Answers) -> Result<(), WorkerError> {
+        let count = answers.count();
+        let mut parts = pieces(answers.bytes(), count, self.max_payload).peekable();
+        for index in 0.. {
+            let (payload, record_count) = parts.next().unwrap_or_default();
+            let is_last = parts.peek().is_none();
             let fragment = Frame {
                 kind: Kind::Response,
-                more: index < last,
+                more: !is_last,
                 schema: self.down.schema_out,
                 record_count,
                 status,
-                inputs_done: if index == last { request.record_count } else { 0 },
-                frag_index: u32::try_from(index).unwrap_or(u32::MAX),
+                inputs_done: if is_last { request.record_count } else { 0 },
+                frag_index: index,
                 payload_crc: self.around.welcome.checksum.then(|| payload_crc(payload)),
                 ..*request
             };
@@ -369,6 +376,9 @@ impl Session {
                 }
             }
             self.link.ring_bell();
+            if is_last {
+                break;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! The runtime keeps its own copy of every input, because a worker gives the place in the ring back before it answers
 //! (VX-310).
 
+use bytes::Bytes;
 use tidegate_udf::wire::{
     ids::Position,
     record::{RecordHead, RecordType, RecordWriter},
@@ -20,23 +21,23 @@ pub struct Input {
     pub record: Record,
 }
 
-/// What a record holds, on its way in or out.
+/// What a record holds, on its way in or out. Its parts may be parts of what was read or answered together; a clone shares them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     /// The value.
-    pub value: Vec<u8>,
+    pub value: Bytes,
     /// The key, empty if there is none.
-    pub key: Vec<u8>,
+    pub key: Bytes,
     /// The headers as they are on the wire: [`headers`](tidegate_udf::wire::record::headers) takes them apart.
-    pub headers: Vec<u8>,
+    pub headers: Bytes,
     /// Event time in milliseconds since 1970.
     pub event_time: Option<i64>,
 }
 
 impl Record {
     /// A record that is nothing but a value.
-    pub fn of(value: Vec<u8>) -> Self {
-        Self { value, ..Self::default() }
+    pub fn of(value: impl Into<Bytes>) -> Self {
+        Self { value: value.into(), ..Self::default() }
     }
 
     /// Bytes that it takes in a payload.
@@ -111,9 +112,9 @@ impl Batch {
         self.inputs.last().map_or(Position(0), |input| input.position)
     }
 
-    /// The payload of the request.
-    pub fn payload(&self) -> RecordWriter {
-        let mut writer = RecordWriter::default();
+    /// Writes the payload of the request.
+    pub fn write(&self, writer: &mut RecordWriter) {
+        writer.clear();
         let first = self.first().0;
         for (index, input) in (0u32..).zip(&self.inputs) {
             let place = u32::try_from(input.position.0.saturating_sub(first)).unwrap_or(u32::MAX);
@@ -123,7 +124,11 @@ impl Batch {
             // A record that is longer than a frame was refused when it was read.
             let _ = writer.push(&head, value);
         }
-        writer
+    }
+
+    /// Takes the inputs out.
+    pub fn into_inputs(self) -> Vec<Input> {
+        self.inputs
     }
 
     /// Splits it after `count` inputs; the parts know how often the whole was sent, not how often it failed. `None` for a part

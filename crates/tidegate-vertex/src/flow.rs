@@ -23,40 +23,10 @@ use tidegate_udf::wire::{
 };
 
 use crate::{
-    batch::{Batch, Input, Record},
+    answer::{Answer, Verdict},
+    batch::{Batch, Input},
     ledger::Mark,
 };
-
-/// What became of one input, as the function says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Done, with these outputs; without any it was filtered.
-    Done(Vec<Emitted>),
-    /// Left out on purpose.
-    Dropped,
-    /// To be tried again.
-    Failed(String),
-    /// Bad for good.
-    Rejected(String),
-}
-
-/// One output of an input, as the function gave it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Emitted {
-    /// Number of its route.
-    pub route: usize,
-    /// Key, value, headers, time.
-    pub record: Record,
-}
-
-/// What became of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// How it went as a whole.
-    pub status: Status,
-    /// Of each input, when the status is `Ok` or `Partial`.
-    pub verdicts: Vec<Verdict>,
-}
 
 /// How often to try, and what then.
 #[derive(Debug, Clone, Copy)]
@@ -85,10 +55,9 @@ pub enum OnExhausted {
 /// Something final, in source order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// The input is done: write these outputs.
-    Deliver(Input, Vec<Emitted>),
-    /// The input was left out by the function.
-    Filtered(Input),
+    /// These inputs, in order the first ones of their batch, are done or were left out by the function, as the answer says:
+    /// write their outputs.
+    Done(Vec<Input>, Answer),
     /// The input cannot be processed and is left out, with the reason.
     GaveUp(Input, Death),
     /// The input cannot be processed: nothing behind it goes on.
@@ -238,7 +207,7 @@ impl Flow {
     pub fn answered(&mut self, id: BatchId, answer: Answer, now: Nanos) {
         let retry = self.retry;
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.is_sent_as(id)) else { return };
-        match answer.status {
+        match answer.status() {
             Status::Ok | Status::Partial => entry.state = State::Answered(answer),
             // The generation is current, or nobody would have taken the answer: the worker saw an old deadline (VX-235).
             Status::StaleGeneration | Status::Cancelled | Status::Overloaded => {
@@ -247,7 +216,7 @@ impl Flow {
             // The function failed on the batch as a whole.
             _ => {
                 entry.batch.failures += 1;
-                entry.batch.fault = Some(answer.status);
+                entry.batch.fault = Some(answer.status());
                 entry.state = State::Waiting(now.saturating_add(backoff(&retry, entry.batch.failures)));
                 self.split_suspects();
             }
@@ -298,33 +267,31 @@ impl Flow {
     /// Turns an answer into steps, up to the first input that has to be tried again.
     fn apply(&mut self, batch: Batch, answer: Answer, now: Nanos, steps: &mut Vec<Step>) {
         let earlier = if batch.inputs().len() == 1 { batch.failures } else { 0 };
-        let mut verdicts = answer.verdicts.into_iter();
-        for (index, input) in batch.inputs().iter().enumerate() {
-            let (failures, class, reason) = match verdicts.next() {
-                Some(Verdict::Done(outputs)) => {
-                    steps.push(Step::Deliver(input.clone(), outputs));
-                    continue;
-                }
-                Some(Verdict::Dropped) => {
-                    steps.push(Step::Filtered(input.clone()));
-                    continue;
-                }
-                // No further try.
-                Some(Verdict::Rejected(reason)) => (u32::MAX, "REJECTED", reason),
-                Some(Verdict::Failed(reason)) => (earlier + 1, "UDF_ERROR", reason),
-                None => (earlier + 1, "UDF_ERROR", "the answer says nothing about it".to_owned()),
-            };
-            let (_, rest) = batch.clone().split(index);
-            let Some((Some(mut failed), behind)) = rest.map(|rest| rest.split(1)) else { return };
-            self.put_back(behind);
-            if failures < self.retry.attempts.get() {
-                failed.failures = failures;
-                let until = now.saturating_add(backoff(&self.retry, failures));
-                self.entries.push_front(Entry { batch: failed, state: State::Waiting(until) });
-            } else if !self.exhausted(input.clone(), Death { class, reason, attempts: earlier + 1 }, steps) {
-                self.put_back(Some(failed));
+        let mut done = 0;
+        let bad = answer.verdicts().find_map(|verdict| match verdict {
+            Verdict::Done(_) | Verdict::Dropped => {
+                done += 1;
+                None
             }
+            // No further try.
+            Verdict::Rejected(reason) => Some((u32::MAX, "REJECTED", reason)),
+            Verdict::Failed(reason) => Some((earlier + 1, "UDF_ERROR", reason)),
+        });
+        let (finished, rest) = batch.split(done);
+        steps.extend(finished.map(|finished| Step::Done(finished.into_inputs(), answer)));
+        let Some((Some(mut failed), behind)) = rest.map(|rest| rest.split(1)) else { return };
+        let unsaid = || (earlier + 1, "UDF_ERROR", "the answer says nothing about it".to_owned());
+        let (failures, class, reason) = bad.unwrap_or_else(unsaid);
+        self.put_back(behind);
+        if failures < self.retry.attempts.get() {
+            failed.failures = failures;
+            let until = now.saturating_add(backoff(&self.retry, failures));
+            self.entries.push_front(Entry { batch: failed, state: State::Waiting(until) });
             return;
+        }
+        let Some(input) = failed.inputs().first().cloned() else { return };
+        if !self.exhausted(input, Death { class, reason, attempts: earlier + 1 }, steps) {
+            self.put_back(Some(failed));
         }
     }
 

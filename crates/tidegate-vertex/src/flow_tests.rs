@@ -4,9 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_udf::wire::ids::Position;
+use tidegate_udf::wire::{
+    ids::Position,
+    record::{RecordHead, RecordType, RecordWriter},
+};
 
 use super::*;
+use crate::batch::Record;
 
 const RETRY: Retry = Retry {
     attempts: NonZeroU32::new(3).unwrap(),
@@ -25,27 +29,33 @@ fn batch(positions: std::ops::Range<u64>) -> Batch {
     Batch::new(inputs.collect()).unwrap()
 }
 
-fn output(position: u64) -> Verdict {
-    Verdict::Done(vec![Emitted { route: 0, record: Record::of(vec![position as u8]) }])
-}
-
 /// What a function says that fails on these positions.
 fn answer(batch: &Batch, bad: &BTreeSet<u64>) -> Answer {
-    let verdict = |input: &Input| {
+    let mut writer = RecordWriter::default();
+    for (index, input) in (0..).zip(batch.inputs()) {
         let position = input.position.0;
-        if bad.contains(&position) { Verdict::Failed("bad".to_owned()) } else { output(position) }
-    };
-    Answer { status: Status::Ok, verdicts: batch.inputs().iter().map(verdict).collect() }
+        let kind = if bad.contains(&position) { RecordType::Fail } else { RecordType::Data };
+        let head = RecordHead { kind, index, place: 0, event_time: None, key: &[], headers: &[] };
+        writer.push(&head, &[position as u8]).unwrap();
+    }
+    Answer::parse(Status::Ok, writer.bytes().to_vec(), writer.count(), batch.count(), 1).unwrap()
 }
 
-fn position(step: &Step) -> (u64, bool) {
-    match step {
-        Step::Deliver(input, outputs) => {
-            assert_eq!(Verdict::Done(outputs.clone()), output(input.position.0), "outputs of another input");
-            (input.position.0, true)
-        }
-        Step::GaveUp(input, _) | Step::Stopped(input, _) | Step::Filtered(input) => (input.position.0, false),
+/// What a step is about, and whether it is delivered.
+fn positions(step: &Step) -> Vec<(u64, bool)> {
+    let (inputs, answer) = match step {
+        Step::Done(inputs, answer) => (inputs, answer),
+        Step::GaveUp(input, _) | Step::Stopped(input, _) => return vec![(input.position.0, false)],
+    };
+    let mut done = Vec::new();
+    for (input, verdict) in inputs.iter().zip(answer.verdicts()) {
+        let Verdict::Done(outputs) = verdict else { panic!("{verdict:?}") };
+        let values: Vec<_> = outputs.views().map(|view| view.value).collect();
+        assert_eq!(values, [[input.position.0 as u8]], "outputs of another input");
+        done.push((input.position.0, true));
     }
+    assert_eq!(done.len(), inputs.len());
+    done
 }
 
 /// A worker that answers one batch after the other. `bad` are inputs on which the function fails, `deadly` ones that end the
@@ -60,7 +70,7 @@ fn run(
     let mut on_way: VecDeque<(BatchId, Batch)> = VecDeque::new();
     let mut done = Vec::new();
     for _ in 0..10_000 {
-        done.extend(flow.finish(now).iter().map(position));
+        done.extend(flow.finish(now).iter().flat_map(positions));
         if flow.is_empty() || flow.is_stopped() {
             return (done, calls);
         }
@@ -161,6 +171,7 @@ fn delays_double_up_to_the_cap() {
 }
 
 /// Answers behind one that is missing are held (VX-316).
+/// Cases: CT-43.
 /// Rules: VX-441.
 #[test]
 fn an_answer_out_of_order_waits_for_the_ones_before_it() {
@@ -174,17 +185,18 @@ fn an_answer_out_of_order_waits_for_the_ones_before_it() {
     assert!(flow.finish(Nanos(0)).is_empty());
     assert_eq!(flow.sent_len(), 2);
     flow.answered(BatchId(1), answer(&batches[0], &BTreeSet::new()), Nanos(0));
-    let done: Vec<_> = flow.finish(Nanos(0)).iter().map(position).collect();
+    let done: Vec<_> = flow.finish(Nanos(0)).iter().flat_map(positions).collect();
     assert_eq!(done, [(0, true), (1, true)]);
 }
 
+/// Cases: CT-69.
 /// Rules: VX-235.
 #[test]
 fn a_stale_answer_to_a_current_batch_is_no_outcome() {
     let mut flow = Flow::new(RETRY);
     flow.push(batch(0..2));
     flow.sent(BatchId(1));
-    let stale = Answer { status: Status::StaleGeneration, verdicts: Vec::new() };
+    let stale = Answer::of_batch(Status::StaleGeneration);
     flow.answered(BatchId(1), stale, Nanos(0));
     assert!(flow.finish(Nanos(0)).is_empty());
     let again = flow.next_to_send(flow.next_time().unwrap()).unwrap();
@@ -198,7 +210,7 @@ fn an_input_without_a_verdict_is_tried_again() {
     let mut flow = Flow::new(RETRY);
     flow.push(batch(0..2));
     flow.sent(BatchId(1));
-    flow.answered(BatchId(1), Answer { status: Status::Ok, verdicts: vec![output(0)] }, Nanos(0));
+    flow.answered(BatchId(1), answer(&batch(0..1), &BTreeSet::new()), Nanos(0));
     assert_eq!(flow.finish(Nanos(0)).len(), 1);
     assert_eq!(flow.next_to_send(Nanos(100)).unwrap().first(), Position(1));
 }
@@ -208,7 +220,7 @@ fn an_input_without_a_verdict_is_tried_again() {
 fn outputs_that_are_too_many_cut_the_batch_until_they_fit() {
     let mut flow = Flow::new(RETRY);
     flow.push(batch(0..2));
-    let large = Answer { status: Status::OutputTooLarge, verdicts: Vec::new() };
+    let large = Answer::of_batch(Status::OutputTooLarge);
     for id in 1..=2 {
         assert_eq!(flow.next_to_send(Nanos(1_000)).unwrap().count(), 2);
         flow.sent(BatchId(id));

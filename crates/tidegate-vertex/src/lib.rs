@@ -14,6 +14,7 @@
 //! | [`lane`] | the runtime's end of a worker |
 //! | [`source`], [`sink`], [`batch`] | where records come from, where outputs go, and what is between |
 //! | [`npy`] | the header of `.npy` files |
+//! | `hub` | channels of the data hub (feature `hub`) |
 //! | `nats` | JetStream: connections, streams with barriers, ownership (feature `nats`) |
 //! | [`wake`] | how their threads wake the vertex |
 //!
@@ -22,6 +23,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(not(loom))]
+#[cfg(not(loom))]
+pub mod answer;
 pub mod batch;
 #[cfg(not(loom))]
 pub mod config;
@@ -30,6 +33,8 @@ pub mod failpoint;
 pub mod fence;
 #[cfg(not(loom))]
 pub mod flow;
+#[cfg(all(not(loom), feature = "hub"))]
+pub mod hub;
 #[cfg(not(loom))]
 mod inbox;
 #[cfg(not(loom))]

@@ -98,7 +98,7 @@ fn topics_are_keys_and_other_messages_are_counted() {
     publisher.send_blocking(Message::from_iter(["a.x"])).unwrap();
     publisher.send_blocking(Message::from_iter(["a.y", "wanted"])).unwrap();
     let inputs = take(&mut source, &woken, 1);
-    assert_eq!((inputs[0].record.key.as_slice(), values(&inputs)), (&b"a.y"[..], vec!["wanted"]));
+    assert_eq!((&inputs[0].record.key[..], values(&inputs)), (&b"a.y"[..], vec!["wanted"]));
     assert_eq!(source.left_out(), 1);
 }
 
@@ -117,7 +117,7 @@ impl Sending {
 
     fn publish(&mut self, numbers: std::ops::Range<u64>) -> Result<Published, SinkError> {
         let output = |number: u64| {
-            let record = Record { key: b"k".to_vec(), ..Record::of(number.to_string().into_bytes()) };
+            let record = Record { key: b"k"[..].into(), ..Record::of(number.to_string().into_bytes()) };
             Output { position: Position(number), number: 0, record }
         };
         let outputs: Vec<Output> = numbers.map(output).collect();

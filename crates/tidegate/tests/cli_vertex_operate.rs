@@ -204,7 +204,8 @@ fn a_drain_finishes_commits_and_gives_away() {
 }
 
 /// A drain that cannot be finished: the function holds everything.
-/// Rules: VX-866.
+/// Cases: CT-52.
+/// Rules: VX-510, VX-866.
 #[test]
 fn a_drain_that_takes_too_long_says_what_is_left() {
     let vertex = Vertex::new();
@@ -217,9 +218,61 @@ fn a_drain_that_takes_too_long_says_what_is_left() {
         answer["unfinished"].as_u64() > Some(0) && answer["partitions"][0]["state"] == "draining",
         "{answer}"
     );
+    // What the function works on is a copy: its place in the ring is free (VX-510).
+    vertex.until(|status| {
+        let lane = &status["lanes"][0];
+        let (sent, in_ring) = (lane["in_flight"].as_u64(), lane["requests"]["outstanding_batches"].as_u64());
+        sent > Some(1) && in_ring.map(|batches| batches + 1) == sent
+    });
     fs::remove_file(vertex.path("gate")).unwrap();
     vertex.ask(&["drain", "--timeout", "1m", "--exit"]).exits(0);
     running.finish().exits(0);
+}
+
+/// A worker that never attaches: what was read stays, and whoever asks is told so.
+/// Cases: CT-52.
+/// Rules: VX-866.
+#[test]
+fn without_a_worker_a_drain_and_a_pause_say_what_is_left() {
+    let vertex = Vertex::new();
+    let mut command = vertex.command(BLACKHOLE);
+    let file = vertex.path("pipeline.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let (before, behind) = text.split_once("command = [").unwrap();
+    let behind = behind.split_once(']').unwrap().1;
+    fs::write(&file, format!("{before}command = [\"sleep\", \"1000\"]{behind}")).unwrap();
+    let _running = Unread(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    eventually("an answer", || vertex.status());
+    let status = vertex.until(|status| sum(status, "unfinished") > 0);
+    assert_eq!((&status["lanes"][0]["ready"], &status["counts"]["delivered"]), (&false.into(), &0.into()));
+    let paused = vertex.ask(&["pause", "--timeout", "50ms"]).exits(5).result();
+    assert!(paused["paused"] == false && paused["unfinished"].as_u64() > Some(0), "{paused}");
+    let drained = vertex.ask(&["drain", "--timeout", "50ms"]).exits(5).result();
+    assert!(drained["drained"] == false && drained["unfinished"].as_u64() > Some(0), "{drained}");
+    vertex.ask(&["fence", "--all", "--wait", "1m"]).exits(0);
+}
+
+/// A drain that could not end is over when the right to write goes.
+/// Cases: CT-52.
+/// Rules: VX-727, VX-866.
+#[test]
+fn a_revoke_ends_a_drain() {
+    let vertex = Vertex::new();
+    fs::write(vertex.path("gate"), "").unwrap();
+    let running = vertex.start(BLACKHOLE);
+    vertex.until(|status| status["partitions"][1]["unfinished"].as_u64() > Some(0));
+    let mut command = tidegate();
+    command.args(["vertex", "drain", "--partition", "1", "--timeout", "10m", "--json"]);
+    let draining = Running::start(command.env("TIDEGATE_DIR", vertex.dir.path()));
+    vertex.until(|status| status["partitions"][1]["state"] == "draining");
+    vertex.ask(&["fence", "--partition", "1", "--wait", "1m"]).exits(0);
+    let finished = draining.finish();
+    assert_ne!(finished.code, Some(0), "{}", finished.stdout);
+    let answer = finished.result();
+    assert_eq!((&answer["drained"], &answer["partitions"][0]["state"]), (&false.into(), &"fenced".into()));
+    fs::remove_file(vertex.path("gate")).unwrap();
+    running.signal(Signal::TERM);
+    running.finish().exits(75);
 }
 
 /// Standard output that nobody reads: the thread that runs the vertex is stuck in it. Nothing is read any more, what is in

@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Rules: MQ-013.
+    /// Rules: MQ-013, VX-012.
     #[test]
     fn a_root_without_the_lint_is_found_unless_the_package_may_use_unsafe() {
         let root = |package: &str, kind: &str, text: &str| {

@@ -141,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Rules: MQ-013, MQ-014.
+    /// Rules: MQ-013, MQ-014, VX-012.
     #[test]
     fn unsafe_is_allowed_only_in_the_named_places() {
         let text = "unsafe fn a() {}";

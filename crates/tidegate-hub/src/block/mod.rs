@@ -11,6 +11,7 @@
 mod attach;
 mod create;
 mod error;
+mod find;
 mod look;
 mod names;
 pub mod registry;
@@ -30,6 +31,7 @@ pub use attach::{AttachOptions, Expectations, ExpectedConfig, SchemaCheck, Trust
 pub(crate) use create::Building;
 pub use create::{CreateOptions, HugePages, IfExists, create};
 pub use error::{AttachError, CreateError, HugeFailure, SchemaMismatch};
+pub use find::{FindError, Found, find};
 pub use look::{Look, look};
 pub use names::{MAX_NAMES, names};
 pub use views::{ConsumerViews, InspectorViews, PAGE_RECORD, WriterViews};

@@ -12,6 +12,7 @@
 
 mod batch;
 mod handover;
+mod keep;
 mod membership;
 mod open;
 mod seek;
@@ -29,6 +30,7 @@ use tidegate_shm::{
 
 pub use batch::ReadBatch;
 pub use handover::HandoverIterator;
+pub use keep::{KeptSlot, Watcher};
 pub use slot::ReadSlot;
 
 use crate::{

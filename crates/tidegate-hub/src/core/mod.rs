@@ -161,6 +161,16 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         }
     }
 
+    /// Waits until `from` is resolved or the block is closed; false at the deadline. Takes no part: nothing is claimed.
+    pub(crate) fn await_commit(&self, from: SlotId, deadline: Deadline) -> bool {
+        let waited = self.data_wait(deadline).until::<P, (), std::convert::Infallible>(|_| {
+            let there = self.control(Control64::CommitIndex) > from.0 || self.closed().is_some();
+            Ok(there.then_some(()))
+        });
+        let Ok(waited) = waited;
+        waited.result.is_some()
+    }
+
     /// Waiting for the writer to publish.
     #[inline]
     fn data_wait(&self, deadline: Deadline) -> Wait<'_, H, W::C32<'_>, W::S32<'_>> {

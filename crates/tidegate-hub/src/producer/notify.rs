@@ -18,6 +18,7 @@ impl Producer {
     /// Has `notifier` tell of every commit from now on, thinned out as it is configured (DH-217, DH-218). It is told when the
     /// commit is visible, and never waited for (DH-216).
     pub fn notify_by(&mut self, notifier: Notifier) {
+        notifier.count_in(self.writer.core().host().metrics());
         self.notifier = Some(notifier);
     }
 

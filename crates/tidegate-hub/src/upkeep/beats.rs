@@ -43,6 +43,11 @@ impl Beats {
         now.0.saturating_sub(last) > self.interval.0 / 2
     }
 
+    /// Whether a beat at `last`, if there was one, is too old.
+    pub(crate) fn is_stale(&self, last: u64, now: Nanos) -> bool {
+        last != 0 && now.0.saturating_sub(last) > self.stale.0
+    }
+
     /// Warns if the caller is to beat, and its last beat is stale; once for each beat that no other one followed. When to
     /// look again.
     pub(crate) fn remind(&self, handle: &'static str, block: &str, last: u64, now: Nanos) -> Option<Nanos> {

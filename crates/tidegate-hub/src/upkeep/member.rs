@@ -60,6 +60,18 @@ impl ProducerMember {
         })
     }
 
+    /// How many consumers have a beat that is too old.
+    fn stale_rows(&self, now: Nanos) -> u64 {
+        let row = |row, field| self.core.words().row64(row, field);
+        let stale = (0..self.core.config().max_consumers).map(Row).filter(|&at| {
+            // Acquire: pairs with the releasing store of the joiner.
+            Reg(row(at, Row64::Reg).load(Ordering::Acquire)).is(RowState::Active)
+                // Relaxed: statistics.
+                && self.beats.is_stale(row(at, Row64::Heartbeat).load(Ordering::Relaxed), now)
+        });
+        stale.count() as u64
+    }
+
     pub(crate) fn core(&self) -> &WriterCore {
         &self.core
     }
@@ -96,6 +108,9 @@ impl Member for ProducerMember {
         let created = host.block().descriptor().created_monotonic;
         let uptime = now.saturating_sub(created).0 / 1_000_000_000;
         metrics.u64::<{ offset_of!(MetricsPage, uptime_seconds) }>().store(uptime, Ordering::Relaxed);
+        metrics
+            .u64::<{ offset_of!(MetricsPage, heartbeat_stale_seen) }>()
+            .fetch_add(self.stale_rows(now), Ordering::Relaxed);
         note_beat(host, now);
     }
 

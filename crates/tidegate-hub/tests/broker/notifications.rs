@@ -58,7 +58,7 @@ fn the_last_commit_of_a_burst_is_announced() {
 
 /// A producer tells of its commits by itself, batches as one; what is held back is published when that is asked for.
 ///
-/// Rules: DH-216, DH-217, DH-218.
+/// Rules: DH-216, DH-217, DH-218, DH-242.
 #[test]
 fn a_producer_notifies_of_its_commits() {
     let (_dir, place) = place();
@@ -90,6 +90,7 @@ fn a_producer_notifies_of_its_commits() {
     batch.commit().unwrap();
     producer.flush_notify();
     assert_eq!(heard().slot_id, U64(4));
+    assert_eq!(producer.metrics().unwrap().counters.notifications_sent, 2);
 }
 
 const NOW: Deadline = Deadline::Immediate;

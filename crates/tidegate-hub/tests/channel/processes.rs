@@ -235,6 +235,31 @@ fn handles_beat_while_their_process_lives() {
     assert_eq!(row.u32::<0x34>().load(relaxed) & 2, 0);
 }
 
+/// Rules: DH-234.
+#[test]
+fn a_producer_counts_consumers_that_do_not_beat() {
+    use tidegate_hub::config::HubTimeouts;
+    let dir = place();
+    let (often, old) = (Duration::from_millis(5), Duration::from_millis(10));
+    let timeouts = HubTimeouts { heartbeat_interval: often, heartbeat_stale: old, ..HubTimeouts::default() };
+    let producer = Producer::create(&HubConfig { timeouts, ..ring(dir.path(), 2) }).unwrap();
+    let seen = || producer.metrics().unwrap().counters.heartbeat_stale_seen;
+    let beats = || producer.metrics().unwrap().counters.heartbeat_sent_count;
+    let before = beats();
+    let start = Instant::now();
+    let wait_for = |what: &dyn Fn() -> bool| {
+        while !what() {
+            assert!(start.elapsed() < Duration::from_secs(30));
+            thread::yield_now();
+        }
+    };
+    wait_for(&|| beats() > before + 2);
+    assert_eq!(seen(), 0, "nobody is there");
+    let own = ConsumerConfig { heartbeat_thread: false, ..consumer_config(dir.path()) };
+    let _silent = attach(&producer, own);
+    wait_for(&|| seen() > 2);
+}
+
 /// Rules: DH-097.
 #[test]
 fn waiting_without_end_ends_with_the_block() {

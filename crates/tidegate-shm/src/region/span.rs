@@ -87,6 +87,22 @@ impl<'a> Span<'a> {
         Ok(())
     }
 
+    /// Appends `len` bytes from `offset` on to `bytes`.
+    ///
+    /// # Errors
+    /// Outside of the span; nothing was copied.
+    #[inline]
+    pub fn append_to(&self, offset: usize, len: usize, bytes: &mut Vec<u8>) -> Result<(), AccessError> {
+        let source = self.check(offset, len)?;
+        bytes.reserve(len);
+        let target = bytes.spare_capacity_mut().as_mut_ptr().cast();
+        // SAFETY: `check` found that many mapped bytes at `source`; the vector has just made room for as many.
+        unsafe { copy::from_shared(source, target, len) };
+        // SAFETY: the `len` bytes behind the old ones have just been written.
+        unsafe { bytes.set_len(bytes.len() + len) };
+        Ok(())
+    }
+
     /// Copies all bytes into `bytes`, which must have the same length.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ fn exchange<S: Orders>(sends: u64, in_flight: u32, preemptions: usize) -> usize 
                     let mut payload = Vec::new();
                     reader.copy_payload(&taken, &mut payload).unwrap();
                     assert_eq!(payload, [received as u8; 128], "wrong bytes");
-                    reader.release(taken);
+                    let _ = reader.release(taken);
                 }
                 Ok(None) => thread::yield_now(),
                 Err(violation) => panic!("false accusation: {violation}"),

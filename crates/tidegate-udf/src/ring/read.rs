@@ -20,6 +20,8 @@ pub struct Reader<O, P, S = Shipped> {
     batches: u64,
     granted_pos: u64,
     granted_batches: u64,
+    /// What was granted when the caller was last told to ring.
+    announced: u64,
     /// The head as it was last accepted.
     head: u64,
     orders: PhantomData<S>,
@@ -53,6 +55,7 @@ impl<O: Own, P: Peer, S: Orders> Reader<O, P, S> {
             batches: 0,
             granted_pos: 0,
             granted_batches: 0,
+            announced: 0,
             head: 0,
             orders: PhantomData,
         }
@@ -61,6 +64,7 @@ impl<O: Own, P: Peer, S: Orders> Reader<O, P, S> {
     /// Grants the whole ring (VX-305).
     pub fn open(&mut self) {
         self.grant();
+        self.announced = self.granted_pos;
     }
 
     /// Whether the head is not where reading stopped: worth a call of [`Reader::take`].
@@ -117,9 +121,8 @@ impl<O: Own, P: Peer, S: Orders> Reader<O, P, S> {
     /// The checksum of the payload, if there is one, does not match.
     pub fn copy_payload(&self, taken: &Taken, to: &mut Vec<u8>) -> Result<(), Violation> {
         let start = to.len();
-        to.resize(start + taken.payload_len as usize, 0);
         let at = (taken.position & (self.ring.capacity - 1)) + u64::from(HEADER_LEN);
-        self.peer.read(at, &mut to[start..])?;
+        self.peer.append(at, taken.payload_len as usize, to)?;
         if let Some(expected) = taken.frame.payload_crc {
             let found = frame::payload_crc(&to[start..]);
             if found != expected {
@@ -129,8 +132,16 @@ impl<O: Own, P: Peer, S: Orders> Reader<O, P, S> {
         Ok(())
     }
 
-    /// Gives the place of a frame back and grants it again. The caller rings the bell.
-    pub fn release(&mut self, taken: Taken) {
+    /// Gives the place of a frame back and grants it again. Whether the caller has to ring the bell for that: the writer may
+    /// sleep until it gets more than it was told of with the last such ring.
+    ///
+    /// No wake-up is lost by the rings that are left out. A writer sleeps when a frame and its filler, less than two of the
+    /// longest, do not fit what it sees granted, which is what was announced at least. Every frame that it has published is
+    /// taken some time, and when the last of them is released, the head seen here is where the writer is. Batches do not
+    /// count: the runtime admits no more of them than may be on their way, and each is admitted after the grants that let its
+    /// request and its answer pass (VX-302).
+    #[must_use = "a writer without credit may sleep"]
+    pub fn release(&mut self, taken: Taken) -> bool {
         self.position = taken.position + u64::from(taken.frame_len);
         if !taken.frame.more {
             self.batches += 1;
@@ -144,6 +155,12 @@ impl<O: Own, P: Peer, S: Orders> Reader<O, P, S> {
         if S::CONSUMED_BEFORE_GRANT {
             self.grant();
         }
+        let left = self.announced.saturating_sub(self.head.max(self.position));
+        let may_sleep = left < 2 * u64::from(self.ring.max_frame);
+        if may_sleep {
+            self.announced = self.granted_pos;
+        }
+        may_sleep
     }
 
     /// The whole ring, from what was consumed on (VX-302).

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::wire::{
     frame::{Frame, HEADER_LEN},
-    segment::Word,
+    segment::{Geometry, Word},
 };
 use tidegate_shm::sync::Ordering;
 
@@ -21,8 +21,15 @@ struct Pair {
 
 /// A ring of 2 KiB with frames of up to 1 KiB.
 fn pair(max_in_flight: u32) -> Pair {
-    let (down, up) = (Memory::new(2048), Memory::new(2048));
-    let geometry = ring(2048, 1024, max_in_flight);
+    pair_with(ring(2048, 1024, max_in_flight))
+}
+
+fn pair_of(capacity: u64, max_frame: u32) -> Pair {
+    pair_with(ring(capacity, max_frame, 1000))
+}
+
+fn pair_with(geometry: Geometry) -> Pair {
+    let (down, up) = (Memory::new(geometry.capacity), Memory::new(geometry.capacity));
     let publisher = Publisher::new(down.clone(), up.clone(), geometry);
     let mut reader = Reader::new(up.clone(), down.clone(), geometry);
     reader.open();
@@ -39,7 +46,7 @@ impl Pair {
         let mut payload = Vec::new();
         self.reader.copy_payload(&taken, &mut payload).unwrap();
         let batch = taken.frame.batch.0;
-        self.reader.release(taken);
+        let _ = self.reader.release(taken);
         Some((batch, payload))
     }
 
@@ -99,6 +106,88 @@ fn nothing_is_written_without_credit() {
     assert_eq!(pair.send(3, 0), Err(PublishError::NoCredit), "bytes");
     pair.receive().unwrap();
     pair.send(3, 0).unwrap();
+}
+
+/// What is left of the ring at its end is written too, and costs as much.
+/// Rules: VX-301, VX-306.
+#[test]
+fn filler_costs_credit() {
+    let mut pair = pair(100);
+    for batch in 1..=2 {
+        pair.send(batch, 896 - 128).unwrap();
+    }
+    pair.receive().unwrap();
+    // 256 bytes are left at the end, 896 were given back at the beginning: of 1024, 1280 would be used.
+    assert_eq!(pair.send(3, 896), Err(PublishError::NoCredit));
+    assert_eq!(pair.down.get(Word::Head), 2 * 896);
+    pair.receive().unwrap();
+    pair.send(3, 896).unwrap();
+    assert_eq!(pair.down.get(Word::Head), 2048 + 1024);
+    assert_eq!(pair.receive(), Some((3, vec![3; 896])));
+}
+
+/// A place of the ring that was used says so no more while it is written again: a writer that dies there leaves no frame.
+/// Rules: VX-210, VX-212.
+#[test]
+fn a_place_that_is_written_again_is_not_published() {
+    use super::Peer;
+    let mut pair = pair(4);
+    for batch in 1..=2 {
+        pair.send(batch, 896).unwrap();
+        pair.receive().unwrap();
+    }
+    let flags = |pair: &Pair| pair.down.load_flags(0, Ordering::Relaxed).unwrap() & 1;
+    assert_eq!(flags(&pair), 1);
+    assert_eq!(pair.publisher.publish(&frame(3), &[], || false), Err(PublishError::Abandoned));
+    assert_eq!(flags(&pair), 0);
+}
+
+/// A writer without credit sleeps until a release says that the bell is to be rung, whatever frames come in which order; and
+/// while it has credit nobody wakes it for more.
+/// Rules: VX-220, VX-301.
+#[test]
+fn a_writer_without_credit_is_always_woken_and_one_with_credit_is_not() {
+    let (down, up) = (Memory::new(8192), Memory::new(8192));
+    let geometry = ring(8192, 1024, 1000);
+    let mut publisher = Publisher::new(down.clone(), up.clone(), geometry);
+    let mut reader = Reader::new(up, down, geometry);
+    reader.open();
+    let (mut random, mut sleeps, mut rings, mut woken) = (7u64, false, 0u64, 0u64);
+    let mut waits: Option<usize> = None;
+    for _ in 0..20_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let len = waits.unwrap_or((random >> 33) as usize % 897);
+        // In some stretches the reader is faster, in some the writer.
+        if !sleeps && (random >> 50) % 5 != (random >> 40) % 2 {
+            waits = match publisher.publish(&frame(1), &[0; 896][..len], || true) {
+                Ok(()) => None,
+                Err(PublishError::NoCredit) => {
+                    sleeps = true;
+                    Some(len)
+                }
+                Err(error) => panic!("{error}"),
+            };
+            continue;
+        }
+        match reader.take().unwrap() {
+            Some(taken) => {
+                let rung = reader.release(taken);
+                rings += u64::from(rung);
+                woken += u64::from(rung && std::mem::take(&mut sleeps));
+            }
+            None => assert!(!sleeps, "nothing is left to read and the writer sleeps"),
+        }
+    }
+    assert!(woken > 10 && rings > woken, "{woken} of {rings}");
+
+    // A writer that is never far ahead: a ring for each length of the ring that it passes, or nearly.
+    let mut pair = pair_of(8192, 1024);
+    let rings = (1..=1000).filter(|&batch| {
+        pair.send(batch, 128).unwrap();
+        let taken = pair.reader.take().unwrap().unwrap();
+        pair.reader.release(taken)
+    });
+    assert_eq!(rings.count() as u64, 1000 * 256 / (8192 - 2 * 1024 + 256));
 }
 
 /// Rules: VX-300.
@@ -201,6 +290,16 @@ fn grants_that_cannot_be_are_refused() {
         pair.up.set(*word, *value);
         let violation = pair.accused();
         assert!(matches!(violation, Violation::Word { word, .. } if word == *name), "{name}: {violation}");
+    }
+    // What was said once is not taken back.
+    for (word, name) in [(Word::Consumed, "consumed"), (Word::ConsumedBatches, "consumed_batches")] {
+        let mut pair = pair(4);
+        pair.send(1, 8).unwrap();
+        pair.receive().unwrap();
+        pair.send(2, 8).unwrap();
+        pair.up.set(word, 0);
+        let violation = pair.accused();
+        assert!(matches!(violation, Violation::Word { word, .. } if word == name), "{name}: {violation}");
     }
 }
 

@@ -37,6 +37,15 @@ pub trait Peer {
     /// # Errors
     /// Outside of the ring.
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Access<()>;
+    /// Appends `len` bytes of the ring to `bytes`.
+    ///
+    /// # Errors
+    /// Outside of the ring; nothing was appended that may be used.
+    fn append(&self, offset: u64, len: usize, bytes: &mut Vec<u8>) -> Access<()> {
+        let start = bytes.len();
+        bytes.resize(start + len, 0);
+        self.read(offset, bytes.get_mut(start..).unwrap_or_default())
+    }
 }
 
 /// The choices that the models change one at a time, to see the shipped code fail without them. Each is explained where it

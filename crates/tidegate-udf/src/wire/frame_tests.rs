@@ -79,7 +79,7 @@ fn the_header_has_its_golden_bytes() {
 }
 
 /// Cases: CT-02.
-/// Rules: VX-200, VX-220.
+/// Rules: VX-200, VX-220, VX-403.
 #[test]
 fn every_wrong_field_is_refused_by_its_name() {
     let wrong: &[(usize, &[u8], &str)] = &[

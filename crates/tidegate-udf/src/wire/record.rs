@@ -88,17 +88,31 @@ impl RawView<'_> {
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
     rest: &'a [u8],
+    in_order: bool,
 }
 
 impl<'a> Records<'a> {
     /// The records of a payload that [`Records::parse`] has accepted.
-    pub(crate) fn accepted(payload: &'a [u8]) -> Self {
-        Self { rest: payload }
+    pub fn accepted(payload: &'a [u8]) -> Self {
+        Self { rest: payload, in_order: true }
     }
 
-    /// Bytes of the records that are still to come.
-    pub(crate) fn left(&self) -> usize {
-        self.rest.len()
+    /// Whether [`Records::parse`] has found the ordinals in order, each as often as it likes.
+    pub fn are_in_order(&self) -> bool {
+        self.in_order
+    }
+
+    /// The bytes of the records that are still to come.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next record, if it belongs to this input.
+    #[inline]
+    pub fn next_of(&mut self, input: u32) -> Option<RawView<'a>> {
+        let (view, behind) = split(self.rest, 0).ok().filter(|(view, _)| view.index == input)?;
+        self.rest = behind;
+        Some(view)
     }
 
     /// Checks a payload of `count` records.
@@ -107,7 +121,7 @@ impl<'a> Records<'a> {
     /// The first record that is wrong.
     pub fn parse(payload: &'a [u8], count: u32, direction: Direction) -> Result<Self, RecordFault> {
         let mut rest = payload;
-        let mut last = None;
+        let (mut last, mut in_order) = (None, true);
         let mut found = 0u32;
         while !rest.is_empty() {
             if found == count {
@@ -123,7 +137,6 @@ impl<'a> Records<'a> {
                     if view.kind != RecordType::Data {
                         return Err(RecordFault::new(found, "rec_type of a request", 0, 1));
                     }
-                    last = Some(view.index);
                 }
                 Direction::Response { inputs } => {
                     if view.index >= inputs {
@@ -143,19 +156,22 @@ impl<'a> Records<'a> {
                     }
                 }
             }
+            in_order &= last <= Some(view.index);
+            last = Some(view.index);
             found += 1;
             rest = behind;
         }
         if found != count {
             return Err(RecordFault::new(found, "record_count", found.into(), count.into()));
         }
-        Ok(Self { rest: payload })
+        Ok(Self { rest: payload, in_order })
     }
 }
 
 impl<'a> Iterator for Records<'a> {
     type Item = RawView<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<RawView<'a>> {
         // Was read once already, from the same private bytes.
         let (view, behind) = split(self.rest, 0).ok()?;
@@ -243,7 +259,7 @@ impl RecordWriter {
         value: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), RecordTooLong> {
         let start = self.bytes.len();
-        self.bytes.resize(start + HEAD, 0);
+        self.bytes.extend_from_slice(&[0; HEAD]);
         value(&mut self.bytes);
         let written = self.finish(start, head);
         if written.is_err() {
@@ -256,6 +272,7 @@ impl RecordWriter {
     ///
     /// # Errors
     /// As [`RecordWriter::push_with`].
+    #[inline]
     pub fn push(&mut self, head: &RecordHead<'_>, value: &[u8]) -> Result<(), RecordTooLong> {
         self.push_with(head, |bytes| bytes.extend_from_slice(value))
     }
@@ -291,13 +308,16 @@ impl RecordWriter {
         self.rewind(Mark { len: 0, count: 0 });
     }
 
+    #[inline]
     fn finish(&mut self, start: usize, head: &RecordHead<'_>) -> Result<(), RecordTooLong> {
         let too_long = RecordTooLong { bytes: self.bytes.len() - start };
         let value_len = self.bytes.len().checked_sub(start + HEAD).ok_or(too_long)?;
         self.pad(start);
-        self.bytes.extend_from_slice(head.key);
-        self.bytes.extend_from_slice(head.headers);
-        self.pad(start);
+        if !head.key.is_empty() || !head.headers.is_empty() {
+            self.bytes.extend_from_slice(head.key);
+            self.bytes.extend_from_slice(head.headers);
+            self.pad(start);
+        }
         let fits = |len: usize| u32::try_from(len).map_err(|_| too_long);
         let raw = RawRecord {
             rec_len: fits(self.bytes.len() - start)?,
@@ -316,8 +336,10 @@ impl RecordWriter {
     }
 
     fn pad(&mut self, start: usize) {
-        let len = self.bytes.len() - start;
-        self.bytes.resize(start + len.next_multiple_of(8), 0);
+        let end = start + (self.bytes.len() - start).next_multiple_of(8);
+        // A fixed number of bytes is one store, where filling up to a length is a call.
+        self.bytes.extend_from_slice(&[0; 8]);
+        self.bytes.truncate(end);
     }
 }
 
@@ -336,12 +358,17 @@ pub struct RecordTooLong {
     pub bytes: usize,
 }
 
-/// Splits a payload at multiples of whole records into pieces of at most `max` bytes: bytes and number of records.
+/// Splits a payload of `records` records between them into pieces of at most `max` bytes: bytes and number of records.
 ///
 /// A single record that is longer than `max` becomes a piece of its own.
-pub fn pieces(payload: &[u8], max: usize) -> impl Iterator<Item = (&[u8], u32)> {
+pub fn pieces(payload: &[u8], records: u32, max: usize) -> impl Iterator<Item = (&[u8], u32)> {
     let mut rest = payload;
     std::iter::from_fn(move || {
+        if payload.len() <= max {
+            // Most are: nobody has to look for the ends of the records.
+            let piece = std::mem::take(&mut rest);
+            return (!piece.is_empty()).then_some((piece, records));
+        }
         let (mut end, mut count) = (0, 0);
         while let Ok((_, behind)) = split(&rest[end..], 0) {
             let next = rest.len() - behind.len();
@@ -375,6 +402,7 @@ impl RecordType {
 }
 
 /// The first record of `bytes`, and what is behind it.
+#[inline]
 fn split(bytes: &[u8], number: u32) -> Result<(RawView<'_>, &[u8]), RecordFault> {
     let fault = |field, found: u64, allowed: u64| RecordFault::new(number, field, found, allowed);
     let Some((head, _)) = bytes.split_first_chunk::<HEAD>() else {

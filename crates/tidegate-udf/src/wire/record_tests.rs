@@ -69,12 +69,15 @@ fn pieces_end_with_whole_records() {
     for index in 0..5 {
         writer.push(&head(RecordType::Data, index, 0), &[1; 8]).unwrap();
     }
-    let lens =
-        |max| pieces(writer.bytes(), max).map(|(piece, count)| (piece.len(), count)).collect::<Vec<_>>();
+    let lens = |max| {
+        pieces(writer.bytes(), writer.count(), max)
+            .map(|(piece, count)| (piece.len(), count))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(lens(100), [(80, 2), (80, 2), (40, 1)]);
     assert_eq!(lens(1000), [(200, 5)]);
     assert_eq!(lens(1), [(40, 1); 5]);
-    assert_eq!(pieces(&[], 100).count(), 0);
+    assert_eq!(pieces(&[], 0, 100).count(), 0);
 }
 
 #[test]

@@ -123,3 +123,32 @@ fn impossible_rings_are_refused() {
         assert_eq!(ring.check().unwrap_err().field, field);
     }
 }
+
+/// Words that are written at different times, or by different threads, have blocks of 128 bytes of their own; those of the two
+/// sides are in different segments.
+/// Rules: VX-107.
+#[test]
+fn words_have_blocks_of_their_own() {
+    let groups: [&[usize]; 5] = [
+        &[Word::Head as usize, Word::Batches as usize, BELL_AT],
+        &[WAITERS_AT],
+        &[
+            Word::Consumed as usize,
+            Word::ConsumedBatches as usize,
+            Word::GrantPos as usize,
+            Word::GrantBatches as usize,
+        ],
+        &[RUN_STATE_AT],
+        &[HEARTBEAT_AT, BUSY_BATCH_AT, BUSY_SINCE_AT],
+    ];
+    let blocks: Vec<Vec<usize>> =
+        groups.iter().map(|group| group.iter().map(|at| at / 128).collect()).collect();
+    for (index, block) in blocks.iter().enumerate() {
+        assert!(block.iter().all(|other| *other == block[0]), "{block:x?}");
+        // The last two are the same place of different segments.
+        let others = blocks[..index.min(3)].iter().flatten();
+        assert!(others.into_iter().all(|other| *other != block[0]), "{block:x?}");
+    }
+    // Nothing of them is in the part that is written once, or in the ring.
+    assert!(blocks.iter().flatten().all(|block| (0x80 / 128..PANIC_AT / 128).contains(block)));
+}

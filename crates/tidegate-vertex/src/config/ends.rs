@@ -37,6 +37,9 @@ pub enum SourceConfig {
         #[serde(default)]
         format: Framing,
     },
+    /// Slots of a channel of the data hub.
+    #[cfg(feature = "hub")]
+    Hub(crate::source::hub::HubSource),
     /// Messages of NATS JetStream.
     #[cfg(feature = "nats")]
     Jetstream(Box<crate::source::jetstream::JetstreamSource>),
@@ -52,11 +55,37 @@ impl SourceConfig {
             Self::Generator { .. } => "generator",
             Self::File(_) => "file",
             Self::Stdin { .. } => "stdin",
+            #[cfg(feature = "hub")]
+            Self::Hub(_) => "hub",
             #[cfg(feature = "nats")]
             Self::Jetstream(_) => "jetstream",
             #[cfg(feature = "zmq")]
             Self::Zmq(_) => "zmq",
         }
+    }
+
+    /// What becomes of its records when the vertex dies, in one sentence (VX-002).
+    pub fn promise(&self) -> &'static str {
+        match self.abilities().replay {
+            Replay::Yes => "what is not committed is read again",
+            Replay::Limited => {
+                "what is not committed is read again, as long as it is there: what is gone stops the vertex or is counted"
+            }
+            Replay::No => "what was read and is not committed is lost when the vertex dies",
+        }
+    }
+
+    /// Has the source end where it ends now; false when it has no end.
+    pub(super) fn end_at_eof(&mut self) -> bool {
+        match self {
+            Self::Generator { .. } | Self::Stdin { .. } => {}
+            Self::File(config) => config.follow = false,
+            #[cfg(feature = "hub")]
+            Self::Hub(config) => config.end_at_eof(),
+            #[cfg(any(feature = "nats", feature = "zmq"))]
+            _ => return false,
+        }
+        true
     }
 
     /// What the source can do, before it is opened.
@@ -65,6 +94,8 @@ impl SourceConfig {
             #[cfg(feature = "nats")]
             Self::Jetstream(config) => config.abilities(),
             Self::File(config) => config.abilities(),
+            #[cfg(feature = "hub")]
+            Self::Hub(config) => config.abilities(),
             Self::Stdin { .. } => stdin::ABILITIES,
             #[cfg(feature = "zmq")]
             Self::Zmq(_) => crate::source::zmq::ABILITIES,
@@ -125,6 +156,9 @@ pub enum SinkKind {
     File(FileSink),
     /// Nowhere.
     Blackhole {},
+    /// Slots of a channel of the data hub.
+    #[cfg(feature = "hub")]
+    Hub(crate::sink::hub::HubSink),
     /// Messages of NATS JetStream.
     #[cfg(feature = "nats")]
     Jetstream(Box<crate::sink::jetstream::JetstreamSink>),
@@ -180,6 +214,8 @@ impl SinkConfig {
             SinkKind::Stdout {} | SinkKind::File(_) | SinkKind::Blackhole {} => Class::C,
             #[cfg(feature = "nats")]
             SinkKind::Jetstream(config) => config.class(),
+            #[cfg(feature = "hub")]
+            SinkKind::Hub(_) => Class::C,
             #[cfg(feature = "zmq")]
             SinkKind::Zmq(_) => Class::C,
         }

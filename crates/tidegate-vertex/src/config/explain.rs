@@ -28,6 +28,12 @@ pub const KEYS: &[Key] = &[
     key("udf.workers", "1", "worker processes"),
     key("udf.batch_timeout", "\"30s\"", "how long a batch may be the oldest of its worker"),
     key("udf.attach_timeout", "\"10s\"", "how long a worker may take to attach"),
+    key(
+        "udf.max_restarts",
+        "0",
+        "workers of a lane that may end within the window before the vertex gives up; 0: any number",
+    ),
+    key("udf.restart_window", "\"10m\"", "see udf.max_restarts"),
     key("udf.env", "{}", "environment of the workers"),
     key("udf.params", "{}", "what the function is given"),
     key("udf.retry.attempts", "5", "tries of an input on which the function fails"),

@@ -30,7 +30,7 @@ use crate::{
     flow::{OnExhausted, Retry},
     lane::session::Transport,
     sink::Class,
-    source::{Abilities, Positions, Replay},
+    source::{Abilities, AckMode, Positions, Replay},
 };
 pub use edit::{fresh_uid, with_uid};
 pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
@@ -149,6 +149,11 @@ pub struct UdfConfig {
     batch_timeout: Time,
     #[serde(default = "attach_timeout")]
     attach_timeout: Time,
+    /// Workers of a lane that may end within the window before the vertex gives up; 0 for any number.
+    #[serde(default)]
+    max_restarts: u32,
+    #[serde(default = "restart_window")]
+    restart_window: Time,
     /// Environment of the workers.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -356,6 +361,24 @@ impl Pipeline {
         self.udf.attach_timeout.0
     }
 
+    /// How many workers of a lane may end within which time; `None` for any number (VX-436).
+    pub fn restarts(&self) -> Option<(NonZeroU32, Nanos)> {
+        Some((NonZeroU32::new(self.udf.max_restarts)?, self.udf.restart_window.0))
+    }
+
+    /// Has the source end where it ends now, instead of waiting for more.
+    ///
+    /// # Errors
+    /// It has no end.
+    pub fn end_at_eof(&mut self) -> Result<(), ConfigError> {
+        if self.source.end_at_eof() {
+            return Ok(());
+        }
+        let found = format!("{:?}, which has no end", self.source.kind());
+        let allowed = "\"file\", \"stdin\", \"generator\" or \"hub\" with --until-eof";
+        Err(ConfigError::Value { key: "source.kind", found, allowed })
+    }
+
     /// How often to try.
     pub fn retry(&self) -> Retry {
         let RetryConfig { attempts, crash_attempts, initial, cap, on_exhausted } = self.udf.retry;
@@ -470,8 +493,14 @@ impl Pipeline {
             let allowed = "set for a sink of class C: after a crash it may have outputs of one epoch twice";
             return refused("sink.allow_duplicates", &format!("not set for {}", sink.name()), allowed);
         }
-        let Abilities { positions, replay, .. } = self.source.abilities();
-        if positions != Positions::Stable || replay != Replay::Yes {
+        let Abilities { positions, replay, ack, .. } = self.source.abilities();
+        // A source that keeps what is not acknowledged has what an epoch needs that is not committed.
+        let comes_again = match replay {
+            Replay::Yes => true,
+            Replay::Limited => ack != AckMode::None,
+            Replay::No => false,
+        };
+        if positions != Positions::Stable || !comes_again {
             let allowed = "a source that can be read again, with the same positions";
             return refused("source.kind", &"one that cannot be read again", allowed);
         }
@@ -559,6 +588,10 @@ fn attach_timeout() -> Time {
 
 /// How long an epoch may wait for its commit.
 const OLDEST_EPOCH: Nanos = Nanos::from_secs(60);
+fn restart_window() -> Time {
+    Time(Nanos::from_secs(600))
+}
+
 /// Least room for the records of a batch.
 const LEAST_BATCH: u64 = 1024;
 

@@ -1,6 +1,7 @@
 //! Pipeline files that are valid, and ones that are not.
 
 use super::*;
+use crate::source::file::FileSource;
 
 const WHOLE: &str = r#"
 version = 1
@@ -75,9 +76,149 @@ fn what_cannot_be_is_refused_with_its_key() {
         ("[\"./enrich\", \"-v\"]", "[]", "udf.command"),
         ("partitions = 4\n", "partitions = 4097\n", "source.partitions"),
         ("kind = \"file\"", "kind = \"kafka\"", "kafka"),
+        ("[[sink]]", "[[sink]]\nrole = \"dlq\"", "at least one of which gets outputs"),
+        ("[ledger]", "[limits]\nprefetch = \"1KiB\"\n[ledger]", "limits.prefetch"),
+        ("\"drop\"", "\"dlq\"", "udf.retry.on_exhausted"),
     ] {
         assert!(WHOLE.contains(from), "{from}");
         let error = WHOLE.replace(from, to).parse::<Pipeline>().unwrap_err().to_string();
         assert!(error.contains(part), "{to}: {error}");
+    }
+}
+
+/// Rules: VX-001, VX-620, VX-750.
+#[test]
+fn what_source_and_sinks_cannot_give_is_not_promised() {
+    let epochs = "kind = \"file\"\nmode = \"epoch\"\ndir = \"out\"";
+    let with = |delivery: &str, sink: &str| {
+        let text = WHOLE.replace("at_least_once", delivery);
+        text.replace("kind = \"file\"\npath = \"out\"", sink)
+    };
+    let plain = "kind = \"file\"\npath = \"out\"";
+    for good in [
+        with("effectively_once", epochs),
+        with("effectively_once", &format!("allow_duplicates = true\n{plain}")),
+        with("at_most_once", plain),
+        with("at_least_once", plain).replace("[ledger]\npath = \"ledger\"", ""),
+    ] {
+        good.parse::<Pipeline>().unwrap_or_else(|error| panic!("{error}: {good}"));
+    }
+    let dead = "[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"stdout\"\n";
+    let no_ledger = |delivery| with(delivery, epochs).replace("[ledger]\npath = \"ledger\"", "");
+    for (bad, part) in [
+        (with("effectively_once", plain), "sink.allow_duplicates"),
+        (with("at_least_once", epochs), "sink.mode"),
+        (with("at_most_once", epochs), "sink.mode"),
+        (no_ledger("effectively_once"), "ledger is missing"),
+        (no_ledger("at_most_once"), "ledger is missing"),
+        (
+            with("effectively_once", epochs).replace(
+                "kind = \"generator\"\npartitions = 4\nrecords = 1000\nbytes = \"100B\"",
+                "kind = \"stdin\"",
+            ),
+            "source.kind",
+        ),
+        (
+            with("at_least_once", &format!("{plain}\n{dead}{}", dead.replace("\"dead\"", "\"other\""))),
+            "dlq for 2 sinks",
+        ),
+    ] {
+        let error = bad.parse::<Pipeline>().expect_err(part).to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+/// Rules: VX-311, VX-601.
+#[test]
+fn defaults_follow_from_what_else_is_said() {
+    let dead = "[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"stdout\"\n[ledger]";
+    for (on_exhausted, sink, expected) in [
+        ("on_exhausted = \"drop\"", "[ledger]", OnExhausted::LeaveOut),
+        ("", "[ledger]", OnExhausted::Stop),
+        ("", dead, OnExhausted::LeaveOut),
+        ("on_exhausted = \"stop\"", dead, OnExhausted::Stop),
+        ("on_exhausted = \"dlq\"", dead, OnExhausted::LeaveOut),
+    ] {
+        let text = WHOLE.replace("on_exhausted = \"drop\"", on_exhausted).replace("[ledger]", sink);
+        let pipeline: Pipeline = text.parse().unwrap();
+        assert_eq!(pipeline.retry().on_exhausted, expected, "{on_exhausted} {sink}");
+        let wanted = sink == dead && !on_exhausted.contains("stop");
+        assert_eq!(pipeline.dead_letters(), wanted.then_some(1), "{on_exhausted}");
+    }
+    // Four times the longest batch, and a mebibyte at least.
+    for (batch, response) in [("64KiB", 1 << 20), ("2MiB", 8 << 20)] {
+        let text = WHOLE.replace("64KiB", batch).replace("\"1MiB\"", "\"16MiB\"");
+        assert_eq!(text.parse::<Pipeline>().unwrap().transport().max_response, response);
+    }
+}
+
+#[cfg(feature = "hub")]
+const HUB: &str = "kind = \"hub\"\nchannel = \"in\"\n";
+
+/// Rules: VX-001, VX-855.
+#[cfg(feature = "hub")]
+#[test]
+fn a_channel_can_give_what_it_keeps_until_it_is_committed() {
+    let source = "kind = \"generator\"\npartitions = 4\nrecords = 1000\nbytes = \"100B\"\n";
+    let text = WHOLE.replace(source, HUB).replace("at_least_once", "effectively_once");
+    let text = text.replace("path = \"out\"", "path = \"out\"\nmode = \"epoch\"");
+    let reliable: Pipeline = text.parse().unwrap();
+    assert!(reliable.source.promise().contains("as long as it is there"));
+    let lossy = text.replace(HUB, &format!("{HUB}reliable = false\n"));
+    let error = lossy.parse::<Pipeline>().unwrap_err().to_string();
+    assert!(error.contains("source.kind is one that cannot be read again"), "{error}");
+    let lossy: Pipeline =
+        lossy.replace("effectively_once", "at_least_once").replace("mode = \"epoch\"", "").parse().unwrap();
+    assert!(lossy.source.promise().contains("is lost when the vertex dies"));
+    for (key, part) in [
+        ("channel = \"No Name\"", "channel is \"No Name\": not a channel name; use 1 to 127"),
+        ("chanel = \"in\"", "chanel"),
+    ] {
+        let error = text.replace("channel = \"in\"", key).parse::<Pipeline>().unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("line "), "{error}");
+    }
+    let sink = "kind = \"hub\"\nchannel = \"out\"";
+    let error = text.replace("kind = \"file\"\npath = \"out\"\nmode = \"epoch\"", sink).parse::<Pipeline>();
+    assert!(error.unwrap_err().to_string().contains("sink.allow_duplicates"));
+}
+
+#[test]
+fn a_source_that_has_no_end_cannot_be_read_to_it() {
+    let mut pipeline: Pipeline = WHOLE.parse().unwrap();
+    pipeline.end_at_eof().unwrap();
+    let source = "kind = \"generator\"\npartitions = 4\nrecords = 1000\nbytes = \"100B\"\n";
+    let followed = WHOLE.replace(source, "kind = \"file\"\npath = \"in\"\nfollow = true\n");
+    let mut followed: Pipeline = followed.parse().unwrap();
+    followed.end_at_eof().unwrap();
+    assert!(matches!(followed.source, SourceConfig::File(FileSource { follow: false, .. })));
+    #[cfg(feature = "zmq")]
+    {
+        let socket = WHOLE.replace(source, "kind = \"zmq\"\npattern = \"pull\"\n");
+        let error = socket.parse::<Pipeline>().unwrap().end_at_eof().unwrap_err().to_string();
+        assert!(error.contains("source.kind is \"zmq\", which has no end"), "{error}");
+    }
+}
+
+/// Rules: VX-436.
+#[test]
+fn restarts_are_unlimited_unless_a_limit_is_set() {
+    let pipeline: Pipeline = WHOLE.parse().unwrap();
+    assert_eq!(pipeline.restarts(), None);
+    let limited = WHOLE.replace("workers = 2", "workers = 2\nmax_restarts = 3\nrestart_window = \"1m\"");
+    let limited: Pipeline = limited.parse().unwrap();
+    assert_eq!(limited.restarts(), NonZeroU32::new(3).map(|most| (most, Nanos::from_secs(60))));
+}
+
+/// Rules: VX-855.
+#[cfg(feature = "hub")]
+#[test]
+fn the_pipelines_of_the_guide_are_valid() {
+    let guide = include_str!("../../../../docs/guides/vertex/ends.md");
+    let files: Vec<&str> = guide.split("\n```toml ").skip(1).collect();
+    assert_eq!(files.len(), 2);
+    for file in files {
+        let (name, rest) = file.split_once('\n').unwrap();
+        let text = rest.split("\n```").next().unwrap();
+        text.parse::<Pipeline>().unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }

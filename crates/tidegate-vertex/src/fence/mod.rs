@@ -15,6 +15,8 @@
 //! and which. No kind has more of them than there are threads.
 
 #[cfg(not(loom))]
+mod bells;
+#[cfg(not(loom))]
 mod table;
 
 #[cfg(all(test, loom))]
@@ -31,6 +33,8 @@ use tidegate_shm::{
 };
 use tidegate_udf::wire::ids::Generation;
 
+#[cfg(not(loom))]
+pub use bells::{Bells, Hung};
 #[cfg(not(loom))]
 pub use table::{FenceError, FenceTable, SlotWords};
 
@@ -51,6 +55,12 @@ pub trait FenceWords {
     fn deadline(&self) -> Nanos;
     /// Says why and when the fence was revoked, for people.
     fn note(&self, reason: Reason, at: Nanos);
+    /// Wakes the workers, which look at the fence then.
+    fn ring(&self) {}
+    /// Counts a permit of this kind that was refused.
+    fn refused(&self, kind: WriteKind) {
+        let _ = kind;
+    }
 }
 
 /// Why a partition was fenced (10.4).
@@ -233,10 +243,13 @@ impl<W: FenceWords + Clone, S: Steps> Guard<W, S> {
         fence_if(S::PERMIT_FENCE);
         // Acquire: pairs with the release of the word when the partition was acquired.
         if S::COUNT_FIRST && self.words.word(Ordering::Acquire) != self.generation.0 {
+            drop(permit);
+            self.words.refused(kind);
             return Err(fenced);
         }
         if (self.now)() >= self.words.deadline() {
             drop(permit);
+            self.words.refused(kind);
             self.revoke(Reason::LeaseExpired);
             return Err(fenced);
         }
@@ -253,6 +266,7 @@ impl<W: FenceWords + Clone, S: Steps> Guard<W, S> {
         fence_if(S::REVOKE_FENCE);
         if was_current {
             self.words.note(reason, (self.now)());
+            self.words.ring();
         }
     }
 

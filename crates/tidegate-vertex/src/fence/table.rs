@@ -4,14 +4,14 @@ use thiserror::Error;
 use tidegate_shm::{
     clock::{Nanos, boottime_now},
     region::{AccessError, MapError, RowMut, SealError, SealedMemory, TableMut},
-    sync::{Arc, Ordering},
+    sync::{Arc, AtomicU64, Ordering},
 };
 use tidegate_udf::wire::{
     ids::{FenceSlot, Generation, PartitionId},
     segment::{FENCE_READY_AT, FENCE_SLOT, SEGMENT_HEADER, encode_fence, fence_len},
 };
 
-use super::{FenceWords, Guard, Reason};
+use super::{Bells, FenceWords, Guard, Reason, WriteKind};
 
 /// Why a fence could not be made.
 #[derive(Debug, Error)]
@@ -38,7 +38,7 @@ pub enum FenceError {
 #[derive(Debug)]
 pub struct FenceTable {
     memory: Arc<SealedMemory>,
-    slots: TableMut<{ FENCE_SLOT as usize }>,
+    shared: Arc<Shared>,
     /// The partition of each slot that is bound.
     bound: Vec<PartitionId>,
 }
@@ -57,12 +57,25 @@ impl FenceTable {
         // Release: the header is there.
         region.atomic_u32_mut(FENCE_READY_AT as u64)?.store(1, Ordering::Release);
         memory.seal_writers()?;
-        Ok(Self { memory: Arc::new(memory), slots: table, bound: Vec::new() })
+        let shared = Arc::new(Shared { slots: table, bells: Bells::default(), refused: Default::default() });
+        Ok(Self { memory: Arc::new(memory), shared, bound: Vec::new() })
+    }
+
+    /// The bells that every revoke rings.
+    pub fn bells(&self) -> Bells {
+        self.shared.bells.clone()
     }
 
     /// The memory, to be passed to workers.
     pub fn memory(&self) -> Arc<SealedMemory> {
         self.memory.clone()
+    }
+
+    /// Permits that were refused, of all partitions.
+    pub fn refused(&self) -> [(WriteKind, u64); WriteKind::ALL.len()] {
+        // Relaxed: for people.
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        WriteKind::ALL.map(|kind| (kind, self.shared.refused.get(kind as usize).map_or(0, count)))
     }
 
     /// Lets `generation` write to a partition, in the slot that the partition had before or in the next one (VX-110).
@@ -76,12 +89,12 @@ impl FenceTable {
     ) -> Result<(FenceSlot, Guard<SlotWords>), FenceError> {
         let known = self.bound.iter().position(|&bound| bound == partition);
         let index = known.unwrap_or(self.bound.len());
-        let slot = u16::try_from(index).ok().filter(|&slot| self.slots.row(slot.into()).is_some());
-        let slot = FenceSlot(slot.ok_or(FenceError::NoSlot { slots: self.slots.rows() })?);
+        let slot = u16::try_from(index).ok().filter(|&slot| self.shared.slots.row(slot.into()).is_some());
+        let slot = FenceSlot(slot.ok_or(FenceError::NoSlot { slots: self.shared.slots.rows() })?);
         if known.is_none() {
             self.bound.push(partition);
         }
-        let words = SlotWords { table: self.slots.clone(), slot };
+        let words = SlotWords { shared: self.shared.clone(), slot };
         let row = words.row();
         // Relaxed: the release of the word orders them.
         row.u32::<0x18>().store(partition.0, Ordering::Relaxed);
@@ -100,19 +113,34 @@ impl Guard<SlotWords> {
         // Relaxed: who sees the old one stops early.
         self.words.row().u64::<0x08>().store(deadline.0, Ordering::Relaxed);
     }
+
+    /// Time until the deadline; `None` without one.
+    pub fn lease_left(&self) -> Option<Nanos> {
+        let deadline = self.words.deadline();
+        (deadline.0 != u64::MAX).then(|| deadline.saturating_sub(boottime_now()))
+    }
+}
+
+/// What all guards of a vertex share.
+#[derive(Debug)]
+struct Shared {
+    slots: TableMut<{ FENCE_SLOT as usize }>,
+    bells: Bells,
+    /// Permits that were refused, by the number of their kind.
+    refused: [AtomicU64; WriteKind::ALL.len()],
 }
 
 /// The words of one slot of F.
 #[derive(Debug, Clone)]
 pub struct SlotWords {
-    table: TableMut<{ FENCE_SLOT as usize }>,
+    shared: Arc<Shared>,
     slot: FenceSlot,
 }
 
 impl SlotWords {
     fn row(&self) -> RowMut<'_, { FENCE_SLOT as usize }> {
         // `bind` found the slot in the table.
-        self.table.row(self.slot.0.into()).unwrap_or_else(RowMut::nowhere)
+        self.shared.slots.row(self.slot.0.into()).unwrap_or_else(RowMut::nowhere)
     }
 }
 
@@ -135,5 +163,16 @@ impl FenceWords for SlotWords {
         // Relaxed: for people.
         row.u32::<0x1C>().store(reason as u32, Ordering::Relaxed);
         row.u64::<0x20>().store(at.0, Ordering::Relaxed);
+    }
+
+    fn ring(&self) {
+        self.shared.bells.ring();
+    }
+
+    fn refused(&self, kind: WriteKind) {
+        if let Some(count) = self.shared.refused.get(kind as usize) {
+            // Relaxed: for people.
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

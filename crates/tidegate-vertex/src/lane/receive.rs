@@ -2,14 +2,14 @@
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
-    sync::Ordering,
+    sync::{AtomicU64, Ordering},
 };
 use tidegate_udf::{
     ring::Violation,
     wire::{
         frame::{Frame, FrameFault, Kind},
         ids::BatchId,
-        record::{Direction, RecordFault, RecordType, Records},
+        record::{Direction, RecordFault, Records},
         status::Status,
     },
 };
@@ -18,13 +18,11 @@ use super::{
     session::{Incoming, Shared},
     supervise::LaneEvent,
 };
-use crate::{
-    batch::Record,
-    flow::{Answer, Emitted, Verdict},
-};
+use crate::answer::Answer;
 
-/// Takes answers until the session is closed, then those that are still there (VX-435).
-pub(super) fn run(mut incoming: Incoming, mut tell: impl FnMut(LaneEvent)) {
+/// Takes answers until the session is closed, then those that are still there (VX-435). Counts how often it sleeps, or would if
+/// nothing were there.
+pub(super) fn run(mut incoming: Incoming, sleeps: &AtomicU64, mut tell: impl FnMut(LaneEvent)) {
     let mut partial = None;
     let mut fruitless = 0u32;
     loop {
@@ -33,6 +31,8 @@ pub(super) fn run(mut incoming: Incoming, mut tell: impl FnMut(LaneEvent)) {
         let closed = || shared.closed.load(Ordering::Acquire);
         let reader = &incoming.reader;
         let deadline = monotonic_now().saturating_add(LONGEST_SLEEP);
+        // Relaxed: for people.
+        sleeps.fetch_add(1, Ordering::Relaxed);
         shared.link.sleep_once(deadline, || closed() || reader.is_behind());
         let last = closed();
         let drained =
@@ -97,22 +97,24 @@ fn drain(
         answer.bytes += u64::from(taken.frame_len);
         let start = answer.payload.len();
         incoming.reader.copy_payload(&taken, &mut answer.payload)?;
-        incoming.reader.release(taken);
-        shared.link.ring_bell();
+        if incoming.reader.release(taken) {
+            shared.link.ring_bell();
+        }
         if answer.bytes > shared.max_response {
             // Drained, and thrown away (VX-312).
             answer.payload.clear();
-        } else {
-            let inputs = answer.request.record_count;
-            let direction = Direction::Response { inputs };
-            Records::parse(&answer.payload[start..], frame.record_count, direction).map_err(bad_records)?;
-            answer.records += frame.record_count;
+        } else if frame.more || start > 0 {
+            // Each fragment ends with a record (VX-213); what is whole is read once, below.
+            let direction = Direction::Response { inputs: answer.request.record_count };
+            let fragment = answer.payload.get(start..).unwrap_or_default();
+            Records::parse(fragment, frame.record_count, direction).map_err(bad_records)?;
         }
+        answer.records = answer.records.saturating_add(frame.record_count);
         if frame.more {
             *partial = Some(answer);
             continue;
         }
-        let complete = complete(&frame, &answer, &shared)?;
+        let complete = complete(&frame, answer, &shared)?;
         shared.settle(frame.batch);
         deliver(frame.batch, complete);
     }
@@ -141,48 +143,19 @@ fn check_identity(frame: &Frame, answer: &Partial) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The verdict on every input.
-fn complete(last: &Frame, answer: &Partial, shared: &Shared) -> Result<Answer, Violation> {
+/// The answer, when its last fragment is there.
+fn complete(last: &Frame, answer: Partial, shared: &Shared) -> Result<Answer, Violation> {
     let inputs = answer.request.record_count;
     if answer.bytes > shared.max_response {
-        return Ok(Answer { status: Status::OutputTooLarge, verdicts: Vec::new() });
+        return Ok(Answer::of_batch(Status::OutputTooLarge));
     }
     if !matches!(last.status, Status::Ok | Status::Partial) {
-        return Ok(Answer { status: last.status, verdicts: Vec::new() });
+        return Ok(Answer::of_batch(last.status));
     }
     if last.inputs_done != inputs {
         return Err(wrong("inputs_done", last.inputs_done.into(), inputs.into()));
     }
-    let mut verdicts = vec![Verdict::Done(Vec::new()); inputs as usize];
-    let direction = Direction::Response { inputs };
-    for record in Records::parse(&answer.payload, answer.records, direction).map_err(bad_records)? {
-        // The parser has bounded the index.
-        let Some(verdict) = verdicts.get_mut(record.index as usize) else { continue };
-        let reason = || String::from_utf8_lossy(record.value).into_owned();
-        match record.kind {
-            // VX-402.
-            RecordType::Data if record.place as usize >= shared.routes => {
-                *verdict = Verdict::Rejected(format!("there is no route {}", record.place));
-            }
-            RecordType::Data => {
-                if let Verdict::Done(outputs) = verdict {
-                    let route = record.place as usize;
-                    let record = Record {
-                        value: record.value.to_vec(),
-                        key: record.key.to_vec(),
-                        headers: record.headers.to_vec(),
-                        event_time: record.event_time,
-                    };
-                    outputs.push(Emitted { route, record });
-                }
-            }
-            RecordType::Drop => *verdict = Verdict::Dropped,
-            // No source here takes an input back, so it is tried again in place (VX-603).
-            RecordType::Fail | RecordType::Nack => *verdict = Verdict::Failed(reason()),
-            RecordType::Reject => *verdict = Verdict::Rejected(reason()),
-        }
-    }
-    Ok(Answer { status: last.status, verdicts })
+    Answer::parse(last.status, answer.payload, answer.records, inputs, shared.routes).map_err(bad_records)
 }
 
 fn wrong(field: &'static str, found: u64, expected: u64) -> Violation {

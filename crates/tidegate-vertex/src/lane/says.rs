@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         PoisonError,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, sync_channel},
     },
     time::Duration,
 };
@@ -62,7 +62,7 @@ impl Says {
         ioctl_fionbio(&pipe, true)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         let stopped = stop.try_clone()?;
-        let (ending, ended) = channel();
+        let (ending, ended) = sync_channel(1);
         std::thread::Builder::new().name(format!("lane-{number}-says")).spawn(move || {
             let mut lines = Lines::new(number, monotonic_now());
             listen(pipe, &stopped, |bytes| {

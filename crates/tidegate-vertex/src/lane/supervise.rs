@@ -14,7 +14,7 @@ use rustix::{
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
     region::SealedMemory,
-    sync::{Arc, Ordering},
+    sync::{Arc, AtomicU64, Ordering},
 };
 use tidegate_udf::{
     control::{Control, Incoming as Arrived},
@@ -31,7 +31,10 @@ use super::{
     says::Tail,
     session::{Session, Shared},
 };
-use crate::flow::Answer;
+use crate::{
+    answer::Answer,
+    fence::{Bells, FenceTable},
+};
 
 /// What happens on a lane, in this order: attached, answers, ended; and again.
 #[derive(Debug)]
@@ -71,6 +74,7 @@ pub enum EndReason {
 pub struct Lane {
     stop: Arc<OwnedFd>,
     tail: Arc<Tail>,
+    sleeps: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,16 +86,25 @@ impl Lane {
     pub fn start(
         number: u32,
         spec: WorkerSpec,
-        fence: Arc<SealedMemory>,
+        fence: &FenceTable,
         tell: impl Fn(LaneEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let tail = Arc::new(Tail::default());
-        let supervisor =
-            Supervisor { number, spec, fence, stop: stop.clone(), tail: tail.clone(), tell: Arc::new(tell) };
+        let sleeps = Arc::new(AtomicU64::new(0));
+        let supervisor = Supervisor {
+            number,
+            spec,
+            fence: fence.memory(),
+            bells: fence.bells(),
+            stop: stop.clone(),
+            tail: tail.clone(),
+            sleeps: sleeps.clone(),
+            tell: Arc::new(tell),
+        };
         let thread =
             std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || supervisor.run())?;
-        Ok(Self { stop, tail, thread: Some(thread) })
+        Ok(Self { stop, tail, sleeps, thread: Some(thread) })
     }
 
     /// Asks the lane to end: the worker is told, and killed if it does not go.
@@ -105,6 +118,12 @@ impl Lane {
     /// The end of what its workers printed.
     pub fn tail(&self) -> Arc<Tail> {
         self.tail.clone()
+    }
+
+    /// How often the thread that takes answers went to sleep.
+    pub fn sleeps(&self) -> u64 {
+        // Relaxed: for people.
+        self.sleeps.load(Ordering::Relaxed)
     }
 }
 
@@ -122,8 +141,10 @@ struct Supervisor {
     number: u32,
     spec: WorkerSpec,
     fence: Arc<SealedMemory>,
+    bells: Bells,
     stop: Arc<OwnedFd>,
     tail: Arc<Tail>,
+    sleeps: Arc<AtomicU64>,
     tell: Arc<dyn Fn(LaneEvent) + Send + Sync>,
 }
 
@@ -152,10 +173,11 @@ impl Supervisor {
     fn oversee(&self, attached: Attached) -> Ended {
         let Attached { mut worker, control, session, incoming } = attached;
         let shared = incoming.shared.clone();
-        let tell = self.tell.clone();
+        let _hung = self.bells.hang(shared.link.clone());
+        let (tell, sleeps) = (self.tell.clone(), self.sleeps.clone());
         let receiving = std::thread::Builder::new()
             .name(format!("lane-{}-rx", self.number))
-            .spawn(move || receive::run(incoming, |event| tell(event)));
+            .spawn(move || receive::run(incoming, &sleeps, |event| tell(event)));
         let receiving = match receiving {
             Ok(thread) => thread,
             Err(source) => {
@@ -254,7 +276,7 @@ fn timespec(time: Nanos) -> Timespec {
     Timespec::try_from(std::time::Duration::from(time)).unwrap_or_default()
 }
 
-const LONGEST_SLEEP: Nanos = Nanos::from_millis(500);
+const LONGEST_SLEEP: Nanos = Nanos::from_secs(1);
 /// How long a worker may take to end after its session.
 const GRACE: Nanos = Nanos::from_secs(2);
 const WAKE_INTERVAL: Nanos = Nanos::from_millis(1);

@@ -5,6 +5,7 @@
 //!  of each output: u64 position   u32 number   u8 has a time   i64 time   bytes key   bytes headers   bytes value
 //! ```
 
+use bytes::Bytes;
 use tidegate_udf::wire::ids::Position;
 use twox_hash::XxHash3_128;
 
@@ -52,8 +53,8 @@ pub(super) fn decode(part: &SinkPart, bytes: &[u8]) -> Result<Vec<Output>, Recor
     while fields.end().is_err() {
         let (position, number) = (Position(fields.u64()?), fields.u32()?);
         let (has_time, time) = (fields.u8()? == 1, fields.i64()?);
-        let (key, headers) = (fields.bytes()?.to_vec(), fields.bytes()?.to_vec());
-        let value = fields.bytes()?.to_vec();
+        let mut part = || Ok::<_, RecordError>(Bytes::copy_from_slice(fields.bytes()?));
+        let (key, headers, value) = (part()?, part()?, part()?);
         let record = Record { value, key, headers, event_time: has_time.then_some(time) };
         outputs.push(Output { position, number, record });
     }

@@ -93,9 +93,9 @@ fn record(partition: PartitionId, generation: Generation, epoch: EpochId) -> Rec
 
 fn outputs(epoch: EpochId, life: u64) -> Vec<Output> {
     let record = crate::batch::Record {
-        value: life.to_be_bytes().to_vec(),
-        key: b"key".to_vec(),
-        headers: Vec::new(),
+        value: life.to_be_bytes().to_vec().into(),
+        key: b"key"[..].into(),
+        headers: Default::default(),
         event_time: Some(-1),
     };
     vec![Output { position: Position(epoch.0 - 1), number: 0, record }]
@@ -122,7 +122,7 @@ fn live(memory: &Memory, world: &mut World) -> Result<(), LedgerError> {
     for owned in &owned {
         let Some(prepared) = &owned.prepared else { continue };
         let decision = prepared.outputs[0][0].record.value.clone();
-        let by = u64::from_be_bytes(decision.try_into().unwrap());
+        let by = u64::from_be_bytes(decision[..].try_into().unwrap());
         assert_eq!(prepared.outputs, [outputs(prepared.record.epoch, by)]);
         assert!(
             world.decided.get(&prepared.record.epoch).is_none_or(|decided| *decided == by),
@@ -349,6 +349,63 @@ fn a_record_that_is_damaged_or_missing_stops_the_partition() {
     assert_eq!(fault(&memory), RecordError::BrokenChain { previous: EpochId(2) });
 }
 
+/// What a careful hand can make: a record of the right place whose parts do not belong together.
+/// Rules: VX-763, VX-770, VX-773.
+#[test]
+fn a_record_that_is_whole_and_wrong_is_not_taken() {
+    let memory = with_three_epochs();
+    let fault = || match acquired(&memory) {
+        Err(LedgerError::Record { fault, .. }) => fault,
+        other => panic!("{other:?}"),
+    };
+    let head = Key::Commit(PartitionId(0), EpochId(3));
+    let good = memory.disk.borrow()[&head].clone();
+    let store = |bytes: Vec<u8>| drop(memory.disk.borrow_mut().insert(head.clone(), bytes));
+    let change = |at: usize, to: u8| {
+        let mut bytes = good.clone();
+        bytes[8 + at] = to;
+        let crc = crc32c::crc32c(&bytes[8..]).to_le_bytes();
+        bytes[4..8].copy_from_slice(&crc);
+        store(bytes);
+    };
+    change(0, 2);
+    assert_eq!(fault(), RecordError::Format { found: 2 });
+    // The position of the first input, which the digest covers.
+    change(40, 9);
+    assert_eq!(fault(), RecordError::Damaged);
+    let record = Record::decode(&good).unwrap();
+    store(Record { status: Status::Prepared, ..record.clone() }.encode());
+    assert_eq!(fault(), RecordError::Status);
+    store(Record { previous: EpochId(1), ..record.clone() }.encode());
+    assert_eq!(fault(), RecordError::BrokenChain { previous: EpochId(1) });
+    store(Record { uid: 8, ..record }.encode());
+    assert_eq!(fault(), RecordError::Misplaced);
+    store(good);
+    // An epoch that is prepared, but not the one behind what is committed.
+    let prepared =
+        Record { status: Status::Prepared, epoch: EpochId(4), previous: EpochId(3), ..record_of(&memory, 3) };
+    memory.disk.borrow_mut().insert(Key::Commit(PartitionId(0), EpochId(4)), prepared.encode());
+    let heads = [2u64, 4, 1].iter().flat_map(|epoch| epoch.to_be_bytes()).collect();
+    memory.disk.borrow_mut().insert(Key::Head(PartitionId(0)), heads);
+    assert_eq!(fault(), RecordError::BrokenChain { previous: EpochId(2) });
+}
+
+fn record_of(memory: &Memory, epoch: u64) -> Record {
+    Record::decode(&memory.disk.borrow()[&Key::Commit(PartitionId(0), EpochId(epoch))]).unwrap()
+}
+
+/// The generation of a session is above those of records, too: the table of generations may be older than they are.
+/// Rules: VX-701, VX-771.
+#[test]
+fn generations_of_records_count() {
+    let memory = with_three_epochs();
+    let before = acquired(&memory).unwrap().generation;
+    memory.disk.borrow_mut().remove(&Key::Generation(PartitionId(0))).unwrap();
+    let wrote = record_of(&memory, 3).generation;
+    assert!(wrote < before);
+    assert_eq!(acquired(&memory).unwrap().generation, Generation(wrote.0 + 1));
+}
+
 #[test]
 fn a_ledger_belongs_to_one_pipeline() {
     let memory = with_three_epochs();
@@ -356,7 +413,7 @@ fn a_ledger_belongs_to_one_pipeline() {
     assert!(matches!(refused, Err(LedgerError::OtherPipeline { found: 7, expected: 8 })));
 }
 
-/// Rules: VX-702, VX-775, VX-778.
+/// Rules: VX-702, VX-775, VX-777, VX-778.
 #[test]
 fn one_process_at_a_time_has_the_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -381,6 +438,7 @@ fn one_process_at_a_time_has_the_file() {
     let mut ledger = Ledger::open(Disk::open(&path).unwrap(), 7).unwrap();
     let owned = next(&mut ledger, PartitionId(3), 12).unwrap();
     assert_eq!((owned.generation, owned.epoch, owned.resume), (Generation(2), EpochId(0), None));
+    assert_eq!(first.sinks.iter().map(|part| part.chunks).collect::<Vec<_>>(), [4, 0], "of a mebibyte each");
     let prepared = owned.prepared.unwrap();
     assert_eq!(prepared.outputs, [vec![long], Vec::new()]);
     assert_eq!(prepared.record, Record { generation: Generation(2), ..first });

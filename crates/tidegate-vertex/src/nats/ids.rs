@@ -55,7 +55,7 @@ impl IdStream {
         for window in messages.chunks(WINDOW) {
             let batch = window
                 .iter()
-                .map(|message: &Message| (message.headers(session.generation), message.record.value.clone()))
+                .map(|message: &Message| (message.headers(session.generation), message.record.value.to_vec()))
                 .collect();
             let attempt = permit()?;
             let outcomes = self.nats.publish(&self.subject, batch);

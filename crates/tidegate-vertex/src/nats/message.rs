@@ -9,6 +9,7 @@
 use std::str::FromStr;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
 use tidegate_udf::wire::{
     ids::{EpochId, Generation, PartitionId, Position},
     record::headers,
@@ -97,19 +98,20 @@ pub(super) fn session_headers(id: &str, generation: Generation) -> HeaderMap {
 
 /// A message as a record. What NATS and Tidegate wrote for themselves is left out.
 pub(super) fn record(value: Vec<u8>, message: Option<&HeaderMap>) -> Record {
-    let mut record = Record::of(value);
+    let (mut record, mut others) = (Record::of(value), Vec::new());
     for (name, values) in message.iter().flat_map(|headers| headers.iter()) {
         let name: &str = name.as_ref();
         for value in values {
             match name {
-                KEY => record.key = value.as_str().as_bytes().to_vec(),
-                KEY_HEX => record.key = unhex(value.as_str()).unwrap_or_default(),
+                KEY => record.key = Bytes::copy_from_slice(value.as_str().as_bytes()),
+                KEY_HEX => record.key = unhex(value.as_str()).unwrap_or_default().into(),
                 EVENT_TIME => record.event_time = value.as_str().parse().ok(),
                 _ if name.starts_with("Nats-") || name.starts_with("Tg-") => {}
-                _ => push_header(&mut record.headers, name, value.as_str()),
+                _ => push_header(&mut others, name, value.as_str()),
             }
         }
     }
+    record.headers = others.into();
     record
 }
 
@@ -149,9 +151,12 @@ mod tests {
     #[test]
     fn a_record_is_the_same_on_the_other_side() {
         for key in [&b"order-7"[..], b"", &[0, 255, b' ']] {
-            let mut record = Record { key: key.to_vec(), event_time: Some(-5), ..Record::of(b"v".to_vec()) };
-            push_header(&mut record.headers, "Trace", "a b");
-            push_header(&mut record.headers, "Trace", "c");
+            let mut record =
+                Record { key: key.to_vec().into(), event_time: Some(-5), ..Record::of(b"v".to_vec()) };
+            let mut headers = Vec::new();
+            push_header(&mut headers, "Trace", "a b");
+            push_header(&mut headers, "Trace", "c");
+            record.headers = headers.into();
             let output = Output { position: Position(7), number: 0, record };
             let ids = OutputIds::new(0xaa, "out");
             let message = Message::new(&ids, PartitionId(1), EpochId(2), &output).unwrap();
@@ -164,8 +169,9 @@ mod tests {
     #[test]
     fn a_header_that_no_message_can_have_is_refused() {
         for (name, value) in [("Nats-Msg-Id", "mine"), ("a:b", "x"), ("a", "x\r\ny: z")] {
-            let mut record = Record::default();
-            push_header(&mut record.headers, name, value);
+            let mut headers = Vec::new();
+            push_header(&mut headers, name, value);
+            let record = Record { headers: headers.into(), ..Record::default() };
             let output = Output { position: Position(7), number: 0, record };
             let refused =
                 Message::new(&OutputIds::new(0xaa, "out"), PartitionId(1), EpochId(2), &output).unwrap_err();

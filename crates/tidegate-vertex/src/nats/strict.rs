@@ -296,7 +296,7 @@ impl StrictStream {
         let mut headers = message.headers(self.session.generation);
         headers.insert(EXPECTED_LAST_SEQUENCE, self.anchor.sequence().to_string());
         let outcome =
-            self.nats.publish(&self.names.data, vec![(headers, message.record.value.clone())]).pop();
+            self.nats.publish(&self.names.data, vec![(headers, message.record.value.to_vec())]).pop();
         drop(permit);
         self.judge(&[message], vec![outcome.unwrap_or(Published::Unknown)])
     }
@@ -309,7 +309,7 @@ impl StrictStream {
             let mut headers = message.headers(self.session.generation);
             headers.insert(EXPECTED_LAST_ID, last.as_str());
             last.clone_from(&message.id);
-            batch.push((headers, message.record.value.clone()));
+            batch.push((headers, message.record.value.to_vec()));
         }
         let outcomes = self.nats.publish(&self.names.data, batch);
         drop(permit);

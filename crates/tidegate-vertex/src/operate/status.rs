@@ -69,6 +69,8 @@ pub struct PartitionStatus {
     pub generation: u64,
     /// The fence word says that nothing may be written.
     pub revoked: bool,
+    /// Milliseconds until the lease runs out, if there is one.
+    pub lease_ms: Option<u64>,
     /// Number of the open epoch.
     pub epoch_current: u64,
     /// Epochs that are sealed and not committed.
@@ -98,6 +100,12 @@ pub struct LaneStatus {
     pub pid: Option<u32>,
     /// Workers that ended.
     pub restarts: u64,
+    /// Batches in which the function panicked.
+    pub panics: u64,
+    /// Workers that were ended because a batch took too long.
+    pub timeouts: u64,
+    /// How often the thread that takes answers went to sleep.
+    pub sleeps: u64,
     /// How the last one ended.
     pub last_error: Option<String>,
     /// Batches that were sent and not answered.
@@ -153,6 +161,9 @@ pub struct Counts {
     pub dead: u64,
     /// Inputs left out as configured.
     pub dropped: u64,
+    /// Records that the source lost before they could be read.
+    #[serde(default)]
+    pub lost: u64,
     /// Outputs given to sinks.
     pub outputs: u64,
     /// Answers of a generation that was over.
@@ -161,6 +172,10 @@ pub struct Counts {
     pub resubmitted: u64,
     /// Sessions of workers that ended.
     pub restarts: u64,
+    /// Calls of sinks that took less than all.
+    pub sink_retries: u64,
+    /// Permits that were refused, by the kind of write (10.3).
+    pub permits_refused: BTreeMap<String, u64>,
 }
 
 /// A term of the memory bound.

@@ -367,5 +367,5 @@ pub(super) fn fingerprint(command: &[String]) -> u128 {
 /// Bytes of a program that are hashed; of a longer one only the name counts.
 const LONGEST_PROGRAM: u64 = 64 << 20;
 /// How long writes of an ended session may run on before the process gives up (VX-733).
-const LONGEST_WRITE: Nanos = Nanos::from_secs(60);
+pub(super) const LONGEST_WRITE: Nanos = Nanos::from_secs(60);
 const WRITE_POLL: Nanos = Nanos::from_millis(1);

@@ -56,7 +56,7 @@ impl Letters {
         session: &Session,
         epoch: EpochId,
     ) -> Record {
-        let mut letter = record.clone();
+        let mut headers = record.headers.to_vec();
         let reason = death.reason.as_bytes();
         let time = realtime_now().0 / 1_000_000;
         let numbers = [
@@ -67,14 +67,14 @@ impl Letters {
             ("tg-epoch", epoch.0),
             ("tg-time", time),
         ];
-        add(&mut letter.headers, "tg-error-class", death.class.as_bytes());
-        add(&mut letter.headers, "tg-error-message", reason.get(..MESSAGE).unwrap_or(reason));
-        add(&mut letter.headers, "tg-pipeline", self.pipeline.as_bytes());
-        add(&mut letter.headers, "tg-source", self.source.as_bytes());
+        add(&mut headers, "tg-error-class", death.class.as_bytes());
+        add(&mut headers, "tg-error-message", reason.get(..MESSAGE).unwrap_or(reason));
+        add(&mut headers, "tg-pipeline", self.pipeline.as_bytes());
+        add(&mut headers, "tg-source", self.source.as_bytes());
         for (name, value) in numbers {
-            add(&mut letter.headers, name, value.to_string().as_bytes());
+            add(&mut headers, name, value.to_string().as_bytes());
         }
-        letter
+        Record { headers: headers.into(), ..record.clone() }
     }
 }
 
@@ -88,3 +88,7 @@ fn add(headers: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// Bytes of a message that are kept.
 const MESSAGE: usize = 4096;
+
+#[cfg(test)]
+#[path = "dead_tests.rs"]
+mod tests;

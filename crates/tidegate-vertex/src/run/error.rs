@@ -54,6 +54,12 @@ pub enum VertexError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is no thread for the vertex.
+    #[error("cannot start the thread of the vertex")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Workers broke the protocol twice in a row (VX-233, 9.1).
     #[error("the workers of lane {lane} broke the protocol twice in a row: {violation}")]
     Protocol {
@@ -86,6 +92,18 @@ pub enum VertexError {
         last: u64,
         /// Position that was read.
         found: u64,
+    },
+    /// Workers ended more often than `udf.max_restarts` allows (VX-436).
+    #[error(
+        "{workers} workers of lane {lane} ended within udf.restart_window, more than udf.max_restarts allows; the last one: {why}"
+    )]
+    Restarts {
+        /// The lane.
+        lane: u32,
+        /// How many.
+        workers: usize,
+        /// How the last one ended.
+        why: String,
     },
     /// The right to write was lost.
     #[error(transparent)]

@@ -1,6 +1,9 @@
 //! The lanes: batches to them, answers from them, and what happens when a worker ends.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+};
 
 use tidegate_shm::clock::{Nanos, monotonic_now};
 use tidegate_udf::wire::{
@@ -10,7 +13,11 @@ use tidegate_udf::wire::{
     status::Status,
 };
 
-use super::{Vertex, VertexError, tenure::Tenure};
+use super::{
+    Vertex, VertexError,
+    tenure::Tenure,
+    turns::{Turn, Turns},
+};
 use crate::{
     batch::Batch,
     config::Pipeline,
@@ -28,13 +35,17 @@ pub(super) struct LaneState {
     pub(super) session: Option<Session>,
     /// Each batch that is on its way.
     pub(super) sent: BTreeMap<BatchId, Sent>,
+    turns: Turns,
     /// Sessions in a row that were short and ended with a broken protocol.
     faults: u32,
     /// When the last worker was attached, if there was one.
     attached: Option<Nanos>,
     /// Sessions that ended, and how the last one did.
     pub(super) ended: u64,
+    pub(super) timeouts: u64,
+    pub(super) panics: u64,
     pub(super) last_end: Option<String>,
+    restarts: Restarts,
     /// Answers in a row that took a generation for stale that is not (VX-235).
     stale: u32,
 }
@@ -49,14 +60,18 @@ pub(super) struct Sent {
 }
 
 impl LaneState {
-    pub(super) fn new(lane: Lane) -> Self {
+    pub(super) fn new(lane: Lane, limit: Option<(NonZeroU32, Nanos)>) -> Self {
         Self {
             lane,
+            restarts: Restarts { limit, ended: VecDeque::new() },
             session: None,
             sent: BTreeMap::new(),
+            turns: Turns::default(),
             faults: 0,
             attached: None,
             ended: 0,
+            timeouts: 0,
+            panics: 0,
             last_end: None,
             stale: 0,
         }
@@ -88,6 +103,7 @@ impl Vertex {
                 let Some(Sent { partition: index, generation, at }) = lane.sent.remove(&batch) else {
                     return Ok(());
                 };
+                lane.panics += u64::from(answer.status() == Status::UdfPanic);
                 self.meter.roundtrip.add_time(now.saturating_sub(at));
                 let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
                 let tenure = tenure.filter(|tenure| tenure.guard.generation() == generation);
@@ -98,7 +114,7 @@ impl Vertex {
                 });
                 match permitted {
                     Some((tenure, permit)) => {
-                        if answer.status == Status::StaleGeneration {
+                        if answer.status() == Status::StaleGeneration {
                             self.meter.resubmitted += 1;
                             lane.took_for_stale();
                         } else {
@@ -134,7 +150,16 @@ impl Vertex {
                 }
                 self.report.restarts += 1;
                 lane.ended += 1;
+                lane.timeouts += u64::from(matches!(why, EndReason::TimedOut));
                 lane.last_end = Some(format!("{why:?}"));
+                if !matches!(why, EndReason::Stopped) && !lane.restarts.allow(now) {
+                    let why = format!("{why:?}");
+                    return Err(VertexError::Restarts {
+                        lane: number,
+                        workers: lane.restarts.ended.len(),
+                        why,
+                    });
+                }
                 let lasted = now.saturating_sub(lane.attached.unwrap_or(now));
                 match why {
                     EndReason::Fault(violation) => {
@@ -157,41 +182,47 @@ impl Vertex {
         Ok(())
     }
 
-    /// Sends what the lanes and the room for answers can take.
-    pub(super) fn send(&mut self) -> Result<(), VertexError> {
+    /// Sends what the lanes and the room for answers can take; the partitions of a lane take turns.
+    pub(super) fn send(&mut self) {
         let now = monotonic_now();
         let workers = self.lanes.len();
         let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
         let mut held: usize = tenures.map(|tenure| tenure.flow.sent_len()).sum();
-        for (index, partition) in self.partitions.iter_mut().enumerate() {
-            let Some(lane) = self.lanes.get_mut(index % workers) else { continue };
-            let (Some(session), Some(tenure)) = (&mut lane.session, &mut partition.tenure) else { continue };
-            while let Some(batch) = tenure.flow.next_to_send(now) {
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            let LaneState { session: Some(session), turns, sent, .. } = lane else { continue };
+            let count = self.partitions.len().saturating_sub(number).div_ceil(workers);
+            turns.go_round(count, |turn| {
+                let index = number + turn * workers;
+                let Some(partition) = self.partitions.get_mut(index) else { return Turn::Nothing };
+                let Some(tenure) = &mut partition.tenure else { return Turn::Nothing };
+                let Some(batch) = tenure.flow.next_to_send(now) else { return Turn::Nothing };
                 // The oldest batch of a partition may always go: its answer is what makes room (VX-317).
                 if held >= self.room && !tenure.flow.sends_front() {
-                    break;
+                    return Turn::Nothing;
                 }
                 // The loop finds out about the revoke by itself.
-                let Ok(permit) = tenure.guard.permit(WriteKind::Request) else { break };
-                let header = request(partition.id, tenure, batch);
-                let payload = batch.payload();
+                let Ok(permit) = tenure.guard.permit(WriteKind::Request) else { return Turn::Nothing };
+                batch.write(&mut self.payload);
+                let payload = self.payload.bytes();
                 let checksum = self.pipeline.has_payload_checksums();
-                let header = Frame { payload_crc: checksum.then(|| payload_crc(payload.bytes())), ..header };
-                match session.send(&header, payload.bytes(), || permit.is_current()) {
+                let header = request(partition.id, tenure, batch);
+                let header = Frame { payload_crc: checksum.then(|| payload_crc(payload)), ..header };
+                match session.send(&header, payload, || permit.is_current()) {
                     Ok(id) => {
+                        self.meter.records.add(header.record_count.into());
+                        self.meter.bytes.add(payload.len() as u64);
                         tenure.flow.sent(id);
                         let generation = tenure.guard.generation();
-                        lane.sent.insert(id, Sent { partition: index, generation, at: now });
-                        self.meter.records.add(header.record_count.into());
-                        self.meter.bytes.add(payload.bytes().len() as u64);
+                        sent.insert(id, Sent { partition: index, generation, at: now });
                         held += 1;
                         failpoint::at(Point::Requested);
+                        Turn::Sent
                     }
-                    Err(SendError::Full | SendError::Over | SendError::Fenced) => break,
+                    Err(SendError::Fenced) => Turn::Nothing,
+                    Err(SendError::Full | SendError::Over) => Turn::Full,
                 }
-            }
+            });
         }
-        Ok(())
     }
 }
 
@@ -245,9 +276,49 @@ pub(super) fn worker_spec(pipeline: &Pipeline, instance: u64) -> WorkerSpec {
     }
 }
 
+/// How often workers of a lane may end (VX-436).
+#[derive(Debug)]
+struct Restarts {
+    /// So many within such a time; without it as often as they do.
+    limit: Option<(NonZeroU32, Nanos)>,
+    /// When the last ones ended, no more than one above the limit.
+    ended: VecDeque<Nanos>,
+}
+
+impl Restarts {
+    /// A worker has ended: whether another one may be started.
+    fn allow(&mut self, now: Nanos) -> bool {
+        let Some((most, window)) = self.limit else { return true };
+        while self.ended.front().is_some_and(|ended| now.saturating_sub(*ended) >= window) {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(now);
+        self.ended.len() <= most.get() as usize
+    }
+}
+
 /// Answers in a row after which a worker that takes a current generation for stale is ended.
 const MAX_STALE: u32 = 3;
 /// Broken protocols in a row after which the vertex ends.
 const MAX_FAULTS: u32 = 2;
 /// A session that lasted so long was a good one, whatever ended it.
 const HEALTHY: Nanos = Nanos::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rules: VX-436.
+    #[test]
+    fn workers_may_end_as_often_within_the_window_as_is_allowed_and_not_once_more() {
+        let seconds = Nanos::from_secs;
+        let limit = NonZeroU32::new(2).map(|most| (most, seconds(10)));
+        let mut restarts = Restarts { limit, ended: VecDeque::new() };
+        assert!(restarts.allow(seconds(1)) && restarts.allow(seconds(5)));
+        // The first one was long ago by now.
+        assert!(restarts.allow(seconds(11)));
+        assert!(!restarts.allow(seconds(14)));
+        let mut any = Restarts { limit: None, ended: VecDeque::new() };
+        assert!((0..1000).all(|_| any.allow(seconds(1))) && any.ended.is_empty());
+    }
+}

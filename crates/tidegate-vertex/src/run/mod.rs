@@ -17,7 +17,9 @@
 //! | `claim` | the beginning and end of a session of a partition |
 //! | `lanes` | batches to the workers and answers from them |
 //! | `outgoing` | outputs to the sinks |
+//! | `turns` | whose turn it is on a lane |
 //! | `commit` | progress: cursors and epochs |
+//! | `oversee` | the end of a run that is stuck in a write |
 
 mod claim;
 mod commit;
@@ -25,15 +27,17 @@ mod dead;
 mod error;
 mod lanes;
 mod outgoing;
+mod oversee;
 mod report;
 mod tenure;
+mod turns;
 mod watch;
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
     sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering},
 };
-use tidegate_udf::wire::ids::PartitionId;
+use tidegate_udf::wire::{ids::PartitionId, record::RecordWriter};
 
 pub use error::VertexError;
 pub use report::Report;
@@ -55,6 +59,7 @@ use crate::{
 use dead::Letters;
 use lanes::LaneState;
 use outgoing::{End, Outgoing, Sorter, Way};
+use oversee::{Ended, oversee};
 use tenure::Partition;
 use watch::Meter;
 
@@ -112,6 +117,8 @@ pub struct Vertex {
     budget: Budget,
     /// Answers that there is room for.
     room: usize,
+    /// Where payloads of requests are made.
+    payload: RecordWriter,
     ledger: Option<Ledger<Disk>>,
     manager: Arc<dyn Manager>,
     fence: FenceTable,
@@ -183,6 +190,7 @@ impl Vertex {
             asked: Arc::new(AtomicBool::new(false)),
             budget,
             room,
+            payload: RecordWriter::default(),
             ledger,
             manager,
             fence,
@@ -194,13 +202,13 @@ impl Vertex {
         };
         vertex.claim_at_start()?;
         failpoint::at(Point::Claimed);
-        let memory = vertex.fence.memory();
         for number in 0..vertex.pipeline.udf.workers.get() {
             let inbox = inbox.clone();
             let tell = move |event| inbox.tell(Event::Lane(number, event));
-            let lane = Lane::start(number, spec.clone(), memory.clone(), tell)
+            let lane = Lane::start(number, spec.clone(), &vertex.fence, tell)
                 .map_err(|source| VertexError::Lane { lane: number, source })?;
-            vertex.lanes.push(LaneState::new(lane));
+            let limit = vertex.pipeline.restarts();
+            vertex.lanes.push(LaneState::new(lane, limit));
         }
         Ok(vertex)
     }
@@ -218,8 +226,21 @@ impl Vertex {
     /// Runs until the source has no more and everything is written, or until it is told to stop.
     ///
     /// # Errors
-    /// As [`VertexError`] says. The fences are revoked and the workers ended in any case (I2).
-    pub fn run(mut self) -> Result<Report, VertexError> {
+    /// As [`VertexError`] says. The fences are revoked and the workers ended (I2), unless it is
+    /// [`VertexError::Pending`]: then a write hangs in a thread that is left behind, and the process has to end (VX-733).
+    pub fn run(self) -> Result<Report, VertexError> {
+        let fences = self.fences.clone();
+        let guards = move || lock(&fences).clone();
+        match oversee(move || self.run_here(), guards, LOOK, claim::LONGEST_WRITE) {
+            Ok(Ended::By(result)) => result,
+            Ok(Ended::Stuck(PartitionId(partition), running)) => {
+                Err(VertexError::Pending { partition, running })
+            }
+            Err(source) => Err(VertexError::Thread { source }),
+        }
+    }
+
+    fn run_here(mut self) -> Result<Report, VertexError> {
         let ended = self.work();
         for index in 0..self.partitions.len() {
             self.end_tenure(index, Reason::Shutdown);
@@ -253,7 +274,7 @@ impl Vertex {
                 self.read()?;
             }
             self.keep_marks()?;
-            self.send()?;
+            self.send();
             let due = self.commit(stopping)?;
             self.give_away();
             let finished = self.is_finished(stopping);
@@ -426,3 +447,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Fence slots that there are at least.
 const MIN_SLOTS: u32 = 256;
 const LONGEST_SLEEP: Nanos = Nanos::from_secs(10);
+/// Time between looks at writes of partitions that were fenced.
+const LOOK: Nanos = Nanos::from_secs(5);

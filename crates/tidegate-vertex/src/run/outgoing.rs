@@ -9,9 +9,11 @@ use super::{
     report::{Outcomes, Report},
 };
 use crate::{
+    answer::{Answer, Emitted, Verdict},
+    batch::Input,
     config::{SinkConfig, SinkRetry},
     fence::WriteGuard,
-    flow::{Emitted, Step},
+    flow::Step,
     ledger::Range,
     sink::{Delivery, Output, OutputIds, Session, Sink, Token},
 };
@@ -48,6 +50,13 @@ impl Chunk {
         }
     }
 
+    fn add(&mut self, sink: usize, output: Output) {
+        self.bytes += output.record.len() as u64;
+        if let Some(outputs) = self.outputs.get_mut(sink) {
+            outputs.push(output);
+        }
+    }
+
     /// Drops the outputs, which were published.
     pub(super) fn published(mut self) -> Self {
         self.outputs.iter_mut().for_each(|outputs| *outputs = Vec::new());
@@ -69,73 +78,69 @@ pub(super) struct Sorter<'a> {
 impl Sorter<'_> {
     /// Sorts the outputs of final inputs by sink; `None` when no input is final.
     pub(super) fn sort(&self, steps: Vec<Step>, report: &mut Report) -> Option<Chunk> {
-        let mut chunk: Option<Chunk> = None;
+        let mut chunk = None;
         let partition = self.session.partition;
         for step in steps {
-            let mut outcomes = Outcomes::default();
-            let (mut emitted, mut letter) = (Vec::new(), None);
-            let input = match step {
-                Step::Deliver(input, outputs) if outputs.is_empty() => {
-                    outcomes.filtered = 1;
-                    input
-                }
-                Step::Deliver(input, outputs) => {
-                    outcomes.delivered = 1;
-                    outcomes.outputs = outputs.len() as u64;
-                    emitted = outputs;
-                    input
-                }
-                Step::Filtered(input) => {
-                    outcomes.filtered = 1;
-                    input
-                }
+            match step {
+                Step::Done(inputs, answer) => self.take(&inputs, &answer, &mut chunk),
                 Step::GaveUp(input, death) => {
-                    tracing::error!(%partition, position = %input.position, ?death, "input left out");
-                    match self.letters {
-                        Some(letters) => {
-                            outcomes.dead = 1;
-                            letter = Some((
-                                letters.sink,
-                                letters.of_input(&input, &death, &self.session, self.epoch),
-                            ));
-                        }
-                        None => outcomes.dropped = 1,
-                    }
-                    input
+                    tracing::error!(%partition, position = %input.position, ?death, generation = %self.session.generation,
+                        epoch = %self.epoch, "input left out");
+                    let chunk = self.chunk_of(&mut chunk, &input);
+                    let Some(letters) = self.letters else {
+                        chunk.outcomes.dropped += 1;
+                        continue;
+                    };
+                    chunk.outcomes.dead += 1;
+                    chunk.add(letters.sink, letters.of_input(&input, &death, &self.session, self.epoch));
                 }
                 Step::Stopped(input, death) => {
-                    tracing::error!(%partition, position = %input.position, ?death, "partition stopped");
+                    tracing::error!(%partition, position = %input.position, ?death, generation = %self.session.generation,
+                        epoch = %self.epoch, "partition stopped");
                     report.stopped.push((partition.0, input.position.0, death.reason));
+                }
+            }
+        }
+        chunk
+    }
+
+    /// Takes the outputs of inputs that the function is done with.
+    fn take(&self, inputs: &[Input], answer: &Answer, chunk: &mut Option<Chunk>) {
+        // For each sink the number of the next output of an input.
+        let mut numbers = vec![0; self.sinks];
+        for (input, verdict) in inputs.iter().zip(answer.verdicts()) {
+            let chunk = self.chunk_of(chunk, input);
+            let outputs = match verdict {
+                Verdict::Done(outputs) if !outputs.is_empty() => outputs,
+                // Inputs with another verdict than these are other steps.
+                _ => {
+                    chunk.outcomes.filtered += 1;
                     continue;
                 }
             };
-            let position = input.position;
-            let chunk = chunk.get_or_insert_with(|| Chunk {
-                range: Range { first: position, last: position, resume: input.next },
-                outcomes: Outcomes::default(),
-                outputs: vec![Vec::new(); self.sinks],
-                bytes: 0,
-            });
-            chunk.range = Range { last: position, resume: input.next, ..chunk.range };
-            chunk.outcomes.add(&outcomes);
-            let mut add = |sink: usize, output: Output| {
-                chunk.bytes += output.record.len() as u64;
-                if let Some(outputs) = chunk.outputs.get_mut(sink) {
-                    outputs.push(output);
-                }
-            };
-            if let Some((sink, letter)) = letter {
-                add(sink, letter);
-            }
-            let mut numbers = vec![0; self.sinks];
-            for Emitted { route, record } in emitted {
+            chunk.outcomes.delivered += 1;
+            chunk.outcomes.outputs += outputs.len() as u64;
+            numbers.fill(0);
+            for Emitted { route, record } in outputs.emitted() {
                 // The receiving thread has rejected routes that lead nowhere.
                 let Some(&sink) = self.routes.get(route) else { continue };
                 let Some(number) = numbers.get_mut(sink) else { continue };
-                add(sink, Output { position, number: *number, record });
+                chunk.add(sink, Output { position: input.position, number: *number, record });
                 *number += 1;
             }
         }
+    }
+
+    /// The chunk, which ends with this input from now on.
+    fn chunk_of<'c>(&self, chunk: &'c mut Option<Chunk>, input: &Input) -> &'c mut Chunk {
+        let (position, resume) = (input.position, input.next);
+        let chunk = chunk.get_or_insert_with(|| Chunk {
+            range: Range { first: position, last: position, resume },
+            outcomes: Outcomes::default(),
+            outputs: vec![Vec::new(); self.sinks],
+            bytes: 0,
+        });
+        chunk.range = Range { last: position, resume, ..chunk.range };
         chunk
     }
 }
@@ -265,6 +270,7 @@ impl Outgoing {
             let delay = held.after.unwrap_or_else(|| delay(&end.config.retry, self.tries));
             self.again = way.now.saturating_add(delay);
             self.tries += 1;
+            report.sink_retries += 1;
         } else {
             self.tries = 0;
         }

@@ -16,8 +16,10 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 enum Mood {
     TakeAll,
-    /// So many, and then no more.
+    /// So many, and then no more for a while.
     Take(usize),
+    /// Nothing, and no word about when.
+    Nothing,
     /// All but this one, which it refuses.
     Refuse(usize),
 }
@@ -52,6 +54,10 @@ impl Sink for Moody {
                 take(&delivery.outputs[..count]);
                 let held = Held { after: Some(Nanos(10)), doubtful: false, reason: "full".to_owned() };
                 Published { through: count, held: Some(held), ..Published::default() }
+            }
+            Mood::Nothing => {
+                let held = Held { after: None, doubtful: false, reason: "full".to_owned() };
+                Published { held: Some(held), ..Published::default() }
             }
             Mood::Refuse(index) => {
                 take(&delivery.outputs[..index]);
@@ -158,6 +164,52 @@ fn what_a_sink_refuses_goes_to_the_dead_letters_which_come_last() {
     assert!(publish(&mut outgoing, &mut ends, Some(&letters), 10).unwrap());
     assert_eq!(*main_took.lock().unwrap(), [0, 1, 2, 4]);
     assert_eq!(*dead_took.lock().unwrap(), [3]);
+}
+
+/// Dead letters of inputs and of outputs are given together: a sink may have one place for an epoch.
+/// Rules: VX-620.
+#[test]
+fn all_letters_of_an_epoch_are_given_at_once() {
+    let (dead, dead_took, dead_calls) = end("dead", "dlq", &[Mood::TakeAll]);
+    let (main, _, _) = end("main", "output", &[Mood::Refuse(2)]);
+    let mut ends = [dead, main];
+    let letters = letters(&ends);
+    // Both have outputs; those of the first are letters already.
+    assert!(publish(&mut outgoing(2, 2), &mut ends, Some(&letters), 0).unwrap());
+    assert_eq!(*dead_calls.lock().unwrap(), 1);
+    assert_eq!(*dead_took.lock().unwrap(), [0, 1, 2, 3, 4, 2]);
+}
+
+/// Rules: VX-601.
+#[test]
+fn a_sink_that_takes_nothing_is_asked_less_and_less_often() {
+    let moods = [
+        Mood::Nothing,
+        Mood::Nothing,
+        Mood::Nothing,
+        Mood::Nothing,
+        Mood::Take(1),
+        Mood::Nothing,
+        Mood::TakeAll,
+    ];
+    let (mut main, _, calls) = end("main", "output", &moods);
+    main.config.retry = toml::from_str("initial = \"10ms\"\ncap = \"35ms\"").unwrap();
+    let mut ends = [main];
+    let mut outgoing = outgoing(1, 1);
+    let ms = |time: u64| time * 1_000_000;
+    let mut now = 0;
+    for delay in [ms(10), ms(20), ms(35), ms(35)] {
+        assert!(!publish(&mut outgoing, &mut ends, None, now).unwrap());
+        let before = *calls.lock().unwrap();
+        assert!(!publish(&mut outgoing, &mut ends, None, now + delay - 1).unwrap());
+        assert_eq!(*calls.lock().unwrap(), before, "asked before {delay} ns were over");
+        now += delay;
+    }
+    // It says itself when.
+    assert!(!publish(&mut outgoing, &mut ends, None, now).unwrap());
+    assert!(!publish(&mut outgoing, &mut ends, None, now + 10).unwrap());
+    assert!(publish(&mut outgoing, &mut ends, None, now + 10 + ms(35)).unwrap());
+    assert_eq!(*calls.lock().unwrap(), 7);
 }
 
 /// Rules: VX-601, VX-623.

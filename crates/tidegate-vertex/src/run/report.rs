@@ -19,6 +19,8 @@ pub struct Report {
     pub outputs: u64,
     /// Outputs that a sink refused and that went to the dead letters or were left out.
     pub refused: u64,
+    /// Calls of sinks that took less than all.
+    pub sink_retries: u64,
     /// Epochs of an earlier run that were finished from the outbox.
     pub redone: u64,
     /// Answers of a generation that was over.

@@ -200,3 +200,38 @@ impl Tenure {
         self.outgoing.is_none() && self.open.is_none() && self.sealed.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use tidegate_udf::wire::ids::Generation;
+
+    use super::*;
+    use crate::fence::{FenceTable, Reason, WriteKind};
+
+    /// A partition is not claimed again, nor said to be free, while a write of an earlier session may run.
+    /// Cases: CT-62.
+    /// Rules: VX-704, VX-733.
+    #[test]
+    fn sessions_are_forgotten_when_their_writes_are_over() {
+        let mut table = FenceTable::create(1, 1).unwrap();
+        let mut partition = Partition::new(PartitionId(0));
+        let mut permits = Vec::new();
+        for generation in [1, 2] {
+            let (_, guard) = table.bind(partition.id, Generation(generation)).unwrap();
+            permits.push(guard.permit(WriteKind::Sink).unwrap());
+            guard.revoke(Reason::Operator);
+            partition.ending.push(guard);
+        }
+        let mut released = Vec::new();
+        let mut forget =
+            |partition: &mut Partition| partition.forget_ended(|guard| released.push(guard.generation().0));
+        assert!(!forget(&mut partition));
+        drop(permits.pop());
+        assert!(!forget(&mut partition), "the first still writes");
+        drop(permits.pop());
+        assert!(forget(&mut partition) && forget(&mut partition));
+        assert_eq!(released, [2, 1]);
+    }
+}

@@ -84,11 +84,19 @@ impl Vertex {
             delivery: pipeline.pipeline.delivery.name().to_owned(),
             partitions: self.partitions.iter().map(|partition| self.partition_status(partition)).collect(),
             lanes: (0..).zip(&self.lanes).map(|(number, lane)| lane_status(number, lane)).collect(),
-            counts: counts(report, meter),
+            counts: Counts {
+                lost: self.source.lost(),
+                permits_refused: self.refused(),
+                ..counts(report, meter)
+            },
             memory: memory(pipeline, self.source.partitions()),
             histograms: meter.histograms(),
             ..Status::default()
         }
+    }
+
+    fn refused(&self) -> BTreeMap<String, u64> {
+        self.fence.refused().map(|(kind, count)| (kind.name().to_owned(), count)).into()
     }
 
     fn partition_status(&self, partition: &Partition) -> PartitionStatus {
@@ -120,6 +128,7 @@ impl Vertex {
             state: self.state(partition.id, tenure),
             generation: tenure.guard.generation().0,
             revoked: tenure.guard.is_revoked(),
+            lease_ms: tenure.guard.lease_left().map(|left| left.0 / 1_000_000),
             epoch_current: tenure.open_epoch().0,
             epochs_pending: tenure.sealed.len() as u64,
             epoch_committed: tenure.committed.0,
@@ -168,8 +177,11 @@ fn counts(report: &Report, meter: &Meter) -> Counts {
         dropped: report.dropped,
         outputs: report.outputs,
         stale: report.stale,
+        lost: 0,
         resubmitted: meter.resubmitted,
         restarts: report.restarts,
+        sink_retries: report.sink_retries,
+        permits_refused: BTreeMap::new(),
     }
 }
 
@@ -178,6 +190,9 @@ fn lane_status(number: u32, lane: &LaneState) -> LaneStatus {
         lane: number,
         ready: lane.session.is_some(),
         restarts: lane.ended,
+        panics: lane.panics,
+        timeouts: lane.timeouts,
+        sleeps: lane.lane.sleeps(),
         last_error: lane.last_end.clone(),
         in_flight: lane.sent.len() as u64,
         printed: lane.lane.tail().text(),

@@ -53,7 +53,7 @@ fn rows_have_a_header_row_and_fields_in_its_order() {
     let token = sink.flush().unwrap().unwrap();
     let expected = "id,\"text, quoted\"\n7,\"a \"\"b\"\"\nc\"\n,\ntrue,\n";
     assert_eq!(fs::read_to_string(&keys.path).unwrap(), expected);
-    publish(&mut sink, &[br#"{"id":"late"}"#]);
+    publish(&mut sink, &[br#"{"id":"late, and longer than what comes instead"}"#]);
     // A crash: the next one cuts back, and the header row stays one.
     let mut sink = Append::open(&keys, Lines::Values).unwrap();
     sink.restore(&token, &[]).unwrap();

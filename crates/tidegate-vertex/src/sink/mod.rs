@@ -3,6 +3,7 @@
 //! | kind | class | an acknowledgement means |
 //! |---|---|---|
 //! | [`mod@file`], appended to | C; cut back to the last commit when the vertex starts again | on the disk |
+//! | `hub` | C | committed in its slot |
 //! | `jetstream`, strict | A | stored by the stream's leader |
 //! | `jetstream`, ids | B | the same |
 //! | [`file_epoch`], a file for each epoch | A | on the disk |
@@ -13,6 +14,8 @@
 pub mod blackhole;
 pub mod file;
 pub mod file_epoch;
+#[cfg(feature = "hub")]
+pub mod hub;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 pub mod stdout;
@@ -134,6 +137,8 @@ pub fn open(config: &SinkConfig, uid: u64, keep: Nanos, waker: &Waker) -> Result
             FileMode::Epoch => Box::new(file_epoch::Epochs::open(&keys.path, file::Lines::of(config.role))?),
         },
         SinkKind::Blackhole {} => Box::new(blackhole::Blackhole),
+        #[cfg(feature = "hub")]
+        SinkKind::Hub(keys) => Box::new(hub::Hub::open(&config.name, keys, uid)?),
         #[cfg(feature = "zmq")]
         SinkKind::Zmq(keys) => Box::new(zmq::Zmq::open(&config.name, keys)?),
         #[cfg(feature = "nats")]
@@ -386,6 +391,15 @@ pub enum SinkError {
     /// The right to write was lost.
     #[error(transparent)]
     Fenced(#[from] Fenced),
+    /// The channel of the sink cannot be written, or is not as it has to be.
+    #[cfg(feature = "hub")]
+    #[error("the sink {sink}: {source}")]
+    Hub {
+        /// The sink.
+        sink: String,
+        /// What is wrong with the channel.
+        source: Box<crate::hub::HubError>,
+    },
     /// The NATS server of the sink cannot be reached, or its stream is not as it has to be.
     #[cfg(feature = "nats")]
     #[error(transparent)]

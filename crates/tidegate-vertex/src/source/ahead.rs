@@ -136,3 +136,7 @@ pub(super) fn first_of_run() -> Result<Position, SourceError> {
 /// 23 random bits, and a count up to 2^40; the highest bit of a position stays clear.
 const COUNT_BITS: u32 = 40;
 const RUN_SHIFT: u32 = 64 - 23;
+
+#[cfg(test)]
+#[path = "ahead_tests.rs"]
+mod tests;

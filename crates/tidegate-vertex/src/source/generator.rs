@@ -1,5 +1,8 @@
 //! A source that makes its records, the same ones each time: for tests and measurements.
 
+use std::fmt::Write;
+
+use bytes::BytesMut;
 use tidegate_udf::wire::ids::{PartitionId, Position};
 
 use super::{Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError};
@@ -22,11 +25,17 @@ impl Generator {
 
     /// The value of a record.
     pub fn value(partition: PartitionId, position: Position, bytes: usize) -> Vec<u8> {
-        let mut value = format!("{partition}:{position}").into_bytes();
+        let mut value = BytesMut::new();
+        Self::write(partition, position, bytes, &mut value);
+        value.into()
+    }
+
+    fn write(partition: PartitionId, position: Position, bytes: usize, value: &mut BytesMut) {
+        // Memory takes everything.
+        let _ = write!(value, "{partition}:{position}");
         if value.len() < bytes {
             value.resize(bytes, b'.');
         }
-        value
     }
 }
 
@@ -53,13 +62,16 @@ impl Source for Generator {
     fn poll(&mut self, partition: PartitionId, max: Budget) -> Result<Polled, SourceError> {
         let Some(next) = self.next.get_mut(partition.0 as usize) else { return Ok(Polled::End) };
         let (mut inputs, mut room) = (Vec::new(), max.bytes);
+        // All values in one piece of memory.
+        let mut values =
+            BytesMut::with_capacity(max.records.saturating_mul(self.bytes.max(24)).min(max.bytes));
         while *next < self.records && inputs.len() < max.records {
             let position = Position(*next);
-            let value = Self::value(partition, position, self.bytes);
-            if value.len() > max.value {
+            Self::write(partition, position, self.bytes, &mut values);
+            if values.len() > max.value {
                 return Err(SourceError::TooLong { position, max: max.value });
             }
-            let record = Record::of(value);
+            let record = Record::of(values.split());
             let len = record.len();
             if len > room && !inputs.is_empty() {
                 break;

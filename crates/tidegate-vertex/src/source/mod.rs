@@ -3,6 +3,7 @@
 //! | kind | partition | position |
 //! |---|---|---|
 //! | [`generator`] | as many as configured | a counter |
+//! | `hub` | one: the channel | id of the slot |
 //! | `jetstream` | a subject of the stream | sequence of the message |
 //! | [`mod@file`] | a file | byte offset of the record; of `npy` the row |
 //! | [`stdin`] | one | bytes of this run |
@@ -12,6 +13,8 @@ mod ahead;
 pub mod file;
 pub mod framing;
 pub mod generator;
+#[cfg(feature = "hub")]
+pub mod hub;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 pub mod stdin;
@@ -20,6 +23,7 @@ pub mod zmq;
 
 use std::{io, path::PathBuf};
 
+use serde::Deserialize;
 use thiserror::Error;
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{PartitionId, Position};
@@ -82,6 +86,11 @@ pub trait Source: Send {
         let _ = partition;
         None
     }
+
+    /// Records that were there and could not be read any more.
+    fn lost(&self) -> u64 {
+        0
+    }
 }
 
 /// Opens the source of a pipeline; `waker` is what its threads call when there is something to poll.
@@ -93,6 +102,8 @@ pub fn open(config: &SourceConfig, waker: &Waker) -> Result<Box<dyn Source>, Sou
         SourceConfig::Generator { partitions, records, bytes } => {
             Box::new(generator::Generator::new(partitions.get(), *records, bytes.0 as usize))
         }
+        #[cfg(feature = "hub")]
+        SourceConfig::Hub(keys) => Box::new(hub::Hub::open(keys, waker.clone())?),
         #[cfg(feature = "nats")]
         SourceConfig::Jetstream(keys) => {
             Box::new(jetstream::Jetstream::open((**keys).clone(), waker.clone())?)
@@ -146,6 +157,17 @@ pub enum AckMode {
     Cumulative,
     /// Each record.
     Individual,
+}
+
+/// What happens when records between the last position and what is there are gone (VX-832).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnGap {
+    /// The vertex stops and says which.
+    #[default]
+    Stop,
+    /// They are counted.
+    Skip,
 }
 
 /// Where an earlier run came to.
@@ -217,6 +239,10 @@ pub enum SourceError {
         /// Where it begins.
         found: Position,
     },
+    /// The channel of the source cannot be read, or is not as it has to be.
+    #[cfg(feature = "hub")]
+    #[error("the hub source: {0}")]
+    Hub(#[from] crate::hub::HubError),
     /// The NATS server of the source cannot be reached, or refuses.
     #[cfg(feature = "nats")]
     #[error(transparent)]

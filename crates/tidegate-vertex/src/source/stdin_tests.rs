@@ -2,7 +2,7 @@
 
 use std::{
     sync::mpsc::{Receiver, SyncSender, channel, sync_channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::*;
@@ -62,32 +62,40 @@ fn records_come_as_they_are_written_and_their_positions_are_of_this_run() {
     assert_eq!(first.abilities().positions, Positions::PerRun);
 }
 
-/// A record may be longer than what is read ahead; what nobody takes is not read.
 /// Rules: VX-831.
 #[test]
-fn no_more_is_read_ahead_than_the_bound() {
+fn a_record_may_be_longer_than_what_is_read_ahead() {
     let (mut long, put, woken) = stream(Framing::Length);
     let feed = std::thread::spawn(move || {
         put.send(600_000u32.to_le_bytes().to_vec()).unwrap();
-        for _ in 0..6 {
-            put.send(vec![b'x'; 100_000]).unwrap();
-        }
-        // Nobody takes: the thread reads until it has the bound and one piece more, then no more.
-        let mut sent = 0;
-        while put.try_send(vec![0; 100_000]).is_ok() || sent < 3 {
-            sent += 1;
-            std::thread::yield_now();
-        }
+        (0..6).for_each(|_| put.send(vec![b'x'; 100_000]).unwrap());
     });
-    let inputs = loop {
-        match long.poll(PartitionId(0), BUDGET).unwrap() {
-            Polled::Inputs(inputs) => break inputs,
-            _ => woken.recv_timeout(Duration::from_secs(60)).unwrap(),
-        }
-    };
+    let inputs = read(&mut long, &woken).unwrap();
     assert_eq!(inputs[0].record.value.len(), 600_000);
     feed.join().unwrap();
-    assert!(long.shared.lock().bytes.len() <= AHEAD + 100_000);
+}
+
+/// What nobody takes is not read: the thread has the bound and one piece more at most.
+/// Rules: VX-310, VX-831.
+#[test]
+fn no_more_is_read_ahead_than_the_bound() {
+    const PIECE: usize = 100_000;
+    let (stream, put, _woken) = stream(Framing::Length);
+    // Ends when nobody reads any more.
+    let feed = std::thread::spawn(move || (0..100).take_while(|_| put.send(vec![0; PIECE]).is_ok()).count());
+    let held = || stream.shared.lock().bytes.len();
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while held() < AHEAD {
+        assert!(Instant::now() < give_up, "never read");
+        std::thread::yield_now();
+    }
+    // Time for what must not happen.
+    let later = Instant::now() + Duration::from_millis(10);
+    while Instant::now() < later {
+        assert!(held() < AHEAD + PIECE && !feed.is_finished(), "{} bytes ahead", held());
+    }
+    drop(stream);
+    assert!(feed.join().unwrap() <= AHEAD / PIECE + 2);
 }
 
 #[test]

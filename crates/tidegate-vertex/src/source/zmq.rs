@@ -198,7 +198,9 @@ fn receive(socket: &AnySocket, parts: Parts, first: Position, feed: Feed, left_o
 fn record(message: &Message, parts: Parts) -> Option<Record> {
     match (parts, message.parts()) {
         (Parts::Value, [value]) => Some(Record::of(value.to_vec())),
-        (Parts::KeyValue, [key, value]) => Some(Record { key: key.to_vec(), ..Record::of(value.to_vec()) }),
+        (Parts::KeyValue, [key, value]) => {
+            Some(Record { key: key.to_vec().into(), ..Record::of(value.to_vec()) })
+        }
         _ => None,
     }
 }

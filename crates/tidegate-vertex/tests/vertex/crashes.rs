@@ -11,6 +11,7 @@ use tidegate_shm::sync::Arc;
 use tidegate_udf::wire::ids::PartitionId;
 use tidegate_vertex::{
     config::Pipeline,
+    ledger::inspect,
     own::InProc,
     run::{Report, Vertex},
 };
@@ -122,6 +123,30 @@ fn a_file_for_each_epoch_has_everything_once() {
 fn so_it_has_under_a_manager_of_the_process() {
     let test = "crashes::so_it_has_under_a_manager_of_the_process";
     killed_at_each_step(test, "epoch", true, epochs_are_whole);
+}
+
+/// A runtime that is killed when it has claimed its partitions has written its generation and its staging directories, and
+/// nothing else: no input was read, no worker was started, nothing is visible.
+/// Rules: VX-701, VX-730.
+#[test]
+fn a_claim_comes_before_everything() {
+    let test = "crashes::a_claim_comes_before_everything";
+    if let Some(dir) = runtime_place() {
+        run(with_epochs(&dir, "upper", &source(), &sink(&dir, "epoch")));
+        return;
+    }
+    let world = World::new();
+    for generation in 1..=2 {
+        let killed = runtime(test, &world).env("TIDEGATE_VX_FAILPOINT", "C0").status().unwrap();
+        assert_eq!(killed.signal(), Some(9));
+        assert!(!world.path("pids").exists(), "a worker was started");
+        let ledger = inspect(&world.path("ledger"), None).unwrap().unwrap();
+        for partition in 0..PARTITIONS {
+            assert_eq!(epoch_files(&world.path("epochs"), partition), Vec::<Vec<String>>::new());
+            let claimed = &ledger["partitions"][partition as usize];
+            assert_eq!((&claimed["generation"], &claimed["committed"]), (&generation.into(), &0.into()));
+        }
+    }
 }
 
 /// Cases: CT-38, CT-53.

@@ -56,6 +56,22 @@ fn what_cannot_be_processed_is_there_with_what_happened_to_it() {
     assert!(!header("tg-epoch").is_empty() && !header("tg-time").is_empty());
 }
 
+/// An input that is bad for good is tried once.
+/// Rules: VX-402, VX-611, VX-620.
+#[test]
+fn what_is_rejected_is_not_tried_again() {
+    let world = World::new();
+    let dir = world.path("");
+    let source = "kind = \"generator\"\nrecords = 9";
+    let text = of(&dir, "at_least_once", "wrong route", "", source, &sinks(&dir));
+    let report = Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
+    assert_eq!((report.dead, report.delivered), (1, 8));
+    let [letter] = letters(&world).try_into().unwrap();
+    let header = |name: &str| letter["headers"][name].as_str().unwrap().to_owned();
+    assert_eq!((header("tg-error-class"), header("tg-attempts")), ("REJECTED".to_owned(), "1".to_owned()));
+    assert!(header("tg-error-message").contains("no route 7"), "{letter}");
+}
+
 /// An input that ends its worker, in a runtime that is killed after two tries, again and again: tries are not forgotten.
 /// Cases: CT-22.
 /// Rules: VX-602, VX-611.
@@ -101,6 +117,12 @@ fn tries_survive_the_runtime() {
     let [letter] = letters(&world).try_into().unwrap();
     assert_eq!(letter["headers"]["tg-error-class"], "CRASHED");
     assert_eq!(letter["headers"]["tg-attempts"], "7");
+    let ledger = tidegate_vertex::ledger::inspect(&world.path("ledger"), None).unwrap().unwrap();
+    assert_eq!(
+        ledger["partitions"][0]["tried_before"],
+        serde_json::json!([]),
+        "tries of an input with an outcome"
+    );
 }
 
 /// Cases: CT-50.

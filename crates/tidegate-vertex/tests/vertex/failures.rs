@@ -91,6 +91,7 @@ fn an_output_for_a_route_that_there_is_not_rejects_its_input() {
     assert_eq!(world.lines(), expected(9, &[3]));
 }
 
+/// Cases: CT-15.
 /// Rules: VX-424.
 #[test]
 fn a_program_that_is_no_worker_is_named() {

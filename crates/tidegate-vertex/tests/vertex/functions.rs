@@ -23,6 +23,8 @@ pub(crate) fn run(role: &str) {
         "close once" => drop(garbage::close_once()),
         "leave a child" => garbage::leave_a_child(),
         "flood" => garbage::flood(),
+        "storm" => hostile::storm(),
+        "takes and is silent" | "grants nothing" => hostile::silent_once(role),
         _ => {}
     }
     note("pids", &format!("{}\n", std::process::id()));
@@ -30,7 +32,12 @@ pub(crate) fn run(role: &str) {
         return worker.run().unwrap();
     }
     let function: fn(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome = match role {
-        "upper" | "close once" | "flood" => upper,
+        "upper" | "close once" | "flood" | "takes and is silent" | "grants nothing" => upper,
+        "gate on 123" => gate_on_123,
+        "hold partition 1" => hold_partition_1,
+        "four copies" => four_copies,
+        "amplify" => amplify,
+        "by thirds" => by_thirds,
         "slow upper" => slow_upper,
         "hundred" => hundred,
         "odd" => odd,
@@ -176,6 +183,49 @@ fn who(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     let line = format!("{} {}", String::from_utf8_lossy(record.value()), std::process::id());
     out.record().value(line.as_bytes());
     out.record().route(1).value(line.as_bytes());
+    Outcome::ok()
+}
+
+/// Fails on one input until the test says otherwise, and leaves a mark each time.
+fn gate_on_123(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.position().0 == 123 && !place("gate").exists() {
+        note("tries", ".");
+        return Outcome::fail("not yet");
+    }
+    upper(record, ctx, out)
+}
+
+/// Does not come back from one input of partition 1 until the test says so.
+fn hold_partition_1(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    while ctx.partition().0 == 1 && record.position().0 == 10 && !place("gate").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    upper(record, ctx, out)
+}
+
+/// Leaves a mark for each input, and gives it four times.
+fn four_copies(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    note("calls", ".");
+    (0..4).for_each(|_| out.record().value(record.value()));
+    Outcome::ok()
+}
+
+/// Forty outputs of an input, and of one of them more than an answer may have.
+fn amplify(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    let outputs = if record.position().0 == 7 { 3_000 } else { 40 };
+    (0..outputs).for_each(|_| out.record().value(record.value()));
+    Outcome::ok()
+}
+
+/// One route for each third of the inputs, and both for the last.
+fn by_thirds(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    let second = ctx.route("second").unwrap();
+    if record.position().0 % 3 != 1 {
+        out.record().value(record.value());
+    }
+    if !record.position().0.is_multiple_of(3) {
+        out.record().route(second).value(record.value());
+    }
     Outcome::ok()
 }
 

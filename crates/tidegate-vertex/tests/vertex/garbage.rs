@@ -79,7 +79,7 @@ fn a_worker_that_prints_without_end_works_as_others() {
 
 /// Attaches, answers, and writes over everything.
 pub(crate) fn garbage(round: u64) {
-    let Attached { control, up, link, mut requests, mut responses } = {
+    let Attached { control, up, link, mut requests, mut responses, .. } = {
         let attached = attach("garbage");
         attached.say_ready();
         attached
@@ -95,7 +95,7 @@ pub(crate) fn garbage(round: u64) {
             while let Ok(Some(taken)) = requests.take() {
                 let (frame, mut payload, mut answer) = (taken.frame, Vec::new(), RecordWriter::default());
                 requests.copy_payload(&taken, &mut payload).unwrap();
-                requests.release(taken);
+                let _ = requests.release(taken);
                 for input in Records::parse(&payload, frame.record_count, Direction::Request).unwrap() {
                     let value = [b"UPPER ", &*input.value.to_ascii_uppercase()].concat();
                     let (kind, index) = (RecordType::Data, input.index);

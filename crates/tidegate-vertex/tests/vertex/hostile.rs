@@ -1,6 +1,8 @@
 //! Workers that lie. Each ends its own session and at last the vertex; nothing of what they wrote comes out (VX-011).
 
-use std::{io, os::fd::AsFd};
+use std::{fs::OpenOptions, io, os::fd::AsFd};
+
+use rustix::fs::FallocateFlags;
 
 use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
@@ -9,18 +11,19 @@ use tidegate_shm::{
 };
 use tidegate_udf::{
     control::{Control, Incoming},
-    ring::{Own, Publisher, Reader},
+    ring::{Own, Peer, Publisher, Reader},
     segment::{Link, OwnSegment, PeerSegment},
     wire::{
         frame::{Frame, Kind},
-        ids::{BatchId, Generation, PartitionId, Position, SchemaId},
+        ids::{BatchId, EpochId, Generation, PartitionId, Position, SchemaId},
         message::{FromWorker, Hello, Ready},
         segment::{DownHeader, READY_AT, Word},
+        status::Status,
     },
 };
 use tidegate_vertex::run::VertexError;
 
-use crate::world::World;
+use crate::{functions::place, world::World};
 
 /// Every lie and a part of what the runtime says about it.
 const LIES: &[(&str, &str)] = &[
@@ -32,17 +35,22 @@ const LIES: &[(&str, &str)] = &[
     ("another batch", "batch_id (in flight)"),
     ("another generation", "generation_id"),
     ("another partition", "partition_id"),
+    ("another epoch", "epoch_id"),
+    ("another schema", "schema_id"),
+    ("another first input", "source_first"),
     ("other inputs", "source_last"),
     ("a request as answer", "kind"),
     ("second fragment first", "frag_index"),
+    ("fragments of two batches", "batch_id"),
     ("inputs forgotten", "inputs_done"),
     ("records that are none", "rec_len"),
     ("answered twice", "batch_id (in flight)"),
     ("hole in the ring", "not published"),
+    ("hole in its memory", "head"),
 ];
 
-/// Cases: CT-02, CT-03, CT-10, CT-67.
-/// Rules: VX-011, VX-121, VX-122, VX-220, VX-231, VX-400, VX-401.
+/// Cases: CT-02, CT-03, CT-10, CT-67, CT-24.
+/// Rules: VX-011, VX-121, VX-122, VX-220, VX-231, VX-400, VX-401, VX-213, VX-233, VX-425.
 #[test]
 fn every_lie_ends_the_session_and_nothing_of_it_comes_out() {
     for (lie, part) in LIES {
@@ -60,6 +68,7 @@ pub(crate) struct Attached {
     pub(crate) control: Control,
     /// All of U.
     pub(crate) up: GuardedRegion,
+    up_memory: SealedMemory,
     pub(crate) link: Link,
     pub(crate) requests: Reader<OwnSegment, PeerSegment>,
     pub(crate) responses: Publisher<OwnSegment, PeerSegment>,
@@ -67,6 +76,13 @@ pub(crate) struct Attached {
 
 /// Attaches as it should, but for saying that it is ready.
 pub(crate) fn attach(function: &str) -> Attached {
+    let mut attached = attach_without_grant(function);
+    attached.requests.open();
+    attached
+}
+
+/// The same without letting itself be given a batch.
+fn attach_without_grant(function: &str) -> Attached {
     let control = Control::new(io::stdin().as_fd().try_clone_to_owned().unwrap());
     let hello = Hello {
         proto: (1, 1),
@@ -93,16 +109,47 @@ pub(crate) fn attach(function: &str) -> Attached {
         own: OwnSegment::new(&up_map, capacity).unwrap(),
         peer: PeerSegment::new(&down_map, capacity).unwrap(),
     };
-    let mut requests = Reader::new(link.own.clone(), link.peer.clone(), header.ring);
-    requests.open();
+    let requests = Reader::new(link.own.clone(), link.peer.clone(), header.ring);
     let responses = Publisher::new(link.own.clone(), link.peer.clone(), header.ring);
-    Attached { control, up: up_map, link, requests, responses }
+    Attached { control, up: up_map, up_memory: up, link, requests, responses }
 }
 
 impl Attached {
     pub(crate) fn say_ready(&self) {
         self.link.own.header().u32::<READY_AT>().store(1, Ordering::Release);
         self.control.send(&FromWorker::Ready(Ready { sealed: true }).encode(), &[]).unwrap();
+    }
+}
+
+/// Rings as fast as it can for a second, and then lies, which ends it.
+pub(crate) fn storm() {
+    let attached = attach("storm");
+    attached.say_ready();
+    let calm = monotonic_now().saturating_add(Nanos::from_secs(1));
+    while monotonic_now() < calm {
+        attached.link.ring_bell();
+    }
+    attached.link.own.store(Word::Head, 100, Ordering::Release);
+    loop {
+        attached.link.ring_bell();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// The first worker takes what it is given and does not answer, or takes nothing; the next ones work.
+pub(crate) fn silent_once(role: &str) {
+    if OpenOptions::new().create_new(true).write(true).open(place("silent")).is_err() {
+        return;
+    }
+    let mut attached = if role == "grants nothing" { attach_without_grant(role) } else { attach(role) };
+    attached.say_ready();
+    loop {
+        let requests = &attached.requests;
+        attached.link.wait_until(later(), || requests.is_behind());
+        while let Ok(Some(taken)) = attached.requests.take() {
+            let _ = attached.requests.release(taken);
+        }
+        attached.link.ring_bell();
     }
 }
 
@@ -118,11 +165,11 @@ pub(crate) fn lie(lie: &str) {
         _ => {}
     }
     attached.say_ready();
-    let Attached { requests, responses, .. } = &mut attached;
+    let Attached { requests, responses, up_memory, .. } = &mut attached;
     assert!(link.wait_until(later(), || requests.is_behind()));
     let taken = requests.take().unwrap().unwrap();
     let request = taken.frame;
-    requests.release(taken);
+    let _ = requests.release(taken);
     let answer = Frame {
         kind: Kind::Response,
         inputs_done: request.record_count,
@@ -138,20 +185,34 @@ pub(crate) fn lie(lie: &str) {
         "another batch" => publish(Frame { batch: BatchId(77), ..answer }, &[]),
         "another generation" => publish(Frame { generation: Generation(2), ..answer }, &[]),
         "another partition" => publish(Frame { partition: PartitionId(1), ..answer }, &[]),
+        "another epoch" => publish(Frame { epoch: EpochId(answer.epoch.0 + 1), ..answer }, &[]),
+        "another schema" => publish(Frame { schema: SchemaId(5), ..answer }, &[]),
+        "another first input" => publish(Frame { source_first: Position(1), ..answer }, &[]),
         "other inputs" => publish(Frame { source_last: Position(1 << 40), ..answer }, &[]),
         "a request as answer" => publish(Frame { kind: Kind::Data, ..answer }, &[]),
         "second fragment first" => publish(Frame { frag_index: 1, ..answer }, &[]),
+        "fragments of two batches" => {
+            publish(Frame { more: true, ..answer }, &[]);
+            publish(Frame { batch: BatchId(answer.batch.0 + 1), frag_index: 1, ..answer }, &[]);
+        }
         "inputs forgotten" => publish(Frame { inputs_done: 1, ..answer }, &[]),
         "records that are none" => publish(Frame { record_count: 1, ..answer }, &[7; 40]),
         "answered twice" => {
             // The first answer is a failure, so that it says nothing about any input.
-            let answer = Frame { status: tidegate_udf::wire::status::Status::UdfError, ..answer };
+            let answer = Frame { status: Status::UdfError, ..answer };
             publish(answer, &[]);
             publish(answer, &[]);
         }
         "hole in the ring" => {
             publish(Frame { more: true, ..answer }, &[]);
             store(Word::Head, 256);
+        }
+        "hole in its memory" => {
+            // An answer that says nothing about any input, so that the head was seen somewhere else.
+            publish(Frame { status: Status::UdfError, ..answer }, &[]);
+            assert!(link.wait_until(later(), || link.peer.load(Word::Consumed, Ordering::Acquire) > 0));
+            let whole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&up_memory, whole, 0, up_memory.len()).unwrap();
         }
         other => panic!("no such lie: {other}"),
     }

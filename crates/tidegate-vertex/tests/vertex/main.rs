@@ -5,11 +5,15 @@
 mod crashes;
 mod dead_letters;
 mod disk;
+mod epochs;
 mod failures;
 mod functions;
 mod garbage;
 mod hostile;
+#[cfg(feature = "hub")]
+mod hub;
 mod ownership;
+mod pressure;
 mod python;
 mod restarts;
 mod world;
@@ -113,4 +117,23 @@ fn what_the_function_leaves_out_is_counted() {
     let report = world.run("odd", "", "kind = \"generator\"\nrecords = 1001").unwrap();
     assert_eq!((report.read, report.delivered, report.filtered, report.returned), (1_001, 500, 501, 0));
     assert_eq!(world.lines().len(), 500);
+}
+
+/// Rules: VX-402, VX-841.
+#[test]
+fn outputs_go_to_the_sinks_of_their_routes() {
+    let world = World::new();
+    let dir = world.path("");
+    let sink =
+        |name: &str| format!("[[sink]]\nname = {name:?}\nkind = \"file\"\npath = {:?}\n", dir.join(name));
+    let sinks = sink("first") + &sink("second");
+    let source = "kind = \"generator\"\nrecords = 300";
+    let text = world::of(&dir, "at_least_once", "by thirds", "", source, &sinks);
+    let report = tidegate_vertex::run::Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
+    assert_eq!((report.delivered, report.outputs), (300, 400));
+    for (name, without) in [("first", 1), ("second", 0)] {
+        let expected: Vec<String> = (0..300).filter(|n| n % 3 != without).map(|n| format!("0:{n}")).collect();
+        let text = std::fs::read_to_string(dir.join(name)).unwrap();
+        assert!(text.lines().eq(expected.iter().map(String::as_str)), "{name}: {text}");
+    }
 }

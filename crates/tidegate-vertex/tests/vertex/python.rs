@@ -74,7 +74,8 @@ fn a_worker_out_of_the_sheet_alone_finds_every_byte_where_it_is_written() {
 }
 
 /// Both sides learn what does not fit.
-/// Rules: VX-421.
+/// Cases: CT-15.
+/// Rules: VX-421, VX-422, VX-423.
 #[test]
 fn a_worker_of_another_version_is_refused_by_name() {
     for (role, part) in [

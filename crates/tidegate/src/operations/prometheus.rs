@@ -28,18 +28,20 @@ type Count = (&'static str, &'static str, fn(&Counts) -> u64);
 type OfPartition = (&'static str, &'static str, fn(&PartitionStatus) -> Option<u64>);
 type OfLane = (&'static str, &'static str, fn(&LaneStatus) -> u64);
 
-const COUNTS: [Count; 9] = [
+const COUNTS: [Count; 11] = [
     ("read_records", "Inputs read", |counts| counts.read),
     ("read_bytes", "Bytes of inputs", |counts| counts.read_bytes),
     ("delivered", "Inputs whose outputs were given to sinks", |counts| counts.delivered),
     ("filtered", "Inputs without outputs", |counts| counts.filtered),
     ("dlq", "Inputs given to the dead-letter sink", |counts| counts.dead),
     ("dropped", "Inputs left out as configured", |counts| counts.dropped),
+    ("source_lost", "Records that the source lost before they could be read", |counts| counts.lost),
     ("outputs", "Outputs given to sinks", |counts| counts.outputs),
     ("stale_dropped", "Answers of a generation that was over", |counts| counts.stale),
     ("resubmitted", "Batches sent again because the worker took their generation for stale", |counts| {
         counts.resubmitted
     }),
+    ("sink_retries", "Calls of sinks that took less than all", |counts| counts.sink_retries),
 ];
 
 const PARTITIONS: [OfPartition; 8] = [
@@ -55,6 +57,13 @@ const PARTITIONS: [OfPartition; 8] = [
         Some(partition.unfinished)
     }),
     ("source_pending", "Records of the source that were not read", |partition| partition.source_pending),
+];
+
+const LANE_COUNTS: [OfLane; 4] = [
+    ("udf_restarts", "Workers that ended", |lane| lane.restarts),
+    ("udf_panics", "Batches in which the function panicked", |lane| lane.panics),
+    ("udf_timeouts", "Workers ended because a batch took too long", |lane| lane.timeouts),
+    ("futex_waits", "Sleeps of the thread that takes answers", |lane| lane.sleeps),
 ];
 
 const LANES: [OfLane; 9] = [
@@ -92,11 +101,26 @@ impl Collector for Numbers {
                 }
             }
         }
-        let mut restarts =
-            descriptor(&mut encoder, "udf_restarts", "Workers that ended", MetricType::Counter)?;
-        for lane in &status.lanes {
-            let labels = [pipeline, ("lane", &*lane.lane.to_string())];
-            restarts.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&lane.restarts, None)?;
+        for (name, help, value) in LANE_COUNTS {
+            let mut metric = descriptor(&mut encoder, name, help, MetricType::Counter)?;
+            for lane in &status.lanes {
+                let labels = [pipeline, ("lane", &*lane.lane.to_string())];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(lane), None)?;
+            }
+        }
+        let mut refused =
+            descriptor(&mut encoder, "permits_refused", "Writes after a revoke", MetricType::Counter)?;
+        for (kind, count) in &status.counts.permits_refused {
+            let labels = [pipeline, ("kind", kind.as_str())];
+            refused.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        let mut lease =
+            descriptor(&mut encoder, "lease_remaining_seconds", "Time left of the lease", MetricType::Gauge)?;
+        for partition in &status.partitions {
+            if let Some(milliseconds) = partition.lease_ms {
+                let labels = [pipeline, ("partition", &*partition.partition.to_string())];
+                lease.encode_family(&labels)?.encode_gauge(&(milliseconds as f64 / 1e3))?;
+            }
         }
         for (name, help, value) in LANES {
             let mut metric = descriptor(&mut encoder, name, help, MetricType::Gauge)?;
@@ -147,11 +171,22 @@ mod tests {
         let mut times = Histogram::of_times();
         times.add(1_500);
         let credit = Credit { granted_bytes: 77, ..Credit::default() };
+        let partition =
+            PartitionStatus { partition: 3, generation: 9, lease_ms: Some(1_500), ..Default::default() };
+        let lane =
+            LaneStatus { lane: 1, restarts: 2, panics: 3, timeouts: 4, sleeps: 5, ..Default::default() };
         let status = Status {
             pipeline: "orders".to_owned(),
-            partitions: vec![PartitionStatus { partition: 3, generation: 9, ..PartitionStatus::default() }],
-            lanes: vec![LaneStatus { lane: 1, restarts: 2, requests: credit, ..LaneStatus::default() }],
-            counts: Counts { read: 5, delivered: 4, filtered: 1, ..Counts::default() },
+            partitions: vec![partition],
+            lanes: vec![LaneStatus { requests: credit, ..lane }],
+            counts: Counts {
+                read: 5,
+                delivered: 4,
+                filtered: 1,
+                sink_retries: 6,
+                permits_refused: [("sink".to_owned(), 7)].into(),
+                ..Counts::default()
+            },
             histograms: [("roundtrip_seconds".to_owned(), times)].into(),
             ..Status::default()
         };
@@ -162,6 +197,12 @@ mod tests {
             "tidegate_vx_filtered_total{pipeline=\"orders\"} 1",
             "tidegate_vx_generation{pipeline=\"orders\",partition=\"3\"} 9",
             "tidegate_vx_udf_restarts_total{pipeline=\"orders\",lane=\"1\"} 2",
+            "tidegate_vx_udf_panics_total{pipeline=\"orders\",lane=\"1\"} 3",
+            "tidegate_vx_udf_timeouts_total{pipeline=\"orders\",lane=\"1\"} 4",
+            "tidegate_vx_futex_waits_total{pipeline=\"orders\",lane=\"1\"} 5",
+            "tidegate_vx_sink_retries_total{pipeline=\"orders\"} 6",
+            "tidegate_vx_permits_refused_total{pipeline=\"orders\",kind=\"sink\"} 7",
+            "tidegate_vx_lease_remaining_seconds{pipeline=\"orders\",partition=\"3\"} 1.5",
             "tidegate_vx_credit_granted_bytes{pipeline=\"orders\",lane=\"1\"} 77",
             "tidegate_vx_roundtrip_seconds_bucket{le=\"0.000002\",pipeline=\"orders\"} 1",
             "tidegate_vx_roundtrip_seconds_count{pipeline=\"orders\"} 1",

@@ -2,7 +2,8 @@
 //! looks at the block a little later (DH-215).
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    mem::offset_of,
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -12,11 +13,16 @@ use tidegate_mq::{
     options::{CurveOptions, CurvePolicy, Mechanism},
     socket::Interest,
 };
+use tidegate_shm::{region::RecordMut, sync::Ordering};
 
 use super::link::Link;
-use crate::broker::{
-    error::HubError,
-    wire::{ChannelName, Event, Notification},
+use crate::{
+    block::PAGE_RECORD,
+    broker::{
+        error::HubError,
+        wire::{ChannelName, Event, Notification},
+    },
+    layout::pages::MetricsPage,
 };
 
 /// Notifications that wait for a slow consumer; then they are dropped (DH-216).
@@ -166,6 +172,8 @@ struct Shared {
     publisher: Pub,
     config: NotifierConfig,
     link: Arc<Link>,
+    /// Of the block that it tells about, once that is known.
+    metrics: OnceLock<RecordMut<PAGE_RECORD>>,
     thinning: Mutex<Thinning>,
     bell: Condvar,
 }
@@ -196,8 +204,14 @@ impl Notifier {
         let publisher = Pub::with_options(context, options).map_err(failed)?;
         let endpoint = publisher.bind_blocking(endpoint).map_err(failed)?;
         let is_thinning = config.notify_every > 1 || !config.notify_min_interval.is_zero();
-        let shared =
-            Arc::new(Shared { publisher, config, link, thinning: Mutex::default(), bell: Condvar::new() });
+        let shared = Arc::new(Shared {
+            publisher,
+            config,
+            link,
+            metrics: OnceLock::new(),
+            thinning: Mutex::default(),
+            bell: Condvar::new(),
+        });
         let of_thread = shared.clone();
         let thread = is_thinning
             .then(|| thread::Builder::new().name("tidegate-hub-notify".into()).spawn(move || of_thread.run()))
@@ -207,6 +221,12 @@ impl Notifier {
                 source,
             })?;
         Ok(Self { shared, endpoint, thread })
+    }
+
+    /// Counts what it sends in these metrics, if it was not told of others before.
+    pub(crate) fn count_in(&self, metrics: &RecordMut<PAGE_RECORD>) {
+        // A notifier has one producer; metrics that it already has are that producer's.
+        let _ = self.shared.metrics.set(metrics.clone());
     }
 
     /// Where it publishes.
@@ -307,6 +327,11 @@ impl Shared {
             u64::from(sent.is_err()) + self.publisher.metrics().out.dropped_full.saturating_sub(dropped);
         if failures > 0 {
             self.link.count(|counters| counters.zmq_send_failures += failures);
+        }
+        if let (true, Some(metrics)) = (sent.is_ok(), self.metrics.get()) {
+            // Relaxed: counters order nothing.
+            let count = metrics.row().u64::<{ offset_of!(MetricsPage, notifications_sent) }>();
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod codec;
 mod consumers;
+mod counters;
 mod crash;
 mod errors;
 mod policies;

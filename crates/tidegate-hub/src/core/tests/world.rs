@@ -148,6 +148,11 @@ pub(super) fn counted(counter: Counter) -> u64 {
     COUNTS.with_borrow(|counts| counts.get(&counter).copied().unwrap_or(0))
 }
 
+/// All that was counted since the last call.
+pub(super) fn counts() -> BTreeMap<Counter, u64> {
+    COUNTS.take()
+}
+
 pub(super) fn errors() -> Vec<ErrorKind> {
     ERRORS.take()
 }

@@ -180,7 +180,7 @@ fn rows_of_an_array_are_records() {
     files.open(ONLY, None).unwrap();
     let rows = all(&mut files, ONLY);
     assert_eq!(
-        rows.iter().map(|row| row.record.value.as_slice()).collect::<Vec<_>>(),
+        rows.iter().map(|row| &row.record.value[..]).collect::<Vec<_>>(),
         [[1, 0, 2, 0], [3, 0, 4, 0], [5, 0, 6, 0]]
     );
     let from = resume(&mut files, Position(2));

@@ -1,13 +1,12 @@
 //! Which block a channel has on this host.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use tidegate::hub::block::{AttachError, AttachOptions, DEFAULT_DIR, Role, attach};
+use tidegate::hub::block::{self, AttachOptions, DEFAULT_DIR, FindError, Found, Role, attach};
 use tidegate::hub::broker::{Discovery, MessageHub, RetryPolicy, Verifier};
-use tidegate::hub::layout::{ChannelName, Descriptor, Secret};
+use tidegate::hub::layout::{ChannelName, Secret};
 use tidegate::hub::secret::read_key_file;
 
 use super::connection::{ANSWER, Reach, Reached};
@@ -36,12 +35,6 @@ pub(super) struct Finder<'a> {
     pub(super) secret: Option<Secret>,
 }
 
-/// A block that was found.
-pub(super) struct Found {
-    pub(super) name: String,
-    pub(super) descriptor: Arc<Descriptor>,
-}
-
 impl Place {
     /// Here, with the broker that answers.
     pub(super) fn finder(&self) -> Result<Finder<'_>, Stop> {
@@ -57,21 +50,14 @@ impl Finder<'_> {
         if let Some(found) = self.broker.as_ref().and_then(|broker| self.known(&broker.hub, channel)) {
             return Ok(Some(found));
         }
-        let mut found = Vec::new();
-        for name in candidates(self.dir, channel)? {
-            let options = self.options();
-            match attach(&name, &options) {
-                Ok(block) if block.descriptor().spec.channel == *channel => {
-                    found.push(Found { name, descriptor: Arc::clone(block.descriptor()) });
-                }
-                // Of another channel whose name begins the same, over, being made, or just removed.
-                Ok(_)
-                | Err(AttachError::Closed | AttachError::NotReady { .. } | AttachError::StaleBoot { .. }) => {
-                }
-                Err(AttachError::Open(error)) if is_gone(error.errno()) => {}
-                Err(error) => return Err(faults::attach(&format!("block {name}"), &error)),
+        let mut found = block::find(channel, &self.options()).map_err(|error| match error {
+            FindError::Dir { ref source, .. } => {
+                let (exit, code) = exit_of_io(source);
+                Stop::Error { exit, code, message: error.to_string() }
             }
-        }
+            FindError::Attach { name, source } => faults::attach(&format!("block {name}"), &source),
+            error => Stop::Error { exit: Exit::Failed, code: "block", message: error.to_string() },
+        })?;
         if found.len() > 1 {
             let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
             return Err(Stop::Error {
@@ -119,27 +105,4 @@ impl Finder<'_> {
         let secret = self.secret.as_ref();
         AttachOptions { dir: self.dir.to_owned(), secret, ..AttachOptions::new(Role::Consumer) }
     }
-}
-
-fn is_gone(errno: Option<i32>) -> bool {
-    errno == Some(rustix::io::Errno::NOENT.raw_os_error())
-}
-
-/// Files that are called as blocks of the channel are: `tidegate_<channel>_<8 hex digits>`.
-fn candidates(dir: &Path, channel: &ChannelName) -> Result<Vec<String>, Stop> {
-    let failed = |error: std::io::Error| {
-        let (exit, code) = exit_of_io(&error);
-        Stop::Error { exit, code, message: format!("cannot look for blocks in {}: {error}", dir.display()) }
-    };
-    let prefix = channel.file_name_start();
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        let digits = name.strip_prefix(&prefix).unwrap_or_default();
-        if digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
+use tidegate::hub::block::Found;
 use tidegate::hub::broker::wire::Register;
 use tidegate::hub::broker::{HubError, Registration};
 use tidegate::hub::config::{BufferPolicy, HubConfig, Timeout};
@@ -18,7 +19,7 @@ use tidegate::hub::producer::Producer;
 use super::connection::{ANSWER, Reached};
 use super::faults;
 use super::input::Input;
-use super::place::{Finder, Found, Place};
+use super::place::{Finder, Place};
 use super::schema::{Format, SchemaArgs, info};
 use crate::cli::session::parse_duration;
 use crate::cli::signal::Interrupt;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
+use tidegate::hub::block::Found;
 use tidegate::hub::config::{ConsumerConfig, Timeout};
 use tidegate::hub::consumer::HandoverIterator;
 use tidegate::hub::core::Start;
@@ -17,7 +18,7 @@ use tidegate::hub::layout::{ChannelName, SyncPolicy};
 use tidegate::hub::schema::{SchemaExpectation, SchemaMode};
 
 use super::faults;
-use super::place::{Finder, Found, Place};
+use super::place::{Finder, Place};
 use super::publish::Delivery;
 use super::schema::{Format, Lines, SchemaArgs, of_block};
 use crate::cli::session::parse_duration;

@@ -1,5 +1,7 @@
 //! `tidegate mq push`, `pull`, `pub` and so on: messages between a socket and the standard streams.
 
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -10,14 +12,15 @@ use super::input::Input;
 use super::life::Life;
 use super::socket::SocketArgs;
 use crate::cli::session::parse_duration;
-use crate::output::{Output, Stop};
+use crate::output::{Exit, Output, Stop};
 
 /// What the commands of all types share.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
     #[command(flatten)]
     socket: SocketArgs,
-    /// Stop after this many messages: received ones, or sent ones where nothing is received
+    /// Stop after this many messages: received ones, or sent ones where nothing is received. What stands ready on standard
+    /// input by then is still sent
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// Give up when a message could not be sent, or none came, for this long
@@ -202,7 +205,15 @@ impl Run<'_> {
     }
 
     fn both(&mut self) -> Result<(), Stop> {
-        let mut input = self.input();
+        /// For how long what stands ready may take to be sent when enough was received.
+        const REST: Duration = Duration::from_secs(1);
+        let (enough, receiving) = UnixStream::pair().map_err(|error| Stop::Error {
+            exit: Exit::Failed,
+            code: "io",
+            message: format!("cannot prepare to read standard input: {error}"),
+        })?;
+        let (feeding, fed) = channel::<()>();
+        let mut input = self.input().until(enough);
         let (socket, life) = (self.socket.clone(), self.life.clone());
         let (timeout, endpoints) = (self.common.timeout, self.endpoints());
         let feed = move || {
@@ -226,10 +237,17 @@ impl Run<'_> {
             if let Err(stop) = outcome {
                 life.end(Some(stop));
             }
+            drop(feeding);
         };
-        // It waits for input when the command ends, and is left there.
         std::thread::spawn(feed);
-        self.receive()
+        self.receive()?;
+        drop(receiving);
+        match fed.recv_timeout(REST) {
+            // It cannot send, and is left there.
+            Err(RecvTimeoutError::Timeout) => tracing::warn!("not all of standard input was sent"),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
+        }
+        Ok(())
     }
 
     fn ask(&mut self) -> Result<(), Stop> {

@@ -1,6 +1,7 @@
 //! Messages from standard input, until it ends or the command does.
 
 use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use tidegate::mq::Message;
@@ -16,6 +17,8 @@ const CHUNK: usize = 64 << 10;
 pub(super) struct Input {
     format: Format,
     life: Life,
+    /// Readable once only what stands ready is wanted.
+    enough: Option<UnixStream>,
     buffer: Vec<u8>,
     /// Bytes of the buffer that were used.
     used: usize,
@@ -28,10 +31,15 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new(format: Format, life: Life) -> Self {
-        Self { format, life, buffer: Vec::new(), used: 0, searched: 0, ended: false, count: 0 }
+        Self { format, life, enough: None, buffer: Vec::new(), used: 0, searched: 0, ended: false, count: 0 }
     }
 
-    /// The next message; `None` at the end of the input or of the command.
+    /// Waits for no more input once `enough` can be read.
+    pub(super) fn until(self, enough: UnixStream) -> Self {
+        Self { enough: Some(enough), ..self }
+    }
+
+    /// The next message; `None` at the end of the input or of the command, or when there was enough.
     pub(super) fn next(&mut self) -> Result<Option<Message>, Stop> {
         loop {
             let taken = self.take().map_err(|error| Stop::Error {
@@ -82,7 +90,7 @@ impl Input {
         Ok(Some(message))
     }
 
-    /// Reads more; false when the command is over.
+    /// Reads more; false when the command is over, or nothing stands ready and there was enough.
     fn fill(&mut self) -> Result<bool, Stop> {
         let failed = |error: io::Error| Stop::Error {
             exit: Exit::Failed,
@@ -91,9 +99,10 @@ impl Input {
         };
         let stdin = io::stdin();
         loop {
-            let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&self.life, PollFlags::IN)];
+            let mut fds = vec![PollFd::new(&stdin, PollFlags::IN), PollFd::new(&self.life, PollFlags::IN)];
+            fds.extend(self.enough.as_ref().map(|enough| PollFd::new(enough, PollFlags::IN)));
             match poll(&mut fds, None) {
-                Ok(_) if !fds[1].revents().is_empty() => return Ok(false),
+                Ok(_) if !fds[1].revents().is_empty() || fds[0].revents().is_empty() => return Ok(false),
                 Ok(_) => break,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(failed(errno.into())),

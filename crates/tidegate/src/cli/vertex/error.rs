@@ -84,3 +84,49 @@ impl Report for VertexError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+    use std::path::PathBuf;
+
+    use tidegate::vertex::fence::{FenceTable, Fenced, Quiesce, Reason, WriteKind};
+    use tidegate::vertex::ledger::LedgerError;
+    use tidegate_udf::ring::Violation;
+    use tidegate_udf::wire::ids::{Generation, PartitionId};
+
+    use super::*;
+
+    /// What supervisors read (VX-860): restart on 69, 70, 75 and 78, and not on 64, 65 and 77.
+    /// Cases: CT-24.
+    /// Rules: VX-233, VX-422, VX-733, VX-860.
+    #[test]
+    fn each_error_has_its_exit_code() {
+        let code = |error: &dyn Report| match error.exit() {
+            Exit::Vertex(exit) => exit as i32,
+            _ => 0,
+        };
+        let refused = |code| VertexError::Worker(AttachError::Refused { code, message: String::new() });
+        let violation = Violation::Unpublished { position: 0 };
+        let mut table = FenceTable::create(1, 1).unwrap();
+        let (_, guard) = table.bind(PartitionId(0), Generation(1)).unwrap();
+        let permit = guard.permit(WriteKind::Sink).unwrap();
+        guard.revoke(Reason::Operator);
+        let Quiesce::Pending(running) = guard.quiesce(|| false) else { panic!("the write is not over") };
+        drop(permit);
+        for (error, expected) in [
+            (refused("SCHEMA"), 77),
+            (refused("VERSION"), 69),
+            (VertexError::Protocol { lane: 0, violation }, 76),
+            (VertexError::Fenced(Fenced { generation: Generation(1) }), 75),
+            (VertexError::Pending { partition: 0, running }, 75),
+            (VertexError::Ledger(LedgerError::Damaged { what: "head" }), 73),
+            (VertexError::Config(ConfigError::Setting { setting: String::new() }), 64),
+            (VertexError::Config(ConfigError::Later { key: String::new(), phase: 3 }), 65),
+        ] {
+            assert_eq!(code(&error), expected, "{error}");
+        }
+        assert_eq!(code(&TakeoverError::Unknown { path: PathBuf::new() }), 73);
+    }
+}

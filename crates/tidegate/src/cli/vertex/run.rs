@@ -29,7 +29,8 @@ the end of that time, takes the right to write away and ends the process with 75
 
 Examples:
   tidegate vertex run -c orders.toml
-  tidegate vertex run -c orders.toml --set udf.workers=4 --set log.level=debug")]
+  tidegate vertex run -c orders.toml --set udf.workers=4 --set log.level=debug
+  tidegate vertex run -c logs.toml --until-eof")]
 pub(crate) struct Run {
     /// The pipeline file
     #[arg(short, long, value_name = "FILE")]
@@ -43,12 +44,18 @@ pub(crate) struct Run {
     /// Go on although the ownership store knows less than this host: it was restored or made anew
     #[arg(long)]
     accept_regression: bool,
+    /// End when everything was read that the source has now, instead of waiting for more
+    #[arg(long)]
+    until_eof: bool,
 }
 
 impl Run {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let mut pipeline = Pipeline::read_with(&self.config, &self.set)?;
         pipeline.accept_regression = self.accept_regression;
+        if self.until_eof {
+            pipeline.end_at_eof()?;
+        }
         if pipeline.log.format == LogFormat::Json {
             logging::set_json();
         }
@@ -238,6 +245,7 @@ impl Validate {
                     pipeline.pipeline.name,
                     memory >> 20
                 );
+                text.push_str(&format!("\nsource {}: {}", pipeline.source.kind(), pipeline.source.promise()));
                 for (name, _, promise) in &promises {
                     text.push_str(&format!("\nsink {name}: {promise}"));
                 }
@@ -248,7 +256,8 @@ impl Validate {
                     .iter()
                     .map(|(name, class, promise)| json!({ "name": name, "class": format!("{class:?}"), "guarantee": promise }))
                     .collect();
-                json!({ "pipeline": pipeline.pipeline.name, "memory_bytes": memory, "sinks": sinks })
+                let source = json!({ "kind": pipeline.source.kind(), "guarantee": pipeline.source.promise() });
+                json!({ "pipeline": pipeline.pipeline.name, "memory_bytes": memory, "source": source, "sinks": sinks })
             },
         )
     }

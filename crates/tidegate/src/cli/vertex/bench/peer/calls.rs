@@ -10,8 +10,8 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tidegate::shm::sync::{Arc, Mutex};
+use tidegate::vertex::answer::{Answer, Verdict};
 use tidegate::vertex::fence::{Guard, SlotWords, WriteKind};
-use tidegate::vertex::flow::{Answer, Verdict};
 use tidegate::vertex::lane::session::{SendError, Session};
 use tidegate::vertex::lane::supervise::LaneEvent;
 use tidegate_udf::wire::frame::{Frame, HEADER_LEN, Kind, payload_crc};
@@ -25,7 +25,7 @@ use crate::cli::bench::peer::{finish, histogram, print, recorded};
 use crate::output::Stop;
 
 pub(super) fn run(task: &Task) -> Result<(), Stop> {
-    let (memory, guard) = lane::fence()?;
+    let (table, guard) = lane::fence()?;
     let (ended, end) = channel();
     let driver = Mutex::new(Driver::new(task.clone(), guard, histogram()?));
     let driver = Arc::new(driver);
@@ -42,7 +42,7 @@ pub(super) fn run(task: &Task) -> Result<(), Stop> {
             stop(&ended, happened);
         }
     };
-    let _lane = lane::start(task.checksum, memory, tell)?;
+    let _lane = lane::start(task.checksum, &table, tell)?;
     match end.recv() {
         Ok(Ok(Some(result))) => finish(&result),
         Ok(Err(stop)) => Err(stop),
@@ -160,20 +160,23 @@ impl Driver {
     }
     /// Checks an answer; when it completes a batch, notes its time and sends the next one. The result, when it is over.
     fn answered(&mut self, answer: &Answer) -> Happened {
-        for verdict in &answer.verdicts {
+        let mut count = 0;
+        for verdict in answer.verdicts() {
             let Verdict::Done(outputs) = verdict else { return Err(failed(&"an answer is none")) };
-            let [output] = outputs.as_slice() else {
+            if outputs.len() != 1 {
                 return Err(failed(&"an answer has another number of outputs"));
-            };
-            let value = output.record.value.as_slice();
-            let right = value.len() == self.task.size
-                && value.first() == Some(&(SOURCE ^ 1))
-                && (value.len() == 1 || value.last() == Some(&SOURCE));
-            if !right {
-                return Err(failed(&"an answer is wrong"));
             }
+            for output in outputs.views() {
+                let value = output.value;
+                let right = value.len() == self.task.size
+                    && value.first() == Some(&(SOURCE ^ 1))
+                    && (value.len() == 1 || value.last() == Some(&SOURCE));
+                if !right {
+                    return Err(failed(&"an answer is wrong"));
+                }
+            }
+            count += 1;
         }
-        let count = answer.verdicts.len();
         if count == 0 || count > self.unanswered {
             return Err(failed(&"an answer is to another batch"));
         }

@@ -84,9 +84,13 @@ pub(super) fn run(task: &Task, until: Until) -> Result<(), Stop> {
 /// Writes of a microsecond or so, one after the other.
 fn write(current: &Mutex<Guard<SlotWords>>, over: &AtomicBool) {
     // Relaxed: nothing is published with it.
-    while !over.load(Ordering::Relaxed) {
+    let is_over = || over.load(Ordering::Relaxed);
+    while !is_over() {
         let guard = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        while let Ok(permit) = guard.permit(WriteKind::Request) {
+        // The last generation is not revoked.
+        while !is_over()
+            && let Ok(permit) = guard.permit(WriteKind::Request)
+        {
             (0..50).for_each(|_| spin_loop());
             drop(permit);
         }

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tidegate::shm::clock::Nanos;
-use tidegate::shm::region::SealedMemory;
 use tidegate::shm::sync::{Arc, Condvar, Mutex};
 use tidegate::vertex::fence::{FenceTable, Guard, SlotWords};
 use tidegate::vertex::lane::session::{Session, Transport};
@@ -27,7 +26,7 @@ const WINDOW: u32 = 64;
 /// Starts a lane; `tell` is called from its threads.
 pub(super) fn start(
     checksum: bool,
-    fence: Arc<SealedMemory>,
+    fence: &FenceTable,
     tell: impl Fn(LaneEvent) + Send + Sync + 'static,
 ) -> Result<Lane, Stop> {
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
@@ -63,18 +62,18 @@ pub(super) fn start(
 }
 
 /// A fence with one partition.
-pub(super) fn fence() -> Result<(Arc<SealedMemory>, Guard<SlotWords>), Stop> {
+pub(super) fn fence() -> Result<(FenceTable, Guard<SlotWords>), Stop> {
     let mut table = FenceTable::create(1, 1).map_err(|error| failed(&error))?;
     let (_, guard) = table.bind(PartitionId(0), Generation(1)).map_err(|error| failed(&error))?;
-    Ok((table.memory(), guard))
+    Ok((table, guard))
 }
 
 /// A worker is attached and nothing comes. Tells seconds as messages, so that what is counted for each is for a second.
 pub(super) fn idle(task: &Task) -> Result<(), Stop> {
-    let (memory, _guard) = fence()?;
+    let (table, _guard) = fence()?;
     let attached = Arc::new((Mutex::new(None::<Session>), Condvar::new()));
     let told = attached.clone();
-    let _lane = start(false, memory, move |event| {
+    let _lane = start(false, &table, move |event| {
         if let LaneEvent::Attached(session) = event {
             *told.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(session);
             told.1.notify_one();

@@ -1,0 +1,229 @@
+//! A worker process as a runtime sees it: this binary is the worker, and a test plays the runtime, byte for byte. What a
+//! worker refuses, what it answers, and when it ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod runtime;
+
+use std::{path::Path, time::Duration};
+
+use tidegate_shm::{clock::boottime_now, region::SealedMemory};
+use tidegate_udf::{
+    Ctx, Emit, Outcome, Record, WorkerError,
+    wire::{
+        segment::{BUSY_BATCH_AT, BUSY_SINCE_AT, HEARTBEAT_AT, PANIC_AT, PID_AT, SDK_AT, Word},
+        status::Status,
+    },
+    worker,
+};
+
+use runtime::{Damage, GENERATION, PARTITION, Runtime, eventually, role};
+
+/// What every worker runs; in a test run it shows that nothing is taken from a process that no runtime started.
+/// Rules: VX-500.
+#[test]
+fn worker_process() {
+    let mut calls = 0u32;
+    let ended = worker()
+        .map("roles", move |record, ctx, out| {
+            calls += 1;
+            function(record, ctx, out, calls)
+        })
+        .run();
+    if role() {
+        return ended.unwrap();
+    }
+    assert!(matches!(ended, Err(WorkerError::NotManaged)), "{ended:?}");
+}
+
+/// Does what its input says.
+fn function(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>, calls: u32) -> Outcome {
+    let text = std::str::from_utf8(record.value()).unwrap();
+    let (what, argument) = text.split_once(' ').unwrap_or((text, ""));
+    match what {
+        "calls" => out.record().value(calls.to_string().as_bytes()),
+        "long" => out.record().value(&vec![7; argument.parse().unwrap()]),
+        "panic" => panic!("{argument}"),
+        "hold" => {
+            let before = ctx.is_current();
+            while !Path::new(argument).exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            out.record().value(format!("{before} {}", ctx.is_current()).as_bytes());
+        }
+        other => panic!("no such role: {other}"),
+    }
+    Outcome::ok()
+}
+
+/// What a runtime of another version, or somebody who is none, would send.
+/// Cases: CT-06, CT-15.
+/// Rules: VX-100, VX-120, VX-423.
+#[test]
+fn a_worker_refuses_what_it_cannot_trust() {
+    for (damage, said) in [
+        (Damage::DownUnsealed, "Unsealed { segment: \"D\" }"),
+        (Damage::FenceUnsealed, "Unsealed { segment: \"F\" }"),
+        (Damage::UpWithoutSeals, "NotSealed"),
+        (Damage::TwoDescriptors, "NoSession"),
+        (Damage::DownHeader, "D.header_crc32c"),
+        (Damage::OtherSession, "U.session_id"),
+        (Damage::OtherInstance, "F.vertex_instance_id"),
+        (Damage::DownNotReady, "D.ready"),
+        (Damage::FenceNotReady, "F.ready"),
+    ] {
+        let runtime = Runtime::offer(Some(damage));
+        let (status, text) = runtime.ends();
+        assert!(!status.success() && text.contains(said), "{said}: {text}");
+    }
+    let (status, text) = Runtime::rejects("SCHEMA", "two texts");
+    assert!(!status.success() && text.contains("Rejected") && text.contains("two texts"), "{text}");
+}
+
+/// The function does not see a batch of a generation that is over, of another partition than the slot's, or behind the lease;
+/// the batch is answered all the same, and sent again it is processed.
+/// Cases: CT-69.
+/// Rules: VX-230.
+#[test]
+fn a_batch_that_is_not_current_is_answered_and_not_processed() {
+    let mut runtime = Runtime::start();
+    let (generation, partition) = (GENERATION, PARTITION);
+    for (word, deadline, of) in [
+        (generation + 1, u64::MAX, partition),
+        (generation | 1 << 63, u64::MAX, partition),
+        (generation, boottime_now().0, partition),
+        (generation, u64::MAX, partition + 1),
+    ] {
+        runtime.set_fence(word, deadline, of);
+        let answer = runtime.exchange(&["calls"]);
+        assert_eq!((answer.status, answer.frame.record_count), (Status::StaleGeneration, 0));
+    }
+    runtime.set_fence(generation, u64::MAX, partition);
+    let answer = runtime.exchange(&["calls", "calls"]);
+    assert_eq!((answer.status, answer.frame.inputs_done), (Status::Ok, 2));
+    assert_eq!(answer.values(), ["1", "2"]);
+}
+
+/// Rules: VX-304, VX-312, VX-401.
+#[test]
+fn an_answer_that_is_too_long_is_its_status_alone() {
+    let mut runtime = Runtime::start();
+    // Each fits a frame; five of them are longer than an answer may be.
+    let answer = runtime.exchange(&["long 12000"; 5]);
+    assert_eq!((answer.status, answer.frame.record_count), (Status::OutputTooLarge, 0));
+    assert!(answer.payload.is_empty());
+    let answer = runtime.exchange(&["long 12000", "long 12000", "calls"]);
+    assert_eq!((answer.status, answer.values()[2].as_str()), (Status::Ok, "8"));
+    assert!(answer.fragments > 1);
+}
+
+/// What a worker says about itself, for people.
+/// Rules: VX-433, VX-434, VX-436, VX-510.
+#[test]
+fn a_worker_says_what_it_does() {
+    let place = tempfile::tempdir().unwrap();
+    let gate = place.path().join("gate");
+    let mut runtime = Runtime::start();
+    assert_eq!(runtime.up_u32(PID_AT), runtime.pid());
+    assert_eq!(runtime.up_u32(SDK_AT), 1);
+    let first = runtime.up_u64(HEARTBEAT_AT);
+    let batch = runtime.send(&[&format!("hold {}", gate.display())]);
+    eventually("user code runs", || runtime.up_u64(BUSY_BATCH_AT) == batch);
+    let now = boottime_now().0;
+    assert!(runtime.up_u64(BUSY_SINCE_AT) <= now && runtime.up_u64(BUSY_SINCE_AT) > 0);
+    // Its place in the ring is free while the function works on the copy.
+    assert_eq!(runtime.up_word(Word::Consumed), runtime.down_word(Word::Head));
+    assert_eq!(runtime.up_word(Word::ConsumedBatches), 1);
+    // It beats although the function does not come back.
+    eventually("a heartbeat", || runtime.up_u64(HEARTBEAT_AT) > now.max(first));
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(runtime.receive().values(), ["true true"]);
+    assert_eq!(runtime.up_u64(BUSY_BATCH_AT), 0);
+    let answer = runtime.exchange(&["panic over there"]);
+    assert_eq!(answer.status, Status::Partial);
+    assert!(runtime.up_text(PANIC_AT).contains("over there"));
+}
+
+/// Rules: VX-230, VX-501.
+#[test]
+fn a_function_can_ask_whether_it_still_has_the_right() {
+    let place = tempfile::tempdir().unwrap();
+    let mut runtime = Runtime::start();
+    for (number, end) in
+        [Runtime::revoke as fn(&Runtime), Runtime::let_the_lease_run_out].into_iter().enumerate()
+    {
+        runtime.set_fence(GENERATION, u64::MAX, PARTITION);
+        let gate = place.path().join(number.to_string());
+        let batch = runtime.send(&[&format!("hold {}", gate.display())]);
+        eventually("user code runs", || runtime.up_u64(BUSY_BATCH_AT) == batch);
+        end(&runtime);
+        std::fs::write(&gate, "").unwrap();
+        assert_eq!(runtime.receive().values(), ["true false"]);
+    }
+}
+
+/// Cases: CT-09.
+/// Rules: VX-300, VX-304.
+#[test]
+fn without_credit_nothing_is_answered() {
+    let mut runtime = Runtime::without_credit();
+    let batch = runtime.send(&["calls"]);
+    eventually("the batch was taken", || runtime.up_word(Word::ConsumedBatches) == batch);
+    eventually("user code is done", || {
+        runtime.up_u64(BUSY_SINCE_AT) > 0 && runtime.up_u64(BUSY_BATCH_AT) == 0
+    });
+    eventually("it waits", || runtime.sleepers() > 0);
+    assert_eq!((runtime.up_word(Word::Head), runtime.up_word(Word::Batches)), (0, 0));
+    runtime.grant();
+    assert_eq!(runtime.receive().values(), ["1"]);
+}
+
+/// A session that is over ends its worker, also while the function is busy and while it waits for credit.
+/// Cases: CT-20.
+/// Rules: VX-103, VX-434, VX-437.
+#[test]
+fn a_worker_does_not_outlive_its_session() {
+    for hang_up in [false, true] {
+        let mut runtime = Runtime::start();
+        let batch = runtime.send(&["hold /no/such/gate"]);
+        eventually("user code runs", || runtime.up_u64(BUSY_BATCH_AT) == batch);
+        runtime.end_session(hang_up);
+        assert!(!runtime.ends().0.success(), "user code came back");
+    }
+    // Nothing to do: it ends by itself.
+    let mut runtime = Runtime::start();
+    runtime.exchange(&["calls"]);
+    runtime.end_session(false);
+    let (status, text) = runtime.ends();
+    assert!(status.success(), "{text}");
+}
+
+/// A runtime that breaks the protocol is left, with the reason.
+/// Cases: CT-03, CT-10.
+/// Rules: VX-220, VX-303.
+#[test]
+fn a_worker_leaves_a_runtime_that_lies() {
+    type Lie = (fn(&Runtime), &'static str);
+    let lies: [Lie; 3] = [
+        (|runtime| runtime.set_down(Word::Head, 128), "not published"),
+        (|runtime| runtime.set_down(Word::Head, 100), "not a multiple"),
+        (|runtime| runtime.set_down(Word::Head, 1 << 40), "head"),
+    ];
+    for (lie, said) in lies {
+        let runtime = Runtime::start();
+        lie(&runtime);
+        let (status, text) = runtime.ends();
+        assert!(!status.success(), "{said}");
+        assert!(text.contains("Violation"), "{said}: {text}");
+    }
+}
+
+/// Memory that is handed over is allocated before anybody uses it.
+/// Rules: VX-104.
+#[test]
+fn memory_of_a_session_is_there_from_the_beginning() {
+    use std::os::fd::AsFd;
+    let memory = SealedMemory::create("tidegate-test", 1 << 20).unwrap();
+    let stat = rustix::fs::fstat(memory.as_fd()).unwrap();
+    assert!(stat.st_blocks as u64 * 512 >= 1 << 20, "{} blocks", stat.st_blocks);
+}

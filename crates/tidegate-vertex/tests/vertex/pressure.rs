@@ -1,0 +1,313 @@
+//! What waits holds nothing up that need not wait for it: inputs that are tried again, workers that hold theirs, sinks that take
+//! nothing, answers that are too long. And what is lost with one session is that session's alone.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use tidegate_udf::wire::ids::PartitionId;
+use tidegate_vertex::{
+    config::Pipeline,
+    fence::{Quiesce, Reason},
+    run::Vertex,
+};
+
+use crate::world::{World, epoch_files, of, pipeline, runtime, runtime_place};
+
+/// Waits for something that another thread or process does.
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(100);
+    while !happened() {
+        assert!(Instant::now() < give_up, "{what}: never");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn expected(partition: u32, records: u64) -> Vec<String> {
+    (0..records).map(|position| format!("UPPER {partition}:{position}")).collect()
+}
+
+fn lines_of(lines: &[String], partition: u32) -> Vec<String> {
+    let prefix = format!("UPPER {partition}:");
+    lines.iter().filter(|line| line.starts_with(&prefix)).cloned().collect()
+}
+
+fn epoch_sink(dir: &std::path::Path) -> String {
+    format!("[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}", dir.join("epochs"))
+}
+
+fn tried_again_and_again(dir: &std::path::Path) -> Pipeline {
+    let rest = format!(
+        "retry = {{ initial = \"1ms\", cap = \"2ms\", attempts = 1000000 }}\n\
+         [ledger]\npath = {:?}\n[epoch]\ninterval = \"1ms\"",
+        dir.join("ledger")
+    );
+    let source = "kind = \"generator\"\nrecords = 300";
+    of(dir, "effectively_once", "gate on 123", &rest, source, &epoch_sink(dir)).parse().unwrap()
+}
+
+/// An input is tried for many intervals; what is before it is committed meanwhile, nothing behind it is, and a runtime that is
+/// killed then begins at it.
+/// Cases: CT-43, CT-60.
+/// Rules: VX-316, VX-441, VX-600.
+#[test]
+fn what_is_before_an_input_that_is_tried_again_is_committed() {
+    if let Some(dir) = runtime_place() {
+        Vertex::start(tried_again_and_again(&dir)).unwrap().run().unwrap();
+        return;
+    }
+    let world = World::new();
+    let dir = world.path("");
+    let test = "pressure::what_is_before_an_input_that_is_tried_again_is_committed";
+    let mut killed = runtime(test, &world).spawn().unwrap();
+    let visible = || epoch_files(&dir.join("epochs"), 0).concat();
+    let tries = || fs::metadata(dir.join("tries")).map_or(0, |file| file.len());
+    wait_for("what is before it", || visible().len() >= 123);
+    let before = tries();
+    wait_for("ten more tries", || tries() >= before + 10);
+    assert_eq!(visible(), expected(0, 123));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    fs::write(dir.join("gate"), "").unwrap();
+    let report = Vertex::start(tried_again_and_again(&dir)).unwrap().run().unwrap();
+    assert_eq!((report.read, report.redone), (300 - 123, 0), "{report:?}");
+    assert_eq!(visible(), expected(0, 300));
+}
+
+/// One of two workers holds an input; the partitions of the other go on to their end.
+/// Rules: VX-440, VX-444.
+#[test]
+fn a_lane_that_is_stuck_holds_no_other_up() {
+    let world = World::new();
+    let source = "kind = \"generator\"\npartitions = 4\nrecords = 500";
+    let vertex = world.start("hold partition 1", "workers = 2", source).unwrap();
+    let running = std::thread::spawn(move || vertex.run());
+    let lines = || fs::read_to_string(world.path("out")).unwrap_or_default();
+    let count = |partition| lines().matches(&format!("UPPER {partition}:")).count();
+    wait_for("the other lane", || count(0) == 500 && count(2) == 500);
+    assert!(count(1) <= 10, "the held input has an output");
+    fs::write(world.path("gate"), "").unwrap();
+    let report = running.join().unwrap().unwrap();
+    assert_eq!((report.delivered, report.restarts), (2_000, 0));
+    for partition in 0..4 {
+        assert_eq!(lines_of(&world.lines(), partition), expected(partition, 500));
+    }
+}
+
+/// Cases: CT-27.
+/// Rules: VX-726.
+#[test]
+fn one_of_sixteen_partitions_is_fenced_and_the_others_go_on() {
+    let world = World::new();
+    let source = "kind = \"generator\"\npartitions = 16\nrecords = 400";
+    let vertex = world.start("slow upper", "", source).unwrap();
+    let stop = vertex.stop_handle();
+    let running = std::thread::spawn(move || vertex.run());
+    wait_for("outputs", || fs::metadata(world.path("out")).is_ok_and(|file| file.len() > 0));
+    let [(id, guard)] = stop.fence(Some(PartitionId(5)), Reason::Operator).try_into().unwrap();
+    assert_eq!(id, PartitionId(5));
+    wait_for("quiesced", || guard.quiesce(|| false) == Quiesce::Quiesced);
+    wait_for("forgotten", || stop.fence(Some(PartitionId(5)), Reason::Operator).is_empty());
+    let report = running.join().unwrap().unwrap();
+    assert_eq!(report.fenced, [(5, 1)]);
+    assert!(report.balances() && report.returned > 0, "{report:?}");
+    let lines = world.lines();
+    for partition in 0..16 {
+        let (found, all) = (lines_of(&lines, partition), expected(partition, 400));
+        if partition == 5 {
+            assert!(found.len() < 400 && all.starts_with(&found));
+        } else {
+            assert_eq!(found, all);
+        }
+    }
+}
+
+/// A sink takes nothing, so the vertex stands; answers that are longer together than their ring are taken out of it all the
+/// same, or the worker could not go on to its last batch.
+/// Rules: VX-313.
+#[test]
+fn answers_are_taken_while_a_sink_hangs() {
+    let world = World::new();
+    let out = world.path("out");
+    rustix::fs::mknodat(rustix::fs::CWD, &out, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+        .unwrap();
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&out).unwrap();
+    // Each batch is one input, and its answer is half of the ring; the vertex hangs at the first.
+    let source = "kind = \"generator\"\nrecords = 4\nbytes = \"20KiB\"";
+    let sink = format!("[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {out:?}");
+    let text =
+        of(&world.path(""), "at_least_once", "four copies", "[epoch]\ninterval = \"1h\"", source, &sink)
+            .replace("max_bytes = \"8KiB\"", "max_bytes = \"30KiB\"")
+            .replace("max_records = 50", "max_records = 1")
+            .replace("ring = \"64KiB\"", "ring = \"128KiB\"");
+    let vertex = Vertex::start(text.parse().unwrap()).unwrap();
+    let stop = vertex.stop_handle();
+    let running = std::thread::spawn(move || vertex.run());
+    wait_for("the first output", || rustix::io::ioctl_fionread(&reader).unwrap() > 0);
+    wait_for("the last call", || fs::read_to_string(world.path("calls")).unwrap_or_default().len() == 4);
+    let [(_, guard)] = stop.fence(None, Reason::Operator).try_into().unwrap();
+    let mut taken = vec![0; 64 << 10];
+    while guard.quiesce(|| false) != Quiesce::Quiesced {
+        if rustix::io::ioctl_fionread(&reader).unwrap() > 0 {
+            rustix::io::read(&reader, &mut taken).unwrap();
+        }
+    }
+    running.join().unwrap().unwrap_err();
+}
+
+/// Room for one answer, sixteen partitions, and answers far longer than what is reserved for them: batches are cut until
+/// their answers fit, a single input whose does not goes to the dead letters, and nobody waits for ever.
+/// Cases: CT-11, CT-59.
+/// Rules: VX-311, VX-312, VX-610.
+#[test]
+fn answers_that_are_too_long_end_in_no_deadlock() {
+    let world = World::new();
+    let dir = world.path("");
+    let source = "kind = \"generator\"\npartitions = 16\nrecords = 25";
+    let sinks = format!(
+        "{}\n[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
+        epoch_sink(&dir),
+        dir.join("dead")
+    );
+    let rest = format!(
+        "retry = {{ initial = \"1ms\", attempts = 3 }}\n[ledger]\npath = {:?}\n\
+         [epoch]\ninterval = \"1ms\"\n[limits]\nepoch_buffers = \"128KiB\"",
+        dir.join("ledger")
+    );
+    let text = of(&dir, "effectively_once", "amplify", &rest, source, &sinks)
+        .replace("max_response = \"2MiB\"", "max_response = \"64KiB\"")
+        .replace("max_records = 50", "max_records = 8");
+    let report = Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
+    assert_eq!((report.read, report.dead, report.delivered), (400, 16, 384), "{report:?}");
+    for partition in 0..16 {
+        let lines = epoch_files(&dir.join("epochs"), partition).concat();
+        let outputs = (0..25).filter(|position| *position != 7).flat_map(|position| [position; 40]);
+        assert_eq!(lines, outputs.map(|position: u64| format!("{partition}:{position}")).collect::<Vec<_>>());
+        let [letter] = epoch_files(&dir.join("dead"), partition).concat().try_into().unwrap();
+        let letter: serde_json::Value = serde_json::from_str(&letter).unwrap();
+        assert_eq!(
+            (&letter["headers"]["tg-error-class"], &letter["headers"]["tg-position"]),
+            (&"OUTPUT_TOO_LARGE".into(), &"7".into())
+        );
+    }
+}
+
+/// A batch goes to its worker only when there is room for its answer.
+/// Rules: VX-311.
+#[test]
+fn no_more_is_sent_than_there_is_room_for_answers() {
+    let in_flight = |control: &tidegate_vertex::operate::Control| {
+        control.status().lanes.iter().map(|lane| lane.in_flight).sum::<u64>()
+    };
+    let world = World::new();
+    let limits = "[limits]\nepoch_buffers = \"4MiB\"";
+    let vertex = world.start("slow upper", limits, "kind = \"generator\"\nrecords = 1000").unwrap();
+    let control = vertex.control();
+    let running = std::thread::spawn(move || vertex.run());
+    while !running.is_finished() {
+        assert!(in_flight(&control) <= 1, "on their way with room for one answer");
+    }
+    assert_eq!(running.join().unwrap().unwrap().delivered, 1_000);
+    // With more room there are more: who looks like this would see it.
+    let world = World::new();
+    let vertex = world.start("slow upper", "", "kind = \"generator\"\nrecords = 1000000000").unwrap();
+    let (stop, control) = (vertex.stop_handle(), vertex.control());
+    let running = std::thread::spawn(move || vertex.run());
+    wait_for("two batches on their way", || in_flight(&control) > 1);
+    stop.drain();
+    running.join().unwrap().unwrap();
+}
+
+/// A worker that rings without reason.
+/// Cases: CT-67.
+/// Rules: VX-011, VX-327.
+#[test]
+fn a_worker_that_rings_without_end_costs_no_processor() {
+    if let Some(dir) = runtime_place() {
+        let vertex =
+            Vertex::start(pipeline(&dir, "storm", "", "kind = \"generator\"\nrecords = 50")).unwrap();
+        let begun = (Instant::now(), processor_time());
+        let error = vertex.run().unwrap_err();
+        let (passed, used) = (begun.0.elapsed(), processor_time() - begun.1);
+        // The storm lasts for a second, and there are two of them.
+        assert!(passed > Duration::from_secs(1), "{error}");
+        assert!(used < passed / 3, "{used:?} of processor time in {passed:?}");
+        return;
+    }
+    let world = World::new();
+    let test = "pressure::a_worker_that_rings_without_end_costs_no_processor";
+    assert!(runtime(test, &world).status().unwrap().success());
+}
+
+fn processor_time() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Vertices one after the other in one process, each with a worker that dies once: nothing of them stays.
+/// Cases: CT-55.
+/// Rules: VX-102, VX-103.
+#[test]
+fn sessions_leave_nothing_behind() {
+    if let Some(dir) = runtime_place() {
+        let cycle = || {
+            let _ = fs::remove_file(dir.join("died"));
+            let source = "kind = \"generator\"\nrecords = 1020";
+            let report = Vertex::start(pipeline(&dir, "die once", "", source)).unwrap().run().unwrap();
+            assert_eq!((report.restarts, report.delivered), (1, 1_020));
+        };
+        segments_are_mapped_for_who_writes_them(&dir);
+        (0..2).for_each(|_| cycle());
+        let before = held();
+        (0..5).for_each(|_| cycle());
+        let after = held();
+        assert_eq!((after.0, after.1), (before.0, before.1), "descriptors and segments");
+        assert!(after.2 <= before.2, "{} threads, {} before", after.2, before.2);
+        return;
+    }
+    let world = World::new();
+    assert!(runtime("pressure::sessions_leave_nothing_behind", &world).status().unwrap().success());
+}
+
+/// The runtime can write D and F, and U not at all.
+fn segments_are_mapped_for_who_writes_them(dir: &std::path::Path) {
+    let source = "kind = \"generator\"\nrecords = 1000000000";
+    let vertex = Vertex::start(pipeline(dir, "upper", "", source)).unwrap();
+    let (stop, control) = (vertex.stop_handle(), vertex.control());
+    let running = std::thread::spawn(move || vertex.run());
+    wait_for("a worker", || control.status().lanes.iter().any(|lane| lane.ready));
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let of = |name: &str| {
+        let lines: Vec<&str> = maps.lines().filter(|line| line.contains(name)).collect();
+        assert!(!lines.is_empty(), "{name} is not mapped: {maps}");
+        lines.iter().filter(|line| line.contains(" rw-s ")).count()
+    };
+    assert_eq!((of("memfd:tidegate-up"), of("memfd:tidegate-down")), (0, 1));
+    stop.drain();
+    running.join().unwrap().unwrap();
+    fs::remove_file(dir.join("out")).unwrap();
+}
+
+/// Descriptors, mappings of segments, and threads of this process.
+fn held() -> (usize, usize, usize) {
+    let count = |dir| fs::read_dir(dir).unwrap().count();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    (count("/proc/self/fd"), maps.matches("memfd:tidegate").count(), count("/proc/self/task"))
+}
+
+/// Workers that take a batch and do nothing with it, or do not let themselves be given one: each once, and then one that works.
+/// Cases: CT-58.
+/// Rules: VX-434.
+#[test]
+fn a_worker_that_is_silent_is_ended_by_the_clock_of_the_runtime() {
+    for role in ["takes and is silent", "grants nothing"] {
+        let world = World::new();
+        let source = "kind = \"generator\"\nrecords = 100";
+        let report = world.run(role, "batch_timeout = \"1s\"", source).unwrap();
+        assert!(world.path("silent").exists());
+        assert_eq!((report.restarts, report.delivered), (1, 100), "{role}");
+        assert_eq!(world.lines(), expected(0, 100), "{role}");
+    }
+}
