@@ -91,12 +91,19 @@ pub fn rank(partition: PartitionId, own: &Member, others: &[Member]) -> usize {
 }
 
 /// Which of the partitions that `own` has it should hand over, and to whom: to somebody who has at least two fewer, the one that
-/// is most theirs.
+/// is most theirs. Nobody hands over what leaves him with less than his share, for then somebody would have to give it back.
 pub(super) fn surplus<'a>(
     own: &Member,
     others: &'a [Member],
     partitions: impl Iterator<Item = PartitionId> + Clone,
 ) -> Option<(PartitionId, &'a str)> {
+    // Those who have more because they are the only ones who may say nothing about the share.
+    let counts = |other: &&Member| other.pins.is_none() || other.load < own.load;
+    let counted = others.iter().filter(|other| other.instance != own.instance).filter(counts);
+    let (count, sum) = counted.fold((1, own.load), |(count, sum), other| (count + 1, sum + other.load));
+    if own.pins.is_none() && own.load * count <= sum {
+        return None;
+    }
     let mut poorer: Vec<&Member> = others.iter().filter(|other| other.load + 2 <= own.load).collect();
     poorer.sort_by_key(|other| other.load);
     poorer.into_iter().find_map(|other| {
