@@ -179,7 +179,7 @@ pub(crate) struct Output {
 impl Output {
     /// Prints to standard output, line by line.
     pub(crate) fn stdout(json: bool) -> Self {
-        Self { json, to: Box::new(io::stdout().lock()) }
+        Self { json, to: Box::new(io::stdout()) }
     }
 
     /// Whether `--json` was given.

@@ -57,7 +57,7 @@ fn idle_sockets_sleep() {
     });
     until("everything has settled", || {
         let before = child::sleeps("self");
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(500));
         without_this_thread(&before) == without_this_thread(&child::sleeps("self"))
     });
     let before = child::sleeps("self");
