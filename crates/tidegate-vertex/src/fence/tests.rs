@@ -142,7 +142,9 @@ fn nothing_is_written_after_quiesced() {
                 }
             });
         }
-        for session in 1..=SESSIONS {
+        // On a busy machine the writers may come late.
+        let enough = |session| session > SESSIONS && writes.load(Ordering::Relaxed) > 100;
+        for session in (1..).take_while(|session| !enough(*session)) {
             let guard = current.lock().unwrap().clone();
             guard.revoke(Reason::RevokedByManager);
             assert_eq!(guard.quiesce(|| true), Quiesce::Quiesced);
@@ -153,7 +155,6 @@ fn nothing_is_written_after_quiesced() {
         }
         over.store(true, Ordering::Relaxed);
     });
-    assert!(writes.load(Ordering::Relaxed) > 0, "nobody wrote");
 }
 
 fn link() -> Link {
