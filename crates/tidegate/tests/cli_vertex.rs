@@ -93,7 +93,9 @@ fn a_function_runs_over_the_lines_of_a_file() {
         "--json",
     ];
     let report = vertex(args).exits(0).result();
-    assert_eq!((&report["read"], &report["delivered"]), (&2.into(), &2.into()));
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!((count("read"), count("delivered")), (2, 2));
+    assert_eq!(["filtered", "dead", "dropped", "returned", "refused", "redone"].map(count), [0; 6]);
     assert_eq!(fs::read_to_string(out).unwrap(), "ONE\nTWO\n");
 }
 
@@ -159,4 +161,19 @@ fn a_file_is_checked_and_what_it_promises_said() {
     let file = pipeline(dir.path(), "[ledger]\npath = \"ledger\"");
     let with = vertex(["validate", "-c", &file, "--json"]).exits(0).result();
     assert!(with["sinks"][0]["guarantee"].as_str().unwrap().contains("twice"), "{with}");
+
+    // A file is on one host, and the next owner may be on another.
+    let input = format!("path = {:?}", dir.path().join("input"));
+    let text = fs::read_to_string(&file).unwrap().replacen("kind = \"file\"", "kind = \"generator\"", 1);
+    let text = text.replace(&input, "records = 9\npartitions = 2")
+        + "\n[ownership]\nkind = \"jetstream\"\nurl = \"nats://127.0.0.1:4222\"";
+    fs::write(&file, &text).unwrap();
+    let shared = vertex(["validate", "-c", &file]).exits(0).stdout;
+    assert!(shared.contains("is written again") && !shared.contains("on this host"), "{shared}");
+    let out = format!("path = {:?}", dir.path().join("out"));
+    let epochs =
+        text.replace("at_least_once", "effectively_once").replace(&out, "mode = \"epoch\"\ndir = \"out\"");
+    fs::write(&file, epochs).unwrap();
+    let shared = vertex(["validate", "-c", &file]).exits(0).stdout;
+    assert!(shared.contains("one and the same directory"), "{shared}");
 }

@@ -165,10 +165,12 @@ fn a_worker_looks_before_it_sleeps() {
         context.term_blocking();
         slept
     };
-    let slept = run(Duration::from_millis(500));
-    assert!(slept < ROUNDS / 4, "{slept} times asleep although it should look");
-    let slept = run(Duration::ZERO);
-    assert!(slept > ROUNDS / 4, "{slept} times asleep although it should not look");
+    // Others that want the processor put it to sleep, too, but not each time.
+    let [looking, sleeping] = [Duration::from_millis(500), Duration::ZERO].map(run);
+    assert!(
+        2 * looking < sleeping,
+        "{looking} times asleep although it should look, {sleeping} without that"
+    );
 }
 
 /// For how long threads look in the tests of when they do.

@@ -175,6 +175,9 @@ fn in_words(report: &Report) -> String {
         "{} read: {} delivered as {} outputs, {} filtered, {} left out, {} not finished",
         report.read, report.delivered, report.outputs, report.filtered, report.dropped, report.returned
     );
+    if report.dead > 0 {
+        text.push_str(&format!(", {} in the dead letters", report.dead));
+    }
     if report.restarts > 0 {
         text.push_str(&format!("; {} workers died and were started again", report.restarts));
     }
@@ -197,8 +200,11 @@ fn as_json(report: &Report) -> Value {
         "delivered": report.delivered,
         "outputs": report.outputs,
         "filtered": report.filtered,
+        "dead": report.dead,
         "dropped": report.dropped,
         "returned": report.returned,
+        "refused": report.refused,
+        "redone": report.redone,
         "stale": report.stale,
         "restarts": report.restarts,
         "stopped": stopped,
@@ -306,6 +312,10 @@ fn promise(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
         (Delivery::AtMostOnce, _) => {
             "at most once; what a crash of the vertex interrupts is not processed again"
         }
+        (Delivery::EffectivelyOnce, Class::A) if is_local(sink) && pipeline.ownership.is_shared() => {
+            "every input has its effect once (class A) if all hosts write to one and the same directory; between directories \
+             of their own nothing keeps an older owner from writing"
+        }
         (Delivery::EffectivelyOnce, Class::A) => {
             "every input has its effect once (class A): epochs become visible whole, and an older session of the vertex cannot \
              write after a newer one has begun"
@@ -320,13 +330,18 @@ fn promise(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
     }
 }
 
+/// Whether what it writes is on this host.
+fn is_local(sink: &SinkConfig) -> bool {
+    matches!(sink.kind, SinkKind::File { .. })
+}
+
 fn at_least_once(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
     match (&pipeline.ledger, &sink.kind) {
         (None, _) => {
             "at least once while the vertex runs, whatever its workers do; a vertex that is started again reads from the \
              beginning, since there is no [ledger]"
         }
-        (Some(_), SinkKind::File { .. }) => {
+        (Some(_), _) if is_local(sink) && !pipeline.ownership.is_shared() => {
             "at least once; a vertex that is started again on this host cuts the file back to its last commit, so nothing is in \
              it twice"
         }
