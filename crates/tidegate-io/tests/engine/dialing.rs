@@ -2,7 +2,8 @@
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,13 +19,31 @@ use crate::{
     wait_descriptors,
 };
 
+/// A port at which nobody listens, and which nobody else is given meanwhile.
+struct Kept(OwnedFd);
+
+impl Kept {
+    fn new() -> (Self, SocketAddr) {
+        use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddrV4::new([127, 0, 0, 1].into(), 0)).unwrap();
+        let place = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
+        (Self(socket), place.into())
+    }
+
+    fn listen(self) -> TcpListener {
+        rustix::net::listen(&self.0, 8).unwrap();
+        self.0.into()
+    }
+}
+
 /// Dialing a port nobody listens at: every step is reported, the attempts go on, and success follows.
 ///
 /// Rules: MQ-277, MQ-283, MQ-362.
 #[test]
 fn dialing_goes_on_until_somebody_listens() {
     on_both(|engine| {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (kept, port) = Kept::new();
         let client = Node::new(Role::Collect);
         let mut how = Dial::new(target(&StreamAddress::Ip(port)));
         how.backoff.base = Some(Duration::from_millis(20));
@@ -33,7 +52,7 @@ fn dialing_goes_on_until_somebody_listens() {
             client.event("ConnectFailed");
             client.event("Retried");
         }
-        let late = TcpListener::bind(port).unwrap();
+        let late = kept.listen();
         let (mut peer, _) = late.accept().unwrap();
         client.event("Connected");
         peer.write_all(&[0; 4]).unwrap();
@@ -53,7 +72,7 @@ fn dialing_goes_on_until_somebody_listens() {
 #[test]
 fn a_dialer_finishes_with_its_next_stream() {
     on_both(|engine| {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (kept, port) = Kept::new();
         let client = Node::new(Role::Collect);
         let mut how = Dial::new(target(&StreamAddress::Ip(port)));
         how.backoff.base = Some(Duration::from_millis(10));
@@ -61,7 +80,7 @@ fn a_dialer_finishes_with_its_next_stream() {
         client.event("Retried");
         dialer.finish();
         client.event("Retried");
-        let late = TcpListener::bind(port).unwrap();
+        let late = kept.listen();
         // A stream that fails before its handshake is complete was not the last.
         drop(late.accept().unwrap());
         client.event("Retried");
@@ -73,7 +92,7 @@ fn a_dialer_finishes_with_its_next_stream() {
         assert!(client.event("Disconnected").contains("Local"));
         client.event("Removed");
 
-        let before = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (_kept, before) = Kept::new();
         for is_early in [true, false] {
             let client = Node::new(Role::Collect);
             let mut how = Dial::new(target(&StreamAddress::Ip(before)));
@@ -110,13 +129,13 @@ fn an_unknown_name_is_retried() {
 #[test]
 fn a_stopped_dialer_can_be_restarted() {
     on_both(|engine| {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (kept, port) = Kept::new();
         let client = Node::with(Role::Collect, |node| node.retry = Retry::Never);
         let mut how = Dial::new(target(&StreamAddress::Ip(port)));
         how.backoff.stop = StopOn { refused: true, ..StopOn::default() };
         let dialer = engine.dial(how, Arc::new(Ends(client.clone()))).unwrap();
         client.event("Stopped");
-        let late = TcpListener::bind(port).unwrap();
+        let late = kept.listen();
         dialer.retry();
         let (peer, _) = late.accept().unwrap();
         drop(peer);
