@@ -60,9 +60,9 @@ test: setup ## Everything that CI runs
 	TIDEGATE_MQ_DRIVER=polling $(CARGO) nextest run --workspace --locked \
 		--filterset 'package(tidegate-io) or binary_id(/^tidegate-mq(::(api|duties|features|options))?$$/)'
 	$(CARGO) test --workspace --locked --doc --quiet
-	@# Programs that measure the hub, whether they work.
-	$(CARGO) run --locked --quiet --package tidegate-hub --example round_trip -- --quick
-	$(CARGO) test --locked --quiet --package tidegate-hub --bench digest -- --quick
+	@# Programs that measure the hub, whether they work. Without naming the package, which would build everything for it anew.
+	$(CARGO) run --locked --quiet --example round_trip -- --quick
+	$(CARGO) test --locked --quiet --workspace --bench digest -- --quick
 	$(MAKE) --no-print-directory instructions
 	$(MAKE) --no-print-directory loom
 	$(MAKE) --no-print-directory fuzz-smoke
