@@ -12,10 +12,10 @@
 //! ```
 //! Pipeline, partition, position and number make the output's id.
 
+use bytes::Bytes;
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
 use crate::batch::Record;
-use bytes::Bytes;
 
 /// Where an output comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
