@@ -277,7 +277,7 @@ fn hugetlbfs_files_are_mapped_in_huge_pages() {
         let page = dir.huge_page_size().unwrap();
         assert_eq!(page, 2 << 20);
         let draft = Draft::new(&dir, "block", &options(page))
-            .expect("this test needs one free huge page: echo 3 > /proc/sys/vm/nr_hugepages");
+            .expect("this test needs one free huge page: echo 4 > /proc/sys/vm/nr_overcommit_hugepages");
         assert_eq!(draft.huge_page_size(), page);
         let region = draft.map(0..page).unwrap();
         region.span_mut(page - 8, 8).unwrap().fill(1);

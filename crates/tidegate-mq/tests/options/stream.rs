@@ -261,7 +261,7 @@ fn attempts_are_repeated_at_the_interval_up_to_the_longest() {
     let growing = delays(numbered(&[(18, 10), (21, 80)]), 7);
     assert_eq!(growing.len(), 7);
     for (delay, around) in growing.iter().zip([10, 20, 40, 80, 80, 80, 80]) {
-        assert!((ms(around * 3 / 4)..=ms(around * 5 / 4)).contains(delay), "{growing:?}");
+        assert!((ms(around) * 3 / 4..=ms(around) * 5 / 4).contains(delay), "{growing:?}");
     }
     // A longest below the interval counts for nothing.
     assert!(delays(numbered(&[(18, 10), (21, 5)]), 3).iter().all(|delay| *delay >= ms(10)));
