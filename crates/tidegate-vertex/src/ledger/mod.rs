@@ -450,4 +450,6 @@ const KEEP_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 const PRUNE_AT_ONCE: u32 = 2;
 
 #[cfg(test)]
+mod begin_tests;
+#[cfg(test)]
 mod tests;

@@ -9,10 +9,10 @@ use crate::own::Claimed;
 
 /// A disk that survives its users. A commit may be the last thing that its user does, before it is durable or after.
 #[derive(Clone, Default)]
-struct Memory {
-    disk: Rc<RefCell<BTreeMap<Key, Vec<u8>>>>,
+pub(super) struct Memory {
+    pub(super) disk: Rc<RefCell<BTreeMap<Key, Vec<u8>>>>,
     /// Commits until the crash, and whether the last one reaches the disk.
-    crash: Rc<RefCell<Option<(u32, bool)>>>,
+    pub(super) crash: Rc<RefCell<Option<(u32, bool)>>>,
 }
 
 impl Store for Memory {
@@ -55,7 +55,7 @@ impl Store for Memory {
     }
 }
 
-fn token(len: u64) -> Token {
+pub(super) fn token(len: u64) -> Token {
     Token(len.to_be_bytes().to_vec())
 }
 
@@ -72,7 +72,7 @@ struct World {
 }
 
 /// An epoch of one input, decided in this life.
-fn record(partition: PartitionId, generation: Generation, epoch: EpochId) -> Record {
+pub(super) fn record(partition: PartitionId, generation: Generation, epoch: EpochId) -> Record {
     let position = Position(epoch.0 - 1);
     Record {
         uid: 7,
@@ -91,7 +91,7 @@ fn record(partition: PartitionId, generation: Generation, epoch: EpochId) -> Rec
     }
 }
 
-fn outputs(epoch: EpochId, life: u64) -> Vec<Output> {
+pub(super) fn outputs(epoch: EpochId, life: u64) -> Vec<Output> {
     let record = crate::batch::Record {
         value: life.to_be_bytes().to_vec().into(),
         key: b"key"[..].into(),

@@ -76,7 +76,7 @@ fn round(dice: &mut Dice, calm: Instant, counts: &mut BTreeMap<&'static str, u32
         if status.success() {
             break;
         }
-        assert!(disturbed || status.code().is_none(), "it ended by itself: {status}");
+        assert!(disturbed || status.code().is_none(), "it ended by itself: {status}\n{}", log(dir.path()));
         *counts.entry("runtime killed").or_default() += 1;
     }
     *counts.entry("rounds").or_default() += 1;
@@ -130,17 +130,21 @@ fn judge(dir: &Path) {
     let outputs: Vec<u64> =
         text.lines().map(|line| line.split_once(' ').unwrap().0.parse().unwrap()).collect();
     let expected: Vec<u64> = (0..LINES).filter(|number| number % 7 != 3 && number % 997 != 5).collect();
-    let log = || fs::read_to_string(dir.join("log")).unwrap_or_default();
     if outputs != expected {
         let first = outputs.iter().zip(&expected).position(|(found, expected)| found != expected);
-        panic!("{} outputs of {}, different from {first:?} on\n{}", outputs.len(), expected.len(), log());
+        panic!("{} outputs of {}, different from {first:?} on\n{}", outputs.len(), expected.len(), log(dir));
     }
     let mut letters = entries(&dir.join("dead"));
     letters.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
     let text: String = letters.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     let dead = text.lines().count() as u64;
     let expected = (0..LINES).filter(|number| number % 7 != 3 && number % 997 == 5).count() as u64;
-    assert_eq!(dead, expected, "dead letters\n{}", log());
+    assert_eq!(dead, expected, "dead letters\n{}", log(dir));
+}
+
+/// What the runtimes have said.
+fn log(dir: &Path) -> String {
+    fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
 /// The files of the one partition, in order.
