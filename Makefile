@@ -33,7 +33,7 @@ build-setup:
 build: build-setup ## Build the release binary, target/release/tidegate
 	$(CARGO) build --release --locked --package tidegate
 
-demo: build ## Run the main job: publish a recording, read it twice, kill the producer, take over; then messages with libzmq; then a function in Python
+demo: build ## Run the main job: publish a recording, read it twice, kill the producer, take over; then messages with libzmq; then a function in Python, to files and a NATS stream
 	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) demo
 	scripts/demo.sh target/release/tidegate $(VENV)
 	scripts/demo-vertex.sh target/release/tidegate $(VENV)

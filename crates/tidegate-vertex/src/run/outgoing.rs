@@ -157,6 +157,9 @@ pub(super) struct Outgoing {
     /// When a sink that did not take all is asked again.
     pub(super) again: Nanos,
     tries: u32,
+    /// Since when a sink is busy, and whether that was said.
+    busy_since: Option<Nanos>,
+    told: bool,
 }
 
 /// What goes with a publication.
@@ -182,6 +185,8 @@ impl Outgoing {
             staged: vec![false; sinks],
             again: Nanos::ZERO,
             tries: 0,
+            busy_since: None,
+            told: false,
         }
     }
 
@@ -266,13 +271,37 @@ impl Outgoing {
             *slot = Some(token);
         }
         if let Some(held) = published.held {
-            tracing::warn!(sink = end.config.name, reason = held.reason, "the sink takes no more now");
-            let delay = held.after.unwrap_or_else(|| delay(&end.config.retry, self.tries));
+            let delay = match held.after {
+                // It is busy and says when to come again; that is worth a word only if it goes on.
+                Some(after) => {
+                    let since = *self.busy_since.get_or_insert(way.now);
+                    if !self.told && way.now.saturating_sub(since) >= LONG {
+                        self.told = true;
+                        tracing::warn!(
+                            sink = end.config.name,
+                            reason = held.reason,
+                            "the sink takes no more"
+                        );
+                    }
+                    after
+                }
+                None => {
+                    tracing::warn!(
+                        sink = end.config.name,
+                        reason = held.reason,
+                        "the sink has to be asked again"
+                    );
+                    report.sink_retries += 1;
+                    delay(&end.config.retry, self.tries)
+                }
+            };
             self.again = way.now.saturating_add(delay);
             self.tries += 1;
-            report.sink_retries += 1;
         } else {
-            self.tries = 0;
+            if self.told {
+                tracing::info!(sink = end.config.name, "the sink takes more again");
+            }
+            (self.tries, self.busy_since, self.told) = (0, None, false);
         }
         if let Some(letters) = way.letters
             && let Some(outputs) = self.chunk.outputs.get_mut(letters.sink)
@@ -282,6 +311,9 @@ impl Outgoing {
         Ok(complete)
     }
 }
+
+/// A sink that is busy for longer than this is spoken of.
+const LONG: Nanos = Nanos::from_secs(5);
 
 /// The delay before a sink is asked again.
 fn delay(retry: &SinkRetry, tries: u32) -> Nanos {

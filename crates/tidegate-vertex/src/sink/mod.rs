@@ -271,7 +271,7 @@ pub struct Rejected {
 /// Why a sink takes no more now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// How long to wait; without it as the configuration says, or until the waker is called.
+    /// How long to wait, if it is only busy; without it as the configuration says, or until the waker is called.
     pub after: Option<Nanos>,
     /// The first output that is not confirmed may be visible or not (VX-630).
     pub doubtful: bool,
