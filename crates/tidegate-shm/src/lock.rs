@@ -19,7 +19,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::process::{ProcessError, ProcessId};
+use crate::{
+    clock::{Nanos, monotonic_now},
+    process::{ProcessError, ProcessHandle, ProcessId},
+};
 
 /// An exclusive lock held by this process until it is dropped or the process dies.
 #[derive(Debug)]
@@ -29,12 +32,23 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Takes the lock whose file is `path`, creating the file with mode 0600 when missing. Never waits.
+    /// Takes the lock whose file is `path`, creating the file with mode 0600 when missing. Does not wait, but for up to a second
+    /// when its holder is dead: a program that the holder was just starting has the lock until it comes to its exec.
     ///
     /// # Errors
     /// [`LockError::Held`] when another process, or another `DirLock` of this one, has it.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
-        Self::acquire_interrupted(path, || ())
+        let give_up = monotonic_now().saturating_add(LONGEST_EXEC);
+        loop {
+            match Self::acquire_interrupted(path, || ()) {
+                Err(LockError::Held { holder: Some(holder), .. })
+                    if is_dead(holder) && monotonic_now() < give_up =>
+                {
+                    std::thread::sleep(POLL.into());
+                }
+                result => return result,
+            }
+        }
     }
 
     /// As [`DirLock::acquire`], with something happening between opening the file and locking it.
@@ -123,6 +137,15 @@ pub enum LockError {
         /// Why.
         source: ProcessError,
     },
+}
+
+/// How long a program may be on its way to its exec.
+const LONGEST_EXEC: Nanos = Nanos::from_secs(1);
+const POLL: Nanos = Nanos::from_millis(1);
+
+/// Whether this is certain.
+fn is_dead(process: ProcessId) -> bool {
+    matches!(ProcessHandle::open(process), Err(ProcessError::Gone { .. }))
 }
 
 /// Rounds of open and lock before giving up on a file that keeps being replaced.

@@ -89,6 +89,28 @@ fn a_lock_that_is_dropped_is_free_whoever_is_started_at_the_moment() {
     });
 }
 
+/// Such a child has the lock of a parent that is killed meanwhile, too.
+#[test]
+fn a_killed_holder_is_replaced_whoever_it_was_starting() {
+    if let Some(place) = role("holder") {
+        let _lock = DirLock::acquire(&place.join("lock")).unwrap();
+        say("locked");
+        loop {
+            let _ = Command::new("true").status();
+        }
+    }
+    let place = tempfile::tempdir().unwrap();
+    for _ in 0..100 {
+        let test = "a_killed_holder_is_replaced_whoever_it_was_starting";
+        let mut holder = Child::start(test, "holder", place.path());
+        holder.wait_for("locked");
+        let handle = ProcessHandle::open(ProcessId::of(holder.pid()).unwrap()).unwrap();
+        holder.kill();
+        wait_for_death(&handle);
+        DirLock::acquire(&place.path().join("lock")).unwrap();
+    }
+}
+
 #[test]
 fn one_process_cannot_hold_a_lock_twice_but_again() {
     let place = tempfile::tempdir().unwrap();
