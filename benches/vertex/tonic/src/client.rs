@@ -23,14 +23,9 @@ use tonic::{
 
 use crate::{
     Form, MESSAGE_LIMIT, Task, WINDOW,
-    message::{SharedBatch, SharedRecord},
+    generated::flip_client::FlipClient,
+    message::{Batch, Record},
 };
-
-mod generated {
-    #![allow(clippy::all, missing_docs)]
-    include!(concat!(env!("OUT_DIR"), "/bench.Flip.rs"));
-}
-use generated::flip_client::FlipClient;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -43,8 +38,8 @@ pub async fn run(task: Task, path: PathBuf, server: u32) -> Result<()> {
     let requests = Requests::new(&task, orders);
     match task.form {
         Form::Batch => {
-            let answers = client.batches(requests.map(|records| SharedBatch { records })).await?.into_inner();
-            measure(&task, server, go, answers, |batch: &SharedBatch| &batch.records[..]).await
+            let answers = client.batches(requests.map(|records| Batch { records })).await?.into_inner();
+            measure(&task, server, go, answers, |batch: &Batch| &batch.records[..]).await
         }
         Form::Record => {
             let single = requests.filter_map(|mut records| records.pop());
@@ -90,7 +85,7 @@ impl Requests {
 }
 
 impl Stream for Requests {
-    type Item = Vec<SharedRecord>;
+    type Item = Vec<Record>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.left == 0 {
@@ -104,7 +99,7 @@ impl Stream for Requests {
         let first = self.position;
         self.position += count as u64;
         let records = (first..first + count as u64)
-            .map(|position| SharedRecord { position, value: self.source.clone() })
+            .map(|position| Record { position, value: self.source.clone() })
             .collect();
         Poll::Ready(Some(records))
     }
@@ -115,7 +110,7 @@ async fn measure<T>(
     server: u32,
     go: UnboundedSender<()>,
     mut answers: Streaming<T>,
-    records: impl Fn(&T) -> &[SharedRecord],
+    records: impl Fn(&T) -> &[Record],
 ) -> Result<()> {
     let mut sent = VecDeque::new();
     let send = |sent: &mut VecDeque<Instant>| -> Result<()> {

@@ -7,9 +7,9 @@
 
 use bytes::Bytes;
 
-/// As the client sends and takes it: bytes are shared, not copied, on either side of the codec.
+/// Bytes are shared with what was received, not copied.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct SharedRecord {
+pub struct Record {
     #[prost(uint64, tag = "1")]
     pub position: u64,
     #[prost(bytes = "bytes", tag = "2")]
@@ -17,22 +17,7 @@ pub struct SharedRecord {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct SharedBatch {
+pub struct Batch {
     #[prost(message, repeated, tag = "1")]
-    pub records: Vec<SharedRecord>,
-}
-
-/// As the server takes and sends it: decoding copies, so that the value can be changed in place.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct OwnedRecord {
-    #[prost(uint64, tag = "1")]
-    pub position: u64,
-    #[prost(bytes = "vec", tag = "2")]
-    pub value: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct OwnedBatch {
-    #[prost(message, repeated, tag = "1")]
-    pub records: Vec<OwnedRecord>,
+    pub records: Vec<Record>,
 }

@@ -2,20 +2,16 @@
 
 use std::{error::Error, path::Path, pin::Pin};
 
+use bytes::BytesMut;
 use tokio::net::UnixListener;
 use tokio_stream::{Stream, StreamExt, wrappers::UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use crate::{
     MESSAGE_LIMIT, WINDOW,
-    message::{OwnedBatch, OwnedRecord},
+    generated::flip_server::{Flip, FlipServer},
+    message::{Batch, Record},
 };
-
-mod generated {
-    #![allow(clippy::all, missing_docs)]
-    include!(concat!(env!("OUT_DIR"), "/server/bench.Flip.rs"));
-}
-use generated::flip_server::{Flip, FlipServer};
 
 struct Function;
 
@@ -23,16 +19,16 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Flip for Function {
-    type BatchesStream = Answers<OwnedBatch>;
-    type RecordsStream = Answers<OwnedRecord>;
+    type BatchesStream = Answers<Batch>;
+    type RecordsStream = Answers<Record>;
 
     async fn batches(
         &self,
-        requests: Request<Streaming<OwnedBatch>>,
+        requests: Request<Streaming<Batch>>,
     ) -> Result<Response<Self::BatchesStream>, Status> {
         let answers = requests.into_inner().map(|batch| {
             batch.map(|mut batch| {
-                batch.records.iter_mut().for_each(flip);
+                flip(&mut batch.records);
                 batch
             })
         });
@@ -41,11 +37,11 @@ impl Flip for Function {
 
     async fn records(
         &self,
-        requests: Request<Streaming<OwnedRecord>>,
+        requests: Request<Streaming<Record>>,
     ) -> Result<Response<Self::RecordsStream>, Status> {
         let answers = requests.into_inner().map(|record| {
             record.map(|mut record| {
-                flip(&mut record);
+                flip(std::slice::from_mut(&mut record));
                 record
             })
         });
@@ -53,10 +49,15 @@ impl Flip for Function {
     }
 }
 
-/// The value was copied when it was decoded.
-fn flip(record: &mut OwnedRecord) {
-    if let Some(first) = record.value.first_mut() {
-        *first ^= 1;
+/// New values, in one piece of memory.
+fn flip(records: &mut [Record]) {
+    let mut memory = BytesMut::with_capacity(records.iter().map(|record| record.value.len()).sum());
+    for record in records {
+        memory.extend_from_slice(&record.value);
+        if let Some(first) = memory.first_mut() {
+            *first ^= 1;
+        }
+        record.value = memory.split().freeze();
     }
 }
 
@@ -69,7 +70,6 @@ pub async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     Server::builder()
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW)
-        .max_frame_size(crate::frame_size())
         .add_service(service)
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await?;
