@@ -2,8 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
-    os::fd::OwnedFd,
+    net::{Shutdown, TcpListener, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,28 +13,12 @@ use tidegate_io::{
 };
 
 use crate::{
-    descriptors, listen,
+    descriptors,
+    kept::Kept,
+    listen,
     toy::{Ends, Node, Role, on_both, target},
     wait_descriptors,
 };
-
-/// A port at which nobody listens, and which nobody else is given meanwhile.
-struct Kept(OwnedFd);
-
-impl Kept {
-    fn new() -> (Self, SocketAddr) {
-        use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
-        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        bind(&socket, &SocketAddrV4::new([127, 0, 0, 1].into(), 0)).unwrap();
-        let place = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
-        (Self(socket), place.into())
-    }
-
-    fn listen(self) -> TcpListener {
-        rustix::net::listen(&self.0, 8).unwrap();
-        self.0.into()
-    }
-}
 
 /// Dialing a port nobody listens at: every step is reported, the attempts go on, and success follows.
 ///

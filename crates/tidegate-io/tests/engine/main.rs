@@ -4,6 +4,8 @@
 
 mod dialing;
 mod forever;
+#[path = "../kept/mod.rs"]
+mod kept;
 mod listening;
 mod streams;
 #[path = "../toy/mod.rs"]

@@ -8,6 +8,7 @@ use std::{
 use tidegate_mq::{Context, Dealer, Error, Pull, Push, monitor::EventKind};
 
 use super::{
+    kept::Kept,
     peer::{PATIENCE, Raw, address, command, frame, greeting, ready},
     rig::{ANYWHERE, DRIVERS, context, established, event, options, options_with, until},
 };
@@ -239,9 +240,9 @@ fn what_is_queued_for_a_disconnected_endpoint_waits_for_a_last_connection() {
     for driver in DRIVERS {
         let context = context(driver);
         for linger in [None, Some(PATIENCE)] {
-            let place = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let (kept, place) = Kept::new();
             let push = gave_up(&context, &format!("tcp://{place}"), linger);
-            let listener = TcpListener::bind(place).unwrap();
+            let listener = kept.listen();
             let mut peer = Raw::of(listener.accept().unwrap().0);
             peer.shake("PULL", "");
             for body in ["one", "two", "three"] {
@@ -280,7 +281,7 @@ fn what_is_queued_for_a_disconnected_endpoint_waits_for_a_last_connection() {
 fn a_disconnected_endpoint_does_not_linger_for_longer_than_it_may() {
     for driver in DRIVERS {
         let context = context(driver);
-        let place = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (kept, place) = Kept::new();
         let endpoint = format!("tcp://{place}");
         for endpoint in [endpoint.as_str(), "inproc://absent"] {
             let push = gave_up(&context, endpoint, Some(Duration::ZERO));
@@ -307,7 +308,7 @@ fn a_disconnected_endpoint_does_not_linger_for_longer_than_it_may() {
         let pull = Pull::with_options(&context, options()).unwrap();
         pull.bind_blocking("inproc://absent").unwrap();
         assert!(pull.peers().is_empty());
-        let listener = TcpListener::bind(place).unwrap();
+        let listener = kept.listen();
         listener.set_nonblocking(true).unwrap();
         std::thread::sleep(Duration::from_millis(200));
         assert!(listener.accept().is_err(), "somebody dials still");

@@ -11,6 +11,8 @@ mod driver;
 mod endings;
 mod heartbeats;
 mod identities;
+#[path = "../../../tidegate-io/tests/kept/mod.rs"]
+mod kept;
 mod many;
 mod near;
 #[path = "../hostile/peer.rs"]
