@@ -25,7 +25,8 @@ pub use crate::engine::{Control, StreamInfo};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Flow {
-    /// Go on. If the call made something to write, the engine asks for it by [`Connection::fill`].
+    /// Go on. If the call made something to write, the engine asks for it by [`Connection::fill`]; if bytes were given, only
+    /// where [`Connection::has_answer`].
     Continue,
     /// Stop reading until [`Control::resume`]; writing goes on (MQ-062).
     Pause,
@@ -96,6 +97,13 @@ pub trait Connection: 'static {
     fn resumed(&mut self, now: Instant) -> Flow {
         let _ = now;
         Flow::Continue
+    }
+
+    /// Whether there is something to write that came of what was received. Asked after that, so that those who have
+    /// nothing to answer need not be asked for it by [`fill`](Self::fill); what others have to write they tell by
+    /// [`Control::kick`].
+    fn has_answer(&self) -> bool {
+        true
     }
 
     /// Adds to `batch` what is to be written next, until [`WriteBatch::is_full`]; adds nothing when there is nothing.

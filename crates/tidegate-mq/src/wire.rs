@@ -424,6 +424,10 @@ impl Connection for Wire {
         self.flow()
     }
 
+    fn has_answer(&self) -> bool {
+        self.asking.is_some() || self.session.has_output()
+    }
+
     fn fill(&mut self, batch: &mut WriteBatch, now: Instant) -> Flow {
         batch.set_limit(self.plan.out_batch);
         let mut flow = Flow::Continue;

@@ -13,7 +13,7 @@ use std::{
     cell::RefCell,
     io,
     net::Shutdown,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
@@ -48,7 +48,7 @@ pub(super) const DRAIN: Duration = Duration::from_millis(200);
 const LAST_CHANCE: Duration = Duration::from_millis(100);
 
 /// How long what follows a large frame is looked for: one of 64 KiB needs about half of it on a host's loopback.
-const NEXT_FRAME: Duration = Duration::from_micros(50);
+pub(super) const NEXT_FRAME: Duration = Duration::from_micros(50);
 
 /// Shortest time between two calls for the same deadline, so that a protocol that leaves a passed deadline in place
 /// does not keep the worker busy.
@@ -84,6 +84,8 @@ pub(super) struct State {
     established: bool,
     /// The peer has closed its side.
     pub(super) read_ended: bool,
+    /// Bytes that were read.
+    received: u64,
     /// How it takes turns with us.
     turns: Turns,
     /// What is being written.
@@ -125,6 +127,12 @@ pub(super) enum Reading {
     Stop,
 }
 
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Conn {
     /// Takes a stream that is up into `worker` and starts it.
     pub(super) fn open(
@@ -163,6 +171,7 @@ impl Conn {
                     reader: None,
                     established: false,
                     read_ended: false,
+                    received: 0,
                     turns: Turns::default(),
                     batch: None,
                     pumping: false,
@@ -457,9 +466,11 @@ impl Conn {
 
     /// Bytes were read.
     pub(super) fn heard(&self, worker: &Worker, bytes: usize) {
-        self.shared.add_received(bytes);
+        let state = &mut *self.state.borrow_mut();
+        state.received += bytes as u64;
+        self.shared.set_received(state.received);
         let (sent, now, soon) = (self.shared.traffic().sent, worker.now(), worker.spin.time());
-        let turns = &mut self.state.borrow_mut().turns;
+        let turns = &mut state.turns;
         turns.heard(sent, now, soon);
         if turns.is_expected(now, soon) {
             worker.spin.look(now, soon);
@@ -499,6 +510,11 @@ impl Conn {
     pub(super) fn read_most(&self) -> usize {
         let state = self.state.borrow();
         state.protocol.as_deref().map_or(usize::MAX, |protocol| protocol.read_most().max(1))
+    }
+
+    /// Whether what was read asks for something to be written.
+    pub(super) fn has_answer(&self) -> bool {
+        self.state.borrow().protocol.as_deref().is_some_and(|protocol| protocol.has_answer())
     }
 
     /// The protocol wants to read.

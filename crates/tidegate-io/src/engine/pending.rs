@@ -196,7 +196,7 @@ mod tests {
         let id = members.add(&peer(1), start);
         members.add(&peer(1), start);
         let _theirs = arrive(&mut members, id);
-        members.all[&id].control.as_ref().unwrap().add_received(1);
+        members.all[&id].control.as_ref().unwrap().set_received(1);
         assert_eq!(room(&members, 1, just_before(SLOW)), Room::Later(start + SLOW));
     }
 

@@ -11,7 +11,10 @@ use bytes::{Bytes, BytesMut};
 use compio::{
     BufResult,
     buf::IntoInner,
-    driver::op::{Interest, PollOnce, Recv, RecvFlags},
+    driver::{
+        PollFirst,
+        op::{Interest, PollOnce, Recv, RecvFlags},
+    },
 };
 use rustix::{buffer::spare_capacity, io::Errno, net};
 
@@ -63,7 +66,9 @@ pub(super) async fn pump(worker: Rc<Worker>, conn: Rc<Conn>) {
             Ok(next) => next,
             Err(end) => return conn.read_ended(&worker, end),
         };
-        conn.pump(&worker);
+        if conn.has_answer() {
+            conn.pump(&worker);
+        }
         if let Next::LookLater = next {
             yield_now().await;
         }
@@ -93,7 +98,9 @@ async fn wait(worker: &Rc<Worker>, conn: &Rc<Conn>, small: &mut BytesMut) -> Res
     buffer.reserve(SMALL);
     // Safe code cannot extend a buffer by what an operation has written behind its end.
     buffer.resize(SMALL, 0);
-    let operation = Recv::new(conn.fd.clone(), buffer, RecvFlags::empty());
+    let mut operation = Recv::new(conn.clone(), buffer, RecvFlags::empty());
+    // It was found empty before: io_uring need not try.
+    operation.poll_first();
     let BufResult(outcome, operation) = worker.submit(operation).await;
     let mut buffer = operation.into_inner();
     worker.refresh_now();
@@ -214,4 +221,88 @@ pub(super) async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{
+        io::Write,
+        os::unix::net::UnixStream,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::{
+        batch::WriteBatch,
+        engine::{
+            DriverChoice,
+            address::{Side, StreamAddress, StreamInfo},
+            conn::{NEXT_FRAME, Origin},
+            control::Control,
+            driver,
+            worker::Door,
+        },
+        protocol::{Connection, Ended, Flow, Retry},
+    };
+
+    /// Takes everything.
+    struct Taker;
+
+    impl Connection for Taker {
+        fn opened(&mut self, _stream: &StreamInfo, _control: Control, _now: Instant) -> Flow {
+            Flow::Continue
+        }
+
+        fn received(&mut self, _bytes: BytesMut, _now: Instant) -> Flow {
+            Flow::Continue
+        }
+
+        fn fill(&mut self, _batch: &mut WriteBatch, _now: Instant) -> Flow {
+            Flow::Continue
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+
+        fn expired(&mut self, _now: Instant) -> Flow {
+            Flow::Continue
+        }
+
+        fn closed(&mut self, _why: &Ended, _now: Instant) -> Retry {
+            Retry::Never
+        }
+    }
+
+    /// A worker looks for what follows some of a large frame before it sleeps, and not for what follows small ones.
+    ///
+    /// Rules: MQ-057.
+    #[test]
+    fn what_follows_a_large_frame_is_looked_for() {
+        for choice in [DriverChoice::IoUring, DriverChoice::Polling] {
+            let runtime = driver::runtime(choice).unwrap();
+            let door = Arc::new(Door::new(runtime.waker()));
+            let worker = Worker::new(door.clone(), Arc::new(vec![door]), Duration::from_secs(1000));
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let unnamed = StreamAddress::Unnamed;
+            let info = StreamInfo {
+                fd: 0,
+                side: Side::Dialed,
+                local: unnamed.clone(),
+                peer: unnamed,
+                credentials: None,
+            };
+            let key = crate::engine::table::Table::new().insert(|_| ());
+            let conn =
+                Conn::prepare(&worker, ours.into(), info, Origin::Dialer(key), Box::new(Taker)).unwrap();
+            theirs.write_all(b"small").unwrap();
+            assert!(matches!(burst(&worker, &conn, &mut ASK_LEAST.clone(), usize::MAX), Ok(Next::Wait)));
+            assert_eq!(worker.spin.until(), None);
+            theirs.write_all(b"some of it").unwrap();
+            let read = runtime.block_on(large(&worker, &conn, BytesMut::with_capacity(ASK_MOST)));
+            assert!(matches!(read, Ok(Next::Look)));
+            assert_eq!(worker.spin.until(), Some(worker.now() + NEXT_FRAME), "{choice:?}");
+        }
+    }
 }

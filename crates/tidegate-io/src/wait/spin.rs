@@ -54,6 +54,12 @@ impl Spin {
         self.until.get().is_some() && self.gives_way()
     }
 
+    /// Until when something is looked for.
+    #[cfg(test)]
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until.get()
+    }
+
     fn gives_way(&self) -> bool {
         let now = Instant::now();
         if self.until.get().is_none_or(|until| now >= until) {

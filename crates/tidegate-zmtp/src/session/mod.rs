@@ -266,6 +266,11 @@ impl Session {
         }
     }
 
+    /// Whether the session itself has something to send.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// Adds to `batch` what the session itself has to send, until it is full. To be called before messages are encoded,
     /// so that commands overtake them (MQ-056).
     pub fn fill(&mut self, batch: &mut WriteBatch) {

@@ -67,6 +67,10 @@ impl Output {
         self.commands.put_slice(tail);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.handshake.capacity() == 0 && self.commands.is_empty()
+    }
+
     /// Moves what is queued into `batch`, whole frames until it is full.
     ///
     /// # Errors
