@@ -69,7 +69,11 @@ fn io_uring() -> io::Result<Runtime> {
     proactor
         .driver_type(DriverType::IoUring)
         .detect_opcode_support(
-            OpCodeFlag::Recv | OpCodeFlag::SendMsg | OpCodeFlag::PollAdd | OpCodeFlag::AsyncCancel,
+            OpCodeFlag::Recv
+                | OpCodeFlag::Read
+                | OpCodeFlag::SendMsg
+                | OpCodeFlag::PollAdd
+                | OpCodeFlag::AsyncCancel,
         )
         .capacity(CAPACITY);
     let plain = proactor.clone();

@@ -7,16 +7,18 @@
 
 use std::{future::poll_fn, io, rc::Rc, task::Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use compio::{
     BufResult,
-    buf::IntoInner,
+    buf::{IntoInner, IoBuf},
     driver::{
         PollFirst,
-        op::{Interest, PollOnce, Recv, RecvFlags},
+        op::{Recv, RecvFlags},
     },
+    io::AsyncRead,
+    runtime::fd::AsyncFd,
 };
-use rustix::{buffer::spare_capacity, io::Errno, net};
+use rustix::{io::Errno, net};
 
 use super::{
     conn::{Conn, Reading},
@@ -27,6 +29,8 @@ use super::{
 const SMALL: usize = 512;
 /// Bytes after which a stream gives way to the others of its worker: about a thousand small messages (MQ-072).
 const TURN: usize = 64 * 1024;
+/// The same where they are of a large frame (MQ-072).
+const LARGE_TURN: usize = 128 * 1024;
 /// A read of at least this much took so long to digest that looking once more before waiting is worth it.
 const BUSY: usize = 8 * 1024;
 /// How much is asked for in one read without waiting: at least, and at most.
@@ -159,44 +163,28 @@ fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize, most: usize) -> 
     Ok(Next::LookLater)
 }
 
-/// Reads into the protocol's own buffer what is there, and waits if there is nothing. What follows the large frame in
-/// the stream may be there already.
+/// Waits for bytes of a large frame, in the protocol's own buffer. What follows the frame in the stream may be there
+/// already.
 async fn large(worker: &Rc<Worker>, conn: &Rc<Conn>, buffer: BytesMut) -> Result<Next, End> {
-    // As a vector, which can be read into without being set first. Neither way copies.
-    let mut buffer = Vec::from(buffer);
     let had = buffer.len();
-    let mut end = None;
-    while buffer.len() < buffer.capacity() && buffer.len() - had < TURN {
-        match net::recv(&conn.fd, spare_capacity(&mut buffer), net::RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => end = Some(Ok(())),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if buffer.len() > had => break,
-            Err(Errno::AGAIN) => {
-                let readable = PollOnce::new(conn.fd.clone(), Interest::Readable);
-                worker.submit(readable).await.0.map_err(Err)?;
-                worker.refresh_now();
-            }
-            Err(error) => end = Some(Err(error.into())),
-        }
-        if end.is_some() {
-            break;
-        }
-    }
+    let most = buffer.capacity().min(had + LARGE_TURN);
+    // The one operation that tells the buffer how much it has become longer: by ours, safe code cannot.
+    let stream = AsyncFd::new(conn.fd.clone()).map_err(Err)?;
+    let BufResult(outcome, buffer) = (&stream).read(buffer.slice(had..most)).await;
+    let buffer = buffer.into_inner();
+    worker.refresh_now();
     let count = buffer.len() - had;
     conn.heard_large(worker, count);
-    let buffer = BytesMut::from(Bytes::from(buffer));
     // It may have paused meanwhile. What was read is its own, also when it is the last.
-    if count > 0 && may_read(conn).await && matches!(conn.reading(), Reading::Deliver) {
+    if may_read(conn).await && matches!(conn.reading(), Reading::Deliver) {
         conn.call(worker, |protocol, now| protocol.received_into(buffer, now));
     }
-    match (end, conn.staging()) {
-        (Some(end), _) => Err(end),
-        (None, Some(buffer)) => {
-            yield_now().await;
-            Ok(Next::Large(buffer))
-        }
-        (None, None) => Ok(Next::Look),
+    match outcome {
+        Ok(0) => return Err(Ok(())),
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(Err(error)),
+        _ => {}
     }
+    Ok(conn.staging().map_or(Next::Look, Next::Large))
 }
 
 /// Hands `bytes` to the protocol, which may want what follows in a buffer of its own. Not while it is paused: what is

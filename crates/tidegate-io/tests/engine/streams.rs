@@ -251,7 +251,12 @@ fn resets_at_random_points_leave_nothing() {
         }
         server.wait("all ends", |state| (state.ended.len() == 500).then_some(()));
         wait_descriptors(before);
-        assert_eq!(listener.connections(), 0);
+        // A place is free when its descriptor is closed, not before.
+        let by = Instant::now() + Duration::from_secs(20);
+        while listener.connections() > 0 {
+            assert!(Instant::now() < by, "{} places are taken", listener.connections());
+            std::thread::yield_now();
+        }
         // Still at work.
         let client = Node::new(Role::Collect);
         let _dialer = dial(engine, listener.local_address(), &client);
