@@ -80,6 +80,10 @@ impl<L: Clone> Pattern<L> for Dealer {
         !self.incoming.is_empty()
     }
 
+    fn room_to_keep(&self, core: &Core<L>) -> Result<usize, SendRefusal> {
+        Ok(core.room())
+    }
+
     fn is_writable(&self, core: &Core<L>) -> bool {
         !self.out.is_mute(core)
     }

@@ -74,12 +74,13 @@ impl Fanout {
     }
 
     /// Queues the message for everybody it is for, or for `only` if it is for that peer. Without `xpub_nodrop` always
-    /// takes it.
+    /// takes it, and with it if room was `promised`.
     pub(super) fn publish<L: Clone>(
         &mut self,
         core: &mut Core<L>,
         message: &mut Message,
         only: Option<PeerKey>,
+        promised: bool,
     ) -> Result<(), SendRefusal> {
         let subject = message.first().map(Part::as_slice).unwrap_or_default();
         self.choose(subject, core.settings.invert_matching);
@@ -90,12 +91,13 @@ impl Fanout {
             message.clear();
             return Ok(());
         }
-        if core.settings.nodrop && !self.chosen.iter().all(|key| core.is_writable(*key)) {
+        let promised = promised && core.settings.nodrop;
+        if core.settings.nodrop && !promised && !self.chosen.iter().all(|key| core.is_writable(*key)) {
             return Err(SendRefusal::WouldBlock(Awaited::Room));
         }
         let slow = &mut self.slow;
         self.chosen.retain(|&key| {
-            let takes = core.is_writable(key);
+            let takes = promised || core.is_writable(key);
             if !takes {
                 let missed = core.count_full(key);
                 if matches!(core.settings.slow, SlowPolicy::DisconnectAfter(most) if missed >= most) {
@@ -117,6 +119,13 @@ impl Fanout {
     /// A peer that missed too many messages, to be cut off.
     pub(super) fn next_slow(&mut self) -> Option<PeerKey> {
         self.slow.pop()
+    }
+
+    /// How many messages everybody has room for, where publishing waits for that.
+    pub(super) fn room_to_keep<L: Clone>(&self, core: &Core<L>) -> usize {
+        let pipes = self.peers.peers().iter().filter_map(|key| core.pipe(*key));
+        let least = pipes.map(|pipe| pipe.room()).min();
+        least.filter(|_| core.settings.nodrop).unwrap_or(usize::MAX)
     }
 
     /// Whether everybody has room.

@@ -36,7 +36,7 @@ use tidegate_io::{
     peer::PeerKey,
 };
 
-use self::envelope::Payload;
+use self::envelope::{Parcel, Payload};
 pub(crate) use self::{
     rep::{ReplyRefusal, Request, WayBack, reply},
     xpub::Event,
@@ -161,6 +161,34 @@ pub(crate) trait Pattern<L: Clone>: Send {
     fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
         let _ = (core, message);
         Err(SendRefusal::NotSupported)
+    }
+
+    /// How many messages would be taken one after the other, for types whose senders may have to wait for room (MQ-076).
+    ///
+    /// # Errors
+    ///
+    /// Nothing may be sent now, or no type of socket that does this.
+    fn room_to_keep(&self, core: &Core<L>) -> Result<usize, SendRefusal> {
+        let _ = core;
+        Err(SendRefusal::NotSupported)
+    }
+
+    /// Sends a message for which room was kept. When that went with its pipe, the message counts as queued on that pipe:
+    /// it is dropped unless another pipe can take it.
+    fn send_promised(&mut self, core: &mut Core<L>, message: &mut Message) {
+        if self.send(core, message).is_ok() {
+            return;
+        }
+        match core.any_open() {
+            // Full by a lowered limit, or by bytes: one more than allowed is what was promised.
+            Some(key) => {
+                core.enqueue(key, Parcel::verbatim(message));
+            }
+            None => {
+                core.count_unroutable();
+                message.clear();
+            }
+        }
     }
 
     /// Puts the next message for the application into `place`; answers by which pipe it came.

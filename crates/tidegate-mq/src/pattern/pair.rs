@@ -108,6 +108,10 @@ impl<L: Clone> Pattern<L> for Pair {
         self.former.iter().chain(&self.partner).any(has_received)
     }
 
+    fn room_to_keep(&self, core: &Core<L>) -> Result<usize, SendRefusal> {
+        Ok(core.room())
+    }
+
     fn is_writable(&self, core: &Core<L>) -> bool {
         self.partner.is_some_and(|partner| core.is_writable(partner))
     }

@@ -15,6 +15,22 @@ pub(super) struct Publisher {
     fanout: Fanout,
 }
 
+impl Publisher {
+    fn publish<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        message: &mut Message,
+        promised: bool,
+    ) -> Result<(), SendRefusal> {
+        self.fanout.publish(core, message, None, promised)?;
+        while let Some(key) = self.fanout.next_slow() {
+            self.fanout.down(core, key, |_, _| {});
+            core.cut(key, CloseCause::SlowSubscriber);
+        }
+        Ok(())
+    }
+}
+
 impl<L: Clone> Pattern<L> for Publisher {
     fn up(&mut self, core: &mut Core<L>, key: PeerKey) -> Result<(), Refusal> {
         self.fanout.up(core, key);
@@ -65,12 +81,16 @@ impl<L: Clone> Pattern<L> for Publisher {
     }
 
     fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
-        self.fanout.publish(core, message, None)?;
-        while let Some(key) = self.fanout.next_slow() {
-            self.fanout.down(core, key, |_, _| {});
-            core.cut(key, CloseCause::SlowSubscriber);
-        }
-        Ok(())
+        self.publish(core, message, false)
+    }
+
+    fn room_to_keep(&self, core: &Core<L>) -> Result<usize, SendRefusal> {
+        Ok(self.fanout.room_to_keep(core))
+    }
+
+    fn send_promised(&mut self, core: &mut Core<L>, message: &mut Message) {
+        // Refuses nothing that was promised.
+        let _ = self.publish(core, message, true);
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {

@@ -38,6 +38,10 @@ impl<L: Clone> Pattern<L> for Push {
         self.out.send(core, message).map(drop)
     }
 
+    fn room_to_keep(&self, core: &Core<L>) -> Result<usize, SendRefusal> {
+        Ok(core.room())
+    }
+
     fn is_writable(&self, core: &Core<L>) -> bool {
         !self.out.is_mute(core)
     }

@@ -93,6 +93,47 @@ impl Req {
         }
     }
 
+    /// Begins an exchange. With room that was promised it begins whatever has become of that.
+    fn ask<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        message: &mut Message,
+        promised: bool,
+    ) -> Result<(), SendRefusal> {
+        let id = core.settings.req_correlate.then_some(RequestId(self.next_id));
+        let keeps = id.is_some() && core.settings.req_on_peer_loss == OnPeerLoss::Resend;
+        let mut copy = None;
+        let mut envelop = || {
+            let request = Body::new(std::mem::take(message)).into_request(id);
+            copy = keeps.then(|| request.clone());
+            request
+        };
+        let placed = self.out.send_by(core, |core, key| core.enqueue(key, envelop().parcel()));
+        let key = match (placed, promised) {
+            (Ok(key), _) => Some(key),
+            (Err(refusal), false) => return Err(refusal),
+            (Err(_), true) => {
+                let mut request = envelop();
+                let open = core.any_open();
+                match open {
+                    // Full by a lowered limit, or by bytes: one more than allowed is what was promised.
+                    Some(key) => drop(core.enqueue(key, request.parcel())),
+                    // Lost with the peer that had the room.
+                    None => core.count_unroutable(),
+                }
+                open
+            }
+        };
+        self.next_id = self.next_id.wrapping_add(1);
+        self.forget(core);
+        let carrier = key.map(|key| (key, core.born(key)));
+        self.state = Exchange::Waiting(Waiting { carrier, id, copy, resent: 0, reply: None });
+        if carrier.is_none() && core.settings.req_on_peer_loss == OnPeerLoss::Fail {
+            self.fail(core);
+        }
+        Ok(())
+    }
+
     fn may_send<L: Clone>(&self, core: &Core<L>) -> bool {
         matches!(self.state, Exchange::Idle) || core.settings.req_relaxed
     }
@@ -156,19 +197,22 @@ impl<L: Clone> Pattern<L> for Req {
         if !self.may_send(core) {
             return Err(SendRefusal::WrongState);
         }
-        let id = core.settings.req_correlate.then_some(RequestId(self.next_id));
-        let keeps = id.is_some() && core.settings.req_on_peer_loss == OnPeerLoss::Resend;
-        let mut copy = None;
-        let key = self.out.send_by(core, |core, key| {
-            let mut request = Body::new(std::mem::take(message)).into_request(id);
-            copy = keeps.then(|| request.clone());
-            core.enqueue(key, request.parcel())
-        })?;
-        self.next_id = self.next_id.wrapping_add(1);
-        self.forget(core);
-        let carrier = Some((key, core.born(key)));
-        self.state = Exchange::Waiting(Waiting { carrier, id, copy, resent: 0, reply: None });
-        Ok(())
+        self.ask(core, message, false)
+    }
+
+    /// One exchange at a time.
+    fn room_to_keep(&self, core: &Core<L>) -> Result<usize, SendRefusal> {
+        if !self.may_send(core) {
+            return Err(SendRefusal::WrongState);
+        }
+        Ok(usize::from(core.room() > 0))
+    }
+
+    fn send_promised(&mut self, core: &mut Core<L>, message: &mut Message) {
+        // Refuses nothing that was promised.
+        let _ = self.ask(core, message, true);
+        // Others that have waited meanwhile find an exchange under way.
+        core.effects.room_for(core.room());
     }
 
     fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {

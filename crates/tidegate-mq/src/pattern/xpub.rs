@@ -97,6 +97,24 @@ impl XPub {
         }
     }
 
+    fn publish<L: Clone>(
+        &mut self,
+        core: &mut Core<L>,
+        message: &mut Message,
+        promised: bool,
+    ) -> Result<(), SendRefusal> {
+        let only = self.last.filter(|_| core.settings.xpub_last_value).map(|(key, _)| key);
+        self.fanout.publish(core, message, only, promised)?;
+        if only.is_some() {
+            self.last = None;
+        }
+        while let Some(key) = self.fanout.next_slow() {
+            self.leave(core, key);
+            core.cut(key, CloseCause::SlowSubscriber);
+        }
+        Ok(())
+    }
+
     fn subscribed_by<L: Clone>(
         &mut self,
         core: &mut Core<L>,
@@ -288,16 +306,16 @@ impl<L: Clone> Pattern<L> for XPub {
     }
 
     fn send(&mut self, core: &mut Core<L>, message: &mut Message) -> Result<(), SendRefusal> {
-        let only = self.last.filter(|_| core.settings.xpub_last_value).map(|(key, _)| key);
-        self.fanout.publish(core, message, only)?;
-        if only.is_some() {
-            self.last = None;
-        }
-        while let Some(key) = self.fanout.next_slow() {
-            self.leave(core, key);
-            core.cut(key, CloseCause::SlowSubscriber);
-        }
-        Ok(())
+        self.publish(core, message, false)
+    }
+
+    fn room_to_keep(&self, core: &Core<L>) -> Result<usize, SendRefusal> {
+        Ok(self.fanout.room_to_keep(core))
+    }
+
+    fn send_promised(&mut self, core: &mut Core<L>, message: &mut Message) {
+        // Refuses nothing that was promised.
+        let _ = self.publish(core, message, true);
     }
 
     fn recv(&mut self, core: &mut Core<L>, place: &mut Message) -> Result<PeerKey, RecvRefusal> {

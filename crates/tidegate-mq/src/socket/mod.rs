@@ -111,6 +111,9 @@ pub trait CanSubscribe: CanReceive {}
 pub trait CanSplit: CanSend + CanReceive {}
 
 /// A kind of socket whose sends may have to wait for room, which can be reserved beforehand (MQ-076).
+///
+/// PUB and XPUB wait only with `xpub_nodrop`, and then keep room with every subscriber. What a REQ keeps is the next
+/// exchange. The room of a ROUTER is that of one peer: see [`Router::peer_state`].
 pub trait CanReserve: CanSend {}
 
 /// A socket of one kind. See the [module](self) for what all sockets have in common, and the kinds for what they are
@@ -452,7 +455,7 @@ impl<K: CanReserve> Socket<K> {
     /// the permit is queued for certain (MQ-076).
     ///
     /// # Errors
-    /// [`Timeout`](crate::Error::Timeout), [`Terminated`](crate::Error::Terminated).
+    /// [`Timeout`](crate::Error::Timeout), [`Terminated`](crate::Error::Terminated), and what the pattern says.
     ///
     /// # Cancellation
     /// A dropped future has reserved nothing.

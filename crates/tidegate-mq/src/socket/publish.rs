@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanSend, Family, Kind, Socket};
+use super::{CanReserve, CanSend, Family, Kind, Socket};
 use crate::error::Result;
 
 /// Sends each message to every subscriber with a subscription that is a prefix of the first part. Never waits: a
@@ -22,6 +22,8 @@ impl Kind for PubKind {
 }
 
 impl CanSend for PubKind {}
+
+impl CanReserve for PubKind {}
 
 impl Socket<PubKind> {
     /// Waits until at least `count` subscribers would get a message that begins with `topic` (MQ-221).

@@ -10,7 +10,7 @@ use std::{
 use tidegate_io::message::Message;
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanReceive, CanSend, Family, Kind, Socket};
+use super::{CanReceive, CanReserve, CanSend, Family, Kind, Socket};
 use crate::error::{Error, Result};
 
 /// Sends a request to one of its peers, in turn, and receives the answer, one after the other (6.3).
@@ -29,6 +29,8 @@ impl Kind for ReqKind {
 impl CanReceive for ReqKind {}
 
 impl CanSend for ReqKind {}
+
+impl CanReserve for ReqKind {}
 
 impl Socket<ReqKind> {
     /// Asks, and waits for the answer for at most `timeout` in all. The socket can be used again whatever the outcome

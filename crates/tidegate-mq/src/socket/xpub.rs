@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidegate_io::message::Message;
 use tidegate_zmtp::socket_type::SocketType;
 
-use super::{CanReceive, CanSend, CanSplit, Family, Kind, Socket};
+use super::{CanReceive, CanReserve, CanSend, CanSplit, Family, Kind, Socket};
 use crate::{error::Result, pattern::Event, peer::Peer, state::PeerInfo};
 
 /// Like [`Pub`](super::Pub); receives byte 1 and a topic when that is subscribed to, byte 0 and the topic when that ends, and
@@ -26,6 +26,8 @@ impl Kind for XPubKind {
 impl CanReceive for XPubKind {}
 
 impl CanSend for XPubKind {}
+
+impl CanReserve for XPubKind {}
 
 impl CanSplit for XPubKind {}
 

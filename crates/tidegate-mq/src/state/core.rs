@@ -115,6 +115,11 @@ impl<L: Clone> Core<L> {
         self.iter().fold(0, |sum, (_, pipe)| pipe.room().saturating_add(sum))
     }
 
+    /// A pipe that takes part in the pattern, if there is one.
+    pub(crate) fn any_open(&self) -> Option<PeerKey> {
+        self.iter().find(|(_, pipe)| pipe.stage == Stage::Open).map(|(key, _)| key)
+    }
+
     /// The keys of all pipes, to be visited while pipes change.
     pub(crate) fn keys(&self) -> Vec<PeerKey> {
         self.iter().map(|(key, _)| key).collect()

@@ -58,10 +58,7 @@ pub(crate) use self::{
     refusal::{Awaited, NotSupported, RecvRefusal, Refusal, SendRefusal, Violation},
     settings::{OnPeerLoss, Settings, SlowPolicy, SubscriptionLimits, Verbosity},
 };
-use crate::pattern::{
-    self, Event, Extras, Pattern, ReplyRefusal, Request, WayBack,
-    envelope::{Parcel, Payload},
-};
+use crate::pattern::{self, Event, Extras, Pattern, ReplyRefusal, Request, WayBack, envelope::Payload};
 
 /// Everything of one socket that its lock guards. `L` is the way to a connection.
 pub(crate) struct State<L> {
@@ -397,44 +394,32 @@ impl<L: Clone> State<L> {
         if message.is_empty() {
             return Err(SendRefusal::Empty);
         }
-        if self.reserved > 0 && self.core.room() <= self.reserved {
+        if self.is_promised() {
             return Err(SendRefusal::WouldBlock(Awaited::Room));
         }
         self.pattern.send(&mut self.core, message)
     }
 
-    /// PUSH, DEALER, PAIR: keeps room for one message, until [`send_reserved`](Self::send_reserved) or
-    /// [`give_back`](Self::give_back).
+    /// Keeps room for one message, until [`send_reserved`](Self::send_reserved) or [`give_back`](Self::give_back).
     pub(crate) fn reserve(&mut self) -> Result<(), SendRefusal> {
-        match self.core.kind {
-            SocketType::Push | SocketType::Dealer | SocketType::Pair => {}
-            _ => return Err(SendRefusal::NotSupported),
-        }
-        if !self.pattern.is_writable(&self.core) || self.core.room() <= self.reserved {
+        let room = self.pattern.room_to_keep(&self.core)?;
+        if !self.pattern.is_writable(&self.core) || room <= self.reserved {
             return Err(SendRefusal::WouldBlock(Awaited::Room));
         }
         self.reserved += 1;
         Ok(())
     }
 
-    /// Sends with the room that was kept. When that went with its pipe, the message counts as queued on that pipe: it
-    /// is dropped unless another pipe can take it.
+    /// Sends with the room that was kept.
     pub(crate) fn send_reserved(&mut self, message: &mut Message) {
         self.reserved = self.reserved.saturating_sub(1);
-        if self.pattern.send(&mut self.core, message).is_ok() {
-            return;
-        }
-        let open = self.core.iter().find(|(_, pipe)| pipe.stage == Stage::Open).map(|(key, _)| key);
-        match open {
-            // Full by a lowered limit, or by bytes: one more than allowed is what was promised.
-            Some(key) => {
-                self.core.enqueue(key, Parcel::verbatim(message));
-            }
-            None => {
-                self.core.count_unroutable();
-                message.clear();
-            }
-        }
+        self.pattern.send_promised(&mut self.core, message);
+    }
+
+    /// Whether all the room that there is was promised.
+    #[inline]
+    fn is_promised(&self) -> bool {
+        self.reserved > 0 && self.pattern.room_to_keep(&self.core).is_ok_and(|room| room <= self.reserved)
     }
 
     /// Gives up the room that was kept for a message.
@@ -464,8 +449,7 @@ impl<L: Clone> State<L> {
     pub(crate) fn readiness(&self) -> Readiness {
         Readiness {
             readable: self.pattern.is_readable(&self.core) || self.core.has_offers(),
-            writable: self.pattern.is_writable(&self.core)
-                && (self.reserved == 0 || self.core.room() > self.reserved),
+            writable: self.pattern.is_writable(&self.core) && !self.is_promised(),
         }
     }
 

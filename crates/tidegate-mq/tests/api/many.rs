@@ -10,7 +10,9 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use tidegate_mq::{AnySocket, Context, Error, Message, Pull, Push, SocketType};
+use tidegate_mq::{
+    AnySocket, Context, Error, Message, Pull, Push, Rep, Req, SocketType, Sub, options::ReqOnPeerLoss,
+};
 
 use crate::{Count, near, options, support::wait, text};
 
@@ -80,6 +82,146 @@ fn a_permit_outlives_the_peer_that_had_the_room() {
     assert!(matches!(failed.error, Error::InvalidMessage(_)));
     let dealer = AnySocket::of_type(&context, SocketType::Router).unwrap();
     assert!(matches!(wait(dealer.reserve()).map(drop), Err(Error::NotSupported(_))));
+}
+
+/// A requester is promised one exchange at a time: whoever has waited meanwhile finds it under way.
+///
+/// Rules: MQ-076.
+#[test]
+fn an_exchange_is_promised() {
+    let context = Context::new();
+    let rep = Rep::with_options(&context, options()).unwrap();
+    rep.bind_blocking("inproc://asked").unwrap();
+    let req = Req::with_options(&context, options()).unwrap();
+    req.connect("inproc://asked").unwrap();
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(count.clone());
+    let mut cx = TaskContext::from_waker(&waker);
+
+    let permit = wait(req.reserve()).unwrap();
+    assert!(matches!(req.try_send("other").unwrap_err().error, Error::WouldBlock), "it is promised");
+    assert!(matches!(req.try_reserve().map(drop), Err(Error::WouldBlock)));
+    assert!(!req.readiness().unwrap().send);
+    let mut late = pin!(req.send("late"));
+    assert!(late.as_mut().poll(&mut cx).is_pending());
+    permit.send("promised").unwrap();
+    assert_eq!(*count.0.lock().unwrap(), 1);
+    let Poll::Ready(Err(refused)) = late.as_mut().poll(&mut cx) else { panic!("sent, or waits still") };
+    assert!(matches!(refused.error, Error::WrongState(_)));
+    assert!(matches!(req.try_reserve().map(drop), Err(Error::WrongState(_))), "an answer is owed");
+    rep.send_blocking(rep.recv_blocking().unwrap()).unwrap();
+    assert_eq!(text(&req.recv_blocking().unwrap()), "promised");
+
+    let permit = req.try_reserve().unwrap();
+    let mut next = pin!(req.send("next"));
+    assert!(next.as_mut().poll(&mut cx).is_pending());
+    drop(permit);
+    assert!(matches!(next.as_mut().poll(&mut cx), Poll::Ready(Ok(()))));
+    assert_eq!(text(&rep.recv_blocking().unwrap()), "next");
+}
+
+/// What was promised is sent, whatever has become of the peer: it goes to another, or is lost as the one that it would have
+/// been sent to.
+///
+/// Rules: MQ-076, MQ-197.
+#[test]
+fn a_promised_request_shares_the_fate_of_its_peer() {
+    for on_loss in [ReqOnPeerLoss::Wait, ReqOnPeerLoss::Fail] {
+        let context = Context::new();
+        let mut how = options();
+        how.req_on_peer_loss = on_loss;
+        let req = Req::with_options(&context, how).unwrap();
+        req.bind_blocking("inproc://ask").unwrap();
+        let come = || {
+            let rep = Rep::with_options(&context, options()).unwrap();
+            rep.connect("inproc://ask").unwrap();
+            rep
+        };
+        let gone = come();
+        let permit = req.try_reserve().unwrap();
+        wait(gone.close(Some(Duration::ZERO)));
+        permit.send("lost").unwrap();
+        assert_eq!(req.metrics().unroutable, 1, "not without a trace");
+        if on_loss == ReqOnPeerLoss::Wait {
+            assert!(matches!(req.try_recv(), Err(Error::WouldBlock)));
+            continue;
+        }
+        assert!(matches!(req.try_recv(), Err(Error::PeerLost)));
+
+        let gone = come();
+        let permit = req.try_reserve().unwrap();
+        wait(gone.close(Some(Duration::ZERO)));
+        let other = come();
+        permit.send("to another").unwrap();
+        assert_eq!(text(&other.recv_blocking().unwrap()), "to another");
+    }
+}
+
+/// A publisher that waits for all keeps room with each of them; one that waits for nobody has nothing to keep.
+///
+/// Rules: MQ-076, MQ-217.
+#[test]
+fn room_is_kept_with_every_subscriber() {
+    for manual in [false, true] {
+        for nodrop in [true, false] {
+            let context = Context::new();
+            let (mut sending, mut receiving) = (options(), options());
+            sending.sndhwm = 2;
+            sending.xpub_nodrop = nodrop;
+            receiving.rcvhwm = 1;
+            let kind = if manual { SocketType::XPub } else { SocketType::Pub };
+            let publisher = AnySocket::of_type_with(&context, kind, sending).unwrap();
+            publisher.bind_blocking("inproc://news").unwrap();
+            let subs = [(); 2].map(|()| {
+                let sub = Sub::with_options(&context, receiving.clone()).unwrap();
+                sub.subscribe("").unwrap();
+                sub.connect("inproc://news").unwrap();
+                sub
+            });
+            let permit = publisher.try_reserve().unwrap();
+            publisher.try_send("1").unwrap();
+            publisher.try_send("2").unwrap();
+            if nodrop {
+                let refused = publisher.try_send("3").unwrap_err();
+                assert!(matches!(refused.error, Error::WouldBlock), "the rest is promised");
+                assert!(matches!(publisher.try_reserve().map(drop), Err(Error::WouldBlock)));
+            } else {
+                drop(publisher.try_reserve().unwrap());
+            }
+            permit.send("promised").unwrap();
+            assert_eq!(publisher.try_send("4").is_err(), nodrop, "full");
+            for sub in &subs {
+                let got: Vec<_> = (0..3).map(|_| text(&sub.recv_blocking().unwrap())).collect();
+                assert_eq!(got, ["1", "2", "promised"]);
+            }
+        }
+    }
+}
+
+/// More was promised than a subscriber has room for that comes later: it gets all of it.
+///
+/// Rules: MQ-076.
+#[test]
+fn a_late_subscriber_gets_what_was_promised() {
+    for kind in [SocketType::Pub, SocketType::XPub] {
+        let context = Context::new();
+        let (mut sending, mut receiving) = (options(), options());
+        sending.sndhwm = 1;
+        sending.xpub_nodrop = true;
+        receiving.rcvhwm = 1;
+        let publisher = AnySocket::of_type_with(&context, kind, sending).unwrap();
+        publisher.bind_blocking("inproc://late").unwrap();
+        let permits: Vec<_> = (0..4).map(|_| publisher.try_reserve().unwrap()).collect();
+        let sub = Sub::with_options(&context, receiving).unwrap();
+        sub.subscribe("").unwrap();
+        sub.connect("inproc://late").unwrap();
+        for (permit, number) in permits.into_iter().zip(0..) {
+            permit.send(format!("{number}")).unwrap();
+        }
+        assert!(matches!(publisher.try_send("4").unwrap_err().error, Error::WouldBlock));
+        let got: String = (0..4).map(|_| text(&sub.recv_blocking().unwrap())).collect();
+        assert_eq!(got, "0123");
+    }
 }
 
 /// Rules: MQ-076, MQ-078.

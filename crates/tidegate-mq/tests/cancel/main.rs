@@ -21,7 +21,9 @@ use std::{
 };
 
 use rig::{DRIVERS, Dice, context, options_with};
-use tidegate_mq::{Dealer, Error, Message, Options, Pair, Pub, Pull, Push, Rep, Req, Router, SendError, Sub};
+use tidegate_mq::{
+    Dealer, Error, Message, Options, Pair, Permit, Pub, Pull, Push, Rep, Req, Router, SendError, Sub,
+};
 
 struct Unpark(Thread);
 
@@ -299,6 +301,78 @@ fn a_subscriber_loses_nothing() {
                         next == COUNT
                     },
                 );
+            });
+            context.term_blocking();
+        }
+    }
+}
+
+/// Reserves room until it has some, with cancellations; gives it back now and then, and sends with it at last.
+fn send_promised<'a, F: Future<Output = Result<Permit<'a>, Error>>>(
+    dice: &mut Dice,
+    mut reserve: impl FnMut() -> F,
+    value: u64,
+) {
+    loop {
+        if let Some(permit) = attempt(reserve(), dice.roll(4), dice.roll(16) == 0)
+            && dice.roll(4) > 0
+        {
+            return permit.unwrap().send(message(value)).unwrap();
+        }
+    }
+}
+
+/// Reservations and permits that are dropped keep no room, which would soon be all there is, and what was promised comes
+/// once and in order.
+///
+/// Rules: MQ-076, MQ-078.
+#[test]
+fn dropped_permits_keep_no_room() {
+    const COUNT: u64 = 5_000;
+    for driver in DRIVERS {
+        for place in places() {
+            let context = context(driver);
+            let pull = Pull::with_options(&context, options(small)).unwrap();
+            let push = Push::with_options(&context, options(small)).unwrap();
+            push.connect(&pull.bind_blocking(place).unwrap()).unwrap();
+            let nodrop = options(|options| {
+                small(options);
+                options.xpub_nodrop = true;
+            });
+            let publisher = Pub::with_options(&context, nodrop).unwrap();
+            let sub = Sub::with_options(&context, options(small)).unwrap();
+            sub.subscribe("").unwrap();
+            sub.connect(&publisher.bind_blocking(&place.replace("cancelled", "news")).unwrap()).unwrap();
+            rig::until("the subscription", || publisher.topics_count() == 1);
+            let rep = Rep::with_options(&context, options(small)).unwrap();
+            let req = Req::with_options(&context, options(small)).unwrap();
+            req.connect(&rep.bind_blocking(&place.replace("cancelled", "asked")).unwrap()).unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut dice = Dice(31);
+                    for value in 0..COUNT {
+                        send_promised(&mut dice, || push.reserve(), value);
+                        send_promised(&mut dice, || publisher.reserve(), value);
+                    }
+                });
+                scope.spawn(|| {
+                    let mut dice = Dice(32);
+                    for value in 0..COUNT {
+                        send_promised(&mut dice, || req.reserve(), value);
+                        assert_eq!(number(&req.recv_blocking().unwrap()), value);
+                    }
+                });
+                scope.spawn(|| {
+                    for value in 0..COUNT {
+                        let question = rep.recv_blocking().unwrap();
+                        assert_eq!(number(&question), value);
+                        rep.send_blocking(question).unwrap();
+                    }
+                });
+                for value in 0..COUNT {
+                    assert_eq!(number(&pull.recv_blocking().unwrap()), value);
+                    assert_eq!(number(&sub.recv_blocking().unwrap()), value);
+                }
             });
             context.term_blocking();
         }
