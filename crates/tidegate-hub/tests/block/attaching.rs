@@ -208,9 +208,12 @@ fn a_descriptor_that_changes_meanwhile_is_refused_or_taken_as_it_was() {
         let region = block.region();
         scope.spawn(move || {
             let count = region.atomic_u32_mut(offset_of!(HeaderPage, slot_count) as u64).unwrap();
-            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                count.store(u32::MAX, Relaxed);
-                count.store(8, Relaxed);
+            // Each value stays as long as the other.
+            for value in [u32::MAX, 8].into_iter().cycle() {
+                if stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Empty) {
+                    break;
+                }
+                count.store(value, Relaxed);
             }
         });
         let mut outcomes = [0; 2];
