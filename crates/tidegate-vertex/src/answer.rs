@@ -4,6 +4,7 @@
 //! of their inputs if they are not, and nothing is taken out of it before it is wanted: outputs are parts of the copy (VX-221).
 
 use bytes::Bytes;
+use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::{
     record::{Direction, RawView, RecordFault, RecordType, Records},
     status::Status,
@@ -30,6 +31,8 @@ pub enum Verdict<'a> {
     Dropped,
     /// To be tried again.
     Failed(String),
+    /// To be given back to the source, and to come again after this time.
+    Nacked(Nanos, String),
     /// Bad for good.
     Rejected(String),
 }
@@ -97,8 +100,8 @@ impl Answer {
                 }
                 RecordType::Data => outputs.count += 1,
                 RecordType::Drop => other = Some(Verdict::Dropped),
-                // No source here takes an input back, so it is tried again in place (VX-603).
-                RecordType::Fail | RecordType::Nack => other = Some(Verdict::Failed(reason())),
+                RecordType::Fail => other = Some(Verdict::Failed(reason())),
+                RecordType::Nack => other = Some(nacked(view.value)),
                 RecordType::Reject => other = Some(Verdict::Rejected(reason())),
             }
         }
@@ -135,6 +138,14 @@ impl<'a> Outputs<'a> {
             Emitted { route: view.place as usize, record }
         })
     }
+}
+
+/// What a nack says: milliseconds, then the reason.
+fn nacked(value: &[u8]) -> Verdict<'static> {
+    // That it has them was checked when the answer was made.
+    let (delay, reason) = value.split_first_chunk::<4>().unwrap_or((&[0; 4], value));
+    let delay = Nanos::from_millis(u32::from_le_bytes(*delay).into());
+    Verdict::Nacked(delay, String::from_utf8_lossy(reason).into_owned())
 }
 
 /// The records of a payload that was accepted, in the order of their inputs.
@@ -183,6 +194,7 @@ mod tests {
             }
             Verdict::Dropped => "dropped".to_owned(),
             Verdict::Failed(reason) => format!("failed {reason}"),
+            Verdict::Nacked(delay, reason) => format!("nacked {} {reason}", delay.0),
             Verdict::Rejected(reason) => format!("rejected {reason}"),
         };
         answer.verdicts().map(text).collect()
@@ -190,7 +202,7 @@ mod tests {
 
     const DATA: RecordType = RecordType::Data;
 
-    /// Rules: VX-401, VX-402.
+    /// Rules: VX-401, VX-402, VX-603.
     #[test]
     fn each_input_has_a_verdict_and_outputs_of_one_that_failed_do_not_count() {
         let said = [
@@ -201,10 +213,20 @@ mod tests {
             (RecordType::Drop, 3, 0, ""),
             (RecordType::Reject, 4, 0, "bad"),
             (DATA, 5, 2, "nowhere"),
+            (DATA, 6, 0, "lost, too"),
+            (RecordType::Nack, 6, 0, "\x02\x01\0\0later"),
         ];
-        let expected =
-            ["0:a 1:b", "", "failed why", "dropped", "rejected bad", "rejected there is no route 2", ""];
-        assert_eq!(told(&answer(&said, 7).unwrap()), expected);
+        let expected = [
+            "0:a 1:b",
+            "",
+            "failed why",
+            "dropped",
+            "rejected bad",
+            "rejected there is no route 2",
+            "nacked 258000000 later",
+            "",
+        ];
+        assert_eq!(told(&answer(&said, 8).unwrap()), expected);
     }
 
     /// A worker may answer its inputs in any order; outputs of one input keep theirs.

@@ -4,6 +4,7 @@
 //! (VX-310).
 
 use bytes::Bytes;
+use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::{
     ids::Position,
     record::{RecordHead, RecordType, RecordWriter},
@@ -71,6 +72,8 @@ pub struct Batch {
     pub crashes: u32,
     /// How it went when it last failed as a whole.
     pub fault: Option<Status>,
+    /// When its first input was read.
+    pub since: Nanos,
 }
 
 impl Batch {
@@ -84,7 +87,44 @@ impl Batch {
             failures: 0,
             crashes: 0,
             fault: None,
+            since: Nanos::ZERO,
         })
+    }
+
+    /// The same, read at this time.
+    pub fn read_at(self, now: Nanos) -> Self {
+        Self { since: now, ..self }
+    }
+
+    /// Whether it was never sent, nor known to have been.
+    pub fn is_fresh(&self) -> bool {
+        self.attempt == 0 && self.failures == 0 && self.crashes == 0
+    }
+
+    /// How many inputs of what follows it go into this one, which has at most so many inputs and bytes.
+    pub fn room_for(&self, next: &Self, records: usize, bytes: u64) -> usize {
+        let mut total = self.bytes;
+        let fits = |input: &&Input| {
+            total += input.record.len() as u64;
+            total <= bytes && self.is_within_span(input)
+        };
+        let room = records.saturating_sub(self.inputs.len());
+        next.inputs.iter().take(room).take_while(fits).count()
+    }
+
+    /// How many of its inputs are so near to its first that 32 bits say where they are.
+    pub fn within_span(&self) -> usize {
+        self.inputs.iter().take_while(|input| self.is_within_span(input)).count()
+    }
+
+    fn is_within_span(&self, input: &Input) -> bool {
+        input.position.0.saturating_sub(self.first().0) < u64::from(u32::MAX)
+    }
+
+    /// Adds inputs behind its own.
+    pub fn extend(&mut self, next: Self) {
+        self.bytes += next.bytes;
+        self.inputs.extend(next.inputs);
     }
 
     /// Bytes that the inputs take in a payload.
@@ -121,7 +161,7 @@ impl Batch {
             let Record { value, key, headers, event_time } = &input.record;
             let head =
                 RecordHead { kind: RecordType::Data, index, place, event_time: *event_time, key, headers };
-            // A record that is longer than a frame was refused when it was read.
+            // What does not fit a frame is not given to functions.
             let _ = writer.push(&head, value);
         }
     }
@@ -135,8 +175,8 @@ impl Batch {
     /// without inputs.
     pub fn split(mut self, count: usize) -> (Option<Self>, Option<Self>) {
         let behind = self.inputs.split_off(count.min(self.inputs.len()));
-        let attempt = self.attempt;
-        let part = |inputs| Self::new(inputs).map(|part| Self { attempt, ..part });
+        let (attempt, since) = (self.attempt, self.since);
+        let part = |inputs| Self::new(inputs).map(|part| Self { attempt, since, ..part });
         (part(self.inputs), part(behind))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Pure: answers and time come in, batches to send and outputs to deliver come out. Entries stand in source order and leave
 //! only at the front, so outputs are delivered in source order and the resume position is the end of the finished prefix
-//! (VX-441), whatever order answers come in and however often something is tried again.
+//! (VX-441), whatever order answers come in and however often something is tried again. Without order (VX-440) they leave as
+//! they are answered; where the finished prefix ends is then for the caller to say, from [`Flow::first`].
 //!
 //! ```text
 //!  push --> Queued --sent--> Sent --answer--> Answered --front--> delivered
@@ -10,6 +11,8 @@
 //!              |                | worker died      | an input failed: what is before it is delivered,
 //!              +---- Waiting <--+------------------+ it is tried again alone, what is behind it is sent again
 //! ```
+//!
+//! An input that no function can be given stands between them, never sent, and is given up when it is in front.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -41,6 +44,28 @@ pub struct Retry {
     pub cap: Nanos,
     /// What becomes of an input that used up its tries.
     pub on_exhausted: OnExhausted,
+}
+
+/// How inputs are put together, and whether outputs keep their order.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shape {
+    /// Most inputs of a batch; what was read at once is one batch when this is 0.
+    pub records: usize,
+    /// Most bytes of a batch.
+    pub bytes: u64,
+    /// How long a batch that is not full waits for more, while others are on their way (VX-442).
+    pub linger: Nanos,
+    /// Batches are delivered as they are answered.
+    pub unordered: bool,
+}
+
+/// A batch on its way: its number is one of its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    /// The lane.
+    pub lane: u32,
+    /// Its number there.
+    pub batch: BatchId,
 }
 
 /// What becomes of an input that cannot be processed (VX-601).
@@ -80,6 +105,7 @@ pub struct Death {
 pub struct Flow {
     entries: VecDeque<Entry>,
     retry: Retry,
+    shape: Shape,
     stopped: bool,
     /// Inputs that an earlier run tried, and that were not read again yet.
     known: BTreeMap<Position, Mark>,
@@ -96,14 +122,21 @@ enum State {
     Queued,
     /// Not to be sent before.
     Waiting(Nanos),
-    Sent(BatchId),
+    Sent(Ticket),
     Answered(Answer),
+    /// A single input that is not for functions, and why.
+    Unfit(Death),
 }
 
 impl Flow {
     /// Nothing on its way.
-    pub fn new(retry: Retry) -> Self {
-        Self { entries: VecDeque::new(), retry, stopped: false, known: BTreeMap::new() }
+    pub fn new(retry: Retry, shape: Shape) -> Self {
+        Self { entries: VecDeque::new(), retry, shape, stopped: false, known: BTreeMap::new() }
+    }
+
+    /// From now on what is read at once is a batch by itself, or not.
+    pub fn put_together(&mut self, together: bool, records: usize) {
+        self.shape.records = if together { records } else { 0 };
     }
 
     /// Goes on with what an earlier run knows of inputs that it tried (VX-602).
@@ -117,7 +150,7 @@ impl Flow {
         while let Some(batch) = rest.take() {
             let suspect = batch.inputs().iter().position(|input| self.known.contains_key(&input.position));
             let Some(index) = suspect else {
-                self.entries.push_back(Entry { batch, state: State::Queued });
+                self.append(batch);
                 return;
             };
             let (before, from) = batch.split(index);
@@ -144,6 +177,44 @@ impl Flow {
         tried.map(mark).collect()
     }
 
+    /// Adds a batch, as far as it goes to the last one that was not sent.
+    fn append(&mut self, batch: Batch) {
+        let mut rest = Some(batch);
+        if let Some(Entry { batch: open, state: State::Queued }) = self.entries.back_mut()
+            && open.is_fresh()
+            && let Some(batch) = rest.take()
+        {
+            let room = open.room_for(&batch, self.shape.records, self.shape.bytes);
+            let (fits, behind) = batch.split(room);
+            fits.into_iter().for_each(|fits| open.extend(fits));
+            rest = behind;
+        }
+        // Where inputs of it are is told by 32 bits (VX-442).
+        while let Some(batch) = rest.take() {
+            let within = batch.within_span();
+            let (fits, behind) = batch.split(within);
+            self.entries.extend(fits.map(|batch| Entry { batch, state: State::Queued }));
+            rest = behind;
+        }
+    }
+
+    /// Adds an input behind all others that no function can be given, for this reason.
+    pub fn push_unfit(&mut self, input: Input, class: &'static str, reason: String) {
+        self.known.remove(&input.position);
+        let Some(batch) = Batch::new(vec![input]) else { return };
+        self.entries.push_back(Entry { batch, state: State::Unfit(Death { class, reason, attempts: 0 }) });
+    }
+
+    /// What an earlier run knows of inputs that were not read again yet.
+    pub fn known(&self) -> impl Iterator<Item = Mark> + '_ {
+        self.known.values().copied()
+    }
+
+    /// Whether a batch was sent and not answered.
+    pub fn is_any_sent(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.state, State::Sent(_)))
+    }
+
     /// Inputs that are not final.
     pub fn inputs(&self) -> u64 {
         self.entries.iter().map(|entry| u64::from(entry.batch.count())).sum()
@@ -161,7 +232,7 @@ impl Flow {
 
     /// Batches that were sent and are not final: for each there has to be room for an answer.
     pub fn sent_len(&self) -> usize {
-        self.entries.iter().filter(|entry| !entry.is_unsent()).count()
+        self.entries.iter().filter(|entry| matches!(entry.state, State::Sent(_) | State::Answered(_))).count()
     }
 
     /// Whether the batch to send is the oldest that is not final.
@@ -183,30 +254,50 @@ impl Flow {
         let entry = self.entries.iter().find(|entry| entry.is_unsent())?;
         match entry.state {
             State::Waiting(until) if now < until => None,
+            // It is given up as soon as all before it are final.
+            _ if entry.gives_out(&self.retry).is_some() => None,
             _ => Some(&entry.batch),
         }
     }
 
-    /// When the batch that waits may be sent.
+    /// When the batch that waits may be sent, or the one that is not full goes as it is.
     pub fn next_time(&self) -> Option<Nanos> {
-        match self.entries.iter().find(|entry| entry.is_unsent())?.state {
+        let entry = self.entries.iter().find(|entry| entry.is_unsent())?;
+        match entry.state {
             State::Waiting(until) if !self.stopped => Some(until),
-            _ => None,
+            _ => self.fills_until(),
         }
     }
 
-    /// The batch of [`Flow::next_to_send`] was published under this id.
-    pub fn sent(&mut self, id: BatchId) {
+    /// Until when the batch to send next waits for more inputs if its worker has enough to do (VX-442); `None` when it is full,
+    /// or there is something behind it.
+    pub fn fills_until(&self) -> Option<Nanos> {
+        let Entry { batch, state } = self.entries.back()?;
+        let Shape { records, bytes, linger, .. } = self.shape;
+        let is_next = self.entries.iter().filter(|entry| entry.is_unsent()).count() == 1;
+        let has_room = batch.inputs().len() < records && batch.bytes() < bytes;
+        let fills =
+            matches!(state, State::Queued) && is_next && has_room && batch.is_fresh() && !self.stopped;
+        fills.then(|| batch.since.saturating_add(linger))
+    }
+
+    /// Where the first input is that was not delivered.
+    pub fn first(&self) -> Option<Position> {
+        self.entries.front().map(|entry| entry.batch.first())
+    }
+
+    /// The batch of [`Flow::next_to_send`] was published under this number.
+    pub fn sent(&mut self, ticket: Ticket) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.is_unsent()) {
             entry.batch.attempt = entry.batch.attempt.saturating_add(1);
-            entry.state = State::Sent(id);
+            entry.state = State::Sent(ticket);
         }
     }
 
     /// An answer came. One to a batch that is not on its way changes nothing.
-    pub fn answered(&mut self, id: BatchId, answer: Answer, now: Nanos) {
+    pub fn answered(&mut self, ticket: Ticket, answer: Answer, now: Nanos) {
         let retry = self.retry;
-        let Some(entry) = self.entries.iter_mut().find(|entry| entry.is_sent_as(id)) else { return };
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.is_sent_as(ticket)) else { return };
         match answer.status() {
             Status::Ok | Status::Partial => entry.state = State::Answered(answer),
             // The generation is current, or nobody would have taken the answer: the worker saw an old deadline (VX-235).
@@ -224,14 +315,14 @@ impl Flow {
     }
 
     /// The worker that had these batches is gone; `suspect` is the oldest of them, which it was working on.
-    pub fn lost(&mut self, ids: &[BatchId], suspect: Option<BatchId>, now: Nanos) {
+    pub fn lost(&mut self, tickets: &[Ticket], suspect: Option<Ticket>, now: Nanos) {
         let until = now.saturating_add(self.retry.initial);
         for entry in &mut self.entries {
-            let State::Sent(id) = entry.state else { continue };
-            if !ids.contains(&id) {
+            let State::Sent(ticket) = entry.state else { continue };
+            if !tickets.contains(&ticket) {
                 continue;
             }
-            entry.state = if suspect == Some(id) {
+            entry.state = if suspect == Some(ticket) {
                 entry.batch.crashes += 1;
                 State::Waiting(until)
             } else {
@@ -241,20 +332,28 @@ impl Flow {
         self.split_suspects();
     }
 
-    /// What is final now, in source order. The caller delivers it before it asks for more.
+    /// What is final now, in source order; without order what is final of one batch. The caller delivers it before it asks for
+    /// more.
     pub fn finish(&mut self, now: Nanos) -> Vec<Step> {
-        let mut steps = Vec::new();
+        let (mut steps, mut index) = (Vec::new(), 0);
         while !self.stopped {
-            self.give_up(&mut steps);
-            if self.stopped
-                || !self.entries.front().is_some_and(|entry| matches!(entry.state, State::Answered(_)))
-            {
+            self.give_up(index, &mut steps);
+            let Some(entry) = self.entries.get(index) else { break };
+            let is_answered = matches!(entry.state, State::Answered(_));
+            if self.stopped || self.shape.unordered && !steps.is_empty() {
                 break;
             }
-            let Some(Entry { batch, state: State::Answered(answer) }) = self.entries.pop_front() else {
+            if !is_answered && self.shape.unordered {
+                index += 1;
+                continue;
+            }
+            if !is_answered {
+                break;
+            }
+            let Some(Entry { batch, state: State::Answered(answer) }) = self.entries.remove(index) else {
                 break;
             };
-            self.apply(batch, answer, now, &mut steps);
+            self.apply(index, batch, answer, now, &mut steps);
         }
         steps
     }
@@ -264,41 +363,44 @@ impl Flow {
         self.stopped
     }
 
-    /// Turns an answer into steps, up to the first input that has to be tried again.
-    fn apply(&mut self, batch: Batch, answer: Answer, now: Nanos, steps: &mut Vec<Step>) {
+    /// Turns an answer into steps, up to the first input that has to be tried again, which takes its place with all behind it.
+    fn apply(&mut self, index: usize, batch: Batch, answer: Answer, now: Nanos, steps: &mut Vec<Step>) {
         let earlier = if batch.inputs().len() == 1 { batch.failures } else { 0 };
         let mut done = 0;
+        let none = Nanos::ZERO;
         let bad = answer.verdicts().find_map(|verdict| match verdict {
             Verdict::Done(_) | Verdict::Dropped => {
                 done += 1;
                 None
             }
             // No further try.
-            Verdict::Rejected(reason) => Some((u32::MAX, "REJECTED", reason)),
-            Verdict::Failed(reason) => Some((earlier + 1, "UDF_ERROR", reason)),
+            Verdict::Rejected(reason) => Some((u32::MAX, "REJECTED", reason, none)),
+            Verdict::Failed(reason) => Some((earlier + 1, "UDF_ERROR", reason, none)),
+            // The source cannot be given a single input back: it is tried again in place (VX-603).
+            Verdict::Nacked(delay, reason) => Some((earlier + 1, "NACKED", reason, delay)),
         });
         let (finished, rest) = batch.split(done);
         steps.extend(finished.map(|finished| Step::Done(finished.into_inputs(), answer)));
         let Some((Some(mut failed), behind)) = rest.map(|rest| rest.split(1)) else { return };
-        let unsaid = || (earlier + 1, "UDF_ERROR", "the answer says nothing about it".to_owned());
-        let (failures, class, reason) = bad.unwrap_or_else(unsaid);
-        self.put_back(behind);
+        let unsaid = || (earlier + 1, "UDF_ERROR", "the answer says nothing about it".to_owned(), none);
+        let (failures, class, reason, delay) = bad.unwrap_or_else(unsaid);
+        self.put_back(index, behind);
         if failures < self.retry.attempts.get() {
             failed.failures = failures;
-            let until = now.saturating_add(backoff(&self.retry, failures));
-            self.entries.push_front(Entry { batch: failed, state: State::Waiting(until) });
+            let until = now.saturating_add(backoff(&self.retry, failures).max(delay));
+            self.entries.insert(index, Entry { batch: failed, state: State::Waiting(until) });
             return;
         }
         let Some(input) = failed.inputs().first().cloned() else { return };
         if !self.exhausted(input, Death { class, reason, attempts: earlier + 1 }, steps) {
-            self.put_back(Some(failed));
+            self.put_back(index, Some(failed));
         }
     }
 
-    /// Puts unfinished inputs in front of all others.
-    fn put_back(&mut self, batch: Option<Batch>) {
+    /// Puts unfinished inputs back in their place.
+    fn put_back(&mut self, index: usize, batch: Option<Batch>) {
         if let Some(batch) = batch {
-            self.entries.push_front(Entry { batch, state: State::Queued });
+            self.entries.insert(index, Entry { batch, state: State::Queued });
         }
     }
 
@@ -317,28 +419,31 @@ impl Flow {
         }
     }
 
-    /// Gives up a single input in front that ended its worker too often, or on which the function failed as a whole.
-    fn give_up(&mut self, steps: &mut Vec<Step>) {
+    /// Gives up a single input at this place that ended its worker too often, on which the function failed as a whole, or that is
+    /// not for functions.
+    fn give_up(&mut self, index: usize, steps: &mut Vec<Step>) {
         let retry = self.retry;
-        while let Some(front) = self.entries.front() {
-            let [input] = front.batch.inputs() else { return };
-            let Batch { failures, crashes, .. } = front.batch;
-            let (class, reason) = if crashes >= retry.crash_attempts.get() {
-                ("CRASHED", "the worker died or hung on it")
-            } else if front.is_unsent() && failures >= retry.attempts.get() {
-                match front.batch.fault {
-                    Some(Status::OutputTooLarge) => ("OUTPUT_TOO_LARGE", "its outputs are too long"),
-                    _ => ("UDF_ERROR", "the function failed on it"),
-                }
-            } else {
+        while let Some(entry) = self.entries.get(index) {
+            if self.shape.unordered && !steps.is_empty() {
                 return;
-            };
+            }
+            let [input] = entry.batch.inputs() else { return };
+            let Batch { failures, crashes, .. } = entry.batch;
+            if let State::Unfit(death) = &entry.state {
+                let (input, death) = (input.clone(), death.clone());
+                if !self.exhausted(input, death, steps) {
+                    return;
+                }
+                self.entries.remove(index);
+                continue;
+            }
+            let Some((class, reason)) = entry.gives_out(&retry) else { return };
             let death = Death { class, reason: reason.to_owned(), attempts: failures + crashes };
             let input = input.clone();
             if !self.exhausted(input, death, steps) {
                 return;
             }
-            self.entries.pop_front();
+            self.entries.remove(index);
         }
     }
 
@@ -370,8 +475,23 @@ impl Entry {
         matches!(self.state, State::Queued | State::Waiting(_))
     }
 
-    fn is_sent_as(&self, id: BatchId) -> bool {
-        matches!(self.state, State::Sent(sent) if sent == id)
+    /// Why there is no further try of a single input, if there is none.
+    fn gives_out(&self, retry: &Retry) -> Option<(&'static str, &'static str)> {
+        let Batch { failures, crashes, fault, .. } = &self.batch;
+        if self.batch.inputs().len() > 1 || !self.is_unsent() {
+            return None;
+        }
+        if *crashes >= retry.crash_attempts.get() {
+            return Some(("CRASHED", "the worker died or hung on it"));
+        }
+        (*failures >= retry.attempts.get()).then_some(match fault {
+            Some(Status::OutputTooLarge) => ("OUTPUT_TOO_LARGE", "its outputs are too long"),
+            _ => ("UDF_ERROR", "the function failed on it"),
+        })
+    }
+
+    fn is_sent_as(&self, ticket: Ticket) -> bool {
+        matches!(self.state, State::Sent(sent) if sent == ticket)
     }
 }
 

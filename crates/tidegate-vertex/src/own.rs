@@ -10,7 +10,7 @@
 //! either: what the ledger says holds. A store that does is the authority, and the ledger follows it (I9). The order of giving a
 //! partition away is the vertex's: nothing of a session runs any more before [`Manager::release`] (VX-704).
 
-use std::{collections::BTreeMap, error::Error};
+use std::{collections::BTreeMap, error::Error, str::FromStr};
 
 use tidegate_shm::sync::{Arc, Mutex, MutexGuard};
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
@@ -168,6 +168,38 @@ impl Known {
     /// The last committed epoch; 0 is none.
     pub fn epoch(&self) -> EpochId {
         self.committed.as_ref().map_or(EpochId(0), |committed| committed.epoch)
+    }
+}
+
+/// Partitions by number: `0-3,7`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pins {
+    text: String,
+    ranges: Vec<(u32, u32)>,
+}
+
+impl Pins {
+    /// Whether a partition is among them.
+    pub fn has(&self, partition: PartitionId) -> bool {
+        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&partition.0))
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for Pins {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let range = |part: &str| match part.split_once('-') {
+            Some((first, last)) => Ok((first.trim().parse()?, last.trim().parse()?)),
+            None => part.trim().parse().map(|only| (only, only)),
+        };
+        let ranges = text.split(',').map(range).collect::<Result<_, Self::Err>>()?;
+        Ok(Self { text: text.to_owned(), ranges })
     }
 }
 

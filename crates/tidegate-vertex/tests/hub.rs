@@ -50,7 +50,7 @@ impl Reading {
             match self.source.poll(ONLY, BUDGET).unwrap() {
                 Polled::Inputs(more) => inputs.extend(more),
                 Polled::Idle => self.woken.recv_timeout(PATIENCE).unwrap(),
-                Polled::End => panic!("the channel is closed"),
+                other => panic!("the channel is closed: {other:?}"),
             }
         }
         inputs

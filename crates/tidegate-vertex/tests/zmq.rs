@@ -30,7 +30,7 @@ fn take(source: &mut impl Source, woken: &Woken, count: usize) -> Vec<Input> {
         match source.poll(ONLY, budget).unwrap() {
             Polled::Inputs(more) => inputs.extend(more),
             Polled::Idle => woken.0.recv_timeout(PATIENCE).unwrap(),
-            Polled::End => panic!("a socket does not end"),
+            other => panic!("a socket does not end: {other:?}"),
         }
     }
     inputs

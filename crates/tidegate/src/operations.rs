@@ -66,7 +66,16 @@ struct Watched {
 
 impl Watched {
     fn status(&self) -> Status {
-        Status { sinks: self.sinks.clone(), ..self.control.status() }
+        let mut status = self.control.status();
+        let counted = std::mem::take(&mut status.sinks);
+        let promised = self.sinks.iter().cloned();
+        let both = promised.map(|sink| match counted.iter().find(|counted| counted.sink == sink.sink) {
+            Some(SinkStatus { waiting_bytes, lost, .. }) => {
+                SinkStatus { waiting_bytes: *waiting_bytes, lost: *lost, ..sink }
+            }
+            None => sink,
+        });
+        Status { sinks: both.collect(), ..status }
     }
 }
 

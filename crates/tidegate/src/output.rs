@@ -53,6 +53,8 @@ pub(crate) enum VertexExit {
     Protocol = 76,
     /// The worker's schema does not match.
     Schema = 77,
+    /// The ledger does not keep up.
+    Behind = 78,
 }
 
 /// The exit codes of `tidegate hub` beyond 1 and 2 (DH-266).

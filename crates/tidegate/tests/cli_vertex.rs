@@ -114,6 +114,63 @@ fn a_pipeline_runs_and_goes_on_where_it_was() {
     assert_eq!(fs::read_to_string(dir.path().join("out")).unwrap(), "ONE\nTWO\n");
 }
 
+/// Rules: VX-786.
+#[test]
+fn a_ledger_that_is_gone_is_made_anew_when_somebody_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = pipeline(dir.path(), &format!("[ledger]\npath = {:?}", dir.path().join("ledger")));
+    fs::write(dir.path().join("input"), "one\n").unwrap();
+    vertex(["run", "-c", &file]).exits(0);
+    fs::remove_file(dir.path().join("ledger").join("ledger.redb")).unwrap();
+    let (code, message) = vertex(["run", "-c", &file, "--json"]).exits(73).error();
+    assert!(code == "ledger" && message.contains("--new-ledger"), "{message}");
+    let report = vertex(["run", "-c", &file, "--new-ledger", "--json"]).exits(0).result();
+    assert_eq!(report["read"], 1);
+    let report = vertex(["run", "-c", &file, "--json"]).exits(0).result();
+    assert_eq!(report["read"], 0);
+}
+
+#[test]
+fn a_run_has_the_partitions_that_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["in0", "in1", "in2"] {
+        fs::write(dir.path().join(name), format!("{name}\n")).unwrap();
+    }
+    let file = pipeline(dir.path(), "");
+    let source = format!("source.path={:?}", dir.path().join("in?"));
+    let run = |list: &str| vertex(["run", "-c", &file, "--set", &source, "--partitions", list, "--json"]);
+    assert_eq!(run("0,2").exits(0).result()["read"], 2);
+    let out = fs::read_to_string(dir.path().join("out")).unwrap();
+    assert!(out.contains("IN0") && out.contains("IN2") && out.lines().count() == 2, "{out}");
+    assert_eq!(run("0-x").exits(64).error().0, "usage");
+    let (code, message) = run("3-7").exits(65).error();
+    assert!(code == "config" && message.contains("--partitions is 3-7"), "{message}");
+}
+
+/// Rules: VX-863.
+#[test]
+fn each_line_of_the_log_names_the_pipeline() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = pipeline(dir.path(), "");
+    fs::write(dir.path().join("input"), "one\n").unwrap();
+    let log = |format: &str| {
+        let format = format!("log.format={format}");
+        let ran = vertex(["run", "-c", &file, "--set", &format, "--set", "log.level=info"]).exits(0);
+        let lines = ran.stderr.lines().filter(|line| !line.starts_with("worker ")).map(str::to_owned);
+        lines.collect::<Vec<_>>()
+    };
+    let lines = log("json");
+    let claimed = lines.iter().find(|line| line.contains("partition claimed")).unwrap();
+    let claimed: serde_json::Value = serde_json::from_str(claimed).unwrap();
+    assert!(claimed.get("partition").is_some() && claimed.get("generation").is_some(), "{claimed}");
+    for line in &lines {
+        let fields: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(fields["pipeline"], "test", "{line}");
+    }
+    let lines = log("text");
+    assert!(lines.len() > 1 && lines.iter().all(|line| line.starts_with("[test] ")), "{lines:?}");
+}
+
 /// Rules: VX-601, VX-860.
 #[test]
 fn a_partition_that_stops_is_a_failure_with_its_place() {
@@ -148,7 +205,7 @@ fn what_is_wrong_has_its_exit_code() {
     assert_eq!(vertex(["run", "-c", &file, "--json"]).exits(73).error().0, "ledger");
 }
 
-/// Rules: VX-002.
+/// Rules: VX-002, VX-632.
 #[test]
 fn a_file_is_checked_and_what_it_promises_said() {
     let dir = tempfile::tempdir().unwrap();
@@ -158,6 +215,10 @@ fn a_file_is_checked_and_what_it_promises_said() {
         without.contains("sink main: at least once") && without.contains("from the beginning"),
         "{without}"
     );
+    let lossy = fs::read_to_string(&file).unwrap() + "\nrequired = false";
+    fs::write(&file, lossy).unwrap();
+    let lossy = vertex(["validate", "-c", &file]).exits(0).stdout;
+    assert!(lossy.contains("sink main: what it takes in time") && lossy.contains("lost"), "{lossy}");
     let file = pipeline(dir.path(), "[ledger]\npath = \"ledger\"");
     let with = vertex(["validate", "-c", &file, "--json"]).exits(0).result();
     assert!(with["sinks"][0]["guarantee"].as_str().unwrap().contains("twice"), "{with}");

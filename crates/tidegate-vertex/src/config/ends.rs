@@ -10,7 +10,7 @@ use super::{
     units::{Bytes, Time},
 };
 use crate::{
-    sink::{Class, file::Format},
+    sink::{Class, Output, file::Format},
     source::{Abilities, AckMode, Positions, Replay, file::FileSource, framing::Framing, stdin},
 };
 
@@ -121,6 +121,14 @@ pub struct SinkConfig {
     pub allow_duplicates: bool,
     /// How long to wait when it takes no more.
     pub retry: SinkRetry,
+    /// Whether commits wait for it (VX-632).
+    pub required: bool,
+    /// Bytes of outputs that may wait for one that is not required.
+    pub buffer: Bytes,
+    /// Most outputs that it is given at once (VX-842).
+    pub max_records: Option<NonZeroU32>,
+    /// Most bytes that it is given at once, or one output.
+    pub max_bytes: Option<Bytes>,
     /// What it is and where.
     pub kind: SinkKind,
 }
@@ -207,6 +215,19 @@ impl SinkConfig {
         &self.name
     }
 
+    /// As many of these outputs as it is given at once: at least one, unless there is none.
+    pub fn at_once<'o>(&self, outputs: &'o [Output]) -> &'o [Output] {
+        let most = self.max_records.map_or(usize::MAX, |most| most.get() as usize);
+        let mut left = self.max_bytes.map_or(u64::MAX, |most| most.0);
+        let fits = outputs.iter().take(most).take_while(|output| {
+            let len = output.record.len() as u64;
+            let fits = len <= left;
+            left = left.saturating_sub(len);
+            fits
+        });
+        outputs.get(..fits.count().max(1)).unwrap_or_default()
+    }
+
     /// What it does about repeated and late writes, before it is opened.
     pub fn class(&self) -> Class {
         match &self.kind {
@@ -239,10 +260,17 @@ struct Every {
     allow_duplicates: bool,
     #[serde(default)]
     retry: SinkRetry,
+    #[serde(default = "yes")]
+    required: bool,
+    #[serde(default = "buffer")]
+    buffer: Bytes,
+    max_records: Option<NonZeroU32>,
+    max_bytes: Option<Bytes>,
 }
 
 /// Their names.
-const EVERY: &[&str] = &["name", "role", "allow_duplicates", "retry"];
+const EVERY: &[&str] =
+    &["name", "role", "allow_duplicates", "retry", "required", "buffer", "max_records", "max_bytes"];
 
 impl TryFrom<toml::Table> for SinkConfig {
     type Error = toml::de::Error;
@@ -250,7 +278,17 @@ impl TryFrom<toml::Table> for SinkConfig {
     fn try_from(table: toml::Table) -> Result<Self, Self::Error> {
         let (every, kind): (toml::Table, toml::Table) =
             table.into_iter().partition(|(key, _)| EVERY.contains(&key.as_str()));
-        let Every { name, role, allow_duplicates, retry } = every.try_into()?;
-        Ok(Self { name, role, allow_duplicates, retry, kind: kind.try_into()? })
+        let every: Every = every.try_into()?;
+        let Every { name, role, allow_duplicates, retry, required, buffer, max_records, max_bytes } = every;
+        let kind = kind.try_into()?;
+        Ok(Self { name, role, allow_duplicates, retry, required, buffer, max_records, max_bytes, kind })
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn buffer() -> Bytes {
+    Bytes(16 << 20)
 }

@@ -19,6 +19,11 @@ const fn key(name: &'static str, default: &'static str, meaning: &'static str) -
 pub const KEYS: &[Key] = &[
     key("batch.max_records", "500", "most records of a batch"),
     key("batch.max_bytes", "\"1MiB\"", "most bytes of a batch"),
+    key(
+        "batch.linger",
+        "\"2ms\"",
+        "how long a batch that is not full waits for more while its worker is busy",
+    ),
     key("transport.ring", "\"16MiB\"", "bytes of each ring, a power of two"),
     key("transport.max_frame", "", "longest frame; a quarter of the ring"),
     key("transport.max_in_flight", "8", "batches on their way to a worker"),
@@ -26,6 +31,11 @@ pub const KEYS: &[Key] = &[
     key("transport.checksum", "\"header\"", "what is covered by checksums: header, or full with the payload"),
     key("transport.heartbeat", "\"200ms\"", "how often a worker says that it lives"),
     key("udf.workers", "1", "worker processes"),
+    key(
+        "udf.order",
+        "\"partition\"",
+        "order of outputs: partition, with one worker for each, or none, with all workers for all of them",
+    ),
     key("udf.batch_timeout", "\"30s\"", "how long a batch may be the oldest of its worker"),
     key("udf.attach_timeout", "\"10s\"", "how long a worker may take to attach"),
     key(
@@ -41,6 +51,11 @@ pub const KEYS: &[Key] = &[
     key("udf.retry.initial", "\"50ms\"", "delay before the second try; it doubles"),
     key("udf.retry.cap", "\"10s\"", "longest delay"),
     key("epoch.interval", "\"200ms\"", "how often progress is made durable"),
+    key(
+        "epoch.rto",
+        "\"60s\"",
+        "how long the ledger may keep an epoch waiting before the vertex ends with 78",
+    ),
     key("limits.epoch_buffers", "\"100MiB\"", "room for answers that are not final"),
     key("limits.prefetch", "\"32MiB\"", "inputs that were read and are not final"),
     key("admin.socket", "", "the admin socket; one in the node's directory with the name of the pipeline"),

@@ -22,13 +22,14 @@ use thiserror::Error;
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::{
     frame::HEADER_LEN,
-    ids::SessionId,
+    ids::{PartitionId, SessionId},
     segment::{Geometry, SegmentFault},
 };
 
 use crate::{
-    flow::{OnExhausted, Retry},
+    flow::{OnExhausted, Retry, Shape},
     lane::session::Transport,
+    own::Pins,
     sink::Class,
     source::{Abilities, AckMode, Positions, Replay},
 };
@@ -82,6 +83,12 @@ pub struct Pipeline {
     /// Whether an ownership store that went back in time is taken as it is; said by an operator, for one run (VX-714).
     #[serde(skip)]
     pub accept_regression: bool,
+    /// Whether a ledger that is gone is made anew; said by an operator, for one run (VX-786).
+    #[serde(skip)]
+    pub new_ledger: bool,
+    /// The partitions that this run may have; all of them without.
+    #[serde(skip)]
+    only: Option<Pins>,
 }
 
 /// `[pipeline]`
@@ -115,6 +122,8 @@ pub struct BatchConfig {
     pub max_records: NonZeroU32,
     /// Most bytes of a batch's payload.
     pub max_bytes: Bytes,
+    /// How long one that is not full waits for more while its worker is busy.
+    pub linger: Time,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -145,6 +154,9 @@ pub struct UdfConfig {
     /// Worker processes.
     #[serde(default = "one")]
     pub workers: NonZeroU32,
+    /// Which order outputs keep.
+    #[serde(default)]
+    pub order: Order,
     #[serde(default = "batch_timeout")]
     batch_timeout: Time,
     #[serde(default = "attach_timeout")]
@@ -182,6 +194,17 @@ enum Exhausted {
     Dlq,
 }
 
+/// Which order outputs keep, and with it which workers a partition has (VX-440).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// That of their partition: each belongs to one worker.
+    #[default]
+    Partition,
+    /// None: every worker has all of them.
+    None,
+}
+
 /// `[ledger]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -202,6 +225,8 @@ pub struct EpochConfig {
     pub max_bytes: Bytes,
     /// Sealed epochs of a partition that may wait to be committed.
     pub max_pending: NonZeroU32,
+    /// How long the ledger may keep an epoch waiting.
+    pub rto: Time,
 }
 
 /// `[limits]`
@@ -286,9 +311,9 @@ impl Pipeline {
         file.to_string().parse()
     }
 
-    /// Longest value of a record: with its head it fits a batch by itself.
-    pub fn max_value(&self) -> usize {
-        (self.batch.max_bytes.0 - u64::from(HEADER_LEN)) as usize
+    /// Longest value of a record that is kept; one that does not fit a batch is for the dead letters.
+    pub fn longest_record(&self) -> usize {
+        (self.limits.prefetch.0 / 2).max(self.batch.max_bytes.0) as usize
     }
 
     /// Number of the pipeline.
@@ -303,7 +328,7 @@ impl Pipeline {
             OwnershipConfig::Jetstream(keys) => keys.lease(),
             OwnershipConfig::Static {} | OwnershipConfig::InProc {} => Nanos::ZERO,
         };
-        OLDEST_EPOCH.saturating_add(lease)
+        self.epoch.rto.0.saturating_add(lease)
     }
 
     /// How often progress is made durable.
@@ -327,6 +352,18 @@ impl Pipeline {
     pub fn routes(&self) -> impl Iterator<Item = (usize, &str)> {
         let outputs = self.sink.iter().enumerate().filter(|(_, sink)| sink.role == Role::Output);
         outputs.map(|(index, sink)| (index, sink.name()))
+    }
+
+    /// Whether each partition belongs to one worker.
+    pub fn is_ordered(&self) -> bool {
+        self.udf.order == Order::Partition
+    }
+
+    /// How inputs are put together. Epochs keep their order (VX-316), in whatever order workers answer.
+    pub fn shape(&self) -> Shape {
+        let BatchConfig { max_records, max_bytes, linger } = self.batch;
+        let unordered = !self.is_ordered() && self.pipeline.delivery != Delivery::EffectivelyOnce;
+        Shape { records: max_records.get() as usize, bytes: max_bytes.0, linger: linger.0, unordered }
     }
 
     /// Sizes of a session.
@@ -377,6 +414,39 @@ impl Pipeline {
         let found = format!("{:?}, which has no end", self.source.kind());
         let allowed = "\"file\", \"stdin\", \"generator\" or \"hub\" with --until-eof";
         Err(ConfigError::Value { key: "source.kind", found, allowed })
+    }
+
+    /// Has this run only have these partitions, numbers and ranges like `0-3,7`.
+    ///
+    /// # Errors
+    /// That is no such list.
+    pub fn only(&mut self, partitions: &str) -> Result<(), ConfigError> {
+        let allowed = "numbers of partitions and ranges like 0-3,7";
+        let found = partitions.to_owned();
+        let wrong = |_| ConfigError::Value { key: "--partitions", found, allowed };
+        let pins: Pins = partitions.parse().map_err(wrong)?;
+        match &mut self.ownership {
+            #[cfg(feature = "nats")]
+            OwnershipConfig::Jetstream(keys) => keys.pin(pins),
+            OwnershipConfig::Static {} | OwnershipConfig::InProc {} => self.only = Some(pins),
+        }
+        Ok(())
+    }
+
+    /// Whether this run may have a partition.
+    pub fn may_have(&self, partition: PartitionId) -> bool {
+        self.only.as_ref().is_none_or(|only| only.has(partition))
+    }
+
+    /// Whether it may have any of so many.
+    pub(crate) fn check_only(&self, partitions: u32) -> Result<(), ConfigError> {
+        let Some(only) = &self.only else { return Ok(()) };
+        if (0..partitions).any(|partition| only.has(PartitionId(partition))) {
+            return Ok(());
+        }
+        let found = only.text().to_owned();
+        let allowed = "some of the partitions that the source has, which count from 0";
+        Err(ConfigError::Value { key: "--partitions", found, allowed })
     }
 
     /// How often to try.
@@ -473,12 +543,26 @@ impl Pipeline {
         if dead > 1 {
             return refused("sink.role", &format!("dlq for {dead} sinks"), "dlq for one sink at most");
         }
+        if let Some(sink) = self.sink.iter().find(|sink| sink.role == Role::Dlq && !sink.required) {
+            let found = format!("false for {}", sink.name());
+            return refused(
+                "sink.required",
+                &found,
+                "true for dead letters: an input is not done before its letter is there",
+            );
+        }
         let delivery = self.pipeline.delivery;
         if delivery != Delivery::AtLeastOnce && self.ledger.is_none() {
             return refused("ledger", &"missing", "there, since progress has to survive the vertex");
         }
         let per_epoch =
             |sink: &&SinkConfig| matches!(sink.kind, SinkKind::File(FileSink { mode: FileMode::Epoch, .. }));
+        let in_parts =
+            |sink: &&SinkConfig| per_epoch(sink) && (sink.max_records.is_some() || sink.max_bytes.is_some());
+        if let Some(sink) = self.sink.iter().find(in_parts) {
+            let found = format!("set, or sink.max_bytes, for {} with mode = \"epoch\"", sink.name());
+            return refused("sink.max_records", &found, "left out: a file has its whole epoch");
+        }
         if delivery != Delivery::EffectivelyOnce
             && let Some(sink) = self.sink.iter().find(per_epoch)
         {
@@ -488,7 +572,8 @@ impl Pipeline {
         if delivery != Delivery::EffectivelyOnce {
             return Ok(());
         }
-        let plain = |sink: &&SinkConfig| sink.class() == Class::C && !sink.allow_duplicates;
+        // One that is not required is promised less than that anyway.
+        let plain = |sink: &&SinkConfig| sink.class() == Class::C && !sink.allow_duplicates && sink.required;
         if let Some(sink) = self.sink.iter().find(plain) {
             let allowed = "set for a sink of class C: after a crash it may have outputs of one epoch twice";
             return refused("sink.allow_duplicates", &format!("not set for {}", sink.name()), allowed);
@@ -524,7 +609,7 @@ impl FromStr for Pipeline {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { max_records: number(500), max_bytes: Bytes(1 << 20) }
+        Self { max_records: number(500), max_bytes: Bytes(1 << 20), linger: Time(Nanos::from_millis(2)) }
     }
 }
 
@@ -560,6 +645,7 @@ impl Default for EpochConfig {
             max_records: number(10_000),
             max_bytes: Bytes(50 << 20),
             max_pending: number(3),
+            rto: Time(Nanos::from_secs(60)),
         }
     }
 }
@@ -586,8 +672,6 @@ fn attach_timeout() -> Time {
     Time(Nanos::from_secs(10))
 }
 
-/// How long an epoch may wait for its commit.
-const OLDEST_EPOCH: Nanos = Nanos::from_secs(60);
 fn restart_window() -> Time {
     Time(Nanos::from_secs(600))
 }

@@ -146,6 +146,11 @@ pub(super) mod jetstream {
     }
 
     impl JetstreamOwnership {
+        /// Pins it to these partitions.
+        pub(in crate::config) fn pin(&mut self, pins: Pins) {
+            self.pins = Some(pins);
+        }
+
         /// How an instance with this file takes part.
         pub fn settings(&self, pipeline: &Pipeline) -> Settings {
             Settings {

@@ -79,6 +79,17 @@ fn what_cannot_be_is_refused_with_its_key() {
         ("[[sink]]", "[[sink]]\nrole = \"dlq\"", "at least one of which gets outputs"),
         ("[ledger]", "[limits]\nprefetch = \"1KiB\"\n[ledger]", "limits.prefetch"),
         ("\"drop\"", "\"dlq\"", "udf.retry.on_exhausted"),
+        (
+            "[ledger]",
+            "[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"stdout\"\nrequired = false\n[ledger]",
+            "sink.required is false for dead",
+        ),
+        (
+            "kind = \"file\"",
+            "kind = \"file\"\nmode = \"epoch\"\nmax_bytes = \"1KiB\"",
+            "sink.max_records is set, or",
+        ),
+        ("workers = 2", "order = \"random\"", "random"),
     ] {
         assert!(WHOLE.contains(from), "{from}");
         let error = WHOLE.replace(from, to).parse::<Pipeline>().unwrap_err().to_string();

@@ -219,7 +219,8 @@ fn attach(
     if !ready.sealed {
         tracing::warn!("this platform does not keep workers from writing the runtime's segments");
     }
-    Ok(segments.start(process, spec.welcome.routes.len()))
+    let beat = Nanos::from_millis(spec.welcome.heartbeat_ms);
+    Ok(segments.start(process, spec.welcome.routes.len(), beat))
 }
 
 /// Waits for the next message.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 use tidegate_shm::{
-    clock::{Nanos, monotonic_now},
+    clock::{Nanos, boottime_now, monotonic_now},
     process::{ProcessHandle, ProcessId},
     region::{AccessError, MapError, SealError, SealedMemory},
     sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering},
@@ -16,7 +16,7 @@ use tidegate_udf::{
         frame::Frame,
         function::FunctionKind,
         ids::{BatchId, SchemaId, SessionId},
-        segment::{DownHeader, Geometry, READY_AT, RUN_STATE_AT, RunState, Word, encode_up},
+        segment::{DownHeader, Geometry, HEARTBEAT_AT, READY_AT, RUN_STATE_AT, RunState, Word, encode_up},
     },
 };
 
@@ -65,6 +65,8 @@ pub(super) struct Shared {
     pub(super) process: ProcessHandle,
     pub(super) max_response: u64,
     pub(super) routes: usize,
+    /// How long the worker may be without a beat.
+    patience: Nanos,
     in_flight: Mutex<BTreeMap<BatchId, InFlight>>,
     max_in_flight: usize,
     /// The receiving thread has to end.
@@ -141,7 +143,7 @@ impl Segments {
     }
 
     /// Lets data flow: the sending half, and what the receiving thread needs.
-    pub(super) fn start(self, process: ProcessHandle, routes: usize) -> (Session, Incoming) {
+    pub(super) fn start(self, process: ProcessHandle, routes: usize, beat: Nanos) -> (Session, Incoming) {
         let Self { link, ring, max_response, .. } = self;
         let mut reader = Reader::new(link.own.clone(), link.peer.clone(), ring);
         reader.open();
@@ -154,6 +156,7 @@ impl Segments {
             process,
             max_response,
             routes,
+            patience: Nanos(beat.0.saturating_mul(MISSED_BEATS)),
             in_flight: Mutex::new(BTreeMap::new()),
             max_in_flight: ring.max_in_flight as usize,
             closed: AtomicBool::new(false),
@@ -193,6 +196,14 @@ impl Session {
     /// Ends the worker; what it has not answered is given back when it is gone.
     pub fn end(&self) {
         self.shared.end();
+    }
+
+    /// Whether the worker has not beaten for five times as long as it should: it is stopped, or starved. A hint: what it writes
+    /// is its own (VX-433).
+    pub fn is_suspect(&self) -> bool {
+        let beat = self.shared.link.peer.header().u64::<HEARTBEAT_AT>().load(RELAXED);
+        // None before its first.
+        beat != 0 && boottime_now().saturating_sub(Nanos(beat)) > self.shared.patience
     }
 
     /// Credit of requests and of answers, as a sample: the words of two processes are not read at one moment (VX-307).
@@ -370,6 +381,8 @@ fn credit(consumed: (u64, u64), used: (u64, u64), granted: (u64, u64)) -> Credit
     }
 }
 
+/// Beats that a worker misses until it is suspect.
+const MISSED_BEATS: u64 = 5;
 /// For people.
 const RELAXED: Ordering = Ordering::Relaxed;
 

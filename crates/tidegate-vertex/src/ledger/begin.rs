@@ -23,7 +23,8 @@ impl<S: Store> Ledger<S> {
         Ok(self.past(partition)?.known)
     }
 
-    /// Begins a session of a partition: a new generation, and where the last one came to.
+    /// Begins a session of a partition: a new generation, and where the last one came to. `resumes`: this process has sent
+    /// inputs of the partition before.
     ///
     /// An epoch that was prepared becomes one of this generation in the same transaction, if it is what the authority intends;
     /// where commits are kept with ownership, this ledger follows them (VX-781, in the order of its cases).
@@ -35,6 +36,7 @@ impl<S: Store> Ledger<S> {
         partition: PartitionId,
         nonce: u64,
         claimed: Claimed,
+        resumes: bool,
     ) -> Result<Owned, LedgerError> {
         let Past { known, head, mut prepared } = self.past(partition)?;
         let Claimed { generation, authority } = claimed;
@@ -90,6 +92,11 @@ impl<S: Store> Ledger<S> {
             record.generation = generation;
             transaction.put(Key::Commit(partition, record.epoch), record.encode());
         }
+        let from = committed.as_ref().map_or(AT_THE_BEGINNING, |commit| commit.resume.position.0);
+        let fell = match numbers::<3>(self.store.read(&Key::Running(partition))?, "running mark")? {
+            Some([_, at, fell]) if at == from => fell.saturating_add((!resumes).into()),
+            _ => 0,
+        };
         self.store.commit(&transaction)?;
         let mut marks = Vec::new();
         for (position, value) in self.store.attempts(partition)? {
@@ -100,7 +107,27 @@ impl<S: Store> Ledger<S> {
             Some(Committed { epoch, resume, tokens, .. }) => (epoch, Some(resume), tokens),
             None => (EpochId(0), None, Vec::new()),
         };
-        Ok(Owned { generation, nonce, epoch, resume, tokens, prepared, intended, marks })
+        let fell = u32::try_from(fell).unwrap_or(u32::MAX);
+        Ok(Owned { generation, nonce, epoch, resume, tokens, prepared, intended, marks, fell })
+    }
+
+    /// Adds that inputs of a partition are sent from now on (VX-604); `fell` as [`Owned::fell`] says.
+    ///
+    /// # Errors
+    /// The last record is damaged or missing, or the store failed.
+    pub fn put_running(
+        &self,
+        partition: PartitionId,
+        fell: u32,
+        transaction: &mut Transaction,
+    ) -> Result<(), LedgerError> {
+        let from = match self.head(partition)?.committed {
+            EpochId(0) => AT_THE_BEGINNING,
+            epoch => self.record(partition, epoch, Status::Committed)?.range.resume.0,
+        };
+        let words = [wall_ms() as u64, from, fell.into()];
+        transaction.put(Key::Running(partition), words.iter().flat_map(|word| word.to_be_bytes()).collect());
+        Ok(())
     }
 
     /// What the last sessions left.
@@ -177,6 +204,9 @@ impl<S: Store> Ledger<S> {
         }
     }
 }
+
+/// Where a run begins before the first commit: no position has this number.
+const AT_THE_BEGINNING: u64 = u64::MAX;
 
 /// What the sessions before have left of a partition.
 struct Past {

@@ -16,7 +16,7 @@ pub fn inspect(dir: &Path, only: Option<PartitionId>) -> Result<Option<Value>, L
     if !dir.join("ledger.redb").is_file() {
         return Ok(None);
     }
-    let store = Disk::open(dir)?;
+    let store = Disk::open(dir, false)?;
     let Some([uid]) = numbers::<1>(store.read(&Key::Uid)?, "pipeline uid")? else { return Ok(None) };
     let ledger = Ledger { store, uid };
     let mut partitions = Vec::new();
@@ -45,6 +45,10 @@ impl<S: Store> Ledger<S> {
             EpochId(0) => None,
             epoch => Some(of_record(&self.record(id, epoch, Status::Prepared)?)),
         };
+        let running = match numbers::<3>(self.store.read(&Key::Running(id))?, "running mark")? {
+            Some([since, _, fell]) => json!({ "since_ms": since, "fell": fell }),
+            None => Value::Null,
+        };
         let attempts: Vec<u64> =
             self.store.attempts(id)?.into_iter().map(|(position, _)| position.0).collect();
         Ok(json!({
@@ -55,6 +59,7 @@ impl<S: Store> Ledger<S> {
             "records": records,
             "prepared": prepared,
             "tried_before": attempts,
+            "running": running,
         }))
     }
 }

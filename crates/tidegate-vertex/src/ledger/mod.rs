@@ -64,8 +64,8 @@ pub enum LedgerError {
     },
     /// The file is gone.
     #[error(
-        "the ledger {path} is gone: nobody knows what has been processed; restore it, or remove {mark} to begin anew with \
-         everything"
+        "the ledger {path} is gone: nobody knows what has been processed; restore it, or run once with --new-ledger (or remove \
+         {mark}) to begin anew with everything"
     )]
     Lost {
         /// The file.
@@ -146,6 +146,8 @@ pub struct Owned {
     pub intended: Option<Intended>,
     /// Inputs that were tried before (VX-602).
     pub marks: Vec<Mark>,
+    /// Runs in a row before this one that ended without saying so and came no further than where they began (VX-604).
+    pub fell: u32,
 }
 
 /// An epoch that is decided, with its outputs for each sink of its record, in that order.
@@ -211,6 +213,11 @@ impl<S: Store> Ledger<S> {
     /// Adds the state of a sink as a whole.
     pub fn put_sink(&self, name: &str, token: &Token, transaction: &mut Transaction) {
         transaction.put(Key::Sink(name.to_owned()), token.0.clone());
+    }
+
+    /// Adds that the run of a partition ends in order (VX-604).
+    pub fn put_stopped(&self, partition: PartitionId, transaction: &mut Transaction) {
+        transaction.remove(Key::Running(partition));
     }
 
     /// Adds how often inputs were tried; those in `over` have an outcome.

@@ -28,6 +28,8 @@ pub enum Key {
     Outbox(PartitionId, EpochId, u32, u32),
     /// How often an input was tried.
     Attempt(PartitionId, Position),
+    /// A run of a partition that did not end in order: since when, where it began, and how many began there in a row.
+    Running(PartitionId),
     /// The state of a sink.
     Sink(String),
     /// When the store was made that ownership of a partition is kept in.
@@ -94,11 +96,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Opens the ledger in `dir`, which is made if it is not there.
+    /// Opens the ledger in `dir`, which is made if it is not there. One that was there and is gone is only made anew if `anew` says
+    /// so.
     ///
     /// # Errors
     /// Another process has it, and which one; or the database cannot be opened.
-    pub fn open(dir: &Path) -> Result<Self, LedgerError> {
+    pub fn open(dir: &Path, anew: bool) -> Result<Self, LedgerError> {
         fs::create_dir_all(dir).map_err(|source| LedgerError::Directory { path: dir.to_owned(), source })?;
         if is_remote(dir).map_err(|source| LedgerError::Directory { path: dir.to_owned(), source })? {
             return Err(LedgerError::Remote { path: dir.to_owned() });
@@ -106,7 +109,11 @@ impl Disk {
         let lock = DirLock::acquire(&lock_path(dir))?;
         let (path, mark) = (dir.join("ledger.redb"), dir.join(MARK));
         if mark.exists() && !path.exists() {
-            return Err(LedgerError::Lost { path, mark });
+            if anew {
+                tracing::warn!(path = %path.display(), "a new ledger in the place of one that is gone: everything is read again");
+            } else {
+                return Err(LedgerError::Lost { path, mark });
+            }
         }
         let database = Database::create(&path).map_err(failed)?;
         let marked = File::create(&mark).and_then(|_| File::open(dir)?.sync_all());
@@ -197,6 +204,7 @@ impl Key {
                 key.extend_from_slice(&position.0.to_be_bytes());
                 (TableDefinition::new("attempt"), key)
             }
+            Self::Running(partition) => (TableDefinition::new("running"), partition.0.to_be_bytes().to_vec()),
             Self::Store(partition) => (TableDefinition::new("store"), partition.0.to_be_bytes().to_vec()),
             Self::Sink(name) => (TableDefinition::new("sink"), name.as_bytes().to_vec()),
         }

@@ -198,7 +198,7 @@ fn with_three_epochs() -> Memory {
 /// The next session of a partition, under a manager that keeps no commits.
 fn next<S: Store>(ledger: &mut Ledger<S>, id: PartitionId, nonce: u64) -> Result<Owned, LedgerError> {
     let generation = Generation(ledger.known(id)?.generation.0 + 1);
-    ledger.begin(id, nonce, Claimed { generation, authority: None })
+    ledger.begin(id, nonce, Claimed { generation, authority: None }, false)
 }
 
 fn acquired(memory: &Memory) -> Result<Owned, LedgerError> {
@@ -304,12 +304,52 @@ fn tries_of_an_input_are_kept_until_it_has_an_outcome() {
     assert_eq!(acquired(&memory).unwrap().marks, marks[1..]);
 }
 
+/// Runs that end without saying so count while they come no further; one that says so, or that got on, ends the count.
+/// Rules: VX-604.
+#[test]
+fn runs_in_a_row_that_came_no_further_are_counted() {
+    let memory = Memory::default();
+    let id = PartitionId(0);
+    let fell = |resumes: bool| {
+        let mut ledger = Ledger::open(memory.clone(), 7).unwrap();
+        let generation = Generation(ledger.known(id).unwrap().generation.0 + 1);
+        let owned = ledger.begin(id, 1, Claimed { generation, authority: None }, resumes).unwrap();
+        (ledger, owned.fell)
+    };
+    let run = |then: &mut dyn FnMut(&mut Ledger<Memory>, &mut Transaction)| {
+        let (mut ledger, fell) = fell(false);
+        let mut transaction = Transaction::default();
+        ledger.put_running(id, fell, &mut transaction).unwrap();
+        ledger.run(&transaction).unwrap();
+        let mut transaction = Transaction::default();
+        then(&mut ledger, &mut transaction);
+        ledger.run(&transaction).unwrap();
+        fell
+    };
+    let dies = |_: &mut Ledger<Memory>, _: &mut Transaction| {};
+    let found: Vec<u32> = (0..3).map(|_| run(&mut { dies })).collect();
+    assert_eq!(found, [0, 1, 2]);
+    assert_eq!((fell(false).1, fell(false).1), (3, 3), "sessions that sent nothing");
+    assert_eq!(fell(true).1, 2, "the session of a process that goes on");
+    assert_eq!(run(&mut |ledger, transaction| ledger.put_stopped(id, transaction)), 3);
+    assert_eq!([run(&mut { dies }), run(&mut { dies })], [0, 1]);
+    let gets_on = run(&mut |ledger, transaction| {
+        ledger.commit_cursor(&record(id, Generation(9), EpochId(1)), 9, transaction).unwrap();
+    });
+    assert_eq!([gets_on, run(&mut { dies }), run(&mut { dies })], [2, 0, 1]);
+}
+
 /// Rules: VX-701.
 #[test]
 fn a_generation_that_is_not_newer_is_none() {
     let mut ledger = Ledger::open(Memory::default(), 7).unwrap();
     let mut begin = |generation| {
-        ledger.begin(PartitionId(0), 1, Claimed { generation: Generation(generation), authority: None })
+        ledger.begin(
+            PartitionId(0),
+            1,
+            Claimed { generation: Generation(generation), authority: None },
+            false,
+        )
     };
     begin(5).unwrap();
     for old in [0, 4, 5] {
@@ -418,7 +458,7 @@ fn a_ledger_belongs_to_one_pipeline() {
 fn one_process_at_a_time_has_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger");
-    let mut ledger = Ledger::open(Disk::open(&path).unwrap(), 7).unwrap();
+    let mut ledger = Ledger::open(Disk::open(&path, false).unwrap(), 7).unwrap();
     let owned = next(&mut ledger, PartitionId(3), 11).unwrap();
     assert_eq!((owned.generation, owned.epoch, owned.resume), (Generation(1), EpochId(0), None));
     let long =
@@ -432,10 +472,10 @@ fn one_process_at_a_time_has_the_file() {
     ledger.put_marks(PartitionId(3), &marks, &[], &mut transaction);
     ledger.put_sink("main", &token(5), &mut transaction);
     ledger.run(&transaction).unwrap();
-    let held = Disk::open(&path).unwrap_err().to_string();
+    let held = Disk::open(&path, false).unwrap_err().to_string();
     assert!(held.contains(&std::process::id().to_string()), "{held}");
     drop(ledger);
-    let mut ledger = Ledger::open(Disk::open(&path).unwrap(), 7).unwrap();
+    let mut ledger = Ledger::open(Disk::open(&path, false).unwrap(), 7).unwrap();
     let owned = next(&mut ledger, PartitionId(3), 12).unwrap();
     assert_eq!((owned.generation, owned.epoch, owned.resume), (Generation(2), EpochId(0), None));
     assert_eq!(first.sinks.iter().map(|part| part.chunks).collect::<Vec<_>>(), [4, 0], "of a mebibyte each");

@@ -63,6 +63,9 @@ pub enum PartitionState {
 pub struct PartitionStatus {
     /// Its number.
     pub partition: u32,
+    /// The lane that it belongs to; any when it is none.
+    #[serde(default)]
+    pub lane: Option<u32>,
     /// What it is in.
     pub state: PartitionState,
     /// Its ownership session.
@@ -85,6 +88,9 @@ pub struct PartitionStatus {
     pub batches: u64,
     /// Records that the source has and that were not read, if it can say.
     pub source_pending: Option<u64>,
+    /// The last runs fell over something in it: one batch at a time, each try in the ledger first (VX-604).
+    #[serde(default)]
+    pub careful: bool,
     /// Why it stopped, and at which position.
     pub stopped: Option<(u64, String)>,
 }
@@ -96,6 +102,9 @@ pub struct LaneStatus {
     pub lane: u32,
     /// Whether a worker is attached.
     pub ready: bool,
+    /// Its worker has not beaten for a while: it is stopped, or starved (VX-433).
+    #[serde(default)]
+    pub suspect: bool,
     /// Its process.
     pub pid: Option<u32>,
     /// Workers that ended.
@@ -144,6 +153,12 @@ pub struct SinkStatus {
     pub class: String,
     /// What is promised, in one sentence (VX-002).
     pub guarantee: String,
+    /// Bytes of outputs that wait for it, if it is not required.
+    #[serde(default)]
+    pub waiting_bytes: u64,
+    /// Outputs that it did not get, if it is not required.
+    #[serde(default)]
+    pub lost: u64,
 }
 
 /// What became of inputs since the start.
@@ -208,12 +223,11 @@ impl Status {
                 reasons.push(format!("partition {number} stopped at position {position}: {reason}"));
             }
         }
-        let lanes = self.lanes.len().max(1);
         let works = |partition: &&PartitionStatus| {
-            let lane = self.lanes.get(partition.partition as usize % lanes);
+            let is_its = |lane: &&LaneStatus| partition.lane.is_none_or(|number| number == lane.lane);
             partition.state == PartitionState::Active
                 && !partition.revoked
-                && lane.is_some_and(|lane| lane.ready)
+                && self.lanes.iter().filter(is_its).any(|lane| lane.ready)
         };
         if !self.partitions.iter().any(|partition| works(&partition)) {
             reasons.push("no partition is active with a worker that is ready".to_owned());
@@ -238,7 +252,8 @@ mod tests {
     use super::*;
 
     fn active(partition: u32) -> PartitionStatus {
-        PartitionStatus { partition, state: PartitionState::Active, ..PartitionStatus::default() }
+        let lane = Some(partition % 2);
+        PartitionStatus { partition, lane, state: PartitionState::Active, ..PartitionStatus::default() }
     }
 
     fn status(ready: [bool; 2], partitions: Vec<PartitionStatus>) -> Status {
@@ -254,6 +269,8 @@ mod tests {
         assert!(!ready(status([false, false], vec![active(0)])));
         // The worker of another partition.
         assert!(!ready(status([false, true], vec![active(0), active(2)])));
+        assert!(ready(status([false, true], vec![PartitionStatus { lane: None, ..active(0) }])));
+        assert!(!ready(status([false, false], vec![PartitionStatus { lane: None, ..active(0) }])));
         assert!(!ready(status([true, true], vec![PartitionStatus { revoked: true, ..active(0) }])));
         let paused = PartitionStatus { state: PartitionState::Paused, ..active(0) };
         assert!(!ready(status([true, true], vec![paused])));

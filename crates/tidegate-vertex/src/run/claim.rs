@@ -1,5 +1,7 @@
 //! The beginning and the end of a session of a partition (10.5): claim, barrier at the sinks, recovery, and the fence.
 
+use std::collections::BTreeMap;
+
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
     sync::Arc,
@@ -8,10 +10,12 @@ use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 use twox_hash::XxHash3_128;
 
 use super::{
-    Vertex, VertexError, lock,
+    Vertex, VertexError,
+    careful::Careful,
+    lock,
     outgoing::{Chunk, Outgoing},
     report::Outcomes,
-    tenure::{EpochStep, Sealed, Tenure},
+    tenure::{EpochStep, Partition, Sealed, Tenure},
 };
 use crate::{
     config::{Delivery, OwnershipConfig, Pipeline},
@@ -19,10 +23,11 @@ use crate::{
     fence::{Fenced, Quiesce, Reason, WriteKind},
     flow::Flow,
     lane::supervise::random,
-    ledger::{LedgerError, Owned, Prepared, Transaction},
+    ledger::{Disk, Ledger, LedgerError, Owned, Prepared, Transaction},
     operate::Wish,
     own::{Decision, Known, Manager, Static},
     sink::{Session, SinkError},
+    source::Resume,
 };
 
 /// The manager that the pipeline file wants.
@@ -35,6 +40,16 @@ pub(super) fn manager(pipeline: &Pipeline) -> Result<Arc<dyn Manager>, VertexErr
         }
         OwnershipConfig::Static {} | OwnershipConfig::InProc {} => Ok(Arc::new(Static)),
     }
+}
+
+/// Where the ledger says that each partition came to.
+pub(super) fn resumes(ledger: &Ledger<Disk>) -> Result<Vec<Option<Resume>>, LedgerError> {
+    let mut known = Vec::new();
+    for partition in (0..).map(PartitionId) {
+        let Known { generation: Generation(1..), committed, .. } = ledger.known(partition)? else { break };
+        known.push(committed.map(|committed| committed.resume));
+    }
+    Ok(known)
 }
 
 impl Vertex {
@@ -51,6 +66,23 @@ impl Vertex {
         for index in claimed {
             let recovered = self.recover(index);
             self.tolerate(index, recovered)?;
+            // With a new ledger only a sink can tell which generations there were (VX-714).
+            let manager = &self.manager;
+            let is_newer = |partition: &mut Partition| {
+                let id = partition.id;
+                partition.tenure.is_none()
+                    && partition.newest > Generation(0)
+                    && partition.forget_ended(|guard| manager.release(id, guard.generation()))
+            };
+            if self.pipeline.new_ledger
+                && self.partitions.get_mut(index).is_some_and(is_newer)
+                && let Some(owned) = self.acquire(index)?
+            {
+                self.report.fenced.retain(|(id, _)| *id as usize != index);
+                self.bind(index, owned)?;
+                let recovered = self.recover(index);
+                self.tolerate(index, recovered)?;
+            }
         }
         Ok(())
     }
@@ -161,6 +193,23 @@ impl Vertex {
         partition.ending.push(tenure.guard);
     }
 
+    /// Notes in the ledger that the runs of these partitions end in order, while they may write (VX-604).
+    pub(super) fn say_stopped(&mut self, indexes: std::ops::Range<usize>) -> Result<(), VertexError> {
+        let Some(ledger) = &mut self.ledger else { return Ok(()) };
+        let (mut transaction, mut permits) = (Transaction::default(), Vec::new());
+        for partition in self.partitions.get(indexes).unwrap_or_default() {
+            let permit = partition.tenure.as_ref().map(|tenure| tenure.guard.permit(WriteKind::Ledger));
+            if let Some(Ok(permit)) = permit {
+                permits.push(permit);
+                ledger.put_stopped(partition.id, &mut transaction);
+            }
+        }
+        if !transaction.is_empty() {
+            ledger.run(&transaction)?;
+        }
+        Ok(())
+    }
+
     /// Waits for writes of ended sessions (VX-733).
     pub(super) fn await_writes(&mut self) -> Result<(), VertexError> {
         let give_up = monotonic_now().saturating_add(LONGEST_WRITE);
@@ -185,6 +234,10 @@ impl Vertex {
     fn acquire(&mut self, index: usize) -> Result<Option<Owned>, VertexError> {
         let Some(partition) = self.partitions.get_mut(index) else { return Ok(None) };
         let (id, nonce) = (partition.id, random()?);
+        if !self.pipeline.may_have(id) {
+            return Ok(None);
+        }
+        let resumes = partition.has_sent;
         let mut known = match &self.ledger {
             Some(ledger) => ledger.known(id)?,
             None => Known::default(),
@@ -203,7 +256,7 @@ impl Vertex {
             }
         };
         if let Some(ledger) = &mut self.ledger {
-            return Ok(Some(ledger.begin(id, nonce, claimed)?));
+            return Ok(Some(ledger.begin(id, nonce, claimed, resumes)?));
         }
         Ok(Some(Owned {
             generation: claimed.generation,
@@ -214,6 +267,7 @@ impl Vertex {
             prepared: None,
             intended: None,
             marks: Vec::new(),
+            fell: 0,
         }))
     }
 
@@ -221,9 +275,18 @@ impl Vertex {
     fn bind(&mut self, index: usize, owned: Owned) -> Result<(), VertexError> {
         let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
         let (slot, guard) = self.fence.bind(partition.id, owned.generation)?;
-        let Owned { generation, nonce, epoch, resume, tokens, prepared, intended, marks } = owned;
+        let Owned { generation, nonce, epoch, resume, tokens, prepared, intended, marks, fell } = owned;
         let session = Session { partition: partition.id, generation, nonce };
-        let mut flow = Flow::new(self.pipeline.retry());
+        let retry = self.pipeline.retry();
+        let careful = Careful::after(fell, self.pipeline.epoch.max_records, retry.crash_attempts);
+        if careful.is_some() {
+            tracing::warn!(
+                partition = %partition.id, fell,
+                "the last runs ended without saying so and came no further: one batch at a time, each try in the ledger first"
+            );
+        }
+        let mut flow = Flow::new(retry, self.pipeline.shape());
+        flow.put_together(careful.as_ref().is_none_or(|careful| !careful.singly), self.budget.records);
         flow.remember(&marks);
         let by_sink =
             |name: &str| tokens.iter().find(|(known, _)| known == name).map(|(_, token)| token.clone());
@@ -240,9 +303,12 @@ impl Vertex {
             unopened: Some(resume),
             tokens: self.sinks.iter().map(|end| by_sink(end.config.name())).collect(),
             outgoing: None,
+            beyond: BTreeMap::new(),
             open: None,
             sealed: Default::default(),
             marks: marks.into_iter().map(|mark| (mark.position, mark)).collect(),
+            unsaid: self.ledger.is_some().then_some(fell),
+            careful,
         };
         if let Some(prepared) = prepared {
             tenure.sealed.push_back(redo(prepared, &self.sinks)?);
@@ -271,7 +337,8 @@ impl Vertex {
         let tenures = || self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
         // What is cut is of all partitions, and all their fences are ours.
         let permits = |kind| tenures().map(|tenure| tenure.guard.permit(kind)).collect::<Result<Vec<_>, _>>();
-        for end in &mut self.sinks {
+        // A sink that no commit waits for has what the ledger does not know of.
+        for end in self.sinks.iter_mut().filter(|end| end.late.is_none()) {
             match ledger.sink(end.config.name())? {
                 Some(token) => end.sink.restore(&token, &permits(WriteKind::Sink)?)?,
                 None => {
@@ -295,8 +362,10 @@ impl Vertex {
             return Ok(());
         };
         for (end, token) in self.sinks.iter_mut().zip(&tenure.tokens) {
-            end.sink.barrier(&tenure.session, &tenure.guard)?;
-            let found = end.sink.read_back(&tenure.session, token.as_ref(), &tenure.guard)?;
+            let barrier = end.sink.barrier(&tenure.session, &tenure.guard);
+            let found =
+                barrier.and_then(|()| end.sink.read_back(&tenure.session, token.as_ref(), &tenure.guard));
+            let found = end.unless_late(found.map_err(VertexError::from))?.unwrap_or_default();
             if found > 0 {
                 tracing::info!(partition = index, sink = end.config.name(), found, "visible already");
             }
@@ -346,7 +415,13 @@ fn redo(prepared: Prepared, ends: &[super::End]) -> Result<Sealed, LedgerError> 
     }
     let bytes = record.sinks.iter().map(|part| part.bytes).sum();
     let chunk = Chunk { range: record.range, outcomes: Outcomes::default(), outputs: by_sink, bytes };
-    Ok(Sealed { record, outgoing: Outgoing::new(chunk), step: EpochStep::Prepared, redo: true })
+    Ok(Sealed {
+        record,
+        outgoing: Outgoing::new(chunk),
+        step: EpochStep::Prepared,
+        redo: true,
+        kept: Nanos::ZERO,
+    })
 }
 
 /// Hash of the command and of the files that it names: another function has another one.

@@ -15,6 +15,7 @@ use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
 
 use super::{
     End, Vertex, VertexError,
+    lanes::LaneState,
     outgoing::{Outgoing, Way},
     report::Outcomes,
     tenure::{EpochStep, Sealed, Tenure},
@@ -23,7 +24,7 @@ use crate::{
     config::Delivery as Promise,
     failpoint::{self, Point},
     fence::{Fenced, WriteKind, WritePermit},
-    ledger::{Counts, Mark, Range, Record, SinkPart, Status, Transaction, wall_ms},
+    ledger::{Counts, Range, Record, SinkPart, Status, Transaction, wall_ms},
     operate::{Board, Doing},
     own::{Decision, Intended, Manager},
     sink::{Class, Output, Token},
@@ -141,7 +142,8 @@ impl Vertex {
                 committed_ms: 0,
             };
             let outgoing = Outgoing::new(chunk);
-            tenure.sealed.push_back(Sealed { record, outgoing, step: EpochStep::Sealed, redo: false });
+            let step = EpochStep::Sealed;
+            tenure.sealed.push_back(Sealed { record, outgoing, step, redo: false, kept: Nanos::ZERO });
             failpoint::at(Point::Sealed);
         }
         Ok(next)
@@ -198,8 +200,7 @@ impl Vertex {
     /// Waits until the sinks have confirmed what was published; their states go into the next commit.
     fn flush(&mut self) -> Result<(), VertexError> {
         for end in self.sinks.iter_mut().filter(|end| end.dirty) {
-            end.state = end.sink.flush()?.or(end.state.take());
-            end.dirty = false;
+            end.flush()?;
         }
         Ok(())
     }
@@ -259,9 +260,11 @@ impl Vertex {
         let begun = monotonic_now();
         let ran = ledger.run(&transaction);
         self.board.doing(Doing::Work);
-        self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
+        let took = monotonic_now().saturating_sub(begun);
+        self.meter.commit.add_time(took);
         ran?;
         drop(permits);
+        self.keeps_up(took)?;
         if !commits.is_empty() {
             failpoint::at(Point::Committed);
         }
@@ -269,7 +272,7 @@ impl Vertex {
             let Some(partition) = self.partitions.get_mut(index) else { continue };
             let Some(tenure) = &mut partition.tenure else { continue };
             let Some(front) = tenure.sealed.pop_front() else { continue };
-            tenure.committed(&front.record, &self.sinks);
+            tenure.committed(&front.record, &self.sinks, self.budget.records);
             if let (true, Some(from)) = (front.redo, &mut tenure.unopened) {
                 *from = Some(crate::source::Resume {
                     position: front.record.range.resume,
@@ -289,6 +292,20 @@ impl Vertex {
             }
         }
         Ok(true)
+    }
+
+    /// The ledger took so long for a transaction: whether no epoch has waited for it for too long (VX-766).
+    fn keeps_up(&mut self, took: Nanos) -> Result<(), VertexError> {
+        let longest = self.pipeline.epoch.rto.0;
+        let tenures = self.partitions.iter_mut().filter_map(|partition| partition.tenure.as_mut());
+        for sealed in tenures.flat_map(|tenure| &mut tenure.sealed) {
+            sealed.kept = sealed.kept.saturating_add(took);
+            if sealed.kept > longest {
+                let Record { partition, epoch, .. } = &sealed.record;
+                return Err(VertexError::Behind { partition: partition.0, epoch: epoch.0, longest });
+            }
+        }
+        Ok(())
     }
 
     // ---- batch by batch ----
@@ -414,7 +431,7 @@ impl Vertex {
         for (index, record) in records {
             let Some(partition) = self.partitions.get_mut(index) else { continue };
             let Some(tenure) = &mut partition.tenure else { continue };
-            tenure.committed(&record, &self.sinks);
+            tenure.committed(&record, &self.sinks, self.budget.records);
             if let Some((chunk, _)) = tenure.open.take() {
                 self.report.add(&chunk.outcomes);
             }
@@ -424,22 +441,34 @@ impl Vertex {
         Ok(())
     }
 
-    /// Keeps in the ledger how often inputs were tried, before they are tried again (VX-602).
+    /// Keeps in the ledger how often inputs were tried, before they are tried again (VX-602), and that there is a run (VX-604).
     pub(super) fn keep_marks(&mut self) -> Result<(), VertexError> {
         let Some(ledger) = &mut self.ledger else { return Ok(()) };
         let mut transaction = Transaction::default();
         let mut permits = Vec::new();
-        for partition in &mut self.partitions {
+        let (now, workers, ordered) = (monotonic_now(), self.lanes.len(), self.pipeline.is_ordered());
+        for (index, partition) in self.partitions.iter_mut().enumerate() {
             let Some(tenure) = &mut partition.tenure else { continue };
-            let marks = tenure.flow.marks();
-            let new: Vec<Mark> =
-                marks.into_iter().filter(|mark| tenure.marks.get(&mark.position) != Some(mark)).collect();
-            if new.is_empty() {
+            let mut lanes = self.lanes.iter().skip(if ordered { index % workers } else { 0 });
+            let ready = if ordered {
+                lanes.next().is_some_and(LaneState::is_ready)
+            } else {
+                lanes.any(LaneState::is_ready)
+            };
+            let (new, over) = tenure.tries(now, ready);
+            let begins = tenure.unsaid.filter(|_| ready && tenure.flow.next_to_send(now).is_some());
+            if new.is_empty() && over.is_empty() && begins.is_none() {
                 continue;
             }
+            // Without it nothing is sent either.
             let Ok(permit) = tenure.guard.permit(WriteKind::Ledger) else { continue };
             permits.push(permit);
-            ledger.put_marks(partition.id, &new, &[], &mut transaction);
+            if let Some(fell) = begins {
+                ledger.put_running(partition.id, fell, &mut transaction)?;
+                (tenure.unsaid, partition.has_sent) = (None, true);
+            }
+            ledger.put_marks(partition.id, &new, &over, &mut transaction);
+            tenure.marks.retain(|position, _| !over.contains(position));
             tenure.marks.extend(new.into_iter().map(|mark| (mark.position, mark)));
         }
         if !transaction.is_empty() {
@@ -491,7 +520,7 @@ fn decide(
 /// The states of sinks that have changed since the last commit.
 fn put_states(ends: &[End], mut put: impl FnMut(&str, &Token)) {
     for end in ends {
-        if let Some(token) = &end.state {
+        if let (Some(token), None) = (&end.state, &end.late) {
             put(end.config.name(), token);
         }
     }

@@ -1,6 +1,7 @@
 //! Why a vertex ends before it has finished.
 
 use thiserror::Error;
+use tidegate_shm::clock::Nanos;
 
 use crate::{
     config::ConfigError,
@@ -104,6 +105,19 @@ pub enum VertexError {
         workers: usize,
         /// How the last one ended.
         why: String,
+    },
+    /// The ledger's disk is too slow (VX-766).
+    #[error(
+        "epoch {epoch} of partition {partition} has waited for the ledger for more than {} ms (epoch.rto); its disk does not keep \
+         up: give ledger.path a faster one, or raise epoch.interval", longest.0 / 1_000_000
+    )]
+    Behind {
+        /// The partition.
+        partition: u32,
+        /// The epoch.
+        epoch: u64,
+        /// How long it may wait.
+        longest: Nanos,
     },
     /// The right to write was lost.
     #[error(transparent)]

@@ -10,19 +10,22 @@ use tidegate_udf::wire::{
     frame::{Frame, Kind, payload_crc},
     ids::{BatchId, Generation, PartitionId, SchemaId},
     message::Welcome,
+    record::RecordWriter,
     status::Status,
 };
 
 use super::{
     Vertex, VertexError,
-    tenure::Tenure,
+    tenure::{Partition, Tenure},
     turns::{Turn, Turns},
+    watch::Meter,
 };
 use crate::{
     batch::Batch,
     config::Pipeline,
     failpoint::{self, Point},
     fence::WriteKind,
+    flow::Ticket,
     lane::{
         session::{SendError, Session},
         supervise::{EndReason, Lane, LaneEvent, WorkerSpec},
@@ -77,6 +80,24 @@ impl LaneState {
         }
     }
 
+    /// Whether it has a worker.
+    pub(super) fn is_ready(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Whether its worker stands still, as far as one can see (VX-433).
+    pub(super) fn is_suspect(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_suspect)
+    }
+
+    fn load(&self) -> Load {
+        match (self.is_ready(), self.is_suspect()) {
+            (false, _) => Load::None,
+            (true, false) => Load::Going(self.sent.len()),
+            (true, true) => Load::Suspect(self.sent.len()),
+        }
+    }
+
     /// The worker took a current generation for stale: its batch is sent again, but not for ever (VX-235).
     fn took_for_stale(&mut self) {
         self.stale += 1;
@@ -120,7 +141,7 @@ impl Vertex {
                         } else {
                             lane.stale = 0;
                         }
-                        tenure.flow.answered(batch, answer, now);
+                        tenure.flow.answered(Ticket { lane: number, batch }, answer, now);
                         drop(permit);
                         failpoint::at(Point::Answered);
                     }
@@ -131,15 +152,16 @@ impl Vertex {
             LaneEvent::Room => {}
             LaneEvent::Ended { unanswered, why } => {
                 lane.session = None;
+                let ticket = |batch| Ticket { lane: number, batch };
                 let suspect = match why {
                     EndReason::Stopped => None,
-                    _ => unanswered.first().copied(),
+                    _ => unanswered.first().copied().map(ticket),
                 };
                 tracing::warn!(lane = number, unanswered = unanswered.len(), ?why, "worker ended");
                 let sent = std::mem::take(&mut lane.sent);
-                let mut lost: BTreeMap<usize, Vec<BatchId>> = BTreeMap::new();
+                let mut lost: BTreeMap<usize, Vec<Ticket>> = BTreeMap::new();
                 for (batch, Sent { partition, .. }) in sent {
-                    lost.entry(partition).or_default().push(batch);
+                    lost.entry(partition).or_default().push(ticket(batch));
                 }
                 for (index, batches) in lost {
                     let tenure =
@@ -184,44 +206,107 @@ impl Vertex {
 
     /// Sends what the lanes and the room for answers can take; the partitions of a lane take turns.
     pub(super) fn send(&mut self) {
-        let now = monotonic_now();
-        let workers = self.lanes.len();
         let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
-        let mut held: usize = tenures.map(|tenure| tenure.flow.sent_len()).sum();
-        for (number, lane) in self.lanes.iter_mut().enumerate() {
-            let LaneState { session: Some(session), turns, sent, .. } = lane else { continue };
-            let count = self.partitions.len().saturating_sub(number).div_ceil(workers);
-            turns.go_round(count, |turn| {
-                let index = number + turn * workers;
+        let mut sending = Sending {
+            held: tenures.map(|tenure| tenure.flow.sent_len()).sum(),
+            room: self.room,
+            checksum: self.pipeline.has_payload_checksums(),
+            payload: &mut self.payload,
+            meter: &mut self.meter,
+        };
+        let (workers, count) = (self.lanes.len(), self.partitions.len());
+        if !self.pipeline.is_ordered() {
+            let most = self.pipeline.transport().max_in_flight as usize;
+            self.turns.go_round(count, |index| {
                 let Some(partition) = self.partitions.get_mut(index) else { return Turn::Nothing };
-                let Some(tenure) = &mut partition.tenure else { return Turn::Nothing };
-                let Some(batch) = tenure.flow.next_to_send(now) else { return Turn::Nothing };
-                // The oldest batch of a partition may always go: its answer is what makes room (VX-317).
-                if held >= self.room && !tenure.flow.sends_front() {
-                    return Turn::Nothing;
-                }
-                // The loop finds out about the revoke by itself.
-                let Ok(permit) = tenure.guard.permit(WriteKind::Request) else { return Turn::Nothing };
-                batch.write(&mut self.payload);
-                let payload = self.payload.bytes();
-                let checksum = self.pipeline.has_payload_checksums();
-                let header = request(partition.id, tenure, batch);
-                let header = Frame { payload_crc: checksum.then(|| payload_crc(payload)), ..header };
-                match session.send(&header, payload, || permit.is_current()) {
-                    Ok(id) => {
-                        self.meter.records.add(header.record_count.into());
-                        self.meter.bytes.add(payload.len() as u64);
-                        tenure.flow.sent(id);
-                        let generation = tenure.guard.generation();
-                        sent.insert(id, Sent { partition: index, generation, at: now });
-                        held += 1;
-                        failpoint::at(Point::Requested);
-                        Turn::Sent
-                    }
-                    Err(SendError::Fenced) => Turn::Nothing,
-                    Err(SendError::Full | SendError::Over) => Turn::Full,
+                let loads = self.lanes.iter().map(LaneState::load);
+                let number = least_loaded(&loads.collect::<Vec<_>>(), most);
+                match number.and_then(|number| Some((number as u32, self.lanes.get_mut(number)?))) {
+                    Some((number, lane)) => sending.send(number, lane, index, partition),
+                    None => Turn::Full,
                 }
             });
+            return;
+        }
+        for (number, lane) in (0u32..).zip(&mut self.lanes) {
+            let first = number as usize;
+            let mut turns = std::mem::take(&mut lane.turns);
+            turns.go_round(count.saturating_sub(first).div_ceil(workers), |turn| {
+                let index = first + turn * workers;
+                let Some(partition) = self.partitions.get_mut(index) else { return Turn::Nothing };
+                sending.send(number, lane, index, partition)
+            });
+            lane.turns = turns;
+        }
+    }
+}
+
+/// What a lane could take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// It has no worker.
+    None,
+    /// So many batches on their way.
+    Going(usize),
+    /// The same, and its worker stands still.
+    Suspect(usize),
+}
+
+/// The lane that has the least to do, of those with fewer than `most` batches; one whose worker stands still only if all do
+/// (VX-433, VX-440).
+fn least_loaded(lanes: &[Load], most: usize) -> Option<usize> {
+    let any_goes = lanes.iter().any(|load| matches!(load, Load::Going(_)));
+    let takes = |(number, load): (usize, &Load)| match *load {
+        Load::Going(sent) => (sent < most).then_some((sent, number)),
+        Load::Suspect(sent) => (!any_goes && sent < most).then_some((sent, number)),
+        Load::None => None,
+    };
+    lanes.iter().enumerate().filter_map(takes).min().map(|(_, number)| number)
+}
+
+/// What it takes to send.
+struct Sending<'v> {
+    /// Batches that were sent and are not final.
+    held: usize,
+    /// As many as there is room for.
+    room: usize,
+    checksum: bool,
+    payload: &'v mut RecordWriter,
+    meter: &'v mut Meter,
+}
+
+impl Sending<'_> {
+    /// Sends the next batch of partition number `index` to lane number `number`.
+    fn send(&mut self, number: u32, lane: &mut LaneState, index: usize, partition: &mut Partition) -> Turn {
+        let now = monotonic_now();
+        let LaneState { session: Some(session), sent, .. } = lane else { return Turn::Nothing };
+        let Some(tenure) = &mut partition.tenure else { return Turn::Nothing };
+        let Some(batch) = tenure.next_to_send(now, sent.len() >= BUSY) else { return Turn::Nothing };
+        // The oldest batch of a partition may always go: its answer is what makes room (VX-317).
+        if self.held >= self.room && !tenure.flow.sends_front() {
+            return Turn::Nothing;
+        }
+        // The loop finds out about the revoke by itself.
+        let Ok(permit) = tenure.guard.permit(WriteKind::Request) else { return Turn::Nothing };
+        batch.write(self.payload);
+        let payload = self.payload.bytes();
+        let waited = batch.is_fresh().then(|| now.saturating_sub(batch.since));
+        let header = request(partition.id, tenure, batch);
+        let header = Frame { payload_crc: self.checksum.then(|| payload_crc(payload)), ..header };
+        match session.send(&header, payload, || permit.is_current()) {
+            Ok(batch) => {
+                self.meter.records.add(header.record_count.into());
+                self.meter.bytes.add(payload.len() as u64);
+                waited.into_iter().for_each(|time| self.meter.queue.add_time(time));
+                tenure.flow.sent(Ticket { lane: number, batch });
+                let generation = tenure.guard.generation();
+                sent.insert(batch, Sent { partition: index, generation, at: now });
+                self.held += 1;
+                failpoint::at(Point::Requested);
+                Turn::Sent
+            }
+            Err(SendError::Fenced) => Turn::Nothing,
+            Err(SendError::Full | SendError::Over) => Turn::Full,
         }
     }
 }
@@ -303,10 +388,31 @@ const MAX_STALE: u32 = 3;
 const MAX_FAULTS: u32 = 2;
 /// A session that lasted so long was a good one, whatever ended it.
 const HEALTHY: Nanos = Nanos::from_secs(60);
+/// Batches on their way from which on a worker has enough to do for the next one to wait for more inputs (VX-442).
+const BUSY: usize = 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rules: VX-433, VX-440.
+    #[test]
+    fn a_batch_goes_to_who_has_the_least_to_do_and_not_to_who_stands_still() {
+        use Load::{Going, Suspect};
+        for (lanes, expected) in [
+            (vec![Going(3), Going(1), Going(1)], Some(1)),
+            (vec![Load::None, Going(3)], Some(1)),
+            (vec![Going(4), Going(4)], None),
+            (vec![Suspect(0), Going(3)], Some(1)),
+            // It waits for the one that goes.
+            (vec![Suspect(0), Going(4)], None),
+            (vec![Suspect(2), Load::None, Suspect(1)], Some(2)),
+            (vec![Suspect(4)], None),
+            (vec![Load::None], None),
+        ] {
+            assert_eq!(least_loaded(&lanes, 4), expected, "{lanes:?}");
+        }
+    }
 
     /// Rules: VX-436.
     #[test]

@@ -8,12 +8,15 @@
 //!                    +--permit--> sinks, batch by batch, or by epochs: SEAL, PERSIST, PREPARE, COMMIT
 //! ```
 //!
-//! A partition belongs to the lane `partition mod workers`, so its batches are answered in order (VX-440). Nothing grows
+//! A partition belongs to the lane `partition mod workers`, so its batches are answered in order; without order it has all lanes
+//! (VX-440). Nothing grows
 //! without bound: a batch is sent only when there is room for its answer, and a partition reads ahead by its window only
 //! (VX-310, VX-311); a sink that is slow stops the source.
 //!
 //! | module | gives |
 //! |---|---|
+//! | `backlog` | what sinks that are not required have still to take |
+//! | `careful` | partitions whose last runs took the runtime with them |
 //! | `claim` | the beginning and end of a session of a partition |
 //! | `lanes` | batches to the workers and answers from them |
 //! | `outgoing` | outputs to the sinks |
@@ -21,6 +24,8 @@
 //! | `commit` | progress: cursors and epochs |
 //! | `oversee` | the end of a run that is stuck in a write |
 
+mod backlog;
+mod careful;
 mod claim;
 mod commit;
 mod dead;
@@ -43,7 +48,6 @@ pub use error::VertexError;
 pub use report::Report;
 
 use crate::{
-    batch::Batch,
     config::{Delivery as Promise, Pipeline},
     failpoint::{self, Point},
     fence::{FenceTable, Reason, WriteGuard},
@@ -56,11 +60,13 @@ use crate::{
     source::{self, Budget, Polled, Source},
     wake::Waker,
 };
+use backlog::Backlog;
 use dead::Letters;
 use lanes::LaneState;
 use outgoing::{End, Outgoing, Sorter, Way};
 use oversee::{Ended, oversee};
 use tenure::Partition;
+use turns::Turns;
 use watch::Meter;
 
 /// A handle by which another thread ends a vertex or takes its right to write.
@@ -112,6 +118,8 @@ pub struct Vertex {
     letters: Option<Letters>,
     partitions: Vec<Partition>,
     lanes: Vec<LaneState>,
+    /// Whose turn it is when all partitions share all lanes.
+    turns: Turns,
     inbox: Arc<Inbox<Event>>,
     asked: Arc<AtomicBool>,
     budget: Budget,
@@ -149,25 +157,32 @@ impl Vertex {
         let inbox = Arc::new(Inbox::new());
         let waking = inbox.clone();
         let waker = Waker::new(move || waking.tell(Event::Wake));
-        let source = source::open(&pipeline.source, &waker)?;
+        let mut source = source::open(&pipeline.source, &waker)?;
         let mut sinks = Vec::new();
         for config in &pipeline.sink {
             let sink = sink::open(config, pipeline.uid(), pipeline.keep(), &waker)?;
             let ids = OutputIds::new(pipeline.uid(), config.name());
-            sinks.push(End { config: config.clone(), sink, ids, dirty: false, state: None });
+            let late = (!config.required).then(|| Backlog::new(config.buffer.0));
+            sinks.push(End { config: config.clone(), sink, ids, dirty: false, state: None, late });
         }
         let ledger = match &pipeline.ledger {
-            Some(config) => Some(Ledger::open(Disk::open(&config.path)?, pipeline.uid())?),
+            Some(config) => {
+                Some(Ledger::open(Disk::open(&config.path, pipeline.new_ledger)?, pipeline.uid())?)
+            }
             None => None,
         };
+        if let Some(ledger) = &ledger {
+            source.remember(&claim::resumes(ledger)?);
+        }
         let instance = random()?;
         let fence = FenceTable::create(instance, source.partitions().max(MIN_SLOTS))?;
         let transport = pipeline.transport();
         let count = source.partitions();
+        pipeline.check_only(count)?;
         let budget = Budget {
             records: pipeline.batch.max_records.get() as usize,
             bytes: pipeline.batch.max_bytes.0 as usize,
-            value: pipeline.max_value(),
+            value: pipeline.longest_record(),
         };
         // The other half is for outputs that wait for their commit.
         let room = (pipeline.limits.epoch_buffers.0 / 2 / transport.max_response) as usize;
@@ -186,6 +201,7 @@ impl Vertex {
             sinks,
             partitions: (0..count).map(PartitionId).map(Partition::new).collect(),
             lanes: Vec::new(),
+            turns: Turns::default(),
             inbox: inbox.clone(),
             asked: Arc::new(AtomicBool::new(false)),
             budget,
@@ -242,9 +258,15 @@ impl Vertex {
 
     fn run_here(mut self) -> Result<Report, VertexError> {
         let ended = self.work();
+        // Nothing is written any more to a ledger that has failed (VX-776).
+        let stopped = match &ended {
+            Err(VertexError::Ledger(_)) => Ok(()),
+            _ => self.say_stopped(0..self.partitions.len()),
+        };
         for index in 0..self.partitions.len() {
             self.end_tenure(index, Reason::Shutdown);
         }
+        self.end_backlogs();
         let quiesced = self.await_writes();
         self.manager.leave();
         for lane in &self.lanes {
@@ -253,6 +275,7 @@ impl Vertex {
         // Waits for the workers.
         self.lanes.clear();
         ended?;
+        stopped?;
         quiesced?;
         debug_assert!(self.report.balances(), "an input without an outcome: {:?}", self.report);
         Ok(self.report)
@@ -260,6 +283,7 @@ impl Vertex {
 
     fn work(&mut self) -> Result<(), VertexError> {
         self.board.say(self.status());
+        let mut give_up = None;
         loop {
             self.board.tick();
             while let Some(event) = self.inbox.take() {
@@ -273,19 +297,32 @@ impl Vertex {
             if !stopping {
                 self.read()?;
             }
+            let looked = monotonic_now();
             self.keep_marks()?;
             self.send();
             let due = self.commit(stopping)?;
-            self.give_away();
+            self.catch_up()?;
             let finished = self.is_finished(stopping);
-            if self.board.wants_status() || !matches!(finished, Ok(false)) {
+            let now = monotonic_now();
+            // Sinks that no commit waits for get a little more time.
+            let waits = match (&finished, self.patience()) {
+                (Ok(true), Some(patience)) => now < *give_up.get_or_insert(now.saturating_add(patience)),
+                _ => false,
+            };
+            if !waits {
+                self.give_away()?;
+            }
+            if self.board.wants_status() || !waits && !matches!(finished, Ok(false)) {
                 self.board.say(self.status());
             }
-            if finished? {
+            if finished? && !waits {
                 return Ok(());
             }
-            let limit = monotonic_now().saturating_add(LONGEST_SLEEP);
-            let times = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref()?.next_time());
+            let limit = now.saturating_add(LONGEST_SLEEP);
+            let late = self.sinks.iter().filter_map(|end| end.late.as_ref()?.next_time());
+            let due = due.into_iter().chain(late).chain(give_up).min();
+            let times =
+                self.partitions.iter().filter_map(|partition| partition.tenure.as_ref()?.next_time(looked));
             let deadline = times.chain(due).min();
             self.inbox.wait_until(deadline.unwrap_or(limit).min(limit));
         }
@@ -338,11 +375,17 @@ impl Vertex {
     }
 
     fn deliver_of(&mut self, index: usize) -> Result<(), VertexError> {
+        while self.deliver_next(index)? {}
+        Ok(())
+    }
+
+    /// Whether the sinks have taken something, so that there may be more.
+    fn deliver_next(&mut self, index: usize) -> Result<bool, VertexError> {
         let now = monotonic_now();
         let promise = self.pipeline.pipeline.delivery;
         let full = promise == Promise::EffectivelyOnce && self.takes_no_more(index);
-        let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
-        let Some(tenure) = &mut partition.tenure else { return Ok(()) };
+        let Some(partition) = self.partitions.get_mut(index) else { return Ok(false) };
+        let Some(tenure) = &mut partition.tenure else { return Ok(false) };
         if tenure.outgoing.is_none() && !full {
             let sorter = Sorter {
                 session: tenure.session,
@@ -359,7 +402,7 @@ impl Vertex {
             }
         }
         let epoch = tenure.open_epoch();
-        let Some(outgoing) = &mut tenure.outgoing else { return Ok(()) };
+        let Some(outgoing) = &mut tenure.outgoing else { return Ok(false) };
         let way = Way {
             session: tenure.session,
             epoch,
@@ -374,23 +417,26 @@ impl Vertex {
         let published = outgoing.publish(&mut self.sinks, &way, &mut self.report);
         self.board.doing(Doing::Work);
         self.meter.sink.add_time(monotonic_now().saturating_sub(begun));
-        if published? && let Some(outgoing) = tenure.outgoing.take() {
-            for (token, new) in tenure.tokens.iter_mut().zip(outgoing.tokens) {
-                *token = new.or(token.take());
-            }
-            let chunk = outgoing.chunk.published();
-            match promise {
-                // Its inputs were committed before they were sent.
-                Promise::AtMostOnce => self.report.add(&chunk.outcomes),
-                _ => tenure.add(chunk, now),
-            }
+        if !published? {
+            return Ok(false);
         }
-        Ok(())
+        let Some(outgoing) = tenure.outgoing.take() else { return Ok(false) };
+        for (token, new) in tenure.tokens.iter_mut().zip(outgoing.tokens) {
+            *token = new.or(token.take());
+        }
+        let chunk = outgoing.chunk.published();
+        match promise {
+            // Its inputs were committed before they were sent.
+            Promise::AtMostOnce => self.report.add(&chunk.outcomes),
+            _ => tenure.add_delivered(chunk, now),
+        }
+        Ok(true)
     }
 
     /// Reads ahead as far as the window of each partition goes.
     fn read(&mut self) -> Result<(), VertexError> {
-        let window = self.pipeline.transport().max_in_flight as usize + 1;
+        let lanes = if self.pipeline.is_ordered() { 1 } else { self.lanes.len() };
+        let window = self.pipeline.transport().max_in_flight as usize * lanes + 1;
         let limit = self.pipeline.limits.prefetch.0;
         let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
         let mut held: u64 = tenures.map(|tenure| tenure.flow.bytes()).sum();
@@ -409,6 +455,9 @@ impl Vertex {
                 && held + self.budget.bytes as u64 <= limit
             {
                 let mut budget = self.budget;
+                if tenure.careful.as_ref().is_some_and(|careful| careful.singly) {
+                    budget.records = 1;
+                }
                 if let Some(left) = tenure.left_to_read() {
                     budget.records = budget.records.min(left as usize);
                 }
@@ -422,15 +471,12 @@ impl Vertex {
                     Polled::End => tenure.at_end = true,
                     Polled::Idle => break,
                     Polled::Inputs(inputs) => {
-                        tenure.is_as_intended(partition.id, &inputs)?;
-                        self.report.read += inputs.len() as u64;
-                        tenure.has_read(&inputs);
-                        self.meter.read_bytes +=
-                            inputs.iter().map(|input| input.record.value.len() as u64).sum::<u64>();
-                        if let Some(batch) = Batch::new(inputs) {
-                            held += batch.bytes();
-                            tenure.flow.push(batch);
-                        }
+                        self.meter.has_read(&inputs, &mut self.report);
+                        held += tenure.take(partition.id, inputs, self.budget.bytes)?;
+                    }
+                    Polled::Unfit(input, fault) => {
+                        self.meter.has_read(std::slice::from_ref(&input), &mut self.report);
+                        held += tenure.take_unfit(partition.id, input, "PARSE_ERROR", fault)?;
                     }
                 }
             }

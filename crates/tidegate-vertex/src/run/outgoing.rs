@@ -5,6 +5,7 @@ use tidegate_udf::wire::ids::EpochId;
 
 use super::{
     VertexError,
+    backlog::Backlog,
     dead::Letters,
     report::{Outcomes, Report},
 };
@@ -27,6 +28,8 @@ pub(super) struct End {
     pub(super) dirty: bool,
     /// What it said at the last flush.
     pub(super) state: Option<Token>,
+    /// What waits for it, of a sink that no commit waits for.
+    pub(super) late: Option<Backlog>,
 }
 
 /// Inputs that are final, in source order, and their outputs by sink.
@@ -214,6 +217,7 @@ impl Outgoing {
         }
     }
 
+    /// Whether the sink has everything now.
     fn publish_to(
         &mut self,
         sink: usize,
@@ -221,12 +225,36 @@ impl Outgoing {
         way: &Way<'_>,
         report: &mut Report,
     ) -> Result<bool, VertexError> {
-        let slot = (ends.get_mut(sink), self.chunk.outputs.get(sink), self.done.get_mut(sink));
-        let (Some(end), Some(outputs), Some(done)) = slot else { return Ok(true) };
+        while let Some(complete) = self.publish_some(sink, ends, way, report)? {
+            if complete {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives a sink as much as it is given at once: whether it has everything now; `None` when it takes no more for the moment.
+    fn publish_some(
+        &mut self,
+        sink: usize,
+        ends: &mut [End],
+        way: &Way<'_>,
+        report: &mut Report,
+    ) -> Result<Option<bool>, VertexError> {
+        let slot = (ends.get_mut(sink), self.chunk.outputs.get_mut(sink), self.done.get_mut(sink));
+        let (Some(end), Some(outputs), Some(done)) = slot else { return Ok(Some(true)) };
+        if let Some(late) = &mut end.late {
+            let outputs = std::mem::take(outputs);
+            if !outputs.is_empty() {
+                late.push(outputs, self.chunk.range, way);
+            }
+            return Ok(Some(true));
+        }
+        let outputs: &[Output] = outputs;
         let Range { first, last, .. } = self.chunk.range;
-        let rest = outputs.get(*done..).unwrap_or_default();
+        let rest = end.config.at_once(outputs.get(*done..).unwrap_or_default());
         if rest.is_empty() {
-            return Ok(true);
+            return Ok(Some(true));
         }
         let delivery = |outputs| Delivery {
             session: way.session,
@@ -265,6 +293,7 @@ impl Outgoing {
             })
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()?;
+        let goes_on = published.through >= rest.len() && published.held.is_none();
         *done += published.through.min(rest.len());
         let complete = *done == outputs.len();
         if let (Some(token), Some(slot)) = (published.token, self.tokens.get_mut(sink)) {
@@ -308,7 +337,7 @@ impl Outgoing {
         {
             outputs.extend(rejected);
         }
-        Ok(complete)
+        Ok((goes_on || complete).then_some(complete))
     }
 }
 
@@ -316,7 +345,7 @@ impl Outgoing {
 const LONG: Nanos = Nanos::from_secs(5);
 
 /// The delay before a sink is asked again.
-fn delay(retry: &SinkRetry, tries: u32) -> Nanos {
+pub(super) fn delay(retry: &SinkRetry, tries: u32) -> Nanos {
     let factor = 1u64.checked_shl(tries).unwrap_or(u64::MAX);
     Nanos(retry.initial.0.0.saturating_mul(factor)).min(retry.cap.0)
 }

@@ -22,6 +22,8 @@ enum Mood {
     Nothing,
     /// All but this one, which it refuses.
     Refuse(usize),
+    /// It cannot go on.
+    Fail,
 }
 
 /// A sink that notes the positions that it took.
@@ -55,6 +57,7 @@ impl Sink for Moody {
                 let held = Held { after: Some(Nanos(10)), doubtful: false, reason: "full".to_owned() };
                 Published { through: count, held: Some(held), ..Published::default() }
             }
+            Mood::Fail => return Err(SinkError::Stdout { source: std::io::ErrorKind::BrokenPipe.into() }),
             Mood::Nothing => {
                 let held = Held { after: None, doubtful: false, reason: "full".to_owned() };
                 Published { held: Some(held), ..Published::default() }
@@ -81,6 +84,7 @@ fn end(name: &str, role: &str, moods: &[Mood]) -> (End, Seen<Vec<u64>>, Seen<u32
         ids: OutputIds::new(1, name),
         dirty: false,
         state: None,
+        late: None,
     };
     (end, took, calls)
 }
@@ -148,6 +152,99 @@ fn only_what_was_not_taken_is_given_again_and_only_to_who_did_not_take_it() {
     assert_eq!(*first_took.lock().unwrap(), [0, 1, 2, 3, 4]);
     assert_eq!(*second_took.lock().unwrap(), [0, 1, 2, 3, 4]);
     assert_eq!(*first_calls.lock().unwrap(), 1, "given again to a sink that has it");
+}
+
+/// A sink that no commit waits for, with room for so many parts of five outputs, beside one that has all.
+fn beside(moods: &[Mood], parts: u64) -> ([End; 2], Seen<Vec<u64>>) {
+    let (main, _, _) = end("main", "output", &[Mood::TakeAll]);
+    let (mut late, took, _) = end("late", "output", moods);
+    late.late = Some(Backlog::new(parts * 5 * Record::default().len() as u64));
+    ([main, late], took)
+}
+
+/// Gives the sink what waits for it, while the session that published may write or not.
+fn catch_up(end: &mut End, now: u64, may_write: bool) {
+    let mut table = FenceTable::create(1, 1).unwrap();
+    let (_, guard) = table.bind(PartitionId(0), Generation(1)).unwrap();
+    end.catch_up(Nanos(now), |_| may_write.then_some(&guard), &mut Vec::new()).unwrap();
+}
+
+fn lost(end: &End) -> u64 {
+    end.late.as_ref().unwrap().lost()
+}
+
+/// Rules: VX-632.
+#[test]
+fn nothing_waits_for_a_sink_that_is_not_required_and_it_gets_what_there_is_room_for() {
+    let (mut ends, took) = beside(&[Mood::Take(2), Mood::Take(1), Mood::TakeAll], 2);
+    for _ in 0..3 {
+        assert!(publish(&mut outgoing(2, 2), &mut ends, None, 0).unwrap());
+    }
+    let late = &mut ends[1];
+    assert_eq!((lost(late), took.lock().unwrap().len()), (5, 0), "there is no room for the third");
+    catch_up(late, 100, true);
+    catch_up(late, 109, true);
+    assert_eq!(*took.lock().unwrap(), [0, 1], "asked before its time");
+    catch_up(late, 110, true);
+    catch_up(late, 120, true);
+    assert_eq!(*took.lock().unwrap(), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
+    assert!(late.late.as_ref().unwrap().is_empty() && lost(late) == 5);
+    assert!(publish(&mut outgoing(2, 2), &mut ends, None, 0).unwrap());
+    catch_up(&mut ends[1], 130, true);
+    assert_eq!(took.lock().unwrap().len(), 15, "the room is free again");
+}
+
+/// Rules: VX-632.
+#[test]
+fn what_a_sink_that_is_not_required_does_not_get_is_counted() {
+    // It refuses one.
+    let (mut ends, took) = beside(&[Mood::Refuse(2), Mood::Fail], 9);
+    assert!(publish(&mut outgoing(2, 2), &mut ends, None, 0).unwrap());
+    catch_up(&mut ends[1], 0, true);
+    assert_eq!((lost(&ends[1]), took.lock().unwrap().len()), (1, 4));
+    // It fails, and gets nothing more.
+    for _ in 0..2 {
+        assert!(publish(&mut outgoing(2, 2), &mut ends, None, 0).unwrap());
+    }
+    catch_up(&mut ends[1], 0, true);
+    assert!(publish(&mut outgoing(2, 2), &mut ends, None, 0).unwrap());
+    catch_up(&mut ends[1], 0, true);
+    assert_eq!((lost(&ends[1]), took.lock().unwrap().len()), (16, 4));
+    // The session is over.
+    let (mut ends, took) = beside(&[Mood::Take(2), Mood::TakeAll], 9);
+    assert!(publish(&mut outgoing(2, 2), &mut ends, None, 0).unwrap());
+    catch_up(&mut ends[1], 0, true);
+    catch_up(&mut ends[1], 100, false);
+    assert_eq!((lost(&ends[1]), took.lock().unwrap().len()), (3, 2));
+}
+
+/// Rules: VX-842.
+#[test]
+fn a_sink_is_given_no_more_at_once_than_it_is_to_have() {
+    let one = Record::default().len();
+    for (keys, calls) in [
+        ("max_records = 2".to_owned(), 3),
+        ("max_records = 5".to_owned(), 1),
+        (format!("max_bytes = \"{}B\"", 2 * one), 3),
+        ("max_bytes = \"1B\"".to_owned(), 5),
+    ] {
+        let (mut main, took, called) = end("main", "output", &[Mood::TakeAll]);
+        main.config = toml::from_str(&format!("name = \"main\"\nkind = \"blackhole\"\n{keys}")).unwrap();
+        assert!(publish(&mut outgoing(1, 1), &mut [main], None, 0).unwrap());
+        assert_eq!(
+            (took.lock().unwrap().as_slice(), *called.lock().unwrap()),
+            ([0, 1, 2, 3, 4].as_slice(), calls),
+            "{keys}"
+        );
+    }
+    // One that takes no more is not asked for the next part.
+    let (mut main, took, called) = end("main", "output", &[Mood::Take(2), Mood::TakeAll]);
+    main.config = toml::from_str("name = \"main\"\nkind = \"blackhole\"\nmax_records = 2").unwrap();
+    let (mut ends, mut all) = ([main], outgoing(1, 1));
+    assert!(!publish(&mut all, &mut ends, None, 0).unwrap());
+    assert_eq!((took.lock().unwrap().len(), *called.lock().unwrap()), (2, 1));
+    assert!(publish(&mut all, &mut ends, None, 10).unwrap());
+    assert_eq!(*took.lock().unwrap(), [0, 1, 2, 3, 4]);
 }
 
 /// Rules: VX-620, VX-630.

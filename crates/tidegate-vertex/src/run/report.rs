@@ -19,6 +19,8 @@ pub struct Report {
     pub outputs: u64,
     /// Outputs that a sink refused and that went to the dead letters or were left out.
     pub refused: u64,
+    /// Outputs that sinks which are not required did not get.
+    pub lost: u64,
     /// Calls of sinks that took less than all.
     pub sink_retries: u64,
     /// Epochs of an earlier run that were finished from the outbox.

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tidegate_shm::clock::Nanos;
+use tidegate_shm::clock::{Nanos, monotonic_now};
 use tidegate_udf::wire::ids::{EpochId, FenceSlot, Generation, PartitionId, Position};
 
 use super::{
     VertexError,
+    careful::Careful,
     outgoing::{Chunk, End, Outgoing},
 };
 use crate::{
-    batch::Input,
+    batch::{Batch, Input},
     fence::{Quiesce, WriteGuard},
     flow::Flow,
     ledger::{Mark, Range, Record},
@@ -28,6 +29,8 @@ pub(super) struct Partition {
     pub(super) ending: Vec<WriteGuard>,
     /// It was drained.
     pub(super) given_away: bool,
+    /// Inputs of it were sent.
+    pub(super) has_sent: bool,
     /// The newest generation that a sink knows, if that was a surprise.
     pub(super) newest: Generation,
     /// It must not be run before an operator has looked at it (VX-714).
@@ -55,12 +58,18 @@ pub(super) struct Tenure {
     pub(super) tokens: Vec<Option<Token>>,
     /// Final, and not taken by all sinks: outputs that go out batch by batch.
     pub(super) outgoing: Option<Outgoing>,
+    /// Without order: what the sinks have of inputs behind one that is not final, by the first of them.
+    pub(super) beyond: BTreeMap<Position, Chunk>,
     /// The open epoch, and since when it has something.
     pub(super) open: Option<(Chunk, Nanos)>,
     /// Epochs that wait to be committed, the oldest first. Only that one may be prepared (VX-763).
     pub(super) sealed: VecDeque<Sealed>,
     /// What the ledger knows of inputs that are tried again.
     pub(super) marks: BTreeMap<Position, Mark>,
+    /// What the ledger has to be told before anything is sent: runs before this one that fell.
+    pub(super) unsaid: Option<u32>,
+    /// Runs before this one fell over something in it.
+    pub(super) careful: Option<Careful>,
 }
 
 /// A sealed epoch.
@@ -70,6 +79,8 @@ pub(super) struct Sealed {
     pub(super) step: EpochStep,
     /// It was prepared by an earlier session.
     pub(super) redo: bool,
+    /// How long the ledger has kept it waiting.
+    pub(super) kept: Nanos,
 }
 
 /// How far a sealed epoch is.
@@ -91,6 +102,7 @@ impl Partition {
             tenure: None,
             ending: Vec::new(),
             given_away: false,
+            has_sent: false,
             newest: Generation(0),
             refused: false,
         }
@@ -118,8 +130,58 @@ impl Tenure {
         }
     }
 
+    /// Takes what was read; one that is longer than `max` bytes, with all that comes with it, is not for functions (VX-213).
+    /// Returns how many bytes it holds.
+    ///
+    /// # Errors
+    /// As [`Tenure::is_as_intended`].
+    pub(super) fn take(
+        &mut self,
+        partition: PartitionId,
+        mut inputs: Vec<Input>,
+        max: usize,
+    ) -> Result<u64, VertexError> {
+        let mut held = 0;
+        loop {
+            let long = inputs.iter().position(|input| input.record.len() > max);
+            let mut behind = inputs.split_off(long.unwrap_or(inputs.len()));
+            self.is_as_intended(partition, &inputs)?;
+            self.has_read(&inputs);
+            if let Some(batch) = Batch::new(inputs) {
+                held += batch.bytes();
+                self.flow.push(batch.read_at(monotonic_now()));
+            }
+            if behind.is_empty() {
+                return Ok(held);
+            }
+            let input = behind.remove(0);
+            let len = input.record.len();
+            let fault = format!("it takes {len} bytes, and a batch has at most {max}; raise batch.max_bytes");
+            held += self.take_unfit(partition, input, "RECORD_TOO_LARGE", fault)?;
+            inputs = behind;
+        }
+    }
+
+    /// As [`Tenure::take`], of an input that is not for functions.
+    ///
+    /// # Errors
+    /// As [`Tenure::is_as_intended`].
+    pub(super) fn take_unfit(
+        &mut self,
+        partition: PartitionId,
+        input: Input,
+        class: &'static str,
+        fault: String,
+    ) -> Result<u64, VertexError> {
+        self.is_as_intended(partition, std::slice::from_ref(&input))?;
+        self.has_read(std::slice::from_ref(&input));
+        let held = input.record.len() as u64;
+        self.flow.push_unfit(input, class, fault);
+        Ok(held)
+    }
+
     /// Notes what was read.
-    pub(super) fn has_read(&mut self, inputs: &[Input]) {
+    fn has_read(&mut self, inputs: &[Input]) {
         let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
         let (from, count) = self.read.map_or((first.position, 0), |(range, count)| (range.first, count));
         let range = Range { first: from, last: last.position, resume: last.next };
@@ -127,7 +189,7 @@ impl Tenure {
     }
 
     /// An epoch is committed.
-    pub(super) fn committed(&mut self, record: &Record, ends: &[End]) {
+    pub(super) fn committed(&mut self, record: &Record, ends: &[End], max_records: usize) {
         (self.committed, self.resume) = (record.epoch, record.range.resume);
         for part in &record.sinks {
             let sink = ends.iter().position(|end| end.config.name() == part.name);
@@ -136,6 +198,57 @@ impl Tenure {
             }
         }
         self.marks = self.marks.split_off(&self.resume);
+        if self.careful.take_if(|careful| careful.is_over(record.counts.inputs)).is_some() {
+            self.flow.put_together(true, max_records);
+        }
+    }
+
+    /// Adds inputs that the sinks have, as soon as all before them are final.
+    pub(super) fn add_delivered(&mut self, chunk: Chunk, now: Nanos) {
+        self.beyond.insert(chunk.range.first, chunk);
+        while let Some(next) = self.beyond.first_entry()
+            && self.flow.first().is_none_or(|first| *next.key() < first)
+        {
+            let chunk = next.remove();
+            self.add(chunk, now);
+        }
+    }
+
+    /// The batch to send now to a worker that is or is not `busy`, if there is one.
+    pub(super) fn next_to_send(&self, now: Nanos, busy: bool) -> Option<&Batch> {
+        if busy && self.flow.fills_until().is_some_and(|until| now < until) {
+            return None;
+        }
+        let batch = self.flow.next_to_send(now)?;
+        match &self.careful {
+            _ if self.unsaid.is_some() => None,
+            Some(careful) if self.flow.is_any_sent() || !careful.has_noted(batch) => None,
+            _ => Some(batch),
+        }
+    }
+
+    /// What the ledger has to be told of tries before anything is sent, and of what it has to forget them. `ready`: there is a
+    /// worker to send to.
+    pub(super) fn tries(&mut self, now: Nanos, ready: bool) -> (Vec<Mark>, Vec<Position>) {
+        let mut wanted = self.flow.marks();
+        let mut over = Vec::new();
+        if let Some(careful) = &mut self.careful {
+            if self.flow.is_any_sent() {
+                // What was written before it was sent stands.
+                return (Vec::new(), Vec::new());
+            }
+            wanted.extend(self.flow.known());
+            let next = self.flow.next_to_send(now).filter(|_| ready);
+            if let Some(next) = next {
+                let marks = wanted.into_iter().map(|mark| (mark.position, mark)).collect();
+                wanted = careful.marks_with(marks, next);
+            }
+            careful.note(next.map(Careful::try_of));
+            let is_wanted = |position: &Position| wanted.iter().any(|mark| mark.position == *position);
+            over.extend(self.marks.keys().filter(|position| !is_wanted(position)));
+        }
+        wanted.retain(|mark| self.marks.get(&mark.position) != Some(mark));
+        (wanted, over)
     }
 
     /// No further input becomes final.
@@ -143,11 +256,11 @@ impl Tenure {
         self.flow.is_stopped() || self.flow.is_empty() && self.at_end
     }
 
-    /// When there is something to do that nothing else tells.
-    pub(super) fn next_time(&self) -> Option<Nanos> {
+    /// When there is something to do that nothing else tells. What could be sent at `looked` was, or waits for a worker.
+    pub(super) fn next_time(&self, looked: Nanos) -> Option<Nanos> {
         match &self.outgoing {
             Some(outgoing) => Some(outgoing.again),
-            None => self.flow.next_time(),
+            None => self.flow.next_time().filter(|time| *time > looked),
         }
     }
 
@@ -155,7 +268,7 @@ impl Tenure {
     ///
     /// # Errors
     /// The source has others than the session that intended it saw.
-    pub(super) fn is_as_intended(&self, partition: PartitionId, inputs: &[Input]) -> Result<(), VertexError> {
+    fn is_as_intended(&self, partition: PartitionId, inputs: &[Input]) -> Result<(), VertexError> {
         let Some(intended) = self.intended else { return Ok(()) };
         match inputs.iter().find(|input| input.position < intended.first || input.position > intended.last) {
             None => Ok(()),
@@ -192,7 +305,8 @@ impl Tenure {
         let sealed: u64 = sealed.map(|sealed| sealed.outgoing.chunk.outcomes.inputs()).sum();
         let open = self.open.as_ref().map_or(0, |(chunk, _)| chunk.outcomes.inputs());
         let outgoing = self.outgoing.as_ref().map_or(0, |outgoing| outgoing.chunk.outcomes.inputs());
-        self.flow.inputs() + sealed + open + outgoing
+        let beyond: u64 = self.beyond.values().map(|chunk| chunk.outcomes.inputs()).sum();
+        self.flow.inputs() + beyond + sealed + open + outgoing
     }
 
     /// Nothing is on its way to a sink or the ledger.

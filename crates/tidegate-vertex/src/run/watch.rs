@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use tidegate_udf::wire::ids::PartitionId;
 
-use super::{LaneState, Partition, Report, Vertex, tenure::Tenure};
+use super::{
+    LaneState, Partition, Report, Vertex, VertexError, backlog::Backlog, outgoing::End, tenure::Tenure,
+};
 use crate::{
+    batch::Input,
     config::Pipeline,
     fence::Reason,
     operate::{
         Wish,
         histogram::Histogram,
-        status::{Counts, LaneStatus, MemoryTerm, PartitionState, PartitionStatus, Status},
+        status::{Counts, LaneStatus, MemoryTerm, PartitionState, PartitionStatus, SinkStatus, Status},
     },
 };
 
@@ -23,6 +26,8 @@ pub(super) struct Meter {
     pub(super) resubmitted: u64,
     /// From the publication of a batch to its answer.
     pub(super) roundtrip: Histogram,
+    /// From the read of a batch's first record to its first publication.
+    pub(super) queue: Histogram,
     /// Records of batches that were sent.
     pub(super) records: Histogram,
     /// Bytes of their payloads.
@@ -39,6 +44,7 @@ impl Meter {
             read_bytes: 0,
             resubmitted: 0,
             roundtrip: Histogram::of_times(),
+            queue: Histogram::of_times(),
             records: Histogram::up_to(pipeline.batch.max_records.get().into()),
             bytes: Histogram::up_to(pipeline.batch.max_bytes.0),
             sink: Histogram::of_times(),
@@ -46,9 +52,16 @@ impl Meter {
         }
     }
 
+    /// Inputs were read.
+    pub(super) fn has_read(&mut self, inputs: &[Input], report: &mut Report) {
+        report.read += inputs.len() as u64;
+        self.read_bytes += inputs.iter().map(|input| input.record.value.len() as u64).sum::<u64>();
+    }
+
     fn histograms(&self) -> BTreeMap<String, Histogram> {
         let all = [
             ("roundtrip_seconds", &self.roundtrip),
+            ("queue_seconds", &self.queue),
             ("batch_records", &self.records),
             ("batch_bytes", &self.bytes),
             ("sink_seconds", &self.sink),
@@ -63,11 +76,15 @@ pub(super) fn memory(pipeline: &Pipeline, partitions: u32) -> Vec<MemoryTerm> {
     let transport = pipeline.transport();
     let rings = 2 * (transport.ring + SEGMENT) * u64::from(pipeline.udf.workers.get());
     let fence = SEGMENT + 64 * u64::from(partitions.max(super::MIN_SLOTS));
+    let optional = pipeline.sink.iter().filter(|sink| !sink.required);
     let terms = [
         ("rings", rings),
         ("fence", fence),
         ("prefetch", pipeline.limits.prefetch.0),
+        // Nobody knows how long the next one is before it is read.
+        ("longest_record", pipeline.longest_record() as u64),
         ("epoch_buffers", pipeline.limits.epoch_buffers.0),
+        ("sink_buffers", optional.map(|sink| sink.buffer.0).sum()),
         ("ledger_cache", if pipeline.ledger.is_some() { LEDGER_CACHE } else { 0 }),
         ("fixed", FIXED),
     ];
@@ -89,6 +106,7 @@ impl Vertex {
                 permits_refused: self.refused(),
                 ..counts(report, meter)
             },
+            sinks: self.sinks.iter().map(sink_status).collect(),
             memory: memory(pipeline, self.source.partitions()),
             histograms: meter.histograms(),
             ..Status::default()
@@ -101,6 +119,7 @@ impl Vertex {
 
     fn partition_status(&self, partition: &Partition) -> PartitionStatus {
         let number = partition.id.0;
+        let lane = self.pipeline.is_ordered().then(|| number % self.pipeline.udf.workers.get());
         let stopped = self.report.stopped.iter().find(|(stopped, ..)| *stopped == number);
         let stopped = stopped.map(|(_, position, reason)| (*position, reason.clone()));
         let Some(tenure) = &partition.tenure else {
@@ -116,6 +135,7 @@ impl Vertex {
             let revoked = fenced.is_some();
             return PartitionStatus {
                 partition: number,
+                lane,
                 state,
                 generation,
                 revoked,
@@ -125,6 +145,7 @@ impl Vertex {
         };
         PartitionStatus {
             partition: number,
+            lane,
             state: self.state(partition.id, tenure),
             generation: tenure.guard.generation().0,
             revoked: tenure.guard.is_revoked(),
@@ -136,6 +157,7 @@ impl Vertex {
             unfinished: tenure.unfinished(),
             batches: tenure.flow.len() as u64,
             source_pending: self.source.pending(partition.id),
+            careful: tenure.careful.is_some(),
             stopped,
         }
     }
@@ -152,18 +174,20 @@ impl Vertex {
     }
 
     /// Gives away what is drained: everything that was read is committed, then the right to write goes (VX-704).
-    pub(super) fn give_away(&mut self) {
+    pub(super) fn give_away(&mut self) -> Result<(), VertexError> {
         for index in 0..self.partitions.len() {
-            let Some(partition) = self.partitions.get(index) else { return };
-            let Some(tenure) = &partition.tenure else { continue };
+            let tenure = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref());
+            let Some(tenure) = tenure else { continue };
             let rests = tenure.flow.is_empty() && !tenure.flow.is_stopped() && tenure.is_settled();
             if rests && !tenure.guard.is_revoked() && self.is_to_drain(index) {
+                self.say_stopped(index..index + 1)?;
                 if let Some(partition) = self.partitions.get_mut(index) {
                     partition.given_away = true;
                 }
                 self.end_tenure(index, Reason::Released);
             }
         }
+        Ok(())
     }
 }
 
@@ -185,10 +209,21 @@ fn counts(report: &Report, meter: &Meter) -> Counts {
     }
 }
 
+fn sink_status(end: &End) -> SinkStatus {
+    let late = end.late.as_ref();
+    SinkStatus {
+        sink: end.config.name.clone(),
+        waiting_bytes: late.map_or(0, Backlog::bytes),
+        lost: late.map_or(0, Backlog::lost),
+        ..SinkStatus::default()
+    }
+}
+
 fn lane_status(number: u32, lane: &LaneState) -> LaneStatus {
     let mut status = LaneStatus {
         lane: number,
-        ready: lane.session.is_some(),
+        ready: lane.is_ready(),
+        suspect: lane.is_suspect(),
         restarts: lane.ended,
         panics: lane.panics,
         timeouts: lane.timeouts,

@@ -76,6 +76,7 @@ fn a_reader_waits_when_nobody_takes() {
             }
             Polled::Idle => false,
             Polled::End => true,
+            unfit @ Polled::Unfit(..) => panic!("{unfit:?}"),
         }
     });
     assert_eq!(read, (0..100).collect::<Vec<_>>());

@@ -36,6 +36,13 @@ pub enum Cut {
         /// Its value.
         value: Vec<u8>,
     },
+    /// A record that says nothing which a function could be given.
+    Unfit {
+        /// Bytes that it took.
+        taken: usize,
+        /// What is wrong with it.
+        fault: FramingError,
+    },
     /// Bytes that are no record, like the header row.
     Skip {
         /// How many.
@@ -51,7 +58,7 @@ pub enum Cut {
 pub enum FramingError {
     /// More bytes than a record may have.
     #[error(
-        "it is longer than {max} bytes; raise transport.max_frame and batch.max_bytes, or cut the record"
+        "it is longer than {max} bytes, which is more than is kept of one record; raise limits.prefetch, or cut the record"
     )]
     TooLong {
         /// Longest record.
@@ -101,7 +108,7 @@ impl Cutter {
     /// Looks for a record at the beginning of `bytes`, whose value has at most `max` bytes. `last`: nothing comes behind them.
     ///
     /// # Errors
-    /// There is something that is no record and never will be.
+    /// There is something that is no record and never will be, and nobody can say where the next one begins.
     pub fn cut(&mut self, bytes: &[u8], last: bool, max: usize) -> Result<Cut, FramingError> {
         match self.framing {
             Framing::Ndjson => line(bytes, last, max),
@@ -112,6 +119,12 @@ impl Cutter {
 
     fn row(&mut self, bytes: &[u8], last: bool, max: usize) -> Result<Cut, FramingError> {
         let Some((taken, fields)) = self.row.read(bytes, last, max)? else { return Ok(Cut::More) };
+        let fields = match fields {
+            // What a header row says, all others need.
+            Err(fault) if self.columns.is_none() => return Err(fault),
+            Err(fault) => return Ok(Cut::Unfit { taken, fault }),
+            Ok(fields) => fields,
+        };
         if fields.is_empty() {
             return Ok(if taken == 0 { Cut::More } else { Cut::Skip { taken } });
         }
@@ -120,7 +133,8 @@ impl Cutter {
             return Ok(Cut::Skip { taken });
         };
         if fields.len() > columns.len() {
-            return Err(FramingError::Fields { found: fields.len(), expected: columns.len() });
+            let fault = FramingError::Fields { found: fields.len(), expected: columns.len() };
+            return Ok(Cut::Unfit { taken, fault });
         }
         let mut value = Vec::with_capacity(taken + 8 * columns.len());
         for (index, (column, field)) in columns.iter().zip(&fields).enumerate() {
@@ -146,9 +160,12 @@ fn line(bytes: &[u8], last: bool, max: usize) -> Result<Cut, FramingError> {
 }
 
 fn prefixed(bytes: &[u8], last: bool, max: usize) -> Result<Cut, FramingError> {
-    let short = |expected| FramingError::Short { found: bytes.len(), expected };
+    let short = |expected| {
+        let fault = FramingError::Short { found: bytes.len(), expected };
+        Ok(Cut::Unfit { taken: bytes.len(), fault })
+    };
     let Some((len, rest)) = bytes.split_first_chunk::<4>() else {
-        return if last && !bytes.is_empty() { Err(short(4)) } else { Ok(Cut::More) };
+        return if last && !bytes.is_empty() { short(4) } else { Ok(Cut::More) };
     };
     let len = u32::from_le_bytes(*len) as usize;
     if len > max {
@@ -156,7 +173,7 @@ fn prefixed(bytes: &[u8], last: bool, max: usize) -> Result<Cut, FramingError> {
     }
     match rest.get(..len) {
         Some(value) => Ok(Cut::Record { taken: 4 + len, value: value.to_vec() }),
-        None if last => Err(short(4 + len)),
+        None if last => short(4 + len),
         None => Ok(Cut::More),
     }
 }
@@ -169,13 +186,13 @@ struct Row {
 }
 
 impl Row {
-    /// The fields of the row at the beginning of `bytes` and the bytes it took; no fields for empty lines.
+    /// The bytes of the row at the beginning of `bytes`, and its fields; none for empty lines.
     fn read(
         &mut self,
         bytes: &[u8],
         last: bool,
         max: usize,
-    ) -> Result<Option<(usize, Vec<String>)>, FramingError> {
+    ) -> Result<Option<(usize, Result<Vec<String>, FramingError>)>, FramingError> {
         let window = &bytes[..bytes.len().min(max.saturating_add(1))];
         let mut reader = Reader::new();
         let (mut taken, mut written, mut found) = (0, 0, 0);
@@ -200,11 +217,13 @@ impl Row {
         let mut start = 0;
         let mut fields = Vec::with_capacity(found);
         for &end in &self.ends[..found] {
-            let field = str::from_utf8(&self.text[start..end]).map_err(|_| FramingError::Utf8)?;
+            let Ok(field) = str::from_utf8(&self.text[start..end]) else {
+                return Ok(Some((taken, Err(FramingError::Utf8))));
+            };
             fields.push(field.to_owned());
             start = end;
         }
-        Ok(Some((taken, fields)))
+        Ok(Some((taken, Ok(fields))))
     }
 }
 

@@ -16,6 +16,10 @@ fn cut_all(framing: Framing, bytes: &[u8], piece: usize) -> Result<Vec<(usize, V
                 start += taken;
             }
             Cut::Skip { taken } => start += taken,
+            Cut::Unfit { taken, fault } => {
+                records.push((start, format!("{fault:?}").into_bytes()));
+                start += taken;
+            }
             Cut::More if last => return Ok(records),
             Cut::More => end = (end + piece).min(bytes.len()),
         }
@@ -45,13 +49,32 @@ fn what_is_no_record_is_refused() {
     for (framing, bytes, error) in [
         (Framing::Ndjson, &long[..], FramingError::TooLong { max: 64 }),
         (Framing::Csv, &long[..], FramingError::TooLong { max: 64 }),
-        (Framing::Csv, b"a\n1,2\n", FramingError::Fields { found: 2, expected: 1 }),
-        (Framing::Csv, b"a\n\xff\n", FramingError::Utf8),
+        (Framing::Csv, b"a\xff\n1\n", FramingError::Utf8),
         (Framing::Length, b"\x41\0\0\0", FramingError::TooLong { max: 64 }),
-        (Framing::Length, b"\x03\0\0\0ab", FramingError::Short { found: 6, expected: 7 }),
-        (Framing::Length, b"\x03\0", FramingError::Short { found: 2, expected: 4 }),
     ] {
         assert_eq!(cut_all(framing, bytes, 2).unwrap_err(), error, "{framing:?}");
+    }
+}
+
+/// What is wrong with one record is no reason not to read the next.
+/// Rules: VX-620.
+#[test]
+fn what_is_behind_a_record_that_says_nothing_is_read() {
+    let fields = FramingError::Fields { found: 2, expected: 1 };
+    for (framing, bytes, faults) in [
+        (Framing::Csv, &b"a\n1\n1,2\n\xff\n3\n"[..], vec![(4, fields), (8, FramingError::Utf8)]),
+        (
+            Framing::Length,
+            b"\x01\0\0\0a\x03\0\0\0ab",
+            vec![(5, FramingError::Short { found: 6, expected: 7 })],
+        ),
+        (Framing::Length, b"\x01\0\0\0a\x03\0", vec![(5, FramingError::Short { found: 2, expected: 4 })]),
+    ] {
+        let records = cut_all(framing, bytes, 2).unwrap();
+        let unfit: Vec<_> = faults.iter().map(|(at, fault)| (*at, format!("{fault:?}"))).collect();
+        let found = texts(&records);
+        assert!(unfit.iter().all(|(at, fault)| found.contains(&(*at, fault.as_str()))), "{found:?}");
+        assert_eq!(found.len() - unfit.len(), if framing == Framing::Csv { 2 } else { 1 }, "{found:?}");
     }
 }
 

@@ -36,6 +36,12 @@ pub trait Source: Send {
     /// What the source can do.
     fn abilities(&self) -> Abilities;
 
+    /// Where earlier runs came to in each partition, asked before anything else: a source whose partitions have names gives each
+    /// the number that it had.
+    fn remember(&mut self, known: &[Option<Resume>]) {
+        let _ = known;
+    }
+
     /// Number of partitions, numbered from 0 on.
     fn partitions(&self) -> u32;
 
@@ -190,7 +196,7 @@ pub struct Budget {
     pub records: usize,
     /// Bytes of payload.
     pub bytes: usize,
-    /// Bytes of one value.
+    /// Bytes of one value; one that is too long for a batch and not for this is for the dead letters.
     pub value: usize,
 }
 
@@ -199,6 +205,8 @@ pub struct Budget {
 pub enum Polled {
     /// The next records, at least one.
     Inputs(Vec<Input>),
+    /// The next record, which says nothing that a function could be given, as it stands there, and what is wrong with it.
+    Unfit(Input, String),
     /// There are none now; the waker is called when there may be.
     Idle,
     /// There are no more, for good.
@@ -296,9 +304,10 @@ pub enum SourceError {
         /// The file.
         path: PathBuf,
     },
-    /// A record that no frame can hold.
+    /// A record that is too long to be kept.
     #[error(
-        "the record at {position} is longer than {max} bytes; raise transport.max_frame or cut the record"
+        "the record at {position} is longer than {max} bytes, which is more than is kept of one record; raise limits.prefetch, or \
+         cut the record"
     )]
     TooLong {
         /// Where it is.

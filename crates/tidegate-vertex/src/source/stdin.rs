@@ -29,6 +29,7 @@ pub struct Stream {
     /// Position of `buffer[start]`.
     position: u64,
     kept: Option<Input>,
+    unfit: Option<(Input, String)>,
 }
 
 /// Between the thread that reads and the vertex.
@@ -66,10 +67,18 @@ impl Stream {
         let work = move || read(input, &reading, &waker);
         thread::Builder::new().name("stdin".to_owned()).spawn(work).map_err(SourceError::Start)?;
         let cutter = Cutter::new(framing);
-        Ok(Self { shared, cutter, buffer: Vec::new(), start: 0, position: first_of_run()?.0, kept: None })
+        Ok(Self {
+            shared,
+            cutter,
+            buffer: Vec::new(),
+            start: 0,
+            position: first_of_run()?.0,
+            kept: None,
+            unfit: None,
+        })
     }
 
-    /// Cuts the next record into `kept`; without one, why there is none.
+    /// Cuts the next record into `kept`, or into `unfit`; without one for `kept`, why there is none.
     fn next(&mut self, max: usize) -> Result<Option<Polled>, SourceError> {
         loop {
             let last = self.shared.ended()?;
@@ -81,6 +90,14 @@ impl Stream {
                     self.kept =
                         Some(Input { position, next: Position(self.position), record: Record::of(value) });
                     return Ok(None);
+                }
+                Cut::Unfit { taken, fault } => {
+                    let value = self.buffer[self.start..self.start + taken].to_vec();
+                    self.take(taken);
+                    let next = Position(self.position);
+                    self.unfit =
+                        Some((Input { position, next, record: Record::of(value) }, fault.to_string()));
+                    return Ok(Some(Polled::Idle));
                 }
                 Cut::Skip { taken } => self.take(taken),
                 Cut::More if last => return Ok(Some(Polled::End)),
@@ -125,9 +142,14 @@ impl Source for Stream {
     fn poll(&mut self, _: PartitionId, max: Budget) -> Result<Polled, SourceError> {
         let (mut inputs, mut room) = (Vec::new(), max.bytes);
         while inputs.len() < max.records {
-            if self.kept.is_none()
-                && let Some(none) = self.next(max.value)?
-            {
+            let none = match (&self.kept, &self.unfit) {
+                (None, None) => self.next(max.value)?,
+                (None, Some(_)) => Some(Polled::Idle),
+                (Some(_), _) => None,
+            };
+            if let Some(none) = none {
+                let unfit = self.unfit.take_if(|_| inputs.is_empty());
+                let none = unfit.map_or(none, |(input, fault)| Polled::Unfit(input, fault));
                 return Ok(if inputs.is_empty() { none } else { Polled::Inputs(inputs) });
             }
             let fits =

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use tidegate_vertex::run::Vertex;
 
 use crate::world::{World, of, runtime, runtime_place};
@@ -123,6 +124,121 @@ fn tries_survive_the_runtime() {
         serde_json::json!([]),
         "tries of an input with an outcome"
     );
+}
+
+/// An input that ends the runtime with its worker: nobody is left to count its tries, and it is found all the same.
+/// Cases: CT-68.
+/// Rules: VX-604.
+#[test]
+fn what_ends_the_runtime_too_is_found() {
+    if let Some(dir) = runtime_place() {
+        let rest = format!("[ledger]\npath = {:?}\n[epoch]\ninterval = \"10ms\"", dir.join("ledger"));
+        let source = "kind = \"generator\"\nrecords = 120";
+        let text = of(&dir, "at_least_once", "kill the runtime on 23", &rest, source, &sinks(&dir));
+        Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
+        return;
+    }
+    let world = World::new();
+    let mut deaths = 0;
+    while !runtime("dead_letters::what_ends_the_runtime_too_is_found", &world).status().unwrap().success() {
+        deaths += 1;
+        assert!(deaths < 10, "it is not found");
+    }
+    // One that nobody expects, one in a batch, one by itself.
+    assert_eq!(deaths, 3);
+    let expected: Vec<String> = (0..120).filter(|n| *n != 23).map(|n| format!("UPPER 0:{n}")).collect();
+    assert_eq!(world.lines(), expected);
+    let [letter] = letters(&world).try_into().unwrap();
+    assert_eq!(letter["headers"]["tg-position"], "23");
+    assert_eq!(
+        (&letter["headers"]["tg-error-class"], &letter["headers"]["tg-attempts"]),
+        (&"CRASHED".into(), &"2".into())
+    );
+    let ledger = tidegate_vertex::ledger::inspect(&world.path("ledger"), None).unwrap().unwrap();
+    let partition = &ledger["partitions"][0];
+    assert_eq!(
+        (&partition["running"], &partition["tried_before"]),
+        (&serde_json::Value::Null, &serde_json::json!([]))
+    );
+}
+
+/// A record that no batch can hold is there as it was, with what is wrong with it; so is one that says nothing. Those around them
+/// are processed.
+/// Rules: VX-213, VX-310, VX-620.
+#[test]
+fn what_no_function_can_be_given_is_there_as_it_was() {
+    let world = World::new();
+    let dir = world.path("");
+    let long = "x".repeat(20_000);
+    world.write("input", &format!("n\n1\n{long}\n3\n4,too many\n5\n"));
+    let source = format!("{}\nformat = \"csv\"", world.file_source("input"));
+    for (delivery, rest) in [
+        ("at_least_once", String::new()),
+        ("effectively_once", format!("[ledger]\npath = {:?}", dir.join("ledger"))),
+    ] {
+        let sinks = sinks(&dir).replace("kind", "allow_duplicates = true\nkind");
+        let text = of(&dir, delivery, "upper", &rest, &source, &sinks);
+        let report = Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
+        assert_eq!((report.read, report.dead, report.delivered), (5, 2, 3), "{report:?}");
+        let expected = [1, 3, 5].map(|n| format!("UPPER {{\"N\":\"{n}\"}}"));
+        assert_eq!(world.lines(), expected);
+        let [too_long, too_many] = letters(&world).try_into().unwrap();
+        let value = |letter: &serde_json::Value| STANDARD.decode(letter["value"].as_str().unwrap()).unwrap();
+        assert_eq!(value(&too_long), format!("{{\"n\":\"{long}\"}}").into_bytes());
+        assert_eq!(too_long["headers"]["tg-error-class"], "RECORD_TOO_LARGE");
+        assert_eq!(
+            (too_long["headers"]["tg-position"].as_str(), too_long["headers"]["tg-attempts"].as_str()),
+            (Some("4"), Some("0"))
+        );
+        let message = too_long["headers"]["tg-error-message"].as_str().unwrap();
+        assert!(message.contains("8192") && message.contains("batch.max_bytes"), "{message}");
+        assert_eq!(value(&too_many), b"4,too many\n");
+        assert_eq!(too_many["headers"]["tg-error-class"], "PARSE_ERROR");
+        for name in ["out", "dead"] {
+            fs::remove_file(dir.join(name)).unwrap();
+        }
+    }
+}
+
+/// Rules: VX-213, VX-601.
+#[test]
+fn without_dead_letters_the_partition_stops_at_a_record_that_no_batch_can_hold() {
+    let world = World::new();
+    world.write("input", &format!("one\n{}\nthree\n", "x".repeat(20_000)));
+    let report = world.run("upper", "", &world.file_source("input")).unwrap();
+    assert_eq!(world.lines(), ["UPPER ONE"]);
+    let [(0, 4, reason)] = &report.stopped[..] else { panic!("{report:?}") };
+    assert!(reason.contains("batch.max_bytes"), "{reason}");
+}
+
+/// A sink that takes nothing, and one that has everything: the second is required, the first not.
+/// Cases: CT-51.
+/// Rules: VX-632.
+#[test]
+fn a_sink_that_is_not_required_fails_alone() {
+    let world = World::new();
+    let dir = world.path("");
+    let second =
+        "[[sink]]\nname = \"second\"\nkind = \"file\"\npath = \"/dev/full\"\nallow_duplicates = true";
+    let main = format!(
+        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}\n",
+        dir.join("epochs")
+    );
+    let rest = format!("[ledger]\npath = {:?}", dir.join("ledger"));
+    let source = "kind = \"generator\"\nrecords = 300";
+    let run = |more: &str| {
+        let text =
+            of(&dir, "effectively_once", "by thirds", &rest, source, &format!("{main}{second}\n{more}"));
+        Vertex::start(text.parse().unwrap()).unwrap().run()
+    };
+    let failed = run("").unwrap_err();
+    assert!(matches!(failed, tidegate_vertex::run::VertexError::Sink(_)), "{failed}");
+    let report = run("required = false").unwrap();
+    assert_eq!(report.lost, 200, "{report:?}");
+    let expected: Vec<String> = (0..300).filter(|n| n % 3 != 1).map(|n| format!("0:{n}")).collect();
+    assert_eq!(crate::world::epoch_files(&dir.join("epochs"), 0).concat(), expected);
+    // Nothing is left that would be done again.
+    assert_eq!(run("required = false").unwrap().read, 0);
 }
 
 /// Cases: CT-50.

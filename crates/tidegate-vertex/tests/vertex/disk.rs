@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use tidegate_shm::clock::Nanos;
 use tidegate_vertex::{
     ledger::LedgerError,
     run::{Vertex, VertexError},
@@ -103,4 +104,50 @@ fn a_ledger_that_was_cut_is_refused() {
     fs::write(&path, &whole).unwrap();
     let report = Vertex::start(pipeline()).unwrap().run().unwrap();
     assert_eq!(report.read, 0);
+}
+
+/// A ledger that keeps an epoch waiting for longer than that may be: somebody has to know.
+/// Rules: VX-766, VX-860.
+#[test]
+fn a_ledger_that_does_not_keep_up_ends_the_vertex() {
+    let world = World::new();
+    let dir = world.path("");
+    let sink = format!(
+        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
+        dir.join("epochs")
+    );
+    let mut pipeline = with_epochs(&dir, "upper", "kind = \"generator\"\nrecords = 500", &sink);
+    pipeline.epoch.rto.0 = Nanos(1);
+    let behind = Vertex::start(pipeline).unwrap().run().unwrap_err();
+    assert!(matches!(behind, VertexError::Behind { partition: 0, epoch: 1, .. }), "{behind}");
+    let pipeline = with_epochs(&dir, "upper", "kind = \"generator\"\nrecords = 500", &sink);
+    Vertex::start(pipeline).unwrap().run().unwrap();
+    assert_eq!(epoch_files(&dir.join("epochs"), 0).concat().len(), 500);
+}
+
+/// With a new ledger only what a sink has tells which generations there were.
+/// Rules: VX-714, VX-786.
+#[test]
+fn a_new_ledger_begins_behind_the_generations_that_a_sink_knows() {
+    let world = World::new();
+    let dir = world.path("");
+    let sink = format!(
+        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
+        dir.join("epochs")
+    );
+    let pipeline = || with_epochs(&dir, "upper", "kind = \"generator\"\nrecords = 500", &sink);
+    Vertex::start(pipeline()).unwrap().run().unwrap();
+    fs::remove_file(dir.join("ledger").join("ledger.redb")).unwrap();
+    let lost = Vertex::start(pipeline()).err().unwrap();
+    assert!(matches!(lost, VertexError::Ledger(LedgerError::Lost { .. })), "{lost}");
+    // The outputs are moved away; an owner of long ago has left its mark.
+    let place = dir.join("epochs").join("p=0");
+    fs::remove_dir_all(&place).unwrap();
+    fs::create_dir_all(place.join(".stage-0000000000000007-0000000000000001")).unwrap();
+    let mut anew = pipeline();
+    anew.new_ledger = true;
+    Vertex::start(anew).unwrap().run().unwrap();
+    assert_eq!(epoch_files(&dir.join("epochs"), 0).concat().len(), 500);
+    let ledger = tidegate_vertex::ledger::inspect(&dir.join("ledger"), None).unwrap().unwrap();
+    assert_eq!(ledger["partitions"][0]["generation"], 8);
 }

@@ -2,7 +2,7 @@
 
 use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
 
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Signal, getpid, getppid, kill_process};
 use tidegate_udf::{Ctx, Emit, Failure, FunctionWorker, Outcome, Record, worker};
 
 use crate::{garbage, hostile};
@@ -35,6 +35,7 @@ pub(crate) fn run(role: &str) {
         "upper" | "close once" | "flood" | "takes and is silent" | "grants nothing" => upper,
         "gate on 123" => gate_on_123,
         "hold partition 1" => hold_partition_1,
+        "hold 10" => hold_10,
         "four copies" => four_copies,
         "amplify" => amplify,
         "by thirds" => by_thirds,
@@ -51,6 +52,7 @@ pub(crate) fn run(role: &str) {
         "stop once" => stop_once,
         "fail always" => fail_always,
         "die on 23" => die_on_23,
+        "kill the runtime on 23" => kill_the_runtime_on_23,
         other => panic!("no such role: {other}"),
     };
     worker().map(role, function).run().unwrap();
@@ -203,6 +205,14 @@ fn hold_partition_1(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Ou
     upper(record, ctx, out)
 }
 
+/// Does not come back from one input until the test says so.
+fn hold_10(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    while record.position().0 == 10 && !place("gate").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    upper(record, ctx, out)
+}
+
 /// Leaves a mark for each input, and gives it four times.
 fn four_copies(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     note("calls", ".");
@@ -238,6 +248,15 @@ fn fail_always(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome
 fn die_on_23(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     if record.position().0 == 23 {
         note("deaths", ".");
+        die();
+    }
+    upper(record, ctx, out)
+}
+
+/// Ends its runtime, and goes with it.
+fn kill_the_runtime_on_23(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.position().0 == 23 {
+        kill_process(getppid().unwrap(), Signal::KILL).unwrap();
         die();
     }
     upper(record, ctx, out)

@@ -95,6 +95,63 @@ fn a_lane_that_is_stuck_holds_no_other_up() {
     }
 }
 
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort_by_key(|line| line.rsplit(':').next().and_then(|number| number.parse::<u64>().ok()));
+    lines
+}
+
+/// Without order one input that is held holds up what its worker was given with it only; a runtime that is killed then begins at
+/// it.
+/// Rules: VX-440, VX-441, VX-444.
+#[test]
+fn without_order_an_input_that_is_held_holds_no_other_up() {
+    let unordered = |dir: &std::path::Path| {
+        let source = "kind = \"generator\"\nrecords = 3000";
+        let rest = format!(
+            "workers = 2\norder = \"none\"\n[ledger]\npath = {:?}\n[epoch]\ninterval = \"1ms\"",
+            dir.join("ledger")
+        );
+        Vertex::start(pipeline(dir, "hold 10", &rest, source)).unwrap()
+    };
+    if let Some(dir) = runtime_place() {
+        unordered(&dir).run().unwrap();
+        return;
+    }
+    let world = World::new();
+    let test = "pressure::without_order_an_input_that_is_held_holds_no_other_up";
+    let mut killed = runtime(test, &world).spawn().unwrap();
+    let lines = || fs::read_to_string(world.path("out")).unwrap_or_default().lines().count();
+    wait_for("all but its worker's", || lines() >= 3_000 - 4 * 50);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    fs::write(world.path("gate"), "").unwrap();
+    let report = unordered(&world.path("")).run().unwrap();
+    assert_eq!((report.read, report.delivered, report.returned), (3_000, 3_000, 0), "began behind it");
+    assert_eq!(sorted(world.lines()), expected(0, 3_000));
+}
+
+/// A worker that is stopped is seen, is not killed for it, and gets nothing new while there is another one.
+/// Rules: VX-433.
+#[test]
+fn a_worker_that_stands_still_is_told_and_waited_for() {
+    let world = World::new();
+    let source = "kind = \"generator\"\nrecords = 3000";
+    let vertex = world.start("stop once", "workers = 2\norder = \"none\"", source).unwrap();
+    let control = vertex.control();
+    let running = std::thread::spawn(move || vertex.run());
+    let suspect = || control.status().lanes.into_iter().find(|lane| lane.suspect);
+    wait_for("a suspect", || suspect().is_some());
+    let lane = suspect().unwrap();
+    // At most its window is missing.
+    wait_for("the other one", || world.lines().len() >= 3_000 - 4 * 50);
+    assert!(lane.ready && world.lines().len() < 3_000);
+    let stopped = rustix::process::Pid::from_raw(lane.pid.unwrap() as i32).unwrap();
+    rustix::process::kill_process(stopped, rustix::process::Signal::CONT).unwrap();
+    let report = running.join().unwrap().unwrap();
+    assert_eq!((report.delivered, report.restarts), (3_000, 0));
+    assert_eq!(sorted(world.lines()), expected(0, 3_000));
+}
+
 /// Cases: CT-27.
 /// Rules: VX-726.
 #[test]

@@ -56,6 +56,14 @@ pub(crate) fn set_json() {
     JSON.store(true, Ordering::Relaxed);
 }
 
+/// From now on each line of the log names the pipeline that the process runs (VX-863).
+#[cfg(feature = "vertex")]
+pub(crate) fn set_pipeline(name: &str) {
+    // A process runs one.
+    let _ = PIPELINE.set(name.to_owned());
+}
+
+static PIPELINE: OnceLock<String> = OnceLock::new();
 static LEVEL: OnceLock<Handle<LevelFilter, Registry>> = OnceLock::new();
 static JSON: AtomicBool = AtomicBool::new(false);
 
@@ -74,6 +82,9 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         if !JSON.load(Ordering::Relaxed) {
+            if let Some(pipeline) = PIPELINE.get() {
+                write!(to, "[{pipeline}] ")?;
+            }
             return self.0.format_event(context, to, event);
         }
         let mut fields = Fields(Map::new());
@@ -81,6 +92,9 @@ where
         fields.0.insert("time_ms".into(), u64::try_from(now.as_millis()).unwrap_or(u64::MAX).into());
         fields.0.insert("level".into(), event.metadata().level().as_str().to_lowercase().into());
         fields.0.insert("target".into(), event.metadata().target().into());
+        if let Some(pipeline) = PIPELINE.get() {
+            fields.0.insert("pipeline".into(), pipeline.as_str().into());
+        }
         event.record(&mut fields);
         writeln!(to, "{}", Value::Object(fields.0))
     }

@@ -66,8 +66,9 @@ const LANE_COUNTS: [OfLane; 4] = [
     ("futex_waits", "Sleeps of the thread that takes answers", |lane| lane.sleeps),
 ];
 
-const LANES: [OfLane; 9] = [
+const LANES: [OfLane; 10] = [
     ("worker_state", "1 when a worker is attached", |lane| lane.ready.into()),
+    ("worker_suspect", "1 when a worker is attached and does not beat", |lane| lane.suspect.into()),
     ("in_flight_batches", "Batches sent and not answered", |lane| lane.in_flight),
     ("credit_granted_bytes", "Request bytes that the worker has granted", |lane| lane.requests.granted_bytes),
     ("credit_used_bytes", "Request bytes published", |lane| lane.requests.used_bytes),
@@ -113,6 +114,16 @@ impl Collector for Numbers {
         for (kind, count) in &status.counts.permits_refused {
             let labels = [pipeline, ("kind", kind.as_str())];
             refused.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        let mut lost = descriptor(
+            &mut encoder,
+            "sink_lost",
+            "Outputs that a sink which is not required did not get",
+            MetricType::Counter,
+        )?;
+        for sink in &status.sinks {
+            let labels = [pipeline, ("sink", sink.sink.as_str())];
+            lost.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&sink.lost, None)?;
         }
         let mut lease =
             descriptor(&mut encoder, "lease_remaining_seconds", "Time left of the lease", MetricType::Gauge)?;
@@ -161,7 +172,7 @@ fn encode(to: &mut MetricEncoder<'_>, seconds: bool, histogram: &Histogram) -> R
 
 #[cfg(test)]
 mod tests {
-    use tidegate_vertex::operate::status::Credit;
+    use tidegate_vertex::operate::status::{Credit, SinkStatus};
 
     use super::*;
 
@@ -179,6 +190,7 @@ mod tests {
             pipeline: "orders".to_owned(),
             partitions: vec![partition],
             lanes: vec![LaneStatus { requests: credit, ..lane }],
+            sinks: vec![SinkStatus { sink: "main".to_owned(), lost: 8, ..SinkStatus::default() }],
             counts: Counts {
                 read: 5,
                 delivered: 4,
@@ -201,6 +213,7 @@ mod tests {
             "tidegate_vx_udf_timeouts_total{pipeline=\"orders\",lane=\"1\"} 4",
             "tidegate_vx_futex_waits_total{pipeline=\"orders\",lane=\"1\"} 5",
             "tidegate_vx_sink_retries_total{pipeline=\"orders\"} 6",
+            "tidegate_vx_sink_lost_total{pipeline=\"orders\",sink=\"main\"} 8",
             "tidegate_vx_permits_refused_total{pipeline=\"orders\",kind=\"sink\"} 7",
             "tidegate_vx_lease_remaining_seconds{pipeline=\"orders\",partition=\"3\"} 1.5",
             "tidegate_vx_credit_granted_bytes{pipeline=\"orders\",lane=\"1\"} 77",

@@ -14,12 +14,12 @@ use tidegate_udf::wire::ids::{Generation, PartitionId};
 use super::{
     super::{Endpoint, Nats, NatsError},
     Bucket, Claimant, Commit, Contender, Found, Intent, OwnError, Owned, keeper, margin,
-    members::{Card, Member, Pins, rank},
+    members::{Card, Member, rank},
 };
 use crate::{
     fence::{Fenced, Reason, WriteGuard, WriteKind},
     operate::Wish,
-    own::{Authority, Claimed, Decision, Known, Manager, Refused},
+    own::{Authority, Claimed, Decision, Known, Manager, Pins, Refused},
 };
 
 /// How an instance takes part.

@@ -3,11 +3,13 @@
 //! A member is alive while its heartbeat is seen moving, by the clock of who looks. Those who have fewest partitions come first,
 //! and among them each partition has its own order, so that members that see the same agree without talking.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::PartitionId;
+
+use crate::own::Pins;
 
 /// What an instance says about itself under `member.<instance>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,38 +27,6 @@ pub(super) struct Card {
     /// It has ended in order.
     #[serde(default)]
     pub(super) left: bool,
-}
-
-/// Partitions by number: `0-3,7`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pins {
-    text: String,
-    ranges: Vec<(u32, u32)>,
-}
-
-impl Pins {
-    /// Whether a partition is among them.
-    pub fn has(&self, partition: PartitionId) -> bool {
-        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&partition.0))
-    }
-
-    /// As it was written.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-}
-
-impl FromStr for Pins {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let range = |part: &str| match part.split_once('-') {
-            Some((first, last)) => Ok((first.trim().parse()?, last.trim().parse()?)),
-            None => part.trim().parse().map(|only| (only, only)),
-        };
-        let ranges = text.split(',').map(range).collect::<Result<_, Self::Err>>()?;
-        Ok(Self { text: text.to_owned(), ranges })
-    }
 }
 
 /// An instance that takes part.

@@ -36,10 +36,11 @@ use thiserror::Error;
 use tidegate_shm::clock::{Nanos, boottime_now};
 use tidegate_udf::wire::ids::{Generation, PartitionId};
 
+pub use crate::own::Pins;
 pub use bucket::{Bucket, Entry, Written};
 pub use document::{Commit, Document, Intent, SinkState};
 pub use manager::{JetStream, Settings};
-pub use members::{Member, Pins, rank};
+pub use members::{Member, rank};
 pub use wishes::{Order, order};
 
 use super::NatsError;

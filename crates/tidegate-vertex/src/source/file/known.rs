@@ -2,14 +2,15 @@
 //!
 //! ```text
 //!  u64 position of its first byte   u64 device   u64 inode   u64 bytes at the start of it that count   u64 hash of these
-//!  u64 hash of the bytes before the resume position
+//!  u64 hash of the bytes before the resume position   u64 hash of its path
 //! ```
-//! Big-endian; hashes are XXH3.
+//! Big-endian; hashes are XXH3. The last is not there in what earlier versions kept.
 
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
 };
 
 use twox_hash::XxHash3_64;
@@ -56,18 +57,33 @@ impl Known {
         Ok((!same).then_some("what stands before the position"))
     }
 
-    pub(super) fn encode(self) -> Identity {
+    /// Of the file at this path.
+    pub(super) fn encode(self, path: &Path) -> Identity {
         let Self { base, device, inode, head_len, head, tail } = self;
-        Identity([base, device, inode, head_len, head, tail].map(u64::to_be_bytes).concat())
+        Identity([base, device, inode, head_len, head, tail, name(path)].map(u64::to_be_bytes).concat())
+    }
+
+    /// Whether this is, or was, the file at this path; `None` when nobody has kept that.
+    pub(super) fn was_at(Identity(bytes): &Identity, path: &Path) -> Option<bool> {
+        let (words, _) = bytes.as_chunks::<8>();
+        Some(u64::from_be_bytes(*words.get(6)?) == name(path))
     }
 
     pub(super) fn decode(Identity(bytes): &Identity) -> Option<Self> {
         let (words, rest) = bytes.as_chunks::<8>();
-        let [base, device, inode, head_len, head, tail] = *<&[[u8; 8]; 6]>::try_from(words).ok()?;
+        let (words, path) = words.split_first_chunk::<6>()?;
+        if path.len() > 1 {
+            return None;
+        }
+        let [base, device, inode, head_len, head, tail] = *words;
         let [base, device, inode, head_len, head, tail] =
             [base, device, inode, head_len, head, tail].map(u64::from_be_bytes);
         rest.is_empty().then_some(Self { base, device, inode, head_len, head, tail })
     }
+}
+
+fn name(path: &Path) -> u64 {
+    XxHash3_64::oneshot(path.as_os_str().as_bytes())
 }
 
 /// The hash of a part of a file, or of as much of it as there is.

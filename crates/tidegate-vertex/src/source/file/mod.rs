@@ -1,4 +1,5 @@
-//! Files as sources: each file is a partition, in the order of their names.
+//! Files as sources: each file is a partition, in the order of their names; one that comes between others in a later run gets
+//! a number behind theirs.
 //!
 //! | format | a record | position |
 //! |---|---|---|
@@ -18,6 +19,7 @@ mod watch;
 use std::{
     fs::File,
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -61,6 +63,9 @@ pub enum Format {
 /// Files that are read.
 #[derive(Debug)]
 pub struct Files {
+    /// As it was configured.
+    path: PathBuf,
+    format: Format,
     partitions: Vec<Partition>,
     follow: bool,
     /// Tells when there is more.
@@ -72,8 +77,10 @@ struct Partition {
     path: PathBuf,
     format: Format,
     body: Option<Body>,
-    /// A record that was read and did not fit the budget.
-    kept: Option<Input>,
+    /// What was read and did not fit the budget.
+    kept: Option<Next>,
+    /// A file that the ledger knows and that is not there.
+    gone: bool,
 }
 
 #[derive(Debug)]
@@ -110,8 +117,9 @@ impl Files {
         } else {
             None
         };
-        let partition = |path| Partition { path, format: *format, body: None, kept: None };
-        Ok(Self { partitions: paths.into_iter().map(partition).collect(), follow: *follow, _watch: watch })
+        let partition = |path| Partition { path, format: *format, body: None, kept: None, gone: false };
+        let partitions = paths.into_iter().map(partition).collect();
+        Ok(Self { path: path.clone(), format: *format, partitions, follow: *follow, _watch: watch })
     }
 }
 
@@ -122,6 +130,45 @@ impl Source for Files {
 
     fn partitions(&self) -> u32 {
         u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
+    }
+
+    /// A file keeps the number that it had, whatever files there are beside it now.
+    fn remember(&mut self, known: &[Option<Resume>]) {
+        let mut files: Vec<Option<Partition>> =
+            std::mem::take(&mut self.partitions).into_iter().map(Some).collect();
+        let mut take = |is_it: &dyn Fn(&Partition) -> bool| {
+            files.iter_mut().find(|file| file.as_ref().is_some_and(is_it)).and_then(Option::take)
+        };
+        let mut numbered: Vec<Option<Partition>> = Vec::new();
+        numbered.resize_with(known.len(), || None);
+        let by_path =
+            |identity: &Identity, file: &Partition| Known::was_at(identity, &file.path) == Some(true);
+        let by_inode = |identity: &Identity, file: &Partition| {
+            let metadata = std::fs::metadata(&file.path);
+            let known = Known::decode(identity);
+            known
+                .zip(metadata.ok())
+                .is_some_and(|(known, now)| (known.device, known.inode) == (now.dev(), now.ino()))
+        };
+        let ways: [&dyn Fn(&Identity, &Partition) -> bool; 2] = [&by_path, &by_inode];
+        for way in ways {
+            for (place, resume) in numbered.iter_mut().zip(known) {
+                if let (None, Some(Resume { identity, .. })) = (&place, resume) {
+                    *place = take(&|file| way(identity, file));
+                }
+            }
+        }
+        // What is left has no number yet, or nobody knows its name.
+        let mut rest = files.into_iter().flatten();
+        for (place, resume) in numbered.iter_mut().zip(known) {
+            let nameless = |resume: &Resume| Known::was_at(&resume.identity, Path::new("")).is_none();
+            if place.is_none() && resume.as_ref().is_none_or(nameless) {
+                *place = rest.next();
+            }
+        }
+        let gone =
+            || Partition { path: self.path.clone(), format: self.format, body: None, kept: None, gone: true };
+        self.partitions = numbered.into_iter().map(|file| file.unwrap_or_else(gone)).chain(rest).collect();
     }
 
     fn open(&mut self, partition: PartitionId, from: Option<&Resume>) -> Result<Position, SourceError> {
@@ -136,6 +183,10 @@ impl Source for Files {
             }
         };
         let path = &partition.path;
+        if partition.gone {
+            let resume = from.map_or(Position(0), |(position, _)| position);
+            return Err(replaced(path, resume, "its file, which is not there any more,"));
+        }
         let (body, position) = match partition.format {
             Format::Npy => {
                 let (rows, position) = Rows::open(path, from)?;
@@ -157,18 +208,23 @@ impl Source for Files {
         let (mut inputs, mut room) = (Vec::new(), max.bytes);
         while inputs.len() < max.records {
             let next = match partition.kept.take() {
-                Some(input) => Next::Input(input),
+                Some(next) => next,
                 None => body.next(max.value)?,
             };
             let input = match next {
                 Next::Input(input) => input,
+                Next::Unfit(input, fault) if inputs.is_empty() => return Ok(Polled::Unfit(input, fault)),
+                Next::Unfit(..) => {
+                    partition.kept = Some(next);
+                    break;
+                }
                 Next::Idle if inputs.is_empty() => return Ok(Polled::Idle),
                 Next::End if inputs.is_empty() => return Ok(Polled::End),
                 Next::Idle | Next::End => break,
             };
             let len = input.record.len();
             if len > room && !inputs.is_empty() {
-                partition.kept = Some(input);
+                partition.kept = Some(Next::Input(input));
                 break;
             }
             room = room.saturating_sub(len);
@@ -178,11 +234,11 @@ impl Source for Files {
     }
 
     fn identity(&mut self, partition: PartitionId, resume: Position) -> Result<Identity, SourceError> {
-        let body =
-            self.partitions.get_mut(partition.0 as usize).and_then(|partition| partition.body.as_mut());
+        let partition = self.partitions.get_mut(partition.0 as usize);
+        let body = partition.and_then(|partition| Some((partition.body.as_mut()?, &partition.path)));
         match body {
-            Some(Body::Text(text)) => text.known(resume).map(|known| known.encode()),
-            Some(Body::Rows(rows)) => rows.known(resume).map(|known| known.encode()),
+            Some((Body::Text(text), path)) => text.known(resume).map(|known| known.encode(path)),
+            Some((Body::Rows(rows), path)) => rows.known(resume).map(|known| known.encode(path)),
             None => Ok(Identity::default()),
         }
     }
@@ -192,6 +248,8 @@ impl Source for Files {
 #[derive(Debug)]
 enum Next {
     Input(Input),
+    /// A record that no function can be given, and what is wrong with it.
+    Unfit(Input, String),
     /// Nothing now.
     Idle,
     /// Nothing any more.

@@ -45,7 +45,7 @@ impl Place {
             match files.poll(ONLY, BUDGET).unwrap() {
                 Polled::Inputs(more) => inputs.extend(more),
                 Polled::Idle => self.woken.recv_timeout(Duration::from_secs(60)).unwrap(),
-                Polled::End => panic!("a file that is followed does not end"),
+                other => panic!("a file that is followed does not end: {other:?}"),
             }
         }
         inputs
@@ -66,6 +66,48 @@ fn all(files: &mut Files, partition: PartitionId) -> Vec<Input> {
 
 fn resume(files: &mut Files, position: Position) -> Resume {
     Resume { position, identity: files.identity(ONLY, position).unwrap() }
+}
+
+/// A file that comes between others, one with another name, and one that is gone.
+/// Cases: CT-49.
+/// Rules: VX-830, VX-832.
+#[test]
+fn a_file_keeps_its_number_when_others_come_and_go() {
+    let place = Place::new();
+    for name in ["b", "d", "f"] {
+        place.append(name, &format!("{name}1\n{name}2\n"));
+    }
+    let mut files = place.files("?", Format::Ndjson, false).unwrap();
+    let known: Vec<Option<Resume>> = (0..3)
+        .map(|partition| {
+            files.open(PartitionId(partition), None).unwrap();
+            let first = all(&mut files, PartitionId(partition)).remove(0);
+            let identity = files.identity(PartitionId(partition), first.next).unwrap();
+            Some(Resume { position: first.next, identity })
+        })
+        .collect();
+    for name in ["a", "c"] {
+        place.append(name, &format!("{name}1\n"));
+    }
+    fs::rename(place.path("b"), place.path("z")).unwrap();
+    let read = |known: &[Option<Resume>]| {
+        let mut files = place.files("?", Format::Ndjson, false).unwrap();
+        files.remember(known);
+        let count = files.partitions();
+        let mut read = |partition: u32| {
+            let from = known.get(partition as usize).and_then(Option::as_ref);
+            let opened = files.open(PartitionId(partition), from);
+            opened.map(|_| values(&all(&mut files, PartitionId(partition))).join(" "))
+        };
+        (0..count).map(&mut read).map(Result::ok).collect::<Vec<_>>()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(read(&known), [text("b2"), text("d2"), text("f2"), text("a1"), text("c1")]);
+    // One that was not committed yet has no name.
+    let without = [known[0].clone(), None, known[2].clone()];
+    assert_eq!(read(&without), [text("b2"), text("a1"), text("f2"), text("c1"), text("d1 d2")]);
+    fs::remove_file(place.path("d")).unwrap();
+    assert_eq!(read(&known), [text("b2"), None, text("f2"), text("a1"), text("c1")]);
 }
 
 /// Rules: VX-830.

@@ -12,7 +12,7 @@ use tidegate_udf::wire::ids::Position;
 use super::{Next, SourceError, failed, known::Known, replaced};
 use crate::{
     batch::{Input, Record},
-    source::framing::{Cut, Cutter, Framing},
+    source::framing::{Cut, Cutter, Framing, FramingError},
 };
 
 /// A file, open, and how far it was read.
@@ -90,6 +90,7 @@ impl Text {
                     let next = Position(self.known.base + self.offset);
                     return Ok(Next::Input(Input { position, next, record: Record::of(value) }));
                 }
+                Cut::Unfit { taken, fault } => return Ok(self.unfit(taken, &fault)),
                 Cut::Skip { taken } => self.take(taken),
                 Cut::More if last => return Ok(Next::End),
                 Cut::More if at_end => match self.follow(max)? {
@@ -142,10 +143,14 @@ impl Text {
         let position = Position(self.known.base + self.offset);
         let rest = self.cutter.cut(&self.buffer[self.start..], true, max);
         let rest = rest.map_err(|fault| SourceError::Record { position, fault })?;
-        if let Cut::Record { taken, value } = rest {
-            self.take(taken);
-            let next = Position(self.known.base + self.offset);
-            return Ok(Some(Next::Input(Input { position, next, record: Record::of(value) })));
+        match rest {
+            Cut::Record { taken, value } => {
+                self.take(taken);
+                let next = Position(self.known.base + self.offset);
+                return Ok(Some(Next::Input(Input { position, next, record: Record::of(value) })));
+            }
+            Cut::Unfit { taken, fault } => return Ok(Some(self.unfit(taken, &fault))),
+            Cut::Skip { .. } | Cut::More => {}
         }
         let base = self.known.base + self.offset;
         let known = Known::of(&successor, base).map_err(failed)?;
@@ -157,6 +162,15 @@ impl Text {
         (self.start, self.offset) = (0, 0);
         self.buffer.clear();
         Ok(None)
+    }
+
+    /// The bytes of a record that says nothing.
+    fn unfit(&mut self, taken: usize, fault: &FramingError) -> Next {
+        let position = Position(self.known.base + self.offset);
+        let value = self.buffer[self.start..self.start + taken].to_vec();
+        self.take(taken);
+        let next = Position(self.known.base + self.offset);
+        Next::Unfit(Input { position, next, record: Record::of(value) }, fault.to_string())
     }
 
     fn take(&mut self, taken: usize) {
@@ -185,7 +199,9 @@ impl Text {
         while self.cutter.needs_beginning() && self.offset < offset {
             let cut = self.cutter.cut(&self.buffer[self.start..], false, READ);
             match cut.map_err(|fault| SourceError::Record { position: Position(self.known.base), fault })? {
-                Cut::Skip { taken } | Cut::Record { taken, .. } => self.take(taken),
+                Cut::Skip { taken } | Cut::Record { taken, .. } | Cut::Unfit { taken, .. } => {
+                    self.take(taken)
+                }
                 Cut::More if self.fill()? == 0 => break,
                 Cut::More => {}
             }

@@ -64,6 +64,7 @@ impl Report for VertexError {
             Self::Ownership(_) => Exit::Vertex(VertexExit::Unavailable),
             Self::Ledger(_) | Self::Regressed { .. } => Exit::Vertex(VertexExit::Ledger),
             Self::Protocol { .. } => Exit::Vertex(VertexExit::Protocol),
+            Self::Behind { .. } => Exit::Vertex(VertexExit::Behind),
             Self::Fenced(_) | Self::Pending { .. } => Exit::Vertex(VertexExit::Fenced),
             _ => Exit::Vertex(VertexExit::Failed),
         }
@@ -79,6 +80,7 @@ impl Report for VertexError {
             Self::Regressed { .. } => "ownership_regressed",
             Self::Ledger(_) => "ledger",
             Self::Protocol { .. } => "protocol",
+            Self::Behind { .. } => "behind",
             Self::Fenced(_) | Self::Pending { .. } => "fenced",
             _ => "failed",
         }
@@ -91,6 +93,7 @@ mod tests {
 
     use std::path::PathBuf;
 
+    use tidegate::shm::clock::Nanos;
     use tidegate::vertex::fence::{FenceTable, Fenced, Quiesce, Reason, WriteKind};
     use tidegate::vertex::ledger::LedgerError;
     use tidegate_udf::ring::Violation;
@@ -119,6 +122,7 @@ mod tests {
             (refused("SCHEMA"), 77),
             (refused("VERSION"), 69),
             (VertexError::Protocol { lane: 0, violation }, 76),
+            (VertexError::Behind { partition: 0, epoch: 1, longest: Nanos(1) }, 78),
             (VertexError::Fenced(Fenced { generation: Generation(1) }), 75),
             (VertexError::Pending { partition: 0, running }, 75),
             (VertexError::Ledger(LedgerError::Damaged { what: "head" }), 73),

@@ -18,8 +18,8 @@ use crate::output::{Exit, Output, Stop, VertexExit};
     disable_help_subcommand = true,
     after_help = "\
 Exit codes: 0 done, 64 wrong usage, 65 invalid pipeline file, 69 the worker, a file or the running vertex is not there, 70 \
-failed, 73 the ledger cannot be used, 75 fenced, 76 a worker broke the protocol, 77 the worker's schema does not match. status, \
-fence, drain, pause, resume and log-level also have 4 refused and 5 not done in time.
+failed, 73 the ledger cannot be used, 75 fenced, 76 a worker broke the protocol, 77 the worker's schema does not match, 78 the ledger does not keep up. \
+status, fence, drain, pause, resume and log-level also have 4 refused and 5 not done in time.
 
 Examples:
   tidegate vertex validate -c orders.toml --init

@@ -44,6 +44,12 @@ pub(crate) struct Run {
     /// Go on although the ownership store knows less than this host: it was restored or made anew
     #[arg(long)]
     accept_regression: bool,
+    /// Have only these partitions, numbers and ranges like 0-3,7
+    #[arg(long, value_name = "LIST")]
+    partitions: Option<String>,
+    /// Make a ledger anew that was there and is gone: everything is read again
+    #[arg(long)]
+    new_ledger: bool,
     /// End when everything was read that the source has now, instead of waiting for more
     #[arg(long)]
     until_eof: bool,
@@ -52,7 +58,11 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let mut pipeline = Pipeline::read_with(&self.config, &self.set)?;
-        pipeline.accept_regression = self.accept_regression;
+        (pipeline.accept_regression, pipeline.new_ledger) = (self.accept_regression, self.new_ledger);
+        if let Some(partitions) = &self.partitions {
+            pipeline.only(partitions).map_err(|error| Stop::usage(error.to_string()))?;
+        }
+        logging::set_pipeline(&pipeline.pipeline.name);
         if self.until_eof {
             pipeline.end_at_eof()?;
         }
@@ -124,6 +134,7 @@ fn operate(control: &Control, pipeline: &Pipeline) -> Result<Operations, Stop> {
         sink: sink.name().to_owned(),
         class: format!("{:?}", sink.class()),
         guarantee: promise(pipeline, sink).to_owned(),
+        ..SinkStatus::default()
     });
     let served = Served {
         socket: Some(socket_of(pipeline)),
@@ -178,6 +189,9 @@ fn in_words(report: &Report) -> String {
     if report.dead > 0 {
         text.push_str(&format!(", {} in the dead letters", report.dead));
     }
+    if report.lost > 0 {
+        text.push_str(&format!("; {} outputs lost to sinks that are not required", report.lost));
+    }
     if report.restarts > 0 {
         text.push_str(&format!("; {} workers died and were started again", report.restarts));
     }
@@ -204,6 +218,7 @@ fn as_json(report: &Report) -> Value {
         "dropped": report.dropped,
         "returned": report.returned,
         "refused": report.refused,
+        "lost": report.lost,
         "redone": report.redone,
         "stale": report.stale,
         "restarts": report.restarts,
@@ -308,6 +323,10 @@ fn init(config: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
 
 /// What a sink is promised (VX-002).
 fn promise(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
+    if !sink.required {
+        return "what it takes in time: nothing waits for it (required = false), and what it does not get is counted as lost; after a \
+                crash of the vertex some of it may be there twice";
+    }
     match (pipeline.pipeline.delivery, sink.class()) {
         (Delivery::AtMostOnce, _) => {
             "at most once; what a crash of the vertex interrupts is not processed again"
@@ -341,7 +360,7 @@ fn at_least_once(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
             "at least once while the vertex runs, whatever its workers do; a vertex that is started again reads from the \
              beginning, since there is no [ledger]"
         }
-        (Some(_), _) if is_local(sink) && !pipeline.ownership.is_shared() => {
+        (Some(_), _) if is_local(sink) && !pipeline.ownership.is_shared() && pipeline.is_ordered() => {
             "at least once; a vertex that is started again on this host cuts the file back to its last commit, so nothing is in \
              it twice"
         }

@@ -23,9 +23,10 @@ pub(super) fn status(status: &Value) -> String {
         vec![text::heading(["PARTITION", "STATE", "GENERATION", "EPOCH", "RESUME", "UNFINISHED", "PENDING"])];
     for partition in list(&status["partitions"]) {
         let revoked = if partition["revoked"] == true { " (revoked)" } else { "" };
+        let careful = if partition["careful"] == true { " (careful)" } else { "" };
         partitions.push(vec![
             partition["partition"].to_string(),
-            format!("{}{revoked}", word(&partition["state"])),
+            format!("{}{revoked}{careful}", word(&partition["state"])),
             partition["generation"].to_string(),
             partition["epoch_committed"].to_string(),
             partition["resume"].to_string(),
@@ -38,9 +39,10 @@ pub(super) fn status(status: &Value) -> String {
         vec![text::heading(["LANE", "WORKER", "RESTARTS", "IN FLIGHT", "CREDIT", "USED", "LAST END"])];
     for lane in list(&status["lanes"]) {
         let requests = &lane["requests"];
+        let suspect = if lane["suspect"] == true { " (stands still)" } else { "" };
         lanes.push(vec![
             lane["lane"].to_string(),
-            text::or_dash(lane["pid"].as_u64()),
+            format!("{}{suspect}", text::or_dash(lane["pid"].as_u64())),
             lane["restarts"].to_string(),
             lane["in_flight"].to_string(),
             requests["granted_bytes"].to_string(),
@@ -56,6 +58,9 @@ pub(super) fn status(status: &Value) -> String {
             word(&sink["class"]),
             word(&sink["guarantee"])
         ));
+        if sink["lost"].as_u64() > Some(0) {
+            lines.push(format!("sink {} lost {} outputs", word(&sink["sink"]), sink["lost"]));
+        }
     }
     let counts = &status["counts"];
     lines.push(format!(
