@@ -65,6 +65,8 @@ pub(super) struct Shared {
     pub(super) process: ProcessHandle,
     pub(super) max_response: u64,
     pub(super) routes: usize,
+    /// When data began to flow, CLOCK_BOOTTIME: the worker may not have beaten yet.
+    started: Nanos,
     /// How long the worker may be without a beat.
     patience: Nanos,
     in_flight: Mutex<BTreeMap<BatchId, InFlight>>,
@@ -156,6 +158,7 @@ impl Segments {
             process,
             max_response,
             routes,
+            started: boottime_now(),
             patience: Nanos(beat.0.saturating_mul(MISSED_BEATS)),
             in_flight: Mutex::new(BTreeMap::new()),
             max_in_flight: ring.max_in_flight as usize,
@@ -201,9 +204,8 @@ impl Session {
     /// Whether the worker has not beaten for five times as long as it should: it is stopped, or starved. A hint: what it writes
     /// is its own (VX-433).
     pub fn is_suspect(&self) -> bool {
-        let beat = self.shared.link.peer.header().u64::<HEARTBEAT_AT>().load(RELAXED);
-        // None before its first.
-        beat != 0 && boottime_now().saturating_sub(Nanos(beat)) > self.shared.patience
+        let beat = Nanos(self.shared.link.peer.header().u64::<HEARTBEAT_AT>().load(RELAXED));
+        boottime_now().saturating_sub(beat.max(self.shared.started)) > self.shared.patience
     }
 
     /// Credit of requests and of answers, as a sample: the words of two processes are not read at one moment (VX-307).
