@@ -62,7 +62,7 @@ fn begin(
     intended: Option<Intended>,
 ) -> Result<Owned, LedgerError> {
     let authority = Some(Authority { committed, intended, store: STORE });
-    ledger.begin(PARTITION, 5, Claimed { generation: MINE, authority })
+    ledger.begin(PARTITION, 5, Claimed { generation: MINE, authority }, false)
 }
 
 /// What the ledger says afterwards, and what is left of outboxes.
