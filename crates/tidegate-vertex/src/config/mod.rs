@@ -1,5 +1,7 @@
 //! The pipeline file (chapter 17): TOML, one file per pipeline, unknown keys are errors.
 
+mod defaults;
+mod delivery;
 mod edit;
 mod ends;
 mod explain;
@@ -30,8 +32,6 @@ use crate::{
     flow::{OnExhausted, Retry, Shape},
     lane::session::Transport,
     own::Pins,
-    sink::Class,
-    source::{Abilities, AckMode, Positions, Replay},
 };
 pub use edit::{fresh_uid, with_uid};
 pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
@@ -157,14 +157,14 @@ pub struct UdfConfig {
     /// Which order outputs keep.
     #[serde(default)]
     pub order: Order,
-    #[serde(default = "batch_timeout")]
+    #[serde(default = "defaults::batch_timeout")]
     batch_timeout: Time,
-    #[serde(default = "attach_timeout")]
+    #[serde(default = "defaults::attach_timeout")]
     attach_timeout: Time,
     /// Workers of a lane that may end within the window before the vertex gives up; 0 for any number.
     #[serde(default)]
     max_restarts: u32,
-    #[serde(default = "restart_window")]
+    #[serde(default = "defaults::restart_window")]
     restart_window: Time,
     /// Environment of the workers.
     #[serde(default)]
@@ -519,80 +519,6 @@ impl Pipeline {
     }
 }
 
-impl Delivery {
-    /// As the pipeline file says it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AtMostOnce => "at_most_once",
-            Self::AtLeastOnce => "at_least_once",
-            Self::EffectivelyOnce => "effectively_once",
-        }
-    }
-}
-
-impl Pipeline {
-    /// Whether source and sinks can give what is promised (VX-001).
-    fn check_delivery(&self) -> Result<(), ConfigError> {
-        let refused = |key, found: &dyn ToString, allowed| {
-            Err(ConfigError::Value { key, found: found.to_string(), allowed })
-        };
-        if self.udf.retry.on_exhausted == Some(Exhausted::Dlq) && self.dead_letters().is_none() {
-            return refused("udf.retry.on_exhausted", &"dlq", "stop or drop without a sink of role dlq");
-        }
-        let dead = self.sink.iter().filter(|sink| sink.role == Role::Dlq).count();
-        if dead > 1 {
-            return refused("sink.role", &format!("dlq for {dead} sinks"), "dlq for one sink at most");
-        }
-        if let Some(sink) = self.sink.iter().find(|sink| sink.role == Role::Dlq && !sink.required) {
-            let found = format!("false for {}", sink.name());
-            return refused(
-                "sink.required",
-                &found,
-                "true for dead letters: an input is not done before its letter is there",
-            );
-        }
-        let delivery = self.pipeline.delivery;
-        if delivery != Delivery::AtLeastOnce && self.ledger.is_none() {
-            return refused("ledger", &"missing", "there, since progress has to survive the vertex");
-        }
-        let per_epoch =
-            |sink: &&SinkConfig| matches!(sink.kind, SinkKind::File(FileSink { mode: FileMode::Epoch, .. }));
-        let in_parts =
-            |sink: &&SinkConfig| per_epoch(sink) && (sink.max_records.is_some() || sink.max_bytes.is_some());
-        if let Some(sink) = self.sink.iter().find(in_parts) {
-            let found = format!("set, or sink.max_bytes, for {} with mode = \"epoch\"", sink.name());
-            return refused("sink.max_records", &found, "left out: a file has its whole epoch");
-        }
-        if delivery != Delivery::EffectivelyOnce
-            && let Some(sink) = self.sink.iter().find(per_epoch)
-        {
-            let allowed = "\"append\" unless pipeline.delivery is \"effectively_once\"";
-            return refused("sink.mode", &format!("\"epoch\" for {}", sink.name()), allowed);
-        }
-        if delivery != Delivery::EffectivelyOnce {
-            return Ok(());
-        }
-        // One that is not required is promised less than that anyway.
-        let plain = |sink: &&SinkConfig| sink.class() == Class::C && !sink.allow_duplicates && sink.required;
-        if let Some(sink) = self.sink.iter().find(plain) {
-            let allowed = "set for a sink of class C: after a crash it may have outputs of one epoch twice";
-            return refused("sink.allow_duplicates", &format!("not set for {}", sink.name()), allowed);
-        }
-        let Abilities { positions, replay, ack, .. } = self.source.abilities();
-        // A source that keeps what is not acknowledged has what an epoch needs that is not committed.
-        let comes_again = match replay {
-            Replay::Yes => true,
-            Replay::Limited => ack != AckMode::None,
-            Replay::No => false,
-        };
-        if positions != Positions::Stable || !comes_again {
-            let allowed = "a source that can be read again, with the same positions";
-            return refused("source.kind", &"one that cannot be read again", allowed);
-        }
-        Ok(())
-    }
-}
-
 impl FromStr for Pipeline {
     type Err = ConfigError;
 
@@ -607,73 +533,8 @@ impl FromStr for Pipeline {
     }
 }
 
-impl Default for BatchConfig {
-    fn default() -> Self {
-        Self { max_records: number(500), max_bytes: Bytes(1 << 20), linger: Time(Nanos::from_millis(2)) }
-    }
-}
-
-impl Default for TransportConfig {
-    fn default() -> Self {
-        Self {
-            ring: Bytes(16 << 20),
-            max_frame: None,
-            max_in_flight: number(8),
-            max_response: None,
-            checksum: Checksum::Header,
-            heartbeat: Time(Nanos::from_millis(200)),
-        }
-    }
-}
-
-impl Default for RetryConfig {
-    fn default() -> Self {
-        Self {
-            attempts: number(5),
-            crash_attempts: number(2),
-            initial: Time(Nanos::from_millis(50)),
-            cap: Time(Nanos::from_secs(10)),
-            on_exhausted: None,
-        }
-    }
-}
-
-impl Default for EpochConfig {
-    fn default() -> Self {
-        Self {
-            interval: Time(Nanos::from_millis(200)),
-            max_records: number(10_000),
-            max_bytes: Bytes(50 << 20),
-            max_pending: number(3),
-            rto: Time(Nanos::from_secs(60)),
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { epoch_buffers: Bytes(100 << 20), prefetch: Bytes(32 << 20) }
-    }
-}
-
 fn one() -> NonZeroU32 {
     NonZeroU32::MIN
-}
-
-fn number(value: u32) -> NonZeroU32 {
-    NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN)
-}
-
-fn batch_timeout() -> Time {
-    Time(Nanos::from_secs(30))
-}
-
-fn attach_timeout() -> Time {
-    Time(Nanos::from_secs(10))
-}
-
-fn restart_window() -> Time {
-    Time(Nanos::from_secs(600))
 }
 
 /// Least room for the records of a batch.

@@ -1,0 +1,81 @@
+//! What is promised, and whether source and sinks can give it.
+
+use super::{ConfigError, Delivery, Exhausted, FileMode, FileSink, Pipeline, Role, SinkConfig, SinkKind};
+use crate::{
+    sink::Class,
+    source::{Abilities, AckMode, Positions, Replay},
+};
+
+impl Delivery {
+    /// As the pipeline file says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AtMostOnce => "at_most_once",
+            Self::AtLeastOnce => "at_least_once",
+            Self::EffectivelyOnce => "effectively_once",
+        }
+    }
+}
+
+impl Pipeline {
+    /// Whether source and sinks can give what is promised (VX-001).
+    pub(super) fn check_delivery(&self) -> Result<(), ConfigError> {
+        let refused = |key, found: &dyn ToString, allowed| {
+            Err(ConfigError::Value { key, found: found.to_string(), allowed })
+        };
+        if self.udf.retry.on_exhausted == Some(Exhausted::Dlq) && self.dead_letters().is_none() {
+            return refused("udf.retry.on_exhausted", &"dlq", "stop or drop without a sink of role dlq");
+        }
+        let dead = self.sink.iter().filter(|sink| sink.role == Role::Dlq).count();
+        if dead > 1 {
+            return refused("sink.role", &format!("dlq for {dead} sinks"), "dlq for one sink at most");
+        }
+        if let Some(sink) = self.sink.iter().find(|sink| sink.role == Role::Dlq && !sink.required) {
+            let found = format!("false for {}", sink.name());
+            return refused(
+                "sink.required",
+                &found,
+                "true for dead letters: an input is not done before its letter is there",
+            );
+        }
+        let delivery = self.pipeline.delivery;
+        if delivery != Delivery::AtLeastOnce && self.ledger.is_none() {
+            return refused("ledger", &"missing", "there, since progress has to survive the vertex");
+        }
+        let per_epoch =
+            |sink: &&SinkConfig| matches!(sink.kind, SinkKind::File(FileSink { mode: FileMode::Epoch, .. }));
+        let in_parts =
+            |sink: &&SinkConfig| per_epoch(sink) && (sink.max_records.is_some() || sink.max_bytes.is_some());
+        if let Some(sink) = self.sink.iter().find(in_parts) {
+            let found = format!("set, or sink.max_bytes, for {} with mode = \"epoch\"", sink.name());
+            return refused("sink.max_records", &found, "left out: a file has its whole epoch");
+        }
+        if delivery != Delivery::EffectivelyOnce
+            && let Some(sink) = self.sink.iter().find(per_epoch)
+        {
+            let allowed = "\"append\" unless pipeline.delivery is \"effectively_once\"";
+            return refused("sink.mode", &format!("\"epoch\" for {}", sink.name()), allowed);
+        }
+        if delivery != Delivery::EffectivelyOnce {
+            return Ok(());
+        }
+        // One that is not required is promised less than that anyway.
+        let plain = |sink: &&SinkConfig| sink.class() == Class::C && !sink.allow_duplicates && sink.required;
+        if let Some(sink) = self.sink.iter().find(plain) {
+            let allowed = "set for a sink of class C: after a crash it may have outputs of one epoch twice";
+            return refused("sink.allow_duplicates", &format!("not set for {}", sink.name()), allowed);
+        }
+        let Abilities { positions, replay, ack, .. } = self.source.abilities();
+        // A source that keeps what is not acknowledged has what an epoch needs that is not committed.
+        let comes_again = match replay {
+            Replay::Yes => true,
+            Replay::Limited => ack != AckMode::None,
+            Replay::No => false,
+        };
+        if positions != Positions::Stable || !comes_again {
+            let allowed = "a source that can be read again, with the same positions";
+            return refused("source.kind", &"one that cannot be read again", allowed);
+        }
+        Ok(())
+    }
+}
