@@ -101,8 +101,8 @@ chaos: build-setup ## Ten minutes of random kills and stops around three produce
 	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) \
 		$(CARGO) test --release --locked --package tidegate-hub --test chaos -- --nocapture --test-threads 1
 
-chaos-vertex: build-setup ## Ten minutes of random kills and stops around a vertex and its worker; CHAOS_SECONDS, CHAOS_SEED
-	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) \
+chaos-vertex: build-setup ## A thousand random kills and stops around a vertex, its worker and its server, between files and between streams; CHAOS_EVENTS, CHAOS_SEED
+	TIDEGATE_CHAOS_EVENTS=$(or $(CHAOS_EVENTS),1000) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) \
 		$(CARGO) test --release --locked --package tidegate-vertex --test chaos -- --nocapture --test-threads 1
 
 fuzz-smoke: ## A minute of each fuzz target of messaging, ten seconds of the others

@@ -17,7 +17,7 @@ use tidegate_hub::{
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 use tidegate_vertex::{
     batch::{Input, Record},
-    fence::{FenceTable, Reason, WriteGuard, WriteKind},
+    fence::{FenceTable, Reason, WriteGuard},
     sink::{self, Delivery, Output, OutputIds, Published, Session, Sink, SinkError},
     source::{self, Budget, Polled, Resume, Source, SourceError},
     wake::Waker,
@@ -57,8 +57,7 @@ impl Reading {
     }
 
     fn ack(&mut self, resume: Position) {
-        let permit = self.guard.permit(WriteKind::Source).unwrap();
-        self.source.ack(ONLY, resume, permit).unwrap();
+        self.source.ack(ONLY, resume, &self.guard).unwrap();
     }
 
     fn resume(&mut self, position: Position) -> Resume {
@@ -245,7 +244,7 @@ impl Writing {
         let session = Session { partition: ONLY, generation: Generation(self.generation), nonce: 1 };
         let ids = OutputIds::new(1, "main");
         let (first, last) = (Position(0), Position(0));
-        let delivery = Delivery { session, epoch: EpochId(1), first, last, outputs, ids: &ids };
+        let delivery = Delivery { session, epoch: EpochId(1), first, last, source: 0, outputs, ids: &ids };
         self.sink.publish(&delivery, &self.guard)
     }
 }

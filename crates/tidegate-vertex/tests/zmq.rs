@@ -124,7 +124,8 @@ impl Sending {
         let session = Session { partition: ONLY, generation: Generation(1), nonce: 1 };
         let ids = OutputIds::new(1, "main");
         let (first, last) = (Position(0), Position(0));
-        let delivery = Delivery { session, epoch: EpochId(1), first, last, outputs: &outputs, ids: &ids };
+        let delivery =
+            Delivery { session, epoch: EpochId(1), first, last, source: 0, outputs: &outputs, ids: &ids };
         self.sink.publish(&delivery, &self.guard)
     }
 }

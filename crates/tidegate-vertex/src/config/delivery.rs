@@ -39,6 +39,10 @@ impl Pipeline {
             );
         }
         let delivery = self.pipeline.delivery;
+        if delivery != Delivery::AtLeastOnce && self.source.abilities().replay == Replay::Redelivered {
+            let allowed = "\"at_least_once\" with source.mode = \"work_queue\": records that come again have no place to go on from";
+            return refused("pipeline.delivery", &format!("{:?}", delivery.name()), allowed);
+        }
         if delivery != Delivery::AtLeastOnce && self.ledger.is_none() {
             return refused("ledger", &"missing", "there, since progress has to survive the vertex");
         }
@@ -56,6 +60,12 @@ impl Pipeline {
             let allowed = "\"append\" unless pipeline.delivery is \"effectively_once\"";
             return refused("sink.mode", &format!("\"epoch\" for {}", sink.name()), allowed);
         }
+        let compares = self.sink.iter().find(|sink| sink.compares_positions());
+        if let (Some(sink), Positions::PerRun) = (compares, self.source.abilities().positions) {
+            let allowed =
+                "\"put\" with a source whose positions are others in each run: there is nothing to compare";
+            return refused("sink.mode", &format!("\"guarded\" for {}", sink.name()), allowed);
+        }
         if delivery != Delivery::EffectivelyOnce {
             return Ok(());
         }
@@ -70,7 +80,7 @@ impl Pipeline {
         let comes_again = match replay {
             Replay::Yes => true,
             Replay::Limited => ack != AckMode::None,
-            Replay::No => false,
+            Replay::Redelivered | Replay::No => false,
         };
         if positions != Positions::Stable || !comes_again {
             let allowed = "a source that can be read again, with the same positions";

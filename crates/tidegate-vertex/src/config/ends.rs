@@ -71,6 +71,9 @@ impl SourceConfig {
             Replay::Limited => {
                 "what is not committed is read again, as long as it is there: what is gone stops the vertex or is counted"
             }
+            Replay::Redelivered => {
+                "what is not acknowledged comes again when its source.ack_wait is over, behind newer records, to whoever reads then"
+            }
             Replay::No => "what was read and is not committed is lost when the vertex dies",
         }
     }
@@ -86,6 +89,15 @@ impl SourceConfig {
             _ => return false,
         }
         true
+    }
+
+    /// Messages that may be under way, where the source counts them.
+    pub(super) fn max_ack_pending(&self) -> Option<u32> {
+        match self {
+            #[cfg(feature = "nats")]
+            Self::Jetstream(config) => config.max_ack_pending(),
+            _ => None,
+        }
     }
 
     /// What the source can do, before it is opened.
@@ -170,6 +182,9 @@ pub enum SinkKind {
     /// Messages of NATS JetStream.
     #[cfg(feature = "nats")]
     Jetstream(Box<crate::sink::jetstream::JetstreamSink>),
+    /// Values of a bucket of JetStream KV.
+    #[cfg(feature = "nats")]
+    Kv(Box<crate::sink::jetstream::KvSink>),
     /// Messages of a ZeroMQ socket.
     #[cfg(feature = "zmq")]
     Zmq(crate::sink::zmq::ZmqSink),
@@ -235,10 +250,21 @@ impl SinkConfig {
             SinkKind::Stdout {} | SinkKind::File(_) | SinkKind::Blackhole {} => Class::C,
             #[cfg(feature = "nats")]
             SinkKind::Jetstream(config) => config.class(),
+            #[cfg(feature = "nats")]
+            SinkKind::Kv(config) => config.0.class(),
             #[cfg(feature = "hub")]
             SinkKind::Hub(_) => Class::C,
             #[cfg(feature = "zmq")]
             SinkKind::Zmq(_) => Class::C,
+        }
+    }
+
+    /// Whether it compares positions, which then have to mean the same in every run (VX-852).
+    pub(super) fn compares_positions(&self) -> bool {
+        match &self.kind {
+            #[cfg(feature = "nats")]
+            SinkKind::Kv(config) => config.0.compares_positions(),
+            _ => false,
         }
     }
 }

@@ -4,23 +4,24 @@ mod defaults;
 mod delivery;
 mod edit;
 mod ends;
+mod error;
 mod explain;
 mod later;
 mod operation;
 mod ownership;
+mod place;
 pub mod secret;
 pub mod units;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use serde::Deserialize;
-use thiserror::Error;
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::{
     frame::HEADER_LEN,
@@ -35,6 +36,7 @@ use crate::{
 };
 pub use edit::{fresh_uid, with_uid};
 pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
+pub use error::ConfigError;
 pub use explain::{KEYS, Key};
 pub use operation::{AdminConfig, LogConfig, LogFormat, LogLevel, MetricsConfig};
 pub use ownership::OwnershipConfig;
@@ -239,50 +241,6 @@ pub struct Limits {
     pub prefetch: Bytes,
 }
 
-/// Why a pipeline file is not one.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the pipeline file {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Not TOML, an unknown key, or a value of another kind.
-    #[error("the pipeline file is not valid: {0}")]
-    Syntax(#[from] toml::de::Error),
-    /// A key that this version does not have yet.
-    #[error("{key} belongs to phase {phase} of the vertex, which this version does not have; leave it out")]
-    Later {
-        /// The key, with its value where others are known.
-        key: String,
-        /// The phase.
-        phase: u32,
-    },
-    /// A setting of the command line that is none.
-    #[error("{setting:?} is not KEY=VALUE with a key such as udf.workers")]
-    Setting {
-        /// As given.
-        setting: String,
-    },
-    /// A value that cannot be.
-    #[error("{key} is {found}; it has to be {allowed}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        found: String,
-        /// What it may be.
-        allowed: &'static str,
-    },
-    /// Sizes of the rings that do not fit each other.
-    #[error("transport: {0}")]
-    Transport(#[from] SegmentFault),
-}
-
 impl Pipeline {
     /// Reads a file.
     ///
@@ -291,7 +249,7 @@ impl Pipeline {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        text.parse()
+        text.parse().map_err(|error: ConfigError| error.at(path, &text))
     }
 
     /// Reads a file and changes values of it, each given as `KEY=VALUE`.
@@ -304,11 +262,19 @@ impl Pipeline {
         }
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut file: toml::Table = text.parse()?;
+        let mut file: toml::Table =
+            text.parse().map_err(|error| ConfigError::Syntax(error).at(path, &text))?;
         for setting in settings {
             edit::set(&mut file, setting)?;
         }
-        file.to_string().parse()
+        // Lines are those of the file; what was set has none, or that of what it replaces.
+        match file.to_string().parse() {
+            Err(ConfigError::Syntax(error)) => {
+                let message = serde::de::Error::custom(error.message());
+                Err(ConfigError::Syntax(message).at(path, &text))
+            }
+            other => other.map_err(|error: ConfigError| error.at(path, &text)),
+        }
     }
 
     /// Longest value of a record that is kept; one that does not fit a batch is for the dead letters.
@@ -506,6 +472,14 @@ impl Pipeline {
         }
         if max_response > self.limits.epoch_buffers.0 / 2 {
             return value("transport.max_response", &max_response, "at most half of limits.epoch_buffers");
+        }
+        let under_way = u64::from(max_in_flight) * u64::from(self.batch.max_records.get());
+        if let Some(most) = self.source.max_ack_pending().filter(|most| u64::from(*most) < under_way) {
+            return value(
+                "source.max_ack_pending",
+                &most,
+                "at least transport.max_in_flight times batch.max_records",
+            );
         }
         if self.limits.prefetch.0 < batch {
             return value("limits.prefetch", &self.limits.prefetch.0, "at least batch.max_bytes");

@@ -185,8 +185,10 @@ pub(super) mod jetstream {
                 return refused("ledger", "missing", allowed);
             }
             if partitions(&pipeline.source).is_none() {
-                let allowed = "\"jetstream\" or \"generator\" with ownership.kind = \"jetstream\": every host has to read the same";
-                return refused("source.kind", pipeline.source.kind(), allowed);
+                let allowed = "\"jetstream\" in partition mode or \"generator\" with ownership.kind = \"jetstream\": every host has to read the same";
+                // Of the kinds that have partitions with others, one mode has none.
+                let mode = if pipeline.source.kind() == "jetstream" { " in work-queue mode" } else { "" };
+                return refused("source.kind", &format!("{}{mode}", pipeline.source.kind()), allowed);
             }
             Ok(())
         }
@@ -196,7 +198,7 @@ pub(super) mod jetstream {
     fn partitions(source: &SourceConfig) -> Option<u32> {
         match source {
             SourceConfig::Generator { partitions, .. } => Some(partitions.get()),
-            SourceConfig::Jetstream(keys) if keys.is_partitioned() => Some(keys.partitions()),
+            SourceConfig::Jetstream(keys) => keys.partitions(),
             _ => None,
         }
     }

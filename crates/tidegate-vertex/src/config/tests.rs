@@ -221,15 +221,134 @@ fn restarts_are_unlimited_unless_a_limit_is_set() {
 }
 
 /// Rules: VX-855.
-#[cfg(feature = "hub")]
+#[cfg(all(feature = "hub", feature = "nats"))]
 #[test]
 fn the_pipelines_of_the_guide_are_valid() {
     let guide = include_str!("../../../../docs/guides/vertex/ends.md");
     let files: Vec<&str> = guide.split("\n```toml ").skip(1).collect();
-    assert_eq!(files.len(), 2);
+    assert_eq!(files.len(), 3);
     for file in files {
         let (name, rest) = file.split_once('\n').unwrap();
         let text = rest.split("\n```").next().unwrap();
         text.parse::<Pipeline>().unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[cfg(feature = "nats")]
+const STREAM: &str = "kind = \"jetstream\"\nmode = \"partition\"\nurl = \"nats://a\"\nstream = \"IN\"
+subject = \"in.{partition}\"\npartitions = 4\n";
+
+/// The file with a stream for its generator.
+#[cfg(feature = "nats")]
+fn with_stream() -> String {
+    WHOLE.replace("kind = \"generator\"\npartitions = 4\nrecords = 1000\nbytes = \"100B\"\n", STREAM)
+}
+
+/// What is wrong with the ends in JetStream and with ownership: file, line, key, what was found and what is expected.
+/// Rules: VX-001, VX-837, VX-852, VX-855.
+#[cfg(feature = "nats")]
+#[test]
+fn what_is_wrong_with_streams_and_owners_is_said_with_its_place() {
+    const PLAIN: &str = "kind = \"file\"\npath = \"out\"";
+    let text = with_stream();
+    let owned = text.replace("[ledger]", "[ownership]\nkind = \"jetstream\"\nurl = \"nats://a\"\n[ledger]");
+    let queue = text.replace("mode = \"partition\"", "mode = \"work_queue\"\nconsumer = \"work\"");
+    let queue = queue.replace("partitions = 4\n", "");
+    let kv = |mode| {
+        text.replace(PLAIN, &format!("kind = \"kv\"\nurl = \"nats://a\"\nbucket = \"b\"\nmode = {mode:?}"))
+    };
+    for good in [&text, &owned, &queue, &kv("guarded"), &kv("put")] {
+        good.parse::<Pipeline>().unwrap_or_else(|error| panic!("{error}: {good}"));
+    }
+    let guarded_epochs = kv("guarded").replace("at_least_once", "effectively_once");
+    assert_eq!(guarded_epochs.parse::<Pipeline>().unwrap().sink[0].class(), Class::B);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("orders.toml");
+    for (text, at, parts) in [
+        (text.replace("in.{partition}", "in"), "[source]", ["subject = \"in\"", "no {partition}"]),
+        (text.replace("partitions = 4\n", "partitions = 0\n"), "[source]", ["partitions = 0", "1 to 4096"]),
+        (text.replace("mode = \"partition\"", ""), "[source]", ["mode", "missing"]),
+        (text.replace("mode = \"partition\"", "mode = \"push\""), "[source]", ["`push`", "`work_queue`"]),
+        (text.replace("stream =", "streem ="), "[source]", ["streem", "`stream`"]),
+        (
+            text.replace("partitions = 4\n", "idle_cursor = \"5ms\"\n"),
+            "[source]",
+            ["idle_cursor = 5ms", "1s"],
+        ),
+        (queue.replace("\"work\"", "\"my work\""), "[source]", ["consumer = \"my work\"", "letters"]),
+        (queue.replace("\"work\"", "\"work\"\nack_wait = \"1ms\""), "[source]", ["ack_wait = 1ms", "1s"]),
+        (
+            queue.replace("\"work\"", "\"work\"\nmax_ack_pending = 399"),
+            "max_ack_pending",
+            ["source.max_ack_pending is 399", "at least transport.max_in_flight times"],
+        ),
+        (
+            queue.replace("at_least_once", "effectively_once"),
+            "delivery",
+            ["pipeline.delivery is \"effectively_once\"", "\"at_least_once\" with source.mode"],
+        ),
+        (kv("blind"), "[[sink]]", ["`blind`", "`guarded`"]),
+        (kv("guarded").replace("\"b\"", "\"b.c\""), "[[sink]]", ["bucket = \"b.c\"", "letters"]),
+        (
+            kv("guarded").replace(STREAM, "kind = \"stdin\"\n"),
+            "mode = \"guarded\"",
+            ["sink.mode is \"guarded\" for main", "\"put\""],
+        ),
+        (
+            kv("put").replace("at_least_once", "effectively_once"),
+            "[[sink]]",
+            ["sink.allow_duplicates is not set for main", "class C"],
+        ),
+        (
+            text.replace(
+                PLAIN,
+                "kind = \"jetstream\"\nmode = \"strict\"\nurl = \"nats://a\"\nstream = \"O\"\nprefix = \"o\"",
+            ),
+            "[[sink]]",
+            ["stream = \"O\"", "no {partition}"],
+        ),
+        (
+            text.replace(PLAIN, "kind = \"jetstream\"\nmode = \"ids\"\nstream = \"O\"\nsubject = \"o\""),
+            "[[sink]]",
+            ["missing", "`url`"],
+        ),
+        (
+            owned.replace("[ledger]", "lease = \"1ms\"\n[ledger]"),
+            "[ownership]",
+            ["lease = 1ms", "500ms to 10m"],
+        ),
+        (owned.replace("[ledger]", "partitions = \"x\"\n[ledger]"), "[ownership]", ["\"x\"", "\"0-3,7\""]),
+        (owned.replace("[ledger]", "replicas = 0\n[ledger]"), "[ownership]", ["nonzero", ""]),
+        (owned.replace("[ledger]", "leese = \"1s\"\n[ledger]"), "[ownership]", ["leese", "`lease`"]),
+        (
+            owned.replace("[ledger]", "instance = \"${TIDEGATE_NOT_SET}\"\n[ledger]"),
+            "[ownership]",
+            ["TIDEGATE_NOT_SET", "is not set"],
+        ),
+        (owned.replace("[ledger]\npath = \"ledger\"", ""), "", ["ledger is missing", "ownership.kind"]),
+        (
+            owned.replace(STREAM, "kind = \"file\"\npath = \"in\"\n"),
+            "kind = \"file\"\npath = \"in\"",
+            ["source.kind is file", "every host has to read the same"],
+        ),
+        (
+            owned
+                .replace("mode = \"partition\"", "mode = \"work_queue\"\nconsumer = \"w\"")
+                .replace("partitions = 4\n", ""),
+            "kind = \"jetstream\"\nmode = \"work_queue\"",
+            ["source.kind is jetstream in work-queue mode", "partition mode"],
+        ),
+    ] {
+        fs::write(&path, &text).unwrap();
+        let error = Pipeline::read(&path).expect_err(&text).to_string();
+        let line = text.find(at).map(|offset| text[..offset].matches('\n').count() + 1).expect(at);
+        // What the parser says has the line in words.
+        let has_line = at.is_empty()
+            || error.contains(&format!("orders.toml:{line}:"))
+            || error.contains(&format!("line {line},"));
+        assert!(error.starts_with(&path.display().to_string()) && has_line, "{at:?} is line {line}: {error}");
+        for part in parts {
+            assert!(error.contains(part), "{part}: {error}");
+        }
     }
 }

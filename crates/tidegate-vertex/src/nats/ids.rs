@@ -17,8 +17,8 @@ pub struct IdStream {
 pub enum Sent {
     /// All of them are stored.
     All,
-    /// These are stored; the next one is too long for the server or the stream.
-    TooLarge(usize, super::Cause),
+    /// These are stored; the next one never will be, for this reason.
+    Refused(usize, super::Cause),
     /// These are stored; about those behind them nothing is known, for this reason.
     Unknown(usize, String),
 }
@@ -46,7 +46,7 @@ impl IdStream {
     /// # Errors
     /// [`Fenced`].
     pub fn publish<P>(
-        &self,
+        &mut self,
         session: &Session,
         messages: &[Message],
         mut permit: impl FnMut() -> Result<P, Fenced>,
@@ -55,16 +55,16 @@ impl IdStream {
         for window in messages.chunks(WINDOW) {
             let batch = window
                 .iter()
-                .map(|message: &Message| (message.headers(session.generation), message.record.value.to_vec()))
+                .map(|message: &Message| {
+                    let headers = message.headers(session.generation);
+                    (self.subject.clone(), headers, message.record.value.to_vec())
+                })
                 .collect();
-            let attempt = permit()?;
-            let outcomes = self.nats.publish(&self.subject, batch);
-            drop(attempt);
-            for outcome in outcomes {
+            for outcome in self.nats.publish_under(permit()?, batch) {
                 match outcome {
                     Published::Stored(_) => done += 1,
                     Published::Duplicate(sequence) if sequence > 0 => done += 1,
-                    Published::TooLarge(source) => return Ok(Sent::TooLarge(done, source)),
+                    Published::TooLarge(source) => return Ok(Sent::Refused(done, source)),
                     Published::Rejected(source) => return Ok(Sent::Unknown(done, source.to_string())),
                     _ => return Ok(Sent::Unknown(done, "no answer".to_owned())),
                 }

@@ -6,15 +6,17 @@
 
 mod endpoint;
 pub mod ids;
+pub mod kv;
 mod message;
 pub mod own;
 pub mod puller;
+pub mod queue;
 pub mod strict;
 
 use std::{future::Future, time::Duration};
 
 use async_nats::{
-    ConnectOptions, HeaderMap,
+    Client, ConnectOptions, HeaderMap,
     jetstream::{
         self, Context,
         context::{PublishAckFuture, PublishError, PublishErrorKind},
@@ -79,6 +81,7 @@ pub enum NatsError {
 /// One connection.
 #[derive(Debug)]
 pub struct Nats {
+    client: Client,
     context: Context,
     /// Given back when it is closed.
     runtime: Option<Runtime>,
@@ -97,6 +100,8 @@ pub struct Stored {
     pub nonce: Option<u64>,
     /// Position of the input it came from.
     pub position: Option<u64>,
+    /// Which source the position is of.
+    pub source: Option<u64>,
     /// What was done to a key, other than giving it a value.
     pub operation: Option<String>,
     /// The value.
@@ -150,9 +155,10 @@ impl Nats {
             .map_err(|error| NatsError::Connect { url: endpoint.shown_url(), source: error.into() })?;
         // The library starts a task of its own here.
         let entered = runtime.enter();
-        let context = jetstream::context::ContextBuilder::new().timeout(call).ack_timeout(call).build(client);
+        let context =
+            jetstream::context::ContextBuilder::new().timeout(call).ack_timeout(call).build(client.clone());
         drop(entered);
-        Ok(Self { context, runtime: Some(runtime) })
+        Ok(Self { client, context, runtime: Some(runtime) })
     }
 
     /// Waits for a call of the library.
@@ -163,6 +169,11 @@ impl Nats {
     /// The library's handle.
     pub fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// The connection itself.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// Runs a call beside the vertex until it ends or the connection is closed.
@@ -207,15 +218,42 @@ impl Nats {
         })
     }
 
+    /// The last message of each subject, from the stream's leader.
+    ///
+    /// # Errors
+    /// [`NatsError::Call`].
+    pub fn last_of_each(
+        &self,
+        stream: &Stream,
+        subjects: &[String],
+    ) -> Result<Vec<Option<Stored>>, NatsError> {
+        let name = stream.cached_info().config.name.clone();
+        self.answered("read", &name, async {
+            let read = |subject: &String| {
+                let subject = subject.clone();
+                async move {
+                    found(stream.get_last_raw_message_by_subject(&subject).await, |error| error.kind())
+                }
+            };
+            join_all(subjects.iter().map(read)).await.into_iter().collect()
+        })
+    }
+
     /// Publishes messages to a subject, all of them before the first answer; what became of each.
     pub fn publish(&self, subject: &str, messages: Vec<(HeaderMap, Vec<u8>)>) -> Vec<Published> {
+        let to_subject = |(headers, value)| (subject.to_owned(), headers, value);
+        self.publish_each(messages.into_iter().map(to_subject).collect())
+    }
+
+    /// As [`Nats::publish`], each to a subject of its own.
+    pub fn publish_each(&self, messages: Vec<(String, HeaderMap, Vec<u8>)>) -> Vec<Published> {
         let count = messages.len();
         let call = async {
             let mut sent: Vec<Result<PublishAckFuture, PublishError>> = Vec::with_capacity(count);
-            for (headers, value) in messages {
+            for (subject, headers, value) in messages {
                 let message =
                     jetstream::message::PublishMessage::build().headers(headers).payload(value.into());
-                sent.push(self.context.send_publish(subject.to_owned(), message).await);
+                sent.push(self.context.send_publish(subject, message).await);
             }
             // Together, so that all of them have one deadline.
             join_all(sent.into_iter().map(|answer| async move {
@@ -226,7 +264,30 @@ impl Nats {
             }))
             .await
         };
-        self.wait(call).unwrap_or_default()
+        // On a connection that was closed nothing was sent, and nothing is known of what was before.
+        self.wait(call).unwrap_or_else(|| (0..count).map(|_| Published::Unknown).collect())
+    }
+
+    /// Publishes under a permit. When an answer is missing, the library may still hold the bytes and send them later: the
+    /// connection is closed and its thread joined before the permit ends (VX-732), and every later call fails.
+    pub fn publish_under<P>(
+        &mut self,
+        permit: P,
+        messages: Vec<(String, HeaderMap, Vec<u8>)>,
+    ) -> Vec<Published> {
+        let outcomes = self.publish_each(messages);
+        if outcomes.iter().any(|outcome| matches!(outcome, Published::Unknown)) {
+            self.close();
+        }
+        drop(permit);
+        outcomes
+    }
+
+    fn close(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Its tasks never block, so they end at once; a look-up of a name may not.
+            runtime.shutdown_timeout(CALL);
+        }
     }
 
     fn answered<T>(
@@ -245,10 +306,7 @@ impl Nats {
 
 impl Drop for Nats {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Its tasks never block, so they end at once; a look-up of a name may not.
-            runtime.shutdown_timeout(CALL);
-        }
+        self.close();
     }
 }
 
@@ -291,6 +349,7 @@ fn stored(message: StreamMessage) -> Stored {
         generation: header(GENERATION).and_then(|text| text.parse().ok()),
         nonce: header(NONCE).and_then(|text| u64::from_str_radix(&text, 16).ok()),
         position: header(POSITION).and_then(|text| text.parse().ok()),
+        source: header(SOURCE).and_then(|text| u64::from_str_radix(&text, 16).ok()),
         operation: header(KV_OPERATION),
         time: message.time.unix_timestamp_nanos(),
         value: message.payload.to_vec(),
@@ -312,3 +371,4 @@ pub(crate) const GENERATION: &str = "Tg-Generation";
 pub(crate) const NONCE: &str = "Tg-Nonce";
 pub(crate) const EPOCH: &str = "Tg-Epoch";
 pub(crate) const POSITION: &str = "Tg-Position";
+pub(crate) const SOURCE: &str = "Tg-Source";

@@ -12,7 +12,10 @@ use async_nats::jetstream::{
 };
 use futures_util::StreamExt;
 use tidegate_shm::sync::{Arc, Mutex, MutexGuard};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use super::{Cause, Nats, message::record};
 use crate::{batch::Record, wake::Waker};
@@ -37,6 +40,8 @@ pub struct Wanted {
     pub from: u64,
     /// Bytes that may be read ahead.
     pub prefetch: usize,
+    /// How often to look how far the stream is while nothing comes.
+    pub idle: Duration,
 }
 
 /// One subject, read ahead. Ends when it is dropped.
@@ -58,6 +63,8 @@ struct Queue {
     bytes: usize,
     /// Messages of the subject that the server has behind those here.
     pending: Option<u64>,
+    /// All messages of the subject below this one were here.
+    complete: u64,
     /// Consumers that were made anew.
     remade: u64,
     closed: bool,
@@ -88,6 +95,13 @@ impl Puller {
     pub fn pending(&self) -> Option<u64> {
         let queue = self.shared.lock();
         queue.pending.map(|pending| pending + queue.messages.len() as u64)
+    }
+
+    /// A place of the stream below which nothing is left to take, if that is known of one: others than this subject's are there.
+    pub fn complete(&self) -> Option<u64> {
+        let queue = self.shared.lock();
+        let is_taken = queue.messages.front().is_none_or(|front| front.sequence >= queue.complete);
+        (is_taken && queue.complete > 0).then_some(queue.complete)
     }
 
     /// How often the consumer was lost and made anew.
@@ -152,6 +166,8 @@ async fn consume(
         ..pull::Config::default()
     };
     let consumer = stream.create_consumer(config).await?;
+    let expires = EXPIRES.min(wanted.idle);
+    let mut looked = Instant::now();
     let mut count = 0;
     // After a message that is longer than the room there was, one goes without a limit.
     let mut unlimited = false;
@@ -164,7 +180,7 @@ async fn consume(
             }
             Some(room) => room,
         };
-        let batch = consumer.batch().expires(EXPIRES);
+        let batch = consumer.batch().expires(expires);
         let batch = if unlimited { batch.max_messages(1) } else { batch.max_messages(BATCH).max_bytes(room) };
         let mut batch = batch.messages().await?;
         unlimited = false;
@@ -197,6 +213,18 @@ async fn consume(
                 waker.wake();
             }
             *next = sequence + 1;
+        }
+        if looked.elapsed() >= wanted.idle {
+            looked = Instant::now();
+            // The stream first: what the consumer knows of it is not older then.
+            let end = stream.get_info().await?.state.last_sequence + 1;
+            let info = consumer.get_info().await?;
+            let all_here = info.num_pending == 0 && info.delivered.consumer_sequence == count;
+            if all_here && end > *next {
+                *next = end;
+                shared.lock().complete = end;
+                waker.wake();
+            }
         }
     }
 }

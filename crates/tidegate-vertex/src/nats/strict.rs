@@ -82,7 +82,8 @@ pub enum StrictError {
     },
     /// Somebody else writes to the stream (VX-850).
     #[error(
-        "message {sequence} of stream {stream} was not written by a vertex; give each output partition a stream of its own"
+        "message {sequence} of stream {stream} was not written by this pipeline for this partition; give each output partition a \
+         stream of its own"
     )]
     ForeignWriter {
         /// The stream.
@@ -157,6 +158,11 @@ impl StrictStream {
             let last = self.nats.last_of(&self.stream, &self.names.fence)?;
             if let Some(last) = &last {
                 let found = last.generation.map(Generation).ok_or_else(|| self.foreign(last.sequence))?;
+                // Another pipeline, or another partition of this one (VX-794).
+                let ours = format!("fence.{:016x}.{:x}.", self.uid, partition.0);
+                if !last.id.starts_with(&ours) {
+                    return Err(self.foreign(last.sequence));
+                }
                 if found > generation {
                     return Err(StrictError::Newer { stream: self.names.stream.clone(), found });
                 }
@@ -173,10 +179,8 @@ impl StrictStream {
             headers.insert(NONCE, format!("{nonce:016x}"));
             let before = last.map_or(0, |last| last.sequence);
             headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE, before.to_string());
-            let attempt = permit()?;
-            let outcome = self.nats.publish(&self.names.fence, vec![(headers, Vec::new())]).pop();
-            drop(attempt);
-            match outcome {
+            let barrier = vec![(self.names.fence.clone(), headers, Vec::new())];
+            match self.nats.publish_under(permit()?, barrier).pop() {
                 Some(Published::Stored(sequence)) => {
                     self.anchor = Anchor::Id { id, sequence };
                     return Ok(());
@@ -295,9 +299,8 @@ impl StrictStream {
     fn send_one<P>(&mut self, message: &Message, permit: P) -> Result<usize, StrictError> {
         let mut headers = message.headers(self.session.generation);
         headers.insert(EXPECTED_LAST_SEQUENCE, self.anchor.sequence().to_string());
-        let outcome =
-            self.nats.publish(&self.names.data, vec![(headers, message.record.value.to_vec())]).pop();
-        drop(permit);
+        let sent = vec![(self.names.data.clone(), headers, message.record.value.to_vec())];
+        let outcome = self.nats.publish_under(permit, sent).pop();
         self.judge(&[message], vec![outcome.unwrap_or(Published::Unknown)])
     }
 
@@ -309,10 +312,9 @@ impl StrictStream {
             let mut headers = message.headers(self.session.generation);
             headers.insert(EXPECTED_LAST_ID, last.as_str());
             last.clone_from(&message.id);
-            batch.push((headers, message.record.value.to_vec()));
+            batch.push((self.names.data.clone(), headers, message.record.value.to_vec()));
         }
-        let outcomes = self.nats.publish(&self.names.data, batch);
-        drop(permit);
+        let outcomes = self.nats.publish_under(permit, batch);
         self.judge(messages, outcomes)
     }
 

@@ -290,12 +290,15 @@ impl Vertex {
         flow.remember(&marks);
         let by_sink =
             |name: &str| tokens.iter().find(|(known, _)| known == name).map(|(_, token)| token.clone());
+        let prepared_of = || Some(&prepared.as_ref()?.record.identity);
+        let identity = resume.as_ref().map(|resume| &resume.identity).or_else(prepared_of);
         let mut tenure = Tenure {
             slot,
             guard: guard.clone(),
             session,
             flow,
             at_end: false,
+            lineage: identity.map(|identity| self.source.lineage(identity)),
             committed: epoch,
             resume: resume.as_ref().map_or(Position(0), |resume| resume.position),
             intended: intended.filter(|_| self.pipeline.pipeline.delivery == Delivery::EffectivelyOnce),
@@ -391,6 +394,10 @@ impl Vertex {
         let Some(tenure) = &mut partition.tenure else { return Ok(()) };
         let Some(from) = tenure.unopened.take() else { return Ok(()) };
         tenure.resume = self.source.open(partition.id, from.as_ref())?;
+        if tenure.lineage.is_none() {
+            let identity = self.source.identity(partition.id, tenure.resume)?;
+            tenure.lineage = Some(self.source.lineage(&identity));
+        }
         Ok(())
     }
 }

@@ -34,11 +34,28 @@ use crate::{
 impl Vertex {
     /// Makes progress durable as far as it is due; when the next is due, if anything waits.
     pub(super) fn commit(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
+        self.pass_over()?;
         match self.pipeline.pipeline.delivery {
             Promise::AtMostOnce => Ok(None),
             Promise::AtLeastOnce => self.commit_cursors(stopping),
             Promise::EffectivelyOnce => self.commit_epochs(stopping),
         }
+    }
+
+    /// Moves partitions of which nothing is under way behind what their source has for others (VX-835).
+    fn pass_over(&mut self) -> Result<(), VertexError> {
+        if self.ledger.is_none() {
+            return Ok(());
+        }
+        let mut cursors = Vec::new();
+        for (index, partition) in self.partitions.iter().enumerate() {
+            let Some(tenure) = partition.tenure.as_ref().filter(|tenure| tenure.is_idle()) else { continue };
+            let passed = self.source.passed(partition.id).filter(|passed| *passed > tenure.resume);
+            let Some(resume) = passed else { continue };
+            let range = Range { first: tenure.resume, last: tenure.resume, resume };
+            cursors.push((index, range, Counts::default()));
+        }
+        if cursors.is_empty() { Ok(()) } else { self.put_cursors(cursors) }
     }
 
     /// Whether a partition has to wait with what is final until epochs are committed (VX-314, VX-761).
@@ -175,7 +192,7 @@ impl Vertex {
 
     fn publish_front(&mut self, index: usize) -> Result<bool, VertexError> {
         let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
-        let Some(Tenure { session, guard, sealed, .. }) = tenure else { return Ok(false) };
+        let Some(Tenure { session, guard, sealed, lineage, .. }) = tenure else { return Ok(false) };
         let Some(front) = sealed.front_mut() else { return Ok(false) };
         if front.step != EpochStep::Prepared {
             return Ok(false);
@@ -183,6 +200,7 @@ impl Vertex {
         let way = Way {
             session: *session,
             epoch: front.record.epoch,
+            source: lineage.unwrap_or(0),
             guard,
             letters: self.letters.as_ref(),
             leave_out: self.pipeline.leaves_out(),
@@ -528,11 +546,8 @@ fn put_states(ends: &[End], mut put: impl FnMut(&str, &Token)) {
 
 /// Step 4d.
 fn acknowledge(source: &mut dyn Source, id: PartitionId, tenure: &Tenure) -> Result<(), VertexError> {
-    // Nothing is acknowledged after a revoke (I10).
-    if let Ok(permit) = tenure.guard.permit(WriteKind::Source) {
-        source.ack(id, tenure.resume, permit)?;
-    }
-    Ok(())
+    // Nothing is acknowledged after a revoke (I10): there is no permit then.
+    Ok(source.ack(id, tenure.resume, &tenure.guard)?)
 }
 
 fn counts(outcomes: &Outcomes) -> Counts {

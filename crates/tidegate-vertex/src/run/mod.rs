@@ -406,6 +406,7 @@ impl Vertex {
         let way = Way {
             session: tenure.session,
             epoch,
+            source: tenure.lineage.unwrap_or(0),
             guard: &tenure.guard,
             letters: self.letters.as_ref(),
             leave_out: self.pipeline.leaves_out(),

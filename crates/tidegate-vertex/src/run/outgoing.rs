@@ -169,6 +169,8 @@ pub(super) struct Outgoing {
 pub(super) struct Way<'a> {
     pub(super) session: Session,
     pub(super) epoch: EpochId,
+    /// Which source the positions are of.
+    pub(super) source: u64,
     pub(super) guard: &'a WriteGuard,
     pub(super) letters: Option<&'a Letters>,
     /// Whether what a sink refuses is left out when there is no sink for dead letters.
@@ -261,6 +263,7 @@ impl Outgoing {
             epoch: way.epoch,
             first,
             last,
+            source: way.source,
             outputs,
             ids: &end.ids,
         };

@@ -111,6 +111,7 @@ fn publish(
     let way = Way {
         session,
         epoch: EpochId(1),
+        source: 0,
         guard: &guard,
         letters,
         leave_out: false,

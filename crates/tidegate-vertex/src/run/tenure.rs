@@ -46,6 +46,8 @@ pub(super) struct Tenure {
     /// Where reading goes on, until the source was opened there.
     pub(super) unopened: Option<Option<Resume>>,
     pub(super) at_end: bool,
+    /// Which source the positions are of; known when something was committed or the source is open.
+    pub(super) lineage: Option<u64>,
     /// The last committed epoch.
     pub(super) committed: EpochId,
     /// Where that epoch ended.
@@ -307,6 +309,12 @@ impl Tenure {
         let outgoing = self.outgoing.as_ref().map_or(0, |outgoing| outgoing.chunk.outcomes.inputs());
         let beyond: u64 = self.beyond.values().map(|chunk| chunk.outcomes.inputs()).sum();
         self.flow.inputs() + beyond + sealed + open + outgoing
+    }
+
+    /// Everything that was read is committed, and nothing is to be redone.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_open = self.unopened.is_none() && self.intended.is_none() && self.read.is_none();
+        is_open && self.is_settled() && self.flow.is_empty()
     }
 
     /// Nothing is on its way to a sink or the ledger.

@@ -72,7 +72,7 @@ fn delivery<'a>(
 ) -> Delivery<'a> {
     static IDS: std::sync::LazyLock<OutputIds> = std::sync::LazyLock::new(|| OutputIds::new(1, "main"));
     let (first, last) = (Position(range.start), Position(range.end - 1));
-    Delivery { session, epoch: EpochId(epoch), first, last, outputs, ids: &IDS }
+    Delivery { session, epoch: EpochId(epoch), first, last, source: 0, outputs, ids: &IDS }
 }
 
 /// What readers see.

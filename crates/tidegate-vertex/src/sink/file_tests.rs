@@ -22,8 +22,15 @@ fn publish(sink: &mut Append, values: &[&[u8]]) -> Vec<Rejected> {
         .collect();
     let ids = OutputIds::new(1, "out");
     let (first, last) = (Position(0), Position(0));
-    let delivery =
-        Delivery { session: SESSION, epoch: EpochId(1), first, last, outputs: &outputs, ids: &ids };
+    let delivery = Delivery {
+        session: SESSION,
+        epoch: EpochId(1),
+        first,
+        last,
+        source: 0,
+        outputs: &outputs,
+        ids: &ids,
+    };
     let published = sink.publish(&delivery, &guard).unwrap();
     assert_eq!(published.through, outputs.len());
     published.rejected

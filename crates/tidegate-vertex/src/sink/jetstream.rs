@@ -1,9 +1,11 @@
-//! Outputs as messages of NATS JetStream.
+//! Outputs as messages of NATS JetStream, or as values of a bucket of its KV.
 //!
-//! | mode | class | what makes it so |
+//! | kind and mode | class | what makes it so |
 //! |---|---|---|
-//! | `strict` | A | a barrier that every later message has to follow ([`strict`](crate::nats::strict)) |
-//! | `ids` | B | the stream's window of ids ([`ids`](crate::nats::ids)) |
+//! | `jetstream`, `strict` | A | a barrier that every later message has to follow ([`strict`](crate::nats::strict)) |
+//! | `jetstream`, `ids` | B | the stream's window of ids ([`ids`](crate::nats::ids)) |
+//! | `kv`, `guarded` | B | the place in the source that a value has with it ([`kv`](crate::nats::kv)) |
+//! | `kv`, `put` | C | |
 //!
 //! Each partition has a connection of its own, and what it publishes is under way in a thread until every message was
 //! answered, so a server that is slow or gone holds up nobody else. The permit is with that thread (VX-732). Without an answer
@@ -20,12 +22,13 @@ use serde::Deserialize;
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
 
-use super::{Class, Confirms, Delivery, Held, Published, Rejected, Session, Sink, SinkError, Token};
+use super::{Class, Confirms, Delivery, Held, Output, Published, Rejected, Session, Sink, SinkError, Token};
 use crate::{
-    fence::{Fenced, WriteGuard, WriteKind},
+    fence::{WriteGuard, WriteKind},
     nats::{
         Endpoint, Message, Nats, NatsError,
         ids::{IdStream, Sent},
+        kv::{KvBucket, KvError, check_key},
         strict::{Names, Place, StrictError, StrictStream},
     },
     wake::Waker,
@@ -47,6 +50,47 @@ enum Target {
     Strict { stream: String, prefix: String },
     /// One stream; `{partition}` may be in the subject.
     Ids { stream: String, subject: String },
+    /// A bucket, of the kind `kv`.
+    #[serde(skip)]
+    Kv { bucket: String, guarded: bool },
+}
+
+/// The keys of a sink of kind `kv`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "toml::Table")]
+pub struct KvSink(pub JetstreamSink);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KvKeys {
+    /// Without a default: the two promise different things.
+    mode: KvMode,
+    bucket: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KvMode {
+    Guarded,
+    Put,
+}
+
+impl TryFrom<toml::Table> for KvSink {
+    type Error = toml::de::Error;
+
+    fn try_from(table: toml::Table) -> Result<Self, Self::Error> {
+        let (endpoint, keys) = Endpoint::split(table)?;
+        let KvKeys { mode, bucket } = keys.try_into()?;
+        let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+        let plain = bucket.replace(PARTITION, "");
+        if bucket.is_empty() || !plain.chars().all(allowed) {
+            return Err(serde::de::Error::custom(format!(
+                "bucket = {bucket:?}; it has to be letters, digits, - and _, with {PARTITION} where its number is to stand"
+            )));
+        }
+        let place = Target::Kv { bucket, guarded: mode == KvMode::Guarded };
+        Ok(Self(JetstreamSink { endpoint, place }))
+    }
 }
 
 impl TryFrom<toml::Table> for JetstreamSink {
@@ -71,8 +115,14 @@ impl JetstreamSink {
     pub fn class(&self) -> Class {
         match self.place {
             Target::Strict { .. } => Class::A,
-            Target::Ids { .. } => Class::B,
+            Target::Ids { .. } | Target::Kv { guarded: true, .. } => Class::B,
+            Target::Kv { guarded: false, .. } => Class::C,
         }
+    }
+
+    /// Whether it compares positions, which then have to mean the same in every run.
+    pub fn compares_positions(&self) -> bool {
+        matches!(self.place, Target::Kv { guarded: true, .. })
     }
 }
 
@@ -107,6 +157,7 @@ struct Job {
     epoch: EpochId,
     first: Position,
     last: Position,
+    source: u64,
     count: usize,
 }
 
@@ -115,7 +166,7 @@ enum Done {
     /// So many are stored, and this is where reading back begins.
     Stored(usize, Option<Place>),
     /// So many are stored, the next one never will.
-    TooLarge(usize, String),
+    Refused(usize, String),
     /// So many are stored; the connection is closed.
     Doubt(usize, String),
 }
@@ -135,6 +186,7 @@ struct End {
 enum Open {
     Strict(Box<StrictStream>),
     Ids { stream: Box<IdStream>, name: String, subject: String, window: Duration },
+    Kv { bucket: Box<KvBucket>, name: String, guarded: bool, window: Duration },
 }
 
 impl Jetstream {
@@ -165,6 +217,11 @@ impl Jetstream {
                 let stream = Box::new(IdStream::open(nats, &name, &subject, window)?);
                 Open::Ids { stream, name, subject, window }
             }
+            Target::Kv { bucket, guarded } => {
+                let (name, guarded, window) = (named(bucket), *guarded, 2 * self.keep);
+                let bucket = Box::new(KvBucket::open(nats, &name, guarded, window)?);
+                Open::Kv { bucket, name, guarded, window }
+            }
         };
         Ok(End { endpoint, label, session: *session, stream, connected: true })
     }
@@ -173,11 +230,18 @@ impl Jetstream {
         sink_error(&self.name, session, error)
     }
 
+    fn message(&self, delivery: &Delivery<'_>, output: &Output) -> Result<Message, String> {
+        if let Target::Kv { .. } = self.config.place {
+            check_key(&output.record)?;
+        }
+        Message::new(delivery.ids, delivery.session.partition, delivery.epoch, output)
+    }
+
     fn start(&self, job: Job, mut end: Box<End>, messages: Vec<Message>, guard: &WriteGuard) -> Lane {
         let (tell, answer) = sync_channel(1);
         let (guard, waker, sink) = (guard.clone(), self.waker.clone(), self.name.clone());
         let work = move || {
-            let done = end.publish(&sink, job.first, &messages, &guard);
+            let done = end.publish(&sink, &job, &messages, &guard);
             // Nobody waits any more when the sink was closed.
             let _ = tell.send((end, done));
             waker.wake();
@@ -201,11 +265,17 @@ impl Sink for Jetstream {
     fn barrier(&mut self, session: &Session, guard: &WriteGuard) -> Result<(), SinkError> {
         // The connection of the session before is closed first.
         self.lanes.remove(&session.partition);
-        let mut end = self.open(session)?;
-        if let Open::Strict(stream) = &mut end.stream {
-            let placed = stream.barrier(|| guard.permit(WriteKind::Sink));
-            placed.map_err(|error| self.error(session, error))?;
-        }
+        let mut left = BARRIER_ATTEMPTS;
+        let end = loop {
+            let mut end = self.open(session)?;
+            let Open::Strict(stream) = &mut end.stream else { break end };
+            match stream.barrier(|| guard.permit(WriteKind::Sink)) {
+                Ok(()) => break end,
+                // Placed or not: on a new connection it is looked for first.
+                Err(StrictError::Nats(NatsError::Call { .. })) if left > 1 => left -= 1,
+                Err(error) => return Err(self.error(session, error)),
+            }
+        };
         self.lanes.insert(session.partition, Lane::Ready(Box::new(end)));
         Ok(())
     }
@@ -223,8 +293,8 @@ impl Sink for Jetstream {
     }
 
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
-        let Delivery { session, epoch, first, last, outputs, ids } = *delivery;
-        let job = Job { session, epoch, first, last, count: outputs.len() };
+        let Delivery { session, epoch, first, last, source, outputs, .. } = *delivery;
+        let job = Job { session, epoch, first, last, source, count: outputs.len() };
         let lost = || SinkError::Lost { sink: self.name.clone() };
         let mut end = match self.lanes.remove(&session.partition) {
             Some(Lane::Ready(end)) => end,
@@ -244,11 +314,10 @@ impl Sink for Jetstream {
             },
             Some(Lane::Lost) | None => return Err(lost()),
         };
-        let messages = outputs.iter().map(|output| Message::new(ids, session.partition, epoch, output));
         let mut taken = Vec::with_capacity(outputs.len());
         let mut refused = None;
-        for message in messages {
-            match message {
+        for output in outputs {
+            match self.message(delivery, output) {
                 Ok(message) => taken.push(message),
                 Err(reason) => {
                     refused = Some(reason);
@@ -281,7 +350,7 @@ impl End {
     fn publish(
         &mut self,
         sink: &str,
-        first: Position,
+        job: &Job,
         messages: &[Message],
         guard: &WriteGuard,
     ) -> Result<Done, SinkError> {
@@ -292,23 +361,41 @@ impl End {
         }
         let permit = || guard.permit(WriteKind::Sink);
         match &mut self.stream {
-            Open::Strict(stream) => match stream.publish(first, messages, permit) {
+            Open::Strict(stream) => match stream.publish(job.first, messages, permit) {
                 Ok(place) => Ok(Done::Stored(messages.len(), Some(place))),
                 Err(StrictError::TooLarge { id, source }) => {
                     let index = messages.iter().position(|message| message.id == id).unwrap_or(0);
-                    Ok(Done::TooLarge(index, source.to_string()))
+                    Ok(Done::Refused(index, source.to_string()))
                 }
                 Err(error) => self.doubt(sink, 0, error),
             },
-            Open::Ids { stream, .. } => match stream.publish(&self.session, messages, permit) {
-                Ok(Sent::All) => Ok(Done::Stored(messages.len(), None)),
-                Ok(Sent::TooLarge(done, source)) => Ok(Done::TooLarge(done, source.to_string())),
-                Ok(Sent::Unknown(done, why)) => {
-                    self.connected = false;
-                    Ok(Done::Doubt(done, why))
+            Open::Ids { stream, .. } => {
+                let sent = stream.publish(&self.session, messages, permit)?;
+                Ok(self.sent(sent, messages.len()))
+            }
+            Open::Kv { bucket, .. } => match bucket.publish(&self.session, job.source, messages, permit) {
+                Ok(sent) => Ok(self.sent(sent, messages.len())),
+                Err(KvError::Fenced(fenced)) => Err(fenced.into()),
+                Err(KvError::OtherSource { found, .. }) => {
+                    let Session { partition, generation: own, .. } = self.session;
+                    let sink = sink.to_owned();
+                    Err(match found > own {
+                        true => SinkError::Newer { sink, partition, found, own },
+                        false => SinkError::Regressed { sink, partition, generation: own },
+                    })
                 }
-                Err(Fenced { .. }) => Err(Fenced { generation: self.session.generation }.into()),
             },
+        }
+    }
+
+    fn sent(&mut self, sent: Sent, all: usize) -> Done {
+        match sent {
+            Sent::All => Done::Stored(all, None),
+            Sent::Refused(done, source) => Done::Refused(done, source.to_string()),
+            Sent::Unknown(done, why) => {
+                self.connected = false;
+                Done::Doubt(done, why)
+            }
         }
     }
 
@@ -318,6 +405,9 @@ impl End {
             Open::Strict(stream) => stream.reconnect(nats)?,
             Open::Ids { stream, name, subject, window } => {
                 **stream = IdStream::open(nats, name, subject, *window)?;
+            }
+            Open::Kv { bucket, name, guarded, window } => {
+                **bucket = KvBucket::open(nats, name, *guarded, *window)?;
             }
         }
         tracing::info!(sink, partition = %self.session.partition, "connected to NATS again");
@@ -339,7 +429,7 @@ impl End {
     fn place(&self) -> Option<Place> {
         match &self.stream {
             Open::Strict(stream) => Some(stream.place()),
-            Open::Ids { .. } => None,
+            Open::Ids { .. } | Open::Kv { .. } => None,
         }
     }
 }
@@ -349,7 +439,7 @@ fn published(delivery: &Delivery<'_>, done: Done) -> Published {
         Done::Stored(through, place) => {
             Published { through, token: place.map(token), ..Published::default() }
         }
-        Done::TooLarge(index, reason) => {
+        Done::Refused(index, reason) => {
             let through = (index + 1).min(delivery.outputs.len());
             Published { through, rejected: vec![Rejected { index, reason }], ..Published::default() }
         }
@@ -408,3 +498,5 @@ fn place(token: &Token, sink: &str) -> Result<Place, SinkError> {
 
 /// Stands for the number of the partition in names.
 const PARTITION: &str = "{partition}";
+/// Connections on which a barrier is tried.
+const BARRIER_ATTEMPTS: u32 = 3;

@@ -6,6 +6,8 @@
 //! | `hub` | C | committed in its slot |
 //! | `jetstream`, strict | A | stored by the stream's leader |
 //! | `jetstream`, ids | B | the same |
+//! | `kv`, guarded | B | the same |
+//! | `kv`, put | C | the same |
 //! | [`file_epoch`], a file for each epoch | A | on the disk |
 //! | [`stdout`] | C | in the kernel |
 //! | `zmq` | C | in the queue of the socket |
@@ -142,14 +144,21 @@ pub fn open(config: &SinkConfig, uid: u64, keep: Nanos, waker: &Waker) -> Result
         #[cfg(feature = "zmq")]
         SinkKind::Zmq(keys) => Box::new(zmq::Zmq::open(&config.name, keys)?),
         #[cfg(feature = "nats")]
-        SinkKind::Jetstream(keys) => Box::new(jetstream::Jetstream::new(
-            &config.name,
-            (**keys).clone(),
-            uid,
-            keep.into(),
-            waker.clone(),
-        )),
+        SinkKind::Jetstream(keys) => nats(config, keys, uid, keep, waker),
+        #[cfg(feature = "nats")]
+        SinkKind::Kv(keys) => nats(config, &keys.0, uid, keep, waker),
     })
+}
+
+#[cfg(feature = "nats")]
+fn nats(
+    config: &SinkConfig,
+    keys: &jetstream::JetstreamSink,
+    uid: u64,
+    keep: Nanos,
+    waker: &Waker,
+) -> Box<dyn Sink> {
+    Box::new(jetstream::Jetstream::new(&config.name, keys.clone(), uid, keep.into(), waker.clone()))
 }
 
 /// What a sink does about repeated and late writes (11.3).
@@ -200,6 +209,8 @@ pub struct Delivery<'a> {
     pub first: Position,
     /// Position of the last.
     pub last: Position,
+    /// Which source these are positions of ([`Source::lineage`](crate::source::Source::lineage)).
+    pub source: u64,
     /// The outputs; none when a sealed epoch has nothing for this sink.
     pub outputs: &'a [Output],
     /// Makes their ids.

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     batch::{Input, Record},
-    fence::WritePermit,
+    fence::{WriteGuard, WriteKind},
     hub::{Format, HubError, Place, channel_name, default_dir, slot},
     wake::Waker,
 };
@@ -366,8 +366,10 @@ impl Source for Hub {
         Ok(Identity(uuid.map_or_else(Vec::new, |uuid| uuid.as_bytes().to_vec())))
     }
 
-    fn ack(&mut self, _: PartitionId, resume: Position, permit: WritePermit) -> Result<(), SourceError> {
-        let Some(reading) = &mut self.reading else { return Ok(()) };
+    fn ack(&mut self, _: PartitionId, resume: Position, guard: &WriteGuard) -> Result<(), SourceError> {
+        let (Some(reading), Ok(permit)) = (&mut self.reading, guard.permit(WriteKind::Source)) else {
+            return Ok(());
+        };
         while reading.held.front().is_some_and(|slot| slot.id().0 < resume.0)
             && let Some(slot) = reading.held.pop_front()
         {

@@ -8,10 +8,13 @@ use serde::Deserialize;
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{PartitionId, Position};
 
-use super::{Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError};
+use super::{
+    Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError,
+    work_queue::{self, WorkQueue},
+};
 use crate::{
     batch::Input,
-    config::units::Bytes,
+    config::units::{Bytes, Time},
     nats::{
         Endpoint, Nats,
         puller::{Puller, Wanted},
@@ -24,13 +27,20 @@ use crate::{
 #[serde(try_from = "toml::Table")]
 pub struct JetstreamSource {
     endpoint: Endpoint,
-    keys: Keys,
+    mode: Mode,
+}
+
+/// Without a default: the two promise different things.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
+enum Mode {
+    Partition(Keys),
+    WorkQueue(work_queue::Keys),
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
-    mode: Mode,
     stream: String,
     /// The subject of a partition, with `{partition}` when there are several.
     subject: String,
@@ -40,12 +50,9 @@ struct Keys {
     start: Start,
     #[serde(default = "prefetch")]
     prefetch: Bytes,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Mode {
-    Partition,
+    /// How often the position moves behind what is there of others while nothing comes.
+    #[serde(default = "idle_cursor")]
+    idle_cursor: Time,
 }
 
 /// Where a partition begins that was never read.
@@ -63,11 +70,18 @@ impl TryFrom<toml::Table> for JetstreamSource {
     type Error = toml::de::Error;
 
     fn try_from(table: toml::Table) -> Result<Self, Self::Error> {
-        let (endpoint, keys) = Endpoint::split(table)?;
-        let keys: Keys = keys.try_into()?;
-        // Without a default: the other mode promises other things.
-        let Mode::Partition = keys.mode;
+        let (endpoint, mode) = Endpoint::split(table)?;
+        let mode: Mode = mode.try_into()?;
         let refuse = |text: String| Err(serde::de::Error::custom(text));
+        let keys = match &mode {
+            Mode::Partition(keys) => keys,
+            Mode::WorkQueue(keys) => {
+                return match keys.check() {
+                    Ok(()) => Ok(Self { endpoint, mode }),
+                    Err(what) => refuse(what),
+                };
+            }
+        };
         let most = tidegate_udf::wire::segment::MAX_FENCE_SLOTS;
         if !(1..=most).contains(&keys.partitions) {
             return refuse(format!("partitions = {} is not within 1 to {most}", keys.partitions));
@@ -78,7 +92,13 @@ impl TryFrom<toml::Table> for JetstreamSource {
                 keys.subject
             ));
         }
-        Ok(Self { endpoint, keys })
+        if keys.idle_cursor.0 < LEAST_IDLE_CURSOR {
+            return refuse(format!(
+                "idle_cursor = {}ms; it has to be at least 1s",
+                keys.idle_cursor.0.0 / 1_000_000
+            ));
+        }
+        Ok(Self { endpoint, mode })
     }
 }
 
@@ -89,7 +109,7 @@ pub struct Jetstream {
     partitions: Vec<Option<Reader>>,
     nats: Nats,
     stream: Stream,
-    config: JetstreamSource,
+    keys: Keys,
     waker: Waker,
 }
 
@@ -101,54 +121,74 @@ struct Reader {
 }
 
 impl Jetstream {
-    /// Connects.
-    ///
-    /// # Errors
-    /// [`SourceError::Nats`].
-    pub fn open(config: JetstreamSource, waker: Waker) -> Result<Self, SourceError> {
-        let nats = Nats::connect(&config.endpoint, "tidegate source")?;
-        let (stream, _) = nats.stream(&config.keys.stream)?;
-        let partitions = (0..config.keys.partitions).map(|_| None).collect();
-        Ok(Self { partitions, nats, stream, config, waker })
+    fn open(endpoint: &Endpoint, keys: Keys, waker: Waker) -> Result<Self, SourceError> {
+        let nats = Nats::connect(endpoint, "tidegate source")?;
+        let (stream, _) = nats.stream(&keys.stream)?;
+        let partitions = (0..keys.partitions).map(|_| None).collect();
+        Ok(Self { partitions, nats, stream, keys, waker })
     }
 
     fn name(&self) -> String {
-        format!("stream {}", self.config.keys.stream)
+        format!("stream {}", self.keys.stream)
     }
 }
 
 impl JetstreamSource {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`SourceError::Nats`].
+    pub fn open(&self, waker: Waker) -> Result<Box<dyn Source>, SourceError> {
+        Ok(match &self.mode {
+            Mode::Partition(keys) => Box::new(Jetstream::open(&self.endpoint, keys.clone(), waker)?),
+            Mode::WorkQueue(keys) => Box::new(WorkQueue::open(&self.endpoint, keys.clone(), waker)?),
+        })
+    }
+
     /// What it can do.
     pub fn abilities(&self) -> Abilities {
-        Abilities { positions: Positions::Stable, replay: Replay::Yes, ack: AckMode::None, ordered: true }
+        match self.mode {
+            Mode::Partition(_) => ABILITIES,
+            Mode::WorkQueue(_) => work_queue::ABILITIES,
+        }
     }
 
-    /// Whether its partitions have subjects of their own, so that each can be read by another vertex.
-    pub fn is_partitioned(&self) -> bool {
-        self.keys.mode == Mode::Partition
+    /// Its partitions, if each has a subject of its own that another vertex can read.
+    pub fn partitions(&self) -> Option<u32> {
+        match &self.mode {
+            Mode::Partition(keys) => Some(keys.partitions),
+            Mode::WorkQueue(_) => None,
+        }
     }
 
-    /// Its partitions.
-    pub fn partitions(&self) -> u32 {
-        self.keys.partitions
+    /// Messages that may be under way, where the server counts them.
+    pub(crate) fn max_ack_pending(&self) -> Option<u32> {
+        match &self.mode {
+            Mode::Partition(_) => None,
+            Mode::WorkQueue(keys) => Some(keys.max_ack_pending),
+        }
     }
 }
 
+/// What partition mode can do.
+const ABILITIES: Abilities =
+    Abilities { positions: Positions::Stable, replay: Replay::Yes, ack: AckMode::None, ordered: true };
+
 impl Source for Jetstream {
     fn abilities(&self) -> Abilities {
-        self.config.abilities()
+        ABILITIES
     }
 
     fn partitions(&self) -> u32 {
-        self.config.keys.partitions
+        self.keys.partitions
     }
 
     fn open(&mut self, partition: PartitionId, from: Option<&Resume>) -> Result<Position, SourceError> {
-        let (_, info) = self.nats.stream(&self.config.keys.stream)?;
+        let (_, info) = self.nats.stream(&self.keys.stream)?;
         let (first, end) = (info.state.first_sequence.max(1), info.state.last_sequence + 1);
         let mut times = BTreeMap::new();
         let next = match from {
-            None if self.config.keys.start == Start::New => end,
+            None if self.keys.start == Start::New => end,
             None => first,
             Some(Resume { position, identity }) => {
                 let Position(resume) = *position;
@@ -178,9 +218,14 @@ impl Source for Jetstream {
                 resume
             }
         };
-        let keys = &self.config.keys;
+        let keys = &self.keys;
         let subject = keys.subject.replace(PARTITION, &partition.to_string());
-        let wanted = Wanted { subject, from: next, prefetch: keys.prefetch.0 as usize };
+        let wanted = Wanted {
+            subject,
+            from: next,
+            prefetch: keys.prefetch.0 as usize,
+            idle: keys.idle_cursor.0.into(),
+        };
         let puller = Puller::start(&self.nats, self.stream.clone(), wanted, self.waker.clone());
         if let Some(reader) = self.partitions.get_mut(partition.0 as usize) {
             *reader = Some(Reader { puller, times });
@@ -225,6 +270,15 @@ impl Source for Jetstream {
             }
         }
         Ok(Known { created, last }.encode())
+    }
+
+    fn passed(&self, partition: PartitionId) -> Option<Position> {
+        let reader = self.partitions.get(partition.0 as usize)?.as_ref()?;
+        reader.puller.complete().map(Position)
+    }
+
+    fn lineage(&self, identity: &Identity) -> u64 {
+        Known::decode(identity).map_or(0, |known| known.created as u64)
     }
 
     fn nack(&mut self, partition: PartitionId, _: Position, _: Nanos) {
@@ -278,3 +332,9 @@ fn one() -> u32 {
 fn prefetch() -> Bytes {
     Bytes(32 << 20)
 }
+
+fn idle_cursor() -> Time {
+    Time(Nanos::from_secs(60))
+}
+
+const LEAST_IDLE_CURSOR: Nanos = Nanos::from_secs(1);

@@ -5,6 +5,7 @@
 //! | [`generator`] | as many as configured | a counter |
 //! | `hub` | one: the channel | id of the slot |
 //! | `jetstream` | a subject of the stream | sequence of the message |
+//! | `jetstream`, shared | one: the consumer | sequence of the message |
 //! | [`mod@file`] | a file | byte offset of the record; of `npy` the row |
 //! | [`stdin`] | one | bytes of this run |
 //! | `zmq` | one: the socket | a count of this run |
@@ -18,6 +19,8 @@ pub mod hub;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 pub mod stdin;
+#[cfg(feature = "nats")]
+pub mod work_queue;
 #[cfg(feature = "zmq")]
 pub mod zmq;
 
@@ -27,8 +30,9 @@ use serde::Deserialize;
 use thiserror::Error;
 use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{PartitionId, Position};
+use twox_hash::XxHash3_64;
 
-use crate::{batch::Input, config::SourceConfig, fence::WritePermit, wake::Waker};
+use crate::{batch::Input, config::SourceConfig, fence::WriteGuard, wake::Waker};
 
 /// A source of records (VX-830). All calls come from the thread of the vertex and none of them waits: a source that has to
 /// wait does so in a thread of its own, which keeps what it has read ahead within a bound in bytes (VX-831).
@@ -67,8 +71,15 @@ pub trait Source: Send {
     /// The source cannot be read.
     fn identity(&mut self, partition: PartitionId, resume: Position) -> Result<Identity, SourceError>;
 
-    /// Everything below `resume` is committed: it will not be asked for again (I10). The permit goes to wherever the
-    /// acknowledgement is written (VX-732). Sources that keep no such state do nothing.
+    /// Which source an identity is of: positions of two that are the same can be compared, those of others say nothing about
+    /// each other. Without an own one, identities that are the same.
+    fn lineage(&self, identity: &Identity) -> u64 {
+        XxHash3_64::oneshot(&identity.0)
+    }
+
+    /// Everything up to the record that ends at `resume`, in the order in which it was polled, is committed: it will not be
+    /// asked for again (I10). Whoever writes that somewhere takes a permit from the guard for each attempt, and does nothing
+    /// without one; sources that keep no such state do nothing.
     ///
     /// # Errors
     /// It cannot be told; the position is committed all the same.
@@ -76,10 +87,17 @@ pub trait Source: Send {
         &mut self,
         partition: PartitionId,
         resume: Position,
-        permit: WritePermit,
+        guard: &WriteGuard,
     ) -> Result<(), SourceError> {
-        let _ = (partition, resume, permit);
+        let _ = (partition, resume, guard);
         Ok(())
+    }
+
+    /// A position below which nothing is left to poll and nothing will come, where positions are shared with others' records:
+    /// behind it is where to go on when these are removed.
+    fn passed(&self, partition: PartitionId) -> Option<Position> {
+        let _ = partition;
+        None
     }
 
     /// Everything from `from` on that was polled is given back, to come again after `delay`, to whoever reads then (VX-742).
@@ -111,9 +129,7 @@ pub fn open(config: &SourceConfig, waker: &Waker) -> Result<Box<dyn Source>, Sou
         #[cfg(feature = "hub")]
         SourceConfig::Hub(keys) => Box::new(hub::Hub::open(keys, waker.clone())?),
         #[cfg(feature = "nats")]
-        SourceConfig::Jetstream(keys) => {
-            Box::new(jetstream::Jetstream::open((**keys).clone(), waker.clone())?)
-        }
+        SourceConfig::Jetstream(keys) => keys.open(waker.clone())?,
         SourceConfig::File(keys) => Box::new(file::Files::open(keys, waker)?),
         #[cfg(feature = "zmq")]
         SourceConfig::Zmq(keys) => Box::new(zmq::Zmq::open(keys, waker.clone())?),
@@ -150,6 +166,8 @@ pub enum Replay {
     Yes,
     /// The newest, as far as a buffer goes.
     Limited,
+    /// What was not acknowledged comes again by itself, in any order and to whoever reads then.
+    Redelivered,
     /// None: what was read and not committed is lost in a crash of the runtime.
     No,
 }

@@ -1,10 +1,18 @@
-//! Chaos: a vertex from a file to files, whose runtime and worker are killed and stopped at random and started again, at any
-//! moment and at the named steps of an epoch. Each input ends in exactly one place: its line in a file of an epoch, the dead
-//! letters, or nowhere because the function left it out.
+//! Chaos: a vertex between files, and one between streams, whose runtime, worker and server are killed and stopped at random and
+//! started again, at any moment and at the named steps of an epoch. Each input ends in exactly one place: among the outputs, the
+//! dead letters, or nowhere because the function left it out.
 //!
-//! `TIDEGATE_CHAOS_SECONDS` says for how long (half a minute), `TIDEGATE_CHAOS_SEED` repeats what is done to whom.
+//! `TIDEGATE_CHAOS_SECONDS` says for how long in each test (half a minute), `TIDEGATE_CHAOS_EVENTS` how much is done to them
+//! instead, `TIDEGATE_CHAOS_SEED` repeats what is done to whom.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[cfg(feature = "nats")]
+#[path = "../nats/server.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod server;
+#[cfg(feature = "nats")]
+mod streams;
 
 use std::{
     collections::BTreeMap,
@@ -21,54 +29,162 @@ use tidegate_shm::process::{ProcessHandle, ProcessId};
 use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
 use tidegate_vertex::{config::Pipeline, failpoint::Point, run::Vertex};
 
-const LINES: u64 = 30_000;
 const PLACE: &str = "TIDEGATE_CHAOS_PLACE";
 const ROLE: &str = "TIDEGATE_CHAOS_ROLE";
-const TEST: &str = "every_input_ends_in_one_place_whoever_is_killed";
+
+/// What a vertex runs between.
+trait Course {
+    /// The test that its processes start again.
+    const TEST: &'static str;
+
+    /// Makes the input of a round.
+    fn begin(dice: &mut Dice, dir: &Path) -> Self;
+
+    /// Source, sinks and what else the pipeline file has of its own.
+    fn pipeline(&self, dir: &Path) -> String;
+
+    /// Whether everything is there that has to be, so that the vertex is told to end.
+    fn is_complete(&self) -> bool;
+
+    /// Does something to something that is neither runtime nor worker.
+    fn disturb(&mut self, dice: &mut Dice) -> Option<&'static str>;
+
+    /// The outputs in their order, and how many dead letters there are.
+    fn result(&self, dir: &Path) -> (Vec<String>, u64);
+
+    /// Inputs of a round.
+    const INPUTS: u64;
+}
+
+/// A file into files of epochs.
+struct Files;
+
+impl Course for Files {
+    const TEST: &'static str = "every_input_ends_in_one_place_whoever_is_killed";
+    const INPUTS: u64 = 30_000;
+
+    fn begin(_: &mut Dice, dir: &Path) -> Self {
+        let lines: String = (0..Self::INPUTS).map(|number| format!("{number}\n")).collect();
+        fs::write(dir.join("in"), lines).unwrap();
+        Self
+    }
+
+    fn pipeline(&self, dir: &Path) -> String {
+        format!(
+            "[source]
+            kind = \"file\"
+            path = {input:?}
+            [[sink]]
+            name = \"main\"
+            kind = \"file\"
+            mode = \"epoch\"
+            dir = {out:?}
+            [[sink]]
+            name = \"dead\"
+            role = \"dlq\"
+            kind = \"file\"
+            mode = \"epoch\"
+            dir = {dead:?}",
+            input = dir.join("in"),
+            out = dir.join("out"),
+            dead = dir.join("dead"),
+        )
+    }
+
+    /// It ends with its source.
+    fn is_complete(&self) -> bool {
+        false
+    }
+
+    fn disturb(&mut self, _: &mut Dice) -> Option<&'static str> {
+        None
+    }
+
+    fn result(&self, dir: &Path) -> (Vec<String>, u64) {
+        let lines = |name: &str| -> Vec<String> {
+            let mut files = entries(&dir.join(name));
+            files.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
+            let text: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+            text.lines().map(str::to_owned).collect()
+        };
+        (lines("out"), lines("dead").len() as u64)
+    }
+}
 
 /// Cases: CT-53.
 /// Rules: VX-003, VX-432, VX-620, VX-763, VX-767, VX-780, VX-781, VX-853.
 #[test]
 fn every_input_ends_in_one_place_whoever_is_killed() {
+    chaos::<Files>();
+}
+
+/// Plays the part of a process that a test has started, or is the test.
+fn chaos<C: Course>() {
     match env::var(ROLE).as_deref() {
         Ok("worker") => return worker().map("chaos", function).run().unwrap(),
         Ok(_) => {
-            let report = Vertex::start(pipeline(&place(""))).unwrap().run().unwrap();
+            let vertex = Vertex::start(Pipeline::read(&place("pipeline.toml")).unwrap()).unwrap();
+            let stop = vertex.stop_handle();
+            // Ends with the process.
+            std::thread::spawn(move || {
+                while !place("stop").exists() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                stop.drain();
+            });
+            let report = vertex.run().unwrap();
             assert!(report.balances(), "{report:?}");
             return;
         }
         Err(_) => {}
     }
     let length = Duration::from_secs(number("TIDEGATE_CHAOS_SECONDS").unwrap_or(30));
+    let events = number("TIDEGATE_CHAOS_EVENTS");
     let clock = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = number("TIDEGATE_CHAOS_SEED").unwrap_or(clock & 0xFFFF_FFFF);
     println!("TIDEGATE_CHAOS_SEED={seed}");
     let mut dice = Dice(seed);
     let began = Instant::now();
     let mut counts = BTreeMap::new();
-    while began.elapsed() < length {
-        round(&mut dice, began + length, &mut counts);
+    let goes_on = |counts: &BTreeMap<&'static str, u32>| match events {
+        Some(events) => counts.values().map(|count| u64::from(*count)).sum::<u64>() < events,
+        None => began.elapsed() < length,
+    };
+    let mut rounds = 0;
+    while goes_on(&counts) {
+        round::<C>(&mut dice, &goes_on, &mut counts);
+        rounds += 1;
     }
-    println!("{counts:?}, all well");
-    assert!(counts.get("runtime killed").is_some_and(|kills| *kills > 0), "nobody was killed: {counts:?}");
+    println!("{counts:?} in {rounds} rounds and {:?}, all well", began.elapsed());
+    assert!(counts.get("runtime shot").is_some_and(|kills| *kills > 0), "nobody was killed: {counts:?}");
 }
 
-/// One input file to its end: disturbed until `calm`, then in peace.
-fn round(dice: &mut Dice, calm: Instant, counts: &mut BTreeMap<&'static str, u32>) {
-    let dir = tempfile::tempdir().unwrap();
-    let lines: String = (0..LINES).map(|number| format!("{number}\n")).collect();
-    fs::write(dir.path().join("in"), lines).unwrap();
+/// One input to its end: disturbed for as long as it `goes_on`, then in peace.
+fn round<C: Course>(
+    dice: &mut Dice,
+    goes_on: impl Fn(&BTreeMap<&'static str, u32>) -> bool,
+    counts: &mut BTreeMap<&'static str, u32>,
+) {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    let mut course = C::begin(dice, dir);
+    fs::write(dir.join("pipeline.toml"), pipeline::<C>(&course, dir)).unwrap();
+    let log = || fs::read_to_string(dir.join("log")).unwrap_or_default();
+    let mut failures = 0;
     loop {
-        let disturbed = Instant::now() < calm;
-        let mut runtime = start(dir.path(), disturbed.then(|| dice.failpoint()).flatten());
+        let disturbed = goes_on(counts);
+        let mut runtime = start(dir, C::TEST, disturbed.then(|| dice.failpoint()).flatten());
         let give_up = Instant::now() + Duration::from_secs(200);
         let status = loop {
             if let Some(status) = runtime.try_wait().unwrap() {
                 break status;
             }
-            assert!(Instant::now() < give_up, "the vertex does not end");
-            if disturbed {
-                disturb(dice, dir.path(), &mut runtime, counts);
+            assert!(Instant::now() < give_up, "the vertex does not end\n{}", log());
+            if course.is_complete() {
+                fs::write(dir.join("stop"), "").unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            } else if disturbed {
+                disturb(dice, &mut course, dir, &mut runtime, counts);
             } else {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -76,16 +192,25 @@ fn round(dice: &mut Dice, calm: Instant, counts: &mut BTreeMap<&'static str, u32
         if status.success() {
             break;
         }
-        assert!(disturbed || status.code().is_none(), "it ended by itself: {status}\n{}", log(dir.path()));
-        *counts.entry("runtime killed").or_default() += 1;
+        // What was done to others may end it a little later.
+        failures += u32::from(!disturbed && status.code().is_some());
+        assert!(failures < 4, "it ends by itself: {status}\n{}", log());
     }
-    *counts.entry("rounds").or_default() += 1;
-    judge(dir.path());
+    let (outputs, dead) = course.result(dir);
+    let number = |line: &String| line.split_once(' ').unwrap().0.parse().unwrap();
+    let outputs: Vec<u64> = outputs.iter().map(number).collect();
+    let expected: Vec<u64> = (0..C::INPUTS).filter(|number| number % 7 != 3 && number % 997 != 5).collect();
+    if outputs != expected {
+        let first = outputs.iter().zip(&expected).position(|(found, expected)| found != expected);
+        panic!("{} outputs of {}, different from {first:?} on\n{}", outputs.len(), expected.len(), log());
+    }
+    let expected = (0..C::INPUTS).filter(|number| number % 7 != 3 && number % 997 == 5).count() as u64;
+    assert_eq!(dead, expected, "dead letters\n{}", log());
 }
 
-fn start(dir: &Path, failpoint: Option<String>) -> Child {
+fn start(dir: &Path, test: &str, failpoint: Option<String>) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", TEST, "--nocapture"]).env(PLACE, dir).env(ROLE, "runtime");
+    command.args(["--exact", test, "--nocapture"]).env(PLACE, dir).env(ROLE, "runtime");
     if let Some(failpoint) = failpoint {
         command.env("TIDEGATE_VX_FAILPOINT", failpoint);
     }
@@ -94,14 +219,20 @@ fn start(dir: &Path, failpoint: Option<String>) -> Child {
 }
 
 /// Waits a little and does something to somebody.
-fn disturb(dice: &mut Dice, dir: &Path, runtime: &mut Child, counts: &mut BTreeMap<&'static str, u32>) {
+fn disturb<C: Course>(
+    dice: &mut Dice,
+    course: &mut C,
+    dir: &Path,
+    runtime: &mut Child,
+    counts: &mut BTreeMap<&'static str, u32>,
+) {
     std::thread::sleep(Duration::from_millis(dice.below(300)));
     let own = Pid::from_child(runtime);
     // Whoever has ended meanwhile is no longer there to be disturbed.
     let worker = fs::read_to_string(dir.join("pids")).ok();
     let worker = worker.and_then(|pids| pids.lines().last()?.parse::<u32>().ok());
     let worker = worker.and_then(|pid| ProcessHandle::open(ProcessId::of(pid).ok()?).ok());
-    let what = match dice.below(5) {
+    let what = match dice.below(7) {
         0 | 1 => {
             let _ = runtime.kill();
             "runtime shot"
@@ -112,39 +243,17 @@ fn disturb(dice: &mut Dice, dir: &Path, runtime: &mut Child, counts: &mut BTreeM
             let _ = kill_process(own, Signal::CONT);
             "runtime stopped"
         }
+        3 | 4 => match course.disturb(dice) {
+            Some(what) => what,
+            None => return,
+        },
         _ => {
-            if let Some(worker) = worker {
-                let _ = worker.kill();
-            }
+            let Some(worker) = worker else { return };
+            let _ = worker.kill();
             "worker shot"
         }
     };
     *counts.entry(what).or_default() += 1;
-}
-
-/// Every input is in one place, and the outputs are in order.
-fn judge(dir: &Path) {
-    let mut files: Vec<PathBuf> = entries(&dir.join("out"));
-    files.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
-    let text: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    let outputs: Vec<u64> =
-        text.lines().map(|line| line.split_once(' ').unwrap().0.parse().unwrap()).collect();
-    let expected: Vec<u64> = (0..LINES).filter(|number| number % 7 != 3 && number % 997 != 5).collect();
-    if outputs != expected {
-        let first = outputs.iter().zip(&expected).position(|(found, expected)| found != expected);
-        panic!("{} outputs of {}, different from {first:?} on\n{}", outputs.len(), expected.len(), log(dir));
-    }
-    let mut letters = entries(&dir.join("dead"));
-    letters.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
-    let text: String = letters.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    let dead = text.lines().count() as u64;
-    let expected = (0..LINES).filter(|number| number % 7 != 3 && number % 997 == 5).count() as u64;
-    assert_eq!(dead, expected, "dead letters\n{}", log(dir));
-}
-
-/// What the runtimes have said.
-fn log(dir: &Path) -> String {
-    fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
 /// The files of the one partition, in order.
@@ -173,9 +282,9 @@ fn function(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     Outcome::ok()
 }
 
-fn pipeline(dir: &Path) -> Pipeline {
-    let program = env::current_exe().unwrap();
-    let text = format!(
+fn pipeline<C: Course>(course: &C, dir: &Path) -> String {
+    let (program, test) = (env::current_exe().unwrap(), C::TEST);
+    format!(
         "version = 1
         [pipeline]
         name = \"chaos\"
@@ -186,37 +295,21 @@ fn pipeline(dir: &Path) -> Pipeline {
         max_bytes = \"16KiB\"
         [transport]
         ring = \"256KiB\"
-        [source]
-        kind = \"file\"
-        path = {input:?}
-        [[sink]]
-        name = \"main\"
-        kind = \"file\"
-        mode = \"epoch\"
-        dir = {out:?}
-        [[sink]]
-        name = \"dead\"
-        role = \"dlq\"
-        kind = \"file\"
-        mode = \"epoch\"
-        dir = {dead:?}
+        {ends}
         [ledger]
         path = {ledger:?}
         [epoch]
         interval = \"10ms\"
         max_records = 500
         [udf]
-        command = [{program:?}, \"--exact\", {TEST:?}, \"--nocapture\"]
+        command = [{program:?}, \"--exact\", {test:?}, \"--nocapture\"]
         env = {{ {ROLE} = \"worker\" }}
         attach_timeout = \"5m\"
         batch_timeout = \"5m\"
         retry = {{ crash_attempts = 1000 }}",
-        input = dir.join("in"),
-        out = dir.join("out"),
-        dead = dir.join("dead"),
+        ends = course.pipeline(dir),
         ledger = dir.join("ledger"),
-    );
-    text.parse().unwrap()
+    )
 }
 
 fn place(name: &str) -> PathBuf {

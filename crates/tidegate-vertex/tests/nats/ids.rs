@@ -19,7 +19,7 @@ use crate::server::{Server, messages, plain};
 const WINDOW: Duration = Duration::from_secs(120);
 
 fn publish(server: &Server, count: u64) -> Sent {
-    let stream = IdStream::open(server.connect(), "OUT", "out.data", WINDOW).unwrap();
+    let mut stream = IdStream::open(server.connect(), "OUT", "out.data", WINDOW).unwrap();
     let session = Session { partition: PartitionId(0), generation: Generation(1), nonce: 1 };
     stream.publish(&session, &messages(0..count, 1), || Ok::<_, Fenced>(())).unwrap()
 }
@@ -41,7 +41,7 @@ fn an_output_is_stored_once_under_its_id() {
 fn in_doubt_the_same_id_is_sent_again() {
     let server = Server::start();
     server.create(plain("OUT", "out.>"));
-    let stream = IdStream::open(server.connect(), "OUT", "out.data", WINDOW).unwrap();
+    let mut stream = IdStream::open(server.connect(), "OUT", "out.data", WINDOW).unwrap();
     let session = Session { partition: PartitionId(0), generation: Generation(1), nonce: 1 };
     server.signal(Signal::STOP);
     let sent = stream.publish(&session, &messages(0..20, 1), || Ok::<_, Fenced>(())).unwrap();

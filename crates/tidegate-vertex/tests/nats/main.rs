@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod cluster;
 mod ids;
+mod kv;
+mod late;
 mod leases;
 mod own;
+mod queue;
 mod server;
 mod strict;
 mod takeover;
 mod vertex;
+mod world;
 mod zombies;

@@ -24,7 +24,7 @@ const LONG: Nanos = Nanos::from_secs(600);
 const SHORT: Nanos = Nanos::from_millis(1);
 
 fn bucket(server: &Server) -> Bucket {
-    Bucket::open(server.connect(), "orders-enrich", 1).unwrap()
+    Bucket::open(server.connect(), "orders-enrich", server.replicas).unwrap()
 }
 
 fn contender(owner: &str, lease: Nanos) -> Contender {
@@ -119,12 +119,14 @@ fn a_claim_takes_over_what_was_committed_and_stops_the_owner_before() {
 /// Rules: VX-701, VX-710, VX-712.
 #[test]
 fn of_many_contenders_one_claims_each_generation() {
-    let server = Server::start();
-    drop(claim(&server, "first", Nanos::from_millis(1), 0));
+    contenders(&Server::start());
+}
+
+pub(crate) fn contenders(server: &Server) {
+    drop(claim(server, "first", Nanos::from_millis(1), 0));
     // Behind every lease and its margin.
     let far = monotonic_now().saturating_add(Nanos(2 * LONG.0));
     let generations: Vec<u64> = std::thread::scope(|scope| {
-        let server = &server;
         let threads: Vec<_> = (1..=4u64)
             .map(|instance| {
                 scope.spawn(move || {
@@ -203,13 +205,16 @@ fn a_write_whose_answer_was_lost_is_recognized() {
 /// Rules: VX-701, VX-714.
 #[test]
 fn a_store_that_went_back_is_refused_until_somebody_says_so() {
-    let server = Server::start();
+    regressions(&Server::start());
+}
+
+pub(crate) fn regressions(server: &Server) {
     let ahead = known(9, 4);
     let claim = |known, accept, lease| {
         let now = monotonic_now();
         let mut contender = contender("a", lease);
-        contender.look(&bucket(&server), now).unwrap();
-        claim_at(&server, &mut contender, now.saturating_add(LONG), 7, known, accept)
+        contender.look(&bucket(server), now).unwrap();
+        claim_at(server, &mut contender, now.saturating_add(LONG), 7, known, accept)
     };
     let refused = claim(ahead.clone(), false, SHORT).unwrap_err();
     assert!(refused.to_string().contains("knows nothing"), "{refused}");
@@ -238,7 +243,7 @@ fn a_store_that_went_back_is_refused_until_somebody_says_so() {
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("KV-Operation", "DEL");
     nats.publish(subject, vec![(headers, Vec::new())]);
-    let refused = contender("b", LONG).look(&bucket(&server), monotonic_now()).unwrap_err();
+    let refused = contender("b", LONG).look(&bucket(server), monotonic_now()).unwrap_err();
     assert!(refused.to_string().contains("was deleted"), "{refused}");
 }
 

@@ -12,6 +12,7 @@ use async_nats::jetstream::{
     self,
     stream::{Config, DiscardPolicy},
 };
+use futures_util::StreamExt;
 use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
 use tidegate_vertex::{
     batch::Record,
@@ -23,20 +24,49 @@ pub(crate) struct Server {
     child: Child,
     port: u16,
     dir: tempfile::TempDir,
+    args: Vec<String>,
+    /// Copies of what is made on it.
+    pub(crate) replicas: usize,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut server = Self { child: spawn(&dir, -1), port: 0, dir };
+        let mut server = Self::launch(Vec::new(), 1);
         server.port = server.ready();
         server
+    }
+
+    /// Three servers, each with a copy of everything.
+    pub(crate) fn start_cluster() -> [Self; 3] {
+        // Free for a moment at least.
+        let free: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let routes: Vec<String> = free
+            .iter()
+            .map(|listener| format!("nats://127.0.0.1:{}", listener.local_addr().unwrap().port()))
+            .collect();
+        drop(free);
+        let args = |index: usize| {
+            let name = format!("n{index}");
+            let args = ["--server_name", &name, "--cluster_name", "three", "--cluster", &routes[index]];
+            let args = args.into_iter().map(str::to_owned);
+            args.chain(["--routes".to_owned(), routes.join(",")]).collect()
+        };
+        let mut servers = [0, 1, 2].map(|index| Self::launch(args(index), 3));
+        for server in &mut servers {
+            server.port = server.ready();
+        }
+        servers
+    }
+
+    fn launch(args: Vec<String>, replicas: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { child: spawn(&dir, -1, &args), port: 0, dir, args, replicas }
     }
 
     /// Ends it at once and starts it again on the same port, with what it had stored.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        self.child = spawn(&self.dir, i32::from(self.port));
+        self.child = spawn(&self.dir, i32::from(self.port), &self.args);
         self.ready();
     }
 
@@ -66,7 +96,23 @@ impl Server {
     /// Makes a stream.
     pub(crate) fn create(&self, config: Config) {
         let nats = self.connect();
-        nats.wait(nats.context().create_stream(config)).unwrap().unwrap();
+        let config = Config { num_replicas: self.replicas, ..config };
+        let give_up = Instant::now() + Duration::from_secs(60);
+        // Servers of a cluster have to find each other first.
+        while let Err(error) = nats.wait(nats.context().create_stream(config.clone())).unwrap() {
+            assert!(self.replicas > 1 && Instant::now() < give_up, "{error}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Removes a stream.
+    pub(crate) fn remove(&self, stream: &str) {
+        let nats = self.connect();
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while let Err(error) = nats.wait(nats.context().delete_stream(stream)).unwrap() {
+            assert!(self.replicas > 1 && Instant::now() < give_up, "{error}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Id and value of everything in a stream, in order; barriers have no value.
@@ -82,6 +128,21 @@ impl Server {
     pub(crate) fn values(&self, stream: &str) -> Vec<String> {
         let content = self.content(stream).into_iter();
         content.filter(|(id, _)| !id.starts_with("fence.")).map(|(_, value)| value).collect()
+    }
+
+    /// How many messages a subject of a stream has.
+    pub(crate) fn count(&self, stream: &str, subject: &str) -> u64 {
+        let nats = self.connect();
+        let Ok((stream, _)) = nats.stream(stream) else { return 0 };
+        let counted = async {
+            let mut subjects = stream.info_with_subjects(subject).await.ok()?;
+            let mut count = 0;
+            while let Some(one) = subjects.next().await {
+                count += one.ok()?.1 as u64;
+            }
+            Some(count)
+        };
+        nats.wait(counted).flatten().unwrap_or(0)
     }
 
     /// Publishes plain messages, as somebody who is no vertex.
@@ -130,7 +191,7 @@ pub(crate) fn is_stopped(pid: u32) -> bool {
     })
 }
 
-fn spawn(dir: &tempfile::TempDir, port: i32) -> Child {
+fn spawn(dir: &tempfile::TempDir, port: i32, args: &[String]) -> Child {
     let path = std::env::var("PATH").unwrap_or_default();
     let started = Command::new("nats-server")
         // Debian puts it where only root looks.
@@ -140,6 +201,7 @@ fn spawn(dir: &tempfile::TempDir, port: i32) -> Child {
         .arg(dir.path().join("store"))
         .arg("--ports_file_dir")
         .arg(dir.path())
+        .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

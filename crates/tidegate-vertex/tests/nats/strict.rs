@@ -19,11 +19,11 @@ use tidegate_vertex::{
 
 use crate::server::{Server, strict, values};
 
-fn session(generation: u64, nonce: u64) -> Session {
+pub(crate) fn session(generation: u64, nonce: u64) -> Session {
     Session { partition: PartitionId(0), generation: Generation(generation), nonce }
 }
 
-fn open(server: &Server, session: Session) -> Result<StrictStream, StrictError> {
+pub(crate) fn open(server: &Server, session: Session) -> Result<StrictStream, StrictError> {
     let names = Names {
         stream: "OUT".to_owned(),
         data: "OUT.0.data".to_owned(),
@@ -33,12 +33,12 @@ fn open(server: &Server, session: Session) -> Result<StrictStream, StrictError> 
     StrictStream::open(server.connect(), names, 0xaa, session)
 }
 
-fn free() -> Result<(), Fenced> {
+pub(crate) fn free() -> Result<(), Fenced> {
     Ok(())
 }
 
 /// A session that may write: behind its barrier, everything of others known.
-fn owner(server: &Server, generation: u64, since: Option<Place>) -> (StrictStream, u64) {
+pub(crate) fn owner(server: &Server, generation: u64, since: Option<Place>) -> (StrictStream, u64) {
     let mut stream = open(server, session(generation, generation)).unwrap();
     stream.barrier(free).unwrap();
     let found = stream.read_back(since).unwrap();
@@ -53,16 +53,19 @@ fn messages(positions: Range<u64>) -> Vec<Message> {
 /// Rules: VX-755, VX-844, VX-845, VX-847.
 #[test]
 fn nothing_of_an_older_session_is_stored_behind_the_barrier() {
-    let server = Server::start();
+    older_session(&Server::start());
+}
+
+pub(crate) fn older_session(server: &Server) {
     server.create(strict("OUT"));
-    let (mut old, _) = owner(&server, 1, None);
+    let (mut old, _) = owner(server, 1, None);
     old.publish(Position(0), &messages(0..3), free).unwrap();
-    let (mut new, found) = owner(&server, 2, None);
+    let (mut new, found) = owner(server, 2, None);
     assert_eq!(found, 3);
     let refused = old.publish(Position(3), &messages(3..700), free).unwrap_err();
     assert!(matches!(refused, StrictError::Newer { found: Generation(2), .. }), "{refused}");
     // The old one's next barrier is refused as well.
-    let late = open(&server, session(1, 7)).unwrap().barrier(free).unwrap_err();
+    let late = open(server, session(1, 7)).unwrap().barrier(free).unwrap_err();
     assert!(matches!(late, StrictError::Newer { found: Generation(2), .. }), "{late}");
     // What the old one had published is not published again.
     new.publish(Position(0), &messages(0..5), free).unwrap();
@@ -165,6 +168,30 @@ fn a_second_session_of_one_generation_is_found_out() {
     assert!(matches!(refused, StrictError::SameGeneration { .. }), "{refused}");
     first.publish(Position(0), &messages(0..2), free).unwrap();
     assert_eq!(server.content("OUT").len(), 3);
+}
+
+/// A copy of the pipeline, and another one with the same stream.
+/// Rules: VX-794, VX-847.
+#[test]
+fn another_pipeline_and_a_copy_of_this_one_are_found_out() {
+    let server = Server::start();
+    server.create(strict("OUT"));
+    let (mut first, _) = owner(&server, 1, None);
+    first.publish(Position(0), &messages(0..2), free).unwrap();
+    // The same uid with a ledger of its own begins with the same generation.
+    let copy = open(&server, session(1, 77)).unwrap().barrier(free).unwrap_err();
+    assert!(matches!(copy, StrictError::SameGeneration { .. }), "{copy}");
+    let names = Names {
+        stream: "OUT".to_owned(),
+        data: "OUT.0.data".to_owned(),
+        fence: "OUT.0.fence".to_owned(),
+        keep: Duration::from_secs(60),
+    };
+    let mut other = StrictStream::open(server.connect(), names, 0xbb, session(9, 9)).unwrap();
+    let refused = other.barrier(free).unwrap_err();
+    assert!(matches!(refused, StrictError::ForeignWriter { sequence: 1, .. }), "{refused}");
+    first.publish(Position(2), &messages(2..4), free).unwrap();
+    assert_eq!(server.values("OUT"), values(0..4));
 }
 
 /// An id that the server knows is answered before the expectation is looked at.

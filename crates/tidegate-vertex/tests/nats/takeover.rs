@@ -1,136 +1,36 @@
-//! Two vertices, one bucket of ownership: owners that are killed and stopped, in `effectively_once` between streams.
+//! Several vertices, one bucket of ownership: owners that are killed and stopped, and members that join, in `effectively_once`
+//! between streams.
 
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+use rustix::process::Signal;
+use tidegate_shm::clock::Nanos;
+use tidegate_vertex::{
+    PartitionId,
+    config::OwnershipConfig,
+    ledger::inspect,
+    nats::own::{Group, GroupError, Order},
+    operate::{Which, Wish},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
-use tidegate_vertex::{config::Pipeline, run::Vertex};
+use crate::world::{SHARED, STRICT, World, until};
 
-use crate::server::{Server, plain, strict};
-
-const FUNCTION: &str = "TIDEGATE_TEST_TAKEOVER_FUNCTION";
-const RUNTIME: &str = "TIDEGATE_TEST_TAKEOVER_RUNTIME";
-const PARTITIONS: u32 = 2;
 const RECORDS: u64 = 2_000;
 
-/// What every worker runs.
-#[test]
-fn worker_process() {
-    if std::env::var_os(FUNCTION).is_some() {
-        worker().map("number", number).run().unwrap();
-    }
+fn world() -> World {
+    let world = World { delivery: "effectively_once", rest: SHARED, ..World::new(STRICT) };
+    world.create_strict();
+    world
 }
 
-fn number(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
-    out.record().value(record.value());
-    Outcome::ok()
-}
-
-/// What every vertex runs: `<url>|<instance>|<directory>`.
-#[test]
-fn runtime_process() {
-    let Ok(role) = std::env::var(RUNTIME) else { return };
-    let parts: Vec<&str> = role.split('|').collect();
-    let [url, instance, dir] = parts[..] else { panic!("{role}") };
-    Vertex::start(pipeline(url, instance, Path::new(dir))).unwrap().run().unwrap();
-}
-
-fn pipeline(url: &str, instance: &str, dir: &Path) -> Pipeline {
-    let program = std::env::current_exe().unwrap();
-    let text = format!(
-        "version = 1
-        [pipeline]
-        name = \"takeover\"
-        uid = \"00000000000000aa\"
-        delivery = \"effectively_once\"
-        [ownership]
-        kind = \"jetstream\"
-        url = {url:?}
-        lease = \"2s\"
-        instance = {instance:?}
-        rebalance_interval = \"1s\"
-        [epoch]
-        interval = \"50ms\"
-        max_records = 100
-        [batch]
-        max_records = 40
-        max_bytes = \"64KiB\"
-        [transport]
-        ring = \"1MiB\"
-        max_frame = \"256KiB\"
-        max_response = \"1MiB\"
-        [source]
-        kind = \"jetstream\"
-        mode = \"partition\"
-        url = {url:?}
-        stream = \"IN\"
-        subject = \"in.{{partition}}\"
-        partitions = {PARTITIONS}
-        prefetch = \"64KiB\"
-        [[sink]]
-        name = \"main\"
-        kind = \"jetstream\"
-        mode = \"strict\"
-        url = {url:?}
-        stream = \"OUT{{partition}}\"
-        prefix = \"OUT{{partition}}\"
-        [ledger]
-        path = {ledger:?}
-        [udf]
-        command = [{program:?}, \"--exact\", \"takeover::worker_process\", \"--nocapture\"]
-        env = {{ {FUNCTION} = \"1\" }}
-        attach_timeout = \"5m\"
-        batch_timeout = \"5m\"",
-        ledger = dir.join(instance),
-    );
-    text.parse().unwrap()
-}
-
-struct Process(Child);
-
-impl Process {
-    fn start(server: &Server, instance: &str, dir: &Path) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "takeover::runtime_process", "--nocapture"])
-            .env(RUNTIME, format!("{}|{instance}|{}", server.url(), dir.display()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(180);
-    while !done() {
-        assert!(Instant::now() < give_up, "not {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn produce(server: &Server, numbers: std::ops::Range<u64>) {
-    for partition in 0..PARTITIONS {
-        server.produce(&format!("in.{partition}"), numbers.clone().map(|number| number.to_string()));
-    }
-}
-
-fn stored(server: &Server) -> u64 {
-    (0..PARTITIONS).map(|partition| server.values(&format!("OUT{partition}")).len() as u64).sum()
+/// The owner of each partition, as the store says.
+fn owners(world: &World) -> Vec<Option<String>> {
+    let nats = world.server.connect();
+    let Ok((stream, _)) = nats.stream("KV_tgvx_test") else { return vec![None; 2] };
+    let owner = |partition| {
+        let last = nats.last_of(&stream, &format!("$KV.tgvx_test.own.{partition}")).unwrap()?;
+        let document: serde_json::Value = serde_json::from_slice(&last.value).unwrap();
+        (document["released"] == false).then(|| document["owner"].as_str().unwrap().to_owned())
+    };
+    (0..2).map(owner).collect()
 }
 
 /// The first vertex is stopped beyond its lease, the second takes over and is killed, the first wakes as a contender and finishes:
@@ -139,29 +39,136 @@ fn stored(server: &Server) -> u64 {
 /// Rules: VX-716, VX-717, VX-763, VX-781.
 #[test]
 fn owners_that_are_stopped_and_killed_leave_every_output_once() {
-    let server = Server::start();
-    server.create(plain("IN", "in.*"));
-    for partition in 0..PARTITIONS {
-        let name = format!("OUT{partition}");
-        server.create(async_nats::jetstream::stream::Config {
-            subjects: vec![format!("{name}.>")],
-            ..strict(&name)
-        });
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let first = Process::start(&server, "first", dir.path());
-    produce(&server, 0..RECORDS);
-    until("begun", || stored(&server) > 500);
+    let world = world();
+    world.input(RECORDS);
+    let first = world.start("first");
+    until("begun", || world.outputs() > 500);
     first.signal(Signal::STOP);
-    let before = stored(&server);
-    let second = Process::start(&server, "second", dir.path());
-    produce(&server, RECORDS..2 * RECORDS);
-    until("taken over", || stored(&server) > before + 500);
+    let before = world.outputs();
+    let second = world.start("second");
+    world.produce(RECORDS..2 * RECORDS);
+    until("taken over", || world.outputs() > before + 500);
     first.signal(Signal::CONT);
     drop(second);
-    until("complete", || stored(&server) >= 2 * RECORDS * u64::from(PARTITIONS));
-    let expected: Vec<String> = (0..2 * RECORDS).map(|number| number.to_string()).collect();
-    for partition in 0..PARTITIONS {
-        assert!(server.values(&format!("OUT{partition}")) == expected, "partition {partition}");
+    until("complete", || world.outputs() >= 4 * RECORDS);
+    world.is_whole(2 * RECORDS);
+}
+
+/// A member that joins gets its share from the one that has all, while records flow; when one ends the other has all again.
+/// Rules: VX-704, VX-718, VX-870, VX-871.
+#[test]
+fn a_process_that_joins_gets_a_share_and_gives_it_back() {
+    let world = world();
+    world.input(RECORDS);
+    let first = world.start("first");
+    let own = |name: &str| Some(name.to_owned());
+    until("owned by the first", || owners(&world) == [own("first"), own("first")]);
+    let second = world.start("second");
+    until("shared", || {
+        let mut owners = owners(&world);
+        owners.sort();
+        owners == [own("first"), own("second")]
+    });
+    world.produce(RECORDS..2 * RECORDS);
+    until("complete", || world.outputs() >= 4 * RECORDS);
+    drop(first);
+    until("owned by the second", || owners(&world) == [own("second"), own("second")]);
+    world.produce(2 * RECORDS..2 * RECORDS + 100);
+    until("complete", || world.outputs() >= 4 * RECORDS + 200);
+    world.is_whole(2 * RECORDS + 100);
+    drop(second);
+}
+
+/// Whether a ledger has an epoch that is prepared.
+fn has_prepared(world: &World, instance: &str) -> bool {
+    let found = inspect(&world.dir.path().join(instance), None).unwrap().unwrap();
+    found.to_string().contains(r#""status":"prepared""#)
+}
+
+/// An owner that stops between two steps of an epoch, loses the partition and wakes: its next step is refused, whichever it is,
+/// and what it had prepared is left to who comes after it.
+/// Cases: CT-26, CT-30, CT-38.
+/// Rules: VX-722, VX-728, VX-764, VX-780, VX-781.
+#[test]
+fn whichever_step_comes_next_is_refused_to_an_owner_that_was_overtaken() {
+    // Sealed; decided in the store; prepared; confirmed by the sink; committed.
+    for point in ["C3", "C4", "C6", "C9", "C11"] {
+        let world = world();
+        world.input(300);
+        let mut first = world.start_until("first", &format!("stop:{point}:3"));
+        assert!(first.stops(), "{point}: it ended");
+        let second = world.start("second");
+        until("taken over", || world.outputs() >= 600);
+        first.signal(Signal::CONT);
+        world.produce(300..400);
+        until("complete", || world.outputs() >= 800);
+        drop((first, second));
+        world.is_whole(400);
+        if point == "C6" {
+            assert!(has_prepared(&world, "first"), "nothing was left to whoever comes");
+        }
     }
+}
+
+/// Prepared here, finished elsewhere, and back here again.
+/// Cases: CT-38, CT-64.
+/// Rules: VX-763, VX-781.
+#[test]
+fn an_epoch_that_others_have_finished_is_given_up_by_the_host_that_prepared_it() {
+    let world = world();
+    world.input(300);
+    let mut first = world.start_until("first", "C6:3");
+    assert!(!first.wait().success());
+    assert!(has_prepared(&world, "first"));
+    let second = world.start("second");
+    until("complete", || world.outputs() >= 600);
+    drop(second);
+    world.produce(300..400);
+    let first = world.start("first");
+    until("complete", || world.outputs() >= 800);
+    drop(first);
+    world.is_whole(400);
+}
+
+/// What operators order in the store reaches whoever has the partition.
+/// Rules: VX-704, VX-710, VX-724, VX-866.
+#[test]
+fn orders_in_the_store_reach_every_member() {
+    let world = world();
+    world.input(100);
+    let pipeline = world.pipeline("operator");
+    let OwnershipConfig::Jetstream(keys) = &pipeline.ownership else { panic!("{:?}", pipeline.ownership) };
+    let settings = keys.settings(&pipeline);
+    let none = Group::open(&settings).unwrap_err().to_string();
+    assert!(none.contains("KV_tgvx_test"), "a store is not made by a question: {none}");
+    let runtimes = [world.start("first"), world.start("second")];
+    until("complete", || world.outputs() >= 200);
+    let group = Group::open(&settings).unwrap();
+    let (zero, one) = (Which::One(PartitionId(0)), Which::One(PartitionId(1)));
+    let unknown = group.order(Which::One(PartitionId(2)), Order::Fence, "").unwrap_err();
+    assert!(matches!(unknown, GroupError::Unknown(_)), "{unknown}");
+    assert!(unknown.to_string().contains("counted from 0"), "{unknown}");
+    // Given away and not claimed, while the other one goes on.
+    group.order(zero, Order::Drain, "").unwrap();
+    let free = group.await_free(zero, Nanos::from_secs(180)).unwrap();
+    assert_eq!((free.len(), free[0].owner.clone(), free[0].wish), (1, None, Wish::Drain));
+    world.produce(100..200);
+    until("one of them complete", || world.server.values("OUT1").len() == 200);
+    assert_eq!(world.server.values("OUT0").len(), 100);
+    group.order(zero, Order::Run, "").unwrap();
+    until("both complete", || world.outputs() >= 400);
+    // The session ends, and the next one has another generation.
+    let before = group.holdings(one).unwrap()[0].generation;
+    group.order(one, Order::Fence, "a test").unwrap();
+    until("claimed anew", || {
+        let now = group.holdings(one).unwrap().remove(0);
+        now.generation > before && now.owner.is_some()
+    });
+    world.produce(200..300);
+    until("complete", || world.outputs() >= 600);
+    world.is_whole(300);
+    assert!(
+        group.holdings(Which::All).unwrap().iter().all(|holding| holding.epoch > 0 && holding.resume > 0)
+    );
+    drop(runtimes);
 }

@@ -1,187 +1,48 @@
 //! Whole vertices between two streams, killed and started again.
 
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+use std::time::Duration;
+
+use tidegate_vertex::{
+    ledger::inspect,
+    run::{Vertex, VertexError},
+    source::SourceError,
 };
 
-use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
-use tidegate_vertex::{config::Pipeline, ledger::inspect, run::Vertex, source::SourceError};
+use crate::{
+    server::plain,
+    world::{IDS, SHARED, STRICT, World, expected, until},
+};
 
-use crate::server::{Server, plain, strict};
-
-const FUNCTION: &str = "TIDEGATE_TEST_FUNCTION";
-const RUNTIME: &str = "TIDEGATE_TEST_RUNTIME";
 const RECORDS: u64 = 3_000;
-
-/// What every worker runs.
-#[test]
-fn worker_process() {
-    if std::env::var_os(FUNCTION).is_some() {
-        worker().map("upper", upper).run().unwrap();
-    }
-}
-
-fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
-    out.record().value(&record.value().to_ascii_uppercase());
-    Outcome::ok()
-}
-
-/// What every runtime runs until it is killed: `<url>|<mode>|<directory>`.
-#[test]
-fn runtime_process() {
-    let Ok(role) = std::env::var(RUNTIME) else { return };
-    let parts: Vec<&str> = role.split('|').collect();
-    let [url, mode, dir] = parts[..] else { panic!("{role}") };
-    Vertex::start(pipeline(url, mode, Path::new(dir))).unwrap().run().unwrap();
-}
-
-fn pipeline(url: &str, mode: &str, dir: &Path) -> Pipeline {
-    let program = std::env::current_exe().unwrap();
-    let sink = match mode {
-        "strict" => "mode = \"strict\"\nstream = \"OUT{partition}\"\nprefix = \"OUT{partition}\"",
-        _ => "mode = \"ids\"\nstream = \"OUT\"\nsubject = \"out.{partition}\"",
-    };
-    let text = format!(
-        "version = 1
-        [pipeline]
-        name = \"test\"
-        uid = \"00000000000000aa\"
-        delivery = \"at_least_once\"
-        [epoch]
-        interval = \"50ms\"
-        [batch]
-        max_records = 40
-        [transport]
-        ring = \"1MiB\"
-        max_frame = \"256KiB\"
-        max_response = \"1MiB\"
-        [source]
-        kind = \"jetstream\"
-        mode = \"partition\"
-        url = {url:?}
-        stream = \"IN\"
-        subject = \"in.{{partition}}\"
-        partitions = 2
-        prefetch = \"64KiB\"
-        [[sink]]
-        name = \"main\"
-        kind = \"jetstream\"
-        url = {url:?}
-        {sink}
-        [ledger]
-        path = {ledger:?}
-        [udf]
-        command = [{program:?}, \"--exact\", \"vertex::worker_process\", \"--nocapture\"]
-        env = {{ {FUNCTION} = \"upper\" }}
-        attach_timeout = \"5m\"
-        batch_timeout = \"5m\"",
-        ledger = dir.join("ledger"),
-    );
-    // Batches as large as their frames allow.
-    text.replace("max_records = 40", "max_records = 40\nmax_bytes = \"64KiB\"").parse().unwrap()
-}
-
-fn runtime(url: &str, mode: &str, dir: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "vertex::runtime_process", "--nocapture"])
-        .env(RUNTIME, format!("{url}|{mode}|{}", dir.display()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// Streams with records of two partitions that come mixed.
-fn input(server: &Server) {
-    server.create(plain("IN", "in.*"));
-    for part in 0..10 {
-        for partition in 0..2 {
-            let share = RECORDS / 10;
-            let numbers = part * share..(part + 1) * share;
-            server
-                .produce(&format!("in.{partition}"), numbers.map(|number| format!("p{partition}-{number}")));
-        }
-    }
-}
-
-fn expected(partition: u32) -> Vec<String> {
-    (0..RECORDS).map(|number| format!("P{partition}-{number}")).collect()
-}
-
-fn stored(server: &Server, stream: &str) -> u64 {
-    server.connect().stream(stream).unwrap().1.state.messages
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(180);
-    while !done() {
-        assert!(Instant::now() < give_up, "not {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Runs vertices until the streams have so many messages together, killing some of them on the way.
-fn killed_on_the_way(server: &Server, mode: &str, streams: &[&str], dir: &Path) {
-    let all = || streams.iter().map(|stream| stored(server, stream)).sum::<u64>();
-    for share in 1..=3 {
-        let mut runtime = runtime(&server.url(), mode, dir);
-        let aim = RECORDS * 2 * share / 4;
-        until("written", || {
-            assert!(runtime.try_wait().unwrap().is_none(), "the runtime ended");
-            all() >= aim
-        });
-        runtime.kill().unwrap();
-        runtime.wait().unwrap();
-    }
-    let last = Vertex::start(pipeline(&server.url(), mode, dir)).unwrap();
-    let stop = last.stop_handle();
-    std::thread::scope(|scope| {
-        let running = scope.spawn(|| last.run().unwrap());
-        // Barriers are messages too; the last ones are there when nothing more comes.
-        until("complete", || {
-            streams.iter().map(|stream| server.values(stream).len() as u64).sum::<u64>() >= RECORDS * 2
-        });
-        stop.drain();
-        running.join().unwrap();
-    });
-}
+/// Where runtimes are killed.
+const AIMS: [u64; 3] = [RECORDS / 2, RECORDS, RECORDS * 3 / 2];
 
 /// Cases: CT-38.
 /// Rules: VX-835, VX-836, VX-840, VX-845, VX-848.
 #[test]
 fn strict_streams_have_every_output_once_however_often_the_vertex_is_killed() {
-    let server = Server::start();
-    input(&server);
-    for partition in 0..2 {
-        let name = format!("OUT{partition}");
-        server.create(async_nats::jetstream::stream::Config {
-            subjects: vec![format!("{name}.>")],
-            ..strict(&name)
-        });
-    }
-    let dir = tempfile::tempdir().unwrap();
-    killed_on_the_way(&server, "strict", &["OUT0", "OUT1"], dir.path());
-    for partition in 0..2 {
-        assert!(server.values(&format!("OUT{partition}")) == expected(partition), "partition {partition}");
-    }
+    let world = World::new(STRICT);
+    world.input(RECORDS);
+    world.create_strict();
+    let stored = || world.stored(&["OUT0", "OUT1"]);
+    world.kill_on_the_way(&AIMS, stored, || world.outputs() >= 2 * RECORDS);
+    world.is_whole(RECORDS);
 }
 
 /// Cases: CT-38, CT-40.
 /// Rules: VX-835, VX-843, VX-844.
 #[test]
 fn a_stream_with_ids_has_every_output_once_however_often_the_vertex_is_killed() {
-    let server = Server::start();
-    input(&server);
-    server.create(plain("OUT", "out.*"));
-    let dir = tempfile::tempdir().unwrap();
-    killed_on_the_way(&server, "ids", &["OUT"], dir.path());
-    let values = server.values("OUT");
+    let world = World::new(IDS);
+    world.input(RECORDS);
+    world.server.create(plain("OUT", "out.*"));
+    let stored = || world.stored(&["OUT"]);
+    world.kill_on_the_way(&AIMS, stored, || stored() >= 2 * RECORDS);
+    let values = world.server.values("OUT");
     for partition in 0..2 {
         let prefix = format!("P{partition}-");
         let own: Vec<&String> = values.iter().filter(|value| value.starts_with(&prefix)).collect();
-        assert!(own.iter().copied().eq(&expected(partition)), "partition {partition}");
+        assert!(own.iter().copied().eq(&expected(partition, 0..RECORDS)), "partition {partition}");
     }
 }
 
@@ -189,25 +50,22 @@ fn a_stream_with_ids_has_every_output_once_however_often_the_vertex_is_killed() 
 /// Rules: VX-832, VX-833.
 #[test]
 fn a_stream_that_was_made_anew_or_trimmed_is_refused() {
-    let server = Server::start();
-    input(&server);
-    server.create(plain("OUT", "out.*"));
-    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(IDS);
+    world.input(RECORDS);
+    world.server.create(plain("OUT", "out.*"));
     // One that is killed before its first commit remembers nothing that could be missed.
-    let ledger = dir.path().join("ledger");
+    let ledger = world.dir.path().join("one");
     let has_committed = || {
         let found = inspect(&ledger, None).unwrap();
         found.is_some_and(|found| found.to_string().contains(r#""status":"committed""#))
     };
     while !has_committed() {
-        let mut runtime = runtime(&server.url(), "ids", dir.path());
-        until("written", || stored(&server, "OUT") >= 500);
-        runtime.kill().unwrap();
-        runtime.wait().unwrap();
+        let _killed = world.start("one");
+        until("written", || world.stored(&["OUT"]) >= 500);
     }
-    let nats = server.connect();
-    let refused = || match Vertex::start(pipeline(&server.url(), "ids", dir.path())).err().unwrap() {
-        tidegate_vertex::run::VertexError::Source(error) => error,
+    let nats = world.server.connect();
+    let refused = || match Vertex::start(world.pipeline("one")).err().unwrap() {
+        VertexError::Source(error) => error,
         other => panic!("{other}"),
     };
     let (stream, info) = nats.stream("IN").unwrap();
@@ -215,10 +73,64 @@ fn a_stream_that_was_made_anew_or_trimmed_is_refused() {
     let error = refused();
     assert!(matches!(error, SourceError::Trimmed { .. }), "{error}");
     nats.wait(nats.context().delete_stream("IN")).unwrap().unwrap();
-    input(&server);
+    world.input(RECORDS);
     let error = refused();
     assert!(
         matches!(error, SourceError::Replaced { what: "the time when the stream was made", .. }),
         "{error}"
     );
+}
+
+/// Messages of other subjects go by and are trimmed: a vertex for which nothing came misses nothing.
+/// Rules: VX-765, VX-835.
+#[test]
+fn what_is_trimmed_of_other_subjects_is_no_gap() {
+    for (delivery, rest) in [("at_least_once", ""), ("effectively_once", ""), ("effectively_once", SHARED)] {
+        let world = World { delivery, rest, ..World::new(STRICT) };
+        world.input(50);
+        world.create_strict();
+        let nats = world.server.connect();
+        let (stream, _) = nats.stream("IN").unwrap();
+        let others = || world.server.produce("in.9", (0..500).map(|number| number.to_string()));
+        let vertex = Vertex::start(world.pipeline("one")).unwrap();
+        let (stop, control) = (vertex.stop_handle(), vertex.control());
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| vertex.run().unwrap());
+            until("written", || world.outputs() >= 100);
+            others();
+            let last = world.server.connect().stream("IN").unwrap().1.state.last_sequence;
+            until("moved", || {
+                assert!(!running.is_finished(), "the vertex ended");
+                let partitions = control.status().partitions;
+                partitions.len() == 2 && partitions.iter().all(|partition| partition.resume > last)
+            });
+            stop.drain();
+            running.join().unwrap();
+        });
+        nats.wait(async { stream.purge().await }).unwrap().unwrap();
+        world.produce(50..100);
+        world.run_until("complete", || world.outputs() >= 200);
+        world.is_whole(100);
+    }
+}
+
+/// The server ends and starts again under a vertex whose ends and whose ownership it has.
+/// Cases: CT-34.
+/// Rules: VX-715, VX-719, VX-835, VX-850.
+#[test]
+fn a_server_that_starts_again_costs_time_and_nothing_else() {
+    let mut world = World { delivery: "effectively_once", rest: SHARED, ..World::new(STRICT) };
+    world.input(RECORDS);
+    world.create_strict();
+    let mut runtime = world.start("one");
+    for aim in AIMS {
+        until("written", || world.outputs() >= aim);
+        world.server.stop();
+        // Once shorter and once longer than a lease.
+        std::thread::sleep(Duration::from_millis(if aim == RECORDS { 3_000 } else { 300 }));
+        world.server.restart();
+    }
+    until("complete", || world.outputs() >= 2 * RECORDS);
+    assert!(runtime.0.try_wait().unwrap().is_none(), "the runtime ended");
+    world.is_whole(RECORDS);
 }

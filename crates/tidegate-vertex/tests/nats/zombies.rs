@@ -7,11 +7,11 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Signal, getpid, kill_process};
 use tidegate_shm::clock::{Nanos, boottime_now, monotonic_now};
 use tidegate_udf::wire::ids::{PartitionId, Position};
 use tidegate_vertex::{
@@ -25,7 +25,10 @@ use tidegate_vertex::{
     own::Known,
 };
 
-use crate::server::{Server, is_stopped, messages, plain, strict, values as expected};
+use crate::{
+    server::{Server, messages, plain, strict, values as expected},
+    world::{Process, until},
+};
 
 const ROLE: &str = "TIDEGATE_TEST_OWNER";
 const PARTITION: PartitionId = PartitionId(0);
@@ -244,48 +247,6 @@ impl Scene {
 
     fn stored(&self) -> usize {
         self.sink.connect().stream("OUT").unwrap().1.state.last_sequence as usize
-    }
-}
-
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-
-    /// Waits until it has stopped itself; whether it did, and did not end.
-    fn stops(&mut self) -> bool {
-        let mut stopped = false;
-        until("stopped", || {
-            stopped = is_stopped(self.0.id());
-            stopped || self.0.try_wait().unwrap().is_some()
-        });
-        stopped
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let mut status = None;
-        until("ended", || {
-            status = self.0.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(120);
-    while !done() {
-        assert!(Instant::now() < give_up, "not {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

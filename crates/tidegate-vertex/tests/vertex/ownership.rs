@@ -148,7 +148,7 @@ fn a_vertex_without_its_right_writes_nothing_more() {
 }
 
 /// A sink that does not take anything: the word is set at once, and the write that hangs is named (Z12).
-/// Cases: CT-26.
+/// Cases: CT-26, CT-61.
 /// Rules: VX-724, VX-725, VX-732.
 #[test]
 fn a_write_that_hangs_is_pending() {
@@ -195,8 +195,10 @@ fn a_write_that_hangs_is_pending() {
             std::thread::yield_now();
         }
     }
+    let left = rustix::io::ioctl_fionread(&reader).unwrap();
     let error = running.join().unwrap().unwrap_err();
     assert!(matches!(error, VertexError::Fenced(_)), "{error}");
+    assert_eq!(rustix::io::ioctl_fionread(&reader).unwrap(), left, "bytes after the end");
 }
 
 /// A holder of the lock that is stopped cannot be replaced but by killing it, and is found out by its number, its start and

@@ -44,7 +44,7 @@ impl Bucket {
     /// # Errors
     /// [`NatsError::Setting`] when a bucket is there that could forget or be read from a replica.
     pub fn open(nats: Nats, pipeline: &str, replicas: usize) -> Result<Self, NatsError> {
-        let bucket = format!("tgvx_{}", restricted(pipeline));
+        let bucket = bucket_name(pipeline);
         let name = format!("KV_{bucket}");
         let wanted = Config {
             name: name.clone(),
@@ -64,6 +64,16 @@ impl Bucket {
         if let Some(Err(source)) = made {
             return Err(NatsError::Call { what: "make or find", stream: name, source: source.into() });
         }
+        Self::existing(nats, pipeline)
+    }
+
+    /// Opens the bucket of a pipeline that was run before.
+    ///
+    /// # Errors
+    /// As [`Bucket::open`]; also when there is none.
+    pub fn existing(nats: Nats, pipeline: &str) -> Result<Self, NatsError> {
+        let bucket = bucket_name(pipeline);
+        let name = format!("KV_{bucket}");
         let (stream, info) = nats.stream(&name)?;
         check(&name, &info)?;
         let created = info.created.unix_timestamp_nanos();
@@ -152,6 +162,10 @@ fn check(name: &str, info: &Info) -> Result<(), NatsError> {
             Err(NatsError::Setting { stream: name.to_owned(), key, found, expected: expected.to_owned() })
         }
     }
+}
+
+fn bucket_name(pipeline: &str) -> String {
+    format!("tgvx_{}", restricted(pipeline))
 }
 
 /// A name of the letters that a bucket may have.

@@ -12,6 +12,7 @@
 //! | `document` | what the key of a partition says |
 //! | `manager` | ownership for a vertex |
 //! | `keeper` | the threads that renew leases, look for free partitions, and end what ran out |
+//! | `group` | all vertices of a pipeline, for operators |
 //! | `members` | who takes part, and in which order they claim |
 //! | `wishes` | what operators want of partitions, whoever has them |
 //!
@@ -25,6 +26,7 @@
 
 mod bucket;
 mod document;
+mod group;
 mod keeper;
 mod manager;
 mod members;
@@ -39,9 +41,10 @@ use tidegate_udf::wire::ids::{Generation, PartitionId};
 pub use crate::own::Pins;
 pub use bucket::{Bucket, Entry, Written};
 pub use document::{Commit, Document, Intent, SinkState};
+pub use group::{Group, GroupError, Holding};
 pub use manager::{JetStream, Settings};
 pub use members::{Member, rank};
-pub use wishes::{Order, order};
+pub use wishes::Order;
 
 use super::NatsError;
 use crate::{fence::Fenced, own::Known, sink::Session};

@@ -34,7 +34,7 @@ struct Note {
 ///
 /// # Errors
 /// The store did not say that it knows.
-pub fn order(bucket: &Bucket, which: Which, order: Order, reason: &str) -> Result<(), NatsError> {
+pub(super) fn order(bucket: &Bucket, which: Which, order: Order, reason: &str) -> Result<(), NatsError> {
     let key = match which {
         Which::All => ALL.to_owned(),
         Which::One(partition) => format!("{PREFIX}{partition}"),

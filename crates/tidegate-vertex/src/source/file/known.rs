@@ -57,6 +57,11 @@ impl Known {
         Ok((!same).then_some("what stands before the position"))
     }
 
+    /// The same number for the same file, however much of it was read.
+    pub(super) fn lineage(self) -> u64 {
+        XxHash3_64::oneshot([self.base, self.device, self.inode].map(u64::to_be_bytes).as_flattened())
+    }
+
     /// Of the file at this path.
     pub(super) fn encode(self, path: &Path) -> Identity {
         let Self { base, device, inode, head_len, head, tail } = self;

@@ -242,6 +242,10 @@ impl Source for Files {
             None => Ok(Identity::default()),
         }
     }
+
+    fn lineage(&self, identity: &Identity) -> u64 {
+        Known::decode(identity).map_or(0, |known| known.lineage())
+    }
 }
 
 /// What comes next in a file.

@@ -11,6 +11,8 @@ use tidegate::vertex::config::Pipeline;
 
 use super::super::session::parse_duration;
 use super::super::signal::Signals;
+#[cfg(feature = "nats")]
+use super::group::{self, Order};
 use super::show;
 use crate::output::{Exit, Output, Stop, VertexExit};
 
@@ -23,6 +25,15 @@ struct At {
     /// Its admin socket [default: that of the one vertex that runs]
     #[arg(long, value_name = "SOCKET", conflicts_with = "config")]
     socket: Option<PathBuf>,
+}
+
+/// Whether one vertex is meant, or all of a pipeline.
+#[derive(Debug, Args)]
+struct Reach {
+    /// Tell every vertex that shares the partitions of the pipeline, on all hosts, by way of its ownership store; with --config
+    #[cfg(feature = "nats")]
+    #[arg(long, requires = "config")]
+    everywhere: bool,
 }
 
 /// The admin socket of a pipeline.
@@ -55,6 +66,17 @@ impl At {
             several => {
                 let names: Vec<_> = several.iter().map(|path| path.display().to_string()).collect();
                 Err(Stop::usage(format!("several vertices run; name one with --socket: {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// All vertices of the pipeline.
+    #[cfg(feature = "nats")]
+    fn group(&self) -> Result<tidegate::vertex::nats::own::Group, Stop> {
+        match &self.config {
+            Some(config) => group::of(config),
+            None => {
+                Err(Stop::usage("which pipeline is meant is in its file: name it with --config".to_owned()))
             }
         }
     }
@@ -112,10 +134,13 @@ still run after --wait; the answer says which.
 
 Examples:
   tidegate vertex fence --all
-  tidegate vertex fence --partition 3 --reason 'wrong output' -c orders.toml")]
+  tidegate vertex fence --partition 3 --reason 'wrong output' -c orders.toml
+  tidegate vertex fence --all --everywhere -c orders.toml")]
 pub(crate) struct Fence {
     #[command(flatten)]
     at: At,
+    #[command(flatten)]
+    reach: Reach,
     #[command(flatten)]
     which: Which,
     /// For the log
@@ -128,6 +153,11 @@ pub(crate) struct Fence {
 
 impl Fence {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        #[cfg(feature = "nats")]
+        if self.reach.everywhere {
+            let group = self.at.group()?;
+            return group::order(&group, self.which.partition, Order::Fence, &self.reason, output);
+        }
         let mut order = order(self.which.partition, self.wait);
         order.insert("reason".to_owned(), self.reason.into());
         let answer = self.at.post("/fence", &order.into(), self.wait)?;
@@ -143,10 +173,13 @@ Exit code 5: not everything was finished in time; the answer says what. The vert
 
 Examples:
   tidegate vertex drain
-  tidegate vertex drain --timeout 1m --exit -c orders.toml")]
+  tidegate vertex drain --timeout 1m --exit -c orders.toml
+  tidegate vertex drain --partition 3 --everywhere -c orders.toml")]
 pub(crate) struct Drain {
     #[command(flatten)]
     at: At,
+    #[command(flatten)]
+    reach: Reach,
     /// One partition [default: every one]
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
@@ -155,11 +188,16 @@ pub(crate) struct Drain {
     timeout: Duration,
     /// End the vertex when it is drained
     #[arg(long, conflicts_with = "partition")]
+    #[cfg_attr(feature = "nats", arg(conflicts_with = "everywhere"))]
     exit: bool,
 }
 
 impl Drain {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        #[cfg(feature = "nats")]
+        if self.reach.everywhere {
+            return group::drain(&self.at.group()?, self.partition, self.timeout, output);
+        }
         let socket = self.at.socket()?;
         let body = order(self.partition, self.timeout);
         let answer = ask(&socket, "POST", "/drain", &body.into(), self.timeout)?;
@@ -182,6 +220,8 @@ Example:
 pub(crate) struct Pause {
     #[command(flatten)]
     at: At,
+    #[command(flatten)]
+    reach: Reach,
     /// One partition [default: every one]
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
@@ -192,6 +232,10 @@ pub(crate) struct Pause {
 
 impl Pause {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        #[cfg(feature = "nats")]
+        if self.reach.everywhere {
+            return group::order(&self.at.group()?, self.partition, Order::Pause, "", output);
+        }
         let answer = self.at.post("/pause", &order(self.partition, self.timeout).into(), self.timeout)?;
         output.result(|| show::rest(&answer, "paused"), || answer.clone())?;
         if answer["paused"] == true { Ok(()) } else { Err(Stop::Reported(Exit::TimedOut)) }
@@ -205,6 +249,8 @@ Example:
 pub(crate) struct Resume {
     #[command(flatten)]
     at: At,
+    #[command(flatten)]
+    reach: Reach,
     /// One partition [default: every one]
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
@@ -212,6 +258,10 @@ pub(crate) struct Resume {
 
 impl Resume {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
+        #[cfg(feature = "nats")]
+        if self.reach.everywhere {
+            return group::order(&self.at.group()?, self.partition, Order::Run, "", output);
+        }
         let answer = self.at.post("/resume", &order(self.partition, SOON).into(), SOON)?;
         output.result(|| "reads on".to_owned(), || answer.clone())
     }

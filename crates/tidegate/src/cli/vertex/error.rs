@@ -4,6 +4,8 @@ use tidegate::operations::OperationsError;
 use tidegate::vertex::config::ConfigError;
 use tidegate::vertex::lane::supervise::AttachError;
 use tidegate::vertex::ledger::TakeoverError;
+#[cfg(feature = "nats")]
+use tidegate::vertex::nats::own::GroupError;
 use tidegate::vertex::run::VertexError;
 
 use crate::output::{Exit, Report, VertexExit};
@@ -11,6 +13,7 @@ use crate::output::{Exit, Report, VertexExit};
 impl Report for ConfigError {
     fn exit(&self) -> Exit {
         Exit::Vertex(match self {
+            Self::At { error, .. } => return error.exit(),
             Self::Read { .. } => VertexExit::Unavailable,
             Self::Setting { .. } => VertexExit::Usage,
             _ => VertexExit::Config,
@@ -19,6 +22,7 @@ impl Report for ConfigError {
 
     fn code(&self) -> &'static str {
         match self {
+            Self::At { error, .. } => error.code(),
             Self::Read { .. } => "io",
             Self::Setting { .. } => "usage",
             _ => "config",
@@ -41,6 +45,23 @@ impl Report for OperationsError {
             Self::Refused { .. } => "refused",
             Self::Unreachable { .. } => "unreachable",
             _ => "admin",
+        }
+    }
+}
+
+#[cfg(feature = "nats")]
+impl Report for GroupError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Unknown(_) => Exit::NotFound,
+            _ => Exit::Vertex(VertexExit::Unavailable),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "not_found",
+            _ => "ownership",
         }
     }
 }

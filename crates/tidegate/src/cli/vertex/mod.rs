@@ -4,6 +4,8 @@ mod admin;
 #[cfg(feature = "zmq")]
 mod bench;
 mod error;
+#[cfg(feature = "nats")]
+mod group;
 mod inspect;
 mod run;
 mod show;
@@ -19,7 +21,7 @@ use crate::output::{Exit, Output, Stop, VertexExit};
     after_help = "\
 Exit codes: 0 done, 64 wrong usage, 65 invalid pipeline file, 69 the worker, a file or the running vertex is not there, 70 \
 failed, 73 the ledger cannot be used, 75 fenced, 76 a worker broke the protocol, 77 the worker's schema does not match, 78 the ledger does not keep up. \
-status, fence, drain, pause, resume and log-level also have 4 refused and 5 not done in time.
+status, fence, drain, pause, resume and log-level also have 3 no such partition, 4 refused and 5 not done in time.
 
 Examples:
   tidegate vertex validate -c orders.toml --init
@@ -46,6 +48,9 @@ pub(crate) enum Command {
     Resume(admin::Resume),
     /// Change how much a running vertex writes to its log
     LogLevel(admin::LogLevel),
+    /// Show which vertex has which partition of a pipeline that several hosts share
+    #[cfg(feature = "nats")]
+    Group(group::Group),
     /// Print what a ledger has; its vertex must not be running
     Inspect(inspect::Inspect),
     /// Run a function over the lines of a file, over the real transport, without source, sink or server
@@ -69,6 +74,8 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<(), Stop> {
         Command::Pause(command) => command.run(output),
         Command::Resume(command) => command.run(output),
         Command::LogLevel(command) => command.run(output),
+        #[cfg(feature = "nats")]
+        Command::Group(command) => command.run(output),
         Command::Inspect(command) => command.run(output),
         Command::UdfTest(command) => command.run(output),
         #[cfg(feature = "zmq")]

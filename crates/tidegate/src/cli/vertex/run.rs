@@ -16,6 +16,7 @@ use tidegate::vertex::operate::status::SinkStatus;
 use tidegate::vertex::operate::{Control, Which, Wish};
 use tidegate::vertex::run::{Report, Vertex};
 use tidegate::vertex::sink::Class;
+use tidegate::vertex::source::Replay;
 
 use super::super::logging;
 use super::super::signal::Signals;
@@ -356,6 +357,9 @@ fn is_local(sink: &SinkConfig) -> bool {
 
 fn at_least_once(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
     match (&pipeline.ledger, &sink.kind) {
+        _ if pipeline.source.abilities().replay == Replay::Redelivered => {
+            "at least once; after a crash of the vertex what was not acknowledged is written again, with the same output ids"
+        }
         (None, _) => {
             "at least once while the vertex runs, whatever its workers do; a vertex that is started again reads from the \
              beginning, since there is no [ledger]"
