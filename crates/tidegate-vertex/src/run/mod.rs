@@ -309,14 +309,16 @@ impl Vertex {
                 (Ok(true), Some(patience)) => now < *give_up.get_or_insert(now.saturating_add(patience)),
                 _ => false,
             };
-            if !waits {
-                self.give_away()?;
-            }
+            let gave_away = !waits && self.give_away()?;
             if self.board.wants_status() || !waits && !matches!(finished, Ok(false)) {
                 self.board.say(self.status());
             }
             if finished? && !waits {
                 return Ok(());
+            }
+            if gave_away {
+                // Released at once: the lease runs.
+                continue;
             }
             let limit = now.saturating_add(LONGEST_SLEEP);
             let late = self.sinks.iter().filter_map(|end| end.late.as_ref()?.next_time());

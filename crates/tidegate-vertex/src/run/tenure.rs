@@ -313,7 +313,7 @@ impl Tenure {
 
     /// Everything that was read is committed, and nothing is to be redone.
     pub(super) fn is_idle(&self) -> bool {
-        let is_open = self.unopened.is_none() && self.intended.is_none() && self.read.is_none();
+        let is_open = self.unopened.is_none() && self.intended.is_none();
         is_open && self.is_settled() && self.flow.is_empty()
     }
 

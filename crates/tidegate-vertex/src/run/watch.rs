@@ -173,8 +173,10 @@ impl Vertex {
         }
     }
 
-    /// Gives away what is drained: everything that was read is committed, then the right to write goes (VX-704).
-    pub(super) fn give_away(&mut self) -> Result<(), VertexError> {
+    /// Gives away what is drained: everything that was read is committed, then the right to write goes (VX-704). Whether there was
+    /// anything.
+    pub(super) fn give_away(&mut self) -> Result<bool, VertexError> {
+        let mut gave = false;
         for index in 0..self.partitions.len() {
             let tenure = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref());
             let Some(tenure) = tenure else { continue };
@@ -185,9 +187,10 @@ impl Vertex {
                     partition.given_away = true;
                 }
                 self.end_tenure(index, Reason::Released);
+                gave = true;
             }
         }
-        Ok(())
+        Ok(gave)
     }
 }
 

@@ -113,7 +113,7 @@ fn what_the_client_library_holds_is_pending_until_its_connection_is_gone() {
             tell.send(()).unwrap();
             permit
         };
-        let mut publish: Box<dyn FnMut() + Send> = match kind {
+        let publish: Box<dyn FnMut() + Send> = match kind {
             "ids" => {
                 let mut stream = IdStream::open(nats, "OUT", "OUT.0.data", window).unwrap();
                 let guard = guard.clone();
@@ -150,7 +150,7 @@ fn what_the_client_library_holds_is_pending_until_its_connection_is_gone() {
         };
         proxy.cut();
         // Left behind with its stream, as the sink's thread keeps it.
-        thread::spawn(move || publish());
+        thread::spawn(publish);
         begun.recv().unwrap();
         guard.revoke(Reason::Operator);
         let Quiesce::Pending(writes) = guard.quiesce(|| false) else { panic!("the write is not seen") };

@@ -3,7 +3,6 @@
 use std::{
     fs,
     ops::Range,
-    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -32,30 +31,54 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> Self {
         let mut server = Self::launch(Vec::new(), 1);
-        server.port = server.ready();
+        assert!(server.is_ready(), "nats-server ended");
         server
     }
 
     /// Three servers, each with a copy of everything.
     pub(crate) fn start_cluster() -> [Self; 3] {
-        // Free for a moment at least.
-        let free: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let routes: Vec<String> = free
-            .iter()
-            .map(|listener| format!("nats://127.0.0.1:{}", listener.local_addr().unwrap().port()))
-            .collect();
-        drop(free);
-        let args = |index: usize| {
-            let name = format!("n{index}");
-            let args = ["--server_name", &name, "--cluster_name", "three", "--cluster", &routes[index]];
-            let args = args.into_iter().map(str::to_owned);
-            args.chain(["--routes".to_owned(), routes.join(",")]).collect()
-        };
-        let mut servers = [0, 1, 2].map(|index| Self::launch(args(index), 3));
-        for server in &mut servers {
-            server.port = server.ready();
+        loop {
+            // Free for a moment at least: when somebody else was faster, others are tried.
+            let free = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+            let routes = free.map(|listener| format!("nats://{}", listener.local_addr().unwrap()));
+            let args = |index: usize| {
+                let name = format!("n{index}");
+                let args = ["--server_name", &name, "--cluster_name", "three", "--cluster", &routes[index]];
+                let args = args.into_iter().map(str::to_owned);
+                args.chain(["--routes".to_owned(), routes.join(",")]).collect()
+            };
+            let mut servers = [0, 1, 2].map(|index| Self::launch(args(index), 3));
+            if servers.iter_mut().all(Self::is_ready) && servers[0].has_leader() {
+                return servers;
+            }
         }
-        servers
+    }
+
+    /// Waits until it answers; false when it has ended.
+    fn is_ready(&mut self) -> bool {
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < give_up, "nats-server does not answer");
+            if let Some(port) = self.found() {
+                self.port = port;
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    /// Whether the servers have found each other within a while.
+    fn has_leader(&self) -> bool {
+        let give_up = Instant::now() + Duration::from_secs(20);
+        let nats = self.connect();
+        while Instant::now() < give_up {
+            if nats.wait(nats.context().query_account()).unwrap().is_ok() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        false
     }
 
     fn launch(args: Vec<String>, replicas: usize) -> Self {
@@ -67,7 +90,7 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         self.stop();
         self.child = spawn(&self.dir, i32::from(self.port), &self.args);
-        self.ready();
+        assert!(self.is_ready(), "nats-server ended");
     }
 
     pub(crate) fn stop(&mut self) {
@@ -154,23 +177,13 @@ impl Server {
         }
     }
 
-    /// The port, when it answers.
-    fn ready(&mut self) -> u16 {
-        let give_up = Instant::now() + Duration::from_secs(60);
-        let pid = self.child.id();
-        let ports: PathBuf = self.dir.path().join(format!("nats-server_{pid}.ports"));
-        loop {
-            if let Ok(text) = fs::read_to_string(&ports)
-                && let Some(port) = text.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split('"').next())
-                && let Ok(port) = port.parse()
-                && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-            {
-                return port;
-            }
-            assert!(self.child.try_wait().unwrap().is_none(), "nats-server ended");
-            assert!(Instant::now() < give_up, "nats-server does not answer");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    /// The port at which it answers by now.
+    fn found(&self) -> Option<u16> {
+        let ports = self.dir.path().join(format!("nats-server_{}.ports", self.child.id()));
+        let text = fs::read_to_string(ports).ok()?;
+        let port = text.split_once("127.0.0.1:")?.1.split('"').next()?.parse().ok()?;
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+        Some(port)
     }
 }
 

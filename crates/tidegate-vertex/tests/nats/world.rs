@@ -281,6 +281,6 @@ pub(crate) const IDS: &str = "[[sink]]
 pub(crate) const SHARED: &str = "[ownership]
     kind = \"jetstream\"
     url = URL
-    lease = \"2s\"
+    lease = \"1s\"
     instance = INSTANCE
     rebalance_interval = \"1s\"";
