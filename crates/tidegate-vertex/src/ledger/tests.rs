@@ -234,43 +234,6 @@ fn only_what_was_prepared_is_committed() {
     ledger.commit_prepared(&confirmed, 9, &mut Transaction::default()).unwrap();
 }
 
-/// Prepared here, committed elsewhere under the same number with another cut, and back again: the store's epoch counts, and what
-/// comes behind it is read.
-/// Cases: CT-64.
-/// Rules: VX-773, VX-781.
-#[test]
-fn an_epoch_that_was_committed_elsewhere_with_another_cut_takes_the_place_of_the_one_prepared_here() {
-    let memory = Memory::default();
-    let mut ledger = Ledger::open(memory.clone(), 7).unwrap();
-    let id = PartitionId(0);
-    let mut transaction = Transaction::default();
-    let mine = record(id, Generation(1), EpochId(1));
-    let outputs = outputs(EpochId(1), 1);
-    let mine = ledger.persist(mine, &[("main", Class::C, &outputs)], &mut transaction).unwrap();
-    ledger.run(&transaction).unwrap();
-    // Theirs is shorter.
-    let range = Range { last: Position(4), resume: Position(5), ..mine.range };
-    let theirs = Record { generation: Generation(2), range, ..mine.clone() };
-    let sinks = vec![SinkPart { token: Some(token(5)), ..mine.sinks[0].clone() }];
-    let committed = Record { sinks, ..theirs }.into_committed();
-    assert_ne!((committed.epoch, committed.digest), (mine.epoch, mine.digest()));
-    let authority = crate::own::Authority { committed: Some(committed.clone()), intended: None, store: 3 };
-    let claimed = Claimed { generation: Generation(3), authority: Some(authority.clone()) };
-    let owned = ledger.begin(id, 1, claimed).unwrap();
-    assert_eq!(
-        (owned.epoch, owned.resume, owned.prepared),
-        (EpochId(1), Some(committed.resume.clone()), None)
-    );
-    assert_eq!(owned.tokens, committed.tokens);
-    // What was abandoned has left nothing, and the next session sees the same as the store does.
-    assert!(!memory.disk.borrow().keys().any(|key| matches!(key, Key::Outbox(..))));
-    let known = ledger.known(id).unwrap();
-    assert_eq!((known.committed, known.prepared), (Some(committed.clone()), None));
-    let claimed = Claimed { generation: Generation(4), authority: Some(authority) };
-    let again = ledger.begin(id, 2, claimed).unwrap();
-    assert_eq!((again.epoch, again.resume), (EpochId(1), Some(committed.resume)));
-}
-
 /// Rules: VX-767, VX-770.
 #[test]
 fn an_outbox_that_was_changed_is_not_redone() {
