@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -114,6 +115,18 @@ impl Disk {
             } else {
                 return Err(LedgerError::Lost { path, mark });
             }
+        }
+        if !path.exists() {
+            // Whole or not at all: a file that was begun and not finished cannot be opened by anybody.
+            let new = dir.join(NEW);
+            let begun = match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+            begun.map_err(|source| LedgerError::Directory { path: dir.to_owned(), source })?;
+            drop(Database::create(&new).map_err(failed)?);
+            let named = fs::rename(&new, &path);
+            named.map_err(|source| LedgerError::Directory { path: dir.to_owned(), source })?;
         }
         let database = Database::create(&path).map_err(failed)?;
         let marked = File::create(&mark).and_then(|_| File::open(dir)?.sync_all());
@@ -228,6 +241,8 @@ fn failed(error: impl Into<redb::Error>) -> LedgerError {
 
 /// Says that there was a ledger here: one that is gone is not begun anew by itself (VX-786).
 const MARK: &str = "made";
+/// The database before it is whole.
+const NEW: &str = "ledger.new";
 /// Bytes of a file from which on it is kept repaired.
 const LARGE: u64 = 256 << 20;
 /// Types of network file systems, as `linux/magic.h` has them: NFS, SMB, CIFS, SMB2, 9p, AFS, Coda, Ceph, GFS2, OCFS2, Lustre.
