@@ -12,6 +12,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy},
 };
 use futures_util::StreamExt;
+use serde_json::{Value, json};
 use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
 use tidegate_vertex::{
     batch::Record,
@@ -73,7 +74,8 @@ impl Server {
         let give_up = Instant::now() + Duration::from_secs(20);
         let nats = self.connect();
         while Instant::now() < give_up {
-            if nats.wait(nats.context().query_account()).unwrap().is_ok() {
+            let asked = nats.context().request::<_, _, Value>("INFO", &json!({}));
+            if nats.wait(asked).unwrap().is_ok_and(|info| info["error"].is_null()) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -171,9 +173,12 @@ impl Server {
     /// Publishes plain messages, as somebody who is no vertex.
     pub(crate) fn produce(&self, subject: &str, values: impl IntoIterator<Item = String>) {
         let nats = self.connect();
-        let values = values.into_iter().map(|value| (Default::default(), value.into_bytes())).collect();
-        for outcome in nats.publish(subject, values) {
-            assert!(matches!(outcome, tidegate_vertex::nats::Published::Stored(_)), "{outcome:?}");
+        let mut values = values.into_iter().map(|value| (Default::default(), value.into_bytes())).peekable();
+        while values.peek().is_some() {
+            // The client library lets only so many be without an answer.
+            for outcome in nats.publish(subject, values.by_ref().take(1_000).collect()) {
+                assert!(matches!(outcome, tidegate_vertex::nats::Published::Stored(_)), "{outcome:?}");
+            }
         }
     }
 
