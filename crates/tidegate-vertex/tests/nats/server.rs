@@ -74,7 +74,7 @@ impl Server {
         let give_up = Instant::now() + Duration::from_secs(20);
         let nats = self.connect();
         while Instant::now() < give_up {
-            let asked = nats.context().request::<_, _, Value>("INFO", &json!({}));
+            let asked = async { nats.context().request::<_, _, Value>("INFO", &json!({})).await };
             if nats.wait(asked).unwrap().is_ok_and(|info| info["error"].is_null()) {
                 return true;
             }
