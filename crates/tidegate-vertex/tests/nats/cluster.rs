@@ -30,20 +30,21 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Rules: VX-857, VX-921.
 #[test]
 fn a_cluster_keeps_the_promises_of_one_server() {
-    let [server, ..] = Server::start_cluster();
-    older_session(&server);
+    let servers = Server::start_cluster();
+    let server = &servers[0];
+    older_session(server);
     server.remove("OUT");
     // A foreign record ends it here, too.
     server.create(strict("OUT"));
-    let (mut stream, _) = owner(&server, 1, None);
+    let (mut stream, _) = owner(server, 1, None);
     stream.publish(Position(0), &messages(0..1, 1), free).unwrap();
     server.produce("OUT.0.data", ["foreign".to_owned()]);
     let refused = stream.publish(Position(1), &messages(1..51, 1), free).unwrap_err();
     assert!(matches!(refused, StrictError::ForeignWriter { sequence: 3, .. }), "{refused}");
     assert_eq!(server.values("OUT"), ["0", "foreign"]);
-    own::contenders(&server);
+    own::contenders(server);
     server.remove("KV_tgvx_orders-enrich");
-    own::regressions(&server);
+    own::regressions(server);
 }
 
 /// A follower that was down for longer than the window of ids leads the stream after a step-down; nothing that was acknowledged
