@@ -40,12 +40,12 @@ pub enum FindError {
 }
 
 /// The blocks of `channel` in the directory of `options` that are in use, by name: one, unless something is wrong. Closed ones
-/// are over, and those that are being made are not there yet.
+/// are over, one that was left for another block is not the channel any more, and those that are being made are not there yet.
 ///
 /// # Errors
 /// [`FindError`].
 pub fn find(channel: &ChannelName, options: &AttachOptions<'_>) -> Result<Vec<Found>, FindError> {
-    let mut found = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     for name in candidates(channel, options)? {
         match attach(&name, options) {
             Ok(block) if block.descriptor().spec.channel == *channel => {
@@ -58,6 +58,9 @@ pub fn find(channel: &ChannelName, options: &AttachOptions<'_>) -> Result<Vec<Fo
             Err(source) => return Err(FindError::Attach { name, source }),
         }
     }
+    // A block that was left stays for a while, for those who have not read it to its end.
+    let left: Vec<_> = found.iter().filter_map(|found| found.descriptor.spec.predecessor).collect();
+    found.retain(|found| !left.contains(&found.descriptor.uuid));
     Ok(found)
 }
 

@@ -1,18 +1,21 @@
 //! Reading a channel through handovers (15.4).
 
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
-use tidegate_shm::clock::{Nanos, monotonic_now};
+use tidegate_shm::{
+    clock::{Nanos, monotonic_now},
+    region::Span,
+};
 
 use super::{
-    Consumer, ReadSlot,
+    Consumer, KeptSlot, ReadSlot, Watcher,
     membership::{Judgement, Membership},
 };
 use crate::{
     block::{AttachOptions, Role, look},
     broker::{Attachment, EventStream, MessageHub},
     config::{ConsumerConfig, Timeout},
-    core::{Start, config::Deadline, reader::Acquired},
+    core::{Start, codec::SlotId, config::Deadline, reader::Acquired},
     error::{AcquireError, FollowError, OpenError, RegistryError},
     handover::{Announcement, HandoverState, answer, glance, observe},
     layout::{BlockUuid, KeyId, Secret, SyncPolicy},
@@ -33,11 +36,22 @@ pub struct HandoverIterator {
     secrets: Vec<Secret>,
     /// The attempt that was answered last.
     answered: Option<u32>,
+    /// How far a handover was at the last look.
+    seen: (HandoverState, u32),
     /// Ids that were gone before the switch, not told yet.
     lost: u64,
+    /// Blocks before this one of which slots are kept, oldest first.
+    left: VecDeque<Left>,
     accept: Option<Box<Accept>>,
     on_handover: Option<Box<OnHandover>>,
     membership: Option<Membership>,
+}
+
+/// A block that was read to its end and is not done with.
+struct Left {
+    consumer: Consumer,
+    /// The first id that is not in it.
+    end: SlotId,
 }
 
 impl fmt::Debug for HandoverIterator {
@@ -56,8 +70,18 @@ impl HandoverIterator {
     }
 
     pub(crate) fn of(consumer: Consumer, config: ConsumerConfig) -> Self {
-        let (secrets, answered, lost) = (Vec::new(), None, 0);
-        Self { consumer, config, secrets, answered, lost, accept: None, on_handover: None, membership: None }
+        Self {
+            consumer,
+            config,
+            secrets: Vec::new(),
+            answered: None,
+            seen: (HandoverState::None, 0),
+            lost: 0,
+            left: VecDeque::new(),
+            accept: None,
+            on_handover: None,
+            membership: None,
+        }
     }
 
     /// The broker knows this consumer, and says what a successor will be.
@@ -114,6 +138,44 @@ impl HandoverIterator {
         self.next(Timeout::Immediate)
     }
 
+    /// As [`Consumer::keep_next`], of whichever block has it. Slots that are kept of a block that was left stay held there.
+    ///
+    /// # Errors
+    /// As [`HandoverIterator::next`] and [`Consumer::keep_next`].
+    pub fn keep_next<R>(
+        &mut self,
+        read: impl FnOnce(&KeptSlot, Span<'_>) -> R,
+    ) -> Result<(KeptSlot, R), FollowError> {
+        let acquired = self.acquire(Deadline::Immediate)?;
+        Ok(self.consumer.keep(acquired, read))
+    }
+
+    /// As [`Consumer::consume_kept`]. A block that was left is done with when all that was kept of it was given back.
+    ///
+    /// # Errors
+    /// As [`Consumer::consume_kept`].
+    pub fn consume_kept(&mut self, kept: KeptSlot) -> Result<(), AcquireError> {
+        let Some(at) = self.left.iter().position(|left| kept.id() < left.end) else {
+            return self.consumer.consume_kept(kept);
+        };
+        let Some(left) = self.left.get_mut(at) else { return Ok(()) };
+        let consumed = left.consumer.consume_kept(kept);
+        if !left.consumer.holds_any() {
+            self.left.remove(at).into_iter().for_each(|left| give_back(left.consumer));
+        }
+        match consumed {
+            // The block was taken down meanwhile: nobody waits for the slot.
+            Err(AcquireError::Fenced) => Ok(()),
+            consumed => consumed,
+        }
+    }
+
+    /// What another thread waits with for the next slot, in this block, or for a handover of it: after each call that found
+    /// nothing a new one.
+    pub fn watcher(&self) -> Option<Watcher> {
+        self.consumer.watcher_for(Some(self.seen))
+    }
+
     /// Gives the place back.
     ///
     /// # Errors
@@ -149,6 +211,7 @@ impl HandoverIterator {
         let Some(reader) = &self.consumer.reader else { return Err(AcquireError::Fenced) };
         let views = reader.core().words().views();
         let seen = glance(views);
+        self.seen = seen;
         let is_new = seen.0 == HandoverState::Prepared && self.answered != Some(seen.1);
         if let (true, Some(announced)) = (is_new, observe(views))
             && let Some(row) = views.consumers.row(self.consumer.row())
@@ -219,8 +282,10 @@ impl HandoverIterator {
         if let Some(membership) = &self.membership {
             membership.moved(self.consumer.descriptor(), self.config.secret.as_ref());
         }
-        if let Err(error) = old_consumer.detach() {
-            tracing::debug!(block = %old, %error, "the row in the old block was not given back");
+        if old_consumer.holds_any() {
+            self.left.push_back(Left { consumer: old_consumer, end: announced.first_slot_id });
+        } else {
+            give_back(old_consumer);
         }
         if let Some(told) = &mut self.on_handover {
             told(&old, &announced.successor);
@@ -268,6 +333,14 @@ impl HandoverIterator {
     fn secret_for(&self, key_id: KeyId) -> Option<Secret> {
         let known = self.config.secret.iter().chain(&self.secrets);
         known.clone().find(|secret| secret.key_id() == key_id).or(self.config.secret.as_ref()).cloned()
+    }
+}
+
+/// Leaves a block that was read to its end.
+fn give_back(consumer: Consumer) {
+    let block = consumer.descriptor().uuid;
+    if let Err(error) = consumer.detach() {
+        tracing::debug!(%block, %error, "the row in the old block was not given back");
     }
 }
 

@@ -12,9 +12,10 @@ use crate::{
     core::{
         Core,
         codec::SlotId,
-        reader::{Acquired, Release},
+        reader::{Acquired, Reader, Release},
     },
     error::AcquireError,
+    handover::{HandoverState, glance},
 };
 
 /// A slot that is kept. Forgetting it keeps the slot until the consumer leaves; it is not consumed then (DH-118).
@@ -45,10 +46,19 @@ impl Consumer {
         read: impl FnOnce(&KeptSlot, Span<'_>) -> R,
     ) -> Result<(KeptSlot, R), AcquireError> {
         let acquired = self.acquire(Timeout::Immediate)?;
+        Ok(self.keep(acquired, read))
+    }
+
+    /// Keeps the slot that was acquired last.
+    pub(super) fn keep<R>(
+        &self,
+        acquired: Acquired,
+        read: impl FnOnce(&KeptSlot, Span<'_>) -> R,
+    ) -> (KeptSlot, R) {
         let kept = KeptSlot(acquired);
         // The one that was acquired last is the one whose verified copy is there.
         let seen = read(&kept, self.payload(&acquired, 0));
-        Ok((kept, seen))
+        (kept, seen)
     }
 
     /// Gives a slot back as consumed (DH-104). Those that were kept before it stay what they are.
@@ -61,20 +71,36 @@ impl Consumer {
         self.reader.as_mut().ok_or(AcquireError::Fenced)?.release(&kept.0, Release::Consumed)
     }
 
+    /// Whether slots are kept that were not given back.
+    pub(super) fn holds_any(&self) -> bool {
+        self.reader.as_ref().is_some_and(Reader::holds_any)
+    }
+
     /// What another thread waits with while this consumer stays where it is; none once it has left.
     pub fn watcher(&self) -> Option<Watcher> {
-        self.reader.as_ref().map(|reader| Watcher(reader.core().clone()))
+        self.watcher_for(None)
+    }
+
+    /// As [`Consumer::watcher`], for those who have seen this much of a handover and follow it.
+    pub(super) fn watcher_for(&self, seen: Option<(HandoverState, u32)>) -> Option<Watcher> {
+        self.reader.as_ref().map(|reader| Watcher { core: reader.core().clone(), seen })
     }
 }
 
 /// Waits for the writer of a block without being one of its consumers.
 #[derive(Debug, Clone)]
-pub struct Watcher(Core<ConsumerWords, Process>);
+pub struct Watcher {
+    core: Core<ConsumerWords, Process>,
+    /// How far a handover is that its reader knows about; none for one who does not follow.
+    seen: Option<(HandoverState, u32)>,
+}
 
 impl Watcher {
-    /// Waits until the id `from` can be read or will never be there, since the block is closed; false when neither came to
-    /// pass in `time`.
+    /// Waits until the id `from` can be read, or will never be there since the block is closed, or until there is news of a
+    /// handover for a reader who follows; false when nothing of it came to pass in `time`. It does not wake up in between, so
+    /// `time` is also what it costs when a writer dies between a commit and the wake-up (DH-076).
     pub fn wait(&self, from: SlotId, time: Duration) -> bool {
-        self.0.await_commit(from, Timeout::After(time).deadline(time))
+        let moves = || self.seen.is_some_and(|seen| glance(self.core.words().views()) != seen);
+        self.core.await_commit(from, Timeout::After(time).deadline(time), moves)
     }
 }

@@ -53,7 +53,7 @@ mod tests;
 
 use std::marker::PhantomData;
 
-use tidegate_shm::sync::Ordering;
+use tidegate_shm::{clock::Nanos, sync::Ordering};
 
 pub use adopt::{Adopted, TakeOver};
 pub use registry::{Start, Ticket};
@@ -161,11 +161,14 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         }
     }
 
-    /// Waits until `from` is resolved or the block is closed; false at the deadline. Takes no part: nothing is claimed.
-    pub(crate) fn await_commit(&self, from: SlotId, deadline: Deadline) -> bool {
-        let waited = self.data_wait(deadline).until::<P, (), std::convert::Infallible>(|_| {
+    /// Waits until `from` is resolved, the block is closed, or there is `news`; false at the deadline. Takes no part: nothing is
+    /// claimed, nobody's death is looked for, and it sleeps without slices, so the deadline is what a missed wake-up costs.
+    pub(crate) fn await_commit(&self, from: SlotId, deadline: Deadline, news: impl Fn() -> bool) -> bool {
+        let mut wait = self.data_wait(deadline);
+        wait.timing.futex_slice = Nanos::MAX;
+        let waited = wait.until::<P, (), std::convert::Infallible>(|_| {
             let there = self.control(Control64::CommitIndex) > from.0 || self.closed().is_some();
-            Ok(there.then_some(()))
+            Ok((there || news()).then_some(()))
         });
         let Ok(waited) = waited;
         waited.result.is_some()

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod attaching;
+mod finding;
 mod making;
 mod memory;
 mod owners;

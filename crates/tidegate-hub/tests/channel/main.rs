@@ -10,6 +10,7 @@ mod exchange;
 mod forks;
 mod guards;
 mod handles;
+mod kept;
 mod lives;
 mod points;
 mod processes;

@@ -149,6 +149,11 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         self.position.next()
     }
 
+    /// Whether anything is held.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.position.holds_any()
+    }
+
     /// Whether what was read from a slot is what was committed. False only after a repair by force, or damage (DH-062).
     #[must_use]
     pub fn validate(&self, acquired: &Acquired) -> bool {

@@ -1,0 +1,66 @@
+//! The blocks of a channel, found by the names of their files.
+
+use std::fs;
+
+use tidegate_hub::{
+    block::{AttachOptions, Block, FindError, Role, create, find},
+    layout::{BlockSpec, ChannelName},
+};
+
+use crate::{Blocks, name_of, set_state, spec};
+
+fn found(blocks: &Blocks, channel: &str) -> Result<Vec<String>, FindError> {
+    let found = find(&ChannelName::new(channel).unwrap(), &blocks.options(Role::Consumer))?;
+    Ok(found.into_iter().map(|found| found.name).collect())
+}
+
+fn of(blocks: &Blocks, channel: &str) -> Block {
+    let spec = BlockSpec { channel: ChannelName::new(channel).unwrap(), ..spec() };
+    create(&spec, &blocks.create_options()).unwrap()
+}
+
+/// Only blocks that are in use, and of no other channel, whatever else lies beside them.
+#[test]
+fn the_blocks_of_a_channel_are_those_in_use_and_of_its_name() {
+    let blocks = Blocks::new();
+    assert_eq!(found(&blocks, "camera").unwrap(), [""; 0]);
+    let block = blocks.create();
+    let name = name_of(&block);
+    let (_longer, _other) = (of(&blocks, "camera_left"), of(&blocks, "lidar"));
+    for stray in ["camera", "tidegate_camera_", "tidegate_camera_0123456z", "tidegate_camera_012345678"] {
+        fs::write(blocks.dir.path().join(stray), "nothing").unwrap();
+    }
+    assert_eq!(found(&blocks, "camera").unwrap(), [name.as_str()]);
+    let second = blocks.create();
+    let mut both = [name.clone(), name_of(&second)];
+    both.sort();
+    assert_eq!(found(&blocks, "camera").unwrap(), both);
+    // One that is being made, and one that is over.
+    set_state(&second, 1);
+    assert_eq!(found(&blocks, "camera").unwrap(), [name.as_str()]);
+    set_state(&second, 4);
+    assert_eq!(found(&blocks, "camera").unwrap(), [name.as_str()]);
+    fs::remove_file(block.path()).unwrap();
+    assert_eq!(found(&blocks, "camera").unwrap(), [""; 0]);
+    drop(block);
+    // Two whose files are called alike.
+    let (dot, line) = (of(&blocks, "rig.left"), of(&blocks, "rig_left"));
+    for (channel, block) in [("rig.left", &dot), ("rig_left", &line)] {
+        assert_eq!(found(&blocks, channel).unwrap(), [name_of(block)]);
+    }
+}
+
+/// What may be the channel and cannot be looked at is not passed over.
+#[test]
+fn a_block_that_cannot_be_looked_at_is_an_error_with_its_name() {
+    let blocks = Blocks::new();
+    let block = blocks.create();
+    let _rest = blocks.create();
+    fs::File::options().write(true).open(block.path()).unwrap().set_len(4095).unwrap();
+    let error = found(&blocks, "camera").unwrap_err();
+    assert!(matches!(&error, FindError::Attach { name, .. } if *name == name_of(&block)), "{error}");
+    let options =
+        AttachOptions { dir: blocks.dir.path().join("nowhere"), ..AttachOptions::new(Role::Consumer) };
+    let error = find(&ChannelName::new("camera").unwrap(), &options).unwrap_err();
+    assert!(matches!(&error, FindError::Dir { dir, .. } if dir.ends_with("nowhere")), "{error}");
+}
