@@ -41,6 +41,8 @@ pub type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 pub struct Served {
     /// The admin socket.
     pub socket: Option<PathBuf>,
+    /// Whether its directory is for admin sockets alone, and goes with the last of them.
+    pub own_dir: bool,
     /// Where metrics and health are.
     pub metrics: Option<SocketAddr>,
     /// The sinks and what is promised of them.
@@ -85,6 +87,7 @@ pub struct Operations {
     /// Before the path, so that nobody finds a socket that is not served.
     admin: Option<Server>,
     socket: Option<PathBuf>,
+    own_dir: bool,
     metrics: Option<(SocketAddr, Server)>,
 }
 
@@ -140,7 +143,7 @@ impl Operations {
     /// # Errors
     /// Socket or port cannot be had.
     pub fn start(control: &Control, served: Served) -> Result<Self, OperationsError> {
-        let mut operations = Self { admin: None, socket: None, metrics: None };
+        let mut operations = Self { admin: None, socket: None, own_dir: served.own_dir, metrics: None };
         let vertex = Arc::new(Watched { control: control.clone(), sinks: served.sinks });
         if let Some(path) = served.socket {
             let listener = listen(&path)?;
@@ -178,8 +181,7 @@ impl Drop for Operations {
     fn drop(&mut self) {
         self.admin = None;
         if let Some(path) = &self.socket {
-            // Somebody may have tidied up.
-            let _ = std::fs::remove_file(path);
+            leave(path, self.own_dir);
         }
     }
 }
@@ -187,9 +189,6 @@ impl Drop for Operations {
 /// Listens at a path that nobody else may open; one that a dead process left is taken.
 fn listen(path: &Path) -> Result<UnixListener, OperationsError> {
     let failed = |source| OperationsError::Socket { path: path.to_owned(), source };
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(failed)?;
-    }
     match UnixStream::connect(path) {
         Ok(_) => return Err(OperationsError::Taken { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -199,7 +198,7 @@ fn listen(path: &Path) -> Result<UnixListener, OperationsError> {
     }
     // Made under another name, so that it is closed to others before it can be found.
     let new = path.with_extension(format!("{}.new", std::process::id()));
-    let listener = UnixListener::bind(&new).map_err(failed)?;
+    let listener = bind(&new).map_err(failed)?;
     let named = std::fs::set_permissions(&new, Permissions::from_mode(0o600))
         .and_then(|()| std::fs::rename(&new, path));
     if let Err(error) = named {
@@ -207,6 +206,36 @@ fn listen(path: &Path) -> Result<UnixListener, OperationsError> {
         return Err(failed(error));
     }
     Ok(listener)
+}
+
+/// Removes a socket, and its directory if that is for sockets alone and this was the last of them.
+fn leave(path: &Path, own_dir: bool) {
+    // Somebody may have tidied up.
+    let _ = std::fs::remove_file(path);
+    if let Some(dir) = path.parent().filter(|_| own_dir) {
+        // Refused while other vertices have theirs there.
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
+/// Makes a socket and its directory, which a vertex that ends may remove while it is empty: then once more.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let made = || {
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            // Says that it is there already when it goes between the two looks at it.
+            std::fs::create_dir_all(dir)?;
+        }
+        UnixListener::bind(path)
+    };
+    let goes =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists);
+    let mut tries = 0;
+    loop {
+        match made() {
+            Err(error) if goes(&error) && tries < MOST_TRIES => tries += 1,
+            bound => return bound,
+        }
+    }
 }
 
 /// Asks a running vertex; the answer is an object.
@@ -383,8 +412,44 @@ fn ok(value: &impl serde::Serialize) -> Response {
 
 /// Requests that are answered at a time: some may wait for a drain.
 const MAX_CONNECTIONS: usize = 16;
+/// Vertices that may end, each at the moment at which another one begins.
+const MOST_TRIES: u32 = 100;
 /// Time between looks at a vertex that comes to rest.
 const LOOK: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// What an answer may take beyond what was asked to be waited for.
 const MARGIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    /// Vertices that begin and end at the same time: each gets its socket, and the last one leaves nothing.
+    #[test]
+    fn the_directory_of_sockets_goes_with_the_last_of_them() {
+        let node = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| admin_socket(node.path(), name));
+        std::thread::scope(|scope| {
+            for path in &paths {
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        let listener = listen(path).unwrap();
+                        assert!(UnixStream::connect(path).is_ok());
+                        drop(listener);
+                        leave(path, true);
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(node.path()).unwrap().count(), 0);
+        // One that a user has named stays, and so does one in which somebody else is.
+        let listeners = [listen(&paths[0]).unwrap(), listen(&paths[1]).unwrap()];
+        leave(&paths[0], true);
+        assert!(paths[1].exists());
+        leave(&paths[1], false);
+        assert!(paths[1].parent().unwrap().exists());
+        drop(listeners);
+    }
+}
