@@ -87,6 +87,65 @@ impl NodeId {
     pub const RANGE: std::ops::RangeInclusive<u16> = 1..=1023;
 }
 
+/// A stream as a user names it: by number, or by a name that the node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamRef {
+    /// By number.
+    Id(StreamId),
+    /// By configured or dynamic name.
+    Name(String),
+}
+
+impl StreamRef {
+    /// The name, if it was given by name.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Id(_) => None,
+        }
+    }
+}
+
+/// A text that names no stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamRefError {
+    /// A number that no stream has.
+    #[error("a stream number lies between 1 and 4294967295")]
+    Number,
+    /// Neither a number nor a name.
+    #[error("a stream is a number, or a name of 1 to 64 letters, digits, '.', '_' or '-'")]
+    Name,
+}
+
+impl std::str::FromStr for StreamRef {
+    type Err = StreamRefError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+            return match text.parse() {
+                Ok(0) | Err(_) => Err(StreamRefError::Number),
+                Ok(id) => Ok(Self::Id(StreamId::new(id))),
+            };
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+            return Ok(Self::Name(text.to_owned()));
+        }
+        Err(StreamRefError::Name)
+    }
+}
+
+impl fmt::Display for StreamRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) => write!(f, "'{name}'"),
+        }
+    }
+}
+
 /// What a client is for a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {

@@ -16,6 +16,7 @@
 //! | [`npy`] | the header of `.npy` files |
 //! | `hub` | channels of the data hub (feature `hub`) |
 //! | `nats` | JetStream: connections, streams with barriers, ownership (feature `nats`) |
+//! | `tensor` | tensor streams, and how they are linked to a node (feature `tensor`) |
 //! | [`wake`] | how their threads wake the vertex |
 //!
 //! The protocol between runtime and worker is in `tidegate_udf`.
@@ -47,6 +48,8 @@ pub mod nats;
 pub mod npy;
 #[cfg(not(loom))]
 pub mod operate;
+#[cfg(all(not(loom), any(feature = "hub", feature = "tensor")))]
+mod origin;
 #[cfg(not(loom))]
 pub mod own;
 #[cfg(not(loom))]
@@ -55,6 +58,8 @@ pub mod run;
 pub mod sink;
 #[cfg(not(loom))]
 pub mod source;
+#[cfg(all(not(loom), feature = "tensor"))]
+pub mod tensor;
 #[cfg(not(loom))]
 pub mod wake;
 

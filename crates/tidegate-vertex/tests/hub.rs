@@ -5,15 +5,17 @@
 use std::{
     path::Path,
     sync::mpsc::{Receiver, channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tidegate_hub::{
     config::{BufferPolicy, ConsumerConfig, HubConfig, Timeout},
     consumer::Consumer,
+    handover::{Confirm, HandoverOptions},
     layout::{ChannelName, Overflow, SyncPolicy},
     producer::Producer,
 };
+use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 use tidegate_vertex::{
     batch::{Input, Record},
@@ -104,12 +106,93 @@ fn a_slot_is_released_when_its_record_is_committed_and_comes_again_until_then() 
     send(&producer, 8..13);
     assert!(producer.try_write().is_err());
     assert_eq!(values(&reading.take(5)), (8..13).collect::<Vec<_>>());
-    // A session that ends without having committed more.
-    reading.source.nack(ONLY, Position(5), tidegate_shm::clock::Nanos::ZERO);
     drop(reading);
     let mut again = Reading::open(dir.path(), "").unwrap();
     assert_eq!(again.source.open(ONLY, None).unwrap(), Position(5));
     assert_eq!(values(&again.take(8)), (5..13).collect::<Vec<_>>());
+}
+
+/// A session that ends gives its place back with what it has not committed, while the vertex lives on: another vertex gets it,
+/// or a later session of the same one.
+/// Rules: VX-728, VX-742, VX-830.
+#[test]
+fn after_a_nack_the_records_come_again_to_whoever_reads_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let producer = Producer::create(&config(dir.path(), 8)).unwrap();
+    let mut reading = Reading::open(dir.path(), "").unwrap();
+    reading.source.open(ONLY, None).unwrap();
+    send(&producer, 0..6);
+    reading.take(6);
+    reading.ack(Position(2));
+    let resume = reading.resume(Position(2));
+    let mut other = Reading::open(dir.path(), "").unwrap();
+    assert!(other.source.open(ONLY, None).is_err(), "the channel has one reader");
+    reading.source.nack(ONLY, Position(2), Nanos::ZERO);
+    assert_eq!(producer.consumer_count(), 0);
+    assert_eq!(other.source.open(ONLY, None).unwrap(), Position(2));
+    assert_eq!(values(&other.take(4)), [2, 3, 4, 5]);
+    other.ack(Position(3));
+    other.source.nack(ONLY, Position(3), Nanos::ZERO);
+    // Nothing was lost, and nothing is left of the first session in the source that gave it back.
+    assert!(matches!(reading.source.poll(ONLY, BUDGET).unwrap(), Polled::Idle));
+    let resume = Resume { position: Position(3), ..resume };
+    assert_eq!(reading.source.open(ONLY, Some(&resume)).unwrap(), Position(3));
+    assert_eq!(values(&reading.take(3)), [3, 4, 5]);
+    assert_eq!((reading.source.lost(), other.source.lost()), (0, 0));
+}
+
+/// A producer that moves the channel asks, and the source answers although nothing is written; what is not committed of the old
+/// block stays held there, and the ids go on.
+/// Rules: VX-830, VX-833.
+#[test]
+fn a_source_follows_its_channel_to_another_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = |slots| HubConfig { sync: SyncPolicy::AllReaders, ..config(dir.path(), slots) };
+    let old = Producer::create(&all(4)).unwrap();
+    let mut reading = Reading::open(dir.path(), "start = \"oldest\"").unwrap();
+    reading.source.open(ONLY, None).unwrap();
+    send(&old, 0..3);
+    assert_eq!(values(&reading.take(3)), [0, 1, 2]);
+    let before = reading.resume(Position(2));
+    assert!(matches!(reading.source.poll(ONLY, BUDGET).unwrap(), Polled::Idle));
+    let options = HandoverOptions { grace: Some(PATIENCE), ..HandoverOptions::default() };
+    let mut handover = old.begin_handover(&all(8), options).unwrap();
+    reading.woken.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(reading.source.poll(ONLY, BUDGET).unwrap(), Polled::Idle));
+    let new = handover.cut().unwrap();
+    send(&new, 3..11);
+    let inputs = reading.take(8);
+    assert_eq!(values(&inputs), (3..11).collect::<Vec<_>>());
+    assert!(inputs.iter().zip(3..).all(|(input, id)| input.position == Position(id)));
+    assert_ne!(reading.resume(Position(3)).identity, before.identity);
+    assert!(new.try_write().is_err(), "all slots of the new block are held");
+    assert_eq!(old.consumer_count(), 1, "and those of the old one");
+    reading.ack(Position(3));
+    assert_eq!(old.consumer_count(), 0);
+    reading.ack(Position(4));
+    send(&new, 11..12);
+    assert_eq!(values(&reading.take(1)), [11]);
+    // A vertex that is started again goes on in the new block, wherever the ledger was.
+    let resume = Resume { position: Position(4), ..before };
+    drop(reading);
+    let mut again = Reading::open(dir.path(), "").unwrap();
+    assert_eq!(again.source.open(ONLY, Some(&resume)).unwrap(), Position(4));
+    assert_eq!(values(&again.take(8)), (4..12).collect::<Vec<_>>());
+}
+
+/// Rules: VX-830.
+#[test]
+fn a_source_does_not_follow_to_a_block_that_keeps_less_than_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = Producer::create(&config(dir.path(), 4)).unwrap();
+    let mut reading = Reading::open(dir.path(), "").unwrap();
+    reading.source.open(ONLY, None).unwrap();
+    let lossy = HubConfig { overflow: Overflow::DropOldest, ..config(dir.path(), 4) };
+    let unasked = HandoverOptions { confirm: Confirm::None, ..HandoverOptions::default() };
+    let new = old.begin_handover(&lossy, unasked).unwrap().cut().unwrap();
+    send(&new, 0..1);
+    let error = reading.source.poll(ONLY, BUDGET).unwrap_err().to_string();
+    assert!(error.contains("source.reliable is true") && error.contains("DropOldest"), "{error}");
 }
 
 /// Rules: VX-830, VX-832, VX-833.
@@ -224,6 +307,46 @@ fn no_more_is_read_than_the_budget_allows() {
     send(&producer, 5..6);
     let error = reading.source.poll(ONLY, long).unwrap_err();
     assert!(matches!(error, SourceError::TooLong { position: Position(5), max: 0 }), "{error}");
+}
+
+/// How often the thread of this name has gone to sleep, in a process that runs one test; none while it has not begun.
+fn sleeps_of(thread: &str) -> Option<u64> {
+    let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let is_named = |task: &std::path::PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread)
+    };
+    let status = std::fs::read_to_string(tasks.find(is_named)?.join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    Some(line.trim().parse().unwrap())
+}
+
+/// Its wake-ups while nothing happens, and how many are allowed in the time that really went by.
+fn idle_wakeups(thread: &str) -> (u64, u64) {
+    let begun = Instant::now();
+    let before = std::iter::repeat_with(|| sleeps_of(thread)).find_map(|sleeps| {
+        assert!(begun.elapsed() < PATIENCE, "there is no thread {thread}");
+        sleeps
+    });
+    let (before, begun) = (before.unwrap(), Instant::now());
+    std::thread::sleep(Duration::from_secs(3));
+    let after = sleeps_of(thread).unwrap();
+    (after - before, 12 * (begun.elapsed().as_millis() as u64).div_ceil(1000))
+}
+
+/// Rules: VX-323, VX-904.
+#[test]
+fn a_source_that_waits_wakes_seldom() {
+    let dir = tempfile::tempdir().unwrap();
+    let producer = Producer::create(&config(dir.path(), 8)).unwrap();
+    let mut reading = Reading::open(dir.path(), "").unwrap();
+    reading.source.open(ONLY, None).unwrap();
+    assert!(matches!(reading.source.poll(ONLY, BUDGET).unwrap(), Polled::Idle));
+    let (woken, most) = idle_wakeups("hub source");
+    assert!(woken <= most, "{woken} times, at most {most}");
+    assert!(reading.woken.try_recv().is_err(), "the vertex is not woken");
+    // And at once for what comes.
+    send(&producer, 0..1);
+    reading.woken.recv_timeout(PATIENCE).unwrap();
 }
 
 /// A sink, and what permits its writes.

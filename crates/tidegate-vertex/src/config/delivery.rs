@@ -1,10 +1,24 @@
 //! What is promised, and whether source and sinks can give it.
 
-use super::{ConfigError, Delivery, Exhausted, FileMode, FileSink, Pipeline, Role, SinkConfig, SinkKind};
+use serde::Deserialize;
+
+use super::{ConfigError, Exhausted, FileMode, FileSink, Pipeline, Role, SinkConfig, SinkKind};
 use crate::{
     sink::Class,
     source::{Abilities, AckMode, Positions, Replay},
 };
+
+/// What is promised (VX-001).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// The position advances before a batch is sent to the function.
+    AtMostOnce,
+    /// Outputs go to the sink as soon as their batch is done.
+    AtLeastOnce,
+    /// Outputs are held until their epoch is durably decided.
+    EffectivelyOnce,
+}
 
 impl Delivery {
     /// As the pipeline file says it.

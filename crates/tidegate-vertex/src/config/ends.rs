@@ -43,6 +43,9 @@ pub enum SourceConfig {
     /// Messages of NATS JetStream.
     #[cfg(feature = "nats")]
     Jetstream(Box<crate::source::jetstream::JetstreamSource>),
+    /// Frames of a tensor stream.
+    #[cfg(feature = "tensor")]
+    Tensor(crate::source::tensor::TensorSource),
     /// Messages of a ZeroMQ socket.
     #[cfg(feature = "zmq")]
     Zmq(crate::source::zmq::ZmqSource),
@@ -59,6 +62,8 @@ impl SourceConfig {
             Self::Hub(_) => "hub",
             #[cfg(feature = "nats")]
             Self::Jetstream(_) => "jetstream",
+            #[cfg(feature = "tensor")]
+            Self::Tensor(_) => "tensor",
             #[cfg(feature = "zmq")]
             Self::Zmq(_) => "zmq",
         }
@@ -66,6 +71,10 @@ impl SourceConfig {
 
     /// What becomes of its records when the vertex dies, in one sentence (VX-002).
     pub fn promise(&self) -> &'static str {
+        #[cfg(feature = "tensor")]
+        if let Self::Tensor(keys) = self {
+            return keys.promise();
+        }
         match self.abilities().replay {
             Replay::Yes => "what is not committed is read again",
             Replay::Limited => {
@@ -85,7 +94,7 @@ impl SourceConfig {
             Self::File(config) => config.follow = false,
             #[cfg(feature = "hub")]
             Self::Hub(config) => config.end_at_eof(),
-            #[cfg(any(feature = "nats", feature = "zmq"))]
+            #[cfg(any(feature = "nats", feature = "tensor", feature = "zmq"))]
             _ => return false,
         }
         true
@@ -109,6 +118,8 @@ impl SourceConfig {
             #[cfg(feature = "hub")]
             Self::Hub(config) => config.abilities(),
             Self::Stdin { .. } => stdin::ABILITIES,
+            #[cfg(feature = "tensor")]
+            Self::Tensor(_) => crate::source::tensor::ABILITIES,
             #[cfg(feature = "zmq")]
             Self::Zmq(_) => crate::source::zmq::ABILITIES,
             Self::Generator { .. } => Abilities {
@@ -185,6 +196,9 @@ pub enum SinkKind {
     /// Values of a bucket of JetStream KV.
     #[cfg(feature = "nats")]
     Kv(Box<crate::sink::jetstream::KvSink>),
+    /// Frames of a tensor stream.
+    #[cfg(feature = "tensor")]
+    Tensor(crate::sink::tensor::TensorSink),
     /// Messages of a ZeroMQ socket.
     #[cfg(feature = "zmq")]
     Zmq(crate::sink::zmq::ZmqSink),
@@ -254,6 +268,8 @@ impl SinkConfig {
             SinkKind::Kv(config) => config.0.class(),
             #[cfg(feature = "hub")]
             SinkKind::Hub(_) => Class::C,
+            #[cfg(feature = "tensor")]
+            SinkKind::Tensor(_) => Class::C,
             #[cfg(feature = "zmq")]
             SinkKind::Zmq(_) => Class::C,
         }

@@ -122,6 +122,22 @@ pub const KEYS: &[Key] = &[
     key("log.level", "", "least important lines: error, warn, info, debug, trace; as the command line says"),
 ];
 
+/// Those of ends that are tensor streams.
+#[cfg(feature = "tensor")]
+pub const STREAM_KEYS: &[Key] = &[
+    key("source.dir", "", "kind tensor: directory of the stream's node; as for all commands"),
+    key("source.format", "\"value\"", "kind tensor: value, or output for frames of another vertex"),
+    key("source.dtype", "", "kind tensor: what the elements have to be; anything"),
+    key("source.shape", "", "kind tensor: what the shape has to be; anything"),
+    key(
+        "source.on_gap",
+        "\"skip\"",
+        "kind tensor: what lost frames do: skip counts them, stop ends the vertex",
+    ),
+    key("source.prefetch", "\"32MiB\"", "kind tensor: frames that are copied ahead of the function"),
+    key("sink.dir", "", "kind tensor: directory of the stream's node; as for all commands"),
+];
+
 #[cfg(test)]
 mod tests {
     use super::super::{Pipeline, edit};
@@ -164,8 +180,20 @@ mod tests {
     #[cfg(feature = "nats")]
     #[test]
     fn what_is_printed_as_default_is_the_default() {
-        for Key { name, default, .. } in KEYS.iter().filter(|key| !key.default.is_empty()) {
-            let text = file_with(name);
+        check(KEYS, file_with);
+    }
+
+    /// Rules: VX-855.
+    #[cfg(feature = "tensor")]
+    #[test]
+    fn what_is_printed_as_default_of_streams_is_the_default() {
+        let source = LEAST.replace("\"generator\"", "\"tensor\"").replace("records = 1", "stream = \"cam\"");
+        check(STREAM_KEYS, |_| source.clone());
+    }
+
+    fn check(keys: &[Key], file: impl Fn(&str) -> String) {
+        for Key { name, default, .. } in keys.iter().filter(|key| !key.default.is_empty()) {
+            let text = file(name);
             let least: Pipeline = text.parse().expect(name);
             let mut file = text.parse().expect("TOML");
             edit::set(&mut file, &format!("{name}={default}")).expect(name);

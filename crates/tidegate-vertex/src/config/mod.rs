@@ -11,6 +11,8 @@ mod operation;
 mod ownership;
 mod place;
 pub mod secret;
+#[cfg(feature = "tensor")]
+mod streams;
 pub mod units;
 
 use std::{
@@ -34,6 +36,7 @@ use crate::{
     lane::session::Transport,
     own::Pins,
 };
+pub use delivery::Delivery;
 pub use edit::{fresh_uid, with_uid};
 pub use ends::{FileMode, FileSink, Role, SinkConfig, SinkKind, SinkRetry, SourceConfig};
 pub use error::ConfigError;
@@ -43,6 +46,8 @@ pub use ownership::OwnershipConfig;
 #[cfg(feature = "nats")]
 pub use ownership::jetstream::JetstreamOwnership;
 use units::{Bytes, Time};
+#[cfg(feature = "tensor")]
+pub use {explain::STREAM_KEYS, streams::TensorEnd};
 
 /// A pipeline as its file describes it, checked.
 #[derive(Debug, Clone, Deserialize)]
@@ -102,18 +107,6 @@ pub struct Identity {
     uid: Option<String>,
     /// What is promised.
     pub delivery: Delivery,
-}
-
-/// What is promised (VX-001).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// The position advances before a batch is sent to the function.
-    AtMostOnce,
-    /// Outputs go to the sink as soon as their batch is done.
-    AtLeastOnce,
-    /// Outputs are held until their epoch is durably decided.
-    EffectivelyOnce,
 }
 
 /// `[batch]`
@@ -457,6 +450,8 @@ impl Pipeline {
         if self.routes().next().is_none() || self.sink.len() > 0x1_0000 {
             return value("sink", &self.sink.len(), "1 to 65536 of them, at least one of which gets outputs");
         }
+        #[cfg(feature = "tensor")]
+        self.check_streams()?;
         self.check_delivery()?;
         self.ownership.check(self)?;
         let transport = self.transport();

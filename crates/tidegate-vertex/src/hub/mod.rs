@@ -2,29 +2,16 @@
 //!
 //! A channel is the one block of its name that is in use in the directory of the blocks. No broker is asked.
 
-pub(crate) mod slot;
-
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
 use tidegate_hub::{
     block::{AttachOptions, DEFAULT_DIR, FindError, Found, Role, find},
-    error::{AcquireError, OpenError, WriteError},
+    error::{AcquireError, FollowError, OpenError, WriteError},
     layout::{ChannelName, Secret},
     secret::{SecretError, read_key_file},
 };
-
-/// What the slots of a channel hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// A value and nothing else, as most producers write it.
-    #[default]
-    Value,
-    /// An output of another vertex, with its key, headers, time and where it comes from.
-    Output,
-}
 
 /// Why a channel cannot be an end of this vertex.
 #[derive(Debug, Error)]
@@ -77,11 +64,13 @@ pub enum HubError {
         /// What it has to be.
         expected: String,
     },
-    /// The channel goes on in another block.
-    #[error("channel {channel} has moved to another block; start the vertex again, it goes on there")]
-    Moved {
+    /// It goes on where nobody can follow.
+    #[error("channel {channel}: {source}")]
+    Follow {
         /// Its name.
         channel: ChannelName,
+        /// Why.
+        source: Box<FollowError>,
     },
     /// A slot cannot be read.
     #[error("channel {channel}: {source}")]

@@ -19,7 +19,8 @@ use super::{Class, Confirms, Delivery, Held, Output, Published, Rejected, Sink, 
 use crate::{
     config::units::Bytes,
     fence::{WriteGuard, WriteKind},
-    hub::{HubError, Place, channel_name, default_dir, slot},
+    hub::{HubError, Place, channel_name, default_dir},
+    origin::{self, Origin},
 };
 
 /// The keys of a sink of kind `hub`.
@@ -130,7 +131,7 @@ impl Hub {
         delivery: &Delivery<'_>,
         guard: &WriteGuard,
     ) -> Result<Option<NotPut>, SinkError> {
-        let origin = slot::Origin {
+        let from = Origin {
             pipeline: self.pipeline,
             generation: delivery.session.generation,
             epoch: delivery.epoch,
@@ -138,8 +139,8 @@ impl Hub {
             position: output.position,
             number: output.number,
         };
-        let (needed, room) = (slot::len(&output.record), self.producer.descriptor().spec.slot_size);
-        if needed > room || !slot::write(&output.record, &origin, &mut self.buffer) {
+        let (needed, room) = (origin::len(&output.record), self.producer.descriptor().spec.slot_size);
+        if needed > room || !origin::write(&output.record, &from, &mut self.buffer) {
             let reason = format!("it takes {needed} bytes, a slot of channel {} has {room}", self.channel);
             return Ok(Some(NotPut::Never(reason)));
         }
@@ -150,7 +151,7 @@ impl Hub {
             }
             Err(error) => return Err(self.failed(error.into())),
         };
-        slot.set_user_flags(origin.generation.0);
+        slot.set_user_flags(from.generation.0);
         slot.put_bytes(&self.buffer).map_err(|error| self.failed(error))?;
         // Between the acquisition and the commit of the slot: one that is dropped here is aborted.
         let permit = guard.permit(WriteKind::Sink)?;

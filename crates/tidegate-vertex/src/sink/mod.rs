@@ -10,6 +10,7 @@
 //! | `kv`, put | C | the same |
 //! | [`file_epoch`], a file for each epoch | A | on the disk |
 //! | [`stdout`] | C | in the kernel |
+//! | `tensor` | C | published |
 //! | `zmq` | C | in the queue of the socket |
 //! | [`blackhole`] | C | nothing |
 
@@ -21,6 +22,8 @@ pub mod hub;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 pub mod stdout;
+#[cfg(feature = "tensor")]
+pub mod tensor;
 #[cfg(feature = "zmq")]
 pub mod zmq;
 
@@ -141,6 +144,8 @@ pub fn open(config: &SinkConfig, uid: u64, keep: Nanos, waker: &Waker) -> Result
         SinkKind::Blackhole {} => Box::new(blackhole::Blackhole),
         #[cfg(feature = "hub")]
         SinkKind::Hub(keys) => Box::new(hub::Hub::open(&config.name, keys, uid)?),
+        #[cfg(feature = "tensor")]
+        SinkKind::Tensor(keys) => Box::new(tensor::Tensor::open(&config.name, keys, uid)?),
         #[cfg(feature = "zmq")]
         SinkKind::Zmq(keys) => Box::new(zmq::Zmq::open(&config.name, keys)?),
         #[cfg(feature = "nats")]
@@ -410,6 +415,15 @@ pub enum SinkError {
         sink: String,
         /// What is wrong with the channel.
         source: Box<crate::hub::HubError>,
+    },
+    /// The stream of the sink cannot be had, or not be written.
+    #[cfg(feature = "tensor")]
+    #[error("the sink {sink}: {source}")]
+    Tensor {
+        /// The sink.
+        sink: String,
+        /// What is wrong with the stream.
+        source: Box<crate::tensor::TensorError>,
     },
     /// The NATS server of the sink cannot be reached, or its stream is not as it has to be.
     #[cfg(feature = "nats")]

@@ -37,6 +37,13 @@ struct Queue {
     closed: bool,
 }
 
+#[cfg(feature = "tensor")]
+impl Queue {
+    fn has_room(&self, bound: usize) -> bool {
+        self.inputs.is_empty() || self.bytes < bound
+    }
+}
+
 /// Both ends of a queue of at most `bound` bytes, or one record.
 pub(super) fn ahead(bound: usize, waker: Waker) -> (Feed, Ahead) {
     let shared = Arc::new(Shared::default());
@@ -53,6 +60,20 @@ impl Feed {
         if queue.closed {
             return false;
         }
+        self.insert(queue, input);
+        true
+    }
+
+    /// Adds a record without waiting: the last one for which [`Feed::has_room`] was true may pass the bound.
+    #[cfg(feature = "tensor")]
+    pub(super) fn add(&self, input: Input) {
+        let queue = self.shared.lock();
+        if !queue.closed {
+            self.insert(queue, input);
+        }
+    }
+
+    fn insert(&self, mut queue: MutexGuard<'_, Queue>, input: Input) {
         queue.bytes += input.record.len();
         queue.inputs.push_back(input);
         let first = queue.inputs.len() == 1;
@@ -60,7 +81,27 @@ impl Feed {
         if first {
             self.waker.wake();
         }
-        true
+    }
+
+    /// Whether the bound is not reached.
+    #[cfg(feature = "tensor")]
+    pub(super) fn has_room(&self) -> bool {
+        self.shared.lock().has_room(self.bound)
+    }
+
+    /// Waits until there is room, or nobody wants any more, but not longer than this.
+    #[cfg(feature = "tensor")]
+    pub(super) fn await_room(&self, time: std::time::Duration) {
+        let queue = self.shared.lock();
+        let full = |queue: &mut Queue| !queue.closed && !queue.has_room(self.bound);
+        // Whoever panicked with the lock, the caller looks again.
+        drop(self.shared.changed.wait_timeout_while(queue, time, full));
+    }
+
+    /// Whether nobody wants any more.
+    #[cfg(feature = "tensor")]
+    pub(super) fn is_closed(&self) -> bool {
+        self.shared.lock().closed
     }
 
     /// There will be no more, for this reason if there is one.

@@ -7,22 +7,18 @@
 //! | false | when it was copied | it overwrites: what is lost is counted, or stops the source |
 //!
 //! There is nothing between the ring and the vertex: the ring is what is read ahead. A thread of its own only waits for the
-//! next commit, and wakes the vertex.
+//! next commit, and wakes the vertex. A channel that its producer moves to another block is followed there; what is not
+//! committed of the old block stays held in it.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{collections::VecDeque, path::PathBuf, thread, time::Duration};
 
 use serde::Deserialize;
 use tidegate_hub::{
     config::ConsumerConfig,
-    consumer::{Consumer, KeptSlot, Watcher},
+    consumer::{HandoverIterator, KeptSlot, Watcher},
     core::{Start, codec::SlotId},
-    error::{AcquireError, OpenError, RegistryError},
-    layout::{BlockSpec, ChannelName, Overflow, SyncPolicy},
+    error::{AcquireError, FollowError, OpenError, RegistryError},
+    layout::{BlockSpec, BlockUuid, ChannelName, Overflow, SyncPolicy},
 };
 use tidegate_shm::sync::{Arc, Condvar, Mutex, MutexGuard};
 use tidegate_udf::wire::ids::{PartitionId, Position};
@@ -33,7 +29,8 @@ use super::{
 use crate::{
     batch::{Input, Record},
     fence::{WriteGuard, WriteKind},
-    hub::{Format, HubError, Place, channel_name, default_dir, slot},
+    hub::{HubError, Place, channel_name, default_dir},
+    origin::{self, Format, Newest},
     wake::Waker,
 };
 
@@ -76,6 +73,20 @@ impl HubSource {
         self.until_eof = true;
     }
 
+    /// Whether a block of the channel keeps what is not committed, if it has to.
+    fn check(&self, spec: &BlockSpec) -> Result<(), HubError> {
+        let lossy = spec.sync == SyncPolicy::LatestOnly || spec.overflow == Overflow::DropOldest;
+        if !self.reliable || !lossy {
+            return Ok(());
+        }
+        Err(HubError::Made {
+            channel: self.channel.clone(),
+            key: "source.reliable",
+            found: format!("true for a channel with sync {:?} and overflow {:?}", spec.sync, spec.overflow),
+            expected: "false, or the channel made to keep every slot until it is read".to_owned(),
+        })
+    }
+
     /// What it can do.
     pub fn abilities(&self) -> Abilities {
         let (replay, ack) =
@@ -92,15 +103,16 @@ pub struct Hub {
     waker: Waker,
     reading: Option<Reading>,
     lost: u64,
-    /// The highest generation of each writer, by pipeline and partition.
-    generations: BTreeMap<(u64, u32), u64>,
+    newest: Newest,
     stale: u64,
 }
 
 /// A place among the consumers of the channel's block.
 #[derive(Debug)]
 struct Reading {
-    consumer: Consumer,
+    consumer: HandoverIterator,
+    /// The block that is read.
+    block: BlockUuid,
     /// Slots whose records are not committed, in their order.
     held: VecDeque<KeptSlot>,
     /// A record that was read and did not fit the budget.
@@ -121,9 +133,8 @@ impl Hub {
         let place = Place::new(&keys.channel, &keys.dir, keys.secret.as_deref())?;
         let found = place.known()?;
         let keys = keys.clone();
-        let (reading, lost, generations, stale) = (None, 0, BTreeMap::new(), 0);
-        let hub = Self { keys, place, waker, reading, lost, generations, stale };
-        hub.check(&found.descriptor.spec)?;
+        let hub = Self { keys, place, waker, reading: None, lost: 0, newest: Newest::default(), stale: 0 };
+        hub.keys.check(&found.descriptor.spec)?;
         Ok(hub)
     }
 
@@ -132,37 +143,25 @@ impl Hub {
         self.stale
     }
 
-    fn check(&self, spec: &BlockSpec) -> Result<(), HubError> {
-        let lossy = spec.sync == SyncPolicy::LatestOnly || spec.overflow == Overflow::DropOldest;
-        if !self.keys.reliable || !lossy {
-            return Ok(());
-        }
-        Err(HubError::Made {
-            channel: self.keys.channel.clone(),
-            key: "source.reliable",
-            found: format!("true for a channel with sync {:?} and overflow {:?}", spec.sync, spec.overflow),
-            expected: "false, or the channel made to keep every slot until it is read".to_owned(),
-        })
-    }
-
     fn attach(&self, start: Option<Start>) -> Result<Reading, SourceError> {
         let found = self.place.known()?;
-        self.check(&found.descriptor.spec)?;
+        self.keys.check(&found.descriptor.spec)?;
         let config = ConsumerConfig {
             dir: self.place.dir.clone(),
             channel: Some(self.place.channel.clone()),
             secret: self.place.secret.clone(),
             start,
-            // As many as the ring has: the vertex bounds what it reads by bytes.
-            max_held: found.descriptor.spec.slot_count.clamp(1, u16::MAX.into()),
+            // As many as a ring has: the vertex bounds what it reads by bytes.
+            max_held: u16::MAX.into(),
             name: "vertex".to_owned(),
             ..ConsumerConfig::default()
         };
-        let consumer = Consumer::attach(&found.name, &config).map_err(|error| self.place.failed(error))?;
-        let watcher = consumer.watcher().ok_or_else(|| self.failed(AcquireError::Fenced))?;
-        let bell = Bell::start(watcher, self.waker.clone()).map_err(SourceError::Start)?;
-        let next = consumer.position().0;
-        Ok(Reading { consumer, held: VecDeque::new(), spare: None, next, full: false, bell })
+        let consumer =
+            HandoverIterator::attach(&found.name, &config).map_err(|error| self.place.failed(error))?;
+        let bell = Bell::start(self.waker.clone()).map_err(SourceError::Start)?;
+        let next = consumer.consumer().position().0;
+        let block = consumer.consumer().descriptor().uuid;
+        Ok(Reading { consumer, block, held: VecDeque::new(), spare: None, next, full: false, bell })
     }
 
     /// Takes a place at `position`, or behind what is gone there.
@@ -197,24 +196,21 @@ impl Hub {
         });
         let (kept, read) = match kept {
             Ok(kept) => kept,
-            Err(AcquireError::QueueEmpty) if self.keys.until_eof => return Ok(Next::Closed),
-            Err(AcquireError::QueueEmpty | AcquireError::Timeout | AcquireError::NotReady) => {
-                return Ok(Next::Nothing);
+            Err(FollowError::Successor(error)) => return Err(self.place.failed(error).into()),
+            Err(FollowError::Acquire(error)) => return self.without(error),
+            Err(source) => {
+                let channel = self.keys.channel.clone();
+                return Err(HubError::Follow { channel, source: Box::new(source) }.into());
             }
-            // As many as there are slots are held.
-            Err(AcquireError::Locked { .. }) => {
-                reading.full = true;
-                return Ok(Next::Nothing);
-            }
-            Err(AcquireError::Closed { handed_over: true }) => {
-                return Err(HubError::Moved { channel: self.keys.channel.clone() }.into());
-            }
-            Err(AcquireError::Closed { .. }) => return Ok(Next::Closed),
-            Err(AcquireError::Lapped { lost }) => return self.lapped(lost),
-            Err(error) => return Err(self.failed(error)),
         };
         let id = kept.id().0;
-        if reading.consumer.descriptor().spec.sync == SyncPolicy::LatestOnly {
+        let descriptor = reading.consumer.consumer().descriptor();
+        if descriptor.uuid != reading.block {
+            self.keys.check(&descriptor.spec)?;
+            tracing::info!(channel = %self.keys.channel, block = %descriptor.uuid, "the channel has moved; it is read there");
+            reading.block = descriptor.uuid;
+        }
+        if descriptor.spec.sync == SyncPolicy::LatestOnly {
             self.lost += id.saturating_sub(reading.next);
         }
         reading.next = id + 1;
@@ -230,6 +226,24 @@ impl Hub {
         }
     }
 
+    /// There is no slot, for this reason.
+    fn without(&mut self, why: AcquireError) -> Result<Next, SourceError> {
+        match why {
+            AcquireError::QueueEmpty if self.keys.until_eof => Ok(Next::Closed),
+            AcquireError::QueueEmpty | AcquireError::Timeout | AcquireError::NotReady => Ok(Next::Nothing),
+            // As many as there are slots are held.
+            AcquireError::Locked { .. } => {
+                if let Some(reading) = &mut self.reading {
+                    reading.full = true;
+                }
+                Ok(Next::Nothing)
+            }
+            AcquireError::Closed { handed_over: false } => Ok(Next::Closed),
+            AcquireError::Lapped { lost } => self.lapped(lost),
+            error => Err(self.failed(error)),
+        }
+    }
+
     fn input(&mut self, id: u64, bytes: Vec<u8>) -> Result<Next, SourceError> {
         let record = match self.keys.format {
             Format::Value => Record::of(bytes),
@@ -241,8 +255,8 @@ impl Hub {
                     found,
                     allowed,
                 };
-                let (record, origin) = slot::read(&bytes).map_err(wrong)?;
-                if !self.is_current(&origin) {
+                let (record, from) = origin::read(&bytes).map_err(wrong)?;
+                if !self.newest.admits(&from) {
                     self.stale += 1;
                     return Ok(Next::Stale);
                 }
@@ -250,17 +264,6 @@ impl Hub {
             }
         };
         Ok(Next::Input(Input { position: Position(id), next: Position(id + 1), record }))
-    }
-
-    /// Whether no later session of its partition has written before it (VX-751).
-    fn is_current(&mut self, origin: &slot::Origin) -> bool {
-        let key = (origin.pipeline, origin.partition.0);
-        if self.generations.len() >= MAX_WRITERS && !self.generations.contains_key(&key) {
-            self.generations.pop_first();
-        }
-        let highest = self.generations.entry(key).or_default();
-        *highest = origin.generation.0.max(*highest);
-        origin.generation.0 == *highest
     }
 
     /// Slots were overwritten before they were read.
@@ -350,8 +353,10 @@ impl Source for Hub {
                 Next::Stale => {}
                 Next::Closed if inputs.is_empty() => return Ok(Polled::End),
                 Next::Nothing if inputs.is_empty() => {
-                    if let Some(reading) = self.reading.as_ref().filter(|reading| !reading.full) {
-                        reading.bell.ring_at(SlotId(reading.next));
+                    if let Some(reading) = self.reading.as_ref().filter(|reading| !reading.full)
+                        && let Some(watcher) = reading.consumer.watcher()
+                    {
+                        reading.bell.ring_at(watcher, SlotId(reading.next));
                     }
                     return Ok(Polled::Idle);
                 }
@@ -362,7 +367,7 @@ impl Source for Hub {
     }
 
     fn identity(&mut self, _: PartitionId, _: Position) -> Result<Identity, SourceError> {
-        let uuid = self.reading.as_ref().map(|reading| reading.consumer.descriptor().uuid);
+        let uuid = self.reading.as_ref().map(|reading| reading.block);
         Ok(Identity(uuid.map_or_else(Vec::new, |uuid| uuid.as_bytes().to_vec())))
     }
 
@@ -391,7 +396,7 @@ impl Source for Hub {
     }
 
     fn pending(&self, _: PartitionId) -> Option<u64> {
-        self.reading.as_ref().map(|reading| reading.consumer.backlog())
+        self.reading.as_ref().map(|reading| reading.consumer.consumer().backlog())
     }
 
     fn lost(&self) -> u64 {
@@ -399,46 +404,46 @@ impl Source for Hub {
     }
 }
 
-/// Waits for the commit behind the last one, once each time it is asked to.
+/// Waits for the commit behind the last one, or for news of a handover, once each time it is asked to.
 #[derive(Debug, Default)]
 struct Bell {
     asked: Mutex<Asked>,
     changed: Condvar,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 enum Asked {
     #[default]
     Nothing,
-    At(SlotId),
+    At(Watcher, SlotId),
     End,
 }
 
 impl Bell {
-    fn start(watcher: Watcher, waker: Waker) -> std::io::Result<Arc<Self>> {
+    fn start(waker: Waker) -> std::io::Result<Arc<Self>> {
         let bell = Arc::new(Self::default());
         let asked = bell.clone();
         // It ends by itself soon after its source did; there is nothing to join it for.
-        thread::Builder::new().name("hub source".to_owned()).spawn(move || asked.watch(&watcher, &waker))?;
+        thread::Builder::new().name("hub source".to_owned()).spawn(move || asked.watch(&waker))?;
         Ok(bell)
     }
 
-    fn ring_at(&self, id: SlotId) {
-        *self.lock() = Asked::At(id);
+    fn ring_at(&self, watcher: Watcher, id: SlotId) {
+        *self.lock() = Asked::At(watcher, id);
         self.changed.notify_one();
     }
 
-    fn watch(&self, watcher: &Watcher, waker: &Waker) {
+    fn watch(&self, waker: &Waker) {
         loop {
             let mut asked = self.lock();
-            while *asked == Asked::Nothing {
+            while matches!(*asked, Asked::Nothing) {
                 asked = self.changed.wait(asked).unwrap_or_else(std::sync::PoisonError::into_inner);
             }
-            let Asked::At(id) = *asked else { return };
+            let Asked::At(watcher, id) = asked.clone() else { return };
             drop(asked);
             if watcher.wait(id, LOOK) {
                 let mut asked = self.lock();
-                if *asked == Asked::At(id) {
+                if matches!(*asked, Asked::At(_, now) if now == id) {
                     *asked = Asked::Nothing;
                 }
                 drop(asked);
@@ -464,7 +469,6 @@ fn yes() -> bool {
     true
 }
 
-/// After which a thread that waits for a commit looks whether it is still wanted.
+/// After which a thread that waits for a commit looks whether it is still wanted, and what a wake-up that a dying producer did
+/// not make costs (VX-323).
 const LOOK: Duration = Duration::from_millis(100);
-/// Writers whose generations are remembered.
-const MAX_WRITERS: usize = 1 << 16;

@@ -8,6 +8,7 @@
 //! | `jetstream`, shared | one: the consumer | sequence of the message |
 //! | [`mod@file`] | a file | byte offset of the record; of `npy` the row |
 //! | [`stdin`] | one | bytes of this run |
+//! | `tensor` | one: the stream | a count of this run |
 //! | `zmq` | one: the socket | a count of this run |
 
 mod ahead;
@@ -19,6 +20,8 @@ pub mod hub;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 pub mod stdin;
+#[cfg(feature = "tensor")]
+pub mod tensor;
 #[cfg(feature = "nats")]
 pub mod work_queue;
 #[cfg(feature = "zmq")]
@@ -131,6 +134,8 @@ pub fn open(config: &SourceConfig, waker: &Waker) -> Result<Box<dyn Source>, Sou
         #[cfg(feature = "nats")]
         SourceConfig::Jetstream(keys) => keys.open(waker.clone())?,
         SourceConfig::File(keys) => Box::new(file::Files::open(keys, waker)?),
+        #[cfg(feature = "tensor")]
+        SourceConfig::Tensor(keys) => Box::new(tensor::Tensor::open(keys, waker.clone())?),
         #[cfg(feature = "zmq")]
         SourceConfig::Zmq(keys) => Box::new(zmq::Zmq::open(keys, waker.clone())?),
         SourceConfig::Stdin { format } => Box::new(stdin::Stream::stdin(*format, waker.clone())?),
@@ -269,6 +274,10 @@ pub enum SourceError {
     #[cfg(feature = "hub")]
     #[error("the hub source: {0}")]
     Hub(#[from] crate::hub::HubError),
+    /// The stream cannot be had, or its frames are not what they have to be.
+    #[cfg(feature = "tensor")]
+    #[error(transparent)]
+    Tensor(Box<crate::tensor::TensorError>),
     /// The NATS server of the source cannot be reached, or refuses.
     #[cfg(feature = "nats")]
     #[error(transparent)]
@@ -333,4 +342,11 @@ pub enum SourceError {
         /// Longest value.
         max: usize,
     },
+}
+
+#[cfg(feature = "tensor")]
+impl From<crate::tensor::TensorError> for SourceError {
+    fn from(error: crate::tensor::TensorError) -> Self {
+        Self::Tensor(Box::new(error))
+    }
 }

@@ -10,6 +10,7 @@ use tidegate::tensor::agent::IdleStrategy;
 use tidegate::tensor::channel::Channel;
 use tidegate::tensor::client::{Client, ClientError, Context, Endpoint, Listener, RefusalCode};
 use tidegate::tensor::config::{DriverConfig, IdRange, IdRanges};
+pub(crate) use tidegate::tensor::ids::StreamRef;
 use tidegate::tensor::ids::{AeronStreamId, StreamId};
 use tidegate::tensor::transport::aeron::AeronConnector;
 use tidegate::tensor::transport::{Connector, Transport, TransportError};
@@ -34,42 +35,6 @@ pub(crate) struct DriverArgs {
     /// With --aeron-dir: the driver's configuration, to take its channels, stream ids, stream names and base directory from
     #[arg(long, value_name = "FILE", requires = "aeron_dir")]
     pub(crate) config: Option<PathBuf>,
-}
-
-/// A stream as a user names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum StreamRef {
-    /// By number.
-    Id(StreamId),
-    /// By configured or dynamic name.
-    Name(String),
-}
-
-impl std::str::FromStr for StreamRef {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-            return match text.parse() {
-                Ok(0) | Err(_) => Err("a stream number lies between 1 and 4294967295".to_owned()),
-                Ok(id) => Ok(Self::Id(StreamId::new(id))),
-            };
-        }
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
-            return Ok(Self::Name(text.to_owned()));
-        }
-        Err("a stream is a number, or a name of 1 to 64 letters, digits, '.', '_' or '-'".to_owned())
-    }
-}
-
-impl std::fmt::Display for StreamRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Id(id) => id.fmt(f),
-            Self::Name(name) => write!(f, "'{name}'"),
-        }
-    }
 }
 
 /// A driver that was found.
@@ -114,6 +79,17 @@ impl Session {
     /// Connects a client; it follows the node through restarts.
     pub(crate) fn client(&self, listener: Listener) -> Result<Client, Stop> {
         Ok(Client::start(self.context.clone(), Arc::new(self.connector.clone()), listener)?)
+    }
+
+    /// What an end of a vertex needs to know of this driver. It drives the media driver's client itself.
+    #[cfg(feature = "vertex")]
+    pub(crate) fn link(&self, stream: StreamId) -> tidegate::vertex::tensor::Link {
+        let connector = AeronConnector { use_invoker: true, ..self.connector.clone() };
+        tidegate::vertex::tensor::Link {
+            stream,
+            context: self.context.clone(),
+            connector: Arc::new(connector),
+        }
     }
 
     /// A connection to the media driver, for commands that speak the wire protocol themselves.

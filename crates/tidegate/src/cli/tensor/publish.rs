@@ -166,10 +166,7 @@ impl Publish {
         let client = session.client(Box::new(move |event| drop(events.send(event))))?;
         let config = ProducerConfig {
             stream: Some(stream),
-            name: match &self.stream {
-                StreamRef::Name(name) => Some(name.clone()),
-                StreamRef::Id(_) => None,
-            },
+            name: self.stream.name().map(str::to_owned),
             regions: self.own.regions(padding.len())?,
             ..ProducerConfig::default()
         };
@@ -477,16 +474,6 @@ fn send(
             Err(error) => {
                 return Err(Stop::Error { exit: Exit::Failed, code: "publish", message: error.to_string() });
             }
-        }
-    }
-}
-
-impl StreamRef {
-    /// The name, if it was given by name.
-    fn name(&self) -> Option<&str> {
-        match self {
-            Self::Name(name) => Some(name),
-            Self::Id(_) => None,
         }
     }
 }

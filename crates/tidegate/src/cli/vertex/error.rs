@@ -7,6 +7,7 @@ use tidegate::vertex::ledger::TakeoverError;
 #[cfg(feature = "nats")]
 use tidegate::vertex::nats::own::GroupError;
 use tidegate::vertex::run::VertexError;
+use tidegate::vertex::sink::SinkError;
 
 use crate::output::{Exit, Report, VertexExit};
 
@@ -82,7 +83,9 @@ impl Report for VertexError {
             Self::Config(error) => error.exit(),
             Self::Worker(AttachError::Refused { code: "SCHEMA", .. }) => Exit::Vertex(VertexExit::Schema),
             Self::Worker(_) | Self::Source(_) => Exit::Vertex(VertexExit::Unavailable),
-            Self::Ownership(_) => Exit::Vertex(VertexExit::Unavailable),
+            Self::Ownership(_) | Self::Sink(SinkError::Tensor { .. }) => {
+                Exit::Vertex(VertexExit::Unavailable)
+            }
             Self::Ledger(_) | Self::Regressed { .. } => Exit::Vertex(VertexExit::Ledger),
             Self::Protocol { .. } => Exit::Vertex(VertexExit::Protocol),
             Self::Behind { .. } => Exit::Vertex(VertexExit::Behind),

@@ -7,6 +7,7 @@ mod error;
 #[cfg(feature = "nats")]
 mod group;
 mod inspect;
+mod link;
 mod run;
 mod show;
 mod test;

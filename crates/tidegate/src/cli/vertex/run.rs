@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tidegate::operations::{Operations, OperationsError, Served};
 use tidegate::vertex::config::{
-    Delivery, KEYS, LogFormat, LogLevel, Pipeline, SinkConfig, SinkKind, fresh_uid, with_uid,
+    Delivery, KEYS, LogFormat, LogLevel, Pipeline, STREAM_KEYS, SinkConfig, SinkKind, fresh_uid, with_uid,
 };
 use tidegate::vertex::ledger::take_over;
 use tidegate::vertex::operate::status::SinkStatus;
@@ -21,6 +21,7 @@ use tidegate::vertex::source::Replay;
 use super::super::logging;
 use super::super::signal::Signals;
 use super::admin::socket_of;
+use super::link::link;
 use crate::output::{Exit, Output, Stop, VertexExit, exit_of_io};
 
 #[derive(Debug, Args)]
@@ -93,7 +94,8 @@ fn level_name(level: LogLevel) -> &'static str {
 }
 
 /// Runs a vertex to its end and says what became of its inputs. One that is `operated` has an admin socket.
-pub(super) fn execute(pipeline: Pipeline, operated: bool, output: &mut Output) -> Result<(), Stop> {
+pub(super) fn execute(mut pipeline: Pipeline, operated: bool, output: &mut Output) -> Result<(), Stop> {
+    link(&mut pipeline)?;
     let to_stdout = pipeline.sink.iter().any(|sink| matches!(sink.kind, SinkKind::Stdout {}));
     let signals = Signals::install()?;
     let grace = pipeline.admin.shutdown_grace.0.into();
@@ -139,6 +141,7 @@ fn operate(control: &Control, pipeline: &Pipeline) -> Result<Operations, Stop> {
     });
     let served = Served {
         socket: Some(socket_of(pipeline)),
+        own_dir: pipeline.admin.socket.is_none(),
         metrics: pipeline.metrics.listen,
         sinks: sinks.collect(),
         set_level: Arc::new(|level: &str| logging::set_level(level)),
@@ -292,10 +295,11 @@ fn explain(output: &mut Output) -> Result<(), Stop> {
         format!("{}{default}\n    {}", key.name, key.meaning)
     };
     output.result(
-        || KEYS.iter().map(line).collect::<Vec<_>>().join("\n"),
+        || KEYS.iter().chain(STREAM_KEYS).map(line).collect::<Vec<_>>().join("\n"),
         || {
             let keys = KEYS
                 .iter()
+                .chain(STREAM_KEYS)
                 .map(|key| json!({ "key": key.name, "default": key.default, "meaning": key.meaning }));
             json!({ "keys": keys.collect::<Vec<_>>() })
         },
@@ -328,6 +332,9 @@ fn promise(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
         return "what it takes in time: nothing waits for it (required = false), and what it does not get is counted as lost; after a \
                 crash of the vertex some of it may be there twice";
     }
+    if matches!(sink.kind, SinkKind::Tensor(_)) {
+        return lossy(pipeline.pipeline.delivery);
+    }
     match (pipeline.pipeline.delivery, sink.class()) {
         (Delivery::AtMostOnce, _) => {
             "at most once; what a crash of the vertex interrupts is not processed again"
@@ -347,6 +354,20 @@ fn promise(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
             "at least once (class C): after a crash of the vertex outputs of one epoch may be there twice"
         }
         (Delivery::AtLeastOnce, _) => at_least_once(pipeline, sink),
+    }
+}
+
+/// What a stream is promised, which never waits for its readers.
+fn lossy(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::AtMostOnce => {
+            "at most once; what a crash of the vertex interrupts is not processed again, and a reader that is too slow loses \
+             frames, which it counts"
+        }
+        _ => {
+            "published at least once (class C): after a crash of the vertex frames since the last commit are published again; a \
+             reader that is too slow loses frames, which it counts"
+        }
     }
 }
 

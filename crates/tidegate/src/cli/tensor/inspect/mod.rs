@@ -76,7 +76,7 @@ impl FromStr for What {
         if text.contains('/') {
             return Ok(Self::Path(PathBuf::from(text)));
         }
-        StreamRef::from_str(text).map(Self::Stream)
+        StreamRef::from_str(text).map(Self::Stream).map_err(|error| error.to_string())
     }
 }
 

@@ -1,5 +1,6 @@
-//! An output of a vertex in a slot: the value first, so that readers who know nothing of vertices find it where they look for
-//! it, then the key and the headers, and at the end of the payload where the output comes from (VX-751).
+//! An output of a vertex in a slot of a channel, or in a frame of a tensor stream: the value first, so that readers who know
+//! nothing of vertices find it where they look for it, then the key and the headers, and at the end of the payload where the
+//! output comes from (VX-751).
 //!
 //! ```text
 //!  value, padded to 8   key   headers, padded to 8
@@ -12,10 +13,24 @@
 //! ```
 //! Pipeline, partition, position and number make the output's id.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use serde::Deserialize;
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 
 use crate::batch::Record;
+
+/// What the slots of a channel or the frames of a stream hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    /// A value and nothing else, as most producers write it.
+    #[default]
+    Value,
+    /// An output of another vertex, with its key, headers, time and where it comes from.
+    Output,
+}
 
 /// Where an output comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +41,23 @@ pub(crate) struct Origin {
     pub(crate) partition: PartitionId,
     pub(crate) position: Position,
     pub(crate) number: u32,
+}
+
+/// The highest generation of each writer, by pipeline and partition.
+#[derive(Debug, Default)]
+pub(crate) struct Newest(BTreeMap<(u64, u32), u64>);
+
+impl Newest {
+    /// Whether no later session of its partition has written before it (VX-751).
+    pub(crate) fn admits(&mut self, origin: &Origin) -> bool {
+        let key = (origin.pipeline, origin.partition.0);
+        if self.0.len() >= MAX_WRITERS && !self.0.contains_key(&key) {
+            self.0.pop_first();
+        }
+        let highest = self.0.entry(key).or_default();
+        *highest = origin.generation.0.max(*highest);
+        origin.generation.0 == *highest
+    }
 }
 
 /// Why a payload is no output: the field, what it is, and what it may be.
@@ -119,6 +151,8 @@ fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(8), 0);
 }
 
+/// Writers whose generations are remembered.
+const MAX_WRITERS: usize = 1 << 16;
 const TRAILER: usize = 72;
 const MAGIC: [u8; 8] = *b"TGVXOUT1";
 const EVENT_TIME: u16 = 1;
