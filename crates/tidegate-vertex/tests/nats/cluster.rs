@@ -19,15 +19,14 @@ use tidegate_vertex::{
 };
 
 use crate::{
-    own,
     server::{Server, messages, plain, strict, values},
     strict::{free, older_session, open, owner, session},
 };
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Cases: CT-32, CT-33, CT-35, CT-36.
-/// Rules: VX-857, VX-921.
+/// Cases: CT-32, CT-33.
+/// Rules: VX-857.
 #[test]
 fn a_cluster_keeps_the_promises_of_one_server() {
     let servers = Server::start_cluster();
@@ -42,15 +41,12 @@ fn a_cluster_keeps_the_promises_of_one_server() {
     let refused = stream.publish(Position(1), &messages(1..51, 1), free).unwrap_err();
     assert!(matches!(refused, StrictError::ForeignWriter { sequence: 3, .. }), "{refused}");
     assert_eq!(server.values("OUT"), ["0", "foreign"]);
-    own::contenders(server);
-    server.remove("KV_tgvx_orders-enrich");
-    own::regressions(server);
 }
 
 /// A follower that was down for longer than the window of ids leads the stream after a step-down; nothing that was acknowledged
 /// is missing, in any mode.
 /// Cases: CT-34, CT-71.
-/// Rules: VX-857, VX-921.
+/// Rules: VX-857.
 #[test]
 fn what_was_acknowledged_is_there_when_a_server_leads_that_has_forgotten_the_ids() {
     let mut servers = Server::start_cluster();
