@@ -92,7 +92,6 @@ pub const KEYS: &[Key] = &[
         "\"10s\"",
         "with kind jetstream: how long an owner may be silent, 500ms to 10m; it renews every third",
     ),
-    key("ownership.replicas", "1", "with kind jetstream: copies of the bucket"),
     key(
         "ownership.instance",
         "",

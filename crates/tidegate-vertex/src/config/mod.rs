@@ -28,7 +28,7 @@ use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::{
     frame::HEADER_LEN,
     ids::{PartitionId, SessionId},
-    segment::{Geometry, SegmentFault},
+    segment::Geometry,
 };
 
 use crate::{

@@ -53,8 +53,6 @@ impl OwnershipConfig {
 pub(super) mod jetstream {
     //! The keys of the kind `jetstream`.
 
-    use std::num::NonZeroU32;
-
     use serde::{Deserialize, de::Error as _};
     use tidegate_shm::clock::Nanos;
 
@@ -79,8 +77,6 @@ pub(super) mod jetstream {
     struct Keys {
         #[serde(default = "lease")]
         lease: Time,
-        #[serde(default = "one")]
-        replicas: NonZeroU32,
         instance: Option<String>,
         #[serde(default = "auto")]
         partitions: String,
@@ -157,7 +153,6 @@ pub(super) mod jetstream {
                 uid: pipeline.uid(),
                 pipeline: pipeline.pipeline.name.clone(),
                 endpoint: self.endpoint.clone(),
-                replicas: self.keys.replicas.get() as usize,
                 instance: self.instance.clone().unwrap_or_else(|| usual_name(pipeline)),
                 lease: self.keys.lease.0,
                 rebalance: self.keys.rebalance_interval.0,
@@ -232,10 +227,6 @@ pub(super) mod jetstream {
 
     fn rebalance() -> Time {
         Time(Nanos::from_secs(10))
-    }
-
-    fn one() -> NonZeroU32 {
-        NonZeroU32::MIN
     }
 
     fn auto() -> String {

@@ -318,7 +318,6 @@ fn what_is_wrong_with_streams_and_owners_is_said_with_its_place() {
             ["lease = 1ms", "500ms to 10m"],
         ),
         (owned.replace("[ledger]", "partitions = \"x\"\n[ledger]"), "[ownership]", ["\"x\"", "\"0-3,7\""]),
-        (owned.replace("[ledger]", "replicas = 0\n[ledger]"), "[ownership]", ["nonzero", ""]),
         (owned.replace("[ledger]", "leese = \"1s\"\n[ledger]"), "[ownership]", ["leese", "`lease`"]),
         (
             owned.replace("[ledger]", "instance = \"${TIDEGATE_NOT_SET}\"\n[ledger]"),

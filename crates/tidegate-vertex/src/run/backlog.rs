@@ -41,6 +41,7 @@ pub(super) struct Backlog {
 struct Part {
     session: Session,
     epoch: EpochId,
+    source: u64,
     range: Range,
     sealed: bool,
     staged: bool,
@@ -62,9 +63,19 @@ impl Backlog {
             self.lost += outputs.len() as u64;
             return;
         }
-        let Way { session, epoch, sealed, .. } = *way;
+        let Way { session, epoch, source, sealed, .. } = *way;
         self.bytes += bytes;
-        self.parts.push_back(Part { session, epoch, range, sealed, staged: false, outputs, done: 0, bytes });
+        self.parts.push_back(Part {
+            session,
+            epoch,
+            source,
+            range,
+            sealed,
+            staged: false,
+            outputs,
+            done: 0,
+            bytes,
+        });
     }
 
     /// Outputs that were lost to the sink.
@@ -155,6 +166,7 @@ impl End {
                 epoch: part.epoch,
                 first: part.range.first,
                 last: part.range.last,
+                source: part.source,
                 outputs,
                 ids,
             };

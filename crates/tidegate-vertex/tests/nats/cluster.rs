@@ -13,6 +13,7 @@ use tidegate_vertex::{
         NatsError,
         ids::{IdStream, Sent},
         kv::KvBucket,
+        own::Bucket,
         strict::{StrictError, StrictStream},
     },
     sink::Session,
@@ -41,6 +42,23 @@ fn a_cluster_keeps_the_promises_of_one_server() {
     let refused = stream.publish(Position(1), &messages(1..51, 1), free).unwrap_err();
     assert!(matches!(refused, StrictError::ForeignWriter { sequence: 3, .. }), "{refused}");
     assert_eq!(server.values("OUT"), ["0", "foreign"]);
+}
+
+/// Three servers let two writers in that come at the same moment.
+/// Rules: VX-710, VX-921.
+#[test]
+fn ownership_is_not_kept_in_a_replicated_bucket() {
+    let servers = Server::start_cluster();
+    let bucket = Config {
+        name: "KV_tgvx_orders".to_owned(),
+        subjects: vec!["$KV.tgvx_orders.>".to_owned()],
+        deny_delete: true,
+        deny_purge: true,
+        ..Config::default()
+    };
+    servers[0].create(bucket);
+    let refused = Bucket::open(servers[0].connect(), "orders").unwrap_err().to_string();
+    assert!(refused.contains("num_replicas") && refused.contains('3'), "{refused}");
 }
 
 /// A follower that was down for longer than the window of ids leads the stream after a step-down; nothing that was acknowledged

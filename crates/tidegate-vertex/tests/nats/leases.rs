@@ -26,7 +26,6 @@ fn member(server: &Server) -> JetStream {
         uid: 0xaa,
         pipeline: "orders-enrich".to_owned(),
         endpoint: Endpoint::open(&server.url()),
-        replicas: 1,
         instance: "a".to_owned(),
         lease: LEASE,
         rebalance: LEASE,

@@ -24,7 +24,7 @@ const LONG: Nanos = Nanos::from_secs(600);
 const SHORT: Nanos = Nanos::from_millis(1);
 
 fn bucket(server: &Server) -> Bucket {
-    Bucket::open(server.connect(), "orders-enrich", server.replicas).unwrap()
+    Bucket::open(server.connect(), "orders-enrich").unwrap()
 }
 
 fn contender(owner: &str, lease: Nanos) -> Contender {

@@ -42,8 +42,8 @@ impl Bucket {
     /// Opens the bucket of a pipeline; makes it if there is none.
     ///
     /// # Errors
-    /// [`NatsError::Setting`] when a bucket is there that could forget or be read from a replica.
-    pub fn open(nats: Nats, pipeline: &str, replicas: usize) -> Result<Self, NatsError> {
+    /// [`NatsError::Setting`] when a bucket is there that could forget, be read from a replica, or let two writers in at once.
+    pub fn open(nats: Nats, pipeline: &str) -> Result<Self, NatsError> {
         let bucket = bucket_name(pipeline);
         let name = format!("KV_{bucket}");
         let wanted = Config {
@@ -52,7 +52,7 @@ impl Bucket {
             max_messages_per_subject: HISTORY,
             discard: DiscardPolicy::New,
             storage: StorageType::File,
-            num_replicas: replicas,
+            num_replicas: 1,
             deny_delete: true,
             deny_purge: true,
             allow_rollup: false,
@@ -154,6 +154,8 @@ fn check(name: &str, info: &Info) -> Result<(), NatsError> {
         ("deny_purge", config.deny_purge.to_string(), "true"),
         ("deny_delete", config.deny_delete.to_string(), "true"),
         ("max_age", (config.max_age > Duration::ZERO).to_string(), "false"),
+        // Of several, each judges a condition before it has what is on its way to it (VX-710).
+        ("num_replicas", config.num_replicas.to_string(), "1"),
         ("storage", (config.storage != StorageType::File).to_string(), "false"),
     ];
     match wrong.into_iter().find(|(_, found, expected)| found != expected) {

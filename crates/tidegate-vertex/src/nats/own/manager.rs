@@ -31,8 +31,6 @@ pub struct Settings {
     pub pipeline: String,
     /// Where the store is.
     pub endpoint: Endpoint,
-    /// Copies of the bucket.
-    pub replicas: usize,
     /// Name of this instance, different for each.
     pub instance: String,
     /// How long an owner may be silent.
@@ -115,7 +113,7 @@ impl JetStream {
         let call = Nanos(settings.lease.0 / 5).clamp(LEAST_CALL, LONGEST_CALL);
         let name = format!("tidegate {} {}", settings.pipeline, settings.instance);
         let nats = Nats::connect_with(&settings.endpoint, &name, call.into())?;
-        let bucket = Bucket::open(nats, &settings.pipeline, settings.replicas)?;
+        let bucket = Bucket::open(nats, &settings.pipeline)?;
         let claimant =
             Claimant { uid: settings.uid, owner: settings.instance.clone(), lease: settings.lease };
         let part = |id| Part {
