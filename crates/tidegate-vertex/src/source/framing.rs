@@ -185,6 +185,9 @@ struct Row {
     ends: Vec<usize>,
 }
 
+/// The fields of a row, or why it has none.
+type Fields = Result<Vec<String>, FramingError>;
+
 impl Row {
     /// The bytes of the row at the beginning of `bytes`, and its fields; none for empty lines.
     fn read(
@@ -192,7 +195,7 @@ impl Row {
         bytes: &[u8],
         last: bool,
         max: usize,
-    ) -> Result<Option<(usize, Result<Vec<String>, FramingError>)>, FramingError> {
+    ) -> Result<Option<(usize, Fields)>, FramingError> {
         let window = &bytes[..bytes.len().min(max.saturating_add(1))];
         let mut reader = Reader::new();
         let (mut taken, mut written, mut found) = (0, 0, 0);

@@ -415,7 +415,7 @@ struct Bell {
 enum Asked {
     #[default]
     Nothing,
-    At(Watcher, SlotId),
+    At(Arc<Watcher>, SlotId),
     End,
 }
 
@@ -429,7 +429,7 @@ impl Bell {
     }
 
     fn ring_at(&self, watcher: Watcher, id: SlotId) {
-        *self.lock() = Asked::At(watcher, id);
+        *self.lock() = Asked::At(Arc::new(watcher), id);
         self.changed.notify_one();
     }
 

@@ -150,7 +150,8 @@ impl Source for Files {
                 .zip(metadata.ok())
                 .is_some_and(|(known, now)| (known.device, known.inode) == (now.dev(), now.ino()))
         };
-        let ways: [&dyn Fn(&Identity, &Partition) -> bool; 2] = [&by_path, &by_inode];
+        type Way<'a> = &'a dyn Fn(&Identity, &Partition) -> bool;
+        let ways: [Way<'_>; 2] = [&by_path, &by_inode];
         for way in ways {
             for (place, resume) in numbered.iter_mut().zip(known) {
                 if let (None, Some(Resume { identity, .. })) = (&place, resume) {
