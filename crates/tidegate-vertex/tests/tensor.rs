@@ -169,7 +169,7 @@ impl Reading {
             match self.source.poll(ONLY, BUDGET).unwrap() {
                 Polled::Inputs(more) => inputs.extend(more),
                 Polled::Idle => self.woken.recv_timeout(PATIENCE).unwrap(),
-                Polled::End => panic!("a stream has no end"),
+                other => panic!("{other:?}"),
             }
         }
         inputs
@@ -181,7 +181,7 @@ impl Reading {
             match self.source.poll(ONLY, BUDGET) {
                 Ok(Polled::Idle) => self.woken.recv_timeout(PATIENCE).unwrap(),
                 Ok(Polled::Inputs(_)) => {}
-                Ok(Polled::End) => panic!("a stream has no end"),
+                Ok(other) => panic!("{other:?}"),
                 Err(error) => return error.to_string(),
             }
         }
@@ -492,7 +492,7 @@ impl Writing {
         let session = Session { partition: ONLY, generation: Generation(self.generation), nonce: 1 };
         let ids = OutputIds::new(1, "main");
         let (first, last) = (Position(0), Position(0));
-        let delivery = Delivery { session, epoch: EpochId(1), first, last, outputs, ids: &ids };
+        let delivery = Delivery { session, epoch: EpochId(1), first, last, source: 0, outputs, ids: &ids };
         self.sink.publish(&delivery, &self.guard)
     }
 }

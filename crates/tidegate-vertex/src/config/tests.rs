@@ -261,7 +261,7 @@ fn what_is_wrong_with_streams_and_owners_is_said_with_its_place() {
         good.parse::<Pipeline>().unwrap_or_else(|error| panic!("{error}: {good}"));
     }
     let guarded_epochs = kv("guarded").replace("at_least_once", "effectively_once");
-    assert_eq!(guarded_epochs.parse::<Pipeline>().unwrap().sink[0].class(), Class::B);
+    assert_eq!(guarded_epochs.parse::<Pipeline>().unwrap().sink[0].class(), crate::sink::Class::B);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("orders.toml");
     for (text, at, parts) in [

@@ -459,12 +459,12 @@ fn a_ledger_belongs_to_one_pipeline() {
 fn a_ledger_that_was_not_finished_is_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ledger.new"), [0; 8192]).unwrap();
-    let mut ledger = Ledger::open(Disk::open(dir.path()).unwrap(), 7).unwrap();
+    let mut ledger = Ledger::open(Disk::open(dir.path(), false).unwrap(), 7).unwrap();
     next(&mut ledger, PartitionId(3), 11).unwrap();
     drop(ledger);
     let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(!names.collect::<Vec<_>>().contains(&"ledger.new".into()), "it has its name");
-    let mut ledger = Ledger::open(Disk::open(dir.path()).unwrap(), 7).unwrap();
+    let mut ledger = Ledger::open(Disk::open(dir.path(), false).unwrap(), 7).unwrap();
     assert_eq!(next(&mut ledger, PartitionId(3), 12).unwrap().generation, Generation(2));
 }
 

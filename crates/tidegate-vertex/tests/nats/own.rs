@@ -262,7 +262,7 @@ fn a_bucket_that_may_forget_is_refused() {
     ] {
         let name = format!("KV_tgvx_{key}");
         server.create(Config { name, subjects: vec![format!("$KV.tgvx_{key}.>")], ..config });
-        let refused = Bucket::open(server.connect(), key, 1).unwrap_err();
+        let refused = Bucket::open(server.connect(), key).unwrap_err();
         assert!(matches!(&refused, NatsError::Setting { key: found, .. } if *found == key), "{refused}");
     }
 }

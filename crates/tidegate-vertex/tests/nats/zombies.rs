@@ -144,7 +144,7 @@ impl Owner<'_> {
 /// Waits until the partition is free, and claims it.
 fn claim(store: &str) -> Owned {
     let connect =
-        || Bucket::open(Nats::connect(&Endpoint::open(store), "owner").unwrap(), "zombies", 1).unwrap();
+        || Bucket::open(Nats::connect(&Endpoint::open(store), "owner").unwrap(), "zombies").unwrap();
     // The same name for all of them: it is no identity (Z9).
     let claimant = Claimant { uid: 0xaa, owner: "host".to_owned(), lease: LEASE };
     let mut contender = Contender::new(PARTITION, claimant);
