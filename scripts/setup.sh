@@ -12,8 +12,8 @@ python=${PYTHON:-python3}
 packages=(g++ make pkg-config uuid-dev libbsd-dev python3-venv)
 # The ends of a vertex meet a real NATS server.
 [[ $purpose == demo || $purpose == test ]] && packages+=(nats-server)
-# The tests count system calls and instructions.
-[[ $purpose == test ]] && packages+=(strace valgrind)
+# The tests count system calls and instructions, and make certificates.
+[[ $purpose == test ]] && packages+=(openssl strace valgrind)
 # The measurements of messaging compile a peer of libzmq.
 [[ $purpose == bench ]] && packages+=(libzmq3-dev)
 

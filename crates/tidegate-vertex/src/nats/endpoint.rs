@@ -75,7 +75,8 @@ impl Endpoint {
             options = options.nkey(seed.read()?);
         }
         if let Some(creds) = &self.creds {
-            let credentials = creds.read()?;
+            // The library wants the end of the last line, which is none of a secret's.
+            let credentials = format!("{}\n", creds.read()?);
             options = options
                 .credentials(&credentials)
                 .map_err(|source| NatsError::Connect { url: self.shown_url(), source: source.into() })?;

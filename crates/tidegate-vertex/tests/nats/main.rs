@@ -8,6 +8,7 @@ mod kv;
 mod late;
 mod leases;
 mod own;
+mod proofs;
 mod queue;
 mod server;
 mod strict;

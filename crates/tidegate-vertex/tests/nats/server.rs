@@ -31,7 +31,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let mut server = Self::launch(Vec::new(), 1);
+        Self::start_with(&[])
+    }
+
+    /// With more arguments.
+    pub(crate) fn start_with(args: &[&str]) -> Self {
+        let mut server = Self::launch(args.iter().map(|&arg| arg.to_owned()).collect(), 1);
         assert!(server.is_ready(), "nats-server ended");
         server
     }
