@@ -138,6 +138,7 @@ fn orders_reach_every_vertex_of_a_pipeline() {
     assert!(code == "ownership" && message.contains("KV_tgvx_test"), "{code}: {message}");
     let _running: Vec<Running> =
         files.iter().map(|file| Running::start(tidegate().args(["vertex", "run", "-c"]).arg(file))).collect();
+    eventually("a store", || (server.ask(&["group"], &files[0]).code == Some(0)).then_some(()));
     let owned = |holdings: &[Value]| holdings.iter().all(|holding| holding["owner"].is_string());
     let before = eventually("owners", || Some(server.holdings(&files[0])).filter(|found| owned(found)));
     let generation = |holdings: &[Value]| holdings[1]["generation"].as_u64().unwrap();

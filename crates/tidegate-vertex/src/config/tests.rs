@@ -226,7 +226,7 @@ fn restarts_are_unlimited_unless_a_limit_is_set() {
 fn the_pipelines_of_the_guide_are_valid() {
     let guide = include_str!("../../../../docs/guides/vertex/ends.md");
     let files: Vec<&str> = guide.split("\n```toml ").skip(1).collect();
-    assert_eq!(files.len(), 3);
+    assert_eq!(files.len(), 4);
     for file in files {
         let (name, rest) = file.split_once('\n').unwrap();
         let text = rest.split("\n```").next().unwrap();

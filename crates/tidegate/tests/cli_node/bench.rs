@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -128,6 +128,18 @@ fn a_live_measurement_is_left_alone_and_a_dead_one_goes_with_its_dead_node() {
     let held = finding(&doctor(place.path(), &["--fix"]).exits(1));
     assert_eq!((&held["status"], &held["safe_to_remove"]), (&json!("problem"), &json!(false)));
     assert!(moved.join("node/node.json").exists());
+
+    // It was making an epoch when it was killed, and had not said whose it is.
+    let mut entries = fs::read_dir(moved.join("node")).expect("a node");
+    let regions = entries.find_map(|entry| {
+        let path = entry.ok()?.path();
+        path.file_name()?.to_str()?.starts_with("tensorpool-").then_some(path)
+    });
+    let begun = regions.expect("its regions").join("begun/10/77");
+    fs::create_dir_all(&begun).expect("it is ours");
+    fs::write(begun.join("header.ring"), [0; 100]).expect("it is ours");
+    let minute_ago = SystemTime::now() - Duration::from_secs(60);
+    fs::File::open(&begun).and_then(|begun| begun.set_modified(minute_ago)).expect("it is ours");
 
     drop(node);
     eventually("the rest goes", || {

@@ -111,9 +111,12 @@ fn remove_dead(space: &RegionDir, node_is_dead: bool) -> Result<(), tree::Kept> 
     let mut failed = None;
     let mut streams = Vec::new();
     each_epoch(space, |stream, epoch| {
-        if owner(epoch).is_some_and(|superblock| is_dead(&superblock, node_is_dead))
-            && let Err(error) = remove_epoch(stream, epoch)
-        {
+        let dead = match owner(epoch) {
+            Some(superblock) => is_dead(&superblock, node_is_dead),
+            // Its maker was killed before it could say who it is.
+            None => node_is_dead && is_quiet(epoch.path()),
+        };
+        if dead && let Err(error) = remove_epoch(stream, epoch) {
             failed = Some(error);
         }
         streams.push(stream.path().to_owned());
@@ -181,6 +184,12 @@ fn owner(epoch: &RegionDir) -> Option<Superblock> {
     let mut bytes = [0; SUPERBLOCK_LEN];
     file.read_at(0, &mut bytes).ok()?;
     Some(Superblock::decode(&bytes)).filter(|superblock| superblock.magic == MAGIC)
+}
+
+/// Whether nothing was made or removed in a directory for a while.
+fn is_quiet(dir: &Path) -> bool {
+    let changed = std::fs::metadata(dir).and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since > QUIET.into()))
 }
 
 fn is_dead(superblock: &Superblock, node_is_dead: bool) -> bool {

@@ -41,7 +41,8 @@ pub(super) fn remove_all(path: &Path) -> Result<(), Kept> {
 pub(super) fn remove_empty(path: &Path) -> Result<(), Kept> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-            Err(Kept::ForeignFiles { path: path.to_owned() })
+            let found = fs::read_dir(path).ok().and_then(|mut entries| Some(entries.next()?.ok()?.path()));
+            Err(Kept::ForeignFiles { path: found.unwrap_or_else(|| path.to_owned()) })
         }
         outcome => told(path, outcome),
     }
@@ -65,7 +66,7 @@ pub(super) enum Kept {
     Dir(#[from] DirError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("{} holds files that are not ours; look at them", path.display())]
+    #[error("{} is not ours; look at it", path.display())]
     ForeignFiles { path: PathBuf },
     #[error("{} is not a media driver's file; look at it", path.display())]
     ForeignEntry { path: PathBuf },
