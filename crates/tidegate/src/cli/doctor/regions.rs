@@ -4,6 +4,7 @@
 //! drivers of other implementations hand regions to producers who keep them alive. So their activity must have ceased, too.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tidegate::shm::clock::{Nanos, monotonic_now};
 use tidegate::shm::lock::DirLock;
@@ -189,7 +190,7 @@ fn owner(epoch: &RegionDir) -> Option<Superblock> {
 /// Whether nothing was made or removed in a directory for a while.
 fn is_quiet(dir: &Path) -> bool {
     let changed = std::fs::metadata(dir).and_then(|metadata| metadata.modified());
-    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since > QUIET.into()))
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since > Duration::from(QUIET)))
 }
 
 fn is_dead(superblock: &Superblock, node_is_dead: bool) -> bool {
