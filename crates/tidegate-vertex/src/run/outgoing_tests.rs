@@ -199,7 +199,7 @@ fn nothing_waits_for_a_sink_that_is_not_required_and_it_gets_what_there_is_room_
 #[test]
 fn what_a_sink_that_is_not_required_does_not_get_is_counted() {
     // It refuses one.
-    let (mut ends, took) = beside(&[Mood::Refuse(2), Mood::Fail], 9);
+    let (mut ends, took) = beside(&[Mood::Refuse(2), Mood::Fail, Mood::TakeAll], 9);
     assert!(publish(&mut outgoing(2, 2), &mut ends, None, 0).unwrap());
     catch_up(&mut ends[1], 0, true);
     assert_eq!((lost(&ends[1]), took.lock().unwrap().len()), (1, 4));

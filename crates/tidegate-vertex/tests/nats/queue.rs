@@ -31,12 +31,16 @@ struct Reader {
 
 impl Reader {
     fn start(server: &Server) -> Self {
+        Self::start_with(server, &shares())
+    }
+
+    fn start_with(server: &Server, shares: &Shares) -> Self {
         // It gives up waiting for an answer soon.
         let endpoint = Endpoint::open(&server.url());
         let nats = Nats::connect_with(&endpoint, "test", Duration::from_millis(500)).unwrap();
         let (wake, woken) = mpsc::channel();
         let (stream, _) = nats.stream("IN").unwrap();
-        let queue = Queue::start(&nats, &stream, &shares(), Waker::new(move || wake.send(()).unwrap_or(())));
+        let queue = Queue::start(&nats, &stream, shares, Waker::new(move || wake.send(()).unwrap_or(())));
         let guard = FenceTable::create(1, 1).unwrap().bind(PartitionId(0), Generation(1)).unwrap().1;
         Self { queue: queue.unwrap(), nats, woken, guard }
     }
@@ -86,7 +90,7 @@ fn nothing_is_pulled_that_nobody_asked_for() {
 
 /// Rules: VX-742, VX-837.
 #[test]
-fn what_is_worked_on_stays_and_what_is_given_back_comes_at_once() {
+fn what_is_worked_on_stays() {
     let server = server(3);
     let (busy, idle) = (Reader::start(&server), Reader::start(&server));
     assert_eq!(busy.take(10), [1, 2, 3]);
@@ -94,6 +98,16 @@ fn what_is_worked_on_stays_and_what_is_given_back_comes_at_once() {
     // Several times as long as the server waits.
     assert!(idle.woken.recv_timeout(Duration::from_secs(4)).is_err());
     assert_eq!(busy.info().num_redelivered, 0);
+}
+
+/// Long before the server would deliver it again by itself.
+/// Rules: VX-742, VX-837.
+#[test]
+fn what_is_given_back_comes_at_once() {
+    let server = server(3);
+    let slow = Shares { ack_wait: Duration::from_secs(3_600), ..shares() };
+    let [busy, idle] = [(); 2].map(|()| Reader::start_with(&server, &slow));
+    assert_eq!(busy.take(10), [1, 2, 3]);
     busy.queue.give_back(&busy.nats, Duration::ZERO);
     let mut again = Vec::new();
     while again.len() < 3 {
