@@ -23,7 +23,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// Not TOML, an unknown key, or a value of another kind.
-    #[error("the pipeline file is not valid: {0}")]
+    #[error("the pipeline file is not valid: {}", .0.to_string().trim_end())]
     Syntax(#[from] toml::de::Error),
     /// A key that this version does not have yet.
     #[error("{key} belongs to phase {phase} of the vertex, which this version does not have; leave it out")]
