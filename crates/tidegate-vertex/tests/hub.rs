@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod idle;
+
 use std::{
     path::Path,
     sync::mpsc::{Receiver, channel},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tidegate_hub::{
@@ -309,30 +311,6 @@ fn no_more_is_read_than_the_budget_allows() {
     assert!(matches!(error, SourceError::TooLong { position: Position(5), max: 0 }), "{error}");
 }
 
-/// How often the thread of this name has gone to sleep, in a process that runs one test; none while it has not begun.
-fn sleeps_of(thread: &str) -> Option<u64> {
-    let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-    let is_named = |task: &std::path::PathBuf| {
-        std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread)
-    };
-    let status = std::fs::read_to_string(tasks.find(is_named)?.join("status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
-    Some(line.trim().parse().unwrap())
-}
-
-/// Its wake-ups while nothing happens, and how many are allowed in the time that really went by.
-fn idle_wakeups(thread: &str) -> (u64, u64) {
-    let begun = Instant::now();
-    let before = std::iter::repeat_with(|| sleeps_of(thread)).find_map(|sleeps| {
-        assert!(begun.elapsed() < PATIENCE, "there is no thread {thread}");
-        sleeps
-    });
-    let (before, begun) = (before.unwrap(), Instant::now());
-    std::thread::sleep(Duration::from_secs(3));
-    let after = sleeps_of(thread).unwrap();
-    (after - before, 12 * (begun.elapsed().as_millis() as u64).div_ceil(1000))
-}
-
 /// Rules: VX-323, VX-904.
 #[test]
 fn a_source_that_waits_wakes_seldom() {
@@ -341,7 +319,7 @@ fn a_source_that_waits_wakes_seldom() {
     let mut reading = Reading::open(dir.path(), "").unwrap();
     reading.source.open(ONLY, None).unwrap();
     assert!(matches!(reading.source.poll(ONLY, BUDGET).unwrap(), Polled::Idle));
-    let (woken, most) = idle_wakeups("hub source");
+    let (woken, most) = idle::idle_wakeups("hub source");
     assert!(woken <= most, "{woken} times, at most {most}");
     assert!(reading.woken.try_recv().is_err(), "the vertex is not woken");
     // And at once for what comes.

@@ -15,7 +15,7 @@ use tidegate_hub::{
 };
 use tidegate_shm::clock::Nanos;
 
-use super::{Class, Confirms, Delivery, Held, Output, Published, Rejected, Sink, SinkError};
+use super::{Class, Confirms, Delivery, NotPut, Output, Published, Sink, SinkError, one_by_one};
 use crate::{
     config::units::Bytes,
     fence::{WriteGuard, WriteKind},
@@ -147,7 +147,7 @@ impl Hub {
         let mut slot = match self.producer.try_write() {
             Ok(slot) => slot,
             Err(AcquireError::QueueFull | AcquireError::Timeout | AcquireError::NotReady) => {
-                return Ok(Some(NotPut::Full));
+                return Ok(Some(NotPut::Later(format!("channel {} is full", self.channel))));
             }
             Err(error) => return Err(self.failed(error.into())),
         };
@@ -166,14 +166,6 @@ impl Hub {
     }
 }
 
-/// Why an output was not written.
-enum NotPut {
-    /// No slot will ever hold it.
-    Never(String),
-    /// There is no free slot.
-    Full,
-}
-
 impl Sink for Hub {
     fn class(&self) -> Class {
         Class::C
@@ -184,20 +176,7 @@ impl Sink for Hub {
     }
 
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
-        let mut published = Published::default();
-        for (index, output) in delivery.outputs.iter().enumerate() {
-            match self.put(output, delivery, guard)? {
-                None => {}
-                Some(NotPut::Never(reason)) => published.rejected.push(Rejected { index, reason }),
-                Some(NotPut::Full) => {
-                    let reason = format!("channel {} is full", self.channel);
-                    published.held = Some(Held { after: Some(AGAIN), doubtful: false, reason });
-                    return Ok(published);
-                }
-            }
-            published.through = index + 1;
-        }
-        Ok(published)
+        one_by_one(delivery.outputs, AGAIN, |output| self.put(output, delivery, guard))
     }
 }
 

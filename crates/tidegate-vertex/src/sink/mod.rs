@@ -295,6 +295,37 @@ pub struct Held {
     pub reason: String,
 }
 
+/// Why an output was not put where it belongs.
+#[cfg(any(feature = "hub", feature = "tensor"))]
+enum NotPut {
+    /// It never will be.
+    Never(String),
+    /// There is no place for it now.
+    Later(String),
+}
+
+/// Puts outputs where they belong, one by one, until there is no place for the next; it is tried again `after` that.
+#[cfg(any(feature = "hub", feature = "tensor"))]
+fn one_by_one(
+    outputs: &[Output],
+    after: Nanos,
+    mut put: impl FnMut(&Output) -> Result<Option<NotPut>, SinkError>,
+) -> Result<Published, SinkError> {
+    let mut published = Published::default();
+    for (index, output) in outputs.iter().enumerate() {
+        match put(output)? {
+            None => {}
+            Some(NotPut::Never(reason)) => published.rejected.push(Rejected { index, reason }),
+            Some(NotPut::Later(reason)) => {
+                published.held = Some(Held { after: Some(after), doubtful: false, reason });
+                break;
+            }
+        }
+        published.through = index + 1;
+    }
+    Ok(published)
+}
+
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

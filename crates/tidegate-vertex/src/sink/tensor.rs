@@ -15,7 +15,7 @@ use tidegate_tensor::{
     tensor::{Dtype, MajorOrder, TensorError as LayoutError, TensorLayout},
 };
 
-use super::{Class, Confirms, Delivery, Held, Output, Published, Rejected, Sink, SinkError};
+use super::{Class, Confirms, Delivery, NotPut, Output, Published, Sink, SinkError, one_by_one};
 use crate::{
     fence::{WriteGuard, WriteKind},
     origin::{self, Origin},
@@ -166,14 +166,6 @@ impl Tensor {
     }
 }
 
-/// Why an output was not published.
-enum NotPut {
-    /// No frame will ever hold it.
-    Never(String),
-    /// The stream takes none now.
-    Later(String),
-}
-
 impl Sink for Tensor {
     fn class(&self) -> Class {
         Class::C
@@ -184,19 +176,7 @@ impl Sink for Tensor {
     }
 
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
-        let mut published = Published::default();
-        for (index, output) in delivery.outputs.iter().enumerate() {
-            match self.put(output, delivery, guard)? {
-                None => {}
-                Some(NotPut::Never(reason)) => published.rejected.push(Rejected { index, reason }),
-                Some(NotPut::Later(reason)) => {
-                    published.held = Some(Held { after: Some(AGAIN), doubtful: false, reason });
-                    return Ok(published);
-                }
-            }
-            published.through = index + 1;
-        }
-        Ok(published)
+        one_by_one(delivery.outputs, AGAIN, |output| self.put(output, delivery, guard))
     }
 }
 
