@@ -335,12 +335,28 @@ impl Flow {
     /// What is final now, in source order; without order what is final of one batch. The caller delivers it before it asks for
     /// more.
     pub fn finish(&mut self, now: Nanos) -> Vec<Step> {
+        self.take_final(now, self.shape.unordered)
+    }
+
+    /// As [`Flow::finish`], of one batch in any case.
+    pub fn finish_batch(&mut self, now: Nanos) -> Vec<Step> {
+        self.take_final(now, true)
+    }
+
+    /// Whether [`Flow::finish_batch`] has an answer to work on.
+    pub fn has_answer(&self) -> bool {
+        let reach = if self.shape.unordered { self.entries.len() } else { 1 };
+        let is_answered = |entry: &Entry| matches!(entry.state, State::Answered(_));
+        !self.stopped && self.entries.iter().take(reach).any(is_answered)
+    }
+
+    fn take_final(&mut self, now: Nanos, one: bool) -> Vec<Step> {
         let (mut steps, mut index) = (Vec::new(), 0);
         while !self.stopped {
             self.give_up(index, &mut steps);
             let Some(entry) = self.entries.get(index) else { break };
             let is_answered = matches!(entry.state, State::Answered(_));
-            if self.stopped || self.shape.unordered && !steps.is_empty() {
+            if self.stopped || one && !steps.is_empty() {
                 break;
             }
             if !is_answered && self.shape.unordered {

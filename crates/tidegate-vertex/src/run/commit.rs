@@ -18,7 +18,7 @@ use super::{
     lanes::LaneState,
     outgoing::{Outgoing, Way},
     report::Outcomes,
-    tenure::{EpochStep, Sealed, Tenure},
+    tenure::{EpochStep, Partition, Sealed, Tenure},
 };
 use crate::{
     config::Delivery as Promise,
@@ -71,15 +71,17 @@ impl Vertex {
             return true;
         }
         let tenure = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref());
-        tenure.is_some_and(|tenure| self.is_full(tenure) && self.has_no_place(tenure))
+        tenure.is_some_and(|tenure| tenure.is_full(&self.pipeline.epoch) && self.has_no_place(tenure))
     }
 
-    /// Whether the open epoch has as much as an epoch may have.
-    fn is_full(&self, tenure: &Tenure) -> bool {
-        let epoch = &self.pipeline.epoch;
-        tenure.open.as_ref().is_some_and(|(chunk, _)| {
-            chunk.outcomes.inputs() >= epoch.max_records.get().into() || chunk.bytes >= epoch.max_bytes.0
-        })
+    /// Whether answers that waited for a place in an epoch need not wait any longer.
+    pub(super) fn has_place_again(&self) -> bool {
+        let has_answer = |partition: &Partition| {
+            partition.tenure.as_ref().is_some_and(|tenure| tenure.flow.has_answer())
+        };
+        let waiting = self.partitions.iter().enumerate().filter(|(_, partition)| has_answer(partition));
+        self.pipeline.pipeline.delivery == Promise::EffectivelyOnce
+            && waiting.map(|(index, _)| index).any(|index| !self.takes_no_more(index))
     }
 
     fn has_no_place(&self, tenure: &Tenure) -> bool {
@@ -103,7 +105,7 @@ impl Vertex {
     }
 
     /// Step 1. When the next open epoch is due.
-    fn seal(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
+    pub(super) fn seal(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
         let now = monotonic_now();
         let interval = self.pipeline.epoch_interval();
         let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
@@ -127,7 +129,7 @@ impl Vertex {
                 // Exactly what was intended, however long it takes.
                 Some(intended) if range.last < intended.last => continue,
                 Some(_) => {}
-                None if now < due && !ends && !pressure && !self.is_full(tenure) => {
+                None if now < due && !ends && !pressure && !tenure.is_full(&self.pipeline.epoch) => {
                     next = Some(next.map_or(due, |next| next.min(due)));
                     continue;
                 }

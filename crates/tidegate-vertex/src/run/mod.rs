@@ -316,8 +316,8 @@ impl Vertex {
             if finished? && !waits {
                 return Ok(());
             }
-            if gave_away {
-                // Released at once: the lease runs.
+            if gave_away || self.has_place_again() {
+                // Released at once, since the lease runs; or a commit made place for answers that have waited.
                 continue;
             }
             let limit = now.saturating_add(LONGEST_SLEEP);
@@ -396,12 +396,18 @@ impl Vertex {
                 sinks: self.sinks.len(),
                 letters: self.letters.as_ref(),
             };
-            let steps = tenure.flow.finish(now);
-            let chunk = sorter.sort(steps, &mut self.report);
-            match (promise, chunk) {
-                (Promise::EffectivelyOnce, Some(chunk)) => tenure.add(chunk, now),
-                (_, chunk) => tenure.outgoing = chunk.map(Outgoing::new),
+            if promise == Promise::EffectivelyOnce {
+                // A batch at a time: what is more than the open epoch may have is for the next.
+                let steps = tenure.flow.finish_batch(now);
+                let Some(chunk) = sorter.sort(steps, &mut self.report) else { return Ok(false) };
+                tenure.add(chunk, now);
+                if tenure.is_full(&self.pipeline.epoch) {
+                    self.seal(false)?;
+                }
+                return Ok(true);
             }
+            let steps = tenure.flow.finish(now);
+            tenure.outgoing = sorter.sort(steps, &mut self.report).map(Outgoing::new);
         }
         let epoch = tenure.open_epoch();
         let Some(outgoing) = &mut tenure.outgoing else { return Ok(false) };

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     batch::{Batch, Input},
+    config::EpochConfig,
     fence::{Quiesce, WriteGuard},
     flow::Flow,
     ledger::{Mark, Range, Record},
@@ -130,6 +131,13 @@ impl Tenure {
             Some((open, _)) => open.append(chunk),
             None => self.open = Some((chunk, now)),
         }
+    }
+
+    /// Whether the open epoch has as much as an epoch may have (VX-760).
+    pub(super) fn is_full(&self, epoch: &EpochConfig) -> bool {
+        self.open.as_ref().is_some_and(|(chunk, _)| {
+            chunk.outcomes.inputs() >= epoch.max_records.get().into() || chunk.bytes >= epoch.max_bytes.0
+        })
     }
 
     /// Takes what was read; one that is longer than `max` bytes, with all that comes with it, is not for functions (VX-213).

@@ -493,3 +493,31 @@ pub enum SinkError {
         sink: String,
     },
 }
+
+#[cfg(all(test, any(feature = "hub", feature = "tensor")))]
+mod tests {
+    use super::*;
+
+    /// Behind what there is no place for nothing is put, or the order of a partition would be lost.
+    /// Rules: VX-842.
+    #[test]
+    fn nothing_is_put_before_what_has_no_place_yet() {
+        let output = |position| Output { position: Position(position), number: 0, record: Record::of(vec![]) };
+        let outputs: Vec<_> = (0..5).map(output).collect();
+        let mut tried = Vec::new();
+        let published = one_by_one(&outputs, Nanos(7), |output| {
+            tried.push(output.position.0);
+            Ok(match output.position.0 {
+                1 => Some(NotPut::Never("too long".to_owned())),
+                3 => Some(NotPut::Later("full".to_owned())),
+                _ => None,
+            })
+        })
+        .unwrap();
+        assert_eq!(tried, [0, 1, 2, 3]);
+        assert_eq!(published.through, 3);
+        assert_eq!(published.rejected, [Rejected { index: 1, reason: "too long".to_owned() }]);
+        let held = published.held.unwrap();
+        assert_eq!((held.after, held.doubtful, held.reason.as_str()), (Some(Nanos(7)), false, "full"));
+    }
+}
