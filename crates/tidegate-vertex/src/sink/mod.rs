@@ -502,7 +502,8 @@ mod tests {
     /// Rules: VX-842.
     #[test]
     fn nothing_is_put_before_what_has_no_place_yet() {
-        let output = |position| Output { position: Position(position), number: 0, record: Record::of(vec![]) };
+        let output =
+            |position| Output { position: Position(position), number: 0, record: Record::of(vec![]) };
         let outputs: Vec<_> = (0..5).map(output).collect();
         let mut tried = Vec::new();
         let published = one_by_one(&outputs, Nanos(7), |output| {
