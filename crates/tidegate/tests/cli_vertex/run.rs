@@ -1,47 +1,13 @@
-//! `tidegate vertex`: real vertices with real workers, which are this binary again.
-#![cfg(feature = "vertex")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
-
-#[path = "support/mod.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod support;
+//! Runs from a file to a file, and what is wrong with them.
 
 use std::fs;
 use std::path::Path;
 
-use support::{Outcome as Finished, Running, tidegate};
-use tidegate_udf::{Ctx, Emit, Outcome, Record, WorkerError, worker};
-
-const ROLE: &str = "TIDEGATE_TEST_WORKER";
-
-fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
-    if record.value() == b"bad" {
-        return Outcome::reject("bad");
-    }
-    out.record().value(&record.value().to_ascii_uppercase());
-    Outcome::ok()
-}
-
-/// What the vertices run; by itself it shows that a worker without a runtime says what to do.
-/// Rules: VX-500.
-#[test]
-fn worker_process() {
-    let ended = worker().map("upper", upper).run();
-    if std::env::var_os(ROLE).is_some() {
-        return ended.unwrap();
-    }
-    let error = ended.unwrap_err();
-    assert!(matches!(error, WorkerError::NotManaged), "{error}");
-    assert!(error.to_string().contains("udf.command"), "{error}");
-}
-
-fn command() -> [String; 4] {
-    let program = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    [program, "--exact".to_owned(), "worker_process".to_owned(), "--nocapture".to_owned()]
-}
+use crate::support::{Outcome as Finished, Running, tidegate};
+use crate::world::{FUNCTION, command};
 
 fn vertex<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Finished {
-    Running::start(tidegate().arg("vertex").args(args).env(ROLE, "1")).finish()
+    Running::start(tidegate().arg("vertex").args(args).env(FUNCTION, "upper")).finish()
 }
 
 /// A pipeline from `input` to `out` in `dir`, with `more` at its end.

@@ -1,137 +1,32 @@
-//! Operating a vertex: status, fence, drain, pause and signals, over the admin socket of a real process whose worker is this
-//! binary again.
-#![cfg(feature = "vertex")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
-
-#[path = "support/mod.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod support;
+//! Status, fence, drain, pause and signals, over the admin socket.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Outcome as Finished, Running, eventually, tidegate};
-use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
 
-const ROLE: &str = "TIDEGATE_TEST_WORKER";
+use crate::support::{Running, eventually, tidegate};
+use crate::world::{BLACKHOLE, ENDLESS, Unread, Vertex};
 
-fn copy(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
-    // Held as long as the file is there.
-    if let Some(gate) = std::env::var_os("TIDEGATE_TEST_GATE") {
-        while Path::new(&gate).exists() {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-    }
-    out.record().value(record.value());
-    Outcome::ok()
+/// An endless source, small buffers, this sink, and as long for an end as it takes.
+fn endless(sink: &str) -> String {
+    format!(
+        "{ENDLESS}
+        {sink}
+        [batch]
+        max_records = 10
+        max_bytes = \"8KiB\"
+        [transport]
+        ring = \"64KiB\"
+        max_response = \"1MiB\"
+        [limits]
+        prefetch = \"1MiB\"
+        [admin]
+        shutdown_grace = \"10m\""
+    )
 }
-
-/// What the vertices run.
-/// Rules: VX-500.
-#[test]
-fn worker_process() {
-    let ended = worker().map("copy", copy).run();
-    if std::env::var_os(ROLE).is_some() {
-        return ended.unwrap();
-    }
-    ended.unwrap_err();
-}
-
-/// A vertex with a place of its own.
-struct Vertex {
-    dir: tempfile::TempDir,
-}
-
-impl Vertex {
-    fn new() -> Self {
-        Self { dir: support::place() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Starts it on an endless source.
-    fn start(&self, sink: &str) -> Running {
-        let running = Running::start(&mut self.command(sink));
-        eventually("an answer", || self.status());
-        running
-    }
-
-    fn command(&self, sink: &str) -> Command {
-        let program = std::env::current_exe().unwrap();
-        let text = format!(
-            "version = 1
-            [pipeline]
-            name = \"test\"
-            uid = \"00000000000000aa\"
-            delivery = \"at_least_once\"
-            [batch]
-            max_records = 10
-            max_bytes = \"8KiB\"
-            [transport]
-            ring = \"64KiB\"
-            max_response = \"1MiB\"
-            [udf]
-            command = [{program:?}, \"--exact\", \"worker_process\", \"--nocapture\"]
-            batch_timeout = \"10m\"
-            attach_timeout = \"5m\"
-            env = {{ {ROLE} = \"1\", TIDEGATE_TEST_GATE = {gate:?} }}
-            [source]
-            kind = \"generator\"
-            partitions = 2
-            records = 1000000000
-            [[sink]]
-            name = \"main\"
-            {sink}
-            [limits]
-            prefetch = \"1MiB\"
-            [ledger]
-            path = {ledger:?}
-            [admin]
-            shutdown_grace = \"10m\"",
-            gate = self.path("gate"),
-            ledger = self.path("ledger"),
-        );
-        let file = self.path("pipeline.toml");
-        fs::write(&file, text).unwrap();
-        let mut command = tidegate();
-        command.args(["vertex", "run", "-c"]).arg(file).env("TIDEGATE_DIR", self.dir.path());
-        command
-    }
-
-    fn ask(&self, args: &[&str]) -> Finished {
-        let mut command = tidegate();
-        command.arg("vertex").args(args).arg("--json").env("TIDEGATE_DIR", self.dir.path());
-        Running::start(&mut command).finish()
-    }
-
-    fn status(&self) -> Option<Value> {
-        let asked = self.ask(&["status"]);
-        (asked.code == Some(0)).then(|| asked.result())
-    }
-
-    /// Waits until the status is so.
-    fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
-        eventually("such a status", || self.status().filter(|status| is_so(status)))
-    }
-}
-
-/// A process whose output nobody reads.
-struct Unread(Child);
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-const BLACKHOLE: &str = "kind = \"blackhole\"";
 
 fn sum(status: &Value, field: &str) -> u64 {
     status["partitions"].as_array().unwrap().iter().map(|partition| partition[field].as_u64().unwrap()).sum()
@@ -141,7 +36,7 @@ fn sum(status: &Value, field: &str) -> u64 {
 #[test]
 fn the_status_says_where_everything_is() {
     let vertex = Vertex::new();
-    let running = vertex.start(BLACKHOLE);
+    let running = vertex.start(&endless(BLACKHOLE));
     let status = vertex.until(|status| {
         status["counts"]["delivered"].as_u64() > Some(100) && sum(status, "epoch_committed") > 1
     });
@@ -162,8 +57,7 @@ fn the_status_says_where_everything_is() {
     );
     let socket = vertex.path("vertex/test.sock");
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    running.signal(Signal::TERM);
-    running.finish().exits(0);
+    vertex.stop(running);
     assert!(!socket.exists());
 }
 
@@ -171,7 +65,7 @@ fn the_status_says_where_everything_is() {
 #[test]
 fn a_pause_ends_reading_and_a_resume_begins_it_again() {
     let vertex = Vertex::new();
-    let running = vertex.start(BLACKHOLE);
+    let running = vertex.start(&endless(BLACKHOLE));
     vertex.until(|status| status["counts"]["delivered"].as_u64() > Some(0));
     let paused = vertex.ask(&["pause", "--timeout", "1m"]).exits(0).result();
     assert_eq!((&paused["paused"], &paused["unfinished"]), (&true.into(), &0.into()));
@@ -179,15 +73,14 @@ fn a_pause_ends_reading_and_a_resume_begins_it_again() {
     assert_eq!(vertex.status().unwrap()["counts"]["read"], read);
     vertex.ask(&["resume"]).exits(0);
     vertex.until(|status| status["counts"]["read"].as_u64() > read.as_u64());
-    running.signal(Signal::TERM);
-    running.finish().exits(0);
+    vertex.stop(running);
 }
 
 /// Rules: VX-704, VX-866.
 #[test]
 fn a_drain_finishes_commits_and_gives_away() {
     let vertex = Vertex::new();
-    let running = vertex.start(BLACKHOLE);
+    let running = vertex.start(&endless(BLACKHOLE));
     vertex.until(|status| status["counts"]["delivered"].as_u64() > Some(0));
     let one = vertex.ask(&["drain", "--partition", "1", "--timeout", "1m"]).exits(0).result();
     assert_eq!((&one["drained"], &one["partitions"][0]["state"]), (&true.into(), &"drained".into()));
@@ -210,7 +103,7 @@ fn a_drain_finishes_commits_and_gives_away() {
 fn a_drain_that_takes_too_long_says_what_is_left() {
     let vertex = Vertex::new();
     fs::write(vertex.path("gate"), "").unwrap();
-    let running = vertex.start(BLACKHOLE);
+    let running = vertex.start(&endless(BLACKHOLE));
     vertex.until(|status| sum(status, "unfinished") > 0);
     let answer = vertex.ask(&["drain", "--timeout", "100ms"]).exits(5).result();
     assert_eq!(answer["drained"], false);
@@ -235,7 +128,7 @@ fn a_drain_that_takes_too_long_says_what_is_left() {
 #[test]
 fn without_a_worker_a_drain_and_a_pause_say_what_is_left() {
     let vertex = Vertex::new();
-    let mut command = vertex.command(BLACKHOLE);
+    let mut command = vertex.command(&endless(BLACKHOLE));
     let file = vertex.path("pipeline.toml");
     let text = fs::read_to_string(&file).unwrap();
     let (before, behind) = text.split_once("command = [").unwrap();
@@ -259,7 +152,7 @@ fn without_a_worker_a_drain_and_a_pause_say_what_is_left() {
 fn a_revoke_ends_a_drain() {
     let vertex = Vertex::new();
     fs::write(vertex.path("gate"), "").unwrap();
-    let running = vertex.start(BLACKHOLE);
+    let running = vertex.start(&endless(BLACKHOLE));
     vertex.until(|status| status["partitions"][1]["unfinished"].as_u64() > Some(0));
     let mut command = tidegate();
     command.args(["vertex", "drain", "--partition", "1", "--timeout", "10m", "--json"]);
@@ -283,7 +176,7 @@ fn a_revoke_ends_a_drain() {
 fn a_sink_that_takes_nothing_stops_the_source_but_not_the_operator() {
     let vertex = Vertex::new();
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut command = vertex.command("kind = \"stdout\"");
+    let mut command = vertex.command(&endless("[[sink]]\nname = \"main\"\nkind = \"stdout\""));
     let _running = Unread(command.stdout(writer).stderr(Stdio::null()).spawn().unwrap());
     drop(command);
     eventually("an answer", || vertex.status());
@@ -317,7 +210,7 @@ fn a_sink_that_takes_nothing_stops_the_source_but_not_the_operator() {
 #[test]
 fn a_fenced_vertex_ends_as_such() {
     let vertex = Vertex::new();
-    let running = vertex.start(BLACKHOLE);
+    let running = vertex.start(&endless(BLACKHOLE));
     let one = vertex.ask(&["fence", "--partition", "0", "--wait", "1m"]).exits(0).result();
     assert_eq!((&one["fenced"][0]["partition"], &one["fenced"][0]["quiesced"]), (&0.into(), &true.into()));
     let before = vertex.until(|status| status["partitions"][0]["state"] == "fenced");
@@ -334,7 +227,7 @@ fn a_fenced_vertex_ends_as_such() {
 fn the_second_signal_takes_the_right_to_write() {
     let vertex = Vertex::new();
     fs::write(vertex.path("gate"), "").unwrap();
-    let running = vertex.start(BLACKHOLE);
+    let running = vertex.start(&endless(BLACKHOLE));
     vertex.until(|status| sum(status, "unfinished") > 0);
     running.signal(Signal::TERM);
     vertex.until(|status| status["partitions"][0]["state"] == "draining");

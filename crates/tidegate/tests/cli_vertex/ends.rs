@@ -1,127 +1,42 @@
-//! A vertex between streams and channels of real processes: a node, producers, readers, and what all of it costs while nothing
-//! happens. Its worker is this binary again.
-#![cfg(all(feature = "vertex", feature = "hub"))]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
-
-#[path = "support/mod.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod support;
+//! Vertices between streams and channels of real processes: a node, producers, readers, and what all of it costs while nothing
+//! happens.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::Value;
-use support::{Node, Running, eventually, tidegate};
 use tidegate::hub::config::{BufferPolicy, HubConfig, Timeout};
 use tidegate::hub::layout::ChannelName;
 use tidegate::hub::producer::Producer;
-use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
 
-const ROLE: &str = "TIDEGATE_TEST_WORKER";
+use crate::support::{Node, Running, eventually, tidegate};
+use crate::world::{Unread, Vertex};
 
-fn copy(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
-    out.record().value(record.value());
-    Outcome::ok()
-}
-
-/// What the vertices run.
-/// Rules: VX-500.
-#[test]
-fn worker_process() {
-    let ended = worker().map("copy", copy).run();
-    if std::env::var_os(ROLE).is_some() {
-        return ended.unwrap();
-    }
-    ended.unwrap_err();
-}
-
-/// A vertex with a place of its own, which is not that of its node.
-struct Vertex {
-    dir: tempfile::TempDir,
-}
-
-impl Vertex {
-    fn new() -> Self {
-        Self { dir: support::place() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn command(&self, source: &str, sink: &str) -> Command {
-        let program = std::env::current_exe().unwrap();
-        let text = format!(
-            "version = 1
-            [pipeline]
-            name = \"test\"
-            uid = \"00000000000000aa\"
-            delivery = \"at_least_once\"
-            [batch]
-            max_bytes = \"64KiB\"
-            [transport]
-            ring = \"512KiB\"
-            [udf]
-            command = [{program:?}, \"--exact\", \"worker_process\", \"--nocapture\"]
-            batch_timeout = \"10m\"
-            attach_timeout = \"5m\"
-            env = {{ {ROLE} = \"1\" }}
-            [source]
-            {source}
-            [[sink]]
-            name = \"main\"
-            {sink}
-            [limits]
-            prefetch = \"1MiB\"
-            [ledger]
-            path = {ledger:?}
-            [epoch]
-            interval = \"10ms\"",
-            ledger = self.path("ledger"),
-        );
-        let file = self.path("pipeline.toml");
-        fs::write(&file, text).unwrap();
-        let mut command = tidegate();
-        command.args(["vertex", "run", "-c"]).arg(file).env("TIDEGATE_DIR", self.dir.path());
-        command
-    }
-
-    fn start(&self, source: &str, sink: &str) -> Running {
-        let running = Running::start(&mut self.command(source, sink));
-        self.until(|status| status["lanes"][0]["ready"] == true);
-        running
-    }
-
-    fn status(&self) -> Option<Value> {
-        let mut command = tidegate();
-        command.args(["vertex", "status", "--json"]).env("TIDEGATE_DIR", self.dir.path());
-        let asked = Running::start(&mut command).finish();
-        (asked.code == Some(0)).then(|| asked.result())
-    }
-
-    /// Waits until the status is so.
-    fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
-        eventually("such a status", || self.status().filter(|status| is_so(status)))
-    }
-
-    /// Ends it in order. Nothing of it is left in its place but what was put there.
-    fn stop(&self, running: Running) -> String {
-        running.signal(Signal::TERM);
-        let ended = running.finish().exits(0);
-        assert!(!self.path("vertex").exists(), "the directory of its admin socket");
-        ended.stdout
-    }
+/// Tables of a vertex from this source to this sink.
+fn between(source: &str, sink: &str) -> String {
+    format!(
+        "[source]
+        {source}
+        [[sink]]
+        name = \"main\"
+        {sink}
+        [batch]
+        max_bytes = \"64KiB\"
+        [transport]
+        ring = \"512KiB\"
+        [limits]
+        prefetch = \"1MiB\"
+        [epoch]
+        interval = \"10ms\""
+    )
 }
 
 /// A process that publishes frames of four bytes, one for each number it is told.
-struct Publisher {
-    child: Child,
-}
+struct Publisher(Unread);
 
 impl Publisher {
     fn start(node: &Path, stream: &str) -> Self {
@@ -134,19 +49,12 @@ impl Publisher {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child }
+        Self(Unread(child))
     }
 
     fn send(&mut self, number: u32) {
-        let stdin = self.child.stdin.as_mut().unwrap();
+        let stdin = self.0.0.stdin.as_mut().unwrap();
         stdin.write_all(&number.to_le_bytes()).and_then(|()| stdin.flush()).unwrap();
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
 
@@ -172,7 +80,7 @@ fn frames_go_through_a_vertex_from_stream_to_stream() {
         (node.run("tensor sub raw --count 0 --wait 0s").code == Some(0)).then_some(())
     });
     let sink = format!("{}\ndtype = \"uint8\"\nshape = [2, 2]", tensor(node.dir(), "done"));
-    let running = vertex.start(&tensor(node.dir(), "raw"), &sink);
+    let running = vertex.start(&between(&tensor(node.dir(), "raw"), &sink));
     let reader = Running::start(&mut node.command("tensor sub done"));
     let mut sent = 0;
     for publishers in 1..=2 {
@@ -183,7 +91,8 @@ fn frames_go_through_a_vertex_from_stream_to_stream() {
             vertex.status().filter(|status| count(status, "delivered") > before + 5)
         });
         if publishers == 1 {
-            publisher.child.kill().unwrap();
+            // Killed.
+            drop(publisher);
             publisher = Publisher::start(node.dir(), "raw");
         }
     }
@@ -204,14 +113,14 @@ fn frames_go_through_a_vertex_from_stream_to_stream() {
 fn a_node_or_stream_that_is_not_there_is_said_at_the_start() {
     let vertex = Vertex::new();
     let sink = "kind = \"blackhole\"";
-    let ended =
-        Running::start(&mut vertex.command(&tensor(&vertex.path("none"), "raw"), sink)).finish().exits(69);
+    let run = |source: &str| Running::start(&mut vertex.command(&between(source, sink))).finish();
+    let ended = run(&tensor(&vertex.path("none"), "raw")).exits(69);
     assert!(ended.stderr.contains("no node is running on"), "{}", ended.stderr);
     let node = Node::start();
-    let ended = Running::start(&mut vertex.command(&tensor(node.dir(), "raw"), sink)).finish().exits(69);
+    let ended = run(&tensor(node.dir(), "raw")).exits(69);
     assert!(ended.stderr.contains("raw"), "{}", ended.stderr);
     let source = format!("kind = \"tensor\"\nstream = 70000\ndir = {:?}", node.dir());
-    let ended = Running::start(&mut vertex.command(&source, sink)).finish().exits(69);
+    let ended = run(&source).exits(69);
     assert!(ended.stderr.contains("does not serve stream 70000"), "{}", ended.stderr);
     node.stop();
 }
@@ -292,7 +201,7 @@ fn an_idle_vertex_wakes_seldom_between_files() {
     fs::write(&input, "one\n").unwrap();
     let source = format!("kind = \"file\"\npath = {input:?}\nfollow = true");
     let sink = format!("kind = \"file\"\npath = {:?}", vertex.path("out"));
-    let running = vertex.start(&source, &sink);
+    let running = vertex.start(&between(&source, &sink));
     vertex.until(|status| count(status, "delivered") == 1);
     idles(&vertex, &running, LANE + BEATS);
     vertex.stop(running);
@@ -306,7 +215,8 @@ fn an_idle_vertex_wakes_seldom_between_channels() {
     config.dir = vertex.path("");
     let producer = Producer::create(&config).unwrap();
     let end = |name: &str| format!("kind = \"hub\"\nchannel = {name:?}\ndir = {:?}", vertex.path(""));
-    let running = vertex.start(&end("in"), &format!("{}\nslots = 8\nslot_size = \"256B\"", end("out")));
+    let running =
+        vertex.start(&between(&end("in"), &format!("{}\nslots = 8\nslot_size = \"256B\"", end("out"))));
     producer.send(b"one", Timeout::After(Duration::from_secs(30))).unwrap();
     vertex.until(|status| count(status, "delivered") == 1);
     // And the thread of the hub, which beats for each handle every two seconds.
@@ -325,7 +235,7 @@ fn an_idle_vertex_wakes_seldom_between_streams() {
         (node.run("tensor sub raw --count 0 --wait 0s").code == Some(0)).then_some(())
     });
     let sink = format!("{}\ndtype = \"uint8\"\nshape = [4]", tensor(node.dir(), "done"));
-    let running = vertex.start(&tensor(node.dir(), "raw"), &sink);
+    let running = vertex.start(&between(&tensor(node.dir(), "raw"), &sink));
     let mut number = 0;
     eventually("a frame", || {
         number += 1;
