@@ -65,7 +65,7 @@ pub(crate) fn at(point: Point) {
 mod armed {
     use std::env;
 
-    use rustix::process::{Signal, getpid, kill_process};
+    use rustix::process::Signal;
     use tidegate_shm::sync::Mutex;
 
     use super::Point;
@@ -92,8 +92,9 @@ mod armed {
         plan.point.clear();
         let signal = plan.signal;
         drop(plan);
-        // It cannot fail for this process; nothing comes after SIGKILL.
-        let _ = kill_process(getpid(), signal);
+        // To this thread: a signal to the process may wait for another one, and this one would go on. It cannot fail; nothing
+        // comes after SIGKILL.
+        let _ = signal_hook::low_level::raise(signal.as_raw());
     }
 
     fn read_plan() -> Option<Mutex<Plan>> {

@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::Signal;
+use signal_hook::low_level::raise;
 use tidegate_shm::clock::{Nanos, boottime_now, monotonic_now};
 use tidegate_udf::wire::ids::{PartitionId, Position};
 use tidegate_vertex::{
@@ -135,7 +136,8 @@ impl Owner<'_> {
     /// Stops here when the epoch is the one to stop in: the permit is taken, nothing is sent.
     fn paused(&self, epoch: u64, permit: WritePermit) -> Result<WritePermit, Fenced> {
         if epoch == self.pause {
-            kill_process(getpid(), Signal::STOP).unwrap();
+            // This thread at once, not when another one takes the signal.
+            raise(Signal::STOP.as_raw()).unwrap();
         }
         Ok(permit)
     }

@@ -3,6 +3,7 @@
 use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
 
 use rustix::process::{Signal, getpid, getppid, kill_process};
+use signal_hook::low_level::raise;
 use tidegate_udf::{Ctx, Emit, Failure, FunctionWorker, Outcome, Record, worker};
 
 use crate::{garbage, hostile};
@@ -152,7 +153,8 @@ fn stop_once(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     if record.position().0 == 1_010
         && OpenOptions::new().create_new(true).write(true).open(place("stopped")).is_ok()
     {
-        kill_process(getpid(), Signal::STOP).unwrap();
+        // To this thread: one to the process may wait for another thread, and this one would go on.
+        raise(Signal::STOP.as_raw()).unwrap();
     }
     upper(record, ctx, out)
 }
