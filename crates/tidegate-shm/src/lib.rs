@@ -12,6 +12,7 @@
 //! | [`fork`] | noticing that a handle was inherited by a forked child |
 //! | [`host`] | the boot and the namespaces in which identities have a meaning |
 //! | [`lock`] | one holder per directory, released by death |
+//! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`clock`] | nanoseconds of the monotonic and the wall clock |
 //! | [`secret`] | private memory for keys: not dumped, pinned, wiped |
 //! | [`sync`] | the atomics everything above uses; loom's under `cfg(loom)` |
@@ -44,6 +45,7 @@ pub mod doorbell;
 pub mod fork;
 pub mod host;
 pub mod lock;
+pub mod peer;
 pub mod process;
 pub mod region;
 pub mod secret;

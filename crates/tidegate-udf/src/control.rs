@@ -1,9 +1,11 @@
-//! The control socket between a runtime and a worker: datagrams of at most 64 KiB, and descriptors with the first one.
+//! The control socket between a runtime and a worker: datagrams of at most 64 KiB, and descriptors with the first one. It is a
+//! pair that the runtime makes, or a connection to where the runtime listens.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
@@ -11,8 +13,8 @@ use rustix::{
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
-        socketpair,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+        SocketType, connect, recvmsg, sendmsg, shutdown, socket_with, socketpair,
     },
     time::Timespec,
 };
@@ -45,6 +47,17 @@ impl Control {
         Ok((Self { socket: a }, Self { socket: b }))
     }
 
+    /// Connects to where a runtime listens. Does not wait: one that has too many to greet already is as one that is not there.
+    ///
+    /// # Errors
+    /// What the kernel says: nobody listens there, or it is no place for this process.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Self { socket })
+    }
+
     /// Uses a socket that somebody else made.
     pub fn new(socket: OwnedFd) -> Self {
         Self { socket }
@@ -69,6 +82,12 @@ impl Control {
         }
     }
 
+    /// Ends the connection for both sides, also for those who have copies of the socket.
+    pub fn hang_up(&self) {
+        // One that the other side has ended is ended.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
     /// Takes a datagram that has arrived, and `descriptors` with it; descriptors that there is no room for are closed by
     /// the kernel. `None` when nothing has arrived.
     ///
@@ -80,8 +99,13 @@ impl Control {
         let room = if descriptors { &mut space[..] } else { &mut [] };
         let mut ancillary = RecvAncillaryBuffer::new(room);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let received = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)
-        {
+        let mut take = || recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags);
+        let taken = match take() {
+            // The other side has gone with something of this one unread, which is said once and before what it said last.
+            Err(Errno::CONNRESET) => take(),
+            taken => taken,
+        };
+        let received = match taken {
             Ok(received) => received,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             Err(Errno::CONNRESET | Errno::PIPE) => return Ok(Some(Incoming::HangUp)),

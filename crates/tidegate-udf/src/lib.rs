@@ -22,6 +22,9 @@
 //! The pipeline file names the program under `udf.command`; the runtime starts it, passes the control socket, and ends it.
 //! A function that panics fails one record; a process that dies is started again and its batches are sent to the new one.
 //!
+//! A program that somebody else starts, in another container for example, connects to the socket that `TIDEGATE_VX_SOCKET` names,
+//! which is `udf.listen` of the pipeline file. It waits for the runtime, and ends with it: whoever started it starts it again.
+//!
 //! | kind | the function gets | and |
 //! |---|---|---|
 //! | [`Worker::map`] | a record | emits any number of outputs, or says what else became of it |
@@ -51,6 +54,8 @@ pub mod control;
 mod function;
 #[cfg(not(loom))]
 mod harness;
+#[cfg(not(loom))]
+mod reach;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod segment;

@@ -3,13 +3,9 @@
 //! Two threads: this one waits for batches and runs the function; the other beats, watches the socket, and ends the process
 //! when the runtime is gone, even while the function runs (VX-437).
 
-use std::{env, io, os::fd::AsFd, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
-use rustix::{
-    fs::{Mode, OFlags, open},
-    process::{Pid, Signal, getpid, kill_process, set_parent_process_death_signal},
-    stdio::dup2_stdin,
-};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use thiserror::Error;
 use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
@@ -21,6 +17,7 @@ use crate::{
     api::{Around, Ctx},
     batch::{Answers, Batch, End, Handler},
     control::{Control, Incoming},
+    reach::{Patience, Runtime},
     ring::{PublishError, Publisher, Reader, Violation},
     segment::{FenceView, Link, OwnSegment, PeerSegment},
     wire::{
@@ -42,9 +39,18 @@ use crate::{
 pub enum WorkerError {
     /// Not started by a runtime.
     #[error(
-        "TIDEGATE_VX_FD is not 0: start this program by `udf.command` of a pipeline file, or with `tidegate vertex udf-test`"
+        "TIDEGATE_VX_FD is not 0 and TIDEGATE_VX_SOCKET is not set: start this program by `udf.command` of a pipeline file or with \
+         `tidegate vertex udf-test`, or set TIDEGATE_VX_SOCKET to its `udf.listen`"
     )]
     NotManaged,
+    /// No runtime listens where one should.
+    #[error("cannot connect to the runtime at {}, as TIDEGATE_VX_SOCKET says", .path.display())]
+    NoRuntime {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refused.
     #[error("cannot {step}")]
     Io {
@@ -98,7 +104,7 @@ pub enum WorkerError {
     Access(#[from] AccessError),
 }
 
-fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> WorkerError {
+pub(crate) fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> WorkerError {
     move |source| WorkerError::Io { step, source }
 }
 
@@ -128,29 +134,24 @@ impl Sdk {
     }
 }
 
-/// Attaches to the runtime that started this process and answers batches until the session ends, or until the handler says
-/// that it is over. Takes standard input, over which the runtime passes the control socket. For SDKs; functions in Rust are
-/// run by [`crate::FunctionWorker::run`].
+/// Attaches to the runtime and answers batches until the session ends, or until the handler says that it is over. The runtime is
+/// the one that started this process, which passes the control socket as standard input; or the one that listens where
+/// `TIDEGATE_VX_SOCKET` says, which is waited for. For SDKs; functions in Rust are run by [`crate::FunctionWorker::run`].
 ///
 /// # Errors
 /// There is no runtime, it refused the worker, or it broke the protocol.
 pub fn serve(name: &str, sdk: Sdk, handler: &mut dyn Handler) -> Result<(), WorkerError> {
-    let control = managed_socket()?;
-    let hello = Hello {
-        proto: VERSIONS,
-        language: sdk.language().to_owned(),
-        sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
-        function: name.to_owned(),
-        kind: handler.kind().name().to_owned(),
-        schema_in: vec![SchemaId(0)],
-        schema_out: SchemaId(0),
-        features: Vec::new(),
-        boottime: boottime_now().0,
+    let runtime = Runtime::of_environment()?;
+    let mut patience = Patience::new();
+    let (control, mut session, beat) = loop {
+        if handler.is_over() {
+            return Ok(());
+        }
+        match greet(&runtime, name, sdk, handler) {
+            Err(error) if runtime.is_to_come(&error) => patience.wait(&error),
+            greeted => break greeted?,
+        }
     };
-    control.send(&FromWorker::Hello(hello).encode(), &[]).map_err(io_error("greet the runtime"))?;
-    let (mut session, beat) = attach(&control, sdk)?;
-    let ready = FromWorker::Ready(Ready { sealed: true });
-    control.send(&ready.encode(), &[]).map_err(io_error("answer the runtime"))?;
     let finished = Arc::new(AtomicBool::new(false));
     let control = Arc::new(control);
     let watch = Watch {
@@ -174,18 +175,42 @@ pub fn serve(name: &str, sdk: Sdk, handler: &mut dyn Handler) -> Result<(), Work
     Ok(())
 }
 
-/// The socket that the runtime passed as standard input, which becomes empty for everybody else.
-fn managed_socket() -> Result<Control, WorkerError> {
-    if env::var_os(FD_VARIABLE).is_none_or(|number| number != "0") {
-        return Err(WorkerError::NotManaged);
+/// Connects, says who this is, and attaches.
+fn greet(
+    runtime: &Runtime,
+    name: &str,
+    sdk: Sdk,
+    handler: &mut dyn Handler,
+) -> Result<(Control, Session, Nanos), WorkerError> {
+    let control = runtime.connect()?;
+    let hello = Hello {
+        proto: VERSIONS,
+        language: sdk.language().to_owned(),
+        sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+        function: name.to_owned(),
+        kind: handler.kind().name().to_owned(),
+        schema_in: vec![SchemaId(0)],
+        schema_out: SchemaId(0),
+        features: Vec::new(),
+        // After the connection was made: the runtime compares it with when it saw that.
+        boottime: boottime_now().0,
+    };
+    match control.send(&FromWorker::Hello(hello).encode(), &[]) {
+        // It may have said why before it hung up.
+        Err(error) if is_hang_up(&error) => {}
+        sent => sent.map_err(io_error("greet the runtime"))?,
     }
-    let failed = |step| move |errno: rustix::io::Errno| WorkerError::Io { step, source: errno.into() };
-    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(io_error("take the control socket"))?;
-    let nothing = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    dup2_stdin(nothing.map_err(failed("open /dev/null"))?).map_err(failed("close standard input"))?;
-    // A helper besides hanging up: also kills what does not look at the socket (VX-437).
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("ask for the parent's death"))?;
-    Ok(Control::new(socket))
+    let (session, beat) = attach(&control, sdk, || handler.is_over())?;
+    let ready = FromWorker::Ready(Ready { sealed: true });
+    match control.send(&ready.encode(), &[]) {
+        Err(error) if is_hang_up(&error) => Err(WorkerError::NoSession),
+        sent => sent.map(|()| (control, session, beat)).map_err(io_error("answer the runtime")),
+    }
+}
+
+/// Whether the other side is gone.
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// A session that is attached.
@@ -200,9 +225,19 @@ struct Session {
 }
 
 /// Waits for the welcome, maps what came with it and validates all of it (VX-120, VX-423).
-fn attach(control: &Control, sdk: Sdk) -> Result<(Session, Nanos), WorkerError> {
-    let deadline = monotonic_now().saturating_add(ATTACH_TIMEOUT);
-    let incoming = control.receive_until(deadline, true).map_err(io_error("hear from the runtime"))?;
+fn attach(
+    control: &Control,
+    sdk: Sdk,
+    mut is_over: impl FnMut() -> bool,
+) -> Result<(Session, Nanos), WorkerError> {
+    let give_up = monotonic_now().saturating_add(ATTACH_TIMEOUT);
+    let incoming = loop {
+        let deadline = monotonic_now().saturating_add(LONGEST_SLEEP).min(give_up);
+        let incoming = control.receive_until(deadline, true).map_err(io_error("hear from the runtime"))?;
+        if incoming.is_some() || monotonic_now() >= give_up || is_over() {
+            break incoming;
+        }
+    };
     let Some(Incoming::Message(datagram, descriptors)) = incoming else {
         return Err(WorkerError::NoSession);
     };
@@ -444,9 +479,8 @@ fn end_process() {
     let _ = kill_process(getpid(), Signal::KILL);
 }
 
-/// Number of the descriptor of the control socket.
-const FD_VARIABLE: &str = "TIDEGATE_VX_FD";
-const ATTACH_TIMEOUT: Nanos = Nanos::from_secs(10);
+/// A runtime may have a worker wait for longer than it waits for workers: when the one before it ended too soon.
+const ATTACH_TIMEOUT: Nanos = Nanos::from_secs(30);
 /// A missed wake-up costs at most this (VX-323).
 const LONGEST_SLEEP: Nanos = Nanos::from_millis(500);
 const SHORTEST_BEAT: Nanos = Nanos::from_millis(10);

@@ -107,8 +107,9 @@ pub struct FunctionWorker {
 }
 
 impl FunctionWorker {
-    /// Attaches to the runtime that started this process and answers batches until the runtime ends the session. Takes
-    /// standard input, over which the runtime passes the control socket.
+    /// Attaches to the runtime and answers batches until the runtime ends the session. Takes standard input if the runtime has
+    /// started this process, over which it passes the control socket; otherwise connects to the socket that `TIDEGATE_VX_SOCKET`
+    /// names, and waits for the runtime.
     ///
     /// # Errors
     /// There is no runtime, it refused the worker, or it broke the protocol.

@@ -31,6 +31,7 @@ fn rendered(name: &str) -> String {
     text
 }
 
+/// Rules: VX-875.
 #[test]
 fn the_manifests_fit_their_pipeline() {
     let config = rendered("templates/configmap.yaml");
@@ -49,4 +50,16 @@ fn the_manifests_fit_their_pipeline() {
         assert!(!pod.contains(privilege), "{privilege}");
     }
     assert!(pod.contains("terminationGracePeriodSeconds: 30") && pod.contains("volumeClaimTemplates"));
+    // Each worker is a container of its own, which knows where the runtime listens: in a volume that both have.
+    let (sidecars, vertex) = pod.split_once("\n      containers:\n").unwrap();
+    let workers = sidecars.matches("- name: function-").count();
+    assert_eq!(workers, pipeline.udf.workers.get() as usize);
+    assert_eq!(sidecars.matches("restartPolicy: Always").count(), workers);
+    let listen = pipeline.udf.listen.as_ref().unwrap();
+    let told = format!("- name: TIDEGATE_VX_SOCKET\n              value: {}\n", listen.display());
+    assert!(sidecars.contains(&told), "{sidecars}");
+    let shared = "- name: attach\n              mountPath: /run/attach\n";
+    assert!(sidecars.contains(shared) && vertex.contains(shared));
+    // The volume is open to all of the pod; the directory in it is the runtime's.
+    assert_eq!(listen.parent().unwrap().parent(), Some(Path::new("/run/attach")));
 }

@@ -24,6 +24,8 @@ pub struct Reader<O, P, S = Shipped> {
     announced: u64,
     /// The head as it was last accepted.
     head: u64,
+    /// Nothing more is granted.
+    ends: bool,
     orders: PhantomData<S>,
 }
 
@@ -57,6 +59,7 @@ impl<O: Own, P: Peer, S: Orders> Reader<O, P, S> {
             granted_batches: 0,
             announced: 0,
             head: 0,
+            ends: false,
             orders: PhantomData,
         }
     }
@@ -163,8 +166,16 @@ impl<O: Own, P: Peer, S: Orders> Reader<O, P, S> {
         may_sleep
     }
 
+    /// Grants nothing more: what still comes from a writer that goes on writing is at most what was granted.
+    pub fn end(&mut self) {
+        self.ends = true;
+    }
+
     /// The whole ring, from what was consumed on (VX-302).
     fn grant(&mut self) {
+        if self.ends {
+            return;
+        }
         self.granted_pos = self.position + self.ring.capacity;
         self.granted_batches = self.batches + u64::from(self.ring.max_in_flight);
         // Release: pairs with the load of `Publisher::has_credit`; who may write the bytes again sees them read.

@@ -21,6 +21,12 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 /// The versions of the protocol that this code speaks, the lowest and the highest.
 pub const VERSIONS: (u32, u32) = (1, 1);
 
+/// Code of a [`Reject`]: every place for a worker has one; the next worker that ends makes place.
+pub const FULL: &str = "FULL";
+
+/// Code of a [`Reject`]: too many workers are being greeted at the moment.
+pub const BUSY: &str = "BUSY";
+
 /// What the worker says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromWorker {

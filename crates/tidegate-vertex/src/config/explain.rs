@@ -32,6 +32,17 @@ pub const KEYS: &[Key] = &[
     key("transport.heartbeat", "\"200ms\"", "how often a worker says that it lives"),
     key("udf.workers", "1", "worker processes"),
     key(
+        "udf.listen",
+        "",
+        "instead of udf.command: the socket at which workers attach that somebody else starts",
+    ),
+    key(
+        "udf.allowed_uids",
+        "[]",
+        "with udf.listen: users whose workers may attach besides those of the vertex's own",
+    ),
+    key("udf.group", "", "with udf.listen: the group that may reach the socket; only the vertex's own user"),
+    key(
         "udf.order",
         "\"partition\"",
         "order of outputs: partition, with one worker for each, or none, with all workers for all of them",

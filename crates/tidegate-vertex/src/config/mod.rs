@@ -33,7 +33,7 @@ use tidegate_udf::wire::{
 
 use crate::{
     flow::{OnExhausted, Retry, Shape},
-    lane::session::Transport,
+    lane::{door::DoorSpec, session::Transport},
     own::Pins,
 };
 pub use delivery::Delivery;
@@ -144,8 +144,16 @@ enum Checksum {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UdfConfig {
-    /// Program and arguments.
+    /// Program and arguments; empty if somebody else starts the workers.
+    #[serde(default)]
     pub command: Vec<String>,
+    /// The socket at which workers attach that somebody else starts.
+    pub listen: Option<PathBuf>,
+    /// Users whose workers may attach there besides those of the vertex's own.
+    #[serde(default)]
+    pub allowed_uids: Vec<u32>,
+    /// The group that may reach the socket.
+    pub group: Option<u32>,
     /// Worker processes.
     #[serde(default = "one")]
     pub workers: NonZeroU32,
@@ -325,6 +333,18 @@ impl Pipeline {
         Shape { records: max_records.get() as usize, bytes: max_bytes.0, linger: linger.0, unordered }
     }
 
+    /// Where workers come in that somebody else starts.
+    pub fn door(&self) -> Option<DoorSpec> {
+        let UdfConfig { listen, allowed_uids, group, workers, .. } = &self.udf;
+        Some(DoorSpec {
+            path: listen.clone()?,
+            group: *group,
+            allowed: allowed_uids.clone(),
+            workers: *workers,
+            attach_timeout: self.attach_timeout(),
+        })
+    }
+
     /// Sizes of a session.
     pub fn transport(&self) -> Transport {
         let TransportConfig { ring, max_frame, max_in_flight, max_response, .. } = self.transport;
@@ -444,9 +464,7 @@ impl Pipeline {
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return value("sink.name", &twice[0], "different for each sink");
         }
-        if self.udf.command.is_empty() {
-            return value("udf.command", &"empty", "a program and its arguments");
-        }
+        self.udf.check_origin()?;
         if self.routes().next().is_none() || self.sink.len() > 0x1_0000 {
             return value("sink", &self.sink.len(), "1 to 65536 of them, at least one of which gets outputs");
         }
@@ -488,6 +506,48 @@ impl Pipeline {
     }
 }
 
+impl UdfConfig {
+    /// Workers are started, or they come by themselves.
+    fn check_origin(&self) -> Result<(), ConfigError> {
+        let value = |key, found: &dyn ToString, allowed| {
+            Err(ConfigError::Value { key, found: found.to_string(), allowed })
+        };
+        let Some(listen) = &self.listen else {
+            if self.command.is_empty() {
+                let allowed =
+                    "a program and its arguments, or udf.listen for workers that somebody else starts";
+                return value("udf.command", &"empty", allowed);
+            }
+            let of_listen =
+                [("udf.allowed_uids", !self.allowed_uids.is_empty()), ("udf.group", self.group.is_some())];
+            return match of_listen.iter().find(|(_, given)| *given) {
+                Some((key, _)) => value(key, &"set", "left out without udf.listen"),
+                None => Ok(()),
+            };
+        };
+        if !self.command.is_empty() {
+            return value(
+                "udf.command",
+                &"set",
+                "left out with udf.listen, at which workers come by themselves",
+            );
+        }
+        if !self.env.is_empty() {
+            return value("udf.env", &"set", "left out with udf.listen: whoever starts the workers gives it");
+        }
+        let len = listen.as_os_str().len();
+        if len == 0 || len > LONGEST_SOCKET {
+            return value("udf.listen", &format!("{len} bytes long"), "a path of 1 to 107 bytes");
+        }
+        if !self.allowed_uids.is_empty() && self.group.is_none() {
+            let allowed =
+                "a group that they are in and the vertex's user is in, if there are udf.allowed_uids";
+            return value("udf.group", &"missing", allowed);
+        }
+        Ok(())
+    }
+}
+
 impl FromStr for Pipeline {
     type Err = ConfigError;
 
@@ -506,6 +566,8 @@ fn one() -> NonZeroU32 {
     NonZeroU32::MIN
 }
 
+/// The kernel takes no longer path of a socket.
+const LONGEST_SOCKET: usize = 107;
 /// Least room for the records of a batch.
 const LEAST_BATCH: u64 = 1024;
 

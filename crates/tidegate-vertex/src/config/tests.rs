@@ -54,7 +54,7 @@ fn a_file_says_what_it_says_and_the_rest_has_defaults() {
     assert_eq!(pipeline.sink[0].name(), "main");
 }
 
-/// Rules: VX-120, VX-312, VX-855.
+/// Rules: VX-120, VX-312, VX-420, VX-855.
 #[test]
 fn what_cannot_be_is_refused_with_its_key() {
     for (from, to, part) in [
@@ -90,6 +90,17 @@ fn what_cannot_be_is_refused_with_its_key() {
             "sink.max_records is set, or",
         ),
         ("workers = 2", "order = \"random\"", "random"),
+        ("command = [\"./enrich\", \"-v\"]", "", "or udf.listen for workers that somebody else starts"),
+        ("workers = 2", "listen = \"/run/a\"", "udf.command is set"),
+        ("workers = 2", "allowed_uids = [7]", "udf.allowed_uids is set"),
+        ("workers = 2", "group = 7", "udf.group is set"),
+        ("command = [\"./enrich\", \"-v\"]", "listen = \"\"", "udf.listen is 0 bytes long"),
+        ("command = [\"./enrich\", \"-v\"]", "listen = \"/run/a\"\nenv = { A = \"b\" }", "udf.env is set"),
+        (
+            "command = [\"./enrich\", \"-v\"]",
+            "listen = \"/run/a\"\nallowed_uids = [7]",
+            "udf.group is missing",
+        ),
     ] {
         assert!(WHOLE.contains(from), "{from}");
         let error = WHOLE.replace(from, to).parse::<Pipeline>().unwrap_err().to_string();

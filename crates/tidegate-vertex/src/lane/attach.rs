@@ -1,8 +1,8 @@
-//! Starting a worker process and agreeing with it (7.1).
+//! Starting a worker process, and agreeing with one (7.1).
 //!
-//! The worker gets one end of a socket as its standard input, which is the one way to pass a descriptor that no other process
-//! started at the same moment inherits; the SDK moves it away before user code runs. What a worker prints goes through a pipe
-//! to the runtime's standard error.
+//! A worker that the runtime starts gets one end of a socket as its standard input, which is the one way to pass a descriptor that
+//! no other process started at the same moment inherits; the SDK moves it away before user code runs. What it prints goes through
+//! a pipe to the runtime's standard error. One that came by itself has said `hello` at the door already.
 
 use std::{
     io,
@@ -27,16 +27,31 @@ use tidegate_udf::{
     },
 };
 
-use super::says::{Says, Tail};
-use super::session::{Incoming, Segments, Session, SessionError, Transport};
+use super::{
+    door::{Hall, Newcomer},
+    says::{Says, Tail},
+    session::{Hold, Incoming, Segments, Session, SessionError, Transport},
+};
 
-/// How to start the workers of a vertex.
+/// Where workers come from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// The runtime starts them, supervises them and ends them.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Environment besides that of the runtime.
+        env: Vec<(String, String)>,
+    },
+    /// Somebody else starts them, and they come in by a door.
+    Outside(Hall),
+}
+
+/// The workers of a vertex.
 #[derive(Debug, Clone)]
 pub struct WorkerSpec {
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// Environment besides that of the runtime.
-    pub env: Vec<(String, String)>,
+    /// Where they come from.
+    pub origin: Origin,
     /// What the runtime tells the worker.
     pub welcome: Welcome,
     /// Sizes of the session.
@@ -72,18 +87,18 @@ pub enum AttachError {
         source: io::Error,
     },
     /// The worker ended or closed its socket before it was attached.
-    #[error("the worker {command:?} ended before it attached ({status}); what it printed is above")]
+    #[error("the worker {worker} ended before it attached ({status}); what it printed says why")]
     Ended {
-        /// The program.
-        command: String,
+        /// The program, or who it was.
+        worker: String,
         /// How it ended.
         status: String,
     },
     /// The worker did not say anything in time.
-    #[error("the worker {command:?} did not attach in time; it has to call `run` of its SDK at its start")]
+    #[error("the worker {worker} did not attach in time; it has to call `run` of its SDK at its start")]
     Silent {
-        /// The program.
-        command: String,
+        /// The program, or who it was.
+        worker: String,
     },
     /// The worker said something that is none of the protocol.
     #[error(transparent)]
@@ -106,13 +121,14 @@ pub enum AttachError {
 
 /// A worker that is attached.
 pub(super) struct Attached {
-    pub(super) worker: Worker,
-    pub(super) control: Control,
+    /// The process, if the runtime has started it.
+    pub(super) worker: Option<Worker>,
+    pub(super) control: Arc<Control>,
     pub(super) session: Session,
     pub(super) incoming: Incoming,
 }
 
-/// A worker process; ended when dropped.
+/// A worker process that the runtime has started; ended when dropped.
 pub(super) struct Worker {
     child: Child,
     says: Says,
@@ -137,28 +153,59 @@ impl Drop for Worker {
     }
 }
 
-/// Starts worker `number` and attaches it.
+/// What both sides agree on before there is a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Agreed {
+    proto: u32,
+    kind: FunctionKind,
+}
+
+/// Starts worker `number` with this command and attaches it.
 pub(super) fn start(
     spec: &WorkerSpec,
+    (command, env): (&[String], &[(String, String)]),
     number: u32,
     fence: &Arc<SealedMemory>,
     tail: &Arc<Tail>,
 ) -> Result<Attached, AttachError> {
     let (control, theirs) = Control::pair().map_err(io_error("make a control socket"))?;
-    let mut worker = spawn(spec, number, theirs, tail)?;
-    match attach(spec, number, fence, &control, &worker) {
-        Ok((session, incoming)) => Ok(Attached { worker, control, session, incoming }),
-        Err(AttachError::Ended { command, .. }) => {
+    let mut worker = spawn(command, env, number, theirs, tail)?;
+    let attaching = Attaching::new(spec, number, Arc::new(control), format!("{:?}", command.join(" ")));
+    match attach(&attaching, fence, &worker) {
+        Ok((session, incoming)) => {
+            Ok(Attached { worker: Some(worker), control: attaching.control, session, incoming })
+        }
+        Err(AttachError::Ended { worker: name, .. }) => {
             let status = worker.end().map_or_else(|error| error.to_string(), |status| status.to_string());
-            Err(AttachError::Ended { command, status })
+            Err(AttachError::Ended { worker: name, status })
         }
         Err(error) => Err(error),
     }
 }
 
-fn spawn(spec: &WorkerSpec, number: u32, theirs: Control, tail: &Arc<Tail>) -> Result<Worker, AttachError> {
-    let (program, arguments) = spec
-        .command
+/// Attaches a worker that came by itself as worker `number`.
+pub(super) fn welcome(
+    spec: &WorkerSpec,
+    newcomer: Newcomer,
+    number: u32,
+    fence: &Arc<SealedMemory>,
+) -> Result<Attached, AttachError> {
+    // The place goes when it is attached, or not.
+    let Newcomer { control, stranger, agreed, place: _place } = newcomer;
+    let attaching = Attaching::new(spec, number, control, stranger.to_string());
+    let hold = |control: &Arc<Control>| Hold::Stranger(stranger, control.clone());
+    let (session, incoming) = attaching.complete(fence, agreed, hold)?;
+    Ok(Attached { worker: None, control: attaching.control, session, incoming })
+}
+
+fn spawn(
+    command: &[String],
+    env: &[(String, String)],
+    number: u32,
+    theirs: Control,
+    tail: &Arc<Tail>,
+) -> Result<Worker, AttachError> {
+    let (program, arguments) = command
         .split_first()
         .ok_or(AttachError::Spawn { command: String::new(), source: io::ErrorKind::InvalidInput.into() })?;
     let (pipe, output) = io::pipe().map_err(io_error("make a pipe"))?;
@@ -167,7 +214,7 @@ fn spawn(spec: &WorkerSpec, number: u32, theirs: Control, tail: &Arc<Tail>) -> R
     let started = boottime_now();
     let child = Command::new(program)
         .args(arguments)
-        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .env("TIDEGATE_VX_FD", "0")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::from(output))
@@ -177,65 +224,99 @@ fn spawn(spec: &WorkerSpec, number: u32, theirs: Control, tail: &Arc<Tail>) -> R
     Ok(Worker { child, says, started })
 }
 
-fn attach(
-    spec: &WorkerSpec,
+/// A worker that is being attached.
+struct Attaching<'s> {
+    spec: &'s WorkerSpec,
     number: u32,
+    control: Arc<Control>,
+    /// For people.
+    worker: String,
+    deadline: Nanos,
+}
+
+/// Hears who a worker is that the runtime has started, and attaches it.
+fn attach(
+    attaching: &Attaching<'_>,
     fence: &Arc<SealedMemory>,
-    control: &Control,
     worker: &Worker,
 ) -> Result<(Session, Incoming), AttachError> {
-    let deadline = monotonic_now().saturating_add(spec.attach_timeout);
     // Ours until it is collected, so its number names it.
     let process = ProcessHandle::open(ProcessId::of(worker.child.id())?);
     let process = process.map_err(|error| match error {
-        ProcessError::Gone { .. } => ended(spec),
+        ProcessError::Gone { .. } => attaching.ended(),
         other => other.into(),
     })?;
-    let FromWorker::Hello(hello) = hear(spec, control, deadline)? else {
+    let FromWorker::Hello(hello) = attaching.hear()? else {
         return Err(refused("MESSAGE", "the first message was not hello".to_owned()));
     };
-    let (proto, kind) = match judge(&hello, worker.started) {
+    let agreed = match judge(&hello, worker.started) {
         Ok(agreed) => agreed,
         Err((code, message)) => {
             let reject = FromRuntime::Reject(Reject { code: code.to_owned(), message: message.clone() });
             // The worker learns it from its end otherwise.
-            let _ = control.send(&reject.encode(), &[]);
+            let _ = attaching.control.send(&reject.encode(), &[]);
             // Lets it print what it was told.
-            process.wait_exit(deadline);
+            process.wait_exit(attaching.deadline);
             return Err(refused(code, message));
         }
     };
-    let session = SessionId(random()?.max(1));
-    let segments = Segments::create(&spec.transport, session, spec.instance, spec.pipeline, number, kind)?;
-    let welcome = FromRuntime::Welcome(Welcome { proto, ..spec.welcome.clone() });
-    let descriptors = [segments.down.as_fd(), segments.up.as_fd(), fence.as_fd()];
-    control.send(&welcome.encode(), &descriptors).map_err(io_error("welcome the worker"))?;
-    let FromWorker::Ready(ready) = hear(spec, control, deadline)? else {
-        return Err(refused("MESSAGE", "the second message was not ready".to_owned()));
-    };
-    if !segments.is_ready() {
-        return Err(refused("MESSAGE", "the worker said ready and its segment does not".to_owned()));
-    }
-    if !ready.sealed {
-        tracing::warn!("this platform does not keep workers from writing the runtime's segments");
-    }
-    let beat = Nanos::from_millis(spec.welcome.heartbeat_ms);
-    Ok(segments.start(process, spec.welcome.routes.len(), beat))
+    attaching.complete(fence, agreed, |_| Hold::Child(process))
 }
 
-/// Waits for the next message.
-fn hear(spec: &WorkerSpec, control: &Control, deadline: Nanos) -> Result<FromWorker, AttachError> {
-    let arrived = control.receive_until(deadline, false).map_err(io_error("hear from the worker"))?;
-    match arrived {
-        Some(Arrived::Message(datagram, _)) => Ok(FromWorker::decode(&datagram)?),
-        Some(Arrived::HangUp) => Err(ended(spec)),
-        None => Err(AttachError::Silent { command: program(spec) }),
+impl<'s> Attaching<'s> {
+    fn new(spec: &'s WorkerSpec, number: u32, control: Arc<Control>, worker: String) -> Self {
+        let deadline = monotonic_now().saturating_add(spec.attach_timeout);
+        Self { spec, number, control, worker, deadline }
+    }
+
+    /// Gives the worker the memory of a new session, and waits until it is ready.
+    fn complete(
+        &self,
+        fence: &Arc<SealedMemory>,
+        Agreed { proto, kind }: Agreed,
+        hold: impl FnOnce(&Arc<Control>) -> Hold,
+    ) -> Result<(Session, Incoming), AttachError> {
+        let Self { spec, number, control, .. } = self;
+        let session = SessionId(random()?.max(1));
+        let segments =
+            Segments::create(&spec.transport, session, spec.instance, spec.pipeline, *number, kind)?;
+        let welcome = FromRuntime::Welcome(Welcome { proto, ..spec.welcome.clone() });
+        let descriptors = [segments.down.as_fd(), segments.up.as_fd(), fence.as_fd()];
+        match control.send(&welcome.encode(), &descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(self.ended()),
+            sent => sent.map_err(io_error("welcome the worker"))?,
+        }
+        let FromWorker::Ready(ready) = self.hear()? else {
+            return Err(refused("MESSAGE", "the second message was not ready".to_owned()));
+        };
+        if !segments.is_ready() {
+            return Err(refused("MESSAGE", "the worker said ready and its segment does not".to_owned()));
+        }
+        if !ready.sealed {
+            tracing::warn!("this platform does not keep workers from writing the runtime's segments");
+        }
+        let beat = Nanos::from_millis(spec.welcome.heartbeat_ms);
+        Ok(segments.start(hold(control), spec.welcome.routes.len(), beat))
+    }
+
+    /// Waits for the next message.
+    fn hear(&self) -> Result<FromWorker, AttachError> {
+        let arrived = self.control.receive_until(self.deadline, false);
+        match arrived.map_err(io_error("hear from the worker"))? {
+            Some(Arrived::Message(datagram, _)) => Ok(FromWorker::decode(&datagram)?),
+            Some(Arrived::HangUp) => Err(self.ended()),
+            None => Err(AttachError::Silent { worker: self.worker.clone() }),
+        }
+    }
+
+    fn ended(&self) -> AttachError {
+        AttachError::Ended { worker: self.worker.clone(), status: "it hung up".to_owned() }
     }
 }
 
-/// The version to speak and what the function is, or why the worker is not taken. It wrote the message between `started` and
-/// now, however long that took.
-fn judge(hello: &Hello, started: Nanos) -> Result<(u32, FunctionKind), (&'static str, String)> {
+/// What both sides agree on, or why the worker is not taken. It wrote the message between `started` and now, however long that
+/// took.
+pub(super) fn judge(hello: &Hello, started: Nanos) -> Result<Agreed, (&'static str, String)> {
     let Some(proto) = common_version(VERSIONS, hello.proto) else {
         let message = format!("the runtime speaks {VERSIONS:?}, the worker {:?}", hello.proto);
         return Err(("VERSION", message));
@@ -264,7 +345,7 @@ fn judge(hello: &Hello, started: Nanos) -> Result<(u32, FunctionKind), (&'static
             format!("CLOCK_BOOTTIME differs by {apart} ns: the two are in different time namespaces");
         return Err(("CLOCK", message));
     }
-    Ok((proto, kind))
+    Ok(Agreed { proto, kind })
 }
 
 /// A random number.
@@ -275,16 +356,8 @@ pub(crate) fn random() -> Result<u64, AttachError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn ended(spec: &WorkerSpec) -> AttachError {
-    AttachError::Ended { command: program(spec), status: String::new() }
-}
-
 fn refused(code: &'static str, message: String) -> AttachError {
     AttachError::Refused { code, message }
-}
-
-fn program(spec: &WorkerSpec) -> String {
-    spec.command.join(" ")
 }
 
 fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> AttachError {

@@ -35,6 +35,10 @@ pub(super) fn run(mut incoming: Incoming, sleeps: &AtomicU64, mut tell: impl FnM
         sleeps.fetch_add(1, Ordering::Relaxed);
         shared.link.sleep_once(deadline, || closed() || reader.is_behind());
         let last = closed();
+        if last {
+            // A worker that was cut off may write on for ever.
+            incoming.reader.end();
+        }
         let drained =
             drain(&mut incoming, &mut partial, &mut |batch, answer| tell(LaneEvent::Answered(batch, answer)));
         if shared.has_room_again() {
@@ -97,6 +101,10 @@ fn drain(
         answer.bytes += u64::from(taken.frame_len);
         let start = answer.payload.len();
         incoming.reader.copy_payload(&taken, &mut answer.payload)?;
+        // Acquire: as in `run`. Fragments of one answer may come without end.
+        if shared.closed.load(Ordering::Acquire) {
+            incoming.reader.end();
+        }
         if incoming.reader.release(taken) {
             shared.link.ring_bell();
         }

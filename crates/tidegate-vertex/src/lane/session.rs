@@ -1,15 +1,20 @@
 //! One attachment of one worker: fresh segments, the batches that are on their way, and the end of it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use thiserror::Error;
 use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
-    process::{ProcessHandle, ProcessId},
+    process::ProcessHandle,
     region::{AccessError, MapError, SealError, SealedMemory},
     sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use tidegate_udf::{
+    control::Control,
     ring::{Peer, PublishError, Publisher, Reader, Violation},
     segment::{Link, OwnSegment, PeerSegment},
     wire::{
@@ -62,7 +67,7 @@ pub struct Session {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) link: Link,
-    pub(super) process: ProcessHandle,
+    pub(super) hold: Hold,
     pub(super) max_response: u64,
     pub(super) routes: usize,
     /// When data began to flow, CLOCK_BOOTTIME: the worker may not have beaten yet.
@@ -80,6 +85,56 @@ pub(super) struct Shared {
     /// Since when a batch waits for credit while none is on its way; 0 if none does.
     starved: AtomicU64,
     fault: Mutex<Option<Violation>>,
+}
+
+/// What the runtime has of the process of a worker.
+#[derive(Debug)]
+pub(super) enum Hold {
+    /// It has started it.
+    Child(ProcessHandle),
+    /// It came by itself. Perhaps the runtime cannot see it, and it never sends it a signal: its connection is cut off (VX-430).
+    Stranger(Stranger, Arc<Control>),
+}
+
+/// A process that came by itself, as the kernel knows it.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    /// Its number, if it can be seen from here.
+    pub(super) pid: Option<u32>,
+    /// Its user.
+    pub(super) uid: u32,
+    /// Becomes readable with its death, if the kernel gives one.
+    pub(super) pidfd: Option<OwnedFd>,
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid} of user {}", self.uid),
+            None => write!(f, "a process of user {} in another pid namespace", self.uid),
+        }
+    }
+}
+
+impl Hold {
+    /// Becomes readable with the death of the process. Without it only the end of the connection tells.
+    pub(super) fn death(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Child(process) => Some(process.as_fd()),
+            Self::Stranger(stranger, _) => stranger.pidfd.as_ref().map(OwnedFd::as_fd),
+        }
+    }
+
+    /// Ends the process, or its connection; what follows from that is what everybody else sees.
+    fn end(&self) -> io::Result<()> {
+        match self {
+            Self::Child(process) => process.kill(),
+            Self::Stranger(_, control) => {
+                control.hang_up();
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A batch that was published and not answered.
@@ -145,7 +200,7 @@ impl Segments {
     }
 
     /// Lets data flow: the sending half, and what the receiving thread needs.
-    pub(super) fn start(self, process: ProcessHandle, routes: usize, beat: Nanos) -> (Session, Incoming) {
+    pub(super) fn start(self, hold: Hold, routes: usize, beat: Nanos) -> (Session, Incoming) {
         let Self { link, ring, max_response, .. } = self;
         let mut reader = Reader::new(link.own.clone(), link.peer.clone(), ring);
         reader.open();
@@ -155,7 +210,7 @@ impl Segments {
         let publisher = Publisher::new(link.own.clone(), link.peer.clone(), ring);
         let shared = Arc::new(Shared {
             link,
-            process,
+            hold,
             max_response,
             routes,
             started: boottime_now(),
@@ -191,9 +246,12 @@ pub enum SendError {
 }
 
 impl Session {
-    /// The worker's process.
-    pub fn worker(&self) -> ProcessId {
-        self.shared.process.id()
+    /// The worker's process, if it can be seen from here.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.shared.hold {
+            Hold::Child(process) => Some(process.id().pid),
+            Hold::Stranger(stranger, _) => stranger.pid,
+        }
     }
 
     /// Ends the worker; what it has not answered is given back when it is gone.
@@ -277,14 +335,14 @@ impl Shared {
         self.link.ring_bell();
     }
 
-    /// Notes what the worker did and ends its process; its death is what everybody else sees.
+    /// Notes what the worker did and ends it.
     pub(super) fn accuse(&self, violation: Violation) {
         lock(&self.fault).get_or_insert(violation);
         self.end();
     }
 
-    fn end(&self) {
-        if let Err(error) = self.process.kill() {
+    pub(super) fn end(&self) {
+        if let Err(error) = self.hold.end() {
             tracing::warn!(%error, "cannot kill a worker");
         }
     }

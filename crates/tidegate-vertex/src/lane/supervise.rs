@@ -3,6 +3,10 @@
 //! Death is what the kernel says through the pidfd; a closed socket and a batch that takes too long end the worker, whose
 //! death is then seen the same way. Only when it is dead and everything it has published was taken are its other batches
 //! given back, so none is processed twice at the same time (VX-432).
+//!
+//! A worker that somebody else started is not killed but cut off: its session is closed, its connection ended, and what it writes
+//! from then on nobody reads. It may still run for a moment when its batches are given to another one; its SDK ends the process.
+//! The next worker is whoever comes in by the door.
 
 use std::{io, os::fd::OwnedFd, thread::JoinHandle};
 
@@ -23,13 +27,13 @@ use tidegate_udf::{
 };
 
 pub(crate) use super::attach::random;
-pub use super::attach::{AttachError, WorkerSpec};
+pub use super::attach::{AttachError, Origin, WorkerSpec};
 use super::{
     attach::{self, Attached},
     backoff::{Backoff, Ended, with_jitter},
     receive,
     says::Tail,
-    session::{Session, Shared},
+    session::{Hold, Session, Shared},
 };
 use crate::{
     answer::Answer,
@@ -52,7 +56,7 @@ pub enum LaneEvent {
         /// Why.
         why: EndReason,
     },
-    /// A worker could not be attached; it is tried again.
+    /// A worker could not be attached; it is tried again, or the next one is waited for.
     NotAttached(AttachError),
 }
 
@@ -107,7 +111,7 @@ impl Lane {
         Ok(Self { stop, tail, sleeps, thread: Some(thread) })
     }
 
-    /// Asks the lane to end: the worker is told, and killed if it does not go.
+    /// Asks the lane to end: the worker is told, and killed or cut off if it does not go.
     pub fn stop(&self) {
         // A counter that is full is set as well.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
@@ -151,9 +155,10 @@ struct Supervisor {
 impl Supervisor {
     fn run(&self) {
         let mut backoff = Backoff::default();
+        self.want();
         loop {
-            let started = monotonic_now();
-            let ended = match attach::start(&self.spec, self.number, &self.fence, &self.tail) {
+            let Some((started, attached)) = self.attach() else { return };
+            let ended = match attached {
                 Ok(attached) => self.oversee(attached),
                 Err(error) => {
                     (self.tell)(LaneEvent::NotAttached(error));
@@ -161,10 +166,34 @@ impl Supervisor {
                 }
             };
             let lasted = monotonic_now().saturating_sub(started);
+            self.want();
             let delay = backoff.after(Ended { lasted, ..ended });
             // Without random numbers all lanes start at once, which is no reason not to.
             if self.is_stopped_within(with_jitter(delay, random().unwrap_or_default())) {
                 return;
+            }
+        }
+    }
+
+    /// Has the next worker that comes by itself wait for this lane, also while the lane rests.
+    fn want(&self) {
+        if let Origin::Outside(hall) = &self.spec.origin {
+            hall.want();
+        }
+    }
+
+    /// The next worker, and since when it is there; `None` when the lane has to end before one comes.
+    fn attach(&self) -> Option<(Nanos, Result<Attached, AttachError>)> {
+        let Self { spec, number, fence, tail, .. } = self;
+        match &spec.origin {
+            Origin::Command { command, env } => {
+                let started = monotonic_now();
+                Some((started, attach::start(spec, (command, env), *number, fence, tail)))
+            }
+            Origin::Outside(hall) => {
+                let newcomer = hall.next(&self.stop)?;
+                let started = monotonic_now();
+                Some((started, attach::welcome(spec, newcomer, *number, fence)))
             }
         }
     }
@@ -189,11 +218,18 @@ impl Supervisor {
         (self.tell)(LaneEvent::Attached(session));
         let ended = self.watch(&control, &shared);
         shared.close();
-        if matches!(ended, Watched::Stop) {
-            shared.process.wait_exit(monotonic_now().saturating_add(GRACE));
+        if let (Watched::Stop, Hold::Child(process)) = (ended, &shared.hold) {
+            process.wait_exit(monotonic_now().saturating_add(GRACE));
         }
-        let status = worker.end().map_or_else(|error| error.to_string(), |status| status.to_string());
-        // Release: pairs with the load of the receiving thread; the worker is dead and writes nothing any more.
+        let status = match &mut worker {
+            Some(worker) => worker.end().map_or_else(|error| error.to_string(), |status| status.to_string()),
+            None => {
+                shared.end();
+                "it hung up or died".to_owned()
+            }
+        };
+        // Release: pairs with the load of the receiving thread; a worker that was started here is dead and writes nothing any
+        // more, and of another one no more is taken than it was granted.
         shared.closed.store(true, Ordering::Release);
         while !receiving.is_finished() {
             // Without moving the bell a single wake could come too early (VX-325).
@@ -222,12 +258,11 @@ impl Supervisor {
             if left == Nanos::ZERO {
                 return Watched::TimedOut;
             }
-            let (dead, message, stop) = {
-                let mut fds = [
-                    PollFd::new(&shared.process, PollFlags::IN),
-                    PollFd::new(control, PollFlags::IN),
-                    PollFd::new(&self.stop, PollFlags::IN),
-                ];
+            let (message, stop, dead) = {
+                let mut fds =
+                    vec![PollFd::new(control, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
+                let death = shared.hold.death();
+                fds.extend(death.map(|death| PollFd::from_borrowed_fd(death, PollFlags::IN)));
                 match poll(&mut fds, Some(&timespec(left))) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => {
@@ -235,8 +270,8 @@ impl Supervisor {
                         return Watched::Gone;
                     }
                 }
-                let [dead, message, stop] = fds.map(|fd| !fd.revents().is_empty());
-                (dead, message, stop)
+                let is_ready = |fd: usize| fds.get(fd).is_some_and(|fd| !fd.revents().is_empty());
+                (is_ready(0), is_ready(1), is_ready(2))
             };
             if stop {
                 return Watched::Stop;

@@ -25,6 +25,9 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     /// Every worker.
     pub lanes: Vec<LaneStatus>,
+    /// Where workers come from, if the vertex does not start them.
+    #[serde(default)]
+    pub outside: Option<OutsideStatus>,
     /// Every sink.
     pub sinks: Vec<SinkStatus>,
     /// What became of all inputs (VX-003).
@@ -125,6 +128,23 @@ pub struct LaneStatus {
     pub answers: Credit,
     /// The end of what its workers printed.
     pub printed: String,
+}
+
+/// Workers that somebody else starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideStatus {
+    /// Where they connect.
+    pub socket: String,
+    /// How many there are to be.
+    pub workers: u64,
+    /// How many are attached.
+    pub attached: u64,
+    /// Connections that are not attached yet.
+    pub attaching: u64,
+    /// Connections that were turned away since the start.
+    pub refused: u64,
+    /// Why the last one was.
+    pub last_refusal: Option<String>,
 }
 
 /// The three words of a ring, for bytes and for batches (VX-307).
@@ -231,6 +251,11 @@ impl Status {
         };
         if !self.partitions.iter().any(|partition| works(&partition)) {
             reasons.push("no partition is active with a worker that is ready".to_owned());
+            if let Some(OutsideStatus { socket, workers, attached, .. }) = &self.outside
+                && attached < workers
+            {
+                reasons.push(format!("{attached} of {workers} workers are attached at {socket}"));
+            }
         }
         Health { ok: reasons.is_empty(), reasons }
     }

@@ -6,7 +6,7 @@ use tidegate_shm::clock::Nanos;
 use crate::{
     config::ConfigError,
     fence::{FenceError, Fenced, Running},
-    lane::supervise::AttachError,
+    lane::{door::ListenError, supervise::AttachError},
     ledger::LedgerError,
     sink::SinkError,
     source::SourceError,
@@ -47,6 +47,9 @@ pub enum VertexError {
     /// A worker cannot be attached, and never was.
     #[error(transparent)]
     Worker(#[from] AttachError),
+    /// No worker can attach by itself.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A thread or descriptor is missing.
     #[error("cannot start lane {lane}")]
     Lane {

@@ -27,8 +27,9 @@ use crate::{
     fence::WriteKind,
     flow::Ticket,
     lane::{
+        door::Door,
         session::{SendError, Session},
-        supervise::{EndReason, Lane, LaneEvent, WorkerSpec},
+        supervise::{EndReason, Lane, LaneEvent, Origin, WorkerSpec},
     },
 };
 
@@ -194,8 +195,9 @@ impl Vertex {
                 }
             }
             LaneEvent::NotAttached(error) => {
-                // A command that never worked is a mistake of the pipeline file; one that did may work again.
-                if lane.attached.is_none() {
+                // A command that never worked is a mistake of the pipeline file; one that did may work again, and of those that
+                // somebody else starts the next one may be another.
+                if lane.attached.is_none() && self.door.is_none() {
                     return Err(error.into());
                 }
                 tracing::warn!(lane = number, %error, "worker not attached");
@@ -339,7 +341,7 @@ fn request(partition: PartitionId, tenure: &Tenure, batch: &Batch) -> Frame {
     }
 }
 
-pub(super) fn worker_spec(pipeline: &Pipeline, instance: u64) -> WorkerSpec {
+pub(super) fn worker_spec(pipeline: &Pipeline, door: Option<&Door>, instance: u64) -> WorkerSpec {
     let welcome = Welcome {
         proto: 1,
         pipeline: pipeline.pipeline.name.clone(),
@@ -349,9 +351,15 @@ pub(super) fn worker_spec(pipeline: &Pipeline, instance: u64) -> WorkerSpec {
         checksum: pipeline.has_payload_checksums(),
         params: serde_json::to_value(&pipeline.udf.params).unwrap_or_default(),
     };
+    let origin = match door {
+        Some(door) => Origin::Outside(door.hall()),
+        None => Origin::Command {
+            command: pipeline.udf.command.clone(),
+            env: pipeline.udf.env.clone().into_iter().collect(),
+        },
+    };
     WorkerSpec {
-        command: pipeline.udf.command.clone(),
-        env: pipeline.udf.env.clone().into_iter().collect(),
+        origin,
         welcome,
         transport: pipeline.transport(),
         instance,

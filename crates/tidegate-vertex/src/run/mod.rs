@@ -52,7 +52,10 @@ use crate::{
     failpoint::{self, Point},
     fence::{FenceTable, Reason, WriteGuard},
     inbox::Inbox,
-    lane::supervise::{Lane, LaneEvent, random},
+    lane::{
+        door::Door,
+        supervise::{Lane, LaneEvent, random},
+    },
     ledger::{Disk, Ledger},
     operate::{Board, Control, Doing, Wish},
     own::Manager,
@@ -118,6 +121,8 @@ pub struct Vertex {
     letters: Option<Letters>,
     partitions: Vec<Partition>,
     lanes: Vec<LaneState>,
+    /// Where workers come in that somebody else starts.
+    door: Option<Door>,
     /// Whose turn it is when all partitions share all lanes.
     turns: Turns,
     inbox: Arc<Inbox<Event>>,
@@ -186,7 +191,9 @@ impl Vertex {
         };
         // The other half is for outputs that wait for their commit.
         let room = (pipeline.limits.epoch_buffers.0 / 2 / transport.max_response) as usize;
-        let spec = lanes::worker_spec(&pipeline, instance);
+        // Before anything is claimed: another vertex may be there.
+        let door = pipeline.door().map(Door::open).transpose()?;
+        let spec = lanes::worker_spec(&pipeline, door.as_ref(), instance);
         let owners = inbox.clone();
         manager.watch(Arc::new(move || owners.tell(Event::Wake)));
         let ringing = inbox.clone();
@@ -201,6 +208,7 @@ impl Vertex {
             sinks,
             partitions: (0..count).map(PartitionId).map(Partition::new).collect(),
             lanes: Vec::new(),
+            door,
             turns: Turns::default(),
             inbox: inbox.clone(),
             asked: Arc::new(AtomicBool::new(false)),
@@ -269,6 +277,8 @@ impl Vertex {
         self.end_backlogs();
         let quiesced = self.await_writes();
         self.manager.leave();
+        // Nobody comes in any more.
+        self.door = None;
         for lane in &self.lanes {
             lane.lane.stop();
         }

@@ -14,7 +14,10 @@ use crate::{
     operate::{
         Wish,
         histogram::Histogram,
-        status::{Counts, LaneStatus, MemoryTerm, PartitionState, PartitionStatus, SinkStatus, Status},
+        status::{
+            Counts, LaneStatus, MemoryTerm, OutsideStatus, PartitionState, PartitionStatus, SinkStatus,
+            Status,
+        },
     },
 };
 
@@ -107,10 +110,17 @@ impl Vertex {
                 ..counts(report, meter)
             },
             sinks: self.sinks.iter().map(sink_status).collect(),
+            outside: self.outside(),
             memory: memory(pipeline, self.source.partitions()),
             histograms: meter.histograms(),
             ..Status::default()
         }
+    }
+
+    /// Workers that come by themselves.
+    fn outside(&self) -> Option<OutsideStatus> {
+        let attached = self.lanes.iter().filter(|lane| lane.is_ready()).count();
+        Some(self.door.as_ref()?.status(attached as u64, self.pipeline.udf.workers))
     }
 
     fn refused(&self) -> BTreeMap<String, u64> {
@@ -237,7 +247,7 @@ fn lane_status(number: u32, lane: &LaneState) -> LaneStatus {
         ..LaneStatus::default()
     };
     if let Some(session) = &lane.session {
-        status.pid = Some(session.worker().pid);
+        status.pid = session.pid();
         (status.requests, status.answers) = session.credits();
     }
     status

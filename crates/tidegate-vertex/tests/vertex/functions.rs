@@ -25,6 +25,7 @@ pub(crate) fn run(role: &str) {
         "leave a child" => garbage::leave_a_child(),
         "flood" => garbage::flood(),
         "storm" => hostile::storm(),
+        "endless" => hostile::endless(),
         "takes and is silent" | "grants nothing" => hostile::silent_once(role),
         _ => {}
     }

@@ -83,7 +83,10 @@ pub(crate) fn attach(function: &str) -> Attached {
 
 /// The same without letting itself be given a batch.
 fn attach_without_grant(function: &str) -> Attached {
-    let control = Control::new(io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let control = match std::env::var_os("TIDEGATE_VX_SOCKET") {
+        Some(path) => Control::connect(path.as_ref()).unwrap(),
+        None => Control::new(io::stdin().as_fd().try_clone_to_owned().unwrap()),
+    };
     let hello = Hello {
         proto: (1, 1),
         language: "rust".to_owned(),
@@ -150,6 +153,24 @@ pub(crate) fn silent_once(role: &str) {
             let _ = attached.requests.release(taken);
         }
         attached.link.ring_bell();
+    }
+}
+
+/// Answers the first batch with fragments that never end, whatever becomes of its session.
+pub(crate) fn endless() {
+    let mut attached = attach("endless");
+    attached.say_ready();
+    let Attached { link, requests, responses, .. } = &mut attached;
+    assert!(link.wait_until(later(), || requests.is_behind()));
+    let taken = requests.take().unwrap().unwrap();
+    let answer =
+        Frame { kind: Kind::Response, more: true, record_count: 0, payload_crc: None, ..taken.frame };
+    let _ = requests.release(taken);
+    for frag_index in 0.. {
+        while responses.publish(&Frame { frag_index, ..answer }, &[], || true).is_err() {
+            link.wait_until(monotonic_now().saturating_add(Nanos::from_millis(1)), || false);
+        }
+        link.ring_bell();
     }
 }
 

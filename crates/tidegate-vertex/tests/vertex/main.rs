@@ -12,6 +12,7 @@ mod garbage;
 mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
+mod outside;
 mod ownership;
 mod pressure;
 mod python;

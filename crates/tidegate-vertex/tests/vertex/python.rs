@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
     process::{ProcessHandle, ProcessId},
@@ -17,7 +18,10 @@ use tidegate_vertex::{
     run::{Report, Vertex},
 };
 
-use crate::world::{World, pipeline};
+use crate::{
+    outside::{Outsider, Running, listen},
+    world::{World, pipeline},
+};
 
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bindings/python");
 
@@ -192,6 +196,35 @@ fn an_input_on_which_python_exits_is_found_and_left_out() {
     let report = Vertex::start(pipeline).unwrap().run().unwrap();
     assert_eq!((report.dropped, report.delivered), (1, 124), "{report:?}");
     assert_eq!(world.lines(), expected(125, &[123]));
+}
+
+/// Started by somebody else, one before the vertex; it is killed in the middle of a batch, and one that waits takes its place.
+/// Cases: CT-04, CT-16.
+/// Rules: VX-420, VX-432, VX-437.
+#[test]
+fn python_workers_that_come_by_themselves() {
+    let program = || {
+        let mut command = Command::new(python());
+        command.arg(Path::new(PACKAGE).join("tests/workers/roles.py"));
+        command
+    };
+    let world = World::new();
+    // One that waits ends when it is told to.
+    let mut waiting = Outsider::start(program(), &world, "upper");
+    waiting.says("waiting for the runtime");
+    waiting.signal(Signal::TERM);
+    assert!(waiting.ends().success());
+    let mut first = Outsider::start(program(), &world, "dies once");
+    first.says("waiting for the runtime");
+    let dir = world.path("");
+    let vertex = Running::of(Vertex::start(pipeline(&dir, "", &listen(&dir, ""), SOME)).unwrap());
+    let mut second = Outsider::start(program(), &world, "dies once");
+    let report = vertex.ends();
+    assert!(world.path("died").exists());
+    assert_eq!((report.restarts, report.delivered), (1, 300));
+    assert_eq!(world.lines(), expected(300, &[]));
+    let ended = [first.ends(), second.ends()];
+    assert_eq!(ended.iter().filter(|status| status.success()).count(), 1, "{ended:?}");
 }
 
 /// A child that comes back from the function would answer with the worker's memory.

@@ -73,6 +73,12 @@ pub(crate) fn with_epochs(dir: &Path, role: &str, source: &str, sinks: &str) -> 
 /// The text of a pipeline file; `udf` are further keys of `[udf]` and whatever comes behind it, `sinks` tables.
 pub(crate) fn of(dir: &Path, delivery: &str, role: &str, udf: &str, source: &str, sinks: &str) -> String {
     let program = std::env::current_exe().unwrap();
+    let workers = format!(
+        "command = [{program:?}, \"--exact\", \"worker_process\", \"--nocapture\"]
+        env = {{ TIDEGATE_TEST_FUNCTION = {role:?}, TIDEGATE_TEST_PLACE = {dir:?} }}"
+    );
+    // Others start them.
+    let workers = if udf.contains("listen = ") { String::new() } else { workers };
     // A test machine may stand still for longer than the defaults allow.
     let patience: String = ["attach_timeout", "batch_timeout"]
         .iter()
@@ -97,8 +103,7 @@ pub(crate) fn of(dir: &Path, delivery: &str, role: &str, udf: &str, source: &str
         {source}
         {sinks}
         [udf]
-        command = [{program:?}, \"--exact\", \"worker_process\", \"--nocapture\"]
-        env = {{ TIDEGATE_TEST_FUNCTION = {role:?}, TIDEGATE_TEST_PLACE = {dir:?} }}
+        {workers}
         {patience}{udf}",
     )
 }

@@ -84,8 +84,9 @@ class Worker:
     def run(self) -> None:
         """Answers batches until the runtime ends the session.
 
-        Takes standard input, over which the runtime passes the control socket. Raises `WorkerError` if there is no runtime,
-        if it refuses the worker, or if it breaks the protocol.
+        Takes standard input if the runtime has started this process, over which it passes the control socket. Otherwise it
+        connects to the socket that ``TIDEGATE_VX_SOCKET`` names, and waits for the runtime. Raises `WorkerError` if there is
+        no runtime, if it refuses the worker, or if it breaks the protocol.
         """
         kind, name, function = self._chosen()
         stop = _Stop()

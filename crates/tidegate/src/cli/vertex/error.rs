@@ -82,7 +82,7 @@ impl Report for VertexError {
         match self {
             Self::Config(error) => error.exit(),
             Self::Worker(AttachError::Refused { code: "SCHEMA", .. }) => Exit::Vertex(VertexExit::Schema),
-            Self::Worker(_) | Self::Source(_) => Exit::Vertex(VertexExit::Unavailable),
+            Self::Worker(_) | Self::Listen(_) | Self::Source(_) => Exit::Vertex(VertexExit::Unavailable),
             Self::Ownership(_) | Self::Sink(SinkError::Tensor { .. }) => {
                 Exit::Vertex(VertexExit::Unavailable)
             }
@@ -97,7 +97,7 @@ impl Report for VertexError {
     fn code(&self) -> &'static str {
         match self {
             Self::Config(error) => error.code(),
-            Self::Worker(_) => "worker",
+            Self::Worker(_) | Self::Listen(_) => "worker",
             Self::Source(_) => "source",
             Self::Sink(_) => "sink",
             Self::Ownership(_) => "ownership",

@@ -270,6 +270,7 @@ impl Validate {
                     pipeline.pipeline.name,
                     memory >> 20
                 );
+                text.push_str(&format!("\nworkers: {}", origin(&pipeline)));
                 text.push_str(&format!("\nsource {}: {}", pipeline.source.kind(), pipeline.source.promise()));
                 for (name, _, promise) in &promises {
                     text.push_str(&format!("\nsink {name}: {promise}"));
@@ -282,10 +283,28 @@ impl Validate {
                     .map(|(name, class, promise)| json!({ "name": name, "class": format!("{class:?}"), "guarantee": promise }))
                     .collect();
                 let source = json!({ "kind": pipeline.source.kind(), "guarantee": pipeline.source.promise() });
-                json!({ "pipeline": pipeline.pipeline.name, "memory_bytes": memory, "source": source, "sinks": sinks })
+                json!({
+                    "pipeline": pipeline.pipeline.name,
+                    "memory_bytes": memory,
+                    "workers": { "count": pipeline.udf.workers, "listen": pipeline.udf.listen },
+                    "source": source,
+                    "sinks": sinks,
+                })
             },
         )
     }
+}
+
+/// Where the workers come from.
+fn origin(pipeline: &Pipeline) -> String {
+    let workers = pipeline.udf.workers;
+    let Some(listen) = &pipeline.udf.listen else {
+        return format!("{workers}, started by the vertex");
+    };
+    let socket = listen.display();
+    format!(
+        "{workers}, started by somebody else with TIDEGATE_VX_SOCKET={socket}; until then nothing is processed"
+    )
 }
 
 /// All keys with their defaults.

@@ -51,6 +51,21 @@ pub(super) fn status(status: &Value) -> String {
         ]);
     }
     lines.push(text::table(&lanes));
+    let outside = &status["outside"];
+    if outside.is_object() {
+        let mut line = format!(
+            "{} of {} workers are attached at {}, {} are attaching, {} were refused",
+            outside["attached"],
+            outside["workers"],
+            word(&outside["socket"]),
+            outside["attaching"],
+            outside["refused"]
+        );
+        if let Some(last) = outside["last_refusal"].as_str() {
+            line.push_str(&format!("; the last one: {last}"));
+        }
+        lines.push(line);
+    }
     for sink in list(&status["sinks"]) {
         lines.push(format!(
             "sink {} (class {}): {}",

@@ -197,7 +197,7 @@ impl Driver {
         let sent = self.sent.pop_front()?;
         let Some(first) = self.first else {
             if now >= self.warm {
-                let worker = self.session.as_ref().map(|session| session.worker().pid);
+                let worker = self.session.as_ref().and_then(Session::pid);
                 print(&json!({ "begin": true, "workers": [worker] }));
                 self.first = Some(Instant::now());
             }

@@ -8,7 +8,7 @@ use tidegate::shm::clock::Nanos;
 use tidegate::shm::sync::{Arc, Condvar, Mutex};
 use tidegate::vertex::fence::{FenceTable, Guard, SlotWords};
 use tidegate::vertex::lane::session::{Session, Transport};
-use tidegate::vertex::lane::supervise::{Lane, LaneEvent, WorkerSpec};
+use tidegate::vertex::lane::supervise::{Lane, LaneEvent, Origin, WorkerSpec};
 use tidegate_udf::wire::ids::{Generation, PartitionId};
 use tidegate_udf::wire::message::Welcome;
 
@@ -49,8 +49,7 @@ pub(super) fn start(
         max_response: 2 * u64::from(FRAME),
     };
     let spec = WorkerSpec {
-        command,
-        env: Vec::new(),
+        origin: Origin::Command { command, env: Vec::new() },
         welcome,
         transport,
         instance: 1,
@@ -81,8 +80,8 @@ pub(super) fn idle(task: &Task) -> Result<(), Stop> {
     })?;
     let mut session = attached.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let worker = loop {
-        if let Some(session) = &*session {
-            break session.worker().pid;
+        if let Some(pid) = session.as_ref().and_then(Session::pid) {
+            break pid;
         }
         session = attached.1.wait(session).unwrap_or_else(std::sync::PoisonError::into_inner);
     };
