@@ -61,6 +61,46 @@ fn the_status_says_where_everything_is() {
     assert!(!socket.exists());
 }
 
+/// Where they come from is said by `validate`, and by `status` how many are there.
+/// Rules: VX-420, VX-865.
+#[test]
+fn workers_that_somebody_else_starts_are_waited_for() {
+    let vertex = Vertex::new();
+    let mut run = vertex.command(BLACKHOLE);
+    let (file, socket) = (vertex.path("pipeline.toml"), vertex.path("door/socket"));
+    let text = fs::read_to_string(&file).unwrap();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("env = "));
+    let lines = lines.map(|line| match line.trim_start().starts_with("command = ") {
+        true => format!("listen = {socket:?}\n"),
+        false => format!("{line}\n"),
+    });
+    fs::write(&file, lines.collect::<String>()).unwrap();
+    let file = file.to_str().unwrap();
+    let valid = vertex.ask(&["validate", "-c", file]).exits(0).result();
+    assert_eq!(valid["workers"], serde_json::json!({ "count": 1, "listen": socket }));
+    let told = support::run(["vertex", "validate", "-c", file]).exits(0).stdout;
+    assert!(told.contains(&format!("TIDEGATE_VX_SOCKET={}", socket.display())), "{told}");
+    let running = Running::start(&mut run);
+    eventually("an answer", || vertex.status());
+    let status = vertex.until(|status| status["counts"]["read"].as_u64() > Some(0));
+    assert_eq!((&status["outside"]["attached"], &status["outside"]["workers"]), (&0.into(), &1.into()));
+    assert_eq!((&status["lanes"][0]["pid"], &status["counts"]["delivered"]), (&Value::Null, &0.into()));
+    let mut worker = Command::new(std::env::current_exe().unwrap());
+    worker.args(["--exact", "worker_process"]).env(ROLE, "1").env("TIDEGATE_VX_SOCKET", &socket);
+    let mut worker = worker.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let status = vertex.until(|status| status["counts"]["delivered"].as_u64() > Some(0));
+    assert_eq!(status["outside"]["attached"], 1);
+    assert_eq!(status["lanes"][0]["pid"], worker.id());
+    let mut told = tidegate();
+    let told = told.args(["vertex", "status"]).env("TIDEGATE_DIR", vertex.dir.path());
+    let told = Running::start(told).finish().exits(0).stdout;
+    assert!(told.contains(&format!("1 of 1 workers are attached at {}", socket.display())), "{told}");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+    assert!(worker.wait().unwrap().success());
+    assert!(!socket.exists());
+}
+
 /// Rules: VX-866.
 #[test]
 fn a_pause_ends_reading_and_a_resume_begins_it_again() {
