@@ -26,6 +26,7 @@ pub(crate) fn run(role: &str) {
         "flood" => garbage::flood(),
         "storm" => hostile::storm(),
         "endless" => hostile::endless(),
+        "heir" => hostile::leave_an_heir(),
         "takes and is silent" | "grants nothing" => hostile::silent_once(role),
         _ => {}
     }

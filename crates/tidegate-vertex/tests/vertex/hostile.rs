@@ -1,8 +1,16 @@
 //! Workers that lie. Each ends its own session and at last the vertex; nothing of what they wrote comes out (VX-011).
 
-use std::{fs::OpenOptions, io, os::fd::AsFd};
+use std::{
+    fs::OpenOptions,
+    io,
+    os::fd::AsFd,
+    process::{Command, Stdio},
+};
 
-use rustix::fs::FallocateFlags;
+use rustix::{
+    fs::FallocateFlags,
+    process::{Signal, getpid, kill_process},
+};
 
 use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
@@ -23,7 +31,10 @@ use tidegate_udf::{
 };
 use tidegate_vertex::run::VertexError;
 
-use crate::{functions::place, world::World};
+use crate::{
+    functions::{note, place},
+    world::World,
+};
 
 /// Every lie and a part of what the runtime says about it.
 const LIES: &[(&str, &str)] = &[
@@ -172,6 +183,19 @@ pub(crate) fn endless() {
         }
         link.ring_bell();
     }
+}
+
+/// Dies with a batch, and leaves a child that has its end of the control socket.
+#[expect(clippy::zombie_processes, reason = "it outlives this process, which is what the test is about")]
+pub(crate) fn leave_an_heir() {
+    let attached = attach("heir");
+    attached.say_ready();
+    let requests = &attached.requests;
+    assert!(attached.link.wait_until(later(), || requests.is_behind()));
+    let socket = attached.control.as_fd().try_clone_to_owned().unwrap();
+    let child = Command::new("sleep").arg("600").stdin(Stdio::from(socket)).spawn().unwrap();
+    note("children", &format!("{}\n", child.id()));
+    kill_process(getpid(), Signal::KILL).unwrap();
 }
 
 /// A worker that attaches as it should and then tells this lie.

@@ -395,13 +395,33 @@ fn a_flood_of_connections_is_bounded() {
     assert_eq!((vertex.ends().delivered, world.lines()), (3_000, expected(3_000)));
 }
 
+/// Its connection does not end, and its death is seen all the same.
+/// Cases: CT-17.
+/// Rules: VX-430.
+#[test]
+fn a_child_that_a_dead_worker_left_with_its_socket_holds_nothing_up() {
+    let world = World::new();
+    let vertex = Running::start(&world, "", MANY);
+    let _first = Outsider::of(&world, "heir");
+    let child = eventually("it leaves a child", || {
+        fs::read_to_string(world.path("children")).ok()?.trim().parse().ok().and_then(Pid::from_raw)
+    });
+    let _second = Outsider::of(&world, "upper");
+    let report = vertex.ends();
+    // It was there all the time.
+    kill_process(child, Signal::KILL).unwrap();
+    assert_eq!((report.restarts, report.delivered, world.lines()), (1, 3_000, expected(3_000)));
+}
+
 /// Nobody kills them: what they write after the end of their session is read by nobody, and their lane goes on.
 /// Rules: VX-011, VX-103, VX-430, VX-432, VX-434.
 #[test]
 fn a_hostile_worker_that_lives_on_holds_nothing_up() {
-    for role in ["lie head far ahead", "lie answered twice", "endless"] {
+    for (role, keys) in
+        [("lie head far ahead", ""), ("lie answered twice", ""), ("endless", "batch_timeout = \"2s\"")]
+    {
         let world = World::new();
-        let vertex = Running::start(&world, "batch_timeout = \"2s\"", MANY);
+        let vertex = Running::start(&world, keys, MANY);
         let mut hostile = Outsider::of(&world, role);
         // It may have been cut off before anybody looked.
         eventually("it attaches", || {
