@@ -170,3 +170,36 @@ impl From<Control> for OwnedFd {
 
 /// D, U and F.
 const MAX_DESCRIPTORS: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    /// A worker that is turned away before it was heard learns why.
+    /// Rules: VX-420.
+    #[test]
+    fn what_was_said_last_is_heard_although_the_other_side_did_not_listen() {
+        let (one, other) = Control::pair().unwrap();
+        one.send(b"not read", &[]).unwrap();
+        other.send(b"last words", &[]).unwrap();
+        drop(other);
+        let Some(Incoming::Message(datagram, _)) = one.receive(false).unwrap() else { panic!("nothing") };
+        assert_eq!(datagram, b"last words");
+        assert!(matches!(one.receive(false).unwrap(), Some(Incoming::HangUp)));
+        assert!(one.send(b"anybody?", &[]).is_err());
+    }
+
+    /// Also for who has a copy of the other end.
+    /// Rules: VX-430.
+    #[test]
+    fn a_hang_up_is_heard_by_both() {
+        let (one, other) = Control::pair().unwrap();
+        let copy = Control::new(other.as_fd().try_clone_to_owned().unwrap());
+        one.hang_up();
+        for end in [&one, &other, &copy] {
+            assert!(matches!(end.receive(false).unwrap(), Some(Incoming::HangUp)));
+        }
+    }
+}

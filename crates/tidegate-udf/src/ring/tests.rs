@@ -108,6 +108,23 @@ fn nothing_is_written_without_credit() {
     pair.send(3, 0).unwrap();
 }
 
+/// A writer that never stops: what comes after the end of reading is what was granted before it.
+/// Rules: VX-011, VX-432.
+#[test]
+fn a_reader_that_ends_grants_nothing_more() {
+    let mut pair = pair(4);
+    pair.send(1, 0).unwrap();
+    pair.receive().unwrap();
+    pair.reader.end();
+    let mut sent = 0;
+    while pair.send(2 + sent, 0).is_ok() {
+        sent += 1;
+        assert_eq!(pair.receive(), Some((1 + sent, Vec::new())));
+        assert!(sent <= 4, "it goes on for ever");
+    }
+    assert_eq!((sent, pair.receive()), (4, None));
+}
+
 /// What is left of the ring at its end is written too, and costs as much.
 /// Rules: VX-301, VX-306.
 #[test]
