@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Running, eventually, tidegate};
-use crate::world::{BLACKHOLE, ENDLESS, Unread, Vertex};
+use crate::support::{Running, eventually, run as run_to_end, tidegate};
+use crate::world::{BLACKHOLE, ENDLESS, FUNCTION, Unread, Vertex, command};
 
 /// An endless source, small buffers, this sink, and as long for an end as it takes.
 fn endless(sink: &str) -> String {
@@ -66,7 +66,7 @@ fn the_status_says_where_everything_is() {
 #[test]
 fn workers_that_somebody_else_starts_are_waited_for() {
     let vertex = Vertex::new();
-    let mut run = vertex.command(BLACKHOLE);
+    let mut run = vertex.command(&endless(BLACKHOLE));
     let (file, socket) = (vertex.path("pipeline.toml"), vertex.path("door/socket"));
     let text = fs::read_to_string(&file).unwrap();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("env = "));
@@ -78,15 +78,16 @@ fn workers_that_somebody_else_starts_are_waited_for() {
     let file = file.to_str().unwrap();
     let valid = vertex.ask(&["validate", "-c", file]).exits(0).result();
     assert_eq!(valid["workers"], serde_json::json!({ "count": 1, "listen": socket }));
-    let told = support::run(["vertex", "validate", "-c", file]).exits(0).stdout;
+    let told = run_to_end(["vertex", "validate", "-c", file]).exits(0).stdout;
     assert!(told.contains(&format!("TIDEGATE_VX_SOCKET={}", socket.display())), "{told}");
     let running = Running::start(&mut run);
     eventually("an answer", || vertex.status());
     let status = vertex.until(|status| status["counts"]["read"].as_u64() > Some(0));
     assert_eq!((&status["outside"]["attached"], &status["outside"]["workers"]), (&0.into(), &1.into()));
     assert_eq!((&status["lanes"][0]["pid"], &status["counts"]["delivered"]), (&Value::Null, &0.into()));
-    let mut worker = Command::new(std::env::current_exe().unwrap());
-    worker.args(["--exact", "worker_process"]).env(ROLE, "1").env("TIDEGATE_VX_SOCKET", &socket);
+    let [program, arguments @ ..] = command();
+    let mut worker = Command::new(program);
+    worker.args(arguments).env(FUNCTION, "copy").env("TIDEGATE_VX_SOCKET", &socket);
     let mut worker = worker.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let status = vertex.until(|status| status["counts"]["delivered"].as_u64() > Some(0));
     assert_eq!(status["outside"]["attached"], 1);
@@ -95,8 +96,7 @@ fn workers_that_somebody_else_starts_are_waited_for() {
     let told = told.args(["vertex", "status"]).env("TIDEGATE_DIR", vertex.dir.path());
     let told = Running::start(told).finish().exits(0).stdout;
     assert!(told.contains(&format!("1 of 1 workers are attached at {}", socket.display())), "{told}");
-    running.signal(Signal::TERM);
-    running.finish().exits(0);
+    vertex.stop(running);
     assert!(worker.wait().unwrap().success());
     assert!(!socket.exists());
 }
