@@ -167,4 +167,9 @@ impl StreamInfo {
     pub fn is_tcp(&self) -> bool {
         matches!(self.local, StreamAddress::Ip(_))
     }
+
+    /// Whether this is TCP over the loopback.
+    pub fn is_loopback(&self) -> bool {
+        matches!(self.peer, StreamAddress::Ip(peer) if peer.ip().to_canonical().is_loopback())
+    }
 }

@@ -29,6 +29,7 @@ use super::{
     control::{ABORT, CLOSE, Control, DISPLACE, ESTABLISHED, KICK, RESUME, Shared},
     event::StreamEvent,
     listen::Admission,
+    options::StreamOptions,
     read,
     table::Key,
     timers::later,
@@ -139,10 +140,11 @@ impl Conn {
         worker: &Rc<Worker>,
         fd: OwnedFd,
         info: StreamInfo,
+        options: &StreamOptions,
         origin: Origin,
         protocol: Box<dyn Connection>,
     ) {
-        if let Some(conn) = Self::prepare(worker, fd, info, origin, protocol) {
+        if let Some(conn) = Self::prepare(worker, fd, info, options, origin, protocol) {
             conn.start(worker);
         }
     }
@@ -152,6 +154,7 @@ impl Conn {
         worker: &Rc<Worker>,
         fd: OwnedFd,
         info: StreamInfo,
+        options: &StreamOptions,
         origin: Origin,
         protocol: Box<dyn Connection>,
     ) -> Option<Rc<Self>> {
@@ -160,7 +163,12 @@ impl Conn {
         let key = conns.insert(|key| {
             Rc::new(Self {
                 key,
-                shared: Arc::new(Shared::new(key, worker.door.clone(), fd.clone())),
+                shared: Arc::new(Shared::new(
+                    key,
+                    worker.door.clone(),
+                    fd.clone(),
+                    options.large_send_buffer(&info),
+                )),
                 fd,
                 info,
                 origin,

@@ -3,6 +3,7 @@
 use std::{fmt, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::io::ioctl_fionread;
+use socket2::SockRef;
 
 use super::{
     event::Traffic,
@@ -101,6 +102,7 @@ impl DirectWriter<'_> {
     pub fn write(mut self, batch: &mut WriteBatch) -> usize {
         let mut held = self.shared.held();
         let before = batch.len();
+        held.prepare_for(batch);
         let Some(fd) = &held.fd else {
             batch.clear();
             return before;
@@ -158,10 +160,29 @@ pub(super) struct Held {
     pub(super) fd: Option<Arc<OwnedFd>>,
     /// What a direct write has left over.
     pub(super) rest: Option<WriteBatch>,
+    /// Send buffer that is to be set before the first large frame.
+    large_send_buffer: Option<usize>,
+}
+
+/// Bytes of a frame from which on it is large.
+const LARGE: usize = 128 * 1024;
+
+impl Held {
+    /// This is about to be written.
+    pub(super) fn prepare_for(&mut self, batch: &mut WriteBatch) {
+        if self.large_send_buffer.is_some()
+            && batch.len() >= LARGE
+            && batch.segments().iter().any(|segment| segment.len() >= LARGE)
+            && let (Some(fd), Some(size)) = (&self.fd, self.large_send_buffer.take())
+        {
+            // Without it the stream is slower and no less right.
+            let _ = SockRef::from(&**fd).set_send_buffer_size(size);
+        }
+    }
 }
 
 impl Shared {
-    pub(super) fn new(key: Key, door: Arc<Door>, fd: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(key: Key, door: Arc<Door>, fd: Arc<OwnedFd>, large_send_buffer: Option<usize>) -> Self {
         Self {
             key,
             door,
@@ -170,7 +191,7 @@ impl Shared {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             token: Token::new(),
-            held: Mutex::new(Held { fd: Some(fd), rest: None }),
+            held: Mutex::new(Held { fd: Some(fd), rest: None, large_send_buffer }),
         }
     }
 

@@ -492,7 +492,8 @@ fn adopt(worker: &Rc<Worker>, fd: OwnedFd, info: StreamInfo, admission: Admissio
         admission.listener.event(&StreamEvent::AcceptFailed(AcceptFailure::Unwanted { peer: info.peer }));
         return;
     };
-    Conn::open(worker, fd, info, Origin::Listener(admission), protocol);
+    let listener = admission.listener.clone();
+    Conn::open(worker, fd, info, &listener.options, Origin::Listener(admission), protocol);
 }
 
 impl Origin {

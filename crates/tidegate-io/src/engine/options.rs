@@ -4,11 +4,14 @@ use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::StreamInfo;
+
 /// Options of streams and listeners. Those of TCP have no effect on Unix sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// `SO_SNDBUF` in bytes; `None` leaves the choice for TCP to the system, and asks for 2 MiB for Unix sockets, whose
-    /// buffers the system does not fit to what they carry.
+    /// `SO_SNDBUF` in bytes; `None` leaves the choice for TCP to the system, but for a stream of this host that writes
+    /// large frames, which asks for 256 KiB; and asks for 2 MiB for Unix sockets, whose buffers the system does not fit
+    /// to what they carry.
     pub send_buffer: Option<u32>,
     /// `SO_RCVBUF` in bytes; `None` leaves the system's choice.
     pub receive_buffer: Option<u32>,
@@ -66,7 +69,16 @@ impl Default for StreamOptions {
 /// sender and receiver wait for each other too often.
 const UNIX_SEND_BUFFER: usize = 2 << 20;
 
+/// The same of a TCP stream of this host once it writes large frames; the kernel doubles it. The system would let megabytes wait:
+/// they leave the processor's cache before they are read, and a congestion control that paces (`bbr`) sets a timer for each part.
+const LARGE_SEND_BUFFER: usize = 256 * 1024;
+
 impl StreamOptions {
+    /// Send buffer of a stream once it writes large frames, if it is not the one that it has.
+    pub(super) fn large_send_buffer(&self, info: &StreamInfo) -> Option<usize> {
+        (self.send_buffer.is_none() && info.is_loopback()).then_some(LARGE_SEND_BUFFER)
+    }
+
     /// Applies what must be set before a socket is bound or connected, so that windows and routes follow it.
     pub(super) fn before_connect(&self, socket: &SockRef<'_>, tcp: bool) -> io::Result<()> {
         if let Some(bytes) = self.send_buffer {

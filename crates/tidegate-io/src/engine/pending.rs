@@ -147,7 +147,7 @@ mod tests {
         let mut table = Table::new();
         let key = table.insert(|_| ());
         members.all.get_mut(&id).unwrap().control =
-            Some(Arc::new(Shared::new(key, door, Arc::new(ours.into()))));
+            Some(Arc::new(Shared::new(key, door, Arc::new(ours.into()), None)));
         theirs
     }
 

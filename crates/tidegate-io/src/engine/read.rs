@@ -229,6 +229,7 @@ mod tests {
             conn::{NEXT_FRAME, Origin},
             control::Control,
             driver,
+            options::StreamOptions,
             worker::Door,
         },
         protocol::{Connection, Ended, Flow, Retry},
@@ -282,8 +283,15 @@ mod tests {
                 credentials: None,
             };
             let key = crate::engine::table::Table::new().insert(|_| ());
-            let conn =
-                Conn::prepare(&worker, ours.into(), info, Origin::Dialer(key), Box::new(Taker)).unwrap();
+            let conn = Conn::prepare(
+                &worker,
+                ours.into(),
+                info,
+                &StreamOptions::default(),
+                Origin::Dialer(key),
+                Box::new(Taker),
+            )
+            .unwrap();
             theirs.write_all(b"small").unwrap();
             assert!(matches!(burst(&worker, &conn, &mut ASK_LEAST.clone(), usize::MAX), Ok(Next::Wait)));
             assert_eq!(worker.spin.until(), None);

@@ -93,6 +93,7 @@ impl Conn {
             None => return Step::Stop,
         };
         let before = batch.len();
+        self.shared.held().prepare_for(&mut batch);
         let outcome = send::now(&self.fd, &mut batch);
         self.shared.add_sent(before - batch.len());
         let mut state = self.state.borrow_mut();

@@ -89,8 +89,8 @@ options! {
     affinity: u64 = 0, Some(4), raw::U64, later;
     /// Name by which a ROUTER addresses this socket.
     routing_id: Option<RoutingId> = None, Some(5), raw::Id, later;
-    /// Send buffer of the operating system in bytes; `None` is the system's choice for tcp, and 2 MiB for ipc, as far as the
-    /// system allows.
+    /// Send buffer of the operating system in bytes; `None` is the system's choice for tcp, but 256 KiB once a part of
+    /// 128 KiB or more is sent over the loopback, and 2 MiB for ipc, as far as the system allows.
     sndbuf: Option<u32> = None, Some(11), raw::OptionalInt { none: -1 }, later;
     /// Receive buffer of the operating system in bytes; `None` is the system's choice.
     rcvbuf: Option<u32> = None, Some(12), raw::OptionalInt { none: -1 }, later;

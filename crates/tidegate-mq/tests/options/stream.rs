@@ -98,6 +98,31 @@ fn sockets_have_what_was_asked_for() {
     assert_eq!(dialed.tcp_user_timeout().unwrap(), None);
 }
 
+/// The system would let megabytes wait on the loopback, behind the back of the processor's cache. Small parts and what was asked
+/// for change nothing.
+///
+/// Rules: MQ-292.
+#[test]
+fn large_parts_over_the_loopback_have_a_send_buffer_of_their_own() {
+    let context = Context::new();
+    let pull = Pull::new(&context).unwrap();
+    let endpoint = pull.bind_blocking(ANYWHERE).unwrap();
+    for (asked, large) in [(options(), 512 * 1024), (numbered(&[(11, 50_000)]), 100_000)] {
+        let push = Push::with_options(&context, asked).unwrap();
+        let dialing = push.monitor();
+        push.connect(&endpoint).unwrap();
+        let dialed = connection(&dialing);
+        let take = |bytes: usize| {
+            push.send_blocking(vec![0; bytes]).unwrap();
+            assert_eq!(pull.recv_blocking().unwrap().parts()[0].len(), bytes);
+            dialed.send_buffer_size().unwrap()
+        };
+        let small: Vec<usize> = (0..20).map(|_| take(128 * 1024 - 1)).collect();
+        assert!(!small.contains(&(512 * 1024)), "{small:?}");
+        assert_eq!(take(128 * 1024), large);
+    }
+}
+
 /// Polling the device needs a privilege: with it the socket polls, without it no connection is made that only pretends.
 ///
 /// Rules: MQ-339, MQ-537.

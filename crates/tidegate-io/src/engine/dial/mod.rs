@@ -378,7 +378,8 @@ impl DialerTask {
         let made = catch_unwind(AssertUnwindSafe(|| self.dialing.connect(&info)));
         match made {
             Ok(protocol) => {
-                let conn = Conn::prepare(worker, fd, info, Origin::Dialer(self.key), protocol);
+                let conn =
+                    Conn::prepare(worker, fd, info, &self.dial.options, Origin::Dialer(self.key), protocol);
                 self.state.borrow_mut().conn = conn.clone();
                 if let Some(conn) = conn {
                     conn.start(worker);
