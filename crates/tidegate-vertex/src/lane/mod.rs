@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`session`] | the segments of one attachment; publishing batches |
 //! | `receive` | the thread that takes answers out of U |
+//! | [`hears`] | what functions count and write to the log |
 //! | `says` | what a worker prints |
 //! | `backoff` | how long until a worker is started again |
 //! | `attach` | starting a worker process and agreeing with it |
@@ -13,6 +14,7 @@
 
 mod attach;
 mod backoff;
+pub mod hears;
 mod receive;
 mod says;
 pub mod session;

@@ -19,7 +19,7 @@ use tidegate_shm::{
 use tidegate_udf::{
     control::{Control, Incoming as Arrived},
     ring::Violation,
-    wire::{ids::BatchId, message::FromWorker},
+    wire::ids::BatchId,
 };
 
 pub(crate) use super::attach::random;
@@ -27,6 +27,7 @@ pub use super::attach::{AttachError, WorkerSpec};
 use super::{
     attach::{self, Attached},
     backoff::{Backoff, Ended, with_jitter},
+    hears::{Ear, Heard},
     receive,
     says::Tail,
     session::{Session, Shared},
@@ -79,7 +80,7 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Starts the thread. `tell` is called from it and from the thread that takes answers, and does not wait.
+    /// Starts the thread. What its functions say is for `heard`; `tell` is called from it and from the thread that takes answers, and does not wait.
     ///
     /// # Errors
     /// The system has no thread or descriptor left.
@@ -87,6 +88,7 @@ impl Lane {
         number: u32,
         spec: WorkerSpec,
         fence: &FenceTable,
+        heard: Arc<Heard>,
         tell: impl Fn(LaneEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -100,6 +102,7 @@ impl Lane {
             stop: stop.clone(),
             tail: tail.clone(),
             sleeps: sleeps.clone(),
+            heard,
             tell: Arc::new(tell),
         };
         let thread =
@@ -145,6 +148,7 @@ struct Supervisor {
     stop: Arc<OwnedFd>,
     tail: Arc<Tail>,
     sleeps: Arc<AtomicU64>,
+    heard: Arc<Heard>,
     tell: Arc<dyn Fn(LaneEvent) + Send + Sync>,
 }
 
@@ -187,12 +191,14 @@ impl Supervisor {
             }
         };
         (self.tell)(LaneEvent::Attached(session));
-        let ended = self.watch(&control, &shared);
+        let mut ear = Ear::new(self.number, self.heard.clone());
+        let ended = self.watch(&control, &shared, &mut ear);
         shared.close();
         if matches!(ended, Watched::Stop) {
             shared.process.wait_exit(monotonic_now().saturating_add(GRACE));
         }
         let status = worker.end().map_or_else(|error| error.to_string(), |status| status.to_string());
+        ear.hear_last(&control);
         // Release: pairs with the load of the receiving thread; the worker is dead and writes nothing any more.
         shared.closed.store(true, Ordering::Release);
         while !receiving.is_finished() {
@@ -214,7 +220,7 @@ impl Supervisor {
     }
 
     /// Sleeps until there is a reason to end the session.
-    fn watch(&self, control: &Control, shared: &Shared) -> Watched {
+    fn watch(&self, control: &Control, shared: &Shared, ear: &mut Ear) -> Watched {
         loop {
             let now = monotonic_now();
             let limit = shared.stuck_since().map(|since| since.saturating_add(self.spec.batch_timeout));
@@ -222,10 +228,16 @@ impl Supervisor {
             if left == Nanos::ZERO {
                 return Watched::TimedOut;
             }
+            // A worker that says too much is left to wait; that it hangs up is seen all the same.
+            let listens = ear.listens_at(now);
+            let (what, left) = match listens > now {
+                true => (PollFlags::empty(), left.min(listens.saturating_sub(now))),
+                false => (PollFlags::IN, left),
+            };
             let (dead, message, stop) = {
                 let mut fds = [
                     PollFd::new(&shared.process, PollFlags::IN),
-                    PollFd::new(control, PollFlags::IN),
+                    PollFd::new(control, what),
                     PollFd::new(&self.stop, PollFlags::IN),
                 ];
                 match poll(&mut fds, Some(&timespec(left))) {
@@ -241,18 +253,15 @@ impl Supervisor {
             if stop {
                 return Watched::Stop;
             }
-            // Before its death: what it said last tells whose fault that is. What else a worker says after the attach is for later versions; that it hangs up ends the session (VX-425).
-            let said = if message { control.receive(false) } else { Ok(None) };
-            match said {
-                Ok(Some(Arrived::Message(datagram, _)))
-                    if matches!(FromWorker::decode(&datagram), Ok(FromWorker::Bye)) =>
-                {
-                    return Watched::Stop;
-                }
+            if dead {
+                // What it said last tells whose fault that is.
+                return if ear.hear_last(control) { Watched::Stop } else { Watched::Gone };
+            }
+            // That it hangs up ends the session (VX-425).
+            match if message { control.receive(false) } else { Ok(None) } {
+                Ok(Some(Arrived::Message(datagram, _))) if ear.hear(&datagram) => return Watched::Stop,
                 Ok(Some(Arrived::HangUp)) | Err(_) => return Watched::Gone,
-                Ok(Some(Arrived::Message(..))) => {}
-                Ok(None) if dead => return Watched::Gone,
-                Ok(None) => {}
+                Ok(Some(Arrived::Message(..)) | None) => {}
             }
         }
     }

@@ -67,8 +67,8 @@ struct State {
     /// Records and bytes that there is room for.
     asked: Option<(usize, usize)>,
     ready: VecDeque<(Pulled, Subject)>,
-    /// Sequence, and where the acknowledgement goes, in the order in which they were taken.
-    taken: VecDeque<(u64, Subject)>,
+    /// Sequence, and where the acknowledgement goes, in the order in which they were taken; nowhere when it was given back.
+    taken: VecDeque<(u64, Option<Subject>)>,
     unconfirmed: BTreeMap<u64, Subject>,
     /// Messages that the server has behind those here.
     pending: Option<u64>,
@@ -129,7 +129,7 @@ impl Queue {
             return None;
         }
         let (message, reply) = state.ready.pop_front()?;
-        state.taken.push_back((message.sequence, reply));
+        state.taken.push_back((message.sequence, Some(reply)));
         Some(message)
     }
 
@@ -144,10 +144,26 @@ impl Queue {
         let Ok(permit) = guard.permit(WriteKind::Source) else { return };
         let mut state = self.shared.lock();
         let Some(index) = state.taken.iter().position(|(sequence, _)| *sequence == last) else { return };
-        let batch: Vec<(u64, Subject)> = state.taken.drain(..=index).collect();
+        let done = state.taken.drain(..=index);
+        let batch: Vec<(u64, Subject)> =
+            done.filter_map(|(sequence, reply)| Some((sequence, reply?))).collect();
         state.unconfirmed.extend(batch.iter().cloned());
         drop(state);
         nats.spawn(confirm(self.shared.clone(), batch, permit, guard.clone()));
+    }
+
+    /// Gives this message back, if it was taken and is not done.
+    pub fn give_one_back(&self, nats: &Nats, sequence: u64, delay: Duration) {
+        let mut state = self.shared.lock();
+        let taken = state.taken.iter_mut().find(|(taken, reply)| *taken == sequence && reply.is_some());
+        let Some(reply) = taken.and_then(|(_, reply)| reply.take()) else { return };
+        drop(state);
+        let shared = self.shared.clone();
+        nats.spawn(async move {
+            if let Err(error) = shared.send(reply, nak(delay)).await {
+                tracing::debug!(%error, "what was given back is delivered again when its time is over");
+            }
+        });
     }
 
     /// Gives back everything that is not done, as far as that is possible at once (VX-742).
@@ -155,7 +171,7 @@ impl Queue {
         let mut state = self.shared.lock();
         state.closed = true;
         let ready: Vec<Subject> = state.ready.drain(..).map(|(_, reply)| reply).collect();
-        let back: Vec<Subject> = state.taken.drain(..).map(|(_, reply)| reply).chain(ready).collect();
+        let back: Vec<Subject> = state.taken.drain(..).filter_map(|(_, reply)| reply).chain(ready).collect();
         drop(state);
         self.shared.changed.notify_one();
         let said = async {
@@ -197,7 +213,8 @@ impl Shared {
         state.pending = Some(pending);
         let sequence = message.sequence;
         // Delivered again while it is here: once is enough, and the newest delivery is the one to acknowledge.
-        if let Some((_, known)) = state.taken.iter_mut().find(|(known, _)| *known == sequence) {
+        let taken = state.taken.iter_mut().filter_map(|(known, reply)| Some((known, reply.as_mut()?)));
+        if let Some((_, known)) = taken.into_iter().find(|(known, _)| **known == sequence) {
             *known = reply;
         } else if let Some((_, known)) = state.ready.iter_mut().find(|(known, _)| known.sequence == sequence)
         {
@@ -293,7 +310,7 @@ async fn keep(shared: Arc<Shared>, every: Duration) {
                 return;
             }
             let ready = state.ready.iter().map(|(_, reply)| reply);
-            let taken = state.taken.iter().map(|(_, reply)| reply);
+            let taken = state.taken.iter().filter_map(|(_, reply)| reply.as_ref());
             ready.chain(taken).chain(state.unconfirmed.values()).cloned().collect()
         };
         for reply in held {
