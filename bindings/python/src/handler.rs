@@ -1,6 +1,6 @@
 //! A Python function as a handler of batches, and the functions of the module that run it.
 
-use std::error::Error;
+use std::{collections::BTreeMap, error::Error};
 
 use pyo3::{
     create_exception,
@@ -55,7 +55,7 @@ pub(crate) fn harness<'py>(
     inputs: Vec<Pushed>,
     params: &str,
     routes: Vec<String>,
-) -> PyResult<Bound<'py, PyList>> {
+) -> PyResult<(Bound<'py, PyList>, BTreeMap<String, u64>)> {
     let handler = PyHandler::new(py, kind, function, None)?;
     let failed = |error: &dyn Error| PyRuntimeError::new_err(with_causes(error));
     let params = params.parse().map_err(|_| PyValueError::new_err("params are not JSON"))?;
@@ -67,10 +67,10 @@ pub(crate) fn harness<'py>(
             headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         harness = harness.push_record(key, *event_time, &headers, value);
     }
-    let answers =
-        harness.answers().map_err(|failure| PyRuntimeError::new_err(failure.reason().to_owned()))?;
+    let (answers, counters) = harness.answers_and_counters();
+    let answers = answers.map_err(|failure| PyRuntimeError::new_err(failure.reason().to_owned()))?;
     let answers = answers.iter().map(|answer| shown(py, answer)).collect::<PyResult<Vec<_>>>()?;
-    PyList::new(py, answers)
+    Ok((PyList::new(py, answers)?, counters))
 }
 
 /// `(word, reason, delay, outputs)`, with an output as `(value, key, event_time, route, headers)`.
@@ -159,7 +159,8 @@ impl PyHandler {
         ctx: &tidegate_udf::Ctx<'_>,
         answers: &mut Answers,
     ) -> PyResult<()> {
-        let around = Bound::new(py, Ctx::new(ctx, self.params(py, ctx)?))?;
+        let ended = self.stop.as_ref().map(|stop| stop.clone_ref(py));
+        let around = Bound::new(py, Ctx::new(py, ctx, self.params(py, ctx)?, ended)?)?;
         let inputs = Bound::new(py, Batch::new(batch))?;
         let filling = Filling { batch: inputs.get(), ctx, answers };
         match self.call {

@@ -23,7 +23,7 @@ mod _native {
     #[pymodule_export]
     use super::batch::{Batch, Record};
     #[pymodule_export]
-    use super::ctx::Ctx;
+    use super::ctx::{Ctx, Stop};
     #[pymodule_export]
     use super::handler::{WorkerError, harness, serve};
     #[pymodule_export]

@@ -222,6 +222,32 @@ def test_random_numbers_belong_to_their_input():
     assert first == [a.values for a in on("map", function, b"a", b"b")] and first[0] != first[1]
 
 
+def test_lines_and_counters(capfd):
+    w = worker()
+
+    @w.map
+    def function(record, ctx):
+        ctx.count("seen")
+        ctx.count("bytes", len(record.value))
+        ctx.log("seen", level="warn", at=record.position, ratio=float("nan"), what=b"x")
+        return None
+
+    w.test(b"a", b"bcd")
+    assert w.counters == {"seen": 2, "bytes": 4}
+    assert 'warn: seen {"at":1000,"ratio":"NaN","what":"b\'x\'"}' in capfd.readouterr().err
+    for bad in (lambda ctx: ctx.log("x", level="loud"), lambda ctx: ctx.count("x", -1), lambda ctx: ctx.count("x", 1.5)):
+        answer = on("map", lambda record, ctx, bad=bad: bad(ctx), b"a")[0]
+        assert answer.outcome == "failed" and ("level is" in answer.reason or "Error" in answer.reason)
+
+
+def test_nothing_stops_a_function_in_a_test():
+    def function(record, ctx):
+        assert not ctx.stop.is_set() and not ctx.stop.wait(0.001) and ctx.is_current() and ctx.time_left() > 0
+        return f"{ctx.partition} {ctx.generation} {ctx.epoch} {ctx.batch} {ctx.attempt} {ctx.is_replay} {ctx.watermark}".encode()
+
+    assert on("map", function, b"a")[0].values == [b"0 1 1 1 0 False None"]
+
+
 def test_a_worker_has_one_function_and_needs_a_runtime():
     w = worker("named")
     with pytest.raises(TypeError, match="no function"):

@@ -10,11 +10,12 @@ use tidegate_shm::{
 
 use crate::{
     batch::Answers,
-    segment::{FenceView, PeerSegment},
+    journal::{Book, Journal},
+    segment::{FenceView, Link},
     wire::{
         frame::Frame,
         ids::{BatchId, EpochId, Generation, PartitionId, Position},
-        message::Welcome,
+        message::{Level, Welcome},
         record::{RawView, RecordHead, RecordType, headers, push_header},
         segment::{RUN_STATE_AT, RunState},
     },
@@ -123,14 +124,15 @@ pub(crate) struct Around {
     pub(crate) welcome: Welcome,
     pub(crate) pipeline: u64,
     pub(crate) fence: FenceView,
-    pub(crate) down: PeerSegment,
+    pub(crate) link: Link,
+    pub(crate) book: Arc<Book>,
 }
 
 impl Around {
     /// Whether the runtime has ended the session.
     pub(crate) fn is_closed(&self) -> bool {
         // Acquire: who sees the end of the session sees all that was stored before it.
-        let state = self.down.header().u64::<RUN_STATE_AT>().load(Ordering::Acquire);
+        let state = self.link.peer.header().u64::<RUN_STATE_AT>().load(Ordering::Acquire);
         RunState::from_code(state) == RunState::Closed
     }
 }
@@ -207,6 +209,41 @@ impl Ctx<'_> {
         self.fence().is_current()
     }
 
+    /// Whether the function should come to an end: its answer is worth nothing any more.
+    pub fn stop(&self) -> StopToken {
+        StopToken(self.fence())
+    }
+
+    /// Writes a line to the log of the runtime, which adds pipeline, partition and worker. Does not wait: what comes faster than
+    /// it is read is left out and counted. Messages and fields end at 4 KiB each.
+    ///
+    /// ```no_run
+    /// use tidegate_udf::{Level, Outcome, worker};
+    ///
+    /// let mapped = worker().map("look up", |record, ctx, _| {
+    ///     ctx.log(Level::Warn, "no such user", &[("bytes", record.value().len().into())]);
+    ///     ctx.count("unknown_users", 1);
+    ///     Outcome::ok()
+    /// });
+    /// # mapped.run()?;
+    /// # Ok::<(), tidegate_udf::WorkerError>(())
+    /// ```
+    pub fn log(&self, level: Level, message: &str, fields: &[(&str, Value)]) {
+        self.journal().log(level, message, fields);
+    }
+
+    /// Adds to a counter of the function, which `tidegate vertex status` and `/metrics` show. Names are at most 64 letters, digits
+    /// and `_-.:/`, others are changed to such; there are at most 256 of them, and further ones are left out and counted.
+    pub fn count(&self, name: &str, by: u64) {
+        self.journal().count(name, by);
+    }
+
+    /// What [`Ctx::log`] and [`Ctx::count`] do, from anywhere and at any time.
+    pub fn journal(&self) -> Journal {
+        let Frame { partition, batch, .. } = self.frame;
+        Journal { book: self.around.book.clone(), partition, batch }
+    }
+
     /// What can be asked about the batch from anywhere and at any time.
     pub fn fence(&self) -> FenceCheck {
         FenceCheck { around: self.around.clone(), frame: self.frame, since: self.since }
@@ -241,6 +278,36 @@ impl FenceCheck {
         parts.into_iter().fold(0, |seed, part| mixed(seed ^ part))
     }
 }
+
+/// Says that a function should come to an end: the vertex may not act for the batch any more, the session is over, or the time of
+/// the batch is (VX-501). A function that takes long looks at it, or sleeps by it.
+#[derive(Debug, Clone)]
+pub struct StopToken(FenceCheck);
+
+impl StopToken {
+    /// Whether it should.
+    pub fn is_set(&self) -> bool {
+        !self.0.is_current() || self.0.time_left().is_zero()
+    }
+
+    /// Sleeps until it should (true), or so much time has passed (false).
+    pub fn wait(&self, time: Duration) -> bool {
+        let until = monotonic_now().saturating_add(time.into());
+        // The bell of the runtime rings for a revoke and for the end of the session, and not when a lease or a batch runs out of
+        // time.
+        loop {
+            let left = until.saturating_sub(monotonic_now());
+            if self.is_set() || left == Nanos::ZERO {
+                return self.is_set();
+            }
+            let step = left.min(LONGEST_SLEEP).min(Nanos::from(self.0.time_left()));
+            self.0.around.link.wait_until(monotonic_now().saturating_add(step), || self.is_set());
+        }
+    }
+}
+
+/// A missed wake-up costs at most this (VX-323).
+pub(crate) const LONGEST_SLEEP: Nanos = Nanos::from_millis(500);
 
 /// The finalizer of SplitMix64: every bit of the result depends on every bit of `value`.
 fn mixed(value: u64) -> u64 {

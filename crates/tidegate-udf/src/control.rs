@@ -88,6 +88,22 @@ impl Control {
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
 
+    /// As [`Control::send`], without descriptors, waiting for room until the deadline.
+    ///
+    /// # Errors
+    /// As [`Control::send`].
+    pub fn send_until(&self, datagram: &[u8], deadline: Nanos) -> io::Result<()> {
+        loop {
+            let sent = self.send(datagram, &[]);
+            let is_full = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            let left = deadline.saturating_sub(monotonic_now());
+            if !is_full || left == Nanos::ZERO {
+                return sent;
+            }
+            self.ready_within(PollFlags::OUT, left)?;
+        }
+    }
+
     /// Takes a datagram that has arrived, and `descriptors` with it; descriptors that there is no room for are closed by
     /// the kernel. `None` when nothing has arrived.
     ///
@@ -138,16 +154,16 @@ impl Control {
                 return Ok(Some(incoming));
             }
             let left = deadline.saturating_sub(monotonic_now());
-            if left == Nanos::ZERO || !self.readable_within(left)? {
+            if left == Nanos::ZERO || !self.ready_within(PollFlags::IN, left)? {
                 return self.receive(descriptors);
             }
         }
     }
 
-    /// Sleeps until something arrives or the other end is gone (true), or so much time has passed (false).
-    fn readable_within(&self, time: Nanos) -> io::Result<bool> {
+    /// Sleeps until something arrives, or there is room, or the other end is gone (true), or so much time has passed (false).
+    fn ready_within(&self, what: PollFlags, time: Nanos) -> io::Result<bool> {
         let timeout = Timespec::try_from(std::time::Duration::from(time)).unwrap_or_default();
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.socket, what)];
         match poll(&mut fds, Some(&timeout)) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::INTR) => Ok(true),

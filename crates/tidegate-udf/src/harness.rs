@@ -1,6 +1,6 @@
 //! Functions without a runtime, for tests (VX-512): the same code runs them, in memory of this process alone.
 
-use std::{mem::size_of, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, mem::size_of, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tidegate_shm::{clock::monotonic_now, region::SealedMemory};
@@ -8,7 +8,8 @@ use tidegate_shm::{clock::monotonic_now, region::SealedMemory};
 use crate::{
     api::{Around, Ctx},
     batch::{Answers, Batch, Failure, Handled},
-    segment::{FenceView, PeerSegment},
+    journal::Book,
+    segment::{FenceView, Link, OwnSegment, PeerSegment},
     session::WorkerError,
     wire::{
         frame::{Frame, Kind},
@@ -101,8 +102,9 @@ impl Harness {
             params: Value::Null,
         };
         let fence = FenceView::new(&region, 1)?;
-        let down = PeerSegment::new(&region, SEGMENT_HEADER)?;
-        let around = Around { welcome, pipeline: 0, fence, down };
+        let (own, peer) =
+            (OwnSegment::new(&region, SEGMENT_HEADER)?, PeerSegment::new(&region, SEGMENT_HEADER)?);
+        let around = Around { welcome, pipeline: 0, fence, link: Link { own, peer }, book: Book::new(None) };
         Ok(Self { worker, inputs: RecordWriter::default(), around, frame: FRAME })
     }
 
@@ -153,6 +155,16 @@ impl Harness {
     /// # Errors
     /// The function failed or panicked on the batch as a whole.
     pub fn answers(self) -> Result<Vec<Answered>, Failure> {
+        self.answers_and_counters().0
+    }
+
+    /// As [`Harness::answers`], with what the function counted; its lines go to standard error.
+    pub fn answers_and_counters(self) -> (Result<Vec<Answered>, Failure>, BTreeMap<String, u64>) {
+        let book = self.around.book.clone();
+        (self.run(), book.counters())
+    }
+
+    fn run(self) -> Result<Vec<Answered>, Failure> {
         let Self { mut worker, inputs, around, frame } = self;
         let count = inputs.count();
         let batch = Batch::parse(Arc::new(inputs.bytes().to_vec()), count, frame.source_first)?;

@@ -55,6 +55,10 @@ mod function;
 #[cfg(not(loom))]
 mod harness;
 #[cfg(not(loom))]
+mod journal;
+#[cfg(not(loom))]
+pub mod pace;
+#[cfg(not(loom))]
 mod reach;
 pub mod ring;
 #[cfg(not(loom))]
@@ -76,12 +80,16 @@ mod guides {
 }
 
 #[cfg(not(loom))]
-pub use api::{Ctx, Emit, FenceCheck, Outcome, Output, Record};
+pub use api::{Ctx, Emit, FenceCheck, Outcome, Output, Record, StopToken};
 #[cfg(not(loom))]
 pub use batch::{Answers, Batch, Failure, Handled, Handler, Place};
 #[cfg(not(loom))]
 pub use harness::{Answered, Harness, Made};
 #[cfg(not(loom))]
+pub use journal::Journal;
+#[cfg(not(loom))]
 pub use session::{Sdk, WorkerError, serve};
+#[cfg(not(loom))]
+pub use wire::message::Level;
 #[cfg(not(loom))]
 pub use worker::{FunctionWorker, Worker, worker};

@@ -14,9 +14,10 @@ use tidegate_shm::{
 };
 
 use crate::{
-    api::{Around, Ctx},
+    api::{Around, Ctx, LONGEST_SLEEP},
     batch::{Answers, Batch, End, Handler},
     control::{Control, Incoming},
+    journal::Book,
     reach::{Patience, Runtime},
     ring::{PublishError, Publisher, Reader, Violation},
     segment::{FenceView, Link, OwnSegment, PeerSegment},
@@ -153,7 +154,6 @@ pub fn serve(name: &str, sdk: Sdk, handler: &mut dyn Handler) -> Result<(), Work
         }
     };
     let finished = Arc::new(AtomicBool::new(false));
-    let control = Arc::new(control);
     let watch = Watch {
         control: control.clone(),
         link: session.link.clone(),
@@ -168,9 +168,11 @@ pub fn serve(name: &str, sdk: Sdk, handler: &mut dyn Handler) -> Result<(), Work
     let ended = session.serve(handler);
     // Release: pairs with the watcher; there is nothing left to interrupt.
     finished.store(true, Ordering::Release);
+    // A runtime that cannot hear the last words sees this process end.
+    let last = monotonic_now().saturating_add(GRACE);
+    session.around.book.tell(|sums| control.send_until(sums, last).is_ok());
     if ended? == Some(End::Left) {
-        // A runtime that cannot hear it sees this process end.
-        let _ = control.send(&FromWorker::Bye.encode(), &[]);
+        let _ = control.send_until(&FromWorker::Bye.encode(), last);
     }
     Ok(())
 }
@@ -181,8 +183,8 @@ fn greet(
     name: &str,
     sdk: Sdk,
     handler: &mut dyn Handler,
-) -> Result<(Control, Session, Nanos), WorkerError> {
-    let control = runtime.connect()?;
+) -> Result<(Arc<Control>, Session, Nanos), WorkerError> {
+    let control = Arc::new(runtime.connect()?);
     let hello = Hello {
         proto: VERSIONS,
         language: sdk.language().to_owned(),
@@ -226,7 +228,7 @@ struct Session {
 
 /// Waits for the welcome, maps what came with it and validates all of it (VX-120, VX-423).
 fn attach(
-    control: &Control,
+    control: &Arc<Control>,
     sdk: Sdk,
     mut is_over: impl FnMut() -> bool,
 ) -> Result<(Session, Nanos), WorkerError> {
@@ -281,7 +283,8 @@ fn attach(
     let beat = Nanos::from_millis(welcome.heartbeat_ms);
     let max_payload = ring.max_payload();
     let fence = FenceView::new(&fence, slots)?;
-    let around = Around { welcome, pipeline: header.pipeline, fence, down: link.peer.clone() };
+    let book = Book::new(Some(control.clone()));
+    let around = Around { welcome, pipeline: header.pipeline, fence, link: link.clone(), book };
     let (around, process) = (Arc::new(around), getpid());
     Ok((Session { link, requests, responses, around, down: header, max_payload, process }, beat))
 }
@@ -456,6 +459,7 @@ impl Watch {
             let now = boottime_now().0;
             // Relaxed: for people.
             self.link.own.header().u64::<HEARTBEAT_AT>().store(now, Ordering::Relaxed);
+            self.around.book.tell(|sums| self.control.send(sums, &[]).is_ok());
             let deadline = monotonic_now().saturating_add(beat);
             let gone = match self.control.receive_until(deadline, false) {
                 // What is said after the attach is for later versions.
@@ -481,8 +485,6 @@ fn end_process() {
 
 /// A runtime may have a worker wait for longer than it waits for workers: when the one before it ended too soon.
 const ATTACH_TIMEOUT: Nanos = Nanos::from_secs(30);
-/// A missed wake-up costs at most this (VX-323).
-const LONGEST_SLEEP: Nanos = Nanos::from_millis(500);
 const SHORTEST_BEAT: Nanos = Nanos::from_millis(10);
 /// How long serving may go on after the runtime is gone.
 const GRACE: Nanos = Nanos::from_millis(300);

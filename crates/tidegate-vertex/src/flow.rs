@@ -29,6 +29,7 @@ use crate::{
     answer::{Answer, Verdict},
     batch::{Batch, Input},
     ledger::Mark,
+    retry::Backoff,
 };
 
 /// How often to try, and what then.
@@ -38,10 +39,10 @@ pub struct Retry {
     pub attempts: NonZeroU32,
     /// Tries of an input that ends or hangs the worker.
     pub crash_attempts: NonZeroU32,
-    /// Delay before the second try; it doubles.
-    pub initial: Nanos,
-    /// Longest delay.
-    pub cap: Nanos,
+    /// The delays between them.
+    pub backoff: Backoff,
+    /// Whether the source takes a single input back and gives it again (VX-603).
+    pub gives_back: bool,
     /// What becomes of an input that used up its tries.
     pub on_exhausted: OnExhausted,
 }
@@ -75,6 +76,8 @@ pub enum OnExhausted {
     Stop,
     /// The input is counted and left out, or goes to the dead letters.
     LeaveOut,
+    /// The input goes back to the source, which gives it again.
+    GiveBack,
 }
 
 /// Something final, in source order.
@@ -85,6 +88,8 @@ pub enum Step {
     Done(Vec<Input>, Answer),
     /// The input cannot be processed and is left out, with the reason.
     GaveUp(Input, Death),
+    /// The input goes back to the source, to come again after this time.
+    GaveBack(Input, Death, Nanos),
     /// The input cannot be processed: nothing behind it goes on.
     Stopped(Input, Death),
 }
@@ -302,13 +307,17 @@ impl Flow {
             Status::Ok | Status::Partial => entry.state = State::Answered(answer),
             // The generation is current, or nobody would have taken the answer: the worker saw an old deadline (VX-235).
             Status::StaleGeneration | Status::Cancelled | Status::Overloaded => {
-                entry.state = State::Waiting(now.saturating_add(retry.initial));
+                entry.state = State::Waiting(now.saturating_add(entry.batch.delay(&retry, 0, now)));
             }
             // The function failed on the batch as a whole.
             _ => {
                 entry.batch.failures += 1;
                 entry.batch.fault = Some(answer.status());
-                entry.state = State::Waiting(now.saturating_add(backoff(&retry, entry.batch.failures)));
+                entry.state = State::Waiting(now.saturating_add(entry.batch.delay(
+                    &retry,
+                    entry.batch.failures - 1,
+                    now,
+                )));
                 self.split_suspects();
             }
         }
@@ -316,7 +325,7 @@ impl Flow {
 
     /// The worker that had these batches is gone; `suspect` is the oldest of them, which it was working on.
     pub fn lost(&mut self, tickets: &[Ticket], suspect: Option<Ticket>, now: Nanos) {
-        let until = now.saturating_add(self.retry.initial);
+        let retry = self.retry;
         for entry in &mut self.entries {
             let State::Sent(ticket) = entry.state else { continue };
             if !tickets.contains(&ticket) {
@@ -324,7 +333,7 @@ impl Flow {
             }
             entry.state = if suspect == Some(ticket) {
                 entry.batch.crashes += 1;
-                State::Waiting(until)
+                State::Waiting(now.saturating_add(entry.batch.delay(&retry, 0, now)))
             } else {
                 State::Queued
             };
@@ -384,6 +393,7 @@ impl Flow {
         let earlier = if batch.inputs().len() == 1 { batch.failures } else { 0 };
         let mut done = 0;
         let none = Nanos::ZERO;
+        let mut goes_back = false;
         let bad = answer.verdicts().find_map(|verdict| match verdict {
             Verdict::Done(_) | Verdict::Dropped => {
                 done += 1;
@@ -392,8 +402,11 @@ impl Flow {
             // No further try.
             Verdict::Rejected(reason) => Some((u32::MAX, "REJECTED", reason, none)),
             Verdict::Failed(reason) => Some((earlier + 1, "UDF_ERROR", reason, none)),
-            // The source cannot be given a single input back: it is tried again in place (VX-603).
-            Verdict::Nacked(delay, reason) => Some((earlier + 1, "NACKED", reason, delay)),
+            // A source that cannot be given a single input back has it tried again in place (VX-603).
+            Verdict::Nacked(delay, reason) => {
+                goes_back = self.retry.gives_back;
+                Some((earlier + 1, "NACKED", reason, delay))
+            }
         });
         let (finished, rest) = batch.split(done);
         steps.extend(finished.map(|finished| Step::Done(finished.into_inputs(), answer)));
@@ -401,14 +414,21 @@ impl Flow {
         let unsaid = || (earlier + 1, "UDF_ERROR", "the answer says nothing about it".to_owned(), none);
         let (failures, class, reason, delay) = bad.unwrap_or_else(unsaid);
         self.put_back(index, behind);
+        let death = Death { class, reason, attempts: earlier + 1 };
+        if goes_back {
+            steps.extend(
+                failed.into_inputs().into_iter().map(|input| Step::GaveBack(input, death.clone(), delay)),
+            );
+            return;
+        }
         if failures < self.retry.attempts.get() {
             failed.failures = failures;
-            let until = now.saturating_add(backoff(&self.retry, failures).max(delay));
+            let until = now.saturating_add(failed.delay(&self.retry, failures - 1, now).max(delay));
             self.entries.insert(index, Entry { batch: failed, state: State::Waiting(until) });
             return;
         }
         let Some(input) = failed.inputs().first().cloned() else { return };
-        if !self.exhausted(input, Death { class, reason, attempts: earlier + 1 }, steps) {
+        if !self.exhausted(input, death, steps) {
             self.put_back(index, Some(failed));
         }
     }
@@ -425,6 +445,10 @@ impl Flow {
         match self.retry.on_exhausted {
             OnExhausted::LeaveOut => {
                 steps.push(Step::GaveUp(input, death));
+                true
+            }
+            OnExhausted::GiveBack => {
+                steps.push(Step::GaveBack(input, death, self.retry.backoff.cap));
                 true
             }
             OnExhausted::Stop => {
@@ -486,6 +510,13 @@ impl Flow {
     }
 }
 
+impl Batch {
+    /// The delay before it is tried again, after so many that were before it.
+    fn delay(&self, retry: &Retry, before: u32, now: Nanos) -> Nanos {
+        retry.backoff.delay(before, now.0 ^ self.first().0)
+    }
+}
+
 impl Entry {
     fn is_unsent(&self) -> bool {
         matches!(self.state, State::Queued | State::Waiting(_))
@@ -509,12 +540,6 @@ impl Entry {
     fn is_sent_as(&self, ticket: Ticket) -> bool {
         matches!(self.state, State::Sent(sent) if sent == ticket)
     }
-}
-
-/// The delay before the next try after so many failures.
-fn backoff(retry: &Retry, failures: u32) -> Nanos {
-    let factor = 1u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
-    Nanos(retry.initial.0.saturating_mul(factor)).min(retry.cap)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use crate::batch::Record;
 const RETRY: Retry = Retry {
     attempts: NonZeroU32::new(3).unwrap(),
     crash_attempts: NonZeroU32::new(2).unwrap(),
-    initial: Nanos(10),
-    cap: Nanos(25),
+    backoff: Backoff { initial: Nanos(10), factor: 2.0, cap: Nanos(25), jitter: 0.0 },
+    gives_back: false,
     on_exhausted: OnExhausted::LeaveOut,
 };
 
@@ -50,7 +50,9 @@ fn answer(batch: &Batch, bad: &BTreeSet<u64>) -> Answer {
 fn positions(step: &Step) -> Vec<(u64, bool)> {
     let (inputs, answer) = match step {
         Step::Done(inputs, answer) => (inputs, answer),
-        Step::GaveUp(input, _) | Step::Stopped(input, _) => return vec![(input.position.0, false)],
+        Step::GaveUp(input, _) | Step::GaveBack(input, ..) | Step::Stopped(input, _) => {
+            return vec![(input.position.0, false)];
+        }
     };
     let mut done = Vec::new();
     for (input, verdict) in inputs.iter().zip(answer.verdicts()) {
@@ -178,9 +180,41 @@ fn delays_double_up_to_the_cap() {
         }
     }
     assert_eq!(delays, [10, 20]);
-    assert_eq!(backoff(&RETRY, 3), Nanos(25));
-    assert_eq!(backoff(&RETRY, 1_000), Nanos(25));
     assert!(flow.is_empty());
+}
+
+/// The first input goes back to the source, for 3 ms; nothing is said of the others.
+fn nack(inputs: u32) -> Answer {
+    let mut writer = RecordWriter::default();
+    let kind = RecordType::Nack;
+    let head = RecordHead { kind, index: 0, place: 0, event_time: None, key: &[], headers: &[] };
+    writer.push(&head, &[3, 0, 0, 0, b'n', b'o']).unwrap();
+    Answer::parse(Status::Partial, writer.bytes().to_vec(), writer.count(), inputs, 1).unwrap()
+}
+
+/// What was given back is final here; what is behind it goes on.
+/// Rules: VX-601, VX-603.
+#[test]
+fn a_source_that_takes_single_inputs_back_is_given_them() {
+    let given_back = |flow: &mut Flow, reply: Answer, expected: (&str, u32, Nanos)| {
+        flow.push(batch(0..2));
+        flow.sent(ticket(1));
+        flow.answered(ticket(1), reply, Nanos(100));
+        let [Step::GaveBack(input, death, delay)] = &flow.finish(Nanos(100))[..] else { panic!("kept") };
+        assert_eq!(
+            (input.position, death.class, death.attempts, *delay),
+            (Position(0), expected.0, expected.1, expected.2)
+        );
+        assert_eq!(flow.next_to_send(Nanos(100)).unwrap().first(), Position(1));
+        assert_eq!(flow.inputs(), 1);
+    };
+    let gives_back = Retry { gives_back: true, ..RETRY };
+    // With the delay that the function says, at once.
+    given_back(&mut Flow::new(gives_back, Shape::default()), nack(2), ("NACKED", 1, Nanos::from_millis(3)));
+    // With the longest delay, when all tries are used up.
+    let exhausted = Retry { attempts: NonZeroU32::MIN, on_exhausted: OnExhausted::GiveBack, ..gives_back };
+    let failed = answer(&batch(0..2), &BTreeSet::from([0]));
+    given_back(&mut Flow::new(exhausted, Shape::default()), failed, ("UDF_ERROR", 1, Nanos(25)));
 }
 
 /// Rules: VX-603.
@@ -188,19 +222,6 @@ fn delays_double_up_to_the_cap() {
 fn an_input_that_is_given_back_comes_again_after_its_delay_and_not_for_ever() {
     let mut flow = Flow::new(RETRY, Shape::default());
     flow.push(batch(0..2));
-    let nack = |inputs: u32| {
-        let mut writer = RecordWriter::default();
-        let head = RecordHead {
-            kind: RecordType::Nack,
-            index: 0,
-            place: 0,
-            event_time: None,
-            key: &[],
-            headers: &[],
-        };
-        writer.push(&head, &[3, 0, 0, 0, b'n', b'o']).unwrap();
-        Answer::parse(Status::Partial, writer.bytes().to_vec(), writer.count(), inputs, 1).unwrap()
-    };
     let mut now = Nanos(0);
     for try_number in 1..3 {
         let inputs = flow.next_to_send(now).unwrap().count();

@@ -53,6 +53,8 @@ mod origin;
 #[cfg(not(loom))]
 pub mod own;
 #[cfg(not(loom))]
+pub mod retry;
+#[cfg(not(loom))]
 pub mod run;
 #[cfg(not(loom))]
 pub mod sink;

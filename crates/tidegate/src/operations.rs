@@ -72,9 +72,7 @@ impl Watched {
         let counted = std::mem::take(&mut status.sinks);
         let promised = self.sinks.iter().cloned();
         let both = promised.map(|sink| match counted.iter().find(|counted| counted.sink == sink.sink) {
-            Some(SinkStatus { waiting_bytes, lost, .. }) => {
-                SinkStatus { waiting_bytes: *waiting_bytes, lost: *lost, ..sink }
-            }
+            Some(counted) => SinkStatus { class: sink.class, guarantee: sink.guarantee, ..counted.clone() },
             None => sink,
         });
         Status { sinks: both.collect(), ..status }

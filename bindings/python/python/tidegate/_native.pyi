@@ -104,6 +104,23 @@ class Ctx:
     def watermark(self) -> int | None:
         """The watermark at this batch, in milliseconds."""
 
+    @property
+    def stop(self) -> Stop:
+        """Whether the function should come to an end."""
+
+    def log(self, message: str, /, level: str = "info", **fields: Any) -> None:
+        """Writes a line to the log of the runtime, which adds pipeline, partition and worker.
+
+        ``level`` is error, warn, info or debug; fields are what JSON has, or their texts. Does not wait: what comes faster than it
+        is read is left out and counted.
+        """
+
+    def count(self, name: str, by: int = 1, /) -> None:
+        """Adds to a counter of the function, which ``tidegate vertex status`` and ``/metrics`` show.
+
+        Names are at most 64 letters, digits and ``_-.:/``, others are changed to such; there are at most 256 of them.
+        """
+
     def is_current(self) -> bool:
         """Whether the vertex may still act for this batch; for functions with effects of their own."""
 
@@ -112,6 +129,18 @@ class Ctx:
 
     def rng(self, record: Record, /) -> Random:
         """Random numbers for an input: the same in every try, also on another host."""
+
+class Stop:
+    """Says that a function should come to an end.
+
+    The vertex may not act for the batch any more, the session is over, the time of the batch is, or somebody ended the worker.
+    """
+
+    def is_set(self) -> bool:
+        """Whether it should."""
+
+    def wait(self, seconds: float, /) -> bool:
+        """Sleeps until it should (True), or so many seconds have passed (False)."""
 
 class Output:
     """One output with everything it can have; ``route`` is the name of a sink or its number."""
@@ -157,4 +186,7 @@ def harness(
     inputs: list[tuple[bytes, bytes, int | None, list[tuple[str, bytes]]]],
     params: str,
     routes: list[str],
-) -> list[tuple[str, str, float, list[tuple[bytes, bytes, int | None, int, list[tuple[str, bytes]]]]]]: ...
+) -> tuple[
+    list[tuple[str, str, float, list[tuple[bytes, bytes, int | None, int, list[tuple[str, bytes]]]]]],
+    dict[str, int],
+]: ...

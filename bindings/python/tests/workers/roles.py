@@ -86,6 +86,23 @@ match ROLE:
             if any(record.position == 123 for record in records):
                 fail()
             return [upper(record) for record in records]
+    case "counts":
+        @w.batch_map
+        def counted(records, ctx):
+            ctx.count("batches")
+            ctx.count("records", len(records))
+            ctx.log("a batch", records=len(records))
+            known = (ctx.pipeline, ctx.partition, ctx.generation > 0, ctx.epoch > 0, ctx.batch > 0, ctx.attempt, ctx.is_replay)
+            assert known == ("test", 0, True, True, True, 0, False), known
+            assert ctx.is_current() and not ctx.stop.is_set() and 0 < ctx.time_left() <= 300
+            return [upper(record) for record in records]
+    case "stopped once":
+        @w.map
+        def stopped(record, ctx):
+            if record.position == 123 and once("terminated"):
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert ctx.stop.wait(600)
+            return upper(record)
     case "fails on 123":
         at_123(fail)
     case "dies once":

@@ -5,15 +5,19 @@
 //!    hello: versions, function, schemas ------>
 //!           <------ welcome and the descriptors of D, U and F, or reject
 //!    ready: mapped and validated ------------->
+//!    log: a line of the function ------------->
+//!    metric: sums of its counters ------------>
 //!    bye: ended by somebody ------------------>
 //! ```
 //!
 //! Fields that are not known are ignored.
 
-use serde_json::{Value, json};
+use std::borrow::Cow;
+
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::ids::SchemaId;
+use super::ids::{BatchId, PartitionId, SchemaId};
 
 /// Longest datagram.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -34,6 +38,10 @@ pub enum FromWorker {
     Hello(Hello),
     /// Everything is mapped and as it must be.
     Ready(Ready),
+    /// A line of the function for the log.
+    Log(Line),
+    /// What the function counted.
+    Metric(Sums),
     /// Somebody ended it; what it has not answered is to be given to another.
     Bye,
 }
@@ -105,6 +113,80 @@ pub struct Ready {
     pub sealed: bool,
 }
 
+/// How important a line of a function is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// Something that people want to know.
+    Info,
+    /// Something for who looks for a mistake.
+    Debug,
+}
+
+impl Level {
+    const ALL: [Self; 4] = [Self::Error, Self::Warn, Self::Info, Self::Debug];
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+
+    /// The level of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+}
+
+/// A line of a function for the log (VX-501).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// How important it is.
+    pub level: Level,
+    /// What it says.
+    pub message: String,
+    /// The partition of the batch that it is about.
+    pub partition: PartitionId,
+    /// That batch.
+    pub batch: BatchId,
+    /// What goes with it, by name.
+    pub fields: Map<String, Value>,
+}
+
+/// What a function counted since its session began (VX-501). Sums, so that one that is lost costs nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Name and sum of each counter.
+    pub counters: Vec<(String, u64)>,
+    /// Lines of the log that were left out.
+    pub lines: u64,
+    /// Values of counters that were left out, since there are too many names.
+    pub refused: u64,
+}
+
+/// Counters of a function (VX-426).
+pub const MAX_COUNTERS: usize = 256;
+/// Longest name of a counter.
+const MAX_COUNTER_NAME: usize = 64;
+
+/// The name of a counter as it is kept and shown: at most 64 letters, digits and `_-.:/` of ASCII; what is none is `_`.
+pub fn counter_name(name: &str) -> Cow<'_, str> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "_-.:/".contains(letter);
+    if !name.is_empty() && name.len() <= MAX_COUNTER_NAME && name.chars().all(fits) {
+        return Cow::Borrowed(name);
+    }
+    let letters = name.chars().map(|letter| if fits(letter) { letter } else { '_' });
+    let cleaned: String = letters.take(MAX_COUNTER_NAME).collect();
+    Cow::Owned(if cleaned.is_empty() { "_".to_owned() } else { cleaned })
+}
+
 /// A datagram that is none of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -155,6 +237,20 @@ impl FromWorker {
                 "pid": std::process::id(),
             }),
             Self::Ready(ready) => json!({ "type": "ready", "sealed": ready.sealed }),
+            Self::Log(line) => json!({
+                "type": "log",
+                "level": line.level.name(),
+                "message": line.message,
+                "partition": line.partition.0,
+                "batch": line.batch.0,
+                "fields": line.fields,
+            }),
+            Self::Metric(sums) => json!({
+                "type": "metric",
+                "counters": sums.counters.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+                "lines_left_out": sums.lines,
+                "counters_left_out": sums.refused,
+            }),
             Self::Bye => json!({ "type": "bye" }),
         };
         value.to_string().into_bytes()
@@ -179,6 +275,20 @@ impl FromWorker {
                 boottime: object.number("boottime")?,
             })),
             "ready" => Ok(Self::Ready(Ready { sealed: object.truth("sealed")? })),
+            "log" => Ok(Self::Log(Line {
+                level: object.field("level", "error, warn, info or debug", |value| {
+                    Level::from_name(value.as_str()?)
+                })?,
+                message: object.text("message")?.to_owned(),
+                partition: PartitionId(object.small("partition")?),
+                batch: BatchId(object.number("batch")?),
+                fields: object.0.get("fields").and_then(Value::as_object).cloned().unwrap_or_default(),
+            })),
+            "metric" => Ok(Self::Metric(Sums {
+                counters: object.sums("counters")?,
+                lines: object.number("lines_left_out")?,
+                refused: object.number("counters_left_out")?,
+            })),
             "bye" => Ok(Self::Bye),
             found => Err(unknown(found)),
         }
@@ -279,6 +389,14 @@ impl Object {
     fn texts(&self, field: &'static str) -> Result<Vec<String>, MessageFault> {
         self.field(field, "a list of texts", |value| {
             value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    /// Values that are no sums are left out.
+    fn sums(&self, field: &'static str) -> Result<Vec<(String, u64)>, MessageFault> {
+        self.field(field, "an object", |value| {
+            let all = value.as_object()?.iter();
+            Some(all.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect())
         })
     }
 

@@ -18,9 +18,50 @@ fn hello() -> Hello {
     }
 }
 
+/// As long as names can be, all of them still fit a datagram.
+/// Rules: VX-426, VX-501.
+#[test]
+fn names_of_counters_are_clean_and_short() {
+    for (name, expected) in
+        [("cache.hits:2-a/b_C", "cache.hits:2-a/b_C"), ("a b\n{}", "a_b___"), ("größe", "gr__e"), ("", "_")]
+    {
+        assert_eq!(counter_name(name), expected);
+    }
+    assert_eq!(counter_name(&"x".repeat(65)), "x".repeat(64));
+    assert_eq!(counter_name(&"é".repeat(65)), "_".repeat(64));
+    let most = (0..MAX_COUNTERS).map(|number| (format!("{number:064}"), u64::MAX)).collect();
+    let sums = Sums { counters: most, lines: u64::MAX, refused: u64::MAX };
+    assert!(FromWorker::Metric(sums).encode().len() <= MAX_MESSAGE);
+}
+
+/// Rules: VX-501.
+#[test]
+fn what_is_no_sum_is_left_out() {
+    let said = br#"{"type":"metric","lines_left_out":0,"counters_left_out":0,
+        "counters":{"a":1,"b":-1,"c":1.5,"d":"1","e":1e300,"f":null,"g":18446744073709551616}}"#;
+    let Ok(FromWorker::Metric(sums)) = FromWorker::decode(said) else { panic!("no sums") };
+    assert_eq!(sums.counters, [("a".to_owned(), 1)]);
+    let nan = br#"{"type":"metric","lines_left_out":0,"counters_left_out":0,"counters":{"a":NaN}}"#;
+    assert_eq!(FromWorker::decode(nan), Err(MessageFault::NotAnObject));
+}
+
 #[test]
 fn messages_come_out_as_they_went_in() {
-    let messages = [FromWorker::Hello(hello()), FromWorker::Ready(Ready { sealed: true }), FromWorker::Bye];
+    let line = Line {
+        level: Level::Debug,
+        message: "two\nlines".to_owned(),
+        partition: PartitionId(3),
+        batch: BatchId(u64::MAX),
+        fields: Map::from_iter([("n".to_owned(), 1.into())]),
+    };
+    let sums = Sums { counters: vec![("a".to_owned(), 0), ("b".to_owned(), u64::MAX)], lines: 2, refused: 3 };
+    let messages = [
+        FromWorker::Hello(hello()),
+        FromWorker::Ready(Ready { sealed: true }),
+        FromWorker::Log(line),
+        FromWorker::Metric(sums),
+        FromWorker::Bye,
+    ];
     for message in messages {
         assert_eq!(FromWorker::decode(&message.encode()), Ok(message));
     }

@@ -9,8 +9,9 @@ use std::{path::Path, time::Duration};
 
 use tidegate_shm::{clock::boottime_now, region::SealedMemory};
 use tidegate_udf::{
-    Ctx, Emit, Outcome, Record, WorkerError,
+    Ctx, Emit, Level, Outcome, Record, WorkerError,
     wire::{
+        message::{FromWorker, Sums},
         segment::{BUSY_BATCH_AT, BUSY_SINCE_AT, HEARTBEAT_AT, PANIC_AT, PID_AT, SDK_AT, Word},
         status::Status,
     },
@@ -51,6 +52,45 @@ fn function(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>, calls: u32) -
             }
             out.record().value(format!("{before} {}", ctx.is_current()).as_bytes());
         }
+        "context" => out.record().value(
+            format!(
+                "{} {} {} {} {} {} {} {:?} {} {:?} {}",
+                ctx.pipeline(),
+                ctx.partition(),
+                ctx.generation(),
+                ctx.epoch(),
+                ctx.batch(),
+                ctx.attempt(),
+                ctx.is_replay(),
+                ctx.watermark(),
+                ctx.params(),
+                ctx.routes(),
+                ctx.route("late").unwrap()
+            )
+            .as_bytes(),
+        ),
+        "time-left" => {
+            let left = ctx.time_left();
+            std::thread::sleep(Duration::from_millis(2));
+            let less = ctx.time_left();
+            let fits = left <= Duration::from_secs(30) && less < left && !less.is_zero();
+            out.record().value(fits.to_string().as_bytes());
+        }
+        "stop" => {
+            let stop = ctx.stop();
+            let before = stop.is_set() || stop.wait(Duration::from_millis(1));
+            std::fs::write(argument, "").unwrap();
+            let after = stop.wait(Duration::from_secs(600)) && stop.is_set();
+            out.record().value(format!("{before} {after}").as_bytes());
+        }
+        "count" => ctx.count(argument, 2),
+        "log" => ctx.log(Level::Warn, argument, &[("n", 1.into()), ("who", "me".into())]),
+        "lines" => {
+            let line = "x".repeat(3_000);
+            (0..argument.parse().unwrap()).for_each(|_| ctx.log(Level::Info, &line, &[]));
+            ctx.count("done", 1);
+        }
+        "names" => (0..1_000).for_each(|n| ctx.count(&format!("n{n}"), 1)),
         other => panic!("no such role: {other}"),
     }
     Outcome::ok()
@@ -160,6 +200,92 @@ fn a_function_can_ask_whether_it_still_has_the_right() {
         std::fs::write(&gate, "").unwrap();
         assert_eq!(runtime.receive().values(), ["true false"]);
     }
+}
+
+/// Rules: VX-501.
+#[test]
+fn a_function_knows_what_is_around_its_input() {
+    let mut runtime = Runtime::start();
+    let answer = runtime.exchange(&["context", "time-left"]);
+    let around = r#"test 7 5 1 1 0 false Some(-77) {"limit":3} ["main", "late"] 1"#;
+    assert_eq!(answer.values(), [around, "true"]);
+    runtime.attempt = 3;
+    let again = around.replace(" 1 0 false ", " 2 3 true ");
+    assert_eq!(runtime.exchange(&["context"]).values(), [again]);
+}
+
+/// A function that takes long learns that its answer is worth nothing any more.
+/// Rules: VX-501.
+#[test]
+fn a_stop_token_is_set_when_the_right_to_write_goes() {
+    let place = tempfile::tempdir().unwrap();
+    let mut runtime = Runtime::start();
+    for (number, end) in
+        [Runtime::revoke as fn(&Runtime), Runtime::let_the_lease_run_out].into_iter().enumerate()
+    {
+        runtime.set_fence(GENERATION, u64::MAX, PARTITION);
+        let waits = place.path().join(number.to_string());
+        runtime.send(&[&format!("stop {}", waits.display())]);
+        eventually("user code waits", || waits.exists());
+        end(&runtime);
+        assert_eq!(runtime.receive().values(), ["false true"]);
+    }
+}
+
+fn heard_sums(runtime: &Runtime, is_so: impl Fn(&Sums) -> bool) -> Sums {
+    loop {
+        let FromWorker::Metric(sums) = runtime.hear() else { continue };
+        if is_so(&sums) {
+            return sums;
+        }
+    }
+}
+
+/// Rules: VX-501.
+#[test]
+fn lines_and_counters_of_a_function_come_over_the_socket() {
+    let mut runtime = Runtime::start();
+    runtime.exchange(&["log something\nodd", "count hits", "count a name", "count hits"]);
+    let FromWorker::Log(line) = runtime.hear() else { panic!("no line") };
+    assert_eq!((line.level, line.message.as_str()), (Level::Warn, "something\nodd"));
+    assert_eq!((line.partition.0, line.batch.0), (PARTITION, 1));
+    assert_eq!(serde_json::Value::Object(line.fields).to_string(), r#"{"n":1,"who":"me"}"#);
+    let all = [("a_name".to_owned(), 2), ("hits".to_owned(), 4)];
+    heard_sums(&runtime, |sums| sums.counters == all);
+    // Sums since the session began; and at its end those that were not told yet.
+    runtime.exchange(&["count hits"]);
+    heard_sums(&runtime, |sums| sums.counters[1].1 == 6);
+    runtime.exchange(&["names"]);
+    let sums = heard_sums(&runtime, |sums| sums.refused > 0);
+    assert_eq!((sums.counters.len(), sums.refused), (256, 1_000 - 254));
+    runtime.exchange(&["count hits"]);
+    runtime.close();
+    let sums =
+        heard_sums(&runtime, |sums| sums.counters.iter().any(|(name, sum)| name == "hits" && *sum == 8));
+    assert_eq!(sums.lines, 0);
+}
+
+/// Nobody reads what it says: that costs the function nothing, and is counted.
+/// Rules: VX-426, VX-501.
+#[test]
+fn a_runtime_that_does_not_listen_holds_no_function_up() {
+    let mut runtime = Runtime::start();
+    for _ in 0..20 {
+        let answer = runtime.exchange(&["lines 1000"]);
+        assert_eq!(answer.status, Status::Ok);
+    }
+    // All that found room, and behind it how many did not.
+    let mut lines = 0;
+    let left_out = loop {
+        match runtime.hear() {
+            FromWorker::Log(_) => lines += 1,
+            FromWorker::Metric(sums) if sums.counters == [("done".to_owned(), 20)] => break sums.lines,
+            FromWorker::Metric(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(lines + left_out, 20_000);
+    assert!((1..10_000).contains(&lines), "{lines}");
 }
 
 /// Cases: CT-09.

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
 use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
     region::{GuardedRegion, SealedMemory},
@@ -65,6 +64,8 @@ pub(crate) struct Runtime {
     requests: Publisher<OwnSegment, PeerSegment>,
     responses: Reader<OwnSegment, PeerSegment>,
     next: u64,
+    /// Which try the batches are.
+    pub(crate) attempt: u16,
 }
 
 /// The answer to a batch, put together.
@@ -170,7 +171,8 @@ impl Runtime {
         let link = Link { own, peer: PeerSegment::new(&up, RING.capacity).unwrap() };
         let requests = Publisher::new(link.own.clone(), link.peer.clone(), RING);
         let responses = Reader::new(link.own.clone(), link.peer.clone(), RING);
-        let runtime = Self { child, control: Some(control), link, fence, up, requests, responses, next: 1 };
+        let runtime =
+            Self { child, control: Some(control), link, fence, up, requests, responses, next: 1, attempt: 0 };
         runtime.set_fence(GENERATION, u64::MAX, PARTITION);
         runtime
     }
@@ -201,7 +203,7 @@ impl Runtime {
         let frame = Frame {
             kind: Kind::Data,
             more: false,
-            replay: false,
+            replay: self.attempt > 0,
             barrier: false,
             end_of_source: false,
             generation: Generation(GENERATION),
@@ -212,9 +214,9 @@ impl Runtime {
             record_count: payload.count(),
             source_first: Position(0),
             source_last: Position(values.len() as u64 - 1),
-            watermark: None,
+            watermark: Some(-77),
             status: Status::Ok,
-            attempt: 0,
+            attempt: self.attempt,
             fence_slot: FenceSlot(SLOT),
             inputs_done: 0,
             frag_index: 0,
@@ -277,6 +279,11 @@ impl Runtime {
         }
     }
 
+    /// Ends the session, and goes on listening.
+    pub(crate) fn close(&self) {
+        self.set_run_state(RunState::Closed);
+    }
+
     fn set_run_state(&self, state: RunState) {
         self.link.own.header().u64::<RUN_STATE_AT>().store(state.code(), Ordering::Release);
         self.link.ring_bell();
@@ -328,7 +335,8 @@ impl Runtime {
         ended
     }
 
-    fn hear(&self) -> FromWorker {
+    /// The next thing that the worker says.
+    pub(crate) fn hear(&self) -> FromWorker {
         hear(self.control.as_ref().unwrap())
     }
 }
@@ -366,9 +374,9 @@ fn welcome() -> Welcome {
         pipeline: "test".to_owned(),
         heartbeat_ms: 20,
         batch_timeout_ms: 30_000,
-        routes: vec!["main".to_owned()],
+        routes: vec!["main".to_owned(), "late".to_owned()],
         checksum: false,
-        params: Value::Null,
+        params: serde_json::json!({ "limit": 3 }),
     }
 }
 

@@ -6,7 +6,7 @@ use tidegate_shm::clock::Nanos;
 
 use super::{
     BatchConfig, Checksum, EpochConfig, Limits, RetryConfig, TransportConfig,
-    units::{Bytes, Time},
+    units::{Bytes, Factor, Share, Time},
 };
 
 impl Default for BatchConfig {
@@ -34,7 +34,9 @@ impl Default for RetryConfig {
             attempts: number(5),
             crash_attempts: number(2),
             initial: Time(Nanos::from_millis(50)),
+            factor: Factor(2.0),
             cap: Time(Nanos::from_secs(10)),
+            jitter: Share(0.2),
             on_exhausted: None,
         }
     }

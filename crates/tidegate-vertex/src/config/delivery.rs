@@ -1,6 +1,7 @@
 //! What is promised, and whether source and sinks can give it.
 
 use serde::Deserialize;
+use tidegate_shm::clock::Nanos;
 
 use super::{ConfigError, Exhausted, FileMode, FileSink, Pipeline, Role, SinkConfig, SinkKind};
 use crate::{
@@ -40,6 +41,13 @@ impl Pipeline {
         if self.udf.retry.on_exhausted == Some(Exhausted::Dlq) && self.dead_letters().is_none() {
             return refused("udf.retry.on_exhausted", &"dlq", "stop or drop without a sink of role dlq");
         }
+        if self.udf.retry.on_exhausted == Some(Exhausted::Nack)
+            && self.source.abilities().ack != AckMode::Individual
+        {
+            let allowed = "\"stop\", \"drop\" or \"dlq\" with a source that cannot be given a single record back; \"nack\" is for source.mode = \"work_queue\"";
+            return refused("udf.retry.on_exhausted", &"\"nack\"", allowed);
+        }
+        self.check_batches_of_sinks()?;
         let dead = self.sink.iter().filter(|sink| sink.role == Role::Dlq).count();
         if dead > 1 {
             return refused("sink.role", &format!("dlq for {dead} sinks"), "dlq for one sink at most");
@@ -99,6 +107,29 @@ impl Pipeline {
         if positions != Positions::Stable || !comes_again {
             let allowed = "a source that can be read again, with the same positions";
             return refused("source.kind", &"one that cannot be read again", allowed);
+        }
+        Ok(())
+    }
+
+    /// Whether `linger` and `ordered` mean something for the sinks that have them (VX-842).
+    fn check_batches_of_sinks(&self) -> Result<(), ConfigError> {
+        let refused = |key, found: String, allowed| Err(ConfigError::Value { key, found, allowed });
+        for sink in &self.sink {
+            let found = || format!("set for {}", sink.name());
+            let lingers = sink.linger() > Nanos::ZERO;
+            if lingers && self.pipeline.delivery == Delivery::EffectivelyOnce {
+                let allowed = "left out with pipeline.delivery = \"effectively_once\": a sink gets an epoch as a whole, and epoch.interval says how long that is";
+                return refused("sink.linger", found(), allowed);
+            }
+            if lingers && (!sink.required || sink.role == Role::Dlq) {
+                let allowed = "left out with role = \"dlq\" and with required = false: for the one nothing may wait, and nothing waits for the other";
+                return refused("sink.linger", found(), allowed);
+            }
+            let may_be_any = sink.takes_any_order() && sink.required;
+            if !sink.ordered && !may_be_any {
+                let allowed = "true, but for kind = \"jetstream\" with mode = \"ids\" and kind = \"kv\" with mode = \"guarded\" that are required: others have one place for what comes next, or would keep the wrong one";
+                return refused("sink.ordered", format!("false for {}", sink.name()), allowed);
+            }
         }
         Ok(())
     }

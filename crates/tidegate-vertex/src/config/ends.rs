@@ -7,9 +7,10 @@ use tidegate_shm::clock::Nanos;
 
 use super::{
     one,
-    units::{Bytes, Time},
+    units::{Bytes, Factor, Share, Time},
 };
 use crate::{
+    retry::Backoff,
     sink::{Class, Output, file::Format},
     source::{Abilities, AckMode, Positions, Replay, file::FileSource, framing::Framing, stdin},
 };
@@ -152,6 +153,10 @@ pub struct SinkConfig {
     pub max_records: Option<NonZeroU32>,
     /// Most bytes that it is given at once, or one output.
     pub max_bytes: Option<Bytes>,
+    /// How long outputs wait for more to be given with them.
+    pub linger: Option<Time>,
+    /// Whether an output on which it fails stops those behind it (VX-631).
+    pub ordered: bool,
     /// What it is and where.
     pub kind: SinkKind,
 }
@@ -171,10 +176,23 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SinkRetry {
-    /// First delay; it doubles.
-    pub initial: Time,
-    /// Longest delay.
-    pub cap: Time,
+    initial: Time,
+    factor: Factor,
+    cap: Time,
+    jitter: Share,
+}
+
+impl SinkRetry {
+    /// The delays.
+    pub fn backoff(&self) -> Backoff {
+        let Self { initial, factor, cap, jitter } = *self;
+        Backoff { initial: initial.0, factor: factor.0, cap: cap.0, jitter: jitter.0 }
+    }
+
+    /// The longest delay.
+    pub fn longest(&self) -> Nanos {
+        self.cap.0
+    }
 }
 
 /// The kinds of sinks, each with its own keys.
@@ -257,6 +275,28 @@ impl SinkConfig {
         outputs.get(..fits.count().max(1)).unwrap_or_default()
     }
 
+    /// Whether it is given less at once than these outputs, of so many bytes.
+    pub fn is_more_than_at_once(&self, records: usize, bytes: u64) -> bool {
+        self.max_records.is_some_and(|most| records > most.get() as usize)
+            || self.max_bytes.is_some_and(|most| bytes > most.0)
+    }
+
+    /// How long outputs wait for more.
+    pub fn linger(&self) -> Nanos {
+        self.linger.map_or(Nanos::ZERO, |linger| linger.0)
+    }
+
+    /// Whether it confirms outputs one by one, and can have one later than those behind it.
+    pub(super) fn takes_any_order(&self) -> bool {
+        match &self.kind {
+            #[cfg(feature = "nats")]
+            SinkKind::Jetstream(config) => config.class() == Class::B,
+            #[cfg(feature = "nats")]
+            SinkKind::Kv(config) => config.0.class() == Class::B,
+            _ => false,
+        }
+    }
+
     /// What it does about repeated and late writes, before it is opened.
     pub fn class(&self) -> Class {
         match &self.kind {
@@ -287,7 +327,8 @@ impl SinkConfig {
 
 impl Default for SinkRetry {
     fn default() -> Self {
-        Self { initial: Time(Nanos::from_millis(50)), cap: Time(Nanos::from_secs(10)) }
+        let (initial, cap) = (Time(Nanos::from_millis(50)), Time(Nanos::from_secs(10)));
+        Self { initial, factor: Factor(2.0), cap, jitter: Share(0.2) }
     }
 }
 
@@ -308,11 +349,24 @@ struct Every {
     buffer: Bytes,
     max_records: Option<NonZeroU32>,
     max_bytes: Option<Bytes>,
+    linger: Option<Time>,
+    #[serde(default = "yes")]
+    ordered: bool,
 }
 
 /// Their names.
-const EVERY: &[&str] =
-    &["name", "role", "allow_duplicates", "retry", "required", "buffer", "max_records", "max_bytes"];
+const EVERY: &[&str] = &[
+    "name",
+    "role",
+    "allow_duplicates",
+    "retry",
+    "required",
+    "buffer",
+    "max_records",
+    "max_bytes",
+    "linger",
+    "ordered",
+];
 
 impl TryFrom<toml::Table> for SinkConfig {
     type Error = toml::de::Error;
@@ -321,9 +375,22 @@ impl TryFrom<toml::Table> for SinkConfig {
         let (every, kind): (toml::Table, toml::Table) =
             table.into_iter().partition(|(key, _)| EVERY.contains(&key.as_str()));
         let every: Every = every.try_into()?;
-        let Every { name, role, allow_duplicates, retry, required, buffer, max_records, max_bytes } = every;
+        let Every { name, role, allow_duplicates, retry, required, buffer, .. } = every;
+        let Every { max_records, max_bytes, linger, ordered, .. } = every;
         let kind = kind.try_into()?;
-        Ok(Self { name, role, allow_duplicates, retry, required, buffer, max_records, max_bytes, kind })
+        Ok(Self {
+            name,
+            role,
+            allow_duplicates,
+            retry,
+            required,
+            buffer,
+            max_records,
+            max_bytes,
+            linger,
+            ordered,
+            kind,
+        })
     }
 }
 

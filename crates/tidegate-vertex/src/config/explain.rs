@@ -59,8 +59,10 @@ pub const KEYS: &[Key] = &[
     key("udf.params", "{}", "what the function is given"),
     key("udf.retry.attempts", "5", "tries of an input on which the function fails"),
     key("udf.retry.crash_attempts", "2", "tries of an input on which the worker dies or hangs"),
-    key("udf.retry.initial", "\"50ms\"", "delay before the second try; it doubles"),
+    key("udf.retry.initial", "\"50ms\"", "delay before the second try"),
+    key("udf.retry.factor", "2.0", "how much longer each delay is than the one before"),
     key("udf.retry.cap", "\"10s\"", "longest delay"),
+    key("udf.retry.jitter", "0.2", "share of a delay by which it is spread to either side"),
     key("epoch.interval", "\"200ms\"", "how often progress is made durable"),
     key(
         "epoch.rto",

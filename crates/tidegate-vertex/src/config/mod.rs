@@ -35,6 +35,8 @@ use crate::{
     flow::{OnExhausted, Retry, Shape},
     lane::{door::DoorSpec, session::Transport},
     own::Pins,
+    retry::Backoff,
+    source::AckMode,
 };
 pub use delivery::Delivery;
 pub use edit::{fresh_uid, with_uid};
@@ -45,7 +47,7 @@ pub use operation::{AdminConfig, LogConfig, LogFormat, LogLevel, MetricsConfig};
 pub use ownership::OwnershipConfig;
 #[cfg(feature = "nats")]
 pub use ownership::jetstream::JetstreamOwnership;
-use units::{Bytes, Time};
+use units::{Bytes, Factor, Share, Time};
 #[cfg(feature = "tensor")]
 pub use {explain::STREAM_KEYS, streams::TensorEnd};
 
@@ -185,7 +187,9 @@ struct RetryConfig {
     attempts: NonZeroU32,
     crash_attempts: NonZeroU32,
     initial: Time,
+    factor: Factor,
     cap: Time,
+    jitter: Share,
     on_exhausted: Option<Exhausted>,
 }
 
@@ -195,6 +199,7 @@ enum Exhausted {
     Stop,
     Drop,
     Dlq,
+    Nack,
 }
 
 /// Which order outputs keep, and with it which workers a partition has (VX-440).
@@ -305,7 +310,7 @@ impl Pipeline {
 
     /// Index of the sink that gets inputs which cannot be processed, if they do not stop their partition or are dropped.
     pub fn dead_letters(&self) -> Option<usize> {
-        let wanted = matches!(self.udf.retry.on_exhausted, None | Some(Exhausted::Dlq));
+        let wanted = matches!(self.udf.retry.on_exhausted, None | Some(Exhausted::Dlq | Exhausted::Nack));
         let index = self.sink.iter().position(|sink| sink.role == Role::Dlq);
         index.filter(|_| wanted)
     }
@@ -430,13 +435,17 @@ impl Pipeline {
 
     /// How often to try.
     pub fn retry(&self) -> Retry {
-        let RetryConfig { attempts, crash_attempts, initial, cap, on_exhausted } = self.udf.retry;
+        let RetryConfig { attempts, crash_attempts, initial, factor, cap, jitter, on_exhausted } =
+            self.udf.retry;
         let on_exhausted = match on_exhausted {
             None if self.dead_letters().is_some() => OnExhausted::LeaveOut,
             Some(Exhausted::Stop) | None => OnExhausted::Stop,
             Some(Exhausted::Drop | Exhausted::Dlq) => OnExhausted::LeaveOut,
+            Some(Exhausted::Nack) => OnExhausted::GiveBack,
         };
-        Retry { attempts, crash_attempts, initial: initial.0, cap: cap.0, on_exhausted }
+        let backoff = Backoff { initial: initial.0, factor: factor.0, cap: cap.0, jitter: jitter.0 };
+        let gives_back = self.source.abilities().ack == AckMode::Individual;
+        Retry { attempts, crash_attempts, backoff, gives_back, on_exhausted }
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -50,7 +50,17 @@ fn a_file_says_what_it_says_and_the_rest_has_defaults() {
     assert!(pipeline.has_payload_checksums());
     let retry = pipeline.retry();
     assert_eq!((retry.attempts.get(), retry.crash_attempts.get()), (3, 2));
-    assert_eq!((retry.initial, retry.on_exhausted), (Nanos::from_millis(50), OnExhausted::LeaveOut));
+    let expected =
+        Backoff { initial: Nanos::from_millis(50), factor: 2.0, cap: Nanos::from_secs(10), jitter: 0.2 };
+    assert_eq!((retry.backoff, retry.on_exhausted), (expected, OnExhausted::LeaveOut));
+    assert_eq!(pipeline.sink[0].retry.backoff(), expected);
+    let own = "initial = \"1ms\"\nfactor = 1.5\ncap = \"1s\"\njitter = 0";
+    let expected =
+        Backoff { initial: Nanos::from_millis(1), factor: 1.5, cap: Nanos::from_secs(1), jitter: 0.0 };
+    let own =
+        WHOLE.replace("attempts = 3", own).replace("[ledger]", &format!("[sink.retry]\n{own}\n[ledger]"));
+    let own: Pipeline = own.parse().unwrap();
+    assert_eq!((own.retry().backoff, own.sink[0].retry.backoff()), (expected, expected));
     assert_eq!(pipeline.sink[0].name(), "main");
 }
 
@@ -101,6 +111,27 @@ fn what_cannot_be_is_refused_with_its_key() {
             "listen = \"/run/a\"\nallowed_uids = [7]",
             "udf.group is missing",
         ),
+        ("attempts = 3", "factor = 0.5", "0.5 is not a number from 1 to 100"),
+        ("attempts = 3", "factor = nan", "NaN is not a number from 1 to 100"),
+        ("attempts = 3", "jitter = 1.5", "1.5 is not a number from 0 to 1"),
+        ("attempts = 3", "jitter = -0.1", "is not a number from 0 to 1"),
+        ("[ledger]", "[sink.retry]\nfactor = 1e9\n[ledger]", "is not a number from 1 to 100"),
+        (
+            "\"drop\"",
+            "\"nack\"",
+            "udf.retry.on_exhausted is \"nack\"; it has to be \"stop\", \"drop\" or \"dlq\"",
+        ),
+        ("path = \"out\"", "path = \"out\"\nordered = false", "sink.ordered is false for main"),
+        (
+            "path = \"out\"",
+            "path = \"out\"\nlinger = \"1s\"\nrequired = false",
+            "sink.linger is set for main",
+        ),
+        (
+            "[ledger]",
+            "[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"stdout\"\nlinger = \"1s\"\n[ledger]",
+            "sink.linger is set for dead",
+        ),
     ] {
         assert!(WHOLE.contains(from), "{from}");
         let error = WHOLE.replace(from, to).parse::<Pipeline>().unwrap_err().to_string();
@@ -121,6 +152,8 @@ fn what_source_and_sinks_cannot_give_is_not_promised() {
         with("effectively_once", epochs),
         with("effectively_once", &format!("allow_duplicates = true\n{plain}")),
         with("at_most_once", plain),
+        with("at_most_once", &format!("linger = \"1s\"\n{plain}")),
+        with("effectively_once", &format!("linger = \"0ms\"\n{epochs}")),
         with("at_least_once", plain).replace("[ledger]\npath = \"ledger\"", ""),
     ] {
         good.parse::<Pipeline>().unwrap_or_else(|error| panic!("{error}: {good}"));
@@ -129,6 +162,7 @@ fn what_source_and_sinks_cannot_give_is_not_promised() {
     let no_ledger = |delivery| with(delivery, epochs).replace("[ledger]\npath = \"ledger\"", "");
     for (bad, part) in [
         (with("effectively_once", plain), "sink.allow_duplicates"),
+        (with("effectively_once", &format!("linger = \"1s\"\n{epochs}")), "epoch.interval says how long"),
         (with("at_least_once", epochs), "sink.mode"),
         (with("at_most_once", epochs), "sink.mode"),
         (no_ledger("effectively_once"), "ledger is missing"),
@@ -360,5 +394,26 @@ fn what_is_wrong_with_streams_and_owners_is_said_with_its_place() {
         for part in parts {
             assert!(error.contains(part), "{part}: {error}");
         }
+    }
+}
+
+/// Only sinks that confirm outputs one by one and keep the right one whatever their order.
+/// Rules: VX-842.
+#[cfg(feature = "nats")]
+#[test]
+fn sinks_that_know_outputs_again_may_do_without_order() {
+    let with = |sink: &str| {
+        let sink = format!("{sink}\nurl = \"nats://a\"\nordered = false");
+        WHOLE.replace("kind = \"file\"\npath = \"out\"", &sink).parse::<Pipeline>()
+    };
+    let ids = "kind = \"jetstream\"\nmode = \"ids\"\nstream = \"S\"\nsubject = \"s\"";
+    let kv = "kind = \"kv\"\nmode = \"guarded\"\nbucket = \"b\"";
+    let strict = "kind = \"jetstream\"\nmode = \"strict\"\nstream = \"S{partition}\"\nprefix = \"s\"";
+    for good in [ids, kv] {
+        assert!(!with(good).unwrap().sink[0].ordered);
+    }
+    for bad in [strict, &kv.replace("guarded", "put"), &format!("required = false\n{ids}")] {
+        let error = with(bad).unwrap_err().to_string();
+        assert!(error.contains("sink.ordered is false for main"), "{error}");
     }
 }

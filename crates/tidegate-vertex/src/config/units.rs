@@ -11,6 +11,34 @@ pub struct Bytes(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Nanos);
 
+/// By how much each delay is longer than the one before: a number from 1 to 100.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Factor(pub f64);
+
+/// A share: a number from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share(pub f64);
+
+impl<'de> Deserialize<'de> for Factor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        within(f64::deserialize(deserializer)?, 1.0, 100.0).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        within(f64::deserialize(deserializer)?, 0.0, 1.0).map(Self)
+    }
+}
+
+/// NaN is in no range.
+fn within<E: de::Error>(number: f64, least: f64, most: f64) -> Result<f64, E> {
+    match (least..=most).contains(&number) {
+        true => Ok(number),
+        false => Err(E::custom(format!("{number} is not a number from {least} to {most}"))),
+    }
+}
+
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];

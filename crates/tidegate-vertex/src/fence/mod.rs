@@ -88,6 +88,37 @@ pub enum Reason {
     Shutdown = 12,
 }
 
+impl Reason {
+    const ALL: [Self; 10] = [
+        Self::RevokedByManager,
+        Self::LeaseExpired,
+        Self::NewerGeneration,
+        Self::Operator,
+        Self::Protocol,
+        Self::Released,
+        Self::LedgerLost,
+        Self::SinkRefused,
+        Self::OwnershipRegressed,
+        Self::Shutdown,
+    ];
+
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RevokedByManager => "revoked_by_manager",
+            Self::LeaseExpired => "lease_expired",
+            Self::NewerGeneration => "newer_generation",
+            Self::Operator => "operator",
+            Self::Protocol => "protocol",
+            Self::Released => "released",
+            Self::LedgerLost => "ledger_lost",
+            Self::SinkRefused => "sink_refused",
+            Self::OwnershipRegressed => "ownership_regressed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// What is written under a permit (VX-722), for the report of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteKind {

@@ -114,6 +114,15 @@ impl Guard<SlotWords> {
         self.words.row().u64::<0x08>().store(deadline.0, Ordering::Relaxed);
     }
 
+    /// Why and when the slot was revoked last, for people.
+    pub fn last_revoke(&self) -> Option<(Reason, Nanos)> {
+        let row = self.words.row();
+        // Relaxed: for people.
+        let code = row.u32::<0x1C>().load(Ordering::Relaxed);
+        let reason = Reason::ALL.into_iter().find(|reason| *reason as u32 == code)?;
+        Some((reason, Nanos(row.u64::<0x20>().load(Ordering::Relaxed))))
+    }
+
     /// Time until the deadline; `None` without one.
     pub fn lease_left(&self) -> Option<Nanos> {
         let deadline = self.words.deadline();

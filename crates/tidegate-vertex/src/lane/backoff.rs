@@ -6,6 +6,8 @@
 
 use tidegate_shm::clock::Nanos;
 
+use crate::retry::spread;
+
 /// What there is to know of a session that ended, or of an attempt to have one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ended {
@@ -50,8 +52,7 @@ impl Backoff {
 
 /// Spreads a delay by a fifth to either side; `random` is any number.
 pub(super) fn with_jitter(delay: Nanos, random: u64) -> Nanos {
-    let fifth = delay.0 / 5;
-    Nanos(delay.0 - fifth + random % (2 * fifth).max(1))
+    spread(delay, 0.2, random)
 }
 
 const FIRST: Nanos = Nanos::from_millis(100);

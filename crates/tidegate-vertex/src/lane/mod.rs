@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`session`] | the segments of one attachment; publishing batches |
 //! | `receive` | the thread that takes answers out of U |
+//! | [`hears`] | what functions count and write to the log |
 //! | `says` | what a worker prints |
 //! | `backoff` | how long until a worker is started again |
 //! | `attach` | starting a worker process, and agreeing with one |
@@ -16,6 +17,7 @@
 mod attach;
 mod backoff;
 pub mod door;
+pub mod hears;
 mod listen;
 mod receive;
 mod says;

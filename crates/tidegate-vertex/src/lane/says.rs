@@ -24,6 +24,7 @@ use tidegate_shm::{
     clock::{Nanos, monotonic_now},
     sync::{Arc, Mutex},
 };
+use tidegate_udf::pace::Pace;
 
 /// The end of what the workers of a lane printed.
 #[derive(Debug, Default)]
@@ -69,7 +70,7 @@ impl Says {
                 tail.add(bytes);
                 lines.take(bytes, monotonic_now(), &mut io::stderr());
             });
-            lines.end(&mut io::stderr());
+            lines.end(monotonic_now(), &mut io::stderr());
             // Nobody may be waiting any more.
             let _ = ending.send(());
         })?;
@@ -119,50 +120,39 @@ fn listen(mut pipe: PipeReader, stop: &OwnedFd, mut take: impl FnMut(&[u8])) {
 struct Lines {
     number: u32,
     line: Vec<u8>,
-    /// Lines that may be printed now.
-    room: u64,
-    since: Nanos,
+    pace: Pace,
     left_out: u64,
 }
 
 impl Lines {
     fn new(number: u32, now: Nanos) -> Self {
-        Self { number, line: Vec::new(), room: BURST, since: now, left_out: 0 }
+        Self { number, line: Vec::new(), pace: Pace::new(BURST, INTERVAL, now), left_out: 0 }
     }
 
     fn take(&mut self, bytes: &[u8], now: Nanos, to: &mut impl Write) {
-        let gained = now.saturating_sub(self.since).0 / INTERVAL.0;
-        if gained > 0 {
-            self.room = self.room.saturating_add(gained).min(BURST);
-            self.since = now;
-        }
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let room = LONGEST.saturating_sub(self.line.len());
             self.line.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
             if piece.ends_with(b"\n") {
-                self.print(to);
+                self.print(now, to);
             }
         }
     }
 
-    fn end(&mut self, to: &mut impl Write) {
+    fn end(&mut self, now: Nanos, to: &mut impl Write) {
         if !self.line.is_empty() {
-            self.print(to);
+            self.print(now, to);
         }
-        if self.left_out > 0 {
-            self.room = 1;
-            self.tell_left_out(to);
-        }
+        self.tell_left_out(to);
     }
 
-    fn print(&mut self, to: &mut impl Write) {
+    fn print(&mut self, now: Nanos, to: &mut impl Write) {
         let line = std::mem::take(&mut self.line);
-        if self.room == 0 {
+        if !self.pace.take(now) {
             self.left_out += 1;
             return;
         }
         self.tell_left_out(to);
-        self.room -= 1;
         let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
         // There is no place left to complain to when standard error is closed.
         let _ = to.write_all(format!("worker {}: {text}\n", self.number).as_bytes());

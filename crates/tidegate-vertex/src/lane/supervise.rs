@@ -23,7 +23,7 @@ use tidegate_shm::{
 use tidegate_udf::{
     control::{Control, Incoming as Arrived},
     ring::Violation,
-    wire::{ids::BatchId, message::FromWorker},
+    wire::ids::BatchId,
 };
 
 pub(crate) use super::attach::random;
@@ -31,6 +31,7 @@ pub use super::attach::{AttachError, Origin, WorkerSpec};
 use super::{
     attach::{self, Attached},
     backoff::{Backoff, Ended, with_jitter},
+    hears::{Ear, Heard},
     receive,
     says::Tail,
     session::{Hold, Session, Shared},
@@ -83,7 +84,7 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Starts the thread. `tell` is called from it and from the thread that takes answers, and does not wait.
+    /// Starts the thread. What its functions say is for `heard`; `tell` is called from it and from the thread that takes answers, and does not wait.
     ///
     /// # Errors
     /// The system has no thread or descriptor left.
@@ -91,6 +92,7 @@ impl Lane {
         number: u32,
         spec: WorkerSpec,
         fence: &FenceTable,
+        heard: Arc<Heard>,
         tell: impl Fn(LaneEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -104,6 +106,7 @@ impl Lane {
             stop: stop.clone(),
             tail: tail.clone(),
             sleeps: sleeps.clone(),
+            heard,
             tell: Arc::new(tell),
         };
         let thread =
@@ -149,6 +152,7 @@ struct Supervisor {
     stop: Arc<OwnedFd>,
     tail: Arc<Tail>,
     sleeps: Arc<AtomicU64>,
+    heard: Arc<Heard>,
     tell: Arc<dyn Fn(LaneEvent) + Send + Sync>,
 }
 
@@ -216,7 +220,8 @@ impl Supervisor {
             }
         };
         (self.tell)(LaneEvent::Attached(session));
-        let ended = self.watch(&control, &shared);
+        let mut ear = Ear::new(self.number, self.heard.clone());
+        let ended = self.watch(&control, &shared, &mut ear);
         shared.close();
         if let (Watched::Stop, Hold::Child(process)) = (ended, &shared.hold) {
             process.wait_exit(monotonic_now().saturating_add(GRACE));
@@ -228,6 +233,7 @@ impl Supervisor {
                 "it hung up or died".to_owned()
             }
         };
+        ear.hear_last(&control);
         // Release: pairs with the load of the receiving thread; a worker that was started here is dead and writes nothing any
         // more, and of another one no more is taken than it was granted.
         shared.closed.store(true, Ordering::Release);
@@ -250,7 +256,7 @@ impl Supervisor {
     }
 
     /// Sleeps until there is a reason to end the session.
-    fn watch(&self, control: &Control, shared: &Shared) -> Watched {
+    fn watch(&self, control: &Control, shared: &Shared, ear: &mut Ear) -> Watched {
         loop {
             let now = monotonic_now();
             let limit = shared.stuck_since().map(|since| since.saturating_add(self.spec.batch_timeout));
@@ -258,9 +264,14 @@ impl Supervisor {
             if left == Nanos::ZERO {
                 return Watched::TimedOut;
             }
+            // A worker that says too much is left to wait; that it hangs up is seen all the same.
+            let listens = ear.listens_at(now);
+            let (what, left) = match listens > now {
+                true => (PollFlags::empty(), left.min(listens.saturating_sub(now))),
+                false => (PollFlags::IN, left),
+            };
             let (message, stop, dead) = {
-                let mut fds =
-                    vec![PollFd::new(control, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
+                let mut fds = vec![PollFd::new(control, what), PollFd::new(&self.stop, PollFlags::IN)];
                 let death = shared.hold.death();
                 fds.extend(death.map(|death| PollFd::from_borrowed_fd(death, PollFlags::IN)));
                 match poll(&mut fds, Some(&timespec(left))) {
@@ -276,18 +287,15 @@ impl Supervisor {
             if stop {
                 return Watched::Stop;
             }
-            // Before its death: what it said last tells whose fault that is. What else a worker says after the attach is for later versions; that it hangs up ends the session (VX-425).
-            let said = if message { control.receive(false) } else { Ok(None) };
-            match said {
-                Ok(Some(Arrived::Message(datagram, _)))
-                    if matches!(FromWorker::decode(&datagram), Ok(FromWorker::Bye)) =>
-                {
-                    return Watched::Stop;
-                }
+            if dead {
+                // What it said last tells whose fault that is.
+                return if ear.hear_last(control) { Watched::Stop } else { Watched::Gone };
+            }
+            // That it hangs up ends the session (VX-425).
+            match if message { control.receive(false) } else { Ok(None) } {
+                Ok(Some(Arrived::Message(datagram, _))) if ear.hear(&datagram) => return Watched::Stop,
                 Ok(Some(Arrived::HangUp)) | Err(_) => return Watched::Gone,
-                Ok(Some(Arrived::Message(..))) => {}
-                Ok(None) if dead => return Watched::Gone,
-                Ok(None) => {}
+                Ok(Some(Arrived::Message(..)) | None) => {}
             }
         }
     }

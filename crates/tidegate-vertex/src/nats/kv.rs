@@ -20,7 +20,11 @@ use thiserror::Error;
 use tidegate_udf::wire::ids::Generation;
 
 use super::{EXPECTED_LAST_SUBJECT_SEQUENCE, Message, Nats, NatsError, Published, SOURCE, Stored, ids::Sent};
-use crate::{batch::Record, fence::Fenced, sink::Session};
+use crate::{
+    batch::Record,
+    fence::Fenced,
+    sink::{Rejected, Session},
+};
 
 /// A bucket that outputs go to under their keys.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub struct KvBucket {
     stream: Stream,
     bucket: String,
     guarded: bool,
+    unordered: bool,
+    failed: Vec<Rejected>,
 }
 
 /// Why a session must not write to a bucket.
@@ -69,7 +75,17 @@ impl KvBucket {
         if guarded {
             check(&info, window)?;
         }
-        Ok(Self { nats, stream, bucket: bucket.to_owned(), guarded })
+        Ok(Self { nats, stream, bucket: bucket.to_owned(), guarded, unordered: false, failed: Vec::new() })
+    }
+
+    /// As [`IdStream::unordered`](super::ids::IdStream::unordered).
+    pub fn unordered(self, unordered: bool) -> Self {
+        Self { unordered, ..self }
+    }
+
+    /// As [`IdStream::failed`](super::ids::IdStream::failed).
+    pub fn failed(&mut self) -> Vec<Rejected> {
+        std::mem::take(&mut self.failed)
     }
 
     /// Writes outputs of one session, in their order for each key; with the guard those that are not newer than what is there are
@@ -85,6 +101,7 @@ impl KvBucket {
         mut permit: impl FnMut() -> Result<P, Fenced>,
     ) -> Result<Sent, KvError> {
         let (mut done, mut idle) = (0, 0);
+        self.failed.clear();
         while let Some(rest) = messages.get(done..).filter(|rest| !rest.is_empty()) {
             let window = different_keys(rest);
             let found = match self.found(window) {
@@ -122,6 +139,10 @@ impl KvBucket {
                         // Somebody was faster: the key is read again.
                         Some(Published::Refused) => break,
                         Some(Published::TooLarge(source)) => return Ok(Sent::Refused(done, source)),
+                        Some(Published::Rejected(source)) if self.unordered => {
+                            self.failed.push(Rejected { index: done, reason: source.to_string() });
+                            done += 1;
+                        }
                         Some(Published::Rejected(source)) => {
                             return Ok(Sent::Unknown(done, source.to_string()));
                         }
@@ -131,7 +152,12 @@ impl KvBucket {
             }
             idle = if done > before { 0 } else { idle + 1 };
             if idle > ATTEMPTS {
-                return Ok(Sent::Unknown(done, "its key changes again and again".to_owned()));
+                let reason = "its key changes again and again".to_owned();
+                if !self.unordered {
+                    return Ok(Sent::Unknown(done, reason));
+                }
+                self.failed.push(Rejected { index: done, reason });
+                (done, idle) = (done + 1, 0);
             }
         }
         Ok(Sent::All)

@@ -67,13 +67,24 @@ struct State {
     /// Records and bytes that there is room for.
     asked: Option<(usize, usize)>,
     ready: VecDeque<(Pulled, Subject)>,
-    /// Sequence, and where the acknowledgement goes, in the order in which they were taken.
-    taken: VecDeque<(u64, Subject)>,
+    /// In the order in which they were taken.
+    taken: VecDeque<Taken>,
     unconfirmed: BTreeMap<u64, Subject>,
     /// Messages that the server has behind those here.
     pending: Option<u64>,
     /// What was pulled is given back.
     closed: bool,
+}
+
+/// A message that was taken and is not done.
+#[derive(Debug)]
+struct Taken {
+    sequence: u64,
+    /// Where the acknowledgement goes.
+    reply: Subject,
+    /// It goes back instead when those before it are done, to come again after so long. Not earlier: while it has a place in the
+    /// order it must not come a second time.
+    back: Option<Duration>,
 }
 
 impl Queue {
@@ -129,7 +140,7 @@ impl Queue {
             return None;
         }
         let (message, reply) = state.ready.pop_front()?;
-        state.taken.push_back((message.sequence, reply));
+        state.taken.push_back(Taken { sequence: message.sequence, reply, back: None });
         Some(message)
     }
 
@@ -139,15 +150,38 @@ impl Queue {
         state.pending.map(|pending| pending + state.ready.len() as u64)
     }
 
-    /// Acknowledges what was taken, up to this message, until the server has confirmed it or the guard is revoked.
+    /// Acknowledges what was taken, up to this message, until the server has confirmed it or the guard is revoked; gives back what
+    /// of it is to go back.
     pub fn done(&self, nats: &Nats, last: u64, guard: &WriteGuard) {
         let Ok(permit) = guard.permit(WriteKind::Source) else { return };
         let mut state = self.shared.lock();
-        let Some(index) = state.taken.iter().position(|(sequence, _)| *sequence == last) else { return };
-        let batch: Vec<(u64, Subject)> = state.taken.drain(..=index).collect();
+        let Some(index) = state.taken.iter().position(|taken| taken.sequence == last) else { return };
+        let (mut batch, mut back) = (Vec::new(), Vec::new());
+        for Taken { sequence, reply, back: delay } in state.taken.drain(..=index) {
+            match delay {
+                None => batch.push((sequence, reply)),
+                Some(delay) => back.push((reply, delay)),
+            }
+        }
         state.unconfirmed.extend(batch.iter().cloned());
         drop(state);
+        let shared = self.shared.clone();
+        nats.spawn(async move {
+            for (reply, delay) in back {
+                if let Err(error) = shared.send(reply, nak(delay)).await {
+                    tracing::debug!(%error, "what was given back is delivered again when its time is over");
+                }
+            }
+        });
         nats.spawn(confirm(self.shared.clone(), batch, permit, guard.clone()));
+    }
+
+    /// This message, if it was taken and is not done, goes back when [`Queue::done`] comes to it.
+    pub fn give_one_back(&self, sequence: u64, delay: Duration) {
+        let mut state = self.shared.lock();
+        if let Some(taken) = state.taken.iter_mut().find(|taken| taken.sequence == sequence) {
+            taken.back = Some(delay);
+        }
     }
 
     /// Gives back everything that is not done, as far as that is possible at once (VX-742).
@@ -155,7 +189,7 @@ impl Queue {
         let mut state = self.shared.lock();
         state.closed = true;
         let ready: Vec<Subject> = state.ready.drain(..).map(|(_, reply)| reply).collect();
-        let back: Vec<Subject> = state.taken.drain(..).map(|(_, reply)| reply).chain(ready).collect();
+        let back: Vec<Subject> = state.taken.drain(..).map(|taken| taken.reply).chain(ready).collect();
         drop(state);
         self.shared.changed.notify_one();
         let said = async {
@@ -197,8 +231,8 @@ impl Shared {
         state.pending = Some(pending);
         let sequence = message.sequence;
         // Delivered again while it is here: once is enough, and the newest delivery is the one to acknowledge.
-        if let Some((_, known)) = state.taken.iter_mut().find(|(known, _)| *known == sequence) {
-            *known = reply;
+        if let Some(known) = state.taken.iter_mut().find(|taken| taken.sequence == sequence) {
+            known.reply = reply;
         } else if let Some((_, known)) = state.ready.iter_mut().find(|(known, _)| known.sequence == sequence)
         {
             *known = reply;
@@ -293,7 +327,7 @@ async fn keep(shared: Arc<Shared>, every: Duration) {
                 return;
             }
             let ready = state.ready.iter().map(|(_, reply)| reply);
-            let taken = state.taken.iter().map(|(_, reply)| reply);
+            let taken = state.taken.iter().map(|taken| &taken.reply);
             ready.chain(taken).chain(state.unconfirmed.values()).cloned().collect()
         };
         for reply in held {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_shm::clock::Nanos;
 
 /// Numbers of values up to each bound.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histogram {
     /// The bounds, growing.
     pub bounds: Vec<u64>,

@@ -32,6 +32,9 @@ pub struct Status {
     pub sinks: Vec<SinkStatus>,
     /// What became of all inputs (VX-003).
     pub counts: Counts,
+    /// What the function counts itself.
+    #[serde(default)]
+    pub function: FunctionStatus,
     /// The terms of VX-310.
     pub memory: Vec<MemoryTerm>,
     /// Times and sizes, by the names of VX-862.
@@ -122,6 +125,9 @@ pub struct LaneStatus {
     pub last_error: Option<String>,
     /// Batches that were sent and not answered.
     pub in_flight: u64,
+    /// Nanoseconds in which a batch was there and the worker took no more.
+    #[serde(default)]
+    pub credit_wait_ns: u64,
     /// Credit of requests, as granted by the worker.
     pub requests: Credit,
     /// Credit of answers, as granted by the runtime.
@@ -179,6 +185,21 @@ pub struct SinkStatus {
     /// Outputs that it did not get, if it is not required.
     #[serde(default)]
     pub lost: u64,
+    /// Outputs that it has taken.
+    #[serde(default)]
+    pub outputs: u64,
+    /// Outputs that wait for it to take them, if it is required.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Calls in which it took less than all.
+    #[serde(default)]
+    pub retries: u64,
+    /// Outputs of earlier sessions that were visible already.
+    #[serde(default)]
+    pub readback_found: u64,
+    /// How long its calls take.
+    #[serde(default)]
+    pub seconds: Histogram,
 }
 
 /// What became of inputs since the start.
@@ -194,8 +215,17 @@ pub struct Counts {
     pub filtered: u64,
     /// Inputs in the dead-letter sink.
     pub dead: u64,
+    /// The same by class of what happened to them.
+    #[serde(default)]
+    pub dead_by: BTreeMap<String, u64>,
     /// Inputs left out as configured.
     pub dropped: u64,
+    /// The same by class of what happened to them.
+    #[serde(default)]
+    pub dropped_by: BTreeMap<String, u64>,
+    /// Inputs that were given back to the source.
+    #[serde(default)]
+    pub nacked: u64,
     /// Records that the source lost before they could be read.
     #[serde(default)]
     pub lost: u64,
@@ -209,8 +239,22 @@ pub struct Counts {
     pub restarts: u64,
     /// Calls of sinks that took less than all.
     pub sink_retries: u64,
+    /// Sessions that lost their right to write, by the reason (10.4).
+    #[serde(default)]
+    pub fences: BTreeMap<String, u64>,
     /// Permits that were refused, by the kind of write (10.3).
     pub permits_refused: BTreeMap<String, u64>,
+}
+
+/// What the function says of itself (VX-501).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionStatus {
+    /// Its counters, of all workers since the start.
+    pub counters: BTreeMap<String, u64>,
+    /// Values of counters that were left out, since there are too many names.
+    pub counters_left_out: u64,
+    /// Lines that did not come into the log, since there were too many.
+    pub lines_left_out: u64,
 }
 
 /// A term of the memory bound.

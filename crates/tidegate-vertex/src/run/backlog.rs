@@ -11,7 +11,7 @@ use tidegate_udf::wire::ids::EpochId;
 
 use super::{
     Vertex, VertexError,
-    outgoing::{End, Way, delay},
+    outgoing::{End, Way},
 };
 use crate::{
     fence::WriteGuard,
@@ -153,7 +153,7 @@ impl End {
         guard: impl Fn(&Session) -> Option<&'g WriteGuard>,
         tokens: &mut Vec<(Session, Token)>,
     ) -> Result<(), (usize, VertexError)> {
-        let Self { config, sink, ids, dirty, late: Some(late), .. } = self else { return Ok(()) };
+        let Self { config, sink, ids, dirty, meter, late: Some(late), .. } = self else { return Ok(()) };
         while now >= late.again
             && let Some(part) = late.parts.front_mut()
         {
@@ -173,8 +173,12 @@ impl End {
             let stages = part.sealed && !part.staged;
             let staged = if stages { sink.stage(&delivery(&part.outputs), guard) } else { Ok(()) };
             let rest = config.at_once(part.outputs.get(part.done..).unwrap_or_default());
+            let begun = monotonic_now();
             let published = staged.and_then(|()| sink.publish(&delivery(rest), guard));
             *dirty = true;
+            if let Ok(published) = &published {
+                meter.has_published(begun, published);
+            }
             let published = match published.map_err(VertexError::from) {
                 Ok(published) => published,
                 Err(error) => {
@@ -203,7 +207,9 @@ impl End {
             }
             match published.held {
                 Some(held) => {
-                    let delay = held.after.unwrap_or_else(|| delay(&config.retry, late.tries));
+                    let backoff = config.retry.backoff();
+                    let seed = now.0 ^ part.range.first.0;
+                    let delay = held.after.unwrap_or_else(|| backoff.delay(late.tries, seed));
                     late.again = now.saturating_add(delay);
                     late.tries += 1;
                 }
@@ -253,7 +259,7 @@ impl Vertex {
     /// How long such sinks may still take when all else is finished: as long as the longest of their delays.
     pub(super) fn patience(&self) -> Option<Nanos> {
         let waiting = self.sinks.iter().filter(|end| end.late.as_ref().is_some_and(|late| !late.is_empty()));
-        waiting.map(|end| end.config.retry.cap.0).max()
+        waiting.map(|end| end.config.retry.longest()).max()
     }
 
     /// The end: what still waits is lost to these sinks, and what they took is flushed.

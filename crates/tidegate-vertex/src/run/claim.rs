@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_shm::{
-    clock::{Nanos, monotonic_now},
+    clock::{Nanos, boottime_now, monotonic_now},
     sync::Arc,
 };
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{Delivery, OwnershipConfig, Pipeline},
     failpoint::{self, Point},
-    fence::{Fenced, Quiesce, Reason, WriteKind},
+    fence::{Fenced, Quiesce, Reason, WriteGuard, WriteKind},
     flow::Flow,
     lane::supervise::random,
     ledger::{Disk, Ledger, LedgerError, Owned, Prepared, Transaction},
@@ -110,8 +110,14 @@ impl Vertex {
                 continue;
             }
             // A write of the last session may still run (VX-733).
-            let (id, manager) = (partition.id, &self.manager);
-            if !partition.forget_ended(|guard| manager.release(id, guard.generation())) {
+            let (id, manager, quiesce) = (partition.id, &self.manager, &mut self.meter.quiesce);
+            let quiesced = |guard: &WriteGuard| {
+                if let Some((_, at)) = guard.last_revoke() {
+                    quiesce.add_time(boottime_now().saturating_sub(at));
+                }
+                manager.release(id, guard.generation());
+            };
+            if !partition.forget_ended(quiesced) {
                 continue;
             }
             if self.is_to_drain(index) {
@@ -180,6 +186,9 @@ impl Vertex {
             if self.manager.keeps_commits() {
                 // Sessions come and go for as long as the vertex runs: the last one of each is enough.
                 self.report.fenced.retain(|(id, _)| *id != partition.id.0);
+            }
+            if let Some((reason, _)) = tenure.guard.last_revoke() {
+                *self.meter.fences.entry(reason.name()).or_default() += 1;
             }
             self.report.fenced.push((partition.id.0, tenure.guard.generation().0));
         }
@@ -306,6 +315,9 @@ impl Vertex {
             unopened: Some(resume),
             tokens: self.sinks.iter().map(|end| by_sink(end.config.name())).collect(),
             outgoing: None,
+            aside: Vec::new(),
+            lingering: None,
+            next_serial: 0,
             beyond: BTreeMap::new(),
             open: None,
             sealed: Default::default(),
@@ -369,6 +381,7 @@ impl Vertex {
             let found =
                 barrier.and_then(|()| end.sink.read_back(&tenure.session, token.as_ref(), &tenure.guard));
             let found = end.unless_late(found.map_err(VertexError::from))?.unwrap_or_default();
+            end.meter.found += found;
             if found > 0 {
                 tracing::info!(partition = index, sink = end.config.name(), found, "visible already");
             }
@@ -421,13 +434,17 @@ fn redo(prepared: Prepared, ends: &[super::End]) -> Result<Sealed, LedgerError> 
         }
     }
     let bytes = record.sinks.iter().map(|part| part.bytes).sum();
-    let chunk = Chunk { range: record.range, outcomes: Outcomes::default(), outputs: by_sink, bytes };
+    let (range, outcomes) = (record.range, Outcomes::default());
+    let chunk = Chunk { serial: 0, range, outcomes, outputs: by_sink, bytes, back: Vec::new() };
+    let now = monotonic_now();
     Ok(Sealed {
         record,
         outgoing: Outgoing::new(chunk),
         step: EpochStep::Prepared,
         redo: true,
         kept: Nanos::ZERO,
+        since: now,
+        prepared: now,
     })
 }
 

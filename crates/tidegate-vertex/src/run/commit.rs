@@ -65,13 +65,17 @@ impl Vertex {
             // It is as large as the session before has made it.
             return false;
         }
-        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
-        let buffered: u64 = tenures.map(Tenure::buffered).sum();
-        if buffered >= self.pipeline.limits.epoch_buffers.0 / 2 {
+        if self.is_under_pressure() {
             return true;
         }
         let tenure = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref());
         tenure.is_some_and(|tenure| tenure.is_full(&self.pipeline.epoch) && self.has_no_place(tenure))
+    }
+
+    /// Whether outputs have the room that they may have.
+    pub(super) fn is_under_pressure(&self) -> bool {
+        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        tenures.map(Tenure::buffered).sum::<u64>() >= self.pipeline.limits.epoch_buffers.0 / 2
     }
 
     /// Whether answers that waited for a place in an epoch need not wait any longer.
@@ -107,8 +111,7 @@ impl Vertex {
     pub(super) fn seal(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
         let now = monotonic_now();
         let interval = self.pipeline.epoch_interval();
-        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
-        let pressure = tenures.map(Tenure::buffered).sum::<u64>() >= self.pipeline.limits.epoch_buffers.0 / 2;
+        let pressure = self.is_under_pressure();
         let mut next: Option<Nanos> = None;
         for index in 0..self.partitions.len() {
             let Some(tenure) = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref())
@@ -143,7 +146,8 @@ impl Vertex {
             };
             let epoch = tenure.open_epoch();
             tenure.intended = None;
-            let Some((chunk, _)) = tenure.open.take() else { continue };
+            let Some((chunk, since)) = tenure.open.take() else { continue };
+            self.meter.seal.add_time(now.saturating_sub(since));
             let record = Record {
                 uid,
                 partition: id,
@@ -161,7 +165,15 @@ impl Vertex {
             };
             let outgoing = Outgoing::new(chunk);
             let step = EpochStep::Sealed;
-            tenure.sealed.push_back(Sealed { record, outgoing, step, redo: false, kept: Nanos::ZERO });
+            tenure.sealed.push_back(Sealed {
+                record,
+                outgoing,
+                step,
+                redo: false,
+                kept: Nanos::ZERO,
+                since,
+                prepared: now,
+            });
             failpoint::at(Point::Sealed);
         }
         Ok(next)
@@ -185,6 +197,7 @@ impl Vertex {
             let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
             if let Some(front) = tenure.and_then(|tenure| tenure.sealed.front_mut()) {
                 front.step = EpochStep::Confirmed;
+                self.meter.publish.add_time(monotonic_now().saturating_sub(front.prepared));
                 failpoint::at(Point::Confirmed);
             }
         }
@@ -209,10 +222,8 @@ impl Vertex {
             now: monotonic_now(),
         };
         self.board.doing(Doing::Sink);
-        let begun = monotonic_now();
         let published = front.outgoing.publish(&mut self.sinks, &way, &mut self.report);
         self.board.doing(Doing::Work);
-        self.meter.sink.add_time(monotonic_now().saturating_sub(begun));
         published
     }
 
@@ -279,10 +290,12 @@ impl Vertex {
         let begun = monotonic_now();
         let ran = ledger.run(&transaction);
         self.board.doing(Doing::Work);
-        let took = monotonic_now().saturating_sub(begun);
-        self.meter.commit.add_time(took);
+        let now = monotonic_now();
+        let took = now.saturating_sub(begun);
         ran?;
         drop(permits);
+        commits.iter().for_each(|_| self.meter.commit.add_time(took));
+        persists.iter().for_each(|_| self.meter.persist.add_time(took));
         self.keeps_up(took)?;
         if !commits.is_empty() {
             failpoint::at(Point::Committed);
@@ -291,6 +304,7 @@ impl Vertex {
             let Some(partition) = self.partitions.get_mut(index) else { continue };
             let Some(tenure) = &mut partition.tenure else { continue };
             let Some(front) = tenure.sealed.pop_front() else { continue };
+            self.meter.commit_lag.add_time(now.saturating_sub(front.since));
             tenure.committed(&front.record, &self.sinks, self.budget.records);
             if let (true, Some(from)) = (front.redo, &mut tenure.unopened) {
                 *from = Some(crate::source::Resume {
@@ -306,7 +320,7 @@ impl Vertex {
         for index in persists {
             let tenure = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut());
             if let Some(front) = tenure.and_then(|tenure| tenure.sealed.front_mut()) {
-                front.step = EpochStep::Prepared;
+                (front.step, front.prepared) = (EpochStep::Prepared, now);
                 failpoint::at(Point::Prepared);
             }
         }
@@ -344,7 +358,7 @@ impl Vertex {
             return Ok(None);
         }
         let settled = |tenure: &Tenure| {
-            tenure.outgoing.is_none() && (tenure.is_over() || stopping && tenure.flow.is_empty())
+            tenure.is_with_sinks() && (tenure.is_over() || stopping && tenure.flow.is_empty())
         };
         let due = self.last_commit.saturating_add(self.pipeline.epoch_interval());
         if monotonic_now() < due && !tenures().all(settled) {
@@ -451,7 +465,8 @@ impl Vertex {
             let Some(partition) = self.partitions.get_mut(index) else { continue };
             let Some(tenure) = &mut partition.tenure else { continue };
             tenure.committed(&record, &self.sinks, self.budget.records);
-            if let Some((chunk, _)) = tenure.open.take() {
+            if let Some((chunk, since)) = tenure.open.take() {
+                self.meter.commit_lag.add_time(monotonic_now().saturating_sub(since));
                 self.report.add(&chunk.outcomes);
             }
             acknowledge(&mut *self.source, partition.id, tenure)?;
@@ -558,6 +573,6 @@ fn counts(outcomes: &Outcomes) -> Counts {
         filtered: outcomes.filtered,
         dead: outcomes.dead,
         dropped: outcomes.dropped,
-        nacked: 0,
+        nacked: outcomes.nacked,
     }
 }

@@ -52,6 +52,9 @@ pub(super) struct LaneState {
     restarts: Restarts,
     /// Answers in a row that took a generation for stale that is not (VX-235).
     stale: u32,
+    /// Since when it takes no more although there is a batch, and how long that was before.
+    full_since: Option<Nanos>,
+    waited: Nanos,
 }
 
 /// A batch on its way.
@@ -78,6 +81,8 @@ impl LaneState {
             panics: 0,
             last_end: None,
             stale: 0,
+            full_since: None,
+            waited: Nanos::ZERO,
         }
     }
 
@@ -89,6 +94,21 @@ impl LaneState {
     /// Whether its worker stands still, as far as one can see (VX-433).
     pub(super) fn is_suspect(&self) -> bool {
         self.session.as_ref().is_some_and(Session::is_suspect)
+    }
+
+    /// How long batches have waited for the worker to take more (VX-307).
+    pub(super) fn waited(&self) -> Nanos {
+        let waits = self.full_since.map(|since| monotonic_now().saturating_sub(since));
+        self.waited.saturating_add(waits.unwrap_or(Nanos::ZERO))
+    }
+
+    /// It took a batch, or could not.
+    fn has_room(&mut self, room: bool) {
+        if room {
+            (self.waited, self.full_since) = (self.waited(), None);
+        } else {
+            self.full_since.get_or_insert_with(monotonic_now);
+        }
     }
 
     fn load(&self) -> Load {
@@ -153,6 +173,7 @@ impl Vertex {
             LaneEvent::Room => {}
             LaneEvent::Ended { unanswered, why } => {
                 lane.session = None;
+                lane.has_room(true);
                 let ticket = |batch| Ticket { lane: number, batch };
                 let suspect = match why {
                     EndReason::Stopped => None,
@@ -225,7 +246,13 @@ impl Vertex {
                 let number = least_loaded(&loads.collect::<Vec<_>>(), most);
                 match number.and_then(|number| Some((number as u32, self.lanes.get_mut(number)?))) {
                     Some((number, lane)) => sending.send(number, lane, index, partition),
-                    None => Turn::Full,
+                    None => {
+                        self.lanes
+                            .iter_mut()
+                            .filter(|lane| lane.is_ready())
+                            .for_each(|lane| lane.has_room(false));
+                        Turn::Full
+                    }
                 }
             });
             return;
@@ -280,6 +307,22 @@ struct Sending<'v> {
 impl Sending<'_> {
     /// Sends the next batch of partition number `index` to lane number `number`.
     fn send(&mut self, number: u32, lane: &mut LaneState, index: usize, partition: &mut Partition) -> Turn {
+        let turn = self.send_to(number, lane, index, partition);
+        match turn {
+            Turn::Sent => lane.has_room(true),
+            Turn::Full => lane.has_room(false),
+            Turn::Nothing => {}
+        }
+        turn
+    }
+
+    fn send_to(
+        &mut self,
+        number: u32,
+        lane: &mut LaneState,
+        index: usize,
+        partition: &mut Partition,
+    ) -> Turn {
         let now = monotonic_now();
         let LaneState { session: Some(session), sent, .. } = lane else { return Turn::Nothing };
         let Some(tenure) = &mut partition.tenure else { return Turn::Nothing };

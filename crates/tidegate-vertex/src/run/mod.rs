@@ -18,6 +18,7 @@
 //! | `backlog` | what sinks that are not required have still to take |
 //! | `careful` | partitions whose last runs took the runtime with them |
 //! | `claim` | the beginning and end of a session of a partition |
+//! | `linger` | outputs that wait for more |
 //! | `lanes` | batches to the workers and answers from them |
 //! | `outgoing` | outputs to the sinks |
 //! | `turns` | whose turn it is on a lane |
@@ -31,6 +32,7 @@ mod commit;
 mod dead;
 mod error;
 mod lanes;
+mod linger;
 mod outgoing;
 mod oversee;
 mod report;
@@ -45,7 +47,7 @@ use tidegate_shm::{
 use tidegate_udf::wire::{ids::PartitionId, record::RecordWriter};
 
 pub use error::VertexError;
-pub use report::Report;
+pub use report::{ByClass, Report};
 
 use crate::{
     config::{Delivery as Promise, Pipeline},
@@ -54,6 +56,7 @@ use crate::{
     inbox::Inbox,
     lane::{
         door::Door,
+        hears::Heard,
         supervise::{Lane, LaneEvent, random},
     },
     ledger::{Disk, Ledger},
@@ -66,7 +69,7 @@ use crate::{
 use backlog::Backlog;
 use dead::Letters;
 use lanes::LaneState;
-use outgoing::{End, Outgoing, Sorter, Way};
+use outgoing::{End, SinkMeter, Sorter, Way};
 use oversee::{Ended, oversee};
 use tenure::Partition;
 use turns::Turns;
@@ -123,6 +126,7 @@ pub struct Vertex {
     lanes: Vec<LaneState>,
     /// Where workers come in that somebody else starts.
     door: Option<Door>,
+    heard: Arc<Heard>,
     /// Whose turn it is when all partitions share all lanes.
     turns: Turns,
     inbox: Arc<Inbox<Event>>,
@@ -168,7 +172,8 @@ impl Vertex {
             let sink = sink::open(config, pipeline.uid(), pipeline.keep(), &waker)?;
             let ids = OutputIds::new(pipeline.uid(), config.name());
             let late = (!config.required).then(|| Backlog::new(config.buffer.0));
-            sinks.push(End { config: config.clone(), sink, ids, dirty: false, state: None, late });
+            let (config, meter) = (config.clone(), SinkMeter::default());
+            sinks.push(End { config, sink, ids, dirty: false, state: None, late, meter });
         }
         let ledger = match &pipeline.ledger {
             Some(config) => {
@@ -209,6 +214,7 @@ impl Vertex {
             partitions: (0..count).map(PartitionId).map(Partition::new).collect(),
             lanes: Vec::new(),
             door,
+            heard: Heard::start().map_err(|source| VertexError::Thread { source })?,
             turns: Turns::default(),
             inbox: inbox.clone(),
             asked: Arc::new(AtomicBool::new(false)),
@@ -229,7 +235,7 @@ impl Vertex {
         for number in 0..vertex.pipeline.udf.workers.get() {
             let inbox = inbox.clone();
             let tell = move |event| inbox.tell(Event::Lane(number, event));
-            let lane = Lane::start(number, spec.clone(), &vertex.fence, tell)
+            let lane = Lane::start(number, spec.clone(), &vertex.fence, vertex.heard.clone(), tell)
                 .map_err(|source| VertexError::Lane { lane: number, source })?;
             let limit = vertex.pipeline.restarts();
             vertex.lanes.push(LaneState::new(lane, limit));
@@ -284,6 +290,8 @@ impl Vertex {
         }
         // Waits for the workers.
         self.lanes.clear();
+        self.heard.finish();
+        self.report.counters = self.heard.function().counters;
         ended?;
         stopped?;
         quiesced?;
@@ -396,7 +404,10 @@ impl Vertex {
         let now = monotonic_now();
         let promise = self.pipeline.pipeline.delivery;
         let full = promise == Promise::EffectivelyOnce && self.takes_no_more(index);
+        let hurries =
+            self.is_under_pressure() || self.asked.load(Ordering::Relaxed) || self.board.is_to_end();
         let Some(partition) = self.partitions.get_mut(index) else { return Ok(false) };
+        let id = partition.id;
         let Some(tenure) = &mut partition.tenure else { return Ok(false) };
         if tenure.outgoing.is_none() && !full {
             let sorter = Sorter {
@@ -416,8 +427,17 @@ impl Vertex {
                 }
                 return Ok(true);
             }
-            let steps = tenure.flow.finish(now);
-            tenure.outgoing = sorter.sort(steps, &mut self.report).map(Outgoing::new);
+            let wish = self.board.wish(id).max(self.manager.wish(id));
+            let ends_here = hurries || tenure.flow.is_empty() && wish != Wish::Run;
+            tenure.outgoing = tenure.next_outgoing(&self.sinks, now, ends_here);
+            if tenure.outgoing.is_none() && tenure.may_go_on() {
+                let steps = tenure.flow.finish(now);
+                let Some(mut chunk) = sorter.sort(steps, &mut self.report) else { return Ok(false) };
+                for (position, delay) in std::mem::take(&mut chunk.back) {
+                    self.source.give_back(id, position, delay);
+                }
+                tenure.begin(chunk, &self.sinks, now);
+            }
         }
         let epoch = tenure.open_epoch();
         let Some(outgoing) = &mut tenure.outgoing else { return Ok(false) };
@@ -432,22 +452,28 @@ impl Vertex {
             now,
         };
         self.board.doing(Doing::Sink);
-        let begun = monotonic_now();
         let published = outgoing.publish(&mut self.sinks, &way, &mut self.report);
         self.board.doing(Doing::Work);
-        self.meter.sink.add_time(monotonic_now().saturating_sub(begun));
-        if !published? {
+        let published = published?;
+        if !published && !outgoing.is_resting() {
             return Ok(false);
         }
         let Some(outgoing) = tenure.outgoing.take() else { return Ok(false) };
+        if !published {
+            tenure.aside.push(outgoing);
+            return Ok(true);
+        }
         for (token, new) in tenure.tokens.iter_mut().zip(outgoing.tokens) {
             *token = new.or(token.take());
         }
-        let chunk = outgoing.chunk.published();
-        match promise {
-            // Its inputs were committed before they were sent.
-            Promise::AtMostOnce => self.report.add(&chunk.outcomes),
-            _ => tenure.add_delivered(chunk, now),
+        let inputs =
+            if outgoing.joined.is_empty() { vec![outgoing.chunk.published()] } else { outgoing.joined };
+        for chunk in inputs {
+            match promise {
+                // Its inputs were committed before they were sent.
+                Promise::AtMostOnce => self.report.add(&chunk.outcomes),
+                _ => tenure.add_delivered(chunk, now),
+            }
         }
         Ok(true)
     }

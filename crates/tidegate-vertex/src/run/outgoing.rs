@@ -1,7 +1,7 @@
 //! Outputs of inputs that are final, on their way to the sinks: those of some batches, or of a sealed epoch.
 
-use tidegate_shm::clock::Nanos;
-use tidegate_udf::wire::ids::EpochId;
+use tidegate_shm::clock::{Nanos, monotonic_now};
+use tidegate_udf::wire::ids::{EpochId, Position};
 
 use super::{
     VertexError,
@@ -12,11 +12,12 @@ use super::{
 use crate::{
     answer::{Answer, Emitted, Verdict},
     batch::Input,
-    config::{SinkConfig, SinkRetry},
+    config::SinkConfig,
     fence::WriteGuard,
     flow::Step,
     ledger::Range,
-    sink::{Delivery, Output, OutputIds, Session, Sink, Token},
+    operate::histogram::Histogram,
+    sink::{Delivery, Output, OutputIds, Published, Session, Sink, Token},
 };
 
 /// A sink and what belongs to it.
@@ -30,16 +31,52 @@ pub(super) struct End {
     pub(super) state: Option<Token>,
     /// What waits for it, of a sink that no commit waits for.
     pub(super) late: Option<Backlog>,
+    /// What was counted.
+    pub(super) meter: SinkMeter,
+}
+
+/// What is counted of a sink.
+#[derive(Debug)]
+pub(super) struct SinkMeter {
+    /// How long its calls take.
+    pub(super) seconds: Histogram,
+    /// Outputs that it has taken.
+    pub(super) outputs: u64,
+    /// Calls in which it took less than all.
+    pub(super) retries: u64,
+    /// Outputs that were visible already.
+    pub(super) found: u64,
+}
+
+impl Default for SinkMeter {
+    fn default() -> Self {
+        Self { seconds: Histogram::of_times(), outputs: 0, retries: 0, found: 0 }
+    }
+}
+
+impl SinkMeter {
+    /// A call that began then; how far it came.
+    pub(super) fn has_published(&mut self, begun: Nanos, published: &Published) {
+        self.seconds.add_time(monotonic_now().saturating_sub(begun));
+        let not_taken = published.rejected.len() + published.failed.len();
+        self.outputs += published.through.saturating_sub(not_taken) as u64;
+        let retries = published.held.as_ref().is_some_and(|held| held.after.is_none());
+        self.retries += u64::from(retries || !published.failed.is_empty());
+    }
 }
 
 /// Inputs that are final, in source order, and their outputs by sink.
 #[derive(Debug)]
 pub(super) struct Chunk {
+    /// Grows with each chunk of a session: the order in which inputs became final.
+    pub(super) serial: u64,
     pub(super) range: Range,
     pub(super) outcomes: Outcomes,
     pub(super) outputs: Vec<Vec<Output>>,
     /// Bytes of the outputs.
     pub(super) bytes: u64,
+    /// Inputs that go back to the source, and when they are to come again.
+    pub(super) back: Vec<(Position, Nanos)>,
 }
 
 impl Chunk {
@@ -48,6 +85,7 @@ impl Chunk {
         self.range = Range { first: self.range.first, ..next.range };
         self.outcomes.add(&next.outcomes);
         self.bytes += next.bytes;
+        self.back.extend(next.back);
         for (outputs, mut more) in self.outputs.iter_mut().zip(next.outputs) {
             outputs.append(&mut more);
         }
@@ -58,6 +96,12 @@ impl Chunk {
         if let Some(outputs) = self.outputs.get_mut(sink) {
             outputs.push(output);
         }
+    }
+
+    /// Where its inputs are, and nothing of what became of them.
+    pub(super) fn place(&self) -> Self {
+        let Self { serial, range, .. } = *self;
+        Self { serial, range, outcomes: Outcomes::default(), outputs: Vec::new(), bytes: 0, back: Vec::new() }
     }
 
     /// Drops the outputs, which were published.
@@ -92,10 +136,19 @@ impl Sorter<'_> {
                     let chunk = self.chunk_of(&mut chunk, &input);
                     let Some(letters) = self.letters else {
                         chunk.outcomes.dropped += 1;
+                        chunk.outcomes.dropped_by.add(death.class);
                         continue;
                     };
                     chunk.outcomes.dead += 1;
+                    chunk.outcomes.dead_by.add(death.class);
                     chunk.add(letters.sink, letters.of_input(&input, &death, &self.session, self.epoch));
+                }
+                Step::GaveBack(input, death, delay) => {
+                    tracing::info!(%partition, position = %input.position, ?death, generation = %self.session.generation,
+                        epoch = %self.epoch, "input given back to the source");
+                    let chunk = self.chunk_of(&mut chunk, &input);
+                    chunk.outcomes.nacked += 1;
+                    chunk.back.push((input.position, delay));
                 }
                 Step::Stopped(input, death) => {
                     tracing::error!(%partition, position = %input.position, ?death, generation = %self.session.generation,
@@ -138,6 +191,8 @@ impl Sorter<'_> {
     fn chunk_of<'c>(&self, chunk: &'c mut Option<Chunk>, input: &Input) -> &'c mut Chunk {
         let (position, resume) = (input.position, input.next);
         let chunk = chunk.get_or_insert_with(|| Chunk {
+            serial: 0,
+            back: Vec::new(),
             range: Range { first: position, last: position, resume },
             outcomes: Outcomes::default(),
             outputs: vec![Vec::new(); self.sinks],
@@ -152,11 +207,20 @@ impl Sorter<'_> {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) chunk: Chunk,
+    /// The inputs of several chunks whose outputs these are, each with its own progress.
+    pub(super) joined: Vec<Chunk>,
     /// What each sink said last.
     pub(super) tokens: Vec<Option<Token>>,
     /// Outputs that each sink has confirmed.
     done: Vec<usize>,
     staged: Vec<bool>,
+    /// Outputs on which a sink failed that has taken what is behind them (VX-631), and when it is given them again.
+    failed: Vec<Vec<Output>>,
+    rests: Vec<Nanos>,
+    /// How often that was.
+    rounds: u32,
+    /// Nothing is left but those.
+    resting: bool,
     /// When a sink that did not take all is asked again.
     pub(super) again: Nanos,
     tries: u32,
@@ -185,14 +249,31 @@ impl Outgoing {
         let sinks = chunk.outputs.len();
         Self {
             chunk,
+            joined: Vec::new(),
             tokens: vec![None; sinks],
             done: vec![0; sinks],
             staged: vec![false; sinks],
+            failed: vec![Vec::new(); sinks],
+            rests: vec![Nanos::ZERO; sinks],
+            rounds: 0,
+            resting: false,
             again: Nanos::ZERO,
             tries: 0,
             busy_since: None,
             told: false,
         }
+    }
+
+    /// The inputs whose outputs these are.
+    pub(super) fn inputs(&self) -> &[Chunk] {
+        if self.joined.is_empty() { std::slice::from_ref(&self.chunk) } else { &self.joined }
+    }
+
+    /// Outputs that this sink has not taken.
+    pub(super) fn waiting(&self, sink: usize) -> usize {
+        let all =
+            self.chunk.outputs.get(sink).map_or(0, Vec::len) + self.failed.get(sink).map_or(0, Vec::len);
+        all - self.done.get(sink).copied().unwrap_or(0)
     }
 
     /// Gives the sinks what they have not confirmed; whether all have all of it now. Dead letters go last: they have what
@@ -208,15 +289,30 @@ impl Outgoing {
         }
         let letters = way.letters.map(|letters| letters.sink);
         let outputs = (0..ends.len()).filter(|sink| Some(*sink) != letters);
+        let mut rests = false;
         for sink in outputs {
+            self.resting = false;
             if !self.publish_to(sink, ends, way, report)? {
-                return Ok(false);
+                if !self.resting {
+                    return Ok(false);
+                }
+                rests = true;
             }
+        }
+        self.resting = rests;
+        if rests {
+            self.again = self.rests.iter().copied().filter(|until| way.now < *until).min().unwrap_or(way.now);
+            return Ok(false);
         }
         match letters {
             Some(sink) => self.publish_to(sink, ends, way, report),
             None => Ok(true),
         }
+    }
+
+    /// Whether nothing is left but outputs on which a sink failed that takes what is behind them.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting
     }
 
     /// Whether the sink has everything now.
@@ -245,12 +341,29 @@ impl Outgoing {
     ) -> Result<Option<bool>, VertexError> {
         let slot = (ends.get_mut(sink), self.chunk.outputs.get_mut(sink), self.done.get_mut(sink));
         let (Some(end), Some(outputs), Some(done)) = slot else { return Ok(Some(true)) };
+        let (Some(failed), Some(rests)) = (self.failed.get_mut(sink), self.rests.get_mut(sink)) else {
+            return Ok(Some(true));
+        };
+        if way.now < *rests {
+            self.resting = true;
+            return Ok(None);
+        }
         if let Some(late) = &mut end.late {
             let outputs = std::mem::take(outputs);
             if !outputs.is_empty() {
                 late.push(outputs, self.chunk.range, way);
             }
             return Ok(Some(true));
+        }
+        if *done == outputs.len() && !failed.is_empty() {
+            // All were tried once.
+            (*outputs, *done) = (std::mem::take(failed), 0);
+            let seed = way.now.0 ^ self.chunk.range.first.0;
+            *rests = way.now.saturating_add(end.config.retry.backoff().delay(self.rounds, seed));
+            self.rounds = self.rounds.saturating_add(1);
+            self.resting = true;
+            report.sink_retries += 1;
+            return Ok(None);
         }
         let outputs: &[Output] = outputs;
         let Range { first, last, .. } = self.chunk.range;
@@ -274,7 +387,9 @@ impl Outgoing {
             end.sink.stage(&delivery(outputs), way.guard)?;
             *staged = true;
         }
+        let begun = monotonic_now();
         let published = end.sink.publish(&delivery(rest), way.guard)?;
+        end.meter.has_published(begun, &published);
         end.dirty = true;
         let rejected: Vec<Output> = published
             .rejected
@@ -296,9 +411,14 @@ impl Outgoing {
             })
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()?;
+        if let Some(first) = published.failed.first() {
+            let (sink, count) = (&end.config.name, published.failed.len());
+            tracing::warn!(sink, count, reason = first.reason, "outputs of it have to be given again");
+        }
+        failed.extend(published.failed.iter().filter_map(|one| rest.get(one.index).cloned()));
         let goes_on = published.through >= rest.len() && published.held.is_none();
         *done += published.through.min(rest.len());
-        let complete = *done == outputs.len();
+        let complete = *done == outputs.len() && failed.is_empty();
         if let (Some(token), Some(slot)) = (published.token, self.tokens.get_mut(sink)) {
             *slot = Some(token);
         }
@@ -324,7 +444,7 @@ impl Outgoing {
                         "the sink has to be asked again"
                     );
                     report.sink_retries += 1;
-                    delay(&end.config.retry, self.tries)
+                    end.config.retry.backoff().delay(self.tries, way.now.0 ^ first.0)
                 }
             };
             self.again = way.now.saturating_add(delay);
@@ -346,12 +466,6 @@ impl Outgoing {
 
 /// A sink that is busy for longer than this is spoken of.
 const LONG: Nanos = Nanos::from_secs(5);
-
-/// The delay before a sink is asked again.
-pub(super) fn delay(retry: &SinkRetry, tries: u32) -> Nanos {
-    let factor = 1u64.checked_shl(tries).unwrap_or(u64::MAX);
-    Nanos(retry.initial.0.0.saturating_mul(factor)).min(retry.cap.0)
-}
 
 #[cfg(test)]
 #[path = "outgoing_tests.rs"]

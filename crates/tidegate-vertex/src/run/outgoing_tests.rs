@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     batch::Record,
     fence::FenceTable,
-    sink::{Class, Confirms, Held, Published, Rejected, SinkError},
+    sink::{Class, Confirms, Held, Rejected, SinkError},
 };
 
 /// What a sink does with the next publications; the last is repeated.
@@ -22,6 +22,8 @@ enum Mood {
     Nothing,
     /// All but this one, which it refuses.
     Refuse(usize),
+    /// All but this one, on which it fails.
+    FailOn(usize),
     /// It cannot go on.
     Fail,
 }
@@ -62,6 +64,12 @@ impl Sink for Moody {
                 let held = Held { after: None, doubtful: false, reason: "full".to_owned() };
                 Published { held: Some(held), ..Published::default() }
             }
+            Mood::FailOn(index) => {
+                take(&delivery.outputs[..index]);
+                take(&delivery.outputs[index + 1..]);
+                let failed = vec![Rejected { index, reason: "not now".to_owned() }];
+                Published { failed, ..Published::all(delivery) }
+            }
             Mood::Refuse(index) => {
                 take(&delivery.outputs[..index]);
                 take(&delivery.outputs[index + 1..]);
@@ -85,6 +93,7 @@ fn end(name: &str, role: &str, moods: &[Mood]) -> (End, Seen<Vec<u64>>, Seen<u32
         dirty: false,
         state: None,
         late: None,
+        meter: SinkMeter::default(),
     };
     (end, took, calls)
 }
@@ -95,7 +104,8 @@ fn outgoing(ends: usize, sinks: usize) -> Outgoing {
     let mut outputs = vec![Vec::new(); ends];
     outputs[..sinks].fill((0..5).map(output).collect());
     let range = Range { first: Position(0), last: Position(4), resume: Position(5) };
-    Outgoing::new(Chunk { range, outcomes: Outcomes::default(), outputs, bytes: 0 })
+    let outcomes = Outcomes::default();
+    Outgoing::new(Chunk { serial: 0, range, outcomes, outputs, bytes: 0, back: Vec::new() })
 }
 
 /// Publishes at this time; whether everything is confirmed.
@@ -248,6 +258,53 @@ fn a_sink_is_given_no_more_at_once_than_it_is_to_have() {
     assert_eq!(*took.lock().unwrap(), [0, 1, 2, 3, 4]);
 }
 
+/// Of a sink without order: what is behind an output on which it fails goes on, other sinks get theirs, and only that output is
+/// given again, less and less often.
+/// Rules: VX-601, VX-631, VX-842.
+#[test]
+fn an_output_on_which_a_sink_fails_holds_up_no_other() {
+    let (mut main, took, calls) =
+        end("main", "output", &[Mood::FailOn(2), Mood::FailOn(0), Mood::FailOn(0), Mood::TakeAll]);
+    main.config.retry = toml::from_str("initial = \"10ms\"\nfactor = 3\ncap = \"1s\"\njitter = 0").unwrap();
+    let (other, other_took, _) = end("other", "output", &[Mood::TakeAll]);
+    let (mut ends, mut all) = ([main, other], outgoing(2, 2));
+    assert!(!publish(&mut all, &mut ends, None, 0).unwrap());
+    assert!(all.is_resting());
+    assert_eq!(
+        (took.lock().unwrap().as_slice(), other_took.lock().unwrap().len()),
+        ([0, 1, 3, 4].as_slice(), 5)
+    );
+    assert_eq!((all.waiting(0), all.waiting(1)), (1, 0));
+    let mut now = 0;
+    for delay in [10, 30, 90] {
+        now += delay * 1_000_000;
+        let before = *calls.lock().unwrap();
+        assert!(!publish(&mut all, &mut ends, None, now - 1).unwrap());
+        assert_eq!(*calls.lock().unwrap(), before, "asked before {delay} ms were over");
+        assert_eq!(all.again, Nanos(now));
+        let last = delay == 90;
+        assert_eq!((publish(&mut all, &mut ends, None, now).unwrap(), all.is_resting()), (last, !last));
+    }
+    assert_eq!(*took.lock().unwrap(), [0, 1, 3, 4, 2]);
+    assert_eq!((*calls.lock().unwrap(), other_took.lock().unwrap().len()), (4, 5));
+    assert_eq!((ends[0].meter.outputs, ends[0].meter.retries), (5, 3));
+}
+
+/// In parts: each is tried before one is given again.
+/// Rules: VX-631, VX-842.
+#[test]
+fn all_parts_are_tried_before_one_is_given_again() {
+    let (mut main, took, calls) = end("main", "output", &[Mood::FailOn(0), Mood::FailOn(1), Mood::TakeAll]);
+    main.config =
+        toml::from_str("name = \"main\"\nkind = \"blackhole\"\nmax_records = 2\n[retry]\njitter = 0")
+            .unwrap();
+    let (mut ends, mut all) = ([main], outgoing(1, 1));
+    assert!(!publish(&mut all, &mut ends, None, 0).unwrap());
+    assert_eq!((took.lock().unwrap().as_slice(), *calls.lock().unwrap()), ([1, 2, 4].as_slice(), 3));
+    assert!(publish(&mut all, &mut ends, None, 50_000_000).unwrap());
+    assert_eq!((took.lock().unwrap().as_slice(), *calls.lock().unwrap()), ([1, 2, 4, 0, 3].as_slice(), 4));
+}
+
 /// Rules: VX-620, VX-630.
 #[test]
 fn what_a_sink_refuses_goes_to_the_dead_letters_which_come_last() {
@@ -291,7 +348,7 @@ fn a_sink_that_takes_nothing_is_asked_less_and_less_often() {
         Mood::TakeAll,
     ];
     let (mut main, _, calls) = end("main", "output", &moods);
-    main.config.retry = toml::from_str("initial = \"10ms\"\ncap = \"35ms\"").unwrap();
+    main.config.retry = toml::from_str("initial = \"10ms\"\ncap = \"35ms\"\njitter = 0.0").unwrap();
     let mut ends = [main];
     let mut outgoing = outgoing(1, 1);
     let ms = |time: u64| time * 1_000_000;

@@ -1,6 +1,6 @@
 //! One partition while it is owned: from the claim to its end (10.5).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use tidegate_shm::clock::{Nanos, monotonic_now};
 use tidegate_udf::wire::ids::{EpochId, FenceSlot, Generation, PartitionId, Position};
@@ -8,6 +8,7 @@ use tidegate_udf::wire::ids::{EpochId, FenceSlot, Generation, PartitionId, Posit
 use super::{
     VertexError,
     careful::Careful,
+    linger::{self, Lingering},
     outgoing::{Chunk, End, Outgoing},
 };
 use crate::{
@@ -61,7 +62,13 @@ pub(super) struct Tenure {
     pub(super) tokens: Vec<Option<Token>>,
     /// Final, and not taken by all sinks: outputs that go out batch by batch.
     pub(super) outgoing: Option<Outgoing>,
-    /// Without order: what the sinks have of inputs behind one that is not final, by the first of them.
+    /// The same, of which a sink without order has failed on some: those behind it go on (VX-631).
+    pub(super) aside: Vec<Outgoing>,
+    /// Outputs that wait for more.
+    pub(super) lingering: Option<Lingering>,
+    /// Of the next chunk of final inputs.
+    pub(super) next_serial: u64,
+    /// What the sinks have of inputs behind one that is not final, or not with all sinks, by the first of them.
     pub(super) beyond: BTreeMap<Position, Chunk>,
     /// The open epoch, and since when it has something.
     pub(super) open: Option<(Chunk, Nanos)>,
@@ -84,6 +91,9 @@ pub(super) struct Sealed {
     pub(super) redo: bool,
     /// How long the ledger has kept it waiting.
     pub(super) kept: Nanos,
+    /// When it began to have something, and when it was prepared.
+    pub(super) since: Nanos,
+    pub(super) prepared: Nanos,
 }
 
 /// How far a sealed epoch is.
@@ -213,15 +223,71 @@ impl Tenure {
         }
     }
 
-    /// Adds inputs that the sinks have, as soon as all before them are final.
+    /// Takes inputs that are final, in their order; what of their outputs waits for more is set aside.
+    pub(super) fn begin(&mut self, mut chunk: Chunk, ends: &[End], now: Nanos) {
+        chunk.serial = self.next_serial;
+        self.next_serial += 1;
+        if let Some(outputs) = linger::take(&mut chunk, ends) {
+            match &mut self.lingering {
+                None => self.lingering = Some(Lingering::new(chunk.place(), outputs, ends, now)),
+                Some(lingering) => {
+                    if let Some(next) = lingering.add(chunk.place(), outputs, ends, now) {
+                        // The next one to go.
+                        self.aside.extend(self.lingering.replace(next).map(Lingering::into_outgoing));
+                    }
+                }
+            }
+        }
+        self.outgoing = Some(Outgoing::new(chunk));
+    }
+
+    /// Adds inputs that the sinks have, as soon as all before them are final and with the sinks.
     pub(super) fn add_delivered(&mut self, chunk: Chunk, now: Nanos) {
-        self.beyond.insert(chunk.range.first, chunk);
+        match self.beyond.entry(chunk.range.first) {
+            // The same inputs: some of their outputs have waited for more.
+            Entry::Occupied(mut there) => there.get_mut().outcomes.add(&chunk.outcomes),
+            Entry::Vacant(place) => drop(place.insert(chunk)),
+        }
+        let aside = self.aside.iter().chain(&self.outgoing).flat_map(Outgoing::inputs);
+        let held: Vec<(u64, Position)> = aside
+            .chain(self.lingering.iter().flat_map(Lingering::inputs))
+            .map(|chunk| (chunk.serial, chunk.range.first))
+            .collect();
+        // Positions tell where an input is, serials when it came: what a source gives again is behind newer ones.
+        let waits = |next: &Chunk| {
+            held.iter().any(|(serial, first)| *serial <= next.serial || *first <= next.range.first)
+        };
         while let Some(next) = self.beyond.first_entry()
             && self.flow.first().is_none_or(|first| *next.key() < first)
+            && !waits(next.get())
         {
             let chunk = next.remove();
             self.add(chunk, now);
         }
+    }
+
+    /// Whether nothing waits for the sinks.
+    pub(super) fn is_with_sinks(&self) -> bool {
+        self.outgoing.is_none() && self.aside.is_empty() && self.lingering.is_none()
+    }
+
+    /// Whether outputs may be given to sinks before those are with them that were to be before.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.aside.is_empty() || self.aside.len() < MOST_ASIDE && self.beyond.len() < MOST_BEYOND
+    }
+
+    /// What waits for the sinks and may go to them now; `ends_here` when nothing more comes for it to wait for.
+    pub(super) fn next_outgoing(&mut self, ends: &[End], now: Nanos, ends_here: bool) -> Option<Outgoing> {
+        if let Some(index) = self.aside.iter().position(|outgoing| now >= outgoing.again) {
+            return Some(self.aside.remove(index));
+        }
+        let lingering = self.lingering.as_ref()?;
+        let goes = ends_here
+            || self.is_over()
+            || now >= lingering.until()
+            || lingering.is_full(ends)
+            || self.beyond.len() >= MOST_BEYOND;
+        if goes { self.lingering.take().map(Lingering::into_outgoing) } else { None }
     }
 
     /// The batch to send now to a worker that is or is not `busy`, if there is one.
@@ -268,10 +334,12 @@ impl Tenure {
 
     /// When there is something to do that nothing else tells. What could be sent at `looked` was, or waits for a worker.
     pub(super) fn next_time(&self, looked: Nanos) -> Option<Nanos> {
-        match &self.outgoing {
-            Some(outgoing) => Some(outgoing.again),
-            None => self.flow.next_time().filter(|time| *time > looked),
+        if let Some(outgoing) = &self.outgoing {
+            return Some(outgoing.again);
         }
+        let sinks = self.aside.iter().map(|outgoing| outgoing.again);
+        let sinks = sinks.chain(self.lingering.as_ref().map(Lingering::until));
+        self.flow.next_time().filter(|time| *time > looked).into_iter().chain(sinks).min()
     }
 
     /// Checks that inputs are those of the epoch that was intended.
@@ -303,10 +371,19 @@ impl Tenure {
         EpochId(self.committed.0 + self.sealed.len() as u64 + 1)
     }
 
+    /// Outputs that a sink is to take and has not taken.
+    pub(super) fn waiting(&self, sink: usize) -> u64 {
+        let sealed = self.sealed.iter().map(|sealed| &sealed.outgoing);
+        let all = self.aside.iter().chain(&self.outgoing).chain(sealed);
+        let lingering = self.lingering.as_ref().map_or(0, |lingering| lingering.waiting(sink));
+        (all.map(|outgoing| outgoing.waiting(sink)).sum::<usize>() + lingering) as u64
+    }
+
     /// Bytes of outputs that wait for their commit.
     pub(super) fn buffered(&self) -> u64 {
         let sealed: u64 = self.sealed.iter().map(|sealed| sealed.outgoing.chunk.bytes).sum();
-        sealed + self.open.as_ref().map_or(0, |(chunk, _)| chunk.bytes)
+        let lingering = self.lingering.as_ref().map_or(0, Lingering::bytes);
+        sealed + lingering + self.open.as_ref().map_or(0, |(chunk, _)| chunk.bytes)
     }
 
     /// Inputs of this session that were read and are not committed.
@@ -314,7 +391,9 @@ impl Tenure {
         let sealed = self.sealed.iter().filter(|sealed| !sealed.redo);
         let sealed: u64 = sealed.map(|sealed| sealed.outgoing.chunk.outcomes.inputs()).sum();
         let open = self.open.as_ref().map_or(0, |(chunk, _)| chunk.outcomes.inputs());
-        let outgoing = self.outgoing.as_ref().map_or(0, |outgoing| outgoing.chunk.outcomes.inputs());
+        let with_sinks = self.aside.iter().chain(&self.outgoing).flat_map(Outgoing::inputs);
+        let with_sinks = with_sinks.chain(self.lingering.iter().flat_map(Lingering::inputs));
+        let outgoing: u64 = with_sinks.map(|chunk| chunk.outcomes.inputs()).sum();
         let beyond: u64 = self.beyond.values().map(|chunk| chunk.outcomes.inputs()).sum();
         self.flow.inputs() + beyond + sealed + open + outgoing
     }
@@ -327,9 +406,14 @@ impl Tenure {
 
     /// Nothing is on its way to a sink or the ledger.
     pub(super) fn is_settled(&self) -> bool {
-        self.outgoing.is_none() && self.open.is_none() && self.sealed.is_empty()
+        self.is_with_sinks() && self.open.is_none() && self.sealed.is_empty()
     }
 }
+
+/// Chunks with outputs on which a sink has failed, while others go on.
+const MOST_ASIDE: usize = 8;
+/// Chunks that wait for the progress of those before them.
+const MOST_BEYOND: usize = 1024;
 
 #[cfg(test)]
 mod tests {

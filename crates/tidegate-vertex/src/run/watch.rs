@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use tidegate_udf::wire::ids::PartitionId;
 
 use super::{
-    LaneState, Partition, Report, Vertex, VertexError, backlog::Backlog, outgoing::End, tenure::Tenure,
+    ByClass, LaneState, Partition, Report, Vertex, VertexError, backlog::Backlog, outgoing::End,
+    tenure::Tenure,
 };
 use crate::{
     batch::Input,
@@ -35,10 +36,20 @@ pub(super) struct Meter {
     pub(super) records: Histogram,
     /// Bytes of their payloads.
     pub(super) bytes: Histogram,
-    /// Calls of sinks.
-    pub(super) sink: Histogram,
-    /// Commits.
+    /// From the first outcome in an epoch to its seal.
+    pub(super) seal: Histogram,
+    /// Transactions of the ledger that prepare an epoch.
+    pub(super) persist: Histogram,
+    /// From there until the sinks have confirmed it.
+    pub(super) publish: Histogram,
+    /// Transactions of the ledger that commit something.
     pub(super) commit: Histogram,
+    /// From the first outcome to its commit.
+    pub(super) commit_lag: Histogram,
+    /// From a revoke until no write runs.
+    pub(super) quiesce: Histogram,
+    /// Sessions that lost their right to write, by the reason.
+    pub(super) fences: BTreeMap<&'static str, u64>,
 }
 
 impl Meter {
@@ -50,8 +61,13 @@ impl Meter {
             queue: Histogram::of_times(),
             records: Histogram::up_to(pipeline.batch.max_records.get().into()),
             bytes: Histogram::up_to(pipeline.batch.max_bytes.0),
-            sink: Histogram::of_times(),
+            seal: Histogram::of_times(),
+            persist: Histogram::of_times(),
+            publish: Histogram::of_times(),
             commit: Histogram::of_times(),
+            commit_lag: Histogram::of_times(),
+            quiesce: Histogram::of_times(),
+            fences: BTreeMap::new(),
         }
     }
 
@@ -67,8 +83,12 @@ impl Meter {
             ("queue_seconds", &self.queue),
             ("batch_records", &self.records),
             ("batch_bytes", &self.bytes),
-            ("sink_seconds", &self.sink),
+            ("seal_seconds", &self.seal),
+            ("persist_seconds", &self.persist),
+            ("publish_seconds", &self.publish),
             ("commit_seconds", &self.commit),
+            ("commit_lag_seconds", &self.commit_lag),
+            ("quiesce_seconds", &self.quiesce),
         ];
         all.map(|(name, histogram)| (name.to_owned(), histogram.clone())).into()
     }
@@ -109,9 +129,10 @@ impl Vertex {
                 permits_refused: self.refused(),
                 ..counts(report, meter)
             },
-            sinks: self.sinks.iter().map(sink_status).collect(),
+            function: self.heard.function(),
+            sinks: (0..).zip(&self.sinks).map(|(index, end)| self.sink_status(index, end)).collect(),
             outside: self.outside(),
-            memory: memory(pipeline, self.source.partitions()),
+            memory: self.memory(),
             histograms: meter.histograms(),
             ..Status::default()
         }
@@ -121,6 +142,40 @@ impl Vertex {
     fn outside(&self) -> Option<OutsideStatus> {
         let attached = self.lanes.iter().filter(|lane| lane.is_ready()).count();
         Some(self.door.as_ref()?.status(attached as u64, self.pipeline.udf.workers))
+    }
+
+    /// The terms of memory with what they have now, where that is counted.
+    fn memory(&self) -> Vec<MemoryTerm> {
+        let tenures = || self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        let mut terms = memory(&self.pipeline, self.source.partitions());
+        for term in &mut terms {
+            term.used = match term.term.as_str() {
+                "rings" | "fence" => Some(term.bound),
+                "prefetch" => Some(tenures().map(|tenure| tenure.flow.bytes()).sum()),
+                "epoch_buffers" => Some(tenures().map(Tenure::buffered).sum()),
+                "sink_buffers" => {
+                    Some(self.sinks.iter().filter_map(|end| Some(end.late.as_ref()?.bytes())).sum())
+                }
+                _ => None,
+            };
+        }
+        terms
+    }
+
+    fn sink_status(&self, index: usize, end: &End) -> SinkStatus {
+        let late = end.late.as_ref();
+        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
+        SinkStatus {
+            sink: end.config.name.clone(),
+            waiting_bytes: late.map_or(0, Backlog::bytes),
+            lost: late.map_or(0, Backlog::lost),
+            outputs: end.meter.outputs,
+            in_flight: tenures.map(|tenure| tenure.waiting(index)).sum(),
+            retries: end.meter.retries,
+            readback_found: end.meter.found,
+            seconds: end.meter.seconds.clone(),
+            ..SinkStatus::default()
+        }
     }
 
     fn refused(&self) -> BTreeMap<String, u64> {
@@ -211,25 +266,23 @@ fn counts(report: &Report, meter: &Meter) -> Counts {
         delivered: report.delivered,
         filtered: report.filtered,
         dead: report.dead,
+        dead_by: by_class(&report.dead_by),
         dropped: report.dropped,
+        dropped_by: by_class(&report.dropped_by),
+        nacked: report.nacked,
         outputs: report.outputs,
         stale: report.stale,
         lost: 0,
         resubmitted: meter.resubmitted,
         restarts: report.restarts,
         sink_retries: report.sink_retries,
+        fences: meter.fences.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
         permits_refused: BTreeMap::new(),
     }
 }
 
-fn sink_status(end: &End) -> SinkStatus {
-    let late = end.late.as_ref();
-    SinkStatus {
-        sink: end.config.name.clone(),
-        waiting_bytes: late.map_or(0, Backlog::bytes),
-        lost: late.map_or(0, Backlog::lost),
-        ..SinkStatus::default()
-    }
+fn by_class(counts: &ByClass) -> BTreeMap<String, u64> {
+    counts.counts().map(|(class, count)| (class.to_owned(), count)).collect()
 }
 
 fn lane_status(number: u32, lane: &LaneState) -> LaneStatus {
@@ -243,6 +296,7 @@ fn lane_status(number: u32, lane: &LaneState) -> LaneStatus {
         sleeps: lane.lane.sleeps(),
         last_error: lane.last_end.clone(),
         in_flight: lane.sent.len() as u64,
+        credit_wait_ns: lane.waited().0,
         printed: lane.lane.tail().text(),
         ..LaneStatus::default()
     };

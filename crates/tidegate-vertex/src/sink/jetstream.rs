@@ -134,6 +134,8 @@ pub struct Jetstream {
     uid: u64,
     /// How long after a write a new owner may come for it.
     keep: Duration,
+    /// Whether a failing output stops those behind it.
+    ordered: bool,
     waker: Waker,
     lanes: BTreeMap<PartitionId, Lane>,
 }
@@ -169,6 +171,8 @@ enum Done {
     Refused(usize, String),
     /// So many are stored; the connection is closed.
     Doubt(usize, String),
+    /// The same, but for these, which have to be sent again.
+    But(Vec<Rejected>, Box<Done>),
 }
 
 /// The stream of one partition.
@@ -178,6 +182,7 @@ struct End {
     label: String,
     session: Session,
     stream: Open,
+    ordered: bool,
     /// Whether the connection is still good.
     connected: bool,
 }
@@ -191,8 +196,15 @@ enum Open {
 
 impl Jetstream {
     /// A sink that nothing was written to. Connections are made with the barriers.
-    pub fn new(name: &str, config: JetstreamSink, uid: u64, keep: Duration, waker: Waker) -> Self {
-        Self { name: name.to_owned(), config, uid, keep, waker, lanes: BTreeMap::new() }
+    pub fn new(
+        name: &str,
+        config: JetstreamSink,
+        uid: u64,
+        keep: Duration,
+        ordered: bool,
+        waker: Waker,
+    ) -> Self {
+        Self { name: name.to_owned(), config, uid, keep, ordered, waker, lanes: BTreeMap::new() }
     }
 
     fn open(&self, session: &Session) -> Result<End, SinkError> {
@@ -214,16 +226,19 @@ impl Jetstream {
             }
             Target::Ids { stream, subject } => {
                 let (name, subject, window) = (named(stream), named(subject), 2 * self.keep);
-                let stream = Box::new(IdStream::open(nats, &name, &subject, window)?);
+                let stream = IdStream::open(nats, &name, &subject, window)?;
+                let stream = Box::new(stream.unordered(!self.ordered));
                 Open::Ids { stream, name, subject, window }
             }
             Target::Kv { bucket, guarded } => {
                 let (name, guarded, window) = (named(bucket), *guarded, 2 * self.keep);
-                let bucket = Box::new(KvBucket::open(nats, &name, guarded, window)?);
+                let bucket = KvBucket::open(nats, &name, guarded, window)?;
+                let bucket = Box::new(bucket.unordered(!self.ordered));
                 Open::Kv { bucket, name, guarded, window }
             }
         };
-        Ok(End { endpoint, label, session: *session, stream, connected: true })
+        let (session, ordered) = (*session, self.ordered);
+        Ok(End { endpoint, label, session, stream, ordered, connected: true })
     }
 
     fn error(&self, session: &Session, error: StrictError) -> SinkError {
@@ -371,10 +386,14 @@ impl End {
             },
             Open::Ids { stream, .. } => {
                 let sent = stream.publish(&self.session, messages, permit)?;
-                Ok(self.sent(sent, messages.len()))
+                let failed = stream.failed();
+                Ok(self.sent(sent, failed, messages.len()))
             }
             Open::Kv { bucket, .. } => match bucket.publish(&self.session, job.source, messages, permit) {
-                Ok(sent) => Ok(self.sent(sent, messages.len())),
+                Ok(sent) => {
+                    let failed = bucket.failed();
+                    Ok(self.sent(sent, failed, messages.len()))
+                }
                 Err(KvError::Fenced(fenced)) => Err(fenced.into()),
                 Err(KvError::OtherSource { found, .. }) => {
                     let Session { partition, generation: own, .. } = self.session;
@@ -388,15 +407,16 @@ impl End {
         }
     }
 
-    fn sent(&mut self, sent: Sent, all: usize) -> Done {
-        match sent {
+    fn sent(&mut self, sent: Sent, failed: Vec<Rejected>, all: usize) -> Done {
+        let done = match sent {
             Sent::All => Done::Stored(all, None),
             Sent::Refused(done, source) => Done::Refused(done, source.to_string()),
             Sent::Unknown(done, why) => {
                 self.connected = false;
                 Done::Doubt(done, why)
             }
-        }
+        };
+        if failed.is_empty() { done } else { Done::But(failed, Box::new(done)) }
     }
 
     fn connect(&mut self, sink: &str) -> Result<(), StrictError> {
@@ -404,10 +424,10 @@ impl End {
         match &mut self.stream {
             Open::Strict(stream) => stream.reconnect(nats)?,
             Open::Ids { stream, name, subject, window } => {
-                **stream = IdStream::open(nats, name, subject, *window)?;
+                **stream = IdStream::open(nats, name, subject, *window)?.unordered(!self.ordered);
             }
             Open::Kv { bucket, name, guarded, window } => {
-                **bucket = KvBucket::open(nats, name, *guarded, *window)?;
+                **bucket = KvBucket::open(nats, name, *guarded, *window)?.unordered(!self.ordered);
             }
         }
         tracing::info!(sink, partition = %self.session.partition, "connected to NATS again");
@@ -436,6 +456,7 @@ impl End {
 
 fn published(delivery: &Delivery<'_>, done: Done) -> Published {
     match done {
+        Done::But(failed, done) => Published { failed, ..published(delivery, *done) },
         Done::Stored(through, place) => {
             Published { through, token: place.map(token), ..Published::default() }
         }

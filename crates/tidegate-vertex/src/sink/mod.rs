@@ -163,7 +163,8 @@ fn nats(
     keep: Nanos,
     waker: &Waker,
 ) -> Box<dyn Sink> {
-    Box::new(jetstream::Jetstream::new(&config.name, keys.clone(), uid, keep.into(), waker.clone()))
+    let (keys, waker) = (keys.clone(), waker.clone());
+    Box::new(jetstream::Jetstream::new(&config.name, keys, uid, keep.into(), config.ordered, waker))
 }
 
 /// What a sink does about repeated and late writes (11.3).
@@ -258,10 +259,13 @@ pub struct Token(pub Vec<u8>);
 /// How far a publication came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Published {
-    /// The outputs before this one are confirmed, or will be by the next [`Sink::flush`], or are among the rejected.
+    /// The outputs before this one are confirmed, or will be by the next [`Sink::flush`], or are among the rejected or failed.
     pub through: usize,
     /// Outputs that the sink refuses for good.
     pub rejected: Vec<Rejected>,
+    /// Outputs on which it failed and that are given again, of a sink without order: what is behind them is confirmed all the
+    /// same (VX-631).
+    pub failed: Vec<Rejected>,
     /// State of the sink for this partition, for [`Sink::read_back`].
     pub token: Option<Token>,
     /// Why it did not come further.
@@ -275,7 +279,7 @@ impl Published {
     }
 }
 
-/// An output that a sink refuses for good.
+/// An output that a sink has not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     /// Its index in the delivery.

@@ -27,8 +27,8 @@ pub struct ZmqSink {
     #[serde(default = "high_water_mark")]
     high_water_mark: u32,
     /// How long what is queued may take to be sent when the vertex ends.
-    #[serde(default = "linger")]
-    linger: Time,
+    #[serde(default = "close_linger")]
+    close_linger: Time,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -62,7 +62,7 @@ impl Zmq {
         let kind = if config.pattern == Pattern::Push { SocketType::Push } else { SocketType::Pub };
         let mut options = context.default_options(kind);
         options.sndhwm = config.high_water_mark;
-        options.linger = Some(config.linger.0.into());
+        options.linger = Some(config.close_linger.0.into());
         let socket = AnySocket::of_type_with(&context, kind, options).map_err(failed)?;
         let mut endpoints = Vec::new();
         for endpoint in &config.bind {
@@ -137,7 +137,7 @@ fn high_water_mark() -> u32 {
     1000
 }
 
-fn linger() -> Time {
+fn close_linger() -> Time {
     Time(Nanos::from_secs(10))
 }
 

@@ -108,6 +108,12 @@ pub trait Source: Send {
         let _ = (partition, from, delay);
     }
 
+    /// The record at this position, which was polled, is given back alone, to come again after `delay`, to whoever reads then
+    /// (VX-603). It counts as acknowledged for what is polled behind it. Only of sources that acknowledge each record.
+    fn give_back(&mut self, partition: PartitionId, position: Position, delay: Nanos) {
+        let _ = (partition, position, delay);
+    }
+
     /// Records, or bytes where records are not counted, that are there and were not polled; `None` when it is not known.
     fn pending(&self, partition: PartitionId) -> Option<u64> {
         let _ = partition;

@@ -146,6 +146,12 @@ impl Source for WorkQueue {
         }
     }
 
+    fn give_back(&mut self, _: PartitionId, position: Position, delay: Nanos) {
+        if let Some(queue) = &self.queue {
+            queue.give_one_back(position.0, delay.into());
+        }
+    }
+
     fn pending(&self, _: PartitionId) -> Option<u64> {
         self.queue.as_ref()?.pending()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 use tidegate_vertex::{
     batch::Record,
@@ -198,4 +198,30 @@ fn every_key_has_every_output_once_however_often_the_vertex_is_killed() {
         assert!(history(&world.server, &format!("p{partition}-{digit}")) == expected, "{partition}");
     }
     assert_eq!(stored(), 2 * RECORDS);
+}
+
+/// A key that takes nothing more now: without order the others go on, and only its output is to be sent again.
+/// Rules: VX-631, VX-842.
+#[test]
+fn a_key_that_takes_nothing_holds_up_no_other() {
+    let server = Server::start();
+    let full = Config {
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        ..plain("KV_latest", "$KV.latest.>")
+    };
+    server.create(full);
+    let outputs = || outputs(0, [(1, "a"), (2, "b"), (3, "c"), (4, "b")]);
+    server.produce("$KV.latest.b", ["theirs".to_owned()]);
+    let mut ordered = bucket(&server, false);
+    let sent = ordered.publish(&session(1), SOURCE, &outputs(), free).unwrap();
+    assert!(matches!(sent, Sent::Unknown(1, _)), "{sent:?}");
+    let mut unordered = bucket(&server, false).unordered(true);
+    let sent = unordered.publish(&session(1), SOURCE, &outputs()[1..], free).unwrap();
+    assert!(matches!(sent, Sent::All), "{sent:?}");
+    let failed: Vec<usize> = unordered.failed().iter().map(|failed| failed.index).collect();
+    assert_eq!(failed, [0, 2]);
+    assert_eq!(history(&server, "c"), ["3"]);
+    assert_eq!(history(&server, "b"), ["theirs"]);
 }

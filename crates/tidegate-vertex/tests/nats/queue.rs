@@ -184,6 +184,49 @@ fn a_consumer_that_gives_up_messages_or_holds_them_back_is_refused() {
     Queue::start(&nats, &stream, &shares(), Waker::new(|| {})).unwrap();
 }
 
+/// What goes back is acknowledged for nobody, and what is behind it is all the same.
+/// Rules: VX-603, VX-742.
+#[test]
+fn a_single_message_goes_back_and_those_behind_it_are_acknowledged() {
+    let server = server(4);
+    let slow = Shares { ack_wait: Duration::from_secs(3_600), ..shares() };
+    let reader = Reader::start_with(&server, &slow);
+    assert_eq!(reader.take(10), [1, 2, 3, 4]);
+    reader.queue.give_one_back(2, Duration::ZERO);
+    reader.queue.done(&reader.nats, 2, &reader.guard);
+    until("the first", || reader.info().ack_floor.stream_sequence == 1);
+    assert_eq!(reader.take(10), [2]);
+    assert_eq!(reader.info().num_ack_pending, 3);
+    reader.queue.done(&reader.nats, 4, &reader.guard);
+    until("those behind it", || reader.info().num_ack_pending == 1);
+    reader.queue.done(&reader.nats, 2, &reader.guard);
+    until("all", || reader.info().num_ack_pending == 0);
+}
+
+/// Inputs that go back to the server, by the function's word or when it has failed often enough, come again.
+/// Rules: VX-003, VX-601, VX-603.
+#[test]
+fn inputs_that_are_given_back_come_again() {
+    let rest = "[udf.retry]\nattempts = 1\ncap = \"1ms\"\non_exhausted = \"nack\"";
+    let world = World { source: WORK, function: "second try", rest, ..World::new(IDS) };
+    world.input(150);
+    world.server.create(plain("OUT", "out.*"));
+    let nats = world.server.connect();
+    let (stream, _) = nats.stream("IN").unwrap();
+    let is_done = || {
+        let info = nats.wait(async { stream.consumer_info("work").await }).unwrap().unwrap();
+        (info.num_ack_pending, info.num_pending) == (0, 0)
+    };
+    let report = world.run_until("complete", is_done);
+    assert!(report.balances(), "{report:?}");
+    // The first one of each batch at least; the others of it ran once more with what was behind that.
+    assert!(report.nacked > 7, "{report:?}");
+    assert_eq!(report.delivered, 300, "{report:?}");
+    let info = nats.wait(async { stream.consumer_info("work").await }).unwrap().unwrap();
+    assert_eq!(info.delivered.consumer_sequence, 300 + report.nacked);
+    assert_eq!(world.stored(&["OUT"]), 300);
+}
+
 const RECORDS: u64 = 1_500;
 
 const WORK: &str = "kind = \"jetstream\"

@@ -2,6 +2,7 @@
 //! processes of their own.
 
 use std::{
+    collections::BTreeSet,
     fs,
     ops::Range,
     path::Path,
@@ -12,7 +13,10 @@ use std::{
 use async_nats::jetstream::stream::Config;
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate_udf::{Ctx, Emit, Outcome, Record, worker};
-use tidegate_vertex::{config::Pipeline, run::Vertex};
+use tidegate_vertex::{
+    config::Pipeline,
+    run::{Report, Vertex},
+};
 
 use crate::server::{Server, is_stopped, plain, strict};
 
@@ -24,13 +28,32 @@ const RUNTIME: &str = "TIDEGATE_TEST_RUNTIME";
 fn worker_process() {
     let Ok(function) = std::env::var(FUNCTION) else { return };
     let worker = worker();
-    let worker = if function == "keyed" { worker.map("keyed", keyed) } else { worker.map("upper", upper) };
+    let worker = match function.as_str() {
+        "keyed" => worker.map("keyed", keyed),
+        "second try" => worker.map("second try", second_try()),
+        _ => worker.map("upper", upper),
+    };
     worker.run().unwrap();
 }
 
 fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     out.record().value(&record.value().to_ascii_uppercase());
     Outcome::ok()
+}
+
+/// Has every third input for the first time go back to the source, and fails on every other third.
+fn second_try() -> impl FnMut(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome {
+    let mut seen = BTreeSet::new();
+    move |record, ctx, out| {
+        let position = record.position().0;
+        match position % 3 {
+            rest @ (1 | 2) if seen.insert(position) => match rest {
+                1 => Outcome::nack(Duration::from_millis(1), "not yet"),
+                _ => Outcome::fail("not yet"),
+            },
+            _ => upper(record, ctx, out),
+        }
+    }
 }
 
 /// The key is the value without all but the last of its digits: `p0-17` has the key `p0-7`.
@@ -168,7 +191,7 @@ impl World {
     }
 
     /// Runs a vertex here until this is so, and lets it end.
-    pub(crate) fn run_until(&self, what: &str, done: impl Fn() -> bool) {
+    pub(crate) fn run_until(&self, what: &str, done: impl Fn() -> bool) -> Report {
         let vertex = Vertex::start(self.pipeline("one")).unwrap();
         let stop = vertex.stop_handle();
         std::thread::scope(|scope| {
@@ -178,8 +201,8 @@ impl World {
                 done()
             });
             stop.drain();
-            running.join().unwrap();
-        });
+            running.join().unwrap()
+        })
     }
 
     /// Messages of streams.

@@ -93,7 +93,7 @@ fn an_epoch_ends_when_the_vertex_is_to_end() {
 
 fn held(dir: &Path) -> Pipeline {
     let sinks = "[[sink]]\nname = \"main\"\nkind = \"zmq\"\npattern = \"push\"\nbind = [\"tcp://127.0.0.1:*\"]\n\
-                 linger = \"0s\"\nallow_duplicates = true\n[sink.retry]\ninitial = \"1ms\"\ncap = \"1ms\"";
+                 close_linger = \"0s\"\nallow_duplicates = true\n[sink.retry]\ninitial = \"1ms\"\ncap = \"1ms\"";
     pipeline(dir, "upper", "[epoch]\nmax_records = 100\nmax_pending = 2", ENDLESS, sinks)
 }
 

@@ -4,7 +4,7 @@ use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
 
 use rustix::process::{Signal, getpid, getppid, kill_process};
 use signal_hook::low_level::raise;
-use tidegate_udf::{Ctx, Emit, Failure, FunctionWorker, Outcome, Record, worker};
+use tidegate_udf::{Ctx, Emit, Failure, FunctionWorker, Level, Outcome, Record, worker};
 
 use crate::{garbage, hostile};
 
@@ -24,6 +24,7 @@ pub(crate) fn run(role: &str) {
         "close once" => drop(garbage::close_once()),
         "leave a child" => garbage::leave_a_child(),
         "flood" => garbage::flood(),
+        "babble" => garbage::keep_the_socket(),
         "storm" => hostile::storm(),
         "endless" => hostile::endless(),
         "heir" => hostile::leave_an_heir(),
@@ -36,12 +37,15 @@ pub(crate) fn run(role: &str) {
     }
     let function: fn(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome = match role {
         "upper" | "close once" | "flood" | "takes and is silent" | "grants nothing" => upper,
+        "count and log" => count_and_log,
+        "babble" => babble,
         "gate on 123" => gate_on_123,
         "hold partition 1" => hold_partition_1,
         "hold 10" => hold_10,
         "four copies" => four_copies,
         "amplify" => amplify,
         "by thirds" => by_thirds,
+        "odd for both" => odd_for_both,
         "slow upper" => slow_upper,
         "hundred" => hundred,
         "odd" => odd,
@@ -243,6 +247,16 @@ fn by_thirds(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     Outcome::ok()
 }
 
+/// The second route for each input, and the first for those with an odd number as well.
+fn odd_for_both(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    let number: u64 = std::str::from_utf8(record.value()).unwrap().parse().unwrap();
+    if number % 2 == 1 {
+        out.record().value(record.value());
+    }
+    out.record().route(ctx.route("second").unwrap()).value(record.value());
+    Outcome::ok()
+}
+
 /// Fails on every fiftieth input, whatever the attempt.
 fn fail_always(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     if record.position().0.is_multiple_of(50) { Outcome::fail("never") } else { upper(record, ctx, out) }
@@ -263,6 +277,22 @@ fn kill_the_runtime_on_23(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>)
         kill_process(getppid().unwrap(), Signal::KILL).unwrap();
         die();
     }
+    upper(record, ctx, out)
+}
+
+/// Counts its inputs, and what it knows of each batch that was tried before.
+fn count_and_log(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    ctx.count("inputs", 1);
+    ctx.count("bytes of values", record.value().len() as u64);
+    ctx.log(Level::Info, "an input", &[("position", record.position().0.into())]);
+    upper(record, ctx, out)
+}
+
+/// Says whatever a worker can say beside its answers, from its first input on.
+fn babble(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    garbage::babble();
+    ctx.count("inputs", 1);
+    ctx.log(Level::Error, "nobody will hear this", &[]);
     upper(record, ctx, out)
 }
 

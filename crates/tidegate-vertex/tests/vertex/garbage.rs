@@ -4,15 +4,20 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write,
+    os::fd::AsFd,
     process::{Command, Stdio},
+    sync::{Once, OnceLock},
     thread,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate_shm::clock::{Nanos, monotonic_now};
-use tidegate_udf::wire::{
-    frame::{Frame, Kind, payload_crc},
-    record::{Direction, RecordHead, RecordType, RecordWriter, Records},
+use tidegate_udf::{
+    control::Control,
+    wire::{
+        frame::{Frame, Kind, payload_crc},
+        record::{Direction, RecordHead, RecordType, RecordWriter, Records},
+    },
 };
 use tidegate_vertex::run::VertexError;
 
@@ -75,6 +80,26 @@ fn a_worker_that_prints_without_end_works_as_others() {
     let world = World::new();
     let report = world.run("flood", "", MANY).unwrap();
     assert_eq!((report.restarts, report.delivered), (0, 3_000));
+}
+
+/// Counters of more names than anybody can keep, names and numbers that are none, lines that are too long and too many: the
+/// runtime keeps 256 names, and goes on.
+/// Cases: CT-67.
+/// Rules: VX-011, VX-426, VX-501.
+#[test]
+fn a_worker_that_says_everything_without_end_works_as_others() {
+    let world = World::new();
+    let report = world.run("babble", "", MANY).unwrap();
+    assert_eq!((report.restarts, report.delivered), (0, 3_000));
+    assert_eq!(world.lines().len(), 3_000);
+    let names: Vec<&str> = report.counters.keys().map(String::as_str).collect();
+    assert_eq!(names.len(), 256, "{names:?}");
+    assert!(names.contains(&"not_a_name_"), "{names:?}");
+    assert!(
+        names.iter().all(|name| name.is_ascii() && !name.contains('\n') && name.len() <= 64),
+        "{names:?}"
+    );
+    assert!(["f", "nan", "negative", "text"].iter().all(|none| !names.contains(none)), "{names:?}");
 }
 
 /// Attaches, answers, and writes over everything.
@@ -168,6 +193,49 @@ pub(crate) fn flood() {
         }
     });
 }
+
+/// The socket that the SDK will take, for [`babble`].
+pub(crate) fn keep_the_socket() {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    SOCKET.set(Control::new(socket)).unwrap();
+}
+
+/// Begins to say everything, once.
+pub(crate) fn babble() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        let control = SOCKET.get().unwrap();
+        let counters = |pairs: &str| {
+            format!("{{\"type\":\"metric\",\"lines_left_out\":0,\"counters_left_out\":0,\"counters\":{{{pairs}}}}}")
+        };
+        let log = |message: &str| {
+            format!(
+                "{{\"type\":\"log\",\"level\":\"info\",\"partition\":0,\"batch\":1,\"message\":\"{message}\"}}"
+            )
+        };
+        let mut all = vec![
+            counters("\"not\\na name\\u0007\":1,\"f\":1.5,\"negative\":-3,\"text\":\"x\""),
+            counters("\"nan\":NaN"),
+            log(&"\\n".repeat(30_000)),
+            "[".repeat(60_000),
+            "nonsense".to_owned(),
+        ];
+        all.extend((0..40).map(|hundred| {
+            let pairs: Vec<_> = (0..2_500).map(|n| format!("\"n{}\":1", hundred * 2_500 + n)).collect();
+            counters(&pairs.join(","))
+        }));
+        // Before anything is full.
+        all.iter().take(2).for_each(|datagram| control.send(datagram.as_bytes(), &[]).unwrap());
+        thread::spawn(move || {
+            loop {
+                // Most of it finds no room.
+                all.iter().for_each(|datagram| drop(control.send(datagram.as_bytes(), &[])));
+            }
+        });
+    });
+}
+
+static SOCKET: OnceLock<Control> = OnceLock::new();
 
 struct Random(u64);
 

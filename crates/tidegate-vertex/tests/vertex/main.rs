@@ -120,6 +120,17 @@ fn what_the_function_leaves_out_is_counted() {
     assert_eq!(world.lines().len(), 500);
 }
 
+/// What is not told yet when the vertex ends is told at the end.
+/// Rules: VX-501.
+#[test]
+fn what_a_function_counts_is_counted_over_all_its_workers() {
+    let world = World::new();
+    let report = world.run("count and log", "workers = 2", GENERATOR).unwrap();
+    let bytes: u64 = world.lines().iter().map(|line| line.len() as u64 - "UPPER ".len() as u64).sum();
+    let expected = [("bytes_of_values".to_owned(), bytes), ("inputs".to_owned(), 4_000)];
+    assert_eq!(report.counters, expected.into());
+}
+
 /// Rules: VX-402, VX-841.
 #[test]
 fn outputs_go_to_the_sinks_of_their_routes() {

@@ -368,3 +368,94 @@ fn a_worker_that_is_silent_is_ended_by_the_clock_of_the_runtime() {
         assert_eq!(world.lines(), expected(0, 100), "{role}");
     }
 }
+
+fn file_sink(dir: &std::path::Path, name: &str, more: &str) -> String {
+    format!("[[sink]]\nname = {name:?}\nkind = \"file\"\npath = {:?}\n{more}\n", dir.join(name))
+}
+
+/// A sink with `linger` is given what is full, and at the end the rest, in its order; others get theirs batch by batch.
+/// Rules: VX-842.
+#[test]
+fn outputs_for_a_sink_that_lingers_are_put_together() {
+    for delivery in ["at_least_once", "at_most_once"] {
+        let world = World::new();
+        let dir = world.path("");
+        let linger = "linger = \"1h\"\nmax_records = 200";
+        let sinks = file_sink(&dir, "first", linger) + &file_sink(&dir, "second", "");
+        let ledger = format!("[ledger]\npath = {:?}", dir.join("ledger"));
+        let source = "kind = \"generator\"\nrecords = 1500";
+        let text = of(&dir, delivery, "by thirds", &ledger, source, &sinks);
+        // One batch of 50 inputs after the other; a third of them has no output for the first sink.
+        let text = text.replace("max_in_flight = 4", "max_in_flight = 1");
+        let vertex = Vertex::start(text.parse().unwrap()).unwrap();
+        let control = vertex.control();
+        let report = vertex.run().unwrap();
+        assert_eq!((report.read, report.delivered), (1_500, 1_500), "{report:?}");
+        let status = control.last_status();
+        let calls: Vec<u64> = status.sinks.iter().map(|sink| sink.seconds.count()).collect();
+        // 1000 outputs in parts of up to 200; and as many as were final at once.
+        assert!((5..=10).contains(&calls[0]) && calls[0] < calls[1], "{calls:?}");
+        let outputs: Vec<u64> = status.sinks.iter().map(|sink| sink.outputs).collect();
+        assert_eq!(outputs, [1_000, 1_000]);
+        for (name, without) in [("first", 1), ("second", 0)] {
+            let expected: Vec<String> =
+                (0..1_500).filter(|n| n % 3 != without).map(|n| format!("0:{n}")).collect();
+            let text = fs::read_to_string(dir.join(name)).unwrap();
+            assert!(text.lines().eq(expected.iter().map(String::as_str)), "{delivery} {name}");
+        }
+    }
+}
+
+/// Nothing is committed before it is with all its sinks, however long that waits; and nothing is left when the vertex ends.
+/// Rules: VX-441, VX-842.
+#[test]
+fn what_lingers_is_not_committed() {
+    let world = World::new();
+    let dir = world.path("");
+    let sinks = file_sink(&dir, "first", "linger = \"1h\"") + &file_sink(&dir, "second", "");
+    let rest = format!("[ledger]\npath = {:?}\n[epoch]\ninterval = \"1ms\"", dir.join("ledger"));
+    // Of lines of equal length some are for the second sink alone.
+    world.write("input", &(0..300).map(|n| format!("{n:03}\n")).collect::<String>());
+    let source = format!("{}\nfollow = true", world.file_source("input"));
+    let text = of(&dir, "at_least_once", "odd for both", &rest, &source, &sinks);
+    let vertex = Vertex::start(text.parse().unwrap()).unwrap();
+    let (stop, control) = (vertex.stop_handle(), vertex.control());
+    let lines = |name: &str| fs::read_to_string(dir.join(name)).map_or(0, |text| text.lines().count());
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| vertex.run().unwrap());
+        wait_for("the second sink", || lines("second") == 300);
+        // Inputs up to the first that has an output for the first sink; commits go on meanwhile.
+        for _ in 0..20 {
+            let status = control.status();
+            assert!(status.partitions[0].resume <= 4, "{status:?}");
+            assert_eq!(status.counts.read, status.counts.delivered + status.partitions[0].unfinished);
+        }
+        assert_eq!(lines("first"), 0);
+        assert_eq!(control.status().sinks[0].in_flight, 150);
+        stop.drain();
+        let report = running.join().unwrap();
+        assert_eq!((report.delivered, report.returned), (300, 0), "{report:?}");
+    });
+    assert_eq!((lines("first"), control.last_status().partitions[0].resume), (150, 1_200));
+}
+
+/// Rules: VX-842.
+#[test]
+fn what_lingers_goes_when_it_has_waited_long_enough() {
+    let world = World::new();
+    let dir = world.path("");
+    world.write("input", "1\n2\n3\n");
+    let source = format!("{}\nfollow = true", world.file_source("input"));
+    let sinks = file_sink(&dir, "out", "linger = \"20ms\"");
+    let vertex =
+        Vertex::start(of(&dir, "at_least_once", "upper", "", &source, &sinks).parse().unwrap()).unwrap();
+    let stop = vertex.stop_handle();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| vertex.run().unwrap());
+        wait_for("its outputs", || {
+            fs::read_to_string(dir.join("out")).is_ok_and(|text| text.lines().count() == 3)
+        });
+        stop.drain();
+        running.join().unwrap();
+    });
+}

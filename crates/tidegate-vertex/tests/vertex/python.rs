@@ -107,6 +107,15 @@ fn a_function_of_batches_in_python() {
     assert_eq!(world.lines(), expected(3_000, &[]));
 }
 
+/// Rules: VX-501.
+#[test]
+fn what_a_function_in_python_counts_is_counted() {
+    let world = World::new();
+    let report = run(&world, "counts", "", SOME);
+    assert_eq!((report.delivered, report.counters["records"]), (300, 300), "{report:?}");
+    assert!(report.counters["batches"] >= 6);
+}
+
 /// Rows of other lengths are rejected, those at odd positions filtered.
 /// Rules: VX-523.
 #[test]
@@ -167,11 +176,16 @@ fn a_batch_with_an_input_on_which_python_raises_is_split_until_only_that_is_left
 /// Ended by a signal in the middle of its batches: those that it has not answered go to the next worker, and no input is blamed,
 /// although one death would be enough to leave an input out.
 /// Cases: CT-54.
-/// Rules: VX-524.
+/// Rules: VX-501, VX-524.
 #[test]
 fn signals_end_a_python_worker_and_its_batches_go_back() {
     let retry = "retry = { crash_attempts = 1, on_exhausted = \"drop\" }";
-    for (role, mark) in [("terminated once", "terminated"), ("interrupted once", "interrupted")] {
+    for (role, mark) in [
+        ("terminated once", "terminated"),
+        ("interrupted once", "interrupted"),
+        // It learns from its stop token that somebody ends it.
+        ("stopped once", "terminated"),
+    ] {
         let world = World::new();
         let mut pipeline = with_worker(world.pipeline(role, retry, SOME), "roles.py");
         pipeline.batch.max_records = NonZeroU32::MIN;

@@ -1,5 +1,6 @@
 //! The numbers of a vertex for Prometheus (VX-862).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -7,7 +8,9 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tidegate_vertex::operate::histogram::Histogram;
-use tidegate_vertex::operate::status::{Counts, LaneStatus, PartitionState, PartitionStatus, Status};
+use tidegate_vertex::operate::status::{
+    Counts, LaneStatus, PartitionState, PartitionStatus, SinkStatus, Status,
+};
 
 /// The content type.
 pub(super) const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -26,22 +29,22 @@ struct Numbers(Status);
 
 type Count = (&'static str, &'static str, fn(&Counts) -> u64);
 type OfPartition = (&'static str, &'static str, fn(&PartitionStatus) -> Option<u64>);
+type OfSink = (&'static str, &'static str, fn(&SinkStatus) -> u64);
+type Labelled = (&'static str, &'static str, &'static str, fn(&Counts) -> &BTreeMap<String, u64>);
 type OfLane = (&'static str, &'static str, fn(&LaneStatus) -> u64);
 
-const COUNTS: [Count; 11] = [
+const COUNTS: [Count; 9] = [
     ("read_records", "Inputs read", |counts| counts.read),
     ("read_bytes", "Bytes of inputs", |counts| counts.read_bytes),
     ("delivered", "Inputs whose outputs were given to sinks", |counts| counts.delivered),
     ("filtered", "Inputs without outputs", |counts| counts.filtered),
-    ("dlq", "Inputs given to the dead-letter sink", |counts| counts.dead),
-    ("dropped", "Inputs left out as configured", |counts| counts.dropped),
+    ("nacked", "Inputs given back to the source", |counts| counts.nacked),
     ("source_lost", "Records that the source lost before they could be read", |counts| counts.lost),
     ("outputs", "Outputs given to sinks", |counts| counts.outputs),
     ("stale_dropped", "Answers of a generation that was over", |counts| counts.stale),
     ("resubmitted", "Batches sent again because the worker took their generation for stale", |counts| {
         counts.resubmitted
     }),
-    ("sink_retries", "Calls of sinks that took less than all", |counts| counts.sink_retries),
 ];
 
 const PARTITIONS: [OfPartition; 8] = [
@@ -64,6 +67,23 @@ const LANE_COUNTS: [OfLane; 4] = [
     ("udf_panics", "Batches in which the function panicked", |lane| lane.panics),
     ("udf_timeouts", "Workers ended because a batch took too long", |lane| lane.timeouts),
     ("futex_waits", "Sleeps of the thread that takes answers", |lane| lane.sleeps),
+];
+
+const SINK_COUNTS: [OfSink; 4] = [
+    ("sink_outputs", "Outputs that the sink has taken", |sink| sink.outputs),
+    ("sink_retries", "Calls in which the sink took less than all", |sink| sink.retries),
+    ("sink_readback_found", "Outputs of earlier sessions that were visible already", |sink| {
+        sink.readback_found
+    }),
+    ("sink_lost", "Outputs that a sink which is not required did not get", |sink| sink.lost),
+];
+
+/// Counts with a label: name, help, the label, and the count of each of its values.
+const LABELLED: [Labelled; 4] = [
+    ("dlq", "Inputs given to the dead-letter sink", "class", |counts| &counts.dead_by),
+    ("dropped", "Inputs left out as configured", "reason", |counts| &counts.dropped_by),
+    ("fences", "Sessions that lost their right to write", "reason", |counts| &counts.fences),
+    ("permits_refused", "Writes after a revoke", "kind", |counts| &counts.permits_refused),
 ];
 
 const LANES: [OfLane; 10] = [
@@ -109,21 +129,59 @@ impl Collector for Numbers {
                 metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(lane), None)?;
             }
         }
-        let mut refused =
-            descriptor(&mut encoder, "permits_refused", "Writes after a revoke", MetricType::Counter)?;
-        for (kind, count) in &status.counts.permits_refused {
-            let labels = [pipeline, ("kind", kind.as_str())];
-            refused.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        for (name, help, label, counts) in LABELLED {
+            let mut metric = descriptor(&mut encoder, name, help, MetricType::Counter)?;
+            for (value, count) in counts(&status.counts) {
+                let labels = [pipeline, (label, value.as_str())];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
         }
-        let mut lost = descriptor(
-            &mut encoder,
-            "sink_lost",
-            "Outputs that a sink which is not required did not get",
-            MetricType::Counter,
-        )?;
+        let help = "Time in which a batch was there and the worker took no more";
+        let mut wait = descriptor(&mut encoder, "credit_wait_seconds", help, MetricType::Counter)?;
+        for lane in &status.lanes {
+            let labels = [pipeline, ("lane", &*lane.lane.to_string()), ("side", "runtime")];
+            let seconds = lane.credit_wait_ns as f64 / 1e9;
+            wait.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
+        }
+        let help = "What the function counts, by the names that it gives";
+        let mut counter = descriptor(&mut encoder, "udf_counter", help, MetricType::Counter)?;
+        for (name, count) in &status.function.counters {
+            let labels = [pipeline, ("name", name.as_str())];
+            counter.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        let function = &status.function;
+        for (name, help, count) in [
+            ("udf_counters_left_out", "Values of counters with too many names", function.counters_left_out),
+            (
+                "udf_lines_left_out",
+                "Lines of the function that did not come into the log",
+                function.lines_left_out,
+            ),
+        ] {
+            let mut metric = descriptor(&mut encoder, name, help, MetricType::Counter)?;
+            metric.encode_family(&[pipeline])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        for (name, help, value) in SINK_COUNTS {
+            let mut metric = descriptor(&mut encoder, name, help, MetricType::Counter)?;
+            for sink in &status.sinks {
+                let labels = [pipeline, ("sink", sink.sink.as_str())];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(sink), None)?;
+            }
+        }
+        let help = "Outputs that wait for the sink to take them";
+        let mut in_flight = descriptor(&mut encoder, "sink_inflight", help, MetricType::Gauge)?;
         for sink in &status.sinks {
-            let labels = [pipeline, ("sink", sink.sink.as_str())];
-            lost.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&sink.lost, None)?;
+            in_flight
+                .encode_family(&[pipeline, ("sink", sink.sink.as_str())])?
+                .encode_gauge(&sink.in_flight)?;
+        }
+        let mut seconds = descriptor(&mut encoder, "sink_seconds", "Calls of sinks", MetricType::Histogram)?;
+        for sink in &status.sinks {
+            encode(
+                &mut seconds.encode_family(&[pipeline, ("sink", sink.sink.as_str())])?,
+                true,
+                &sink.seconds,
+            )?;
         }
         let mut lease =
             descriptor(&mut encoder, "lease_remaining_seconds", "Time left of the lease", MetricType::Gauge)?;
@@ -144,6 +202,13 @@ impl Collector for Numbers {
             descriptor(&mut encoder, "memory_bytes", "Bound of each term of memory", MetricType::Gauge)?;
         for term in &status.memory {
             memory.encode_family(&[pipeline, ("term", term.term.as_str())])?.encode_gauge(&term.bound)?;
+        }
+        let help = "What is used of it, where that is counted";
+        let mut used = descriptor(&mut encoder, "memory_used_bytes", help, MetricType::Gauge)?;
+        for term in &status.memory {
+            if let Some(bytes) = term.used {
+                used.encode_family(&[pipeline, ("term", term.term.as_str())])?.encode_gauge(&bytes)?;
+            }
         }
         for (name, histogram) in &status.histograms {
             let mut metric = descriptor(&mut encoder, name, "Values so far", MetricType::Histogram)?;
@@ -172,7 +237,7 @@ fn encode(to: &mut MetricEncoder<'_>, seconds: bool, histogram: &Histogram) -> R
 
 #[cfg(test)]
 mod tests {
-    use tidegate_vertex::operate::status::{Credit, SinkStatus};
+    use tidegate_vertex::operate::status::{Credit, FunctionStatus, MemoryTerm};
 
     use super::*;
 
@@ -184,20 +249,45 @@ mod tests {
         let credit = Credit { granted_bytes: 77, ..Credit::default() };
         let partition =
             PartitionStatus { partition: 3, generation: 9, lease_ms: Some(1_500), ..Default::default() };
-        let lane =
-            LaneStatus { lane: 1, restarts: 2, panics: 3, timeouts: 4, sleeps: 5, ..Default::default() };
+        let lane = LaneStatus {
+            lane: 1,
+            restarts: 2,
+            panics: 3,
+            timeouts: 4,
+            sleeps: 5,
+            credit_wait_ns: 1_500_000_000,
+            ..Default::default()
+        };
         let status = Status {
             pipeline: "orders".to_owned(),
             partitions: vec![partition],
             lanes: vec![LaneStatus { requests: credit, ..lane }],
-            sinks: vec![SinkStatus { sink: "main".to_owned(), lost: 8, ..SinkStatus::default() }],
+            sinks: vec![SinkStatus {
+                sink: "main".to_owned(),
+                lost: 8,
+                outputs: 12,
+                in_flight: 13,
+                retries: 6,
+                readback_found: 14,
+                seconds: times.clone(),
+                ..SinkStatus::default()
+            }],
+            memory: vec![MemoryTerm { term: "prefetch".to_owned(), bound: 15, used: Some(16) }],
             counts: Counts {
                 read: 5,
                 delivered: 4,
                 filtered: 1,
-                sink_retries: 6,
+                nacked: 17,
+                dead_by: [("CRASHED".to_owned(), 18)].into(),
+                dropped_by: [("REJECTED".to_owned(), 19)].into(),
+                fences: [("operator".to_owned(), 20)].into(),
                 permits_refused: [("sink".to_owned(), 7)].into(),
                 ..Counts::default()
+            },
+            function: FunctionStatus {
+                counters: [("cache/hits".to_owned(), 9)].into(),
+                counters_left_out: 10,
+                lines_left_out: 11,
             },
             histograms: [("roundtrip_seconds".to_owned(), times)].into(),
             ..Status::default()
@@ -212,7 +302,21 @@ mod tests {
             "tidegate_vx_udf_panics_total{pipeline=\"orders\",lane=\"1\"} 3",
             "tidegate_vx_udf_timeouts_total{pipeline=\"orders\",lane=\"1\"} 4",
             "tidegate_vx_futex_waits_total{pipeline=\"orders\",lane=\"1\"} 5",
-            "tidegate_vx_sink_retries_total{pipeline=\"orders\"} 6",
+            "tidegate_vx_sink_retries_total{pipeline=\"orders\",sink=\"main\"} 6",
+            "tidegate_vx_sink_outputs_total{pipeline=\"orders\",sink=\"main\"} 12",
+            "tidegate_vx_sink_inflight{pipeline=\"orders\",sink=\"main\"} 13",
+            "tidegate_vx_sink_readback_found_total{pipeline=\"orders\",sink=\"main\"} 14",
+            "tidegate_vx_sink_seconds_count{pipeline=\"orders\",sink=\"main\"} 1",
+            "tidegate_vx_memory_bytes{pipeline=\"orders\",term=\"prefetch\"} 15",
+            "tidegate_vx_memory_used_bytes{pipeline=\"orders\",term=\"prefetch\"} 16",
+            "tidegate_vx_nacked_total{pipeline=\"orders\"} 17",
+            "tidegate_vx_dlq_total{pipeline=\"orders\",class=\"CRASHED\"} 18",
+            "tidegate_vx_dropped_total{pipeline=\"orders\",reason=\"REJECTED\"} 19",
+            "tidegate_vx_fences_total{pipeline=\"orders\",reason=\"operator\"} 20",
+            "tidegate_vx_credit_wait_seconds_total{pipeline=\"orders\",lane=\"1\",side=\"runtime\"} 1.5",
+            "tidegate_vx_udf_counter_total{pipeline=\"orders\",name=\"cache/hits\"} 9",
+            "tidegate_vx_udf_counters_left_out_total{pipeline=\"orders\"} 10",
+            "tidegate_vx_udf_lines_left_out_total{pipeline=\"orders\"} 11",
             "tidegate_vx_sink_lost_total{pipeline=\"orders\",sink=\"main\"} 8",
             "tidegate_vx_permits_refused_total{pipeline=\"orders\",kind=\"sink\"} 7",
             "tidegate_vx_lease_remaining_seconds{pipeline=\"orders\",partition=\"3\"} 1.5",

@@ -1,9 +1,12 @@
 //! Runs from a file to a file, and what is wrong with them.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::support::{Outcome as Finished, Running, tidegate};
+use rustix::process::Signal;
+
+use crate::support::{Outcome as Finished, Running, eventually, tidegate};
 use crate::world::{FUNCTION, command};
 
 fn vertex<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Finished {
@@ -135,6 +138,91 @@ fn each_line_of_the_log_names_the_pipeline() {
     }
     let lines = log("text");
     assert!(lines.len() > 1 && lines.iter().all(|line| line.starts_with("[test] ")), "{lines:?}");
+}
+
+/// Rules: VX-501, VX-863.
+#[test]
+fn what_a_function_says_is_a_line_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = pipeline(dir.path(), "");
+    fs::write(dir.path().join("input"), "talk\nbe silent\ntalk\n").unwrap();
+    let ran = vertex(["run", "-c", &file, "--json", "--set", "log.format=json", "--set", "log.level=warn"]);
+    let ran = ran.exits(0);
+    assert_eq!(ran.result()["counters"], serde_json::json!({ "talks": 2 }));
+    let said: Vec<serde_json::Value> = ran
+        .stderr
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &serde_json::Value| line["target"] == "function")
+        .collect();
+    let [first, _] = said.as_slice() else { panic!("{}", ran.stderr) };
+    assert_eq!((&first["message"], &first["level"]), (&"one\\nline".into(), &"warn".into()));
+    assert_eq!((&first["pipeline"], &first["partition"]), (&"test".into(), &0.into()));
+    assert_eq!((&first["worker"], &first["batch"]), (&0.into(), &1.into()));
+    assert_eq!(first["fields"], "{\"bytes\":4}");
+}
+
+/// A number of the page.
+fn metric(page: &str, name: &str) -> u64 {
+    let values = page.lines().filter(|line| !line.starts_with('#') && line.starts_with(name));
+    let values: Vec<u64> = values.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(!values.is_empty(), "{name} is missing:\n{page}");
+    values.iter().sum()
+}
+
+/// Rules: VX-003, VX-862.
+#[test]
+fn metrics_count_every_input_once() {
+    let dead = "[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"blackhole\"\n";
+    let drop = "[udf.retry]\non_exhausted = \"drop\"\n";
+    for (more, left_out) in
+        [(dead, "dlq_total{pipeline=\"test\",class"), (drop, "dropped_total{pipeline=\"test\",reason")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = format!("{more}[ledger]\npath = {:?}", dir.path().join("ledger"));
+        let file = pipeline(dir.path(), &ledger);
+        let lines: String =
+            (0..300).map(|n| ["one\n", "skip\n", "two\n", "bad\n", "three\n"][n % 5]).collect();
+        fs::write(dir.path().join("input"), lines).unwrap();
+        let settings =
+            ["log.format=json", "log.level=info", "metrics.listen=127.0.0.1:0", "source.follow=true"];
+        let mut command = tidegate();
+        command.args(["vertex", "run", "-c", &file]).env(FUNCTION, "upper").env("TIDEGATE_DIR", dir.path());
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let running = Running::start(&mut command);
+        let address = loop {
+            let line: serde_json::Value = serde_json::from_str(&running.error_line()).unwrap_or_default();
+            if line["message"] == "metrics" {
+                break line["address"].as_str().unwrap().to_owned();
+            }
+        };
+        let page = || {
+            let mut stream = std::net::TcpStream::connect(&address).unwrap();
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            let mut page = String::new();
+            stream.read_to_string(&mut page).unwrap();
+            page.replace("tidegate_vx_", "")
+        };
+        let page = eventually("all inputs are final", || {
+            let page = page();
+            let outcomes =
+                ["delivered_total", "filtered_total", "dlq_total", "dropped_total", "nacked_total"];
+            let final_ones: u64 = outcomes.iter().map(|name| metric(&page, name)).sum();
+            // At every moment.
+            let read = metric(&page, "read_records_total");
+            assert_eq!(read, final_ones + metric(&page, "unfinished_records"), "{page}");
+            (final_ones == 300).then_some(page)
+        });
+        assert_eq!((metric(&page, "delivered_total"), metric(&page, "filtered_total")), (180, 60));
+        assert_eq!(metric(&page, &format!("{left_out}=\"REJECTED\"")), 60);
+        assert_eq!(metric(&page, "sink_outputs_total{pipeline=\"test\",sink=\"main\"}"), 180);
+        assert_eq!(metric(&page, "read_bytes_total"), 60 * (3 + 4 + 3 + 3 + 5));
+        assert!(metric(&page, "commit_lag_seconds_count") > 0 && metric(&page, "sink_seconds_count") > 0);
+        running.signal(Signal::TERM);
+        running.finish().exits(0);
+    }
 }
 
 /// Rules: VX-601, VX-860.

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tidegate_udf::{Ctx, Emit, Outcome, Record, WorkerError, worker};
+use tidegate_udf::{Ctx, Emit, Level, Outcome, Record, WorkerError, worker};
 
 use crate::support::{Outcome as Finished, Running, eventually, place, tidegate};
 
@@ -29,9 +29,15 @@ fn worker_process() {
     }
 }
 
-fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
-    if record.value() == b"bad" {
-        return Outcome::reject("bad");
+fn upper(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    match record.value() {
+        b"bad" => return Outcome::reject("bad"),
+        b"skip" => return Outcome::drop("skipped"),
+        b"talk" => {
+            ctx.log(Level::Warn, "one\nline", &[("bytes", record.value().len().into())]);
+            ctx.count("talks", 1);
+        }
+        _ => {}
     }
     out.record().value(&record.value().to_ascii_uppercase());
     Outcome::ok()

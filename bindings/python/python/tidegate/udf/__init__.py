@@ -30,7 +30,7 @@ the reason. ``KeyboardInterrupt`` and ``SIGTERM`` end the worker and give its ba
 does.
 """
 
-from .._native import Batch, Ctx, Drop, Fail, Nack, Output, Record, Reject, WorkerError
+from .._native import Batch, Ctx, Drop, Fail, Nack, Output, Record, Reject, Stop, WorkerError
 from ._columns import Columns, Rows, Table
 from ._worker import Answer, Worker, worker
 
@@ -46,6 +46,7 @@ __all__ = [
     "Record",
     "Reject",
     "Rows",
+    "Stop",
     "Table",
     "Worker",
     "WorkerError",

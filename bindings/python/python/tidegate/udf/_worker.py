@@ -52,6 +52,8 @@ class Worker:
     def __init__(self, name: str | None = None):
         self._name = name
         self._function = None
+        self.counters: dict[str, int] = {}
+        """What the function counted in the last `test`."""
 
     def map(self, function):
         """``function(record, ctx)``: what it returns is what became of the record."""
@@ -105,12 +107,12 @@ class Worker:
         """Runs the function over these inputs as one batch, without a runtime: an answer for each.
 
         An input is a value, or a `Made` with a key, an event time and headers. Raises RuntimeError if the function fails on the
-        batch as a whole.
+        batch as a whole. What it counted is in `counters` then; its lines for the log go to standard error.
         """
         kind, _, function = self._chosen()
         records = [one if isinstance(one, Made) else Made(bytes(one)) for one in inputs]
         packed = [(r.value, r.key, r.event_time, r.headers) for r in records]
-        answers = _native.harness(kind, function, packed, json.dumps(params), list(routes))
+        answers, self.counters = _native.harness(kind, function, packed, json.dumps(params), list(routes))
         return [
             Answer(outcome, [Made(*output) for output in outputs], reason, delay)
             for outcome, reason, delay, outputs in answers

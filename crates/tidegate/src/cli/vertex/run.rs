@@ -193,11 +193,17 @@ fn in_words(report: &Report) -> String {
     if report.dead > 0 {
         text.push_str(&format!(", {} in the dead letters", report.dead));
     }
+    if report.nacked > 0 {
+        text.push_str(&format!(", {} given back to the source", report.nacked));
+    }
     if report.lost > 0 {
         text.push_str(&format!("; {} outputs lost to sinks that are not required", report.lost));
     }
     if report.restarts > 0 {
         text.push_str(&format!("; {} workers died and were started again", report.restarts));
+    }
+    for (name, count) in &report.counters {
+        text.push_str(&format!("\ncounted {name}: {count}"));
     }
     for (partition, position, reason) in &report.stopped {
         text.push_str(&format!("\npartition {partition} stopped at position {position}: {reason}"));
@@ -220,12 +226,14 @@ fn as_json(report: &Report) -> Value {
         "filtered": report.filtered,
         "dead": report.dead,
         "dropped": report.dropped,
+        "nacked": report.nacked,
         "returned": report.returned,
         "refused": report.refused,
         "lost": report.lost,
         "redone": report.redone,
         "stale": report.stale,
         "restarts": report.restarts,
+        "counters": report.counters,
         "stopped": stopped,
     })
 }

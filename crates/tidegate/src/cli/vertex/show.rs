@@ -79,9 +79,17 @@ pub(super) fn status(status: &Value) -> String {
     }
     let counts = &status["counts"];
     lines.push(format!(
-        "read {}, delivered {}, filtered {}, dead letters {}, dropped {}",
-        counts["read"], counts["delivered"], counts["filtered"], counts["dead"], counts["dropped"]
+        "read {}, delivered {}, filtered {}, dead letters {}, dropped {}, given back {}",
+        counts["read"],
+        counts["delivered"],
+        counts["filtered"],
+        counts["dead"],
+        counts["dropped"],
+        counts["nacked"]
     ));
+    for (name, count) in status["function"]["counters"].as_object().into_iter().flatten() {
+        lines.push(format!("counted {name}: {count}"));
+    }
     for partition in list(&status["partitions"]) {
         if let Some([position, reason]) = partition["stopped"].as_array().map(Vec::as_slice) {
             lines.push(format!(

@@ -57,7 +57,7 @@ pub(super) fn start(
         attach_timeout: Nanos::from_secs(10),
         batch_timeout: Nanos::from_secs(30),
     };
-    Lane::start(0, spec, fence, tell).map_err(|error| failed(&error))
+    Lane::start(0, spec, fence, Arc::default(), tell).map_err(|error| failed(&error))
 }
 
 /// A fence with one partition.
