@@ -329,6 +329,10 @@ impl StrictStream {
                     if stored.is_none_or(|stored| stored.id != message.id) {
                         return Err(self.regressed("lost a message whose id it still refuses"));
                     }
+                    // It may have come in, late, since the end was looked for.
+                    if sequence > self.anchor.sequence() {
+                        self.anchor = Anchor::Id { id: message.id.clone(), sequence };
+                    }
                     self.anchor.lose();
                     return Ok(done + 1);
                 }
@@ -373,10 +377,9 @@ impl StrictStream {
         if found > self.session.generation {
             return Err(StrictError::Newer { stream: self.names.stream.clone(), found });
         }
-        if last.sequence == self.anchor.sequence() && last.id == self.anchor.id() {
-            return Ok(0);
-        }
+        let is_anchor = last.sequence == self.anchor.sequence() && last.id == self.anchor.id();
         match messages.iter().position(|message| message.id == last.id) {
+            None if is_anchor => Ok(0),
             Some(index) if found == self.session.generation => Ok(index + 1),
             _ if found == self.session.generation => Err(self.same_generation()),
             // Behind the barrier nothing older can be.

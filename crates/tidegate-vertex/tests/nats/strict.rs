@@ -209,6 +209,48 @@ fn a_duplicate_counts_when_it_is_there_and_the_chain_goes_on() {
     assert_eq!(server.values("OUT"), values(0..6));
 }
 
+/// Between looking for the end of the chain and sending it again.
+/// Rules: VX-732, VX-849, VX-850.
+#[test]
+fn a_message_that_comes_in_late_is_this_sessions_own() {
+    let server = Server::start();
+    server.create(strict("OUT"));
+    let (mut stream, _) = owner(&server, 1, None);
+    stream.publish(Position(0), &messages(0..3), free).unwrap();
+    stream.reconnect(server.connect()).unwrap();
+    let late = server.connect();
+    let mut is_late = true;
+    let permit = || {
+        if std::mem::take(&mut is_late) {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Msg-Id", "00000000000000aa.out.0.3.0");
+            headers.insert("Tg-Generation", "1");
+            late.publish("OUT.0.data", vec![(headers, b"3".to_vec())]);
+        }
+        Ok(())
+    };
+    stream.publish(Position(3), &messages(3..10), permit).unwrap();
+    assert_eq!(server.values("OUT"), values(0..10));
+}
+
+/// The whole epoch comes again, and the server knows none of its ids any more.
+/// Rules: VX-848, VX-850.
+#[test]
+fn what_was_confirmed_before_an_error_is_not_stored_again() {
+    let server = Server::start();
+    let window = Duration::from_millis(100);
+    server.create(Config { duplicate_window: window, max_message_size: 1_000, ..strict("OUT") });
+    let (mut stream, _) = owner(&server, 1, None);
+    let mut epoch = messages(0..5);
+    epoch[3].record.value = vec![0; 2_000].into();
+    let refused = stream.publish(Position(0), &epoch, free).unwrap_err();
+    assert!(matches!(refused, StrictError::TooLarge { .. }), "{refused}");
+    assert_eq!(server.values("OUT"), values(0..3));
+    std::thread::sleep(window * 5);
+    stream.publish(Position(0), &messages(0..5), free).unwrap();
+    assert_eq!(server.values("OUT"), values(0..5));
+}
+
 /// Cases: CT-66.
 /// Rules: VX-856.
 #[test]
