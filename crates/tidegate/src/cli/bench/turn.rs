@@ -187,6 +187,9 @@ fn digest(result: &Value, figures: &mut Figures) {
     for name in ["messages", "seconds"] {
         put(figures, name, number(name).unwrap_or(0.0));
     }
+    if let Some(lag) = number("commit_lag_p99_ns") {
+        put(figures, "commit_lag_p99_ns", lag);
+    }
     for (name, of) in
         [("messages_per_s", "messages"), ("bytes_per_s", "bytes"), ("published_per_s", "published")]
     {

@@ -41,7 +41,7 @@ Examples:
   tidegate vertex bench --quick
   tidegate vertex bench --grpc target/tonic/release/tonic-peer --only call,stream --save results.jsonl")]
 pub(crate) struct Bench {
-    /// What to measure [default: everything]
+    /// What to measure [default: everything; the functions in Python with --python]
     #[arg(long, value_enum, value_name = "KIND,...", value_delimiter = ',')]
     only: Vec<Kind>,
     #[command(flatten)]
@@ -62,6 +62,9 @@ pub(crate) struct Bench {
     /// with one for each record
     #[arg(long, value_name = "PATH")]
     grpc: Option<PathBuf>,
+    /// Python with the package tidegate, for functions in it
+    #[arg(long, value_name = "PATH")]
+    python: Option<String>,
     /// Also measure checksums of whole payloads, and writing without permits
     #[arg(long)]
     variants: bool,
@@ -103,14 +106,21 @@ impl Bench {
         };
         let mut session = Session::new(turns, &programs, None, environment::raise_file_limit());
         session.judge(judged);
-        let kinds = if self.only.is_empty() { &Kind::ALL[..] } else { &self.only };
-        let groups = plan::groups(kinds, &self.extent);
+        if self.only.is_empty() {
+            self.only = Kind::OWN.into();
+            self.only.extend(self.python.iter().flat_map(|_| Kind::PYTHON));
+        }
+        let groups = plan::groups(&self.only, &self.extent);
         session.run(&groups, self.repetitions, &mut |_, _, _| Ok(0.0), &mut record, output)?;
         session.end(&environment, None, &mut record, output)
     }
 
     fn programs(&self) -> Result<Vec<Program>, BenchError> {
-        let mut programs = vec![Program::own("vertex", "tidegate")?];
+        let mut own = Program::own("vertex", "tidegate")?;
+        if let Some(python) = &self.python {
+            own = own.with_argument(&format!("--python={python}"));
+        }
+        let mut programs = vec![own];
         if let Some(path) = &self.grpc {
             for form in targets::GRPC {
                 let argument = form.replace("grpc-", "--form=");

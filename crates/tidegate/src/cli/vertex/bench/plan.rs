@@ -24,6 +24,12 @@ pub(super) enum Kind {
     Quiesce,
     /// A whole vertex: generator, function, blackhole
     Whole,
+    /// The same from a file to files of epochs, effectively once
+    Epochs,
+    /// The same as whole with a function in Python
+    Python,
+    /// The same with one of numpy arrays
+    Table,
 }
 
 /// One measurement.
@@ -64,14 +70,18 @@ pub(super) fn groups(kinds: &[Kind], extent: &Extent) -> Vec<Vec<Measure>> {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Call, Self::Stream, Self::Idle, Self::Revoke, Self::Quiesce, Self::Whole];
+    /// What needs nothing but this program.
+    pub(super) const OWN: [Self; 7] =
+        [Self::Call, Self::Stream, Self::Idle, Self::Revoke, Self::Quiesce, Self::Whole, Self::Epochs];
+    pub(super) const PYTHON: [Self; 2] = [Self::Python, Self::Table];
 
     fn measures(self, extent: &Extent) -> Vec<Measure> {
         let flights = match self {
             Self::Call => &[1][..],
             Self::Stream => &extent.flights,
-            Self::Whole => return vec![Measure { kind: self, bytes: 100, batch: 500, flight: 8 }],
+            Self::Whole | Self::Epochs | Self::Python | Self::Table => {
+                return vec![Measure { kind: self, bytes: 100, batch: 500, flight: 8 }];
+            }
             _ => return vec![Measure { kind: self, bytes: 0, batch: 1, flight: 1 }],
         };
         let mut measures = Vec::new();
@@ -96,6 +106,9 @@ impl Kind {
             Self::Revoke => "revoke",
             Self::Quiesce => "quiesce",
             Self::Whole => "whole",
+            Self::Epochs => "epochs",
+            Self::Python => "python",
+            Self::Table => "table",
         }
     }
 }
@@ -111,7 +124,9 @@ impl Measurement for Measure {
 
     fn title(&self) -> String {
         match self.kind {
-            Kind::Call | Kind::Whole => format!("{} {} x {}", self.name(), size(self.bytes), self.batch),
+            Kind::Call | Kind::Whole | Kind::Epochs | Kind::Python | Kind::Table => {
+                format!("{} {} x {}", self.name(), size(self.bytes), self.batch)
+            }
             Kind::Stream => {
                 format!("{} {} x {}, {} on their way", self.name(), size(self.bytes), self.batch, self.flight)
             }
@@ -131,7 +146,9 @@ impl Measurement for Measure {
     fn main(&self) -> (&'static str, bool) {
         match self.kind {
             Kind::Call => ("p50_ns", false),
-            Kind::Stream | Kind::Whole => ("messages_per_s", true),
+            Kind::Stream | Kind::Whole | Kind::Epochs | Kind::Python | Kind::Table => {
+                ("messages_per_s", true)
+            }
             Kind::Idle => ("measuring_cpu_share", false),
             Kind::Revoke | Kind::Quiesce => ("p99_ns", false),
         }
@@ -189,6 +206,7 @@ mod tests {
         let count = |kind| groups(&[kind], &extent).len();
         // With 64 KiB batches of 500 and 2000 are measured one at a time only.
         assert_eq!((count(Kind::Call), count(Kind::Stream)), (12, 10));
-        assert_eq!([Kind::Idle, Kind::Revoke, Kind::Quiesce, Kind::Whole].map(count), [1; 4]);
+        assert_eq!([Kind::Idle, Kind::Revoke, Kind::Quiesce, Kind::Whole, Kind::Epochs].map(count), [1; 5]);
+        assert_eq!(Kind::PYTHON.map(count), [1; 2]);
     }
 }

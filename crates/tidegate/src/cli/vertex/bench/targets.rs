@@ -37,6 +37,11 @@ macro_rules! table {
             Target::at_most("VX-906", |m| m.kind == Kind::Revoke, "p99_ns", Against::One, 10e3),
             Target::at_most("VX-906", |m| m.kind == Kind::Quiesce, "p99_ns", Against::One, 1e6),
             Target::at_least("VX-907 (should)", |m| m.kind == Kind::Whole, "messages_per_s", Against::One, 1e6),
+            Target::at_least("VX-907 (should)", |m| m.kind == Kind::Epochs, "messages_per_s", Against::One, 200e3),
+            // Twice the interval of the epochs.
+            Target::at_most("VX-907 (should)", |m| m.kind == Kind::Epochs, "commit_lag_p99_ns", Against::One, 400e6),
+            Target::at_least("VX-907 (should)", |m| m.kind == Kind::Python, "messages_per_s", Against::One, 250e3),
+            Target::at_least("VX-907 (should)", |m| m.kind == Kind::Table, "messages_per_s", Against::One, 2e6),
         ]
     };
 }
@@ -80,23 +85,23 @@ mod tests {
     use crate::cli::bench::turn::Figures;
     use crate::cli::bench::verdict::{Met, verdicts};
 
-    /// Rules: VX-902.
+    /// Rules: VX-902, VX-903.
     #[test]
     fn a_cell_is_judged_beside_the_better_form() {
         let call = Measure { kind: Kind::Call, bytes: 100, batch: 500, flight: 1 };
         let mut results = Results::default();
-        for (program, p50, rate) in [("tidegate", 50.0, 19.0), (GRPC[0], 100.0, 9.0), (GRPC[1], 80.0, 11.0)] {
-            let figures = [("p50_ns", p50), ("messages_per_s", rate)];
+        for (program, p50, p99, rate) in
+            [("tidegate", 50.0, 95.0, 19.0), (GRPC[0], 100.0, 110.0, 9.0), (GRPC[1], 80.0, 90.0, 11.0)]
+        {
+            let figures = [("p50_ns", p50), ("p99_ns", p99), ("messages_per_s", rate)];
             let figures = figures.map(|(name, value)| (name.to_owned(), json!(value)));
             results.add(call, program, Figures::from_iter(figures));
         }
         let verdicts: Vec<_> = verdicts(&results);
         let judged: Vec<_> = verdicts.iter().map(|one| (one.field, one.ratio, one.met)).collect();
-        // 50 of 80 is more than 0.6, and 19 of 11 is less than 1.8.
-        assert_eq!(
-            judged,
-            [("p50_ns", Some(0.625), Met::No), ("messages_per_s", Some(19.0 / 11.0), Met::No)]
-        );
+        // 50 of 80 is more than 0.6, 19 of 11 is less than 1.8, and 95 is more than 90.
+        let rate = ("messages_per_s", Some(19.0 / 11.0), Met::No);
+        assert_eq!(judged, [("p50_ns", Some(0.625), Met::No), rate, ("p99_ns", Some(95.0 / 90.0), Met::No)]);
         assert_eq!(verdicts[0].bound(), "<= 0.6 x the better of grpc-batch, grpc-record");
     }
 }

@@ -8,7 +8,8 @@
 //! | `calls` | `flight` batches of `count` records are on their way to the function all the time |
 //! | `idle` | a worker is attached and nothing comes |
 //! | `revoke`, `quiesce` | a fence is revoked while other threads write under it |
-//! | `whole` | a vertex from a generator to nowhere |
+//! | `whole`, `python`, `table` | a vertex from a generator to nowhere, with a function in Rust or in Python |
+//! | `epochs` | a vertex from a file to files of epochs, with a ledger |
 //! | `worker` | the function |
 
 mod calls;
@@ -16,10 +17,13 @@ mod fences;
 mod lane;
 mod whole;
 
+use std::path::Path;
+
 use clap::Args;
 use serde_json::json;
 use tidegate_udf::{Ctx, Emit, Outcome, Record};
 
+use self::whole::Function;
 use crate::cli::bench::peer::{Times, number, orders, print};
 use crate::output::{Exit, Stop};
 
@@ -29,6 +33,8 @@ pub(crate) struct Peer {
     full_checksum: bool,
     #[arg(long)]
     no_permits: bool,
+    #[arg(long, default_value = "python3")]
+    python: String,
     role: String,
     #[arg(default_value = "bind")]
     how: String,
@@ -51,6 +57,8 @@ struct Task {
     /// Checksums of whole payloads.
     checksum: bool,
     permits: bool,
+    /// The interpreter.
+    python: String,
 }
 
 impl Peer {
@@ -78,7 +86,10 @@ impl Peer {
             "idle" => lane::idle(&task),
             "revoke" => fences::run(&task, fences::Until::Revoked),
             "quiesce" => fences::run(&task, fences::Until::Quiesced),
-            "whole" => whole::run(&task),
+            "whole" => whole::run(&task, Function::Rust),
+            "python" => whole::run(&task, Function::Python),
+            "table" => whole::run(&task, Function::Table),
+            "epochs" => whole::epochs(&task, Path::new(&self.endpoint)),
             role => {
                 print(&json!({ "cannot": format!("it has no role {role}") }));
                 Ok(())
@@ -88,7 +99,9 @@ impl Peer {
 
     fn task(&self) -> Result<Task, Stop> {
         let (checksum, permits) = (self.full_checksum, !self.no_permits);
-        let mut task = Task { size: 100, batch: 1, flight: 1, times: Times::default(), checksum, permits };
+        let python = self.python.clone();
+        let mut task =
+            Task { size: 100, batch: 1, flight: 1, times: Times::default(), checksum, permits, python };
         for setting in &self.settings {
             let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
             match name {
