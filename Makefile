@@ -49,10 +49,11 @@ bench-hub: build ## Measure the data hub beside iceoryx2, Aeron IPC and bare sha
 	$(CARGO) build --release --locked --manifest-path benches/hub/iceoryx2/Cargo.toml --target-dir target/iceoryx2
 	target/release/tidegate hub bench --peer iceoryx2=target/iceoryx2/release/iceoryx2-peer $(ARGS)
 
-bench-vertex: build ## Measure the transport of a vertex beside gRPC over a Unix socket, and whole vertices; ARGS="--quick" for a short run
+bench-vertex: build ## Measure the transport of a vertex beside gRPC over a Unix socket, whole vertices, and how partitions change hands; ARGS="--quick" for a short run
 	$(CARGO) build --release --locked --manifest-path benches/vertex/tonic/Cargo.toml --target-dir target/tonic
 	@PYTHON=$(PYTHON) scripts/setup.sh $(VENV) demo
 	target/release/tidegate vertex bench --grpc target/tonic/release/tonic-peer --python $(VENV)/bin/python $(ARGS)
+	$(VENV)/bin/python benches/vertex/handover.py target/release/tidegate
 
 test: setup ## Everything that CI runs
 	$(MAKE) --no-print-directory check deny
