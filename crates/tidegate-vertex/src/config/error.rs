@@ -25,6 +25,16 @@ pub enum ConfigError {
     /// Not TOML, an unknown key, or a value of another kind.
     #[error("the pipeline file is not valid: {}", .0.to_string().trim_end())]
     Syntax(#[from] toml::de::Error),
+    /// An unknown or missing key, or a value of another kind, in a part that has a kind.
+    #[error("{message}")]
+    Key {
+        /// The key, or the part if it lacks one.
+        key: String,
+        /// Which of several parts of this name, counted from 0.
+        number: usize,
+        /// The key, what was found, and what may be there.
+        message: String,
+    },
     /// A key that this version does not have yet.
     #[error("{key} belongs to phase {phase} of the vertex, which this version does not have; leave it out")]
     Later {
@@ -69,6 +79,7 @@ impl ConfigError {
     pub(super) fn at(self, path: &Path, text: &str) -> Self {
         let line = match &self {
             Self::Value { key, .. } => place::line_of(text, key),
+            Self::Key { key, number, .. } => place::line_in(text, key, *number),
             // With a value where the value is what is wrong.
             Self::Later { key, .. } => place::line_of(text, key.split(" = ").next().unwrap_or(key)),
             Self::Transport(_) => place::line_of(text, "transport"),

@@ -1,5 +1,6 @@
 //! The pipeline file (chapter 17): TOML, one file per pipeline, unknown keys are errors.
 
+mod blame;
 mod defaults;
 mod delivery;
 mod edit;
@@ -561,11 +562,11 @@ impl FromStr for Pipeline {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        // What is wrong in other ways is said below, with its place.
-        if let Ok(file) = text.parse::<toml::Table>() {
-            later::refuse(&file)?;
-        }
-        let pipeline: Self = toml::from_str(text)?;
+        // What is no TOML is said below, with its place.
+        let file = text.parse::<toml::Table>().unwrap_or_default();
+        later::refuse(&file)?;
+        let pipeline: Self = toml::from_str(text)
+            .map_err(|error| blame::blame(&file).unwrap_or(ConfigError::Syntax(error)))?;
         pipeline.check()?;
         Ok(pipeline)
     }
