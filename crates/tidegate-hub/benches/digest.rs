@@ -12,10 +12,7 @@ use blake2::{Blake2b, Digest as _, digest::consts::U32};
 use tidegate_hub::{
     block::{CreateOptions, create},
     integrity::Digester,
-    layout::{
-        BlockSpec, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
-        SchemaInfo, Secret, SecurityLevel, SyncPolicy,
-    },
+    layout::{BlockSpec, ChannelName, DigestAlg, DigestPolicy, Policy, Secret, SecurityLevel, SyncPolicy},
 };
 
 const SIZES: [usize; 5] = [64, 1024, 4096, 65_536, 1 << 20];
@@ -24,24 +21,13 @@ const ROUNDS: usize = 15;
 fn spec(alg: DigestAlg) -> BlockSpec {
     let keyed = alg.is_keyed();
     BlockSpec {
-        channel: ChannelName::new("bench").unwrap(),
         policy: Policy::Single,
         sync: SyncPolicy::LatestOnly,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
         digest_alg: alg,
         digest_policy: DigestPolicy::Enforced,
-        slot_count: 1,
-        slot_size: 1 << 20,
         max_consumers: 1,
-        zones: Vec::new(),
-        first_slot_id: 0,
         security: if keyed { SecurityLevel::AuthenticatedSlots } else { SecurityLevel::None },
-        key_epoch: 1,
-        schema: SchemaInfo::default(),
-        identity: Identity::default(),
-        predecessor: None,
+        ..BlockSpec::ring(ChannelName::new("bench").unwrap(), 1, 1 << 20)
     }
 }
 

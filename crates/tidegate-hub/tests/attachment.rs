@@ -22,8 +22,7 @@ use tidegate_hub::{
         writer::CommitInfo,
     },
     layout::{
-        BlockSpec, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
-        SchemaInfo, SecurityLevel, SyncPolicy,
+        BlockSpec, ChannelName, DigestAlg, Orphan,
         pages::{AuditEntry, MetricsPage, SyncPage},
     },
 };
@@ -40,24 +39,10 @@ const NOW: Deadline = Deadline::Immediate;
 
 fn spec() -> BlockSpec {
     BlockSpec {
-        channel: ChannelName::new("camera").unwrap(),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
         digest_alg: DigestAlg::None,
-        digest_policy: DigestPolicy::Manual,
-        slot_count: 4,
-        slot_size: 64,
         max_consumers: 2,
-        zones: Vec::new(),
         first_slot_id: 100,
-        security: SecurityLevel::None,
-        key_epoch: 1,
-        schema: SchemaInfo::default(),
-        identity: Identity::default(),
-        predecessor: None,
+        ..BlockSpec::ring(ChannelName::new("camera").unwrap(), 4, 64)
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Outcome, Running, eventually, script, tidegate};
+use support::{Outcome, Running, beside_itself, eventually, script, tidegate};
 
 /// Arguments of a run that is over soon.
 const SHORT: [&str; 7] = ["hub", "bench", "--json", "--repetitions", "1", "--warmup", "10ms"];
@@ -155,17 +155,7 @@ fn more_than_a_fifth_worse_than_the_baseline_fails_the_run() {
     let place = tempfile::tempdir().expect("a directory");
     let stored = place.path().join("before.json");
     let only = [&OURS[..], &["--only", "guards"]].concat();
-    let against = |factor: f64| {
-        let mut results = short(&only).exits(0).results();
-        for name in ["q1", "median", "q3"] {
-            let value = &mut results[0]["messages_per_s"][name];
-            *value = (value.as_f64().expect("a number") * factor).into();
-        }
-        let text: Vec<_> = results.iter().map(Value::to_string).collect();
-        std::fs::write(&stored, text.join("\n")).expect("room for it");
-        let baseline = stored.display().to_string();
-        short(&[&only[..], &["--baseline", &baseline]].concat())
-    };
+    let against = |factor| beside_itself(short, &only, &stored, factor);
     let worse = against(1e6).exits(1).results();
     let regression = worse.last().expect("results");
     assert!(regression["regression"].as_f64() > Some(0.2), "{regression}");

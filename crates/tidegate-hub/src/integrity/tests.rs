@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     block::{Block, CreateOptions, create},
     layout::{
-        BlockSpec, BlockUuid, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow,
-        Policy, SchemaInfo, Secret, SecurityLevel, SyncPolicy, ZoneSpec,
+        BlockSpec, BlockUuid, ChannelName, DigestAlg, DigestPolicy, SchemaInfo, Secret, SecurityLevel,
+        ZoneSpec,
         pages::{ConsumerRow, MetricsPage},
     },
     schema::SchemaHash,
@@ -31,29 +31,11 @@ const HMAC: &str = "0b551be46bee0b9dd3bb9927f6aa5601c4765065671d9833dac284007bff
 pub(crate) fn spec(alg: DigestAlg) -> BlockSpec {
     let keyed = alg.is_keyed();
     BlockSpec {
-        channel: ChannelName::new("digests").unwrap(),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
         digest_alg: alg,
         digest_policy: if alg == DigestAlg::None { DigestPolicy::Manual } else { DigestPolicy::Enforced },
-        slot_count: 4,
-        slot_size: 1 << 20,
         max_consumers: 2,
-        zones: vec![ZoneSpec {
-            name: "state".to_owned(),
-            size: 64,
-            schema_hash: [3; 32],
-            version: (1, 0),
-            text_index: None,
-            lock: None,
-            consumer_writable: false,
-        }],
-        first_slot_id: 0,
+        zones: vec![ZoneSpec { schema_hash: [3; 32], version: (1, 0), ..ZoneSpec::untyped("state", 64) }],
         security: if keyed { SecurityLevel::AuthenticatedSlots } else { SecurityLevel::None },
-        key_epoch: 1,
         schema: SchemaInfo {
             slot_hash: *SchemaHash::of_text(SENSOR).as_bytes(),
             version: (1, 0),
@@ -61,8 +43,7 @@ pub(crate) fn spec(alg: DigestAlg) -> BlockSpec {
             struct_align: 8,
             text: SENSOR.to_owned(),
         },
-        identity: Identity::default(),
-        predecessor: None,
+        ..BlockSpec::ring(ChannelName::new("digests").unwrap(), 4, 1 << 20)
     }
 }
 

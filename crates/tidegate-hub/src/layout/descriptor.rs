@@ -86,6 +86,33 @@ pub struct BlockSpec {
     pub predecessor: Option<BlockUuid>,
 }
 
+impl BlockSpec {
+    /// An untyped ring for up to 8 consumers, each of which reads every value, without digests of its own accord, zones or secrets: a
+    /// producer waits while it is full, and keeps what is in it when nobody reads.
+    pub fn ring(channel: ChannelName, slot_count: u32, slot_size: u64) -> Self {
+        Self {
+            channel,
+            policy: Policy::RingBuffer,
+            sync: SyncPolicy::AllReaders,
+            overflow: Overflow::Block,
+            orphan: Orphan::Retain,
+            on_held: OnHeld::Wait,
+            digest_alg: DigestAlg::Blake3,
+            digest_policy: DigestPolicy::Manual,
+            slot_count,
+            slot_size,
+            max_consumers: 8,
+            zones: Vec::new(),
+            first_slot_id: 0,
+            security: SecurityLevel::None,
+            key_epoch: 1,
+            schema: SchemaInfo::default(),
+            identity: Identity::default(),
+            predecessor: None,
+        }
+    }
+}
+
 /// A flexible zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneSpec {
@@ -103,6 +130,21 @@ pub struct ZoneSpec {
     pub lock: Option<u32>,
     /// Whether consumers may write it (DH-139).
     pub consumer_writable: bool,
+}
+
+impl ZoneSpec {
+    /// An untyped zone without a lock, which only the producer writes.
+    pub fn untyped(name: &str, size: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            size,
+            schema_hash: [0; 32],
+            version: (0, 0),
+            text_index: None,
+            lock: None,
+            consumer_writable: false,
+        }
+    }
 }
 
 /// What slots contain.

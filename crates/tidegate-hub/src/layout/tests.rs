@@ -15,29 +15,16 @@ use super::{
 
 fn spec() -> BlockSpec {
     BlockSpec {
-        channel: ChannelName::new("camera.left").unwrap(),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
-        digest_alg: DigestAlg::Blake3,
-        digest_policy: DigestPolicy::Manual,
-        slot_count: 8,
-        slot_size: 4096,
-        max_consumers: 8,
         zones: vec![ZoneSpec {
-            name: "calibration".to_owned(),
-            size: 256,
             schema_hash: [9; 32],
             version: (1, 2),
             text_index: Some(1),
             lock: Some(0),
             consumer_writable: true,
+            ..ZoneSpec::untyped("calibration", 256)
         }],
         first_slot_id: 77,
         security: SecurityLevel::AttachTag,
-        key_epoch: 1,
         schema: SchemaInfo {
             slot_hash: [8; 32],
             version: (2, 1),
@@ -52,6 +39,7 @@ fn spec() -> BlockSpec {
             producer_name: String::new(),
         },
         predecessor: Some(BlockUuid::new([5; 16]).unwrap()),
+        ..BlockSpec::ring(ChannelName::new("camera.left").unwrap(), 8, 4096)
     }
 }
 

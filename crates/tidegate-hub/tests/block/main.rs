@@ -23,8 +23,7 @@ use tidegate_hub::{
     block::{AttachError, AttachOptions, Block, CreateOptions, Role, attach, create},
     identity::ProcessKey,
     layout::{
-        BlockSpec, ChannelName, DESCRIPTOR_LEN, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow,
-        Policy, SchemaInfo, SecurityLevel, SyncPolicy, ZoneSpec,
+        BlockSpec, ChannelName, DESCRIPTOR_LEN, ZoneSpec,
         pages::{ControlPage, MetricsPage},
     },
 };
@@ -32,32 +31,9 @@ use tidegate_shm::{process::ProcessId, sync::Ordering::Relaxed};
 
 fn spec() -> BlockSpec {
     BlockSpec {
-        channel: ChannelName::new("camera").unwrap(),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
-        digest_alg: DigestAlg::Blake3,
-        digest_policy: DigestPolicy::Manual,
-        slot_count: 8,
-        slot_size: 4096,
-        max_consumers: 8,
-        zones: vec![ZoneSpec {
-            name: "state".to_owned(),
-            size: 256,
-            schema_hash: [0; 32],
-            version: (0, 0),
-            text_index: None,
-            lock: Some(9),
-            consumer_writable: true,
-        }],
+        zones: vec![ZoneSpec { lock: Some(9), consumer_writable: true, ..ZoneSpec::untyped("state", 256) }],
         first_slot_id: 100,
-        security: SecurityLevel::None,
-        key_epoch: 1,
-        schema: SchemaInfo::default(),
-        identity: Identity::default(),
-        predecessor: None,
+        ..BlockSpec::ring(ChannelName::new("camera").unwrap(), 8, 4096)
     }
 }
 

@@ -181,15 +181,7 @@ fn producer_and_consumer_share_a_hub() {
     let (_dir, place) = place();
     let broker = place.broker();
     let mut spec = spec("a");
-    spec.zones = vec![ZoneSpec {
-        name: "state".into(),
-        size: 64,
-        schema_hash: [0; 32],
-        version: (0, 0),
-        text_index: None,
-        lock: None,
-        consumer_writable: false,
-    }];
+    spec.zones = vec![ZoneSpec::untyped("state", 64)];
     let block = new_block(&place.blocks(), &spec);
     let hub = hub(broker.endpoint(), "both");
     let endpoint = format!("ipc://{}/n.sock", place.0.display());

@@ -21,10 +21,7 @@ use tidegate_hub::{
             ShmName, U64,
         },
     },
-    layout::{
-        self, BlockSpec, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy, SchemaInfo,
-        SecurityLevel, SyncPolicy,
-    },
+    layout::{self, BlockSpec, DigestAlg, Identity},
 };
 
 pub(crate) const SOON: Duration = Duration::from_secs(5);
@@ -135,24 +132,10 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Eight slots of 64 bytes that are all read, untyped, without secret.
 pub(crate) fn spec(channel: &str) -> BlockSpec {
     BlockSpec {
-        channel: layout::ChannelName::new(channel).unwrap(),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
         digest_alg: DigestAlg::None,
-        digest_policy: DigestPolicy::Manual,
-        slot_count: 8,
-        slot_size: 64,
         max_consumers: 4,
-        zones: Vec::new(),
-        first_slot_id: 0,
-        security: SecurityLevel::None,
-        key_epoch: 1,
-        schema: SchemaInfo::default(),
         identity: Identity { producer_uid: format!("PROD-{}", std::process::id()), ..Identity::default() },
-        predecessor: None,
+        ..BlockSpec::ring(layout::ChannelName::new(channel).unwrap(), 8, 64)
     }
 }
 

@@ -25,10 +25,7 @@ use tidegate_hub::{
         writer::{CommitInfo, Writer},
     },
     inspect::{Inspector, Thresholds},
-    layout::{
-        BlockSpec, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
-        SchemaInfo, SecurityLevel, SyncPolicy, ZoneSpec,
-    },
+    layout::{BlockSpec, ChannelName, ZoneSpec},
     recover::Recovery,
 };
 use tidegate_shm::clock::{Nanos, monotonic_now};
@@ -45,32 +42,9 @@ pub(crate) type BlockWriter = Writer<WriterWords, Process>;
 /// A ring of eight slots that every consumer reads in full; slots of 256 bytes and one zone.
 pub(crate) fn spec() -> BlockSpec {
     BlockSpec {
-        channel: ChannelName::new("sensor").unwrap(),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
-        digest_alg: DigestAlg::Blake3,
-        digest_policy: DigestPolicy::Manual,
-        slot_count: 8,
-        slot_size: 256,
-        max_consumers: 8,
-        zones: vec![ZoneSpec {
-            name: "state".to_owned(),
-            size: 256,
-            schema_hash: [0; 32],
-            version: (0, 0),
-            text_index: None,
-            lock: Some(0),
-            consumer_writable: true,
-        }],
+        zones: vec![ZoneSpec { lock: Some(0), consumer_writable: true, ..ZoneSpec::untyped("state", 256) }],
         first_slot_id: 100,
-        security: SecurityLevel::None,
-        key_epoch: 1,
-        schema: SchemaInfo::default(),
-        identity: Identity::default(),
-        predecessor: None,
+        ..BlockSpec::ring(ChannelName::new("sensor").unwrap(), 8, 256)
     }
 }
 

@@ -13,10 +13,7 @@ use tempfile::TempDir;
 use tidegate_hub::{
     block::{AttachOptions, Block, CreateOptions, Role, attach, create},
     core::config::Deadline,
-    layout::{
-        BlockSpec, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
-        SchemaInfo, SecurityLevel, SyncPolicy, ZoneSpec,
-    },
+    layout::{BlockSpec, ChannelName, ZoneSpec},
     schema::{HubSchema, ZoneLayout},
     zone::ZoneCell,
 };
@@ -52,29 +49,17 @@ pub struct Telemetry {
 
 fn zone(name: &str, size: u64, lock: Option<u32>, consumer_writable: bool) -> ZoneSpec {
     ZoneSpec {
-        name: name.to_owned(),
-        size,
         schema_hash: *Telemetry::schema_hash().as_bytes(),
         version: (1, 0),
-        text_index: None,
         lock,
         consumer_writable,
+        ..ZoneSpec::untyped(name, size)
     }
 }
 
 /// Zone 0: with lock 0, for consumers too. 1: without a lock. 2: too small. 3: untyped.
 fn spec() -> BlockSpec {
     BlockSpec {
-        channel: ChannelName::new("zones").unwrap(),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
-        digest_alg: DigestAlg::Blake3,
-        digest_policy: DigestPolicy::Manual,
-        slot_count: 2,
-        slot_size: 64,
         max_consumers: 2,
         zones: vec![
             zone("shared", 256, Some(0), true),
@@ -82,12 +67,7 @@ fn spec() -> BlockSpec {
             zone("small", 16, None, true),
             ZoneSpec { schema_hash: [0; 32], ..zone("untyped", 256, Some(9), true) },
         ],
-        first_slot_id: 0,
-        security: SecurityLevel::None,
-        key_epoch: 1,
-        schema: SchemaInfo::default(),
-        identity: Identity::default(),
-        predecessor: None,
+        ..BlockSpec::ring(ChannelName::new("zones").unwrap(), 2, 64)
     }
 }
 

@@ -19,34 +19,17 @@ use std::time::Duration;
 use tidegate::hub::block::{Block, CreateOptions, create};
 use tidegate::hub::broker::wire::{ClientId, Register};
 use tidegate::hub::broker::{HubConfig, MessageHub};
-use tidegate::hub::layout::{
-    BlockSpec, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy, SchemaInfo,
-    SecurityLevel, SyncPolicy,
-};
+use tidegate::hub::layout::{BlockSpec, ChannelName, DigestAlg, Identity};
 
 const SOON: Duration = Duration::from_secs(10);
 
 /// A block in `dir`, with the test as its producer.
 fn block(dir: &Path, channel: &str) -> Block {
     let spec = BlockSpec {
-        channel: ChannelName::new(channel).expect("a name"),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
         digest_alg: DigestAlg::None,
-        digest_policy: DigestPolicy::Manual,
-        slot_count: 8,
-        slot_size: 100,
         max_consumers: 4,
-        zones: Vec::new(),
-        first_slot_id: 0,
-        security: SecurityLevel::None,
-        key_epoch: 1,
-        schema: SchemaInfo::default(),
         identity: Identity { producer_uid: "PROD-test".to_owned(), ..Identity::default() },
-        predecessor: None,
+        ..BlockSpec::ring(ChannelName::new(channel).expect("a name"), 8, 100)
     };
     create(&spec, &CreateOptions { dir: dir.to_owned(), ..CreateOptions::default() }).expect("a block")
 }

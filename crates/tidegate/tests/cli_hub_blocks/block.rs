@@ -9,10 +9,7 @@ use tidegate::hub::block::{AttachOptions, Block, CreateOptions, Role, attach, cr
 use tidegate::hub::core::codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState};
 use tidegate::hub::identity::ProcessKey;
 use tidegate::hub::layout::pages::{ConsumerRow, ControlPage, LockRecord, MetricsPage, SlotRecord, SyncPage};
-use tidegate::hub::layout::{
-    BlockSpec, BlockUuid, ChannelName, DigestAlg, DigestPolicy, Identity, OnHeld, Orphan, Overflow, Policy,
-    SchemaInfo, SecurityLevel, SyncPolicy, ZoneSpec,
-};
+use tidegate::hub::layout::{BlockSpec, BlockUuid, ChannelName, ZoneSpec};
 use tidegate::shm::clock::monotonic_now;
 use tidegate::shm::process::ProcessId;
 use tidegate::shm::sync::Ordering::Relaxed;
@@ -50,32 +47,12 @@ pub(crate) fn dead_process() -> ProcessKey {
 
 pub(crate) fn spec() -> BlockSpec {
     BlockSpec {
-        channel: ChannelName::new("sensor_temperature").unwrap(),
-        policy: Policy::RingBuffer,
-        sync: SyncPolicy::AllReaders,
-        overflow: Overflow::Block,
-        orphan: Orphan::Retain,
-        on_held: OnHeld::Wait,
-        digest_alg: DigestAlg::Blake3,
-        digest_policy: DigestPolicy::Manual,
-        slot_count: 8,
-        slot_size: 4096,
-        max_consumers: 8,
         zones: vec![ZoneSpec {
-            name: "metadata".to_owned(),
-            size: 256,
-            schema_hash: [0; 32],
-            version: (0, 0),
-            text_index: None,
             lock: Some(0),
             consumer_writable: true,
+            ..ZoneSpec::untyped("metadata", 256)
         }],
-        first_slot_id: 0,
-        security: SecurityLevel::None,
-        key_epoch: 1,
-        schema: SchemaInfo::default(),
-        identity: Identity::default(),
-        predecessor: None,
+        ..BlockSpec::ring(ChannelName::new("sensor_temperature").unwrap(), 8, 4096)
     }
 }
 

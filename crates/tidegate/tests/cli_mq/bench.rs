@@ -9,7 +9,7 @@ use serde_json::Value;
 use tidegate::mq::monitor::EventKind;
 use tidegate::mq::{AnySocket, Context, Pull, SocketType};
 
-use crate::support::{Outcome, Running, eventually, script, tidegate};
+use crate::support::{Outcome, Running, beside_itself, eventually, script, tidegate};
 use crate::{mq, run};
 
 /// Arguments of a run that is over soon.
@@ -332,17 +332,7 @@ fn a_regression_against_the_baseline_fails_the_run() {
     let place = tempfile::tempdir().expect("a directory");
     let stored = place.path().join("before.json");
     let only = [&OURS[..], &["--only", "inproc-rate"]].concat();
-    let against = |factor: f64| {
-        let mut results = short(&only).exits(0).results();
-        for name in ["q1", "median", "q3"] {
-            let value = &mut results[0]["messages_per_s"][name];
-            *value = (value.as_f64().expect("a number") * factor).into();
-        }
-        let text: Vec<_> = results.iter().map(Value::to_string).collect();
-        std::fs::write(&stored, text.join("\n")).expect("room for it");
-        let baseline = stored.display().to_string();
-        short(&[&only[..], &["--baseline", &baseline]].concat())
-    };
+    let against = |factor| beside_itself(short, &only, &stored, factor);
     let worse = against(1e3).exits(1).results();
     let regression = worse.last().expect("results");
     assert!(regression["regression"].as_f64() > Some(0.05), "{regression}");
