@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tidegate_shm::clock::{Nanos, boottime_now, monotonic_now};
 use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 use tidegate_vertex::nats::{
-    NatsError,
+    Endpoint, Nats, NatsError,
     own::{Bucket, Claimant, Commit, Contender, Intent, Member, OwnError, Owned, Standing, rank},
 };
 use tidegate_vertex::{
@@ -199,6 +199,26 @@ fn a_write_whose_answer_was_lost_is_recognized() {
     // And over a restart of the server.
     server.restart();
     decide(&mut owned, commit(3, 1, 30), None).unwrap();
+}
+
+/// The store has it from the first attempt, and others count from when they saw it.
+/// Rules: VX-715, VX-716.
+#[test]
+fn a_renewal_that_was_stored_late_counts_from_when_it_was_sent_first() {
+    let server = Server::start();
+    let nats =
+        Nats::connect_with(&Endpoint::open(&server.url()), "test", Duration::from_millis(200)).unwrap();
+    let bucket = Bucket::open(nats, "orders-enrich").unwrap();
+    let Standing::Free(found) = contender("a", LONG).look(&bucket, monotonic_now()).unwrap() else {
+        panic!()
+    };
+    let mut owned = contender("a", LONG).claim(bucket, found, 1, &Known::default(), false).unwrap();
+    server.signal(Signal::STOP);
+    assert!(!owned.renew().unwrap(), "neither the write nor the read is answered");
+    let latest = boottime_now().saturating_add(Nanos(LONG.0 / 5 * 4));
+    server.signal(Signal::CONT);
+    while !owned.renew().unwrap() {}
+    assert!(owned.deadline() < latest);
 }
 
 /// Cases: CT-36.

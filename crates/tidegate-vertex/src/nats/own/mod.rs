@@ -147,8 +147,8 @@ pub struct Owned {
     claimant: Claimant,
     nonce: u64,
     document: Document,
-    /// What was written since then and not confirmed: any of it may be there.
-    doubtful: Vec<Document>,
+    /// What was written since then and not confirmed, and when first: any of it may be there.
+    doubtful: Vec<(Document, Nanos)>,
     /// The revision of the claim.
     claimed: u64,
     revision: u64,
@@ -338,21 +338,26 @@ impl Owned {
         if sent >= self.deadline {
             return Err(OwnError::Expired { partition });
         }
-        let revision = match self.bucket.write(&key(partition), self.revision, encode(next)) {
-            Written::Stored(revision) => revision,
+        let (revision, sent) = match self.bucket.write(&key(partition), self.revision, encode(next)) {
+            Written::Stored(revision) => (revision, sent),
             // Stored or not, or a conflict that may be a false one (VX-715).
             Written::Doubt => match read(&self.bucket, partition, self.claimant.uid) {
-                Ok(Some((revision, found))) if found == *next => revision,
-                Ok(Some((revision, found))) if found == self.document || self.doubtful.contains(&found) => {
+                // By this attempt or by one before it: others may have seen it since the first (VX-716).
+                Ok(Some((revision, found))) if found == *next => {
+                    (revision, self.first_sent(next).unwrap_or(sent))
+                }
+                Ok(Some((revision, found)))
+                    if found == self.document || self.first_sent(&found).is_some() =>
+                {
                     (self.revision, self.document) = (revision, found);
-                    self.doubt(next);
+                    self.doubt(next, sent);
                     return Ok(false);
                 }
                 Ok(Some((_, found))) => return Err(self.lost(&found)),
                 Ok(None) => return Err(OwnError::Regressed { partition, what: "its document is gone" }),
                 Err(OwnError::Nats(error)) => {
                     tracing::warn!(%partition, %error, "the ownership store does not answer");
-                    self.doubt(next);
+                    self.doubt(next, sent);
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
@@ -369,10 +374,15 @@ impl Owned {
         Ok(true)
     }
 
-    fn doubt(&mut self, written: &Document) {
-        if !self.doubtful.contains(written) {
-            self.doubtful.push(written.clone());
+    fn doubt(&mut self, written: &Document, sent: Nanos) {
+        if self.first_sent(written).is_none() {
+            self.doubtful.push((written.clone(), sent));
         }
+    }
+
+    /// When a document was sent for the first time, of those that were not confirmed.
+    fn first_sent(&self, document: &Document) -> Option<Nanos> {
+        self.doubtful.iter().find(|(written, _)| written == document).map(|(_, sent)| *sent)
     }
 
     fn lost(&self, found: &Document) -> OwnError {
