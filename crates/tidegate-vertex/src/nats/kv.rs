@@ -6,7 +6,7 @@
 //!
 //! | header | holds |
 //! |---|---|
-//! | `Nats-Msg-Id` | id of the output: pipeline, sink, partition, position, number |
+//! | `Nats-Msg-Id` | id of the output (pipeline, sink, partition, position, number), and the source behind it |
 //! | `Tg-Generation` | generation of the session that wrote it |
 //! | `Tg-Source` | which source the position is of |
 
@@ -19,7 +19,9 @@ use async_nats::{
 use thiserror::Error;
 use tidegate_udf::wire::ids::Generation;
 
-use super::{EXPECTED_LAST_SUBJECT_SEQUENCE, Message, Nats, NatsError, Published, SOURCE, Stored, ids::Sent};
+use super::{
+    EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_ID, Message, Nats, NatsError, Published, SOURCE, Stored, ids::Sent,
+};
 use crate::{
     batch::Record,
     fence::Fenced,
@@ -179,8 +181,8 @@ impl KvBucket {
             return Judged::Write(found.sequence);
         }
         let own = place(&message.id);
-        let (Some((writer, there)), Some(generation), Some(other)) =
-            (place(&found.id), found.generation, found.source)
+        let there = found.source.and_then(|other| place(found.id.strip_suffix(&suffix(other))?));
+        let (Some((writer, there)), Some(generation), Some(other)) = (there, found.generation, found.source)
         else {
             return Judged::Foreign(format!("{} was not written by a guarded sink", self.shown(message)));
         };
@@ -211,6 +213,8 @@ impl KvBucket {
         revision: u64,
     ) -> (String, HeaderMap, Vec<u8>) {
         let mut headers = message.headers(session.generation);
+        // The place of an output in another source is another output, to the server as well.
+        headers.insert(MSG_ID, message.id.clone() + &suffix(source));
         headers.insert(SOURCE, format!("{source:016x}"));
         if self.guarded {
             headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string());
@@ -242,6 +246,11 @@ pub fn check_key(record: &Record) -> Result<(), String> {
         "its key is {:?}; a key of a bucket has 1 to {LONGEST_KEY} letters, digits and -/_=. and no dot at an end or beside another",
         String::from_utf8_lossy(key)
     ))
+}
+
+/// What stands behind the id of an output of this source.
+fn suffix(source: u64) -> String {
+    format!(".{source:016x}")
 }
 
 /// Writer, position and number of an output, from its id.

@@ -108,7 +108,7 @@ fn each_key_has_its_outputs_once_and_in_order() {
         assert!(history(&server, name) == expected, "{name}");
     }
     let ids = server.content("KV_latest");
-    assert_eq!(ids[17].0, "00000000000000aa.main.0.11.0");
+    assert_eq!(ids[17].0, "00000000000000aa.main.0.11.0.0000000000000007");
 }
 
 /// Positions of another source say nothing about this one's: the later session counts.
@@ -128,6 +128,26 @@ fn of_two_sources_the_later_session_writes() {
     let refused = put(5, SOURCE, 902).unwrap_err();
     assert!(matches!(refused, KvError::OtherSource { .. }), "{refused}");
     assert_eq!(history(&server, "k"), ["900", "2"]);
+}
+
+/// The same place of another source, while the server still knows the ids of the first.
+/// Rules: VX-790, VX-852.
+#[test]
+fn an_output_of_another_source_is_no_duplicate() {
+    for guarded in [true, false] {
+        let server = server();
+        let mut bucket = bucket(&server, guarded);
+        for (generation, source) in [(4, SOURCE), (5, SOURCE + 1)] {
+            let mut outputs = outputs(0, [(9, "k")]);
+            outputs[0].record.value = source.to_string().into();
+            // The second time it is a repeat, as after an answer that was lost.
+            for _ in 0..2 {
+                let sent = bucket.publish(&session(generation), source, &outputs, free).unwrap();
+                assert!(matches!(sent, Sent::All), "{sent:?}");
+            }
+        }
+        assert_eq!(history(&server, "k"), ["7", "8"], "{guarded}");
+    }
 }
 
 /// Rules: VX-852.
