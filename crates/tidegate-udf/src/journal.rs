@@ -75,7 +75,7 @@ struct State {
 
 impl Book {
     pub(crate) fn new(control: Option<Arc<Control>>) -> Arc<Self> {
-        let pace = Pace::new(BURST, INTERVAL, monotonic_now());
+        let pace = Pace::new(BURST, INTERVAL);
         let state = State { pace, counters: BTreeMap::new(), lines: 0, refused: 0, news: false };
         Arc::new(Self { control, state: Mutex::new(state) })
     }
@@ -87,7 +87,7 @@ impl Book {
             let _ = writeln!(io::stderr(), "{}: {} {text}", line.level.name(), line.message);
             return;
         };
-        let goes = self.lock().pace.take(monotonic_now());
+        let goes = self.lock().pace.take(monotonic_now()).is_some();
         if !goes || control.send(&FromWorker::Log(line).encode(), &[]).is_err() {
             let mut state = self.lock();
             (state.lines, state.news) = (state.lines + 1, true);

@@ -33,6 +33,7 @@ use tidegate_shm::{
 };
 use tidegate_udf::{
     control::{Control, Incoming as Arrived},
+    pace::Pace,
     wire::message::{BUSY, FULL, FromRuntime, FromWorker, Reject},
 };
 
@@ -132,8 +133,13 @@ impl Door {
             eventfd(0, flags | EventfdFlags::SEMAPHORE).map_err(|errno| failed("wait at")(errno.into()))?;
         let stop = Arc::new(eventfd(0, flags).map_err(|errno| failed("wait at")(errno.into()))?);
         let hall = Hall { shared: Arc::new(Shared { state: Mutex::new(State::default()), bell }) };
-        let porter =
-            Porter { spec, listening, hall: hall.clone(), stop: stop.clone(), said: Said::default() };
+        let porter = Porter {
+            spec,
+            listening,
+            hall: hall.clone(),
+            stop: stop.clone(),
+            pace: Pace::new(1, SAY_INTERVAL),
+        };
         let thread = std::thread::Builder::new().name("door".to_owned()).spawn(move || porter.run());
         let thread = thread.map_err(failed("start a thread for"))?;
         Ok(Self { hall, path, stop, thread: Some(thread) })
@@ -248,7 +254,7 @@ struct Porter {
     listening: Listening,
     hall: Hall,
     stop: Arc<OwnedFd>,
-    said: Said,
+    pace: Pace,
 }
 
 /// Somebody who has not said yet who it is.
@@ -410,7 +416,7 @@ impl Porter {
 
     /// Says it in the log, not faster than somebody can read.
     fn say(&mut self, what: &str) {
-        if let Some(left_out) = self.said.may_say(monotonic_now()) {
+        if let Some(left_out) = self.pace.take(monotonic_now()) {
             tracing::warn!(left_out, socket = %self.spec.path.display(), "{what}");
         }
     }
@@ -421,25 +427,6 @@ enum Heard {
     Nothing(Knocking),
     Taken,
     Refused,
-}
-
-/// When something was said last, and what was not said since.
-#[derive(Debug, Default)]
-struct Said {
-    next: Nanos,
-    left_out: u64,
-}
-
-impl Said {
-    /// How many were left out, if it may be said.
-    fn may_say(&mut self, now: Nanos) -> Option<u64> {
-        if now < self.next {
-            self.left_out += 1;
-            return None;
-        }
-        self.next = now.saturating_add(SAY_INTERVAL);
-        Some(std::mem::take(&mut self.left_out))
-    }
 }
 
 fn timespec(time: Nanos) -> Timespec {
@@ -453,20 +440,3 @@ const AFTER_REFUSAL: Nanos = Nanos::from_millis(10);
 /// Rest when there is no descriptor or no memory for a connection.
 const AFTER_ERROR: Nanos = Nanos::from_millis(200);
 const SAY_INTERVAL: Nanos = Nanos::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Rules: VX-863.
-    #[test]
-    fn refusals_are_said_once_a_second_and_counted_between() {
-        let mut said = Said::default();
-        let seconds = Nanos::from_secs;
-        assert_eq!(said.may_say(seconds(5)), Some(0));
-        assert_eq!(said.may_say(seconds(5)), None);
-        assert_eq!(said.may_say(Nanos(seconds(6).0 - 1)), None);
-        assert_eq!(said.may_say(seconds(6)), Some(2));
-        assert_eq!(said.may_say(seconds(7)), Some(0));
-    }
-}

@@ -65,7 +65,7 @@ impl Says {
         let stopped = stop.try_clone()?;
         let (ending, ended) = sync_channel(1);
         std::thread::Builder::new().name(format!("lane-{number}-says")).spawn(move || {
-            let mut lines = Lines::new(number, monotonic_now());
+            let mut lines = Lines::new(number);
             listen(pipe, &stopped, |bytes| {
                 tail.add(bytes);
                 lines.take(bytes, monotonic_now(), &mut io::stderr());
@@ -121,12 +121,11 @@ struct Lines {
     number: u32,
     line: Vec<u8>,
     pace: Pace,
-    left_out: u64,
 }
 
 impl Lines {
-    fn new(number: u32, now: Nanos) -> Self {
-        Self { number, line: Vec::new(), pace: Pace::new(BURST, INTERVAL, now), left_out: 0 }
+    fn new(number: u32) -> Self {
+        Self { number, line: Vec::new(), pace: Pace::new(BURST, INTERVAL) }
     }
 
     fn take(&mut self, bytes: &[u8], now: Nanos, to: &mut impl Write) {
@@ -143,23 +142,20 @@ impl Lines {
         if !self.line.is_empty() {
             self.print(now, to);
         }
-        self.tell_left_out(to);
+        let left_out = self.pace.left_out();
+        self.tell(left_out, to);
     }
 
     fn print(&mut self, now: Nanos, to: &mut impl Write) {
         let line = std::mem::take(&mut self.line);
-        if !self.pace.take(now) {
-            self.left_out += 1;
-            return;
-        }
-        self.tell_left_out(to);
+        let Some(left_out) = self.pace.take(now) else { return };
+        self.tell(left_out, to);
         let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
         // There is no place left to complain to when standard error is closed.
         let _ = to.write_all(format!("worker {}: {text}\n", self.number).as_bytes());
     }
 
-    fn tell_left_out(&mut self, to: &mut impl Write) {
-        let left_out = std::mem::take(&mut self.left_out);
+    fn tell(&self, left_out: u64, to: &mut impl Write) {
         if left_out > 0 {
             let _ = to.write_all(format!("worker {}: ({left_out} lines left out)\n", self.number).as_bytes());
         }
@@ -191,7 +187,7 @@ mod tests {
     #[test]
     fn lines_have_the_number_of_their_worker_and_a_limit() {
         let now = Nanos::from_secs(5);
-        let mut lines = Lines::new(3, now);
+        let mut lines = Lines::new(3);
         assert_eq!(printed(&mut lines, b"one\ntw", now), "worker 3: one\n");
         assert_eq!(printed(&mut lines, b"o\n", now), "worker 3: two\n");
         let flood = "x\n".repeat(1000);
