@@ -214,11 +214,8 @@ pub(super) struct Outgoing {
     /// Outputs that each sink has confirmed.
     done: Vec<usize>,
     staged: Vec<bool>,
-    /// Outputs on which a sink failed that has taken what is behind them (VX-631), and when it is given them again.
-    failed: Vec<Vec<Output>>,
-    rests: Vec<Nanos>,
-    /// How often that was.
-    rounds: u32,
+    /// What each sink is given again.
+    failed: Vec<Failed>,
     /// Nothing is left but those.
     resting: bool,
     /// When a sink that did not take all is asked again.
@@ -227,6 +224,16 @@ pub(super) struct Outgoing {
     /// Since when a sink is busy, and whether that was said.
     busy_since: Option<Nanos>,
     told: bool,
+}
+
+/// Outputs on which a sink failed that has taken what is behind them (VX-631).
+#[derive(Debug, Clone, Default)]
+struct Failed {
+    outputs: Vec<Output>,
+    /// When it is given them again.
+    until: Nanos,
+    /// How often it was.
+    rounds: u32,
 }
 
 /// What goes with a publication.
@@ -253,9 +260,7 @@ impl Outgoing {
             tokens: vec![None; sinks],
             done: vec![0; sinks],
             staged: vec![false; sinks],
-            failed: vec![Vec::new(); sinks],
-            rests: vec![Nanos::ZERO; sinks],
-            rounds: 0,
+            failed: vec![Failed::default(); sinks],
             resting: false,
             again: Nanos::ZERO,
             tries: 0,
@@ -271,8 +276,8 @@ impl Outgoing {
 
     /// Outputs that this sink has not taken.
     pub(super) fn waiting(&self, sink: usize) -> usize {
-        let all =
-            self.chunk.outputs.get(sink).map_or(0, Vec::len) + self.failed.get(sink).map_or(0, Vec::len);
+        let failed = self.failed.get(sink).map_or(0, |failed| failed.outputs.len());
+        let all = self.chunk.outputs.get(sink).map_or(0, Vec::len) + failed;
         all - self.done.get(sink).copied().unwrap_or(0)
     }
 
@@ -301,7 +306,8 @@ impl Outgoing {
         }
         self.resting = rests;
         if rests {
-            self.again = self.rests.iter().copied().filter(|until| way.now < *until).min().unwrap_or(way.now);
+            let rests = self.failed.iter().map(|failed| failed.until);
+            self.again = rests.filter(|until| way.now < *until).min().unwrap_or(way.now);
             return Ok(false);
         }
         match letters {
@@ -341,10 +347,8 @@ impl Outgoing {
     ) -> Result<Option<bool>, VertexError> {
         let slot = (ends.get_mut(sink), self.chunk.outputs.get_mut(sink), self.done.get_mut(sink));
         let (Some(end), Some(outputs), Some(done)) = slot else { return Ok(Some(true)) };
-        let (Some(failed), Some(rests)) = (self.failed.get_mut(sink), self.rests.get_mut(sink)) else {
-            return Ok(Some(true));
-        };
-        if way.now < *rests {
+        let Some(failed) = self.failed.get_mut(sink) else { return Ok(Some(true)) };
+        if way.now < failed.until {
             self.resting = true;
             return Ok(None);
         }
@@ -355,12 +359,12 @@ impl Outgoing {
             }
             return Ok(Some(true));
         }
-        if *done == outputs.len() && !failed.is_empty() {
+        if *done == outputs.len() && !failed.outputs.is_empty() {
             // All were tried once.
-            (*outputs, *done) = (std::mem::take(failed), 0);
+            (*outputs, *done) = (std::mem::take(&mut failed.outputs), 0);
             let seed = way.now.0 ^ self.chunk.range.first.0;
-            *rests = way.now.saturating_add(end.config.retry.backoff().delay(self.rounds, seed));
-            self.rounds = self.rounds.saturating_add(1);
+            failed.until = way.now.saturating_add(end.config.retry.backoff().delay(failed.rounds, seed));
+            failed.rounds = failed.rounds.saturating_add(1);
             self.resting = true;
             report.sink_retries += 1;
             return Ok(None);
@@ -415,10 +419,10 @@ impl Outgoing {
             let (sink, count) = (&end.config.name, published.failed.len());
             tracing::warn!(sink, count, reason = first.reason, "outputs of it have to be given again");
         }
-        failed.extend(published.failed.iter().filter_map(|one| rest.get(one.index).cloned()));
+        failed.outputs.extend(published.failed.iter().filter_map(|one| rest.get(one.index).cloned()));
         let goes_on = published.through >= rest.len() && published.held.is_none();
         *done += published.through.min(rest.len());
-        let complete = *done == outputs.len() && failed.is_empty();
+        let complete = *done == outputs.len() && failed.outputs.is_empty();
         if let (Some(token), Some(slot)) = (published.token, self.tokens.get_mut(sink)) {
             *slot = Some(token);
         }

@@ -290,6 +290,33 @@ fn an_output_on_which_a_sink_fails_holds_up_no_other() {
     assert_eq!((ends[0].meter.outputs, ends[0].meter.retries), (5, 3));
 }
 
+/// What one sink waits for is nothing to another: neither to one that had no room for a moment, nor to one that failed as well,
+/// whose delays begin with its own first.
+/// Rules: VX-601, VX-631, VX-632.
+#[test]
+fn each_sink_rests_for_itself() {
+    let failing = |name, moods: &[Mood], initial: &str| {
+        let (mut end, took, calls) = end(name, "output", moods);
+        end.config.retry = toml::from_str(&format!("initial = {initial:?}\njitter = 0")).unwrap();
+        (end, took, calls)
+    };
+    let (slow, slow_took, slow_calls) = failing("slow", &[Mood::FailOn(2), Mood::TakeAll], "100ms");
+    let moods = [Mood::Take(2), Mood::FailOn(0), Mood::TakeAll];
+    let (held, held_took, _) = failing("held", &moods, "10ms");
+    let (mut ends, mut all) = ([slow, held], outgoing(2, 2));
+    assert!(!publish(&mut all, &mut ends, None, 0).unwrap());
+    assert_eq!((all.is_resting(), all.again), (false, Nanos(10)), "the second has not had all of it");
+    assert!(!publish(&mut all, &mut ends, None, 10).unwrap());
+    assert_eq!(*held_took.lock().unwrap(), [0, 1, 3, 4]);
+    assert_eq!((all.is_resting(), all.again), (true, Nanos(10_000_010)));
+    assert!(!publish(&mut all, &mut ends, None, 10_000_010).unwrap());
+    assert_eq!(*held_took.lock().unwrap(), [0, 1, 3, 4, 2]);
+    assert_eq!((*slow_calls.lock().unwrap(), all.again), (1, Nanos(100_000_000)));
+    assert!(publish(&mut all, &mut ends, None, 100_000_000).unwrap());
+    assert_eq!(*slow_took.lock().unwrap(), [0, 1, 3, 4, 2]);
+    assert_eq!(held_took.lock().unwrap().len(), 5, "given again to a sink that has it");
+}
+
 /// In parts: each is tried before one is given again.
 /// Rules: VX-631, VX-842.
 #[test]
