@@ -422,7 +422,118 @@ mod tests {
     use tidegate_udf::wire::ids::Generation;
 
     use super::*;
-    use crate::fence::{FenceTable, Reason, WriteKind};
+    use crate::{
+        config::Pipeline,
+        fence::{FenceTable, Reason, WriteKind},
+        run::report::Outcomes,
+    };
+
+    fn tenure() -> Tenure {
+        let text = "version = 1\n[pipeline]\nname = \"p\"\ndelivery = \"at_least_once\"\n[udf]\ncommand = [\"x\"]\n\
+                    [source]\nkind = \"generator\"\nrecords = 1\n[[sink]]\nname = \"main\"\nkind = \"blackhole\"";
+        let pipeline: Pipeline = text.parse().unwrap();
+        let (partition, generation) = (PartitionId(0), Generation(1));
+        let (slot, guard) = FenceTable::create(1, 1).unwrap().bind(partition, generation).unwrap();
+        Tenure {
+            slot,
+            guard,
+            session: Session { partition, generation, nonce: 1 },
+            flow: Flow::new(pipeline.retry(), pipeline.shape()),
+            unopened: None,
+            at_end: false,
+            lineage: None,
+            committed: EpochId(0),
+            resume: Position(0),
+            intended: None,
+            read: None,
+            tokens: Vec::new(),
+            outgoing: None,
+            aside: Vec::new(),
+            lingering: None,
+            next_serial: 0,
+            beyond: BTreeMap::new(),
+            open: None,
+            sealed: VecDeque::new(),
+            marks: BTreeMap::new(),
+            unsaid: None,
+            careful: None,
+        }
+    }
+
+    /// Has the next ten inputs on their way to the sinks.
+    fn next_ten(tenure: &mut Tenure) -> Outgoing {
+        let first = tenure.next_serial * 10;
+        let range = Range { first: Position(first), last: Position(first + 9), resume: Position(first + 10) };
+        let outcomes = Outcomes { delivered: 10, ..Outcomes::default() };
+        let chunk = Chunk { serial: 0, range, outcomes, outputs: Vec::new(), bytes: 0, back: Vec::new() };
+        tenure.begin(chunk, &[], Nanos::ZERO);
+        tenure.outgoing.take().unwrap()
+    }
+
+    fn deliver(tenure: &mut Tenure, outgoing: Outgoing) {
+        tenure.add_delivered(outgoing.chunk.published(), Nanos::ZERO);
+    }
+
+    /// Where the open epoch ends, and how many inputs it has.
+    fn open(tenure: &Tenure) -> (u64, u64) {
+        tenure.open.as_ref().map_or((0, 0), |(open, _)| (open.range.resume.0, open.outcomes.inputs()))
+    }
+
+    /// What is behind goes to the sinks, and counts when what was set aside before it is with them, whatever comes back first.
+    /// Rules: VX-441, VX-631.
+    #[test]
+    fn what_is_set_aside_holds_up_progress_and_nothing_else() {
+        let mut tenure = tenure();
+        for (first, again) in [(0, None), (10, Some(50)), (20, None), (30, Some(20)), (40, None)] {
+            let mut outgoing = next_ten(&mut tenure);
+            assert_eq!(outgoing.chunk.range.first, Position(first));
+            match again {
+                None => deliver(&mut tenure, outgoing),
+                Some(again) => {
+                    outgoing.again = Nanos(again);
+                    tenure.aside.push(outgoing);
+                }
+            }
+            assert!(tenure.may_go_on());
+        }
+        assert_eq!((open(&tenure), tenure.unfinished()), ((10, 10), 50));
+        assert!(!tenure.is_with_sinks() && !tenure.is_settled());
+        for (now, first, progress) in [(20, 30, 10), (50, 10, 50)] {
+            assert_eq!(tenure.next_time(Nanos::ZERO), Some(Nanos(now)));
+            assert!(tenure.next_outgoing(&[], Nanos(now - 1), false).is_none(), "before its time");
+            let outgoing = tenure.next_outgoing(&[], Nanos(now), false).unwrap();
+            assert_eq!(outgoing.chunk.range.first, Position(first));
+            deliver(&mut tenure, outgoing);
+            assert_eq!(open(&tenure), (progress, progress));
+        }
+        assert!(tenure.is_with_sinks() && tenure.beyond.is_empty());
+    }
+
+    /// Rules: VX-314, VX-842.
+    #[test]
+    fn so_much_is_set_aside_and_so_much_goes_on_behind_it() {
+        let mut tenure = tenure();
+        for _ in 0..MOST_ASIDE {
+            assert!(tenure.may_go_on());
+            let outgoing = next_ten(&mut tenure);
+            tenure.aside.push(outgoing);
+        }
+        assert!(!tenure.may_go_on());
+        let outgoing = tenure.next_outgoing(&[], Nanos::ZERO, false).unwrap();
+        deliver(&mut tenure, outgoing);
+        assert!(tenure.may_go_on(), "there is place for another");
+        for _ in 0..MOST_BEYOND {
+            assert!(tenure.may_go_on());
+            let outgoing = next_ten(&mut tenure);
+            deliver(&mut tenure, outgoing);
+        }
+        assert!(!tenure.may_go_on());
+        while let Some(outgoing) = tenure.next_outgoing(&[], Nanos::ZERO, false) {
+            deliver(&mut tenure, outgoing);
+        }
+        assert!(tenure.may_go_on());
+        assert_eq!(open(&tenure), (tenure.next_serial * 10, tenure.next_serial * 10));
+    }
 
     /// A partition is not claimed again, nor said to be free, while a write of an earlier session may run.
     /// Cases: CT-62.
