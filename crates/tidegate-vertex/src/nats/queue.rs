@@ -267,6 +267,9 @@ async fn pull(consumer: Consumer<pull::Config>, shared: Arc<Shared>, waker: Wake
             }
             Err(error) => {
                 tracing::warn!(%error, "the NATS consumer does not answer");
+                // What came before that is there, and is asked for no more.
+                shared.lock().asked = None;
+                waker.wake();
                 sleep(PAUSE).await;
             }
         }

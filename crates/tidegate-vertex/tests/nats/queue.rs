@@ -88,6 +88,27 @@ fn nothing_is_pulled_that_nobody_asked_for() {
     assert_eq!(reader.take(5), [4, 5, 6, 7, 8]);
 }
 
+/// The consumer refuses to give as many at once as are asked for behind the first.
+/// Rules: VX-837.
+#[test]
+fn what_came_before_a_pull_failed_is_told_and_no_more_is_pulled() {
+    let server = server(3);
+    let nats = server.connect();
+    let (stream, _) = nats.stream("IN").unwrap();
+    let config = pull::Config {
+        durable_name: Some("work".to_owned()),
+        ack_policy: AckPolicy::Explicit,
+        max_batch: 1,
+        ..pull::Config::default()
+    };
+    nats.wait(stream.create_consumer(config)).unwrap().unwrap();
+    let reader = Reader::start(&server);
+    for taken in 1..=3 {
+        assert_eq!(reader.take(10), [taken]);
+        assert_eq!(reader.info().num_ack_pending as u64, taken);
+    }
+}
+
 /// Rules: VX-742, VX-837.
 #[test]
 fn what_is_worked_on_stays() {
