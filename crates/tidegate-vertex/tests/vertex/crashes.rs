@@ -16,7 +16,7 @@ use tidegate_vertex::{
     run::{Report, Vertex},
 };
 
-use crate::world::{World, epoch_files, of, runtime, runtime_place, with_epochs};
+use crate::world::{World, epoch_files, ledger, of, runtime, runtime_place, with_epochs};
 
 /// Four epochs of each partition at least, however many batches are answered at the same moment.
 const RECORDS: u64 = 900;
@@ -252,10 +252,7 @@ fn ids_are_the_same_whatever_the_epochs_are() {
             sink(&dir, "epoch"),
             dir.join("dead"),
         );
-        let rest = format!(
-            "retry = {{ attempts = 1 }}\n[ledger]\npath = {:?}\n[epoch]\nmax_records = {max_records}",
-            dir.join("ledger")
-        );
+        let rest = format!("retry = {{ attempts = 1 }}{}[epoch]\nmax_records = {max_records}", ledger(&dir));
         let text = of(&dir, "effectively_once", "fail always", &rest, &source(), &sinks);
         let report = Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
         assert_eq!(report.dead, u64::from(PARTITIONS) * RECORDS.div_ceil(50));

@@ -8,14 +8,13 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tidegate_vertex::run::Vertex;
 
-use crate::world::{World, of, runtime, runtime_place};
+use crate::world::{World, epoch_sink, file_sink, ledger, of, runtime, runtime_place};
 
 /// A sink for outputs and one for dead letters.
 fn sinks(world: &std::path::Path) -> String {
     format!(
-        "[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {:?}\n\
-         [[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"file\"\npath = {:?}",
-        world.join("out"),
+        "{}[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"file\"\npath = {:?}",
+        file_sink(world),
         world.join("dead")
     )
 }
@@ -79,10 +78,8 @@ fn what_is_rejected_is_not_tried_again() {
 #[test]
 fn tries_survive_the_runtime() {
     if let Some(dir) = runtime_place() {
-        let rest = format!(
-            "retry = {{ initial = \"1ms\", crash_attempts = 7 }}\n[ledger]\npath = {:?}\n[epoch]\ninterval = \"10ms\"",
-            dir.join("ledger")
-        );
+        let retry = "retry = { initial = \"1ms\", crash_attempts = 7 }";
+        let rest = format!("{retry}{}[epoch]\ninterval = \"10ms\"", ledger(&dir));
         let source = "kind = \"generator\"\nrecords = 60";
         let text = of(&dir, "at_least_once", "die on 23", &rest, source, &sinks(&dir));
         // By itself from the beginning on, so that each death is its own.
@@ -132,7 +129,7 @@ fn tries_survive_the_runtime() {
 #[test]
 fn what_ends_the_runtime_too_is_found() {
     if let Some(dir) = runtime_place() {
-        let rest = format!("[ledger]\npath = {:?}\n[epoch]\ninterval = \"10ms\"", dir.join("ledger"));
+        let rest = ledger(&dir) + "[epoch]\ninterval = \"10ms\"";
         let source = "kind = \"generator\"\nrecords = 120";
         let text = of(&dir, "at_least_once", "kill the runtime on 23", &rest, source, &sinks(&dir));
         Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
@@ -172,10 +169,7 @@ fn what_no_function_can_be_given_is_there_as_it_was() {
     let long = "x".repeat(20_000);
     world.write("input", &format!("n\n1\n{long}\n3\n4,too many\n5\n"));
     let source = format!("{}\nformat = \"csv\"", world.file_source("input"));
-    for (delivery, rest) in [
-        ("at_least_once", String::new()),
-        ("effectively_once", format!("[ledger]\npath = {:?}", dir.join("ledger"))),
-    ] {
+    for (delivery, rest) in [("at_least_once", String::new()), ("effectively_once", ledger(&dir))] {
         let sinks = sinks(&dir).replace("kind", "allow_duplicates = true\nkind");
         let text = of(&dir, delivery, "upper", &rest, &source, &sinks);
         let report = Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
@@ -220,11 +214,7 @@ fn a_sink_that_is_not_required_fails_alone() {
     let dir = world.path("");
     let second =
         "[[sink]]\nname = \"second\"\nkind = \"file\"\npath = \"/dev/full\"\nallow_duplicates = true";
-    let main = format!(
-        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}\n",
-        dir.join("epochs")
-    );
-    let rest = format!("[ledger]\npath = {:?}", dir.join("ledger"));
+    let (main, rest) = (epoch_sink(&dir), ledger(&dir));
     let source = "kind = \"generator\"\nrecords = 300";
     let run = |more: &str| {
         let text =
@@ -247,8 +237,7 @@ fn a_sink_that_is_not_required_fails_alone() {
 fn what_cannot_be_put_there_is_not_done() {
     let world = World::new();
     let dir = world.path("");
-    let rest =
-        format!("retry = {{ initial = \"1ms\", attempts = 1 }}\n[ledger]\npath = {:?}", dir.join("ledger"));
+    let rest = format!("retry = {{ initial = \"1ms\", attempts = 1 }}{}", ledger(&dir));
     let source = "kind = \"generator\"\nrecords = 200";
     let epochs = "mode = \"epoch\"\ndir";
     let sinks = sinks(&dir).replace("path", epochs);

@@ -12,7 +12,7 @@ use tidegate_vertex::{
     run::{Vertex, VertexError},
 };
 
-use crate::world::{World, epoch_files, runtime_place, with_epochs, with_ledger};
+use crate::world::{World, epoch_files, epoch_sink, runtime_place, with_epochs, with_ledger};
 
 const RECORDS: u64 = 3_000;
 
@@ -47,10 +47,7 @@ fn a_full_disk_ends_the_vertex_and_loses_nothing() {
 fn full_disk(dir: &Path) {
     // Some epochs fit: each keeps what it had until it is committed, and the records of all stay.
     let source = format!("kind = \"generator\"\nrecords = {RECORDS}\nbytes = \"1KiB\"");
-    let sink = format!(
-        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
-        dir.join("epochs")
-    );
+    let sink = epoch_sink(dir);
     let filler = dir.join("ledger").join("filler");
     let vertex = Vertex::start(with_epochs(dir, "upper", &source, &sink)).unwrap();
     // Longer than the disk: what fits of it stays.
@@ -112,10 +109,7 @@ fn a_ledger_that_was_cut_is_refused() {
 fn a_ledger_that_does_not_keep_up_ends_the_vertex() {
     let world = World::new();
     let dir = world.path("");
-    let sink = format!(
-        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
-        dir.join("epochs")
-    );
+    let sink = epoch_sink(&dir);
     let mut pipeline = with_epochs(&dir, "upper", "kind = \"generator\"\nrecords = 500", &sink);
     pipeline.epoch.rto.0 = Nanos(1);
     let behind = Vertex::start(pipeline).unwrap().run().unwrap_err();
@@ -131,10 +125,7 @@ fn a_ledger_that_does_not_keep_up_ends_the_vertex() {
 fn a_new_ledger_begins_behind_the_generations_that_a_sink_knows() {
     let world = World::new();
     let dir = world.path("");
-    let sink = format!(
-        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
-        dir.join("epochs")
-    );
+    let sink = epoch_sink(&dir);
     let pipeline = || with_epochs(&dir, "upper", "kind = \"generator\"\nrecords = 500", &sink);
     Vertex::start(pipeline()).unwrap().run().unwrap();
     fs::remove_file(dir.join("ledger").join("ledger.redb")).unwrap();

@@ -1,11 +1,7 @@
 //! When an epoch is sealed, what stops when epochs cannot be committed, and what becomes of one that was prepared by a pipeline
 //! of yesterday.
 
-use std::{
-    os::unix::process::ExitStatusExt,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{os::unix::process::ExitStatusExt, path::Path};
 
 use tidegate_vertex::{
     config::Pipeline,
@@ -13,25 +9,13 @@ use tidegate_vertex::{
     run::{Vertex, VertexError},
 };
 
-use crate::world::{World, epoch_files, of, runtime, runtime_place};
+use crate::world::{World, epoch_files, epoch_sink, ledger, of, runtime, runtime_place, wait_for};
 
 const ENDLESS: &str = "kind = \"generator\"\nrecords = 1000000000";
 
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(100);
-    while !happened() {
-        assert!(Instant::now() < give_up, "{what}: never");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn sink(dir: &Path) -> String {
-    format!("[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}", dir.join("epochs"))
-}
-
 /// A pipeline whose epochs last for an hour, but for what `more` says.
 fn pipeline(dir: &Path, role: &str, more: &str, source: &str, sinks: &str) -> Pipeline {
-    let rest = format!("[ledger]\npath = {:?}\n{more}", dir.join("ledger"));
+    let rest = ledger(dir) + more;
     let text = of(dir, "effectively_once", role, &rest, source, sinks);
     let text = if text.contains("[epoch]\n") { text } else { text + "\n[epoch]\n" };
     text.replace("[epoch]\n", "[epoch]\ninterval = \"1h\"\n").parse().unwrap()
@@ -59,7 +43,7 @@ fn an_epoch_ends_when_it_is_long_or_memory_is_short() {
         let source = if more.contains("limits") { "bytes = \"6KiB\"" } else { "bytes = \"100B\"" };
         let source = format!("kind = \"generator\"\nrecords = 1000\n{source}");
         let report =
-            Vertex::start(pipeline(&dir, "upper", more, &source, &sink(&dir))).unwrap().run().unwrap();
+            Vertex::start(pipeline(&dir, "upper", more, &source, &epoch_sink(&dir))).unwrap().run().unwrap();
         assert_eq!(report.delivered, 1_000);
         let files = epoch_files(&dir.join("epochs"), 0);
         assert!(files.len() >= least && (least > 1 || files.len() == 1), "{more}: {} epochs", files.len());
@@ -80,7 +64,7 @@ fn an_epoch_ends_when_it_is_long_or_memory_is_short() {
 fn an_epoch_ends_when_the_vertex_is_to_end() {
     let world = World::new();
     let dir = world.path("");
-    let vertex = Vertex::start(pipeline(&dir, "upper", "", ENDLESS, &sink(&dir))).unwrap();
+    let vertex = Vertex::start(pipeline(&dir, "upper", "", ENDLESS, &epoch_sink(&dir))).unwrap();
     let (stop, control) = (vertex.stop_handle(), vertex.control());
     let running = std::thread::spawn(move || vertex.run());
     wait_for("inputs", || control.status().counts.read > 0);
@@ -161,14 +145,7 @@ fn what_was_prepared_is_finished_whatever_the_file_says_now() {
         "{refused}"
     );
     // With another promise it is finished first, from the outbox.
-    let text = of(
-        &dir,
-        "at_least_once",
-        "upper",
-        &format!("[ledger]\npath = {:?}", dir.join("ledger")),
-        source,
-        &sink(&dir, "main"),
-    );
+    let text = of(&dir, "at_least_once", "upper", &ledger(&dir), source, &sink(&dir, "main"));
     let report = Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
     assert_eq!(report.redone, 1);
     assert!(report.read < 300, "{report:?}");

@@ -15,7 +15,7 @@ use tidegate_hub::{
 };
 use tidegate_vertex::run::Vertex;
 
-use crate::world::{World, of, runtime, runtime_place, with_ledger};
+use crate::world::{World, ledger, of, runtime, runtime_place, with_ledger};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const RECORDS: u64 = 600;
@@ -75,7 +75,7 @@ fn a_channel_is_read_through_kills_and_every_slot_has_its_effect_once() {
 #[test]
 fn a_channel_is_taken_over_from_a_vertex_that_was_killed_and_its_reader_misses_nothing() {
     let pipeline = |dir: &Path, role: &str| {
-        let rest = format!("[ledger]\npath = {:?}\n[epoch]\ninterval = \"10ms\"", dir.join("ledger"));
+        let rest = ledger(dir) + "[epoch]\ninterval = \"10ms\"";
         let source = format!("kind = \"generator\"\nrecords = {RECORDS}");
         let sink = format!(
             "[[sink]]\nname = \"main\"\nkind = \"hub\"\nchannel = \"out\"\ndir = {dir:?}\nslots = 64\nslot_size = \"256B\""

@@ -17,16 +17,10 @@ use tidegate_vertex::{
     run::{Vertex, VertexError},
 };
 
-use crate::world::{World, epoch_files, of, pipeline, runtime, runtime_place, with_epochs, with_ledger};
-
-/// Waits for something that another thread or process does.
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(100);
-    while !happened() {
-        assert!(Instant::now() < give_up, "{what}: never");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
+use crate::world::{
+    World, epoch_files, epoch_sink, file_sink, ledger, of, pipeline, runtime, runtime_place, wait_for,
+    with_epochs, with_ledger,
+};
 
 /// One of two partitions is taken away and given back, again and again, while both are processed.
 /// Cases: CT-23, CT-53, CT-62.
@@ -37,10 +31,7 @@ fn a_partition_that_is_taken_away_goes_on_where_it_was_committed() {
     let world = World::new();
     let dir = world.path("");
     let source = format!("kind = \"generator\"\npartitions = 2\nrecords = {RECORDS}");
-    let sink = format!(
-        "[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
-        dir.join("epochs")
-    );
+    let sink = epoch_sink(&dir);
     let manager = InProc::default();
     let (taken, kept) = (PartitionId(1), PartitionId(0));
     [taken, kept].iter().for_each(|partition| manager.assign(*partition, Some(7)));
@@ -170,8 +161,8 @@ fn a_write_that_hangs_is_pending() {
         .unwrap();
     // The first write is longer than the pipe.
     let source = "kind = \"generator\"\nrecords = 100\nbytes = \"100KiB\"";
-    let sink = format!("[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {:?}", world.path("out"));
-    let text = of(&world.path(""), "at_least_once", "upper", "[epoch]\ninterval = \"1h\"", source, &sink)
+    let dir = world.path("");
+    let text = of(&dir, "at_least_once", "upper", "[epoch]\ninterval = \"1h\"", source, &file_sink(&dir))
         .replace("max_bytes = \"8KiB\"", "max_bytes = \"256KiB\"")
         .replace("ring = \"64KiB\"", "ring = \"2MiB\"");
     let pipeline: Pipeline = text.parse().unwrap();
@@ -309,9 +300,7 @@ fn at_most_once_repeats_nothing() {
 }
 
 fn at_most_once(dir: &std::path::Path, role: &str, records: u64) {
-    let rest = format!("[ledger]\npath = {:?}", dir.join("ledger"));
     let source = format!("kind = \"generator\"\nrecords = {records}");
-    let sink = format!("[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {:?}", dir.join("out"));
-    let text = crate::world::of(dir, "at_most_once", role, &rest, &source, &sink);
+    let text = of(dir, "at_most_once", role, &ledger(dir), &source, &file_sink(dir));
     Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
 }

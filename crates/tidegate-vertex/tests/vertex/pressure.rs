@@ -13,16 +13,9 @@ use tidegate_vertex::{
     run::Vertex,
 };
 
-use crate::world::{World, epoch_files, of, pipeline, runtime, runtime_place};
-
-/// Waits for something that another thread or process does.
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(100);
-    while !happened() {
-        assert!(Instant::now() < give_up, "{what}: never");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
+use crate::world::{
+    World, epoch_files, epoch_sink, file_sink, ledger, of, pipeline, runtime, runtime_place, wait_for,
+};
 
 fn expected(partition: u32, records: u64) -> Vec<String> {
     (0..records).map(|position| format!("UPPER {partition}:{position}")).collect()
@@ -33,16 +26,9 @@ fn lines_of(lines: &[String], partition: u32) -> Vec<String> {
     lines.iter().filter(|line| line.starts_with(&prefix)).cloned().collect()
 }
 
-fn epoch_sink(dir: &std::path::Path) -> String {
-    format!("[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}", dir.join("epochs"))
-}
-
 fn tried_again_and_again(dir: &std::path::Path) -> Pipeline {
-    let rest = format!(
-        "retry = {{ initial = \"1ms\", cap = \"2ms\", attempts = 1000000 }}\n\
-         [ledger]\npath = {:?}\n[epoch]\ninterval = \"1ms\"",
-        dir.join("ledger")
-    );
+    let retry = "retry = { initial = \"1ms\", cap = \"2ms\", attempts = 1000000 }";
+    let rest = format!("{retry}{}[epoch]\ninterval = \"1ms\"", ledger(dir));
     let source = "kind = \"generator\"\nrecords = 300";
     of(dir, "effectively_once", "gate on 123", &rest, source, &epoch_sink(dir)).parse().unwrap()
 }
@@ -107,10 +93,7 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 fn without_order_an_input_that_is_held_holds_no_other_up() {
     let unordered = |dir: &std::path::Path| {
         let source = "kind = \"generator\"\nrecords = 3000";
-        let rest = format!(
-            "workers = 2\norder = \"none\"\n[ledger]\npath = {:?}\n[epoch]\ninterval = \"1ms\"",
-            dir.join("ledger")
-        );
+        let rest = format!("workers = 2\norder = \"none\"{}[epoch]\ninterval = \"1ms\"", ledger(dir));
         Vertex::start(pipeline(dir, "hold 10", &rest, source)).unwrap()
     };
     if let Some(dir) = runtime_place() {
@@ -192,7 +175,7 @@ fn answers_are_taken_while_a_sink_hangs() {
     let reader = fs::OpenOptions::new().read(true).write(true).open(&out).unwrap();
     // Each batch is one input, and its answer is half of the ring; the vertex hangs at the first.
     let source = "kind = \"generator\"\nrecords = 4\nbytes = \"20KiB\"";
-    let sink = format!("[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {out:?}");
+    let sink = file_sink(&world.path(""));
     let text =
         of(&world.path(""), "at_least_once", "four copies", "[epoch]\ninterval = \"1h\"", source, &sink)
             .replace("max_bytes = \"8KiB\"", "max_bytes = \"30KiB\"")
@@ -223,14 +206,14 @@ fn answers_that_are_too_long_end_in_no_deadlock() {
     let dir = world.path("");
     let source = "kind = \"generator\"\npartitions = 16\nrecords = 25";
     let sinks = format!(
-        "{}\n[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
+        "{}[[sink]]\nname = \"dead\"\nrole = \"dlq\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}",
         epoch_sink(&dir),
         dir.join("dead")
     );
     let rest = format!(
-        "retry = {{ initial = \"1ms\", attempts = 3 }}\n[ledger]\npath = {:?}\n\
-         [epoch]\ninterval = \"1ms\"\n[limits]\nepoch_buffers = \"128KiB\"",
-        dir.join("ledger")
+        "retry = {{ initial = \"1ms\", attempts = 3 }}{}[epoch]\ninterval = \"1ms\"\n\
+         [limits]\nepoch_buffers = \"128KiB\"",
+        ledger(&dir)
     );
     let text = of(&dir, "effectively_once", "amplify", &rest, source, &sinks)
         .replace("max_response = \"2MiB\"", "max_response = \"64KiB\"")
@@ -369,7 +352,7 @@ fn a_worker_that_is_silent_is_ended_by_the_clock_of_the_runtime() {
     }
 }
 
-fn file_sink(dir: &std::path::Path, name: &str, more: &str) -> String {
+fn named_sink(dir: &std::path::Path, name: &str, more: &str) -> String {
     format!("[[sink]]\nname = {name:?}\nkind = \"file\"\npath = {:?}\n{more}\n", dir.join(name))
 }
 
@@ -381,10 +364,9 @@ fn outputs_for_a_sink_that_lingers_are_put_together() {
         let world = World::new();
         let dir = world.path("");
         let linger = "linger = \"1h\"\nmax_records = 200";
-        let sinks = file_sink(&dir, "first", linger) + &file_sink(&dir, "second", "");
-        let ledger = format!("[ledger]\npath = {:?}", dir.join("ledger"));
+        let sinks = named_sink(&dir, "first", linger) + &named_sink(&dir, "second", "");
         let source = "kind = \"generator\"\nrecords = 1500";
-        let text = of(&dir, delivery, "by thirds", &ledger, source, &sinks);
+        let text = of(&dir, delivery, "by thirds", &ledger(&dir), source, &sinks);
         // One batch of 50 inputs after the other; a third of them has no output for the first sink.
         let text = text.replace("max_in_flight = 4", "max_in_flight = 1");
         let vertex = Vertex::start(text.parse().unwrap()).unwrap();
@@ -412,8 +394,8 @@ fn outputs_for_a_sink_that_lingers_are_put_together() {
 fn what_lingers_is_not_committed() {
     let world = World::new();
     let dir = world.path("");
-    let sinks = file_sink(&dir, "first", "linger = \"1h\"") + &file_sink(&dir, "second", "");
-    let rest = format!("[ledger]\npath = {:?}\n[epoch]\ninterval = \"1ms\"", dir.join("ledger"));
+    let sinks = named_sink(&dir, "first", "linger = \"1h\"") + &named_sink(&dir, "second", "");
+    let rest = ledger(&dir) + "[epoch]\ninterval = \"1ms\"";
     // Of lines of equal length some are for the second sink alone.
     world.write("input", &(0..300).map(|n| format!("{n:03}\n")).collect::<String>());
     let source = format!("{}\nfollow = true", world.file_source("input"));
@@ -446,7 +428,7 @@ fn what_lingers_goes_when_it_has_waited_long_enough() {
     let dir = world.path("");
     world.write("input", "1\n2\n3\n");
     let source = format!("{}\nfollow = true", world.file_source("input"));
-    let sinks = file_sink(&dir, "out", "linger = \"20ms\"");
+    let sinks = named_sink(&dir, "out", "linger = \"20ms\"");
     let vertex =
         Vertex::start(of(&dir, "at_least_once", "upper", "", &source, &sinks).parse().unwrap()).unwrap();
     let stop = vertex.stop_handle();

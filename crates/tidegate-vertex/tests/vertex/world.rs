@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use tidegate_vertex::{
@@ -53,21 +54,33 @@ impl World {
 
 /// The same with a ledger.
 pub(crate) fn with_ledger(dir: &Path, role: &str, source: &str) -> Pipeline {
-    let ledger = format!("\n[ledger]\npath = {:?}\n[epoch]\ninterval = \"10ms\"", dir.join("ledger"));
-    pipeline(dir, role, &ledger, source)
+    pipeline(dir, role, &(ledger(dir) + "[epoch]\ninterval = \"10ms\""), source)
 }
 
 /// A pipeline with small rings and batches whose worker is this binary in `role`.
 pub(crate) fn pipeline(dir: &Path, role: &str, udf: &str, source: &str) -> Pipeline {
-    let sink = format!("[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {:?}", dir.join("out"));
-    of(dir, "at_least_once", role, udf, source, &sink).parse().unwrap()
+    of(dir, "at_least_once", role, udf, source, &file_sink(dir)).parse().unwrap()
 }
 
 /// A pipeline that commits epochs of about a hundred inputs.
 pub(crate) fn with_epochs(dir: &Path, role: &str, source: &str, sinks: &str) -> Pipeline {
-    let rest =
-        format!("[ledger]\npath = {:?}\n[epoch]\ninterval = \"1h\"\nmax_records = 100", dir.join("ledger"));
+    let rest = ledger(dir) + "[epoch]\ninterval = \"1h\"\nmax_records = 100";
     of(dir, "effectively_once", role, &rest, source, sinks).parse().unwrap()
+}
+
+/// The table of a ledger. Others may follow.
+pub(crate) fn ledger(dir: &Path) -> String {
+    format!("\n[ledger]\npath = {:?}\n", dir.join("ledger"))
+}
+
+/// The sink that [`World::lines`] reads. Further keys may follow, and tables.
+pub(crate) fn file_sink(dir: &Path) -> String {
+    format!("[[sink]]\nname = \"main\"\nkind = \"file\"\npath = {:?}\n", dir.join("out"))
+}
+
+/// A sink with a file for each epoch, in `epochs`. Further keys may follow, and tables.
+pub(crate) fn epoch_sink(dir: &Path) -> String {
+    format!("[[sink]]\nname = \"main\"\nkind = \"file\"\nmode = \"epoch\"\ndir = {:?}\n", dir.join("epochs"))
 }
 
 /// The text of a pipeline file; `udf` are further keys of `[udf]` and whatever comes behind it, `sinks` tables.
@@ -118,6 +131,15 @@ pub(crate) fn epoch_files(dir: &Path, partition: u32) -> Vec<Vec<String>> {
     let lines =
         |name: &String| fs::read_to_string(place.join(name)).unwrap().lines().map(str::to_owned).collect();
     names.iter().map(lines).collect()
+}
+
+/// Waits for something that another thread or process does.
+pub(crate) fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(100);
+    while !happened() {
+        assert!(Instant::now() < give_up, "{what}: never");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Runs a vertex in a process of its own, in which the test `test` was started again; it sees `place` by [`runtime_place`].

@@ -40,6 +40,10 @@ fn pipeline(dir: &Path, more: &str) -> String {
     file.to_str().unwrap().to_owned()
 }
 
+fn ledger(dir: &Path) -> String {
+    format!("[ledger]\npath = {:?}", dir.join("ledger"))
+}
+
 /// Rules: VX-512, VX-861.
 #[test]
 fn a_function_runs_over_the_lines_of_a_file() {
@@ -72,8 +76,7 @@ fn a_function_runs_over_the_lines_of_a_file() {
 #[test]
 fn a_pipeline_runs_and_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = format!("[ledger]\npath = {:?}", dir.path().join("ledger"));
-    let file = pipeline(dir.path(), &ledger);
+    let file = pipeline(dir.path(), &ledger(dir.path()));
     fs::write(dir.path().join("input"), "one\n").unwrap();
     let report = vertex(["run", "-c", &file, "--json"]).exits(0).result();
     assert_eq!(report["read"], 1);
@@ -87,7 +90,7 @@ fn a_pipeline_runs_and_goes_on_where_it_was() {
 #[test]
 fn a_ledger_that_is_gone_is_made_anew_when_somebody_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let file = pipeline(dir.path(), &format!("[ledger]\npath = {:?}", dir.path().join("ledger")));
+    let file = pipeline(dir.path(), &ledger(dir.path()));
     fs::write(dir.path().join("input"), "one\n").unwrap();
     vertex(["run", "-c", &file]).exits(0);
     fs::remove_file(dir.path().join("ledger").join("ledger.redb")).unwrap();
@@ -179,8 +182,7 @@ fn metrics_count_every_input_once() {
         [(dead, "dlq_total{pipeline=\"test\",class"), (drop, "dropped_total{pipeline=\"test\",reason")]
     {
         let dir = tempfile::tempdir().unwrap();
-        let ledger = format!("{more}[ledger]\npath = {:?}", dir.path().join("ledger"));
-        let file = pipeline(dir.path(), &ledger);
+        let file = pipeline(dir.path(), &format!("{more}{}", ledger(dir.path())));
         let lines: String =
             (0..300).map(|n| ["one\n", "skip\n", "two\n", "bad\n", "three\n"][n % 5]).collect();
         fs::write(dir.path().join("input"), lines).unwrap();
@@ -254,8 +256,7 @@ fn what_is_wrong_has_its_exit_code() {
     let (code, message) = vertex(["run", "-c", &file, "--json"]).exits(69).error();
     assert!(code == "worker" && message.contains("/no/such/program"), "{message}");
     fs::write(dir.path().join("ledger"), "no directory").unwrap();
-    let ledger = format!("[ledger]\npath = {:?}", dir.path().join("ledger"));
-    let file = pipeline(dir.path(), &ledger);
+    let file = pipeline(dir.path(), &ledger(dir.path()));
     assert_eq!(vertex(["run", "-c", &file, "--json"]).exits(73).error().0, "ledger");
 }
 
