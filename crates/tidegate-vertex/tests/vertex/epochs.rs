@@ -59,6 +59,30 @@ fn an_epoch_ends_when_it_is_long_or_memory_is_short() {
     }
 }
 
+/// The last answers are all there before the first of their epochs is committed, so nothing happens any more but commits. Without
+/// looking again after each of those the vertex would sleep for ten seconds, some dozens of times.
+/// Rules: VX-761.
+#[test]
+fn answers_that_wait_for_a_commit_go_on_with_it() {
+    const IN_FLIGHT: u64 = 128;
+    let world = World::new();
+    let dir = world.path("");
+    let rest = ledger(&dir) + "[epoch]\ninterval = \"1h\"\nmax_records = 1\nmax_pending = 1";
+    let source = format!("kind = \"generator\"\nrecords = {}", 10 + IN_FLIGHT);
+    let text = of(&dir, "effectively_once", "hold 10", &rest, &source, &epoch_sink(&dir))
+        .replace("max_in_flight = 4", &format!("max_in_flight = {IN_FLIGHT}"))
+        .replace("max_records = 50", "max_records = 1")
+        .replace("max_response = \"2MiB\"", "max_response = \"64KiB\"");
+    let vertex = Vertex::start(text.parse().unwrap()).unwrap();
+    let control = vertex.control();
+    let running = std::thread::spawn(move || vertex.run());
+    wait_for("all that is left is on its way", || control.status().lanes[0].in_flight == IN_FLIGHT);
+    // From here on nobody asks the vertex for anything, which would wake it.
+    std::fs::write(dir.join("gate"), "").unwrap();
+    assert_eq!(running.join().unwrap().unwrap().delivered, 10 + IN_FLIGHT);
+    assert_eq!(epoch_files(&dir.join("epochs"), 0).len() as u64, 10 + IN_FLIGHT);
+}
+
 /// Rules: VX-760, VX-866.
 #[test]
 fn an_epoch_ends_when_the_vertex_is_to_end() {
