@@ -103,6 +103,10 @@ impl Batch {
 
     /// How many inputs of what follows it go into this one, which has at most so many inputs and bytes.
     pub fn room_for(&self, next: &Self, records: usize, bytes: u64) -> usize {
+        // What a source gives again comes behind newer inputs; in a batch positions grow.
+        if next.first() <= self.last() {
+            return 0;
+        }
         let mut total = self.bytes;
         let fits = |input: &&Input| {
             total += input.record.len() as u64;

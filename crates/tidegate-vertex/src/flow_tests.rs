@@ -367,6 +367,18 @@ fn a_batch_that_is_not_full_takes_what_is_read_behind_it() {
     assert_eq!(counts(&records), [3, 1]);
 }
 
+/// What a source gives again comes behind newer inputs, and goes by itself.
+/// Rules: VX-442, VX-837.
+#[test]
+fn positions_grow_within_a_batch() {
+    let mut flow = Flow::new(RETRY, Shape { records: 9, bytes: u64::MAX, ..Shape::default() });
+    for inputs in [4..6, 1..3, 3..4, 3..4] {
+        flow.push(batch(inputs));
+    }
+    let ends = flow.entries.iter().map(|entry| (entry.batch.first().0, entry.batch.last().0));
+    assert_eq!(ends.collect::<Vec<_>>(), [(4, 5), (1, 3), (3, 3)]);
+}
+
 /// Positions in a batch are told by 32 bits behind the first.
 /// Rules: VX-442.
 #[test]
