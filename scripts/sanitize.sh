@@ -24,11 +24,9 @@ run address --package tidegate-io --lib --test toy_protocol
 # does not find the sanitizer's options, which are read there, and fails looking for leaks.
 ASAN_OPTIONS=detect_leaks=0 run address --package tidegate-hub --lib --test attachment --test block --test channel \
     --test recovery -- --skip guards_do_not_outlive_what_they_guard --skip who_cannot_say_who_he_is_takes_no_part
-TSAN_OPTIONS="handle_segv=0:handle_sigbus=0:suppressions=$PWD/crates/tidegate-shm/tests/thread-sanitizer.supp" \
-    run thread --package tidegate-shm --lib --tests
-
-# The kernel and the sockets wait on locks of the standard library, whose slow paths must be seen too: it is built anew.
+# How threads of the standard library wait for each other must be seen too: it is built anew.
 [[ -d $(rustc --print sysroot)/lib/rustlib/src/rust/library ]] || rustup component add rust-src
+TSAN_OPTIONS=handle_segv=0:handle_sigbus=0 run thread -Zbuild-std --package tidegate-shm --lib --tests
 # What counts wake-ups would count those of the sanitizer's own thread.
 run thread -Zbuild-std --package tidegate-io --lib --test engine --test toy_protocol -- --skip idle_connections_cost_no_wake_ups
 run thread -Zbuild-std --package tidegate-mq --lib --test api --test libzmq

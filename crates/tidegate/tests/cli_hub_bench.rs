@@ -1,6 +1,8 @@
 //! `tidegate hub bench`, with this program and with scripts; iceoryx2 need not be there.
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
+#[path = "support/bench.rs"]
+mod beside;
 #[path = "support/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod support;
@@ -8,9 +10,10 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use beside::beside_itself;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Outcome, Running, beside_itself, eventually, script, tidegate};
+use support::{Outcome, Running, eventually, script, tidegate};
 
 /// Arguments of a run that is over soon.
 const SHORT: [&str; 7] = ["hub", "bench", "--json", "--repetitions", "1", "--warmup", "10ms"];

@@ -24,9 +24,9 @@ fn offset_of(table: &DeTable<'_>, key: &str, number: Option<usize>) -> Option<us
     let inner = match (value.get_ref(), rest) {
         (DeValue::Table(inner), Some(rest)) => offset_of(inner, rest, None),
         (DeValue::Array(all), rest) => match (number, rest) {
-            (Some(number), rest) => all.get(number).and_then(|one| {
+            (Some(number), rest) => all.get(number).map(|one| {
                 let inner = rest.and_then(|rest| offset_of(one.get_ref().as_table()?, rest, None));
-                Some(inner.unwrap_or(one.span().start))
+                inner.unwrap_or(one.span().start)
             }),
             (None, Some(rest)) => {
                 let tables = all.iter().filter_map(|one| one.get_ref().as_table());

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tidegate::mq::monitor::EventKind;
 use tidegate::mq::{AnySocket, Context, Pull, SocketType};
 
-use crate::support::{Outcome, Running, beside_itself, eventually, script, tidegate};
+use crate::beside::beside_itself;
+use crate::support::{Outcome, Running, eventually, script, tidegate};
 use crate::{mq, run};
 
 /// Arguments of a run that is over soon.

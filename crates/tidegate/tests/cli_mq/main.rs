@@ -2,6 +2,8 @@
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
 mod bench;
+#[path = "../support/bench.rs"]
+mod beside;
 mod errors;
 mod keys;
 mod patterns;
