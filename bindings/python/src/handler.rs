@@ -9,7 +9,8 @@ use pyo3::{
     types::{PyBytes, PyList, PyMemoryView},
 };
 use tidegate_udf::{
-    Answered, Answers, Handled, Handler, Harness, Outcome, Sdk, wire::function::FunctionKind, worker,
+    Answered, Answers, Handled, Handler, Harness, Outcome, SchemaId, Schemas, Sdk,
+    wire::function::FunctionKind, worker,
 };
 
 use crate::{
@@ -33,13 +34,35 @@ pub(crate) fn serve(
     kind: &str,
     function: Py<PyAny>,
     stop: Py<PyAny>,
+    schema_in: Vec<Schema>,
+    schema_out: Option<Schema>,
 ) -> PyResult<()> {
     let mut handler = PyHandler::new(py, kind, function, Some(stop))?;
-    let served = py.detach(|| tidegate_udf::serve(name, Sdk::Python, &mut handler));
+    let takes = schema_in.iter().map(Schema::id).collect();
+    let schemas = Schemas { takes, makes: schema_out.as_ref().map(Schema::id).unwrap_or_default() };
+    let served = py.detach(|| tidegate_udf::serve(name, Sdk::Python, &schemas, &mut handler));
     match handler.raised {
         Some(raised) if raised.is_instance_of::<PyKeyboardInterrupt>(py) => Ok(()),
         Some(raised) => Err(raised),
         None => served.map_err(|error| WorkerError::new_err(with_causes(&error))),
+    }
+}
+
+/// A schema: its text, or its id.
+#[derive(FromPyObject)]
+pub(crate) enum Schema {
+    #[pyo3(transparent)]
+    Text(String),
+    #[pyo3(transparent)]
+    Id(u64),
+}
+
+impl Schema {
+    fn id(&self) -> SchemaId {
+        match self {
+            Self::Text(text) => SchemaId::of(text),
+            Self::Id(id) => SchemaId(*id),
+        }
     }
 }
 

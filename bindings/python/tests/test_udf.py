@@ -260,3 +260,8 @@ def test_a_worker_has_one_function_and_needs_a_runtime():
     ended = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1 and "udf.command" in ended.stderr
     assert issubclass(WorkerError, Exception)
+
+
+def test_one_schema_is_not_a_list_of_letters():
+    for schema_in, taken in [("text", ["text"]), (7, [7]), (["a", 7], ["a", 7]), ((), [])]:
+        assert worker(schema_in=schema_in, schema_out="made")._schemas == (taken, "made")

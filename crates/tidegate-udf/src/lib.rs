@@ -75,6 +75,7 @@ mod worker;
 mod guides {
     #[doc = include_str!("../../../docs/guides/vertex/getting-started.md")]
     struct GettingStarted;
+    #[cfg(feature = "schema-text")]
     #[doc = include_str!("../../../docs/guides/vertex/functions.md")]
     struct Functions;
 }
@@ -88,7 +89,8 @@ pub use harness::{Answered, Harness, Made};
 #[cfg(not(loom))]
 pub use journal::Journal;
 #[cfg(not(loom))]
-pub use session::{Sdk, WorkerError, serve};
+pub use session::{Schemas, Sdk, WorkerError, serve};
+pub use wire::ids::SchemaId;
 #[cfg(not(loom))]
 pub use wire::message::Level;
 #[cfg(not(loom))]

@@ -92,6 +92,14 @@ pub enum WorkerError {
     /// The runtime broke the protocol of the rings.
     #[error(transparent)]
     Violation(#[from] Violation),
+    /// A batch is of another schema than the session.
+    #[error("the runtime sent records of schema {found:016x}, the session has {expected:016x}", found = .found.0, expected = .expected.0)]
+    Schema {
+        /// As the batch says.
+        found: SchemaId,
+        /// As D says.
+        expected: SchemaId,
+    },
     /// A batch cannot be read.
     #[error("batch {batch}: {fault}")]
     Records {
@@ -107,6 +115,40 @@ pub enum WorkerError {
 
 pub(crate) fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> WorkerError {
     move |source| WorkerError::Io { step, source }
+}
+
+/// What records a function takes and makes (VX-422).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schemas {
+    /// The schemas of inputs that it takes; untyped bytes if there are none.
+    pub takes: Vec<SchemaId>,
+    /// The schema of its outputs.
+    pub makes: SchemaId,
+}
+
+impl Schemas {
+    /// What is said to the runtime.
+    fn taken(&self) -> Vec<SchemaId> {
+        if self.takes.is_empty() { vec![SchemaId::NONE] } else { self.takes.clone() }
+    }
+
+    /// A session has these schemas, or there are untyped bytes on one side, which the runtime has to judge.
+    fn check(&self, down: &DownHeader) -> Result<(), SegmentFault> {
+        let fits = |ours: &[SchemaId], theirs| {
+            theirs == SchemaId::NONE || ours.iter().any(|&one| one == SchemaId::NONE || one == theirs)
+        };
+        let takes = self.taken();
+        for (field, ours, theirs) in [
+            ("D.schema_in", takes.as_slice(), down.schema_in),
+            ("D.schema_out", &[self.makes], down.schema_out),
+        ] {
+            if !fits(ours, theirs) {
+                let expected = ours.first().map_or(0, |one| one.0);
+                return Err(SegmentFault { field, found: theirs.0, expected });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The SDK that serves a function, for people.
@@ -137,18 +179,19 @@ impl Sdk {
 
 /// Attaches to the runtime and answers batches until the session ends, or until the handler says that it is over. The runtime is
 /// the one that started this process, which passes the control socket as standard input; or the one that listens where
-/// `TIDEGATE_VX_SOCKET` says, which is waited for. For SDKs; functions in Rust are run by [`crate::FunctionWorker::run`].
+/// `TIDEGATE_VX_SOCKET` says, which is waited for. It takes the worker if its records have these schemas. For SDKs; functions in Rust
+/// are run by [`crate::FunctionWorker::run`].
 ///
 /// # Errors
 /// There is no runtime, it refused the worker, or it broke the protocol.
-pub fn serve(name: &str, sdk: Sdk, handler: &mut dyn Handler) -> Result<(), WorkerError> {
+pub fn serve(name: &str, sdk: Sdk, schemas: &Schemas, handler: &mut dyn Handler) -> Result<(), WorkerError> {
     let runtime = Runtime::of_environment()?;
     let mut patience = Patience::new();
     let (control, mut session, beat) = loop {
         if handler.is_over() {
             return Ok(());
         }
-        match greet(&runtime, name, sdk, handler) {
+        match greet(&runtime, name, sdk, schemas, handler) {
             Err(error) if runtime.is_to_come(&error) => patience.wait(&error),
             greeted => break greeted?,
         }
@@ -182,6 +225,7 @@ fn greet(
     runtime: &Runtime,
     name: &str,
     sdk: Sdk,
+    schemas: &Schemas,
     handler: &mut dyn Handler,
 ) -> Result<(Arc<Control>, Session, Nanos), WorkerError> {
     let control = Arc::new(runtime.connect()?);
@@ -191,8 +235,8 @@ fn greet(
         sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
         function: name.to_owned(),
         kind: handler.kind().name().to_owned(),
-        schema_in: vec![SchemaId(0)],
-        schema_out: SchemaId(0),
+        schema_in: schemas.taken(),
+        schema_out: schemas.makes,
         features: Vec::new(),
         // After the connection was made: the runtime compares it with when it saw that.
         boottime: boottime_now().0,
@@ -202,7 +246,7 @@ fn greet(
         Err(error) if is_hang_up(&error) => {}
         sent => sent.map_err(io_error("greet the runtime"))?,
     }
-    let (session, beat) = attach(&control, sdk, || handler.is_over())?;
+    let (session, beat) = attach(&control, sdk, schemas, || handler.is_over())?;
     let ready = FromWorker::Ready(Ready { sealed: true });
     match control.send(&ready.encode(), &[]) {
         Err(error) if is_hang_up(&error) => Err(WorkerError::NoSession),
@@ -230,6 +274,7 @@ struct Session {
 fn attach(
     control: &Arc<Control>,
     sdk: Sdk,
+    schemas: &Schemas,
     mut is_over: impl FnMut() -> bool,
 ) -> Result<(Session, Nanos), WorkerError> {
     let give_up = monotonic_now().saturating_add(ATTACH_TIMEOUT);
@@ -260,6 +305,7 @@ fn attach(
     let (down_len, up_len, fence_len) = (down.len(), up.len(), fence.len());
     let (down, up, fence) = (down.map(0..0)?, up.map(0..up_len)?, fence.map(0..0)?);
     let header = DownHeader::decode(&bytes(&down)?, down_len)?;
+    schemas.check(&header)?;
     let ring = decode_up(&bytes(&up)?, up_len, &header)?;
     let slots = decode_fence(&bytes(&fence)?, fence_len, &header)?;
     for (region, ready_at, field) in [(&down, READY_AT, "D.ready"), (&fence, FENCE_READY_AT, "F.ready")] {
@@ -330,6 +376,10 @@ impl Session {
                     self.link.ring_bell();
                 }
                 answers.begin(frame.record_count);
+                if frame.schema != self.down.schema_in {
+                    self.publish(&frame, Status::SchemaMismatch, &answers)?;
+                    return Err(WorkerError::Schema { found: frame.schema, expected: self.down.schema_in });
+                }
                 match self.answer(&frame, &mut payload, handler, &mut answers)? {
                     Ok(status) => self.publish(&frame, status, &answers)?,
                     Err(end) => return Ok(Some(end)),

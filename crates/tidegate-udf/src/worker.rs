@@ -4,7 +4,8 @@ use crate::{
     api::{Ctx, Emit, Outcome, Record},
     batch::{Answers, Batch, Failure, Handler},
     function::{BatchHandler, MapHandler},
-    session::{self, Sdk, WorkerError},
+    session::{self, Schemas, Sdk, WorkerError},
+    wire::ids::SchemaId,
 };
 
 /// A worker process, to be given its function.
@@ -96,17 +97,42 @@ impl Worker {
     /// A handler of another kind, for SDKs of other languages.
     pub fn handler(self, name: &str, handler: impl Handler + 'static) -> FunctionWorker {
         let Self { private: () } = self;
-        FunctionWorker { name: name.to_owned(), handler: Box::new(handler) }
+        FunctionWorker { name: name.to_owned(), schemas: Schemas::default(), handler: Box::new(handler) }
     }
 }
 
 /// A worker process with its function.
 pub struct FunctionWorker {
     name: String,
+    schemas: Schemas,
     handler: Box<dyn Handler>,
 }
 
 impl FunctionWorker {
+    /// Says that the function takes records of this schema; of one of several, if it is said several times. Without it the
+    /// function takes untyped bytes. The id is as `tidegate vertex validate` prints it; `SchemaId::of` of feature `schema-text`
+    /// makes it from the text of the schema.
+    ///
+    /// ```no_run
+    /// use tidegate_udf::{SchemaId, worker};
+    ///
+    /// let order = SchemaId(0x0196_79b7_17eb_12d0);
+    /// worker().filter("all", |_, _| true).schema_in(order).schema_out(order).run()?;
+    /// # Ok::<(), tidegate_udf::WorkerError>(())
+    /// ```
+    #[must_use]
+    pub fn schema_in(mut self, schema: SchemaId) -> Self {
+        self.schemas.takes.push(schema);
+        self
+    }
+
+    /// Says that the outputs of the function are records of this schema.
+    #[must_use]
+    pub fn schema_out(mut self, schema: SchemaId) -> Self {
+        self.schemas.makes = schema;
+        self
+    }
+
     /// Attaches to the runtime and answers batches until the runtime ends the session. Takes standard input if the runtime has
     /// started this process, over which it passes the control socket; otherwise connects to the socket that `TIDEGATE_VX_SOCKET`
     /// names, and waits for the runtime.
@@ -114,7 +140,7 @@ impl FunctionWorker {
     /// # Errors
     /// There is no runtime, it refused the worker, or it broke the protocol.
     pub fn run(mut self) -> Result<(), WorkerError> {
-        session::serve(&self.name, Sdk::Rust, self.handler.as_mut())
+        session::serve(&self.name, Sdk::Rust, &self.schemas, self.handler.as_mut())
     }
 }
 

@@ -179,7 +179,14 @@ class Nack:
     reason: str
     def __init__(self, delay: float, reason: str) -> None: ...
 
-def serve(name: str, kind: str, function: Callable[..., Any], stop: Any) -> None: ...
+def serve(
+    name: str,
+    kind: str,
+    function: Callable[..., Any],
+    stop: Any,
+    schema_in: list[str | int],
+    schema_out: str | int | None,
+) -> None: ...
 def harness(
     kind: str,
     function: Callable[..., Any],

@@ -10,7 +10,9 @@ from tidegate.udf import worker
 
 ROLE = os.environ["TIDEGATE_TEST_FUNCTION"]
 PLACE = pathlib.Path(os.environ["TIDEGATE_TEST_PLACE"])
-w = worker(ROLE)
+# As the pipeline file of the test has them, in another form.
+TYPED = {"schema_in": [7, '{"type":"object","required":["id","at"]}'], "schema_out": 'syntax = "proto3";\r\nmessage Enriched {}\r\n'}
+w = worker(ROLE, **(TYPED if ROLE == "typed" else {}))
 
 
 def upper(record):
@@ -69,7 +71,7 @@ with (PLACE / "pids").open("a") as pids:
     pids.write(f"{os.getpid()}\n")
 
 match ROLE:
-    case "upper":
+    case "upper" | "typed":
         w.batch_map(lambda records, ctx: [upper(record) for record in records])
     case "slow upper":
         @w.map

@@ -37,3 +37,8 @@ ids! {
     /// Place in a ring, counted in bytes since its beginning, never wrapping.
     RingPos(u64);
 }
+
+impl SchemaId {
+    /// Untyped bytes.
+    pub const NONE: Self = Self(0);
+}

@@ -7,6 +7,7 @@
 //! | [`segment`] | the headers of the three segments, and where their words are |
 //! | [`message`] | the datagrams of the control socket |
 //! | [`status`], [`ids`] | numbers with a meaning |
+//! | `schema` | the ids of schemas |
 //!
 //! What comes from the other side is copied to private memory before it is read here, and every length in it is checked
 //! before it is used.
@@ -17,5 +18,7 @@ pub mod ids;
 mod layout;
 pub mod message;
 pub mod record;
+#[cfg(feature = "schema-text")]
+mod schema;
 pub mod segment;
 pub mod status;

@@ -9,7 +9,7 @@ use std::{path::Path, time::Duration};
 
 use tidegate_shm::{clock::boottime_now, region::SealedMemory};
 use tidegate_udf::{
-    Ctx, Emit, Level, Outcome, Record, WorkerError,
+    Ctx, Emit, Level, Outcome, Record, SchemaId, WorkerError,
     wire::{
         message::{FromWorker, Sums},
         segment::{BUSY_BATCH_AT, BUSY_SINCE_AT, HEARTBEAT_AT, PANIC_AT, PID_AT, SDK_AT, Word},
@@ -19,6 +19,10 @@ use tidegate_udf::{
 };
 
 use runtime::{Damage, GENERATION, PARTITION, Runtime, eventually, role};
+
+/// The schemas of what it takes, and of what it makes.
+const TAKES: [SchemaId; 2] = [SchemaId(7), SchemaId(9)];
+const MAKES: SchemaId = SchemaId(8);
 
 /// What every worker runs; in a test run it shows that nothing is taken from a process that no runtime started.
 /// Rules: VX-500.
@@ -30,6 +34,9 @@ fn worker_process() {
             calls += 1;
             function(record, ctx, out, calls)
         })
+        .schema_in(TAKES[0])
+        .schema_in(TAKES[1])
+        .schema_out(MAKES)
         .run();
     if role() {
         return ended.unwrap();
@@ -98,7 +105,7 @@ fn function(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>, calls: u32) -
 
 /// What a runtime of another version, or somebody who is none, would send.
 /// Cases: CT-06, CT-15.
-/// Rules: VX-100, VX-120, VX-423.
+/// Rules: VX-100, VX-120, VX-422, VX-423.
 #[test]
 fn a_worker_refuses_what_it_cannot_trust() {
     for (damage, said) in [
@@ -111,6 +118,8 @@ fn a_worker_refuses_what_it_cannot_trust() {
         (Damage::OtherInstance, "F.vertex_instance_id"),
         (Damage::DownNotReady, "D.ready"),
         (Damage::FenceNotReady, "F.ready"),
+        (Damage::OtherInputs, "D.schema_in"),
+        (Damage::OtherOutputs, "D.schema_out"),
     ] {
         let runtime = Runtime::offer(Some(damage));
         let (status, text) = runtime.ends();
@@ -118,6 +127,30 @@ fn a_worker_refuses_what_it_cannot_trust() {
     }
     let (status, text) = Runtime::rejects("SCHEMA", "two texts");
     assert!(!status.success() && text.contains("Rejected") && text.contains("two texts"), "{text}");
+}
+
+/// A session of any schema that the function takes; of another one a batch is not processed, and ends the session.
+/// Rules: VX-422.
+#[test]
+fn a_batch_of_another_schema_is_refused_by_its_status() {
+    for input in TAKES {
+        let mut runtime = Runtime::typed(input, MAKES);
+        let answer = runtime.exchange(&["calls"]);
+        assert_eq!((answer.status, answer.frame.schema), (Status::Ok, MAKES));
+        assert_eq!(answer.values(), ["1"]);
+        let place = tempfile::tempdir().unwrap();
+        let called = place.path().join("called");
+        for other in [SchemaId(5), SchemaId::NONE] {
+            let mut runtime = Runtime::typed(input, MAKES);
+            runtime.schema = other;
+            let answer = runtime.exchange(&[&format!("stop {}", called.display())]);
+            assert_eq!((answer.status, answer.frame.record_count), (Status::SchemaMismatch, 0));
+            let (status, text) = runtime.ends();
+            assert!(!status.success() && text.contains("Schema {"), "{text}");
+            assert!(text.contains(&format!("{other:?}")) && text.contains(&format!("{input:?}")), "{text}");
+        }
+        assert!(!called.exists(), "the function saw it");
+    }
 }
 
 /// The function does not see a batch of a generation that is over, of another partition than the slot's, or behind the lease;

@@ -31,6 +31,8 @@ use tidegate_udf::{
     },
 };
 
+use crate::{MAKES, TAKES};
+
 pub(crate) const GENERATION: u64 = 5;
 pub(crate) const PARTITION: u32 = 7;
 /// Longer than a frame.
@@ -52,6 +54,8 @@ pub(crate) enum Damage {
     OtherInstance,
     DownNotReady,
     FenceNotReady,
+    OtherInputs,
+    OtherOutputs,
 }
 
 pub(crate) struct Runtime {
@@ -64,6 +68,8 @@ pub(crate) struct Runtime {
     requests: Publisher<OwnSegment, PeerSegment>,
     responses: Reader<OwnSegment, PeerSegment>,
     next: u64,
+    /// Of the batches.
+    pub(crate) schema: SchemaId,
     /// Which try the batches are.
     pub(crate) attempt: u16,
 }
@@ -111,9 +117,20 @@ impl Runtime {
         runtime
     }
 
+    /// A session of these schemas in which data flows.
+    pub(crate) fn typed(input: SchemaId, output: SchemaId) -> Self {
+        let mut runtime = Self::ready(input, output);
+        runtime.grant();
+        runtime
+    }
+
     /// A session in which the worker may not answer yet.
     pub(crate) fn without_credit() -> Self {
-        let runtime = Self::offer(None);
+        Self::ready(SchemaId::NONE, SchemaId::NONE)
+    }
+
+    fn ready(input: SchemaId, output: SchemaId) -> Self {
+        let runtime = Self::of(None, input, output);
         let FromWorker::Ready(ready) = runtime.hear() else { panic!("not ready") };
         assert!(ready.sealed && runtime.up.atomic_u32(READY_AT as u64).unwrap().load(Ordering::Acquire) == 1);
         runtime.set_run_state(RunState::Run);
@@ -122,6 +139,11 @@ impl Runtime {
 
     /// Starts a worker and gives it the memory of a session.
     pub(crate) fn offer(damage: Option<Damage>) -> Self {
+        let other = |which| SchemaId(if damage == Some(which) { 5 } else { 0 });
+        Self::of(damage, other(Damage::OtherInputs), other(Damage::OtherOutputs))
+    }
+
+    fn of(damage: Option<Damage>, schema_in: SchemaId, schema_out: SchemaId) -> Self {
         let (child, control) = spawn();
         let is = |which| damage == Some(which);
         let len = RING.segment_len();
@@ -133,8 +155,8 @@ impl Runtime {
             pipeline: 3,
             runtime_pid: std::process::id(),
             worker: 0,
-            schema_in: SchemaId(0),
-            schema_out: SchemaId(0),
+            schema_in,
+            schema_out,
             kind: FunctionKind::Map,
             max_response: MAX_RESPONSE as u64,
         }
@@ -164,6 +186,7 @@ impl Runtime {
             .unwrap();
         let FromWorker::Hello(hello) = hear(&control) else { panic!("no hello") };
         assert!(hello.proto == (1, 1) && hello.kind == "map", "{hello:?}");
+        assert_eq!((hello.schema_in.as_slice(), hello.schema_out), (TAKES.as_slice(), MAKES));
         let all = [down.as_fd(), up.as_fd(), fence_memory.as_fd()];
         let given = if is(Damage::TwoDescriptors) { &all[..2] } else { &all };
         control.send(&FromRuntime::Welcome(welcome()).encode(), given).unwrap();
@@ -171,8 +194,18 @@ impl Runtime {
         let link = Link { own, peer: PeerSegment::new(&up, RING.capacity).unwrap() };
         let requests = Publisher::new(link.own.clone(), link.peer.clone(), RING);
         let responses = Reader::new(link.own.clone(), link.peer.clone(), RING);
-        let runtime =
-            Self { child, control: Some(control), link, fence, up, requests, responses, next: 1, attempt: 0 };
+        let runtime = Self {
+            child,
+            control: Some(control),
+            link,
+            fence,
+            up,
+            requests,
+            responses,
+            next: 1,
+            schema: schema_in,
+            attempt: 0,
+        };
         runtime.set_fence(GENERATION, u64::MAX, PARTITION);
         runtime
     }
@@ -209,7 +242,7 @@ impl Runtime {
             generation: Generation(GENERATION),
             epoch: EpochId(1),
             batch: BatchId(self.next),
-            schema: SchemaId(0),
+            schema: self.schema,
             partition: PartitionId(PARTITION),
             record_count: payload.count(),
             source_first: Position(0),

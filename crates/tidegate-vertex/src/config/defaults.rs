@@ -75,3 +75,7 @@ pub(super) fn attach_timeout() -> Time {
 pub(super) fn restart_window() -> Time {
     Time(Nanos::from_secs(600))
 }
+
+pub(super) fn attach_retries() -> u32 {
+    3
+}

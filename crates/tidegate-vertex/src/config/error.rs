@@ -49,6 +49,16 @@ pub enum ConfigError {
         /// As given.
         setting: String,
     },
+    /// The file of a schema cannot be read.
+    #[error("{key}: cannot read {}", .path.display())]
+    Schema {
+        /// The key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A value that cannot be.
     #[error("{key} is {found}; it has to be {allowed}")]
     Value {

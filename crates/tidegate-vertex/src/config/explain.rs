@@ -55,6 +55,11 @@ pub const KEYS: &[Key] = &[
         "workers of a lane that may end within the window before the vertex gives up; 0: any number",
     ),
     key("udf.restart_window", "\"10m\"", "see udf.max_restarts"),
+    key(
+        "udf.attach_retries",
+        "3",
+        "workers of other schemas that may be refused in a row before the vertex ends with 77",
+    ),
     key("udf.env", "{}", "environment of the workers"),
     key("udf.params", "{}", "what the function is given"),
     key("udf.retry.attempts", "5", "tries of an input on which the function fails"),
@@ -63,6 +68,9 @@ pub const KEYS: &[Key] = &[
     key("udf.retry.factor", "2.0", "how much longer each delay is than the one before"),
     key("udf.retry.cap", "\"10s\"", "longest delay"),
     key("udf.retry.jitter", "0.2", "share of a delay by which it is spread to either side"),
+    key("schema.in", "", "file with the schema of inputs, which the function has to take; untyped bytes"),
+    key("schema.out", "", "file with the schema of outputs, which the function has to make; untyped bytes"),
+    key("schema.strict", "true", "whether untyped bytes, on either side, do not fit a schema on the other"),
     key("epoch.interval", "\"200ms\"", "how often progress is made durable"),
     key(
         "epoch.rto",

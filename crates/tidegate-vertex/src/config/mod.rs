@@ -11,6 +11,7 @@ mod later;
 mod operation;
 mod ownership;
 mod place;
+mod schema;
 pub mod secret;
 #[cfg(feature = "tensor")]
 mod streams;
@@ -34,7 +35,10 @@ use tidegate_udf::wire::{
 
 use crate::{
     flow::{OnExhausted, Retry, Shape},
-    lane::{door::DoorSpec, session::Transport},
+    lane::{
+        door::DoorSpec,
+        session::{Transport, Typing},
+    },
     own::Pins,
     retry::Backoff,
     source::AckMode,
@@ -48,6 +52,7 @@ pub use operation::{AdminConfig, LogConfig, LogFormat, LogLevel, MetricsConfig};
 pub use ownership::OwnershipConfig;
 #[cfg(feature = "nats")]
 pub use ownership::jetstream::JetstreamOwnership;
+pub use schema::SchemaConfig;
 use units::{Bytes, Factor, Share, Time};
 #[cfg(feature = "tensor")]
 pub use {explain::STREAM_KEYS, streams::TensorEnd};
@@ -66,6 +71,9 @@ pub struct Pipeline {
     transport: TransportConfig,
     /// The function.
     pub udf: UdfConfig,
+    /// What records are.
+    #[serde(default)]
+    pub schema: SchemaConfig,
     /// Where records come from.
     pub source: SourceConfig,
     /// Where outputs go.
@@ -172,6 +180,9 @@ pub struct UdfConfig {
     max_restarts: u32,
     #[serde(default = "defaults::restart_window")]
     restart_window: Time,
+    /// How many workers of other schemas are refused before the vertex gives up.
+    #[serde(default = "defaults::attach_retries")]
+    pub attach_retries: u32,
     /// Environment of the workers.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -339,14 +350,23 @@ impl Pipeline {
         Shape { records: max_records.get() as usize, bytes: max_bytes.0, linger: linger.0, unordered }
     }
 
+    /// What records are, as the files of `[schema]` say now.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn typing(&self) -> Result<Typing, ConfigError> {
+        self.schema.typing()
+    }
+
     /// Where workers come in that somebody else starts.
-    pub fn door(&self) -> Option<DoorSpec> {
+    pub fn door(&self, typing: Typing) -> Option<DoorSpec> {
         let UdfConfig { listen, allowed_uids, group, workers, .. } = &self.udf;
         Some(DoorSpec {
             path: listen.clone()?,
             group: *group,
             allowed: allowed_uids.clone(),
             workers: *workers,
+            typing,
             attach_timeout: self.attach_timeout(),
         })
     }

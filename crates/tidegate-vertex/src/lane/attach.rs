@@ -30,7 +30,7 @@ use tidegate_udf::{
 use super::{
     door::{Hall, Newcomer},
     says::{Says, Tail},
-    session::{Hold, Incoming, Segments, Session, SessionError, Transport},
+    session::{Hold, Incoming, Segments, Session, SessionError, Transport, Typing},
 };
 
 /// Where workers come from.
@@ -56,6 +56,8 @@ pub struct WorkerSpec {
     pub welcome: Welcome,
     /// Sizes of the session.
     pub transport: Transport,
+    /// What its records are.
+    pub typing: Typing,
     /// Random number of the runtime process.
     pub instance: u64,
     /// Number of the pipeline.
@@ -249,7 +251,7 @@ fn attach(
     let FromWorker::Hello(hello) = attaching.hear()? else {
         return Err(refused("MESSAGE", "the first message was not hello".to_owned()));
     };
-    let agreed = match judge(&hello, worker.started) {
+    let agreed = match judge(&hello, worker.started, attaching.spec.typing) {
         Ok(agreed) => agreed,
         Err((code, message)) => {
             let reject = FromRuntime::Reject(Reject { code: code.to_owned(), message: message.clone() });
@@ -278,8 +280,15 @@ impl<'s> Attaching<'s> {
     ) -> Result<(Session, Incoming), AttachError> {
         let Self { spec, number, control, .. } = self;
         let session = SessionId(random()?.max(1));
-        let segments =
-            Segments::create(&spec.transport, session, spec.instance, spec.pipeline, *number, kind)?;
+        let segments = Segments::create(
+            &spec.transport,
+            session,
+            spec.instance,
+            spec.pipeline,
+            *number,
+            kind,
+            spec.typing,
+        )?;
         let welcome = FromRuntime::Welcome(Welcome { proto, ..spec.welcome.clone() });
         let descriptors = [segments.down.as_fd(), segments.up.as_fd(), fence.as_fd()];
         match control.send(&welcome.encode(), &descriptors) {
@@ -316,7 +325,7 @@ impl<'s> Attaching<'s> {
 
 /// What both sides agree on, or why the worker is not taken. It wrote the message between `started` and now, however long that
 /// took.
-pub(super) fn judge(hello: &Hello, started: Nanos) -> Result<Agreed, (&'static str, String)> {
+pub(super) fn judge(hello: &Hello, started: Nanos, typing: Typing) -> Result<Agreed, (&'static str, String)> {
     let Some(proto) = common_version(VERSIONS, hello.proto) else {
         let message = format!("the runtime speaks {VERSIONS:?}, the worker {:?}", hello.proto);
         return Err(("VERSION", message));
@@ -328,10 +337,17 @@ pub(super) fn judge(hello: &Hello, started: Nanos) -> Result<Agreed, (&'static s
         );
         return Err(("KIND", message));
     };
-    if !hello.schema_in.contains(&SchemaId(0)) || hello.schema_out != SchemaId(0) {
+    if !typing.fits(&hello.schema_in, hello.schema_out) {
+        let takes: Vec<String> = hello.schema_in.iter().take(MOST_NAMED).map(schema).collect();
+        let loose = Typing { strict: false, ..typing }.fits(&hello.schema_in, hello.schema_out);
         let message = format!(
-            "the pipeline has untyped records (0), the worker takes {:?} and gives {}",
-            hello.schema_in, hello.schema_out
+            "the pipeline has inputs of schema {} and outputs of {}; the worker takes {} and makes {}; name the same in [schema] of \
+             the pipeline file and as schema_in and schema_out of the function{}",
+            schema(&typing.input),
+            schema(&typing.output),
+            if takes.is_empty() { "none".to_owned() } else { takes.join(", ") },
+            schema(&hello.schema_out),
+            if loose { ", or set schema.strict = false" } else { "" },
         );
         return Err(("SCHEMA", message));
     }
@@ -346,6 +362,11 @@ pub(super) fn judge(hello: &Hello, started: Nanos) -> Result<Agreed, (&'static s
         return Err(("CLOCK", message));
     }
     Ok(Agreed { proto, kind })
+}
+
+/// A schema, for people.
+fn schema(id: &SchemaId) -> String {
+    if *id == SchemaId::NONE { "0 (untyped bytes)".to_owned() } else { format!("{:016x}", id.0) }
 }
 
 /// A random number.
@@ -364,5 +385,7 @@ fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> AttachError {
     move |source| AttachError::Io { step, source }
 }
 
+/// Schemas of a worker that are named when none of them fits.
+const MOST_NAMED: usize = 8;
 /// A reading of the same clock is not further than this from the time in which it was taken.
 const MAX_APART: Nanos = Nanos::from_secs(1);

@@ -38,9 +38,9 @@ use tidegate_udf::{
 };
 
 use super::{
-    attach::{Agreed, judge},
+    attach::{Agreed, AttachError, judge},
     listen::Listening,
-    session::Stranger,
+    session::{Stranger, Typing},
 };
 use crate::operate::status::OutsideStatus;
 
@@ -57,6 +57,8 @@ pub struct DoorSpec {
     pub allowed: Vec<u32>,
     /// Lanes.
     pub workers: NonZeroU32,
+    /// What records are.
+    pub typing: Typing,
     /// How long a worker may take to say who it is.
     pub attach_timeout: Nanos,
 }
@@ -117,11 +119,11 @@ impl Drop for Place {
 }
 
 impl Door {
-    /// Listens, and lets workers in from now on.
+    /// Listens, and lets workers in from now on. `tell` is called for each whose schemas do not fit, and does not wait.
     ///
     /// # Errors
     /// Another vertex listens there, the place is not safe, or the system refuses.
-    pub fn open(spec: DoorSpec) -> Result<Self, ListenError> {
+    pub fn open(spec: DoorSpec, tell: impl Fn(AttachError) + Send + 'static) -> Result<Self, ListenError> {
         let listening = Listening::at(&spec.path, spec.group)?;
         let path = spec.path.clone();
         let failed = |step| {
@@ -139,6 +141,7 @@ impl Door {
             hall: hall.clone(),
             stop: stop.clone(),
             pace: Pace::new(1, SAY_INTERVAL),
+            tell: Box::new(tell),
         };
         let thread = std::thread::Builder::new().name("door".to_owned()).spawn(move || porter.run());
         let thread = thread.map_err(failed("start a thread for"))?;
@@ -255,6 +258,7 @@ struct Porter {
     hall: Hall,
     stop: Arc<OwnedFd>,
     pace: Pace,
+    tell: Box<dyn Fn(AttachError) + Send>,
 }
 
 /// Somebody who has not said yet who it is.
@@ -384,13 +388,18 @@ impl Porter {
         };
         let Knocking { control, stranger, place, before, .. } = one;
         let agreed = match FromWorker::decode(&datagram) {
-            Ok(FromWorker::Hello(hello)) => judge(&hello, before),
+            Ok(FromWorker::Hello(hello)) => judge(&hello, before, self.spec.typing),
             Ok(_) => Err(("MESSAGE", "the first message was not hello".to_owned())),
             Err(fault) => Err(("MESSAGE", fault.to_string())),
         };
         let agreed = match agreed {
             Ok(agreed) => agreed,
-            Err((code, message)) => return self.refuse(&control, &stranger, code, message),
+            Err((code, message)) => {
+                if code == "SCHEMA" {
+                    (self.tell)(AttachError::Refused { code, message: message.clone() });
+                }
+                return self.refuse(&control, &stranger, code, message);
+            }
         };
         let newcomer = Newcomer { control: Arc::new(control), stranger, agreed, place };
         match self.hall.give(newcomer) {

@@ -8,7 +8,7 @@ use tidegate_udf::{
     ring::Violation,
     wire::{
         frame::{Frame, FrameFault, Kind},
-        ids::BatchId,
+        ids::{BatchId, SchemaId},
         record::{Direction, RecordFault, Records},
         status::Status,
     },
@@ -96,7 +96,7 @@ fn drain(
                 }
             }
         };
-        check_identity(&frame, &answer)?;
+        check_identity(&frame, &answer, shared.typing.output)?;
         answer.next_fragment += 1;
         answer.bytes += u64::from(taken.frame_len);
         let start = answer.payload.len();
@@ -130,7 +130,7 @@ fn drain(
 }
 
 /// An answer repeats what its request said, and its fragments follow each other (VX-231, VX-213).
-fn check_identity(frame: &Frame, answer: &Partial) -> Result<(), Violation> {
+fn check_identity(frame: &Frame, answer: &Partial, schema: SchemaId) -> Result<(), Violation> {
     let request = &answer.request;
     let pairs = [
         ("kind (response)", u64::from(frame.kind == Kind::Response), 1),
@@ -140,7 +140,7 @@ fn check_identity(frame: &Frame, answer: &Partial) -> Result<(), Violation> {
         ("epoch_id", frame.epoch.0, request.epoch.0),
         ("source_first", frame.source_first.0, request.source_first.0),
         ("source_last", frame.source_last.0, request.source_last.0),
-        ("schema_id", frame.schema.0, 0),
+        ("schema_id", frame.schema.0, schema.0),
         ("frag_index", frame.frag_index.into(), answer.next_fragment.into()),
     ];
     for (field, found, expected) in pairs {

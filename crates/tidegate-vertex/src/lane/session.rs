@@ -25,7 +25,7 @@ use tidegate_udf::{
     },
 };
 
-use crate::operate::status::Credit;
+use crate::operate::status::{Credit, SchemaStatus};
 
 /// Sizes of a session (chapter 5).
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,32 @@ pub struct Transport {
     pub max_in_flight: u32,
     /// Longest answer to a batch, in bytes of frames.
     pub max_response: u64,
+}
+
+/// What records of a session are (VX-422).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Typing {
+    /// Inputs.
+    pub input: SchemaId,
+    /// Outputs.
+    pub output: SchemaId,
+    /// Whether untyped bytes are no record of a schema, on either side.
+    pub strict: bool,
+}
+
+impl Typing {
+    /// For people.
+    pub fn status(&self) -> SchemaStatus {
+        let name = |id: SchemaId| (id != SchemaId::NONE).then(|| format!("{:016x}", id.0));
+        SchemaStatus { input: name(self.input), out: name(self.output), strict: self.strict }
+    }
+
+    /// Whether a worker fits that takes and makes these.
+    pub(super) fn fits(&self, takes: &[SchemaId], makes: SchemaId) -> bool {
+        let loose = |a, b| !self.strict && (a == SchemaId::NONE || b == SchemaId::NONE);
+        let takes = takes.iter().any(|&one| one == self.input || loose(one, self.input));
+        takes && (makes == self.output || loose(makes, self.output))
+    }
 }
 
 /// Why a session could not be made.
@@ -69,6 +95,7 @@ pub(super) struct Shared {
     pub(super) link: Link,
     pub(super) hold: Hold,
     pub(super) max_response: u64,
+    pub(super) typing: Typing,
     pub(super) routes: usize,
     /// When data began to flow, CLOCK_BOOTTIME: the worker may not have beaten yet.
     started: Nanos,
@@ -152,6 +179,7 @@ pub(super) struct Segments {
     link: Link,
     ring: Geometry,
     max_response: u64,
+    typing: Typing,
 }
 
 impl Segments {
@@ -163,6 +191,7 @@ impl Segments {
         pipeline: u64,
         worker: u32,
         kind: FunctionKind,
+        typing: Typing,
     ) -> Result<Self, SessionError> {
         let Transport { ring: capacity, max_frame, max_in_flight, max_response } = *transport;
         let ring = Geometry { capacity, max_frame, session, max_in_flight };
@@ -173,8 +202,8 @@ impl Segments {
             pipeline,
             runtime_pid: std::process::id(),
             worker,
-            schema_in: SchemaId(0),
-            schema_out: SchemaId(0),
+            schema_in: typing.input,
+            schema_out: typing.output,
             kind,
             max_response,
         };
@@ -190,7 +219,7 @@ impl Segments {
         up.map(0..len)?.span_mut(0, 56)?.write_at(0, &encode_up(&ring))?;
         up.seal_seals()?;
         let peer = PeerSegment::new(&up.map(0..0)?, capacity)?;
-        Ok(Self { down, up, link: Link { own, peer }, ring, max_response })
+        Ok(Self { down, up, link: Link { own, peer }, ring, max_response, typing })
     }
 
     /// Whether the worker says that it has mapped and validated everything.
@@ -201,7 +230,7 @@ impl Segments {
 
     /// Lets data flow: the sending half, and what the receiving thread needs.
     pub(super) fn start(self, hold: Hold, routes: usize, beat: Nanos) -> (Session, Incoming) {
-        let Self { link, ring, max_response, .. } = self;
+        let Self { link, ring, max_response, typing, .. } = self;
         let mut reader = Reader::new(link.own.clone(), link.peer.clone(), ring);
         reader.open();
         // Release: the grants are there.
@@ -212,6 +241,7 @@ impl Segments {
             link,
             hold,
             max_response,
+            typing,
             routes,
             started: boottime_now(),
             patience: Nanos(beat.0.saturating_mul(MISSED_BEATS)),
@@ -280,7 +310,7 @@ impl Session {
         (requests, credit(consumed, used, granted))
     }
 
-    /// Publishes a batch. `header` is completed with the number of the batch; `is_current` is the permit's second test.
+    /// Publishes a batch. `header` is completed with the number of the batch and its schema; `is_current` is the permit's second test.
     ///
     /// # Errors
     /// As [`SendError`] says; nothing was sent.
@@ -291,7 +321,7 @@ impl Session {
         is_current: impl Fn() -> bool,
     ) -> Result<BatchId, SendError> {
         let batch = BatchId(self.next_batch);
-        let request = Frame { batch, ..*header };
+        let request = Frame { batch, schema: self.shared.typing.input, ..*header };
         // In the table before the worker can answer; and an answer needs a place in the ring of responses (VX-304).
         if !self.shared.admit(&request) {
             return Err(SendError::Full);

@@ -1,6 +1,6 @@
 //! What there is to know of a vertex, as `tidegate vertex status --json` prints it and `/metrics` counts it (18.1, VX-862).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,9 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     /// Every worker.
     pub lanes: Vec<LaneStatus>,
+    /// What records are.
+    #[serde(default)]
+    pub schemas: SchemaStatus,
     /// Where workers come from, if the vertex does not start them.
     #[serde(default)]
     pub outside: Option<OutsideStatus>,
@@ -134,6 +137,33 @@ pub struct LaneStatus {
     pub answers: Credit,
     /// The end of what its workers printed.
     pub printed: String,
+}
+
+/// What records are (VX-422): ids of schemas as 16 hexadecimal digits, none for untyped bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaStatus {
+    /// Inputs.
+    #[serde(rename = "in")]
+    pub input: Option<String>,
+    /// Outputs.
+    pub out: Option<String>,
+    /// Whether a function has to say the same, and not just nothing.
+    pub strict: bool,
+}
+
+impl SchemaStatus {
+    /// Whether there is a schema.
+    pub fn is_typed(&self) -> bool {
+        self.input.is_some() || self.out.is_some()
+    }
+}
+
+impl fmt::Display for SchemaStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [input, out] = [&self.input, &self.out].map(|id| id.as_deref().unwrap_or("untyped bytes"));
+        let strict = if self.strict { "strict" } else { "not strict" };
+        write!(f, "in {input}, out {out}, {strict}")
+    }
 }
 
 /// Workers that somebody else starts.

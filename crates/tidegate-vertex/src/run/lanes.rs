@@ -28,8 +28,8 @@ use crate::{
     flow::Ticket,
     lane::{
         door::Door,
-        session::{SendError, Session},
-        supervise::{EndReason, Lane, LaneEvent, Origin, WorkerSpec},
+        session::{SendError, Session, Typing},
+        supervise::{AttachError, EndReason, Lane, LaneEvent, Origin, WorkerSpec},
     },
 };
 
@@ -55,6 +55,8 @@ pub(super) struct LaneState {
     /// Since when it takes no more although there is a batch, and how long that was before.
     full_since: Option<Nanos>,
     waited: Nanos,
+    /// Workers in a row whose schemas did not fit.
+    misfits: u32,
 }
 
 /// A batch on its way.
@@ -83,6 +85,7 @@ impl LaneState {
             stale: 0,
             full_since: None,
             waited: Nanos::ZERO,
+            misfits: 0,
         }
     }
 
@@ -138,10 +141,18 @@ impl Vertex {
             LaneEvent::Attached(session) => {
                 tracing::info!(lane = number, "worker attached");
                 lane.session = Some(session);
+                lane.misfits = 0;
+                self.misfits = 0;
                 lane.attached = Some(now);
                 lane.stale = 0;
             }
             LaneEvent::Answered(batch, answer) => {
+                if answer.status() == Status::SchemaMismatch {
+                    let message = format!(
+                        "the worker of lane {number} took batch {batch} for one of another schema than its session has"
+                    );
+                    return Err(AttachError::Refused { code: "SCHEMA", message }.into());
+                }
                 let Some(Sent { partition: index, generation, at }) = lane.sent.remove(&batch) else {
                     return Ok(());
                 };
@@ -215,6 +226,14 @@ impl Vertex {
                     _ => lane.faults = 0,
                 }
             }
+            LaneEvent::NotAttached(error @ AttachError::Refused { code: "SCHEMA", .. }) => {
+                lane.misfits += 1;
+                lane.last_end = Some(error.to_string());
+                if lane.misfits > self.pipeline.udf.attach_retries {
+                    return Err(error.into());
+                }
+                tracing::warn!(lane = number, %error, "worker not attached");
+            }
             LaneEvent::NotAttached(error) => {
                 // A command that never worked is a mistake of the pipeline file; one that did may work again, and of those that
                 // somebody else starts the next one may be another.
@@ -225,6 +244,15 @@ impl Vertex {
             }
         }
         Ok(())
+    }
+
+    /// A worker came by itself whose schemas do not fit. As long as another one works, it is that one's mistake (VX-422).
+    pub(super) fn misfit(&mut self, error: AttachError) -> Result<(), VertexError> {
+        if self.lanes.iter().any(LaneState::is_ready) {
+            return Ok(());
+        }
+        self.misfits += 1;
+        if self.misfits > self.pipeline.udf.attach_retries { Err(error.into()) } else { Ok(()) }
     }
 
     /// Sends what the lanes and the room for answers can take; the partitions of a lane take turns.
@@ -367,9 +395,9 @@ fn request(partition: PartitionId, tenure: &Tenure, batch: &Batch) -> Frame {
         end_of_source: false,
         generation,
         epoch,
-        // The session numbers its batches.
+        // The session numbers its batches, and knows what they are.
         batch: BatchId(0),
-        schema: SchemaId(0),
+        schema: SchemaId::NONE,
         partition,
         record_count: batch.count(),
         source_first: batch.first(),
@@ -384,7 +412,12 @@ fn request(partition: PartitionId, tenure: &Tenure, batch: &Batch) -> Frame {
     }
 }
 
-pub(super) fn worker_spec(pipeline: &Pipeline, door: Option<&Door>, instance: u64) -> WorkerSpec {
+pub(super) fn worker_spec(
+    pipeline: &Pipeline,
+    typing: Typing,
+    door: Option<&Door>,
+    instance: u64,
+) -> WorkerSpec {
     let welcome = Welcome {
         proto: 1,
         pipeline: pipeline.pipeline.name.clone(),
@@ -405,6 +438,7 @@ pub(super) fn worker_spec(pipeline: &Pipeline, door: Option<&Door>, instance: u6
         origin,
         welcome,
         transport: pipeline.transport(),
+        typing,
         instance,
         pipeline: pipeline.uid(),
         attach_timeout: pipeline.attach_timeout(),

@@ -57,7 +57,8 @@ use crate::{
     lane::{
         door::Door,
         hears::Heard,
-        supervise::{Lane, LaneEvent, random},
+        session::Typing,
+        supervise::{AttachError, Lane, LaneEvent, random},
     },
     ledger::{Disk, Ledger},
     operate::{Board, Control, Doing, Wish},
@@ -110,6 +111,8 @@ impl Stop {
 #[derive(Debug)]
 enum Event {
     Lane(u32, LaneEvent),
+    /// A worker came by itself whose schemas do not fit.
+    Misfit(AttachError),
     /// A fence, a source, a sink or the order to stop: everything is looked at again.
     Wake,
 }
@@ -124,8 +127,12 @@ pub struct Vertex {
     letters: Option<Letters>,
     partitions: Vec<Partition>,
     lanes: Vec<LaneState>,
+    /// What records are.
+    typing: Typing,
     /// Where workers come in that somebody else starts.
     door: Option<Door>,
+    /// Of those, how many in a row have had other schemas, while there was no worker.
+    misfits: u32,
     heard: Arc<Heard>,
     /// Whose turn it is when all partitions share all lanes.
     turns: Turns,
@@ -197,8 +204,11 @@ impl Vertex {
         // The other half is for outputs that wait for their commit.
         let room = (pipeline.limits.epoch_buffers.0 / 2 / transport.max_response) as usize;
         // Before anything is claimed: another vertex may be there.
-        let door = pipeline.door().map(Door::open).transpose()?;
-        let spec = lanes::worker_spec(&pipeline, door.as_ref(), instance);
+        let typing = pipeline.typing()?;
+        let knocking = inbox.clone();
+        let tell = move |error| knocking.tell(Event::Misfit(error));
+        let door = pipeline.door(typing).map(|spec| Door::open(spec, tell)).transpose()?;
+        let spec = lanes::worker_spec(&pipeline, typing, door.as_ref(), instance);
         let owners = inbox.clone();
         manager.watch(Arc::new(move || owners.tell(Event::Wake)));
         let ringing = inbox.clone();
@@ -215,6 +225,8 @@ impl Vertex {
             lanes: Vec::new(),
             door,
             heard: Heard::start().map_err(|source| VertexError::Thread { source })?,
+            typing,
+            misfits: 0,
             turns: Turns::default(),
             inbox: inbox.clone(),
             asked: Arc::new(AtomicBool::new(false)),
@@ -305,8 +317,10 @@ impl Vertex {
         loop {
             self.board.tick();
             while let Some(event) = self.inbox.take() {
-                if let Event::Lane(lane, event) = event {
-                    self.happened(lane, event)?;
+                match event {
+                    Event::Lane(lane, event) => self.happened(lane, event)?,
+                    Event::Misfit(error) => self.misfit(error)?,
+                    Event::Wake => {}
                 }
             }
             self.claim()?;

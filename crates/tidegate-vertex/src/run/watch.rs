@@ -132,6 +132,7 @@ impl Vertex {
             function: self.heard.function(),
             sinks: (0..).zip(&self.sinks).map(|(index, end)| self.sink_status(index, end)).collect(),
             outside: self.outside(),
+            schemas: self.typing.status(),
             memory: self.memory(),
             histograms: meter.histograms(),
             ..Status::default()

@@ -4,9 +4,9 @@ use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
 
 use rustix::process::{Signal, getpid, getppid, kill_process};
 use signal_hook::low_level::raise;
-use tidegate_udf::{Ctx, Emit, Failure, FunctionWorker, Level, Outcome, Record, worker};
+use tidegate_udf::{Ctx, Emit, Failure, FunctionWorker, Level, Outcome, Record, SchemaId, worker};
 
-use crate::{garbage, hostile};
+use crate::{garbage, hostile, schemas};
 
 /// The role that the environment gives this process.
 pub(crate) fn role() -> Option<String> {
@@ -69,6 +69,14 @@ pub(crate) fn run(role: &str) {
 fn of_another_kind(role: &str) -> Option<FunctionWorker> {
     let third = |record: &Record<'_>| record.position().0.is_multiple_of(3);
     let worker = match role {
+        "typed" => worker()
+            .map(role, |record, ctx, out| {
+                note("called", ".");
+                upper(record, ctx, out)
+            })
+            .schema_in(SchemaId(7))
+            .schema_in(SchemaId::of(schemas::INPUT))
+            .schema_out(SchemaId::of(schemas::OUTPUT)),
         "filter" => worker().filter(role, move |record, _| third(&record)),
         "flat map" => worker().flat_map(role, |record, _| {
             record.value().split(|&byte| byte == b':').map(<[u8]>::to_vec).collect::<Vec<_>>()

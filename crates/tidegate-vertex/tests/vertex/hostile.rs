@@ -232,6 +232,7 @@ pub(crate) fn lie(lie: &str) {
         "another partition" => publish(Frame { partition: PartitionId(1), ..answer }, &[]),
         "another epoch" => publish(Frame { epoch: EpochId(answer.epoch.0 + 1), ..answer }, &[]),
         "another schema" => publish(Frame { schema: SchemaId(5), ..answer }, &[]),
+        "mismatch" => publish(Frame { status: Status::SchemaMismatch, ..answer }, &[]),
         "another first input" => publish(Frame { source_first: Position(1), ..answer }, &[]),
         "other inputs" => publish(Frame { source_last: Position(1 << 40), ..answer }, &[]),
         "a request as answer" => publish(Frame { kind: Kind::Data, ..answer }, &[]),

@@ -17,6 +17,7 @@ mod ownership;
 mod pressure;
 mod python;
 mod restarts;
+mod schemas;
 mod world;
 
 use std::collections::BTreeMap;

@@ -65,7 +65,7 @@ impl Outsider {
         Self { child, lines }
     }
 
-    fn of(world: &World, role: &str) -> Self {
+    pub(crate) fn of(world: &World, role: &str) -> Self {
         Self::start(program(), world, role)
     }
 
@@ -132,7 +132,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn start(world: &World, more: &str, source: &str) -> Self {
+    pub(crate) fn start(world: &World, more: &str, source: &str) -> Self {
         Self::of(
             Vertex::start(pipeline(&world.path(""), "", &listen(&world.path(""), more), source)).unwrap(),
         )
@@ -156,7 +156,11 @@ impl Running {
     }
 
     pub(crate) fn ends(self) -> Report {
-        self.ended.recv_timeout(PATIENCE).expect("the vertex does not end").unwrap()
+        self.ended().unwrap()
+    }
+
+    pub(crate) fn ended(self) -> Result<Report, VertexError> {
+        self.ended.recv_timeout(PATIENCE).expect("the vertex does not end")
     }
 }
 

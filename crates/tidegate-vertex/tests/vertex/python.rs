@@ -20,6 +20,7 @@ use tidegate_vertex::{
 
 use crate::{
     outside::{Outsider, Running, listen},
+    schemas,
     world::{World, pipeline},
 };
 
@@ -30,6 +31,13 @@ fn python() -> PathBuf {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/python");
     assert!(python.exists(), "{} is missing; run `make setup`", python.display());
     python
+}
+
+/// What somebody else starts.
+fn program() -> Command {
+    let mut command = Command::new(python());
+    command.arg(Path::new(PACKAGE).join("tests/workers/roles.py"));
+    command
 }
 
 fn with_worker(mut pipeline: Pipeline, script: &str) -> Pipeline {
@@ -84,7 +92,7 @@ fn a_worker_out_of_the_sheet_alone_finds_every_byte_where_it_is_written() {
 fn a_worker_of_another_version_is_refused_by_name() {
     for (role, part) in [
         ("version", "(7, 9)"),
-        ("schema", "[SchemaId(5)]"),
+        ("schema", "0000000000000005"),
         ("kind", "window"),
         ("feature", "telepathy"),
         ("clock", "CLOCK_BOOTTIME"),
@@ -217,11 +225,6 @@ fn an_input_on_which_python_exits_is_found_and_left_out() {
 /// Rules: VX-420, VX-432, VX-437.
 #[test]
 fn python_workers_that_come_by_themselves() {
-    let program = || {
-        let mut command = Command::new(python());
-        command.arg(Path::new(PACKAGE).join("tests/workers/roles.py"));
-        command
-    };
     let world = World::new();
     // One that waits ends when it is told to.
     let mut waiting = Outsider::start(program(), &world, "upper");
@@ -239,6 +242,35 @@ fn python_workers_that_come_by_themselves() {
     assert_eq!(world.lines(), expected(300, &[]));
     let ended = [first.ends(), second.ends()];
     assert_eq!(ended.iter().filter(|status| status.success()).count(), 1, "{ended:?}");
+}
+
+/// Its schemas are texts in its own form, and an id; started by the vertex or by somebody else.
+/// Rules: VX-422.
+#[test]
+fn a_python_function_of_typed_records() {
+    for (output, fits) in [(schemas::OUTPUT, true), ("something else", false)] {
+        let world = World::new();
+        let keys = schemas::keys(&world, Some(schemas::INPUT), Some(output), true);
+        let vertex = Vertex::start(with_worker(world.pipeline("typed", &keys, SOME), "roles.py")).unwrap();
+        let ended = vertex.run();
+        match fits {
+            true => assert_eq!((ended.unwrap().delivered, world.lines()), (300, expected(300, &[]))),
+            false => assert!(ended.unwrap_err().to_string().contains("(SCHEMA)")),
+        }
+        let world = World::new();
+        let keys = schemas::keys(&world, Some(schemas::INPUT), Some(output), true);
+        let vertex = Running::start(&world, &keys.replace("retries = 1", "retries = 0"), SOME);
+        let mut worker = Outsider::start(program(), &world, "typed");
+        match fits {
+            true => assert_eq!((vertex.ends().delivered, world.lines()), (300, expected(300, &[]))),
+            false => {
+                worker.says("refused this worker (SCHEMA)");
+                assert!(!worker.ends().success());
+                assert!(vertex.ended().unwrap_err().to_string().contains("(SCHEMA)"));
+                assert_eq!(world.lines(), expected(0, &[]));
+            }
+        }
+    }
 }
 
 /// A child that comes back from the function would answer with the worker's memory.

@@ -101,6 +101,37 @@ fn workers_that_somebody_else_starts_are_waited_for() {
     assert!(!socket.exists());
 }
 
+/// What records are is said by `validate` and `status`, and what does not fit by `run`, which ends with a code of its own.
+/// Rules: VX-422, VX-860, VX-865.
+#[test]
+fn schemas_are_shown_and_a_worker_of_others_is_refused() {
+    let vertex = Vertex::new();
+    let schema = vertex.path("schema.json");
+    fs::write(&schema, "{\n  \"type\": \"object\",\n  \"required\": [\"id\"]\n}\n").unwrap();
+    let tables =
+        |strict: bool| format!("{}\n[schema]\nin = {schema:?}\nstrict = {strict}\n", endless(BLACKHOLE));
+    // Of {"required":["id"],"type":"object"}, by another program.
+    let (id, text) = ("019679b717eb12d0", "schemas: in 019679b717eb12d0, out untyped bytes, not strict");
+    let file = vertex.file(&tables(false));
+    let file = file.to_str().unwrap();
+    let expected = serde_json::json!({ "in": id, "out": null, "strict": false });
+    assert_eq!(vertex.ask(&["validate", "-c", file]).exits(0).result()["schemas"], expected);
+    let told = run_to_end(["vertex", "validate", "-c", file]).exits(0).stdout;
+    assert!(told.contains(text), "{told}");
+    let running = vertex.start(&tables(false));
+    let status = vertex.until(|status| status["counts"]["delivered"].as_u64() > Some(0));
+    assert_eq!(status["schemas"], expected);
+    let mut told = tidegate();
+    let told = told.args(["vertex", "status"]).env("TIDEGATE_DIR", vertex.dir.path());
+    let told = Running::start(told).finish().exits(0).stdout;
+    assert!(told.contains(text), "{told}");
+    vertex.stop(running);
+    let refused = Running::start(&mut vertex.command(&tables(true))).finish().exits(77).stderr;
+    for part in [id, "the worker takes 0 (untyped bytes)", "schema.strict = false"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+}
+
 /// Rules: VX-866.
 #[test]
 fn a_pause_ends_reading_and_a_resume_begins_it_again() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +50,15 @@ class _Stop:
 class Worker:
     """A worker process, to be given one function by one of its decorators. ``ctx`` is a `Ctx` in all of them."""
 
-    def __init__(self, name: str | None = None):
+    def __init__(
+        self,
+        name: str | None = None,
+        schema_in: str | int | Iterable[str | int] = (),
+        schema_out: str | int | None = None,
+    ):
         self._name = name
+        single = isinstance(schema_in, (str, int))
+        self._schemas = ([schema_in] if single else list(schema_in), schema_out)
         self._function = None
         self.counters: dict[str, int] = {}
         """What the function counted in the last `test`."""
@@ -93,11 +101,11 @@ class Worker:
         kind, name, function = self._chosen()
         stop = _Stop()
         if threading.current_thread() is not threading.main_thread():
-            _native.serve(name, kind, function, stop)
+            _native.serve(name, kind, function, stop, *self._schemas)
             return
         before = signal.signal(signal.SIGTERM, stop.set)
         try:
-            _native.serve(name, kind, function, stop)
+            _native.serve(name, kind, function, stop, *self._schemas)
         except KeyboardInterrupt:
             pass
         finally:
@@ -131,6 +139,16 @@ class Worker:
         return self._function
 
 
-def worker(name: str | None = None) -> Worker:
-    """A worker process, to be given its function. ``name`` is for logs, by default that of the function."""
-    return Worker(name)
+def worker(
+    name: str | None = None,
+    *,
+    schema_in: str | int | Iterable[str | int] = (),
+    schema_out: str | int | None = None,
+) -> Worker:
+    """A worker process, to be given its function. ``name`` is for logs, by default that of the function.
+
+    ``schema_in`` is the schema of the records that it takes, or several of them, ``schema_out`` that of its outputs: the text, or
+    the id as ``tidegate vertex validate`` says it. They are compared with ``[schema]`` of the pipeline file. Without them records
+    are untyped bytes.
+    """
+    return Worker(name, schema_in, schema_out)

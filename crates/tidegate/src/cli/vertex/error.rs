@@ -15,7 +15,7 @@ impl Report for ConfigError {
     fn exit(&self) -> Exit {
         Exit::Vertex(match self {
             Self::At { error, .. } => return error.exit(),
-            Self::Read { .. } => VertexExit::Unavailable,
+            Self::Read { .. } | Self::Schema { .. } => VertexExit::Unavailable,
             Self::Setting { .. } => VertexExit::Usage,
             _ => VertexExit::Config,
         })
@@ -24,7 +24,7 @@ impl Report for ConfigError {
     fn code(&self) -> &'static str {
         match self {
             Self::At { error, .. } => error.code(),
-            Self::Read { .. } => "io",
+            Self::Read { .. } | Self::Schema { .. } => "io",
             Self::Setting { .. } => "usage",
             _ => "config",
         }

@@ -266,6 +266,7 @@ impl Validate {
             init(config, output)?;
         }
         let pipeline = Pipeline::read(config)?;
+        let schemas = pipeline.typing()?.status();
         let transport = pipeline.transport();
         let memory =
             2 * transport.ring * u64::from(pipeline.udf.workers.get()) + pipeline.limits.epoch_buffers.0;
@@ -279,6 +280,9 @@ impl Validate {
                     memory >> 20
                 );
                 text.push_str(&format!("\nworkers: {}", origin(&pipeline)));
+                if schemas.is_typed() {
+                    text.push_str(&format!("\nschemas: {schemas}"));
+                }
                 text.push_str(&format!("\nsource {}: {}", pipeline.source.kind(), pipeline.source.promise()));
                 for (name, _, promise) in &promises {
                     text.push_str(&format!("\nsink {name}: {promise}"));
@@ -295,6 +299,7 @@ impl Validate {
                     "pipeline": pipeline.pipeline.name,
                     "memory_bytes": memory,
                     "workers": { "count": pipeline.udf.workers, "listen": pipeline.udf.listen },
+                    "schemas": schemas,
                     "source": source,
                     "sinks": sinks,
                 })

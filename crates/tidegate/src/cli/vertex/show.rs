@@ -1,6 +1,8 @@
 //! Answers of a running vertex, for people.
 
+use serde::Deserialize;
 use serde_json::Value;
+use tidegate::vertex::operate::status::SchemaStatus;
 
 use super::super::text;
 
@@ -51,6 +53,10 @@ pub(super) fn status(status: &Value) -> String {
         ]);
     }
     lines.push(text::table(&lanes));
+    let schemas = SchemaStatus::deserialize(&status["schemas"]).unwrap_or_default();
+    if schemas.is_typed() {
+        lines.push(format!("schemas: {schemas}"));
+    }
     let outside = &status["outside"];
     if outside.is_object() {
         let mut line = format!(

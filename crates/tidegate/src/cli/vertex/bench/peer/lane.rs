@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tidegate::shm::clock::Nanos;
 use tidegate::shm::sync::{Arc, Condvar, Mutex};
 use tidegate::vertex::fence::{FenceTable, Guard, SlotWords};
-use tidegate::vertex::lane::session::{Session, Transport};
+use tidegate::vertex::lane::session::{Session, Transport, Typing};
 use tidegate::vertex::lane::supervise::{Lane, LaneEvent, Origin, WorkerSpec};
 use tidegate_udf::wire::ids::{Generation, PartitionId};
 use tidegate_udf::wire::message::Welcome;
@@ -52,6 +52,7 @@ pub(super) fn start(
         origin: Origin::Command { command, env: Vec::new() },
         welcome,
         transport,
+        typing: Typing::default(),
         instance: 1,
         pipeline: 1,
         attach_timeout: Nanos::from_secs(10),
