@@ -350,14 +350,6 @@ impl Pipeline {
         Shape { records: max_records.get() as usize, bytes: max_bytes.0, linger: linger.0, unordered }
     }
 
-    /// What records are, as the files of `[schema]` say now.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn typing(&self) -> Result<Typing, ConfigError> {
-        self.schema.typing()
-    }
-
     /// Where workers come in that somebody else starts.
     pub fn door(&self, typing: Typing) -> Option<DoorSpec> {
         let UdfConfig { listen, allowed_uids, group, workers, .. } = &self.udf;

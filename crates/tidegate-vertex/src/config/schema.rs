@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use tidegate_udf::SchemaId;
 
-use super::ConfigError;
+use super::{ConfigError, Pipeline};
 use crate::lane::session::Typing;
 
 /// `[schema]`
@@ -31,9 +31,13 @@ impl Default for SchemaConfig {
     }
 }
 
-impl SchemaConfig {
-    /// Reads the files.
-    pub(super) fn typing(&self) -> Result<Typing, ConfigError> {
+impl Pipeline {
+    /// What records are, as the files of `[schema]` say now.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn typing(&self) -> Result<Typing, ConfigError> {
+        let SchemaConfig { input, out, strict } = &self.schema;
         let id =
             |key, path: &Option<PathBuf>| match path {
                 None => Ok(SchemaId::NONE),
@@ -41,8 +45,7 @@ impl SchemaConfig {
                     .map(|text| SchemaId::of(&text))
                     .map_err(|source| ConfigError::Schema { key, path: path.clone(), source }),
             };
-        let (input, output) = (id("schema.in", &self.input)?, id("schema.out", &self.out)?);
-        Ok(Typing { input, output, strict: self.strict })
+        Ok(Typing { input: id("schema.in", input)?, output: id("schema.out", out)?, strict: *strict })
     }
 }
 

@@ -71,6 +71,26 @@ fn a_function_gets_the_records_that_it_says_it_takes_and_no_others() {
     }
 }
 
+/// One that fits begins the count again.
+/// Rules: VX-422.
+#[test]
+fn only_workers_in_a_row_count() {
+    let world = World::new();
+    // Each that fits is killed with the same input.
+    let keys = "attach_retries = 1\nretry = { crash_attempts = 10 }";
+    let vertex = Running::start(&world, keys, SOME);
+    for _ in 0..2 {
+        Outsider::of(&world, "typed").says("SCHEMA");
+        let fits = Outsider::of(&world, "hold 10");
+        vertex.attaches(1);
+        drop(fits);
+        vertex.attaches(0);
+    }
+    world.write("gate", "");
+    let _fits = Outsider::of(&world, "hold 10");
+    assert_eq!((vertex.ends().delivered, world.lines()), (300, expected()));
+}
+
 /// A worker that takes a batch for one of another schema than its session has ends the vertex at once.
 /// Rules: VX-422.
 #[test]
