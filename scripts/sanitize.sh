@@ -29,7 +29,8 @@ ASAN_OPTIONS=detect_leaks=0 run address --package tidegate-hub --lib --test atta
 TSAN_OPTIONS=handle_segv=0:handle_sigbus=0 run thread -Zbuild-std --package tidegate-shm --lib --tests
 # What counts wake-ups would count those of the sanitizer's own thread.
 run thread -Zbuild-std --package tidegate-io --lib --test engine --test toy_protocol -- --skip idle_connections_cost_no_wake_ups
-run thread -Zbuild-std --package tidegate-mq --lib --test api --test libzmq
+# A test forks.
+TSAN_OPTIONS=die_after_fork=0 run thread -Zbuild-std --package tidegate-mq --lib --test api --test libzmq
 # The hub's threads: what they do to one block in one process; between processes nothing is seen.
 run thread -Zbuild-std --package tidegate-hub --lib --test channel -- \
     --skip guards_do_not_outlive_what_they_guard --skip points:: --skip crashes::
