@@ -390,6 +390,7 @@ fn spawn() -> (Child, Control) {
 
 fn wait(mut child: Child) -> (ExitStatus, String) {
     let mut text = String::new();
+    eventually("the worker ends", || child.try_wait().unwrap().is_some());
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     (child.wait().unwrap(), text)
 }

@@ -96,7 +96,8 @@ fn only_workers_in_a_row_count() {
 #[test]
 fn a_worker_that_is_given_another_schema_ends_the_vertex() {
     let world = World::new();
-    let error = world.run("lie mismatch", "", SOME).unwrap_err();
+    let vertex = Running::of(world.start("lie mismatch", "", SOME).unwrap());
+    let error = vertex.ended().unwrap_err();
     assert!(is_misfit(&error), "{error}");
     assert!(error.to_string().contains("batch 1 "), "{error}");
     assert_eq!(world.lines(), Vec::<String>::new());
