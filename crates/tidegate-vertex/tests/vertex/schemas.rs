@@ -91,6 +91,17 @@ fn only_workers_in_a_row_count() {
     assert_eq!((vertex.ends().delivered, world.lines()), (300, expected()));
 }
 
+/// The same of workers that the vertex starts: of four the first and the third do not fit, and the second dies.
+/// Rules: VX-422.
+#[test]
+fn only_starts_in_a_row_count() {
+    let world = World::new();
+    let keys = "attach_retries = 1\nretry = { crash_attempts = 10 }";
+    let vertex = Running::of(world.start("fits by turns", keys, SOME).unwrap());
+    assert_eq!((vertex.ends().delivered, world.lines()), (300, expected()));
+    assert_eq!(fs::read_to_string(world.path("pids")).unwrap().lines().count(), 4);
+}
+
 /// A worker that takes a batch for one of another schema than its session has ends the vertex at once.
 /// Rules: VX-422.
 #[test]
