@@ -55,8 +55,6 @@ fn culprit(table: &Table, message: &str, fault: &dyn Fn(&Table) -> Option<String
             }
             _ => 4,
         };
-        // What has another meaning without its kind need not be wrong with it.
-        let sure = if key == "kind" { sure.min(2) } else { sure };
         if best.is_none_or(|(most, ..)| sure > most) {
             best = Some((sure, key, value));
         }

@@ -1,7 +1,5 @@
 //! The beginning and the end of a session of a partition (10.5): claim, barrier at the sinks, recovery, and the fence.
 
-use std::collections::BTreeMap;
-
 use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
     sync::Arc,
@@ -302,28 +300,16 @@ impl Vertex {
         let prepared_of = || Some(&prepared.as_ref()?.record.identity);
         let identity = resume.as_ref().map(|resume| &resume.identity).or_else(prepared_of);
         let mut tenure = Tenure {
-            slot,
-            guard: guard.clone(),
-            session,
-            flow,
-            at_end: false,
             lineage: identity.map(|identity| self.source.lineage(identity)),
             committed: epoch,
             resume: resume.as_ref().map_or(Position(0), |resume| resume.position),
             intended: intended.filter(|_| self.pipeline.pipeline.delivery == Delivery::EffectivelyOnce),
-            read: None,
             unopened: Some(resume),
             tokens: self.sinks.iter().map(|end| by_sink(end.config.name())).collect(),
-            outgoing: None,
-            aside: Vec::new(),
-            lingering: None,
-            next_serial: 0,
-            beyond: BTreeMap::new(),
-            open: None,
-            sealed: Default::default(),
             marks: marks.into_iter().map(|mark| (mark.position, mark)).collect(),
             unsaid: self.ledger.is_some().then_some(fell),
             careful,
+            ..Tenure::new(slot, guard.clone(), session, flow)
         };
         if let Some(prepared) = prepared {
             tenure.sealed.push_back(redo(prepared, &self.sinks)?);

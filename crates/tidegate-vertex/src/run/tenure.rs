@@ -135,6 +135,34 @@ impl Partition {
 }
 
 impl Tenure {
+    /// A session in which nothing has happened.
+    pub(super) fn new(slot: FenceSlot, guard: WriteGuard, session: Session, flow: Flow) -> Self {
+        Self {
+            slot,
+            guard,
+            session,
+            flow,
+            unopened: None,
+            at_end: false,
+            lineage: None,
+            committed: EpochId(0),
+            resume: Position(0),
+            intended: None,
+            read: None,
+            tokens: Vec::new(),
+            outgoing: None,
+            aside: Vec::new(),
+            lingering: None,
+            next_serial: 0,
+            beyond: BTreeMap::new(),
+            open: None,
+            sealed: VecDeque::new(),
+            marks: BTreeMap::new(),
+            unsaid: None,
+            careful: None,
+        }
+    }
+
     /// Adds final inputs to the open epoch.
     pub(super) fn add(&mut self, chunk: Chunk, now: Nanos) {
         match &mut self.open {
@@ -434,30 +462,8 @@ mod tests {
         let pipeline: Pipeline = text.parse().unwrap();
         let (partition, generation) = (PartitionId(0), Generation(1));
         let (slot, guard) = FenceTable::create(1, 1).unwrap().bind(partition, generation).unwrap();
-        Tenure {
-            slot,
-            guard,
-            session: Session { partition, generation, nonce: 1 },
-            flow: Flow::new(pipeline.retry(), pipeline.shape()),
-            unopened: None,
-            at_end: false,
-            lineage: None,
-            committed: EpochId(0),
-            resume: Position(0),
-            intended: None,
-            read: None,
-            tokens: Vec::new(),
-            outgoing: None,
-            aside: Vec::new(),
-            lingering: None,
-            next_serial: 0,
-            beyond: BTreeMap::new(),
-            open: None,
-            sealed: VecDeque::new(),
-            marks: BTreeMap::new(),
-            unsaid: None,
-            careful: None,
-        }
+        let session = Session { partition, generation, nonce: 1 };
+        Tenure::new(slot, guard, session, Flow::new(pipeline.retry(), pipeline.shape()))
     }
 
     /// Has the next ten inputs on their way to the sinks.
