@@ -57,7 +57,8 @@ const LIES: &[(&str, &str)] = &[
     ("records that are none", "rec_len"),
     ("answered twice", "batch_id (in flight)"),
     ("hole in the ring", "not published"),
-    ("hole in its memory", "head"),
+    // Which of them is looked at first is chance.
+    ("hole in its memory", "the peer's word "),
 ];
 
 /// Cases: CT-02, CT-03, CT-10, CT-67, CT-24.
