@@ -15,7 +15,7 @@ use crate::{
     block::{AttachOptions, Role, look},
     broker::{Attachment, EventStream, MessageHub},
     config::{ConsumerConfig, Timeout},
-    core::{Start, codec::SlotId, config::Deadline, reader::Acquired},
+    core::{Start, codec::SlotId, config::Deadline},
     error::{AcquireError, FollowError, OpenError, RegistryError},
     handover::{Announcement, HandoverState, answer, glance, observe},
     layout::{BlockUuid, KeyId, Secret, SyncPolicy},
@@ -126,8 +126,9 @@ impl HandoverIterator {
     pub fn next(&mut self, timeout: Timeout) -> Result<ReadSlot<'_>, FollowError> {
         let deadline = timeout.deadline(self.consumer.timeouts.read_acquire);
         let started = self.consumer.sampled();
-        let acquired = self.acquire(deadline)?;
-        Ok(ReadSlot::new(&mut self.consumer, acquired, started))
+        self.acquire(deadline)?;
+        self.consumer.started = started;
+        Ok(ReadSlot::new(&mut self.consumer))
     }
 
     /// As [`HandoverIterator::next`], without waiting.
@@ -146,8 +147,8 @@ impl HandoverIterator {
         &mut self,
         read: impl FnOnce(&KeptSlot, Span<'_>) -> R,
     ) -> Result<(KeptSlot, R), FollowError> {
-        let acquired = self.acquire(Deadline::Immediate)?;
-        Ok(self.consumer.keep(acquired, read))
+        self.acquire(Deadline::Immediate)?;
+        Ok(self.consumer.keep_current(read))
     }
 
     /// As [`Consumer::consume_kept`]. A block that was left is done with when all that was kept of it was given back.
@@ -184,7 +185,8 @@ impl HandoverIterator {
         self.consumer.detach()
     }
 
-    fn acquire(&mut self, deadline: Deadline) -> Result<Acquired, FollowError> {
+    /// Acquires the consumer's current slot, whichever consumer that is then.
+    fn acquire(&mut self, deadline: Deadline) -> Result<(), FollowError> {
         loop {
             if self.lost > 0 {
                 return Err(AcquireError::Lapped { lost: std::mem::take(&mut self.lost) }.into());

@@ -12,6 +12,7 @@ use crate::{
     core::{
         Core,
         codec::SlotId,
+        config::Deadline,
         reader::{Acquired, Reader, Release},
     },
     error::AcquireError,
@@ -45,19 +46,15 @@ impl Consumer {
         &mut self,
         read: impl FnOnce(&KeptSlot, Span<'_>) -> R,
     ) -> Result<(KeptSlot, R), AcquireError> {
-        let acquired = self.acquire(Timeout::Immediate)?;
-        Ok(self.keep(acquired, read))
+        self.acquire_until(Deadline::Immediate)?;
+        Ok(self.keep_current(read))
     }
 
     /// Keeps the slot that was acquired last.
-    pub(super) fn keep<R>(
-        &self,
-        acquired: Acquired,
-        read: impl FnOnce(&KeptSlot, Span<'_>) -> R,
-    ) -> (KeptSlot, R) {
-        let kept = KeptSlot(acquired);
+    pub(super) fn keep_current<R>(&self, read: impl FnOnce(&KeptSlot, Span<'_>) -> R) -> (KeptSlot, R) {
+        let kept = KeptSlot(self.current);
         // The one that was acquired last is the one whose verified copy is there.
-        let seen = read(&kept, self.payload(&acquired, 0));
+        let seen = read(&kept, self.payload(&kept.0, 0));
         (kept, seen)
     }
 

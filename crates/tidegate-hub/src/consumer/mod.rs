@@ -66,9 +66,13 @@ pub struct Consumer {
     timeouts: HubTimeouts,
     newest_only: bool,
     on_read_error: OnReadError,
+    /// The slot that was acquired last, one by one.
+    current: Acquired,
     /// Slots of a batch; has room for all that may be held.
     batch: Vec<Acquired>,
     sample_every: u32,
+    /// When the reading of `current` began, if it is timed.
+    started: Option<Nanos>,
     /// Operations since the last one that was timed.
     operations: AtomicU32,
     typed: TypedCheck,
@@ -111,9 +115,9 @@ impl Consumer {
     /// One of the nine kinds. After `Lapped` reading goes on behind what was lost.
     #[inline]
     pub fn next(&mut self, timeout: Timeout) -> Result<ReadSlot<'_>, AcquireError> {
-        let started = self.sampled();
-        let acquired = self.acquire(timeout)?;
-        Ok(ReadSlot::new(self, acquired, started))
+        self.started = self.sampled();
+        self.acquire_until(timeout.deadline(self.timeouts.read_acquire))?;
+        Ok(ReadSlot::new(self))
     }
 
     /// As [`Consumer::next`], without waiting.
@@ -183,13 +187,9 @@ impl Consumer {
         Zones::new(&self.block, self.secret.as_ref())
     }
 
+    /// Acquires `current`.
     #[inline]
-    fn acquire(&mut self, timeout: Timeout) -> Result<Acquired, AcquireError> {
-        self.acquire_until(timeout.deadline(self.timeouts.read_acquire))
-    }
-
-    #[inline]
-    fn acquire_until(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+    fn acquire_until(&mut self, deadline: Deadline) -> Result<(), AcquireError> {
         match &self.checker {
             Some(checker) if checker.checks() => self.acquire_checked(deadline),
             _ => self.acquire_unchecked(deadline),
@@ -197,10 +197,14 @@ impl Consumer {
     }
 
     #[inline]
-    fn acquire_unchecked(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+    fn acquire_unchecked(&mut self, deadline: Deadline) -> Result<(), AcquireError> {
         self.block.check().map_err(|_| AcquireError::Fenced)?;
         let Some(reader) = &mut self.reader else { return Err(AcquireError::Fenced) };
-        if self.newest_only { reader.acquire_latest(deadline) } else { reader.acquire_ordered(deadline) }
+        if !self.newest_only {
+            return reader.acquire_ordered_into(deadline, &mut self.current);
+        }
+        self.current = reader.acquire_latest(deadline)?;
+        Ok(())
     }
 
     /// When this operation is one of those that are timed, its start (DH-244).

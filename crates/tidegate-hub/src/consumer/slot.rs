@@ -22,44 +22,48 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "a slot that is dropped is consumed"]
 pub struct ReadSlot<'c> {
+    /// Holds it as its current one.
     consumer: &'c mut Consumer,
-    acquired: Acquired,
-    started: Option<Nanos>,
     release: Release,
 }
 
 impl<'c> ReadSlot<'c> {
     #[inline]
-    pub(super) fn new(consumer: &'c mut Consumer, acquired: Acquired, started: Option<Nanos>) -> Self {
-        Self { consumer, acquired, started, release: Release::Consumed }
+    pub(super) fn new(consumer: &'c mut Consumer) -> Self {
+        Self { consumer, release: Release::Consumed }
+    }
+
+    #[inline]
+    fn acquired(&self) -> &Acquired {
+        &self.consumer.current
     }
 
     /// Its id.
     pub fn id(&self) -> SlotId {
-        self.acquired.id
+        self.acquired().id
     }
 
     /// Bytes of payload.
     #[allow(clippy::len_without_is_empty, reason = "an empty payload is a payload")]
     #[inline]
     pub fn len(&self) -> usize {
-        self.acquired.len as usize
+        self.acquired().len as usize
     }
 
     /// When it was committed, on the monotonic clock.
     pub fn commit_ns(&self) -> Nanos {
-        Nanos(self.acquired.commit_ns)
+        Nanos(self.acquired().commit_ns)
     }
 
     /// The writer's number.
     pub fn user_flags(&self) -> u64 {
-        self.acquired.user_flags
+        self.acquired().user_flags
     }
 
     /// The payload.
     #[inline]
     pub fn bytes(&self) -> Span<'_> {
-        self.consumer.payload(&self.acquired, 0)
+        self.consumer.payload(self.acquired(), 0)
     }
 
     /// Copies the beginning of the payload, as much as there is and fits; returns how many bytes.
@@ -95,13 +99,13 @@ impl<'c> ReadSlot<'c> {
     /// The channel holds other records, or the payload is shorter than one (DH-116).
     #[inline]
     pub fn read<T: HubPod>(&self) -> Result<T, TypedError> {
-        self.consumer.record(&self.acquired, 0)
+        self.consumer.record(self.acquired(), 0)
     }
 
     /// Whether what was read is what was committed. False only after a repair by force, or damage (DH-062).
     #[must_use]
     pub fn validate(&self) -> bool {
-        self.consumer.reader.as_ref().is_some_and(|reader| reader.validate(&self.acquired))
+        self.consumer.reader.as_ref().is_some_and(|reader| reader.validate(self.acquired()))
     }
 
     /// Whether the bytes fit their digest (11.2).
@@ -109,7 +113,7 @@ impl<'c> ReadSlot<'c> {
     /// # Errors
     /// They do not, there is none, or the channel has no digests.
     pub fn verify(&self) -> Result<(), VerifyError> {
-        self.consumer.verify_held(&self.acquired)
+        self.consumer.verify_held(self.acquired())
     }
 
     /// Gives it back unread: it is the next result again (DH-105).
@@ -131,13 +135,17 @@ impl Drop for ReadSlot<'_> {
     fn drop(&mut self) {
         let release = if thread::panicking() { Release::Redeliver } else { self.release };
         if self.consumer.block.check().is_ok() {
-            self.consumer.verify_at_release(&self.acquired);
-            if let Some(reader) = &mut self.consumer.reader {
+            if self.consumer.checker.is_some() {
+                let acquired = *self.acquired();
+                self.consumer.verify_at_release(&acquired);
+            }
+            let Consumer { reader, current, .. } = &mut *self.consumer;
+            if let Some(reader) = reader {
                 // It is held: the guard is the only one that lets it go.
-                let _ = reader.release(&self.acquired, release);
+                let _ = reader.release(current, release);
             }
         }
-        if let Some(started) = self.started {
+        if let Some(started) = self.consumer.started.take() {
             self.consumer.sample(started);
         }
     }

@@ -131,7 +131,8 @@ impl Consumer {
         let deadline = timeout.deadline(self.timeouts.read_acquire);
         let mut dropped = 0;
         loop {
-            let acquired = self.acquire_unchecked(deadline)?;
+            self.acquire_unchecked(deadline)?;
+            let acquired = self.current;
             let passed = self.admit(&acquired, 0, Deadline::Immediate).is_ok();
             self.release(&acquired, if passed { Release::Redeliver } else { Release::Consumed });
             if passed {
@@ -141,12 +142,13 @@ impl Consumer {
         }
     }
 
-    /// The next slot that passes, as far as slots are checked.
-    pub(super) fn acquire_checked(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+    /// Acquires the next slot that passes, as far as slots are checked.
+    pub(super) fn acquire_checked(&mut self, deadline: Deadline) -> Result<(), AcquireError> {
         loop {
-            let acquired = self.acquire_unchecked(deadline)?;
+            self.acquire_unchecked(deadline)?;
+            let acquired = self.current;
             if self.admit(&acquired, 0, deadline).is_ok() {
-                return Ok(acquired);
+                return Ok(());
             }
             let skip =
                 self.checker.as_ref().is_some_and(|checker| checker.recovery == CorruptionRecovery::Skip);

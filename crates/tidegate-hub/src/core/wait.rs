@@ -81,28 +81,28 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
                 told = true;
                 self.host.waits();
             }
+            let spins = match self.strategy {
+                WaitStrategy::Spin => true,
+                WaitStrategy::Hybrid => time < self.timing.spin,
+                WaitStrategy::Poll(_) => false,
+            };
+            if spins {
+                if let Some(result) = self.spin(time, &mut pauses, &mut attempt)? {
+                    return Ok(Waited { result: Some(result), time, slept });
+                }
+                continue;
+            }
             let left = self.deadline.left(now);
-            match self.strategy {
-                WaitStrategy::Spin => {
-                    if let Some(result) = self.spin(time, &mut pauses, &mut attempt)? {
-                        return Ok(Waited { result: Some(result), time, slept });
-                    }
+            if let WaitStrategy::Poll(every) = self.strategy {
+                self.host.sleep(every.min(left));
+            } else {
+                let seen = event::prepare::<P>(self.sequence, self.flag);
+                if let Some(result) = attempt(time)? {
+                    return Ok(Waited { result: Some(result), time, slept });
                 }
-                WaitStrategy::Poll(every) => self.host.sleep(every.min(left)),
-                WaitStrategy::Hybrid if time < self.timing.spin => {
-                    if let Some(result) = self.spin(time, &mut pauses, &mut attempt)? {
-                        return Ok(Waited { result: Some(result), time, slept });
-                    }
-                }
-                WaitStrategy::Hybrid => {
-                    let seen = event::prepare::<P>(self.sequence, self.flag);
-                    if let Some(result) = attempt(time)? {
-                        return Ok(Waited { result: Some(result), time, slept });
-                    }
-                    let slice = self.timing.futex_slice.min(left);
-                    event::sleep(self.sequence, seen, now.saturating_add(slice));
-                    slept = true;
-                }
+                let slice = self.timing.futex_slice.min(left);
+                event::sleep(self.sequence, seen, now.saturating_add(slice));
+                slept = true;
             }
             let time = self.host.now().saturating_sub(started);
             if let Some(result) = attempt(time)? {
@@ -113,7 +113,7 @@ impl<H: Host, S: Load<u32> + BellWord, F: Word<u32>> Wait<'_, H, S, F> {
 }
 
 impl<H: Host, S, F> Wait<'_, H, S, F> {
-    /// Passes the time between two looks at the clock, which takes longer than a look at the condition.
+    /// Passes the time between two looks at the clock, which takes longer than some looks at the condition.
     #[inline]
     fn spin<T, E>(
         &self,
@@ -133,14 +133,16 @@ impl<H: Host, S, F> Wait<'_, H, S, F> {
             Polling::Gentle => {
                 (0..*pauses).for_each(|_| self.host.pause());
                 *pauses = (*pauses * 2).min(PAUSES_MAX);
+                return attempt(time);
             }
         }
         Ok(None)
     }
 }
 
-/// Looks between two pauses, each of which may take as long as the way of a line from cache to cache.
-const LOOKS: u32 = 16;
+/// Looks between two pauses, each of which may take as long as the way of a line from cache to cache, and so does the look
+/// at the clock: what comes meanwhile is seen late.
+const LOOKS: u32 = 64;
 
 /// Most pauses between two gentle looks: about a microsecond.
 const PAUSES_MAX: u32 = 16;

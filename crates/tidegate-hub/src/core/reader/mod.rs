@@ -58,6 +58,12 @@ pub struct Acquired {
     ctl: Ctl,
 }
 
+impl Acquired {
+    /// No slot yet.
+    pub(crate) const NONE: Self =
+        Self { id: SlotId(0), len: 0, commit_ns: 0, user_flags: 0, slot_flags: 0, ctl: Ctl(0) };
+}
+
 /// What the release of a slot means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {

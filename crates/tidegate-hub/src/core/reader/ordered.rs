@@ -18,7 +18,23 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// end, or more slots held than allowed.
     #[inline]
     pub fn acquire_ordered(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
-        let result = self.wait_for_next(deadline);
+        let mut acquired = Acquired::NONE;
+        self.acquire_ordered_into(deadline, &mut acquired)?;
+        Ok(acquired)
+    }
+
+    /// The same, put where it is going to be used: so many words on their way through results are read wide before they
+    /// have been written narrow, which costs as much as an exchange.
+    ///
+    /// # Errors
+    /// As [`Reader::acquire_ordered`]; `into` is as it was.
+    #[inline]
+    pub(crate) fn acquire_ordered_into(
+        &mut self,
+        deadline: Deadline,
+        into: &mut Acquired,
+    ) -> Result<(), AcquireError> {
+        let result = self.wait_for_next(deadline, into);
         self.seat.recorded(result)
     }
 
@@ -52,8 +68,9 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         self.prepare_batch(n, into)?;
         self.take_run(n, into)?;
         while into.len() < n as usize {
-            match self.wait_for_next(Deadline::Immediate) {
-                Ok(acquired) => into.push(acquired),
+            let mut acquired = Acquired::NONE;
+            match self.wait_for_next(Deadline::Immediate, &mut acquired) {
+                Ok(()) => into.push(acquired),
                 // No more for now, for ever, or for this consumer.
                 Err(AcquireError::QueueEmpty | AcquireError::Closed { .. } | AcquireError::Locked { .. })
                     if !into.is_empty() =>
@@ -144,10 +161,10 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     }
 
     #[inline]
-    fn wait_for_next(&mut self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+    fn wait_for_next(&mut self, deadline: Deadline, into: &mut Acquired) -> Result<(), AcquireError> {
         let Self { seat, position, .. } = self;
         let wait = seat.core.data_wait(deadline);
-        let waited = wait.until::<P, _, AcquireError>(|_| seat.try_next(position))?;
+        let waited = wait.until::<P, _, AcquireError>(|_| seat.try_next(position, into))?;
         waited.result.ok_or(match deadline {
             Deadline::Immediate => AcquireError::QueueEmpty,
             _ => AcquireError::Timeout,
@@ -161,7 +178,7 @@ const AHEAD: u64 = 8;
 impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     /// None when there is nothing to read yet.
     #[inline]
-    fn try_next(&self, position: &mut Position) -> Result<Option<Acquired>, AcquireError> {
+    fn try_next(&self, position: &mut Position, into: &mut Acquired) -> Result<Option<()>, AcquireError> {
         let mut retried = false;
         loop {
             self.check_row()?;
@@ -186,7 +203,8 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
             match found? {
                 Found::Data(acquired) => {
                     position.hold(id);
-                    return Ok(Some(acquired));
+                    *into = acquired;
+                    return Ok(Some(()));
                 }
                 Found::Hole => {
                     let before = position.low();
@@ -205,7 +223,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
 
     /// The block is closed, or there is only nothing yet.
     #[inline]
-    fn nothing_left(&self, id: SlotId) -> Result<Option<Acquired>, AcquireError> {
+    fn nothing_left(&self, id: SlotId) -> Result<Option<()>, AcquireError> {
         match self.core.closed() {
             // The writer stores the end last: an id that is not there now never comes.
             Some(closed) if id.0 >= self.end() => Err(closed),
