@@ -28,7 +28,7 @@ pub(super) struct NodeId(u32);
 struct Node {
     label: SmallVec<[u8; 16]>,
     /// By the first byte of their label.
-    children: Vec<(u8, NodeId)>,
+    children: Vec<Edge>,
     /// The least of these bytes.
     least: u8,
     has_value: bool,
@@ -36,6 +36,19 @@ struct Node {
 }
 
 const _: () = assert!(size_of::<Node>() == 64);
+
+/// The way to a child, with so much of its label that most strings that end before it or go elsewhere are told from here:
+/// the child is in another line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Edge {
+    first: u8,
+    last: u8,
+    /// Bytes of the label; [`u8::MAX`] is that many or more.
+    len: u8,
+    child: NodeId,
+}
+
+const _: () = assert!(size_of::<Edge>() == 8);
 
 const ROOT: NodeId = NodeId(0);
 
@@ -106,7 +119,7 @@ impl<V> PrefixTree<V> {
             if let Some(value) = self.nodes.value(id) {
                 visit(&path, value);
             }
-            ahead.extend(node.children.iter().rev().map(|&(_, child)| (child, path.len())));
+            ahead.extend(node.children.iter().rev().map(|edge| (edge.child, path.len())));
         }
     }
 
@@ -164,12 +177,11 @@ impl<V> PrefixTree<V> {
     /// From a node to the child on the way to `rest`, and what is left of it there.
     #[inline]
     fn step<'k>(&self, id: NodeId, rest: &'k [u8]) -> Option<(NodeId, &'k [u8])> {
-        let child = self.nodes[id].child(*rest.first()?)?;
-        let label = self.nodes[child].label.as_slice();
+        let edge = self.nodes[id].edge(*rest.first()?).filter(|edge| edge.may_lead_to(rest))?;
+        let label = self.nodes[edge.child].label.as_slice();
         let (head, rest) = rest.split_at_checked(label.len())?;
-        // The first bytes are equal, so the last ones are all there is to compare of most labels.
-        let fits = head.last() == label.last() && (label.len() <= 2 || head == label);
-        fits.then_some((child, rest))
+        // The first and the last byte are equal.
+        (label.len() <= 2 || head == label).then_some((edge.child, rest))
     }
 
     /// The node of `key`, made when there is none.
@@ -179,10 +191,10 @@ impl<V> PrefixTree<V> {
             let Some(&first) = rest.first() else { return id };
             let node = &mut self.nodes[id];
             let child = match node.child_place(first) {
-                Ok(at) => node.children[at].1,
+                Ok(at) => node.children[at].child,
                 Err(at) => {
                     let leaf = self.nodes.add(Node::new(rest, id));
-                    self.nodes[id].insert_child(at, first, leaf);
+                    self.nodes[id].insert_edge(at, Edge::new(rest, leaf));
                     return leaf;
                 }
             };
@@ -202,8 +214,8 @@ impl<V> PrefixTree<V> {
         below.parent = above;
         below.label.drain(..at);
         below.label.shrink_to_fit();
-        let first = below.label[0];
-        self.nodes[above].insert_child(0, first, child);
+        let edge = Edge::new(&below.label, child);
+        self.nodes[above].insert_edge(0, edge);
         self.replace_child(parent, above);
         above
     }
@@ -212,7 +224,7 @@ impl<V> PrefixTree<V> {
     /// to the child.
     fn join_only_child(&mut self, id: NodeId) {
         let node = &mut self.nodes[id];
-        let &[(_, child)] = node.children.as_slice() else { return };
+        let &[Edge { child, .. }] = node.children.as_slice() else { return };
         if id == ROOT || node.has_value {
             return;
         }
@@ -228,10 +240,10 @@ impl<V> PrefixTree<V> {
 
     /// Makes `child` the child of `parent` that begins with the first byte of its label.
     fn replace_child(&mut self, parent: NodeId, child: NodeId) {
-        let first = self.nodes[child].label[0];
+        let edge = Edge::new(&self.nodes[child].label, child);
         let parent = &mut self.nodes[parent];
-        if let Ok(at) = parent.child_place(first) {
-            parent.children[at].1 = child;
+        if let Ok(at) = parent.child_place(edge.first) {
+            parent.children[at] = edge;
         }
     }
 
@@ -258,25 +270,25 @@ impl Node {
         Self { label: SmallVec::from_slice(label), parent, children: Vec::new(), least: 0, has_value: false }
     }
 
-    /// The child that begins with `first`.
+    /// The way to the child that begins with `first`.
     #[inline]
-    fn child(&self, first: u8) -> Option<NodeId> {
+    fn edge(&self, first: u8) -> Option<Edge> {
         // Letters and digits often leave no gap.
         match self.children.get(usize::from(first.wrapping_sub(self.least))) {
-            Some(&(byte, child)) if byte == first => Some(child),
-            _ => self.child_place(first).ok().map(|at| self.children[at].1),
+            Some(edge) if edge.first == first => Some(*edge),
+            _ => self.child_place(first).ok().map(|at| self.children[at]),
         }
     }
 
-    fn insert_child(&mut self, at: usize, first: u8, child: NodeId) {
-        self.children.insert(at, (first, child));
-        self.least = self.children[0].0;
+    fn insert_edge(&mut self, at: usize, edge: Edge) {
+        self.children.insert(at, edge);
+        self.least = self.children[0].first;
     }
 
     fn remove_child(&mut self, at: usize) {
         self.children.remove(at);
         match self.children.first() {
-            Some(&(least, _)) => self.least = least,
+            Some(edge) => self.least = edge.first,
             None => self.children = Vec::new(),
         }
     }
@@ -284,7 +296,21 @@ impl Node {
     /// Where the child that begins with `first` is, or would be.
     #[inline]
     fn child_place(&self, first: u8) -> Result<usize, usize> {
-        self.children.binary_search_by_key(&first, |&(byte, _)| byte)
+        self.children.binary_search_by_key(&first, |edge| edge.first)
+    }
+}
+
+impl Edge {
+    /// To `child`, which has this label.
+    fn new(label: &[u8], child: NodeId) -> Self {
+        let len = u8::try_from(label.len()).unwrap_or(u8::MAX);
+        Self { first: label[0], last: label[label.len() - 1], len, child }
+    }
+
+    /// Whether `key`, which begins as the label does, may go on there.
+    #[inline]
+    fn may_lead_to(self, key: &[u8]) -> bool {
+        self.len == u8::MAX || key.get(usize::from(self.len).wrapping_sub(1)) == Some(&self.last)
     }
 }
 
@@ -372,11 +398,12 @@ mod tests {
                     self.nodes.values.get(id.0 as usize).is_some_and(|value| value.is_some())
                 );
                 assert!(id == ROOT || node.has_value || node.children.len() > 1);
-                assert!(node.children.is_sorted_by(|a, b| a.0 < b.0));
-                assert!(node.children.first().is_none_or(|child| child.0 == node.least));
-                for &(first, child) in &node.children {
-                    assert_eq!((self.nodes[child].label[0], self.nodes[child].parent), (first, id));
-                    ahead.push(child);
+                assert!(node.children.is_sorted_by(|a, b| a.first < b.first));
+                assert!(node.children.first().is_none_or(|edge| edge.first == node.least));
+                for &edge in &node.children {
+                    let child = &self.nodes[edge.child];
+                    assert_eq!((Edge::new(&child.label, edge.child), child.parent), (edge, id));
+                    ahead.push(edge.child);
                 }
             }
             let mut unused = self.nodes.unused;
@@ -401,6 +428,21 @@ mod tests {
             std::iter::successors(Some((ROOT, &key[..])), |&(id, rest)| tree.step(id, rest)).count()
         };
         assert_eq!([1, 1000, 100_000].map(steps), [2, 2, 2]);
+    }
+
+    /// Labels of about as many bytes as an edge can count.
+    #[test]
+    fn long_labels_are_told_apart() {
+        let key = |len: usize, last: u8| [vec![b'x'; len - 1], vec![last]].concat();
+        for len in [1, 2, 3, 254, 255, 256, 257, 1000] {
+            let mut tree = PrefixTree::new();
+            tree.get_or_insert_with(&key(len, b'a'), || len);
+            tree.check();
+            let found = |key: &[u8]| tree.has_prefix_of(key);
+            assert!(found(&key(len, b'a')) && found(&[key(len, b'a'), vec![7]].concat()), "{len}");
+            assert!(!found(&key(len, b'b')) && !found(&vec![b'x'; len + 1]), "{len}");
+            assert!(!found(&key(len, b'a')[..len - 1]), "{len}");
+        }
     }
 
     proptest! {
