@@ -474,6 +474,7 @@ impl Conn {
 
     /// Bytes were read.
     pub(super) fn heard(&self, worker: &Worker, bytes: usize) {
+        worker.heard.set(true);
         let state = &mut *self.state.borrow_mut();
         state.received += bytes as u64;
         self.shared.set_received(state.received);

@@ -50,7 +50,12 @@ impl Embedded {
             resolver: Resolver::default(),
             ended: Arc::new(Ended::default()),
         }));
-        Ok(Self { engine, worker: Worker::new(door, doors, spin), inbox: Inbox::new(), runtime })
+        Ok(Self {
+            engine,
+            worker: Worker::with_crowd(door, doors, spin, usize::MAX),
+            inbox: Inbox::new(),
+            runtime,
+        })
     }
 
     /// The engine, for this thread and others.

@@ -22,7 +22,7 @@ use compio::runtime::Runtime;
 use super::{
     conn::Conn,
     control::Control,
-    dial::DialerTask,
+    dial::{DialerTask, Lines},
     listen::ListenerTask,
     mailbox::{Inbox, Mailbox},
     table::{Key, Table},
@@ -33,7 +33,7 @@ use crate::{
     buffer::with_local_slab,
     protocol::Ended,
     sync::{AtomicUsize, Ordering},
-    wait::Spin,
+    wait::{Spin, hold},
 };
 
 /// How other threads reach a worker.
@@ -111,12 +111,19 @@ pub(super) struct Worker {
     pub(super) conns: RefCell<Table<Rc<Conn>>>,
     pub(super) dialers: RefCell<Table<Rc<DialerTask>>>,
     pub(super) listeners: RefCell<Table<Rc<ListenerTask>>>,
+    pub(super) lines: Lines,
     timers: RefCell<Timers<Target>>,
     /// Connections whose write pump gave way to others.
     again: RefCell<Vec<Key>>,
     pub(super) pool: Pool,
     now: Cell<Instant>,
     pub(super) spin: Spin,
+    /// Bytes were read in this round.
+    pub(super) heard: Cell<bool>,
+    /// Rounds behind which wake-ups were held.
+    held: Cell<u32>,
+    /// Streams from which on wake-ups are held.
+    crowd: usize,
     stopping: Cell<Option<Stop>>,
 }
 
@@ -130,18 +137,33 @@ pub(super) enum Stop {
 }
 
 impl Worker {
+    /// A worker with a thread of its own.
     pub(super) fn new(door: Arc<Door>, doors: Arc<Vec<Arc<Door>>>, spin: Duration) -> Rc<Self> {
+        Self::with_crowd(door, doors, spin, CROWD)
+    }
+
+    /// A worker that holds wake-ups from `crowd` streams on.
+    pub(super) fn with_crowd(
+        door: Arc<Door>,
+        doors: Arc<Vec<Arc<Door>>>,
+        spin: Duration,
+        crowd: usize,
+    ) -> Rc<Self> {
         Rc::new(Self {
             door,
             doors,
             conns: RefCell::new(Table::new()),
             dialers: RefCell::new(Table::new()),
             listeners: RefCell::new(Table::new()),
+            lines: Lines::default(),
             timers: RefCell::new(Timers::new()),
             again: RefCell::new(Vec::new()),
             pool: Pool::default(),
             now: Cell::new(Instant::now()),
             spin: Spin::new(spin),
+            heard: Cell::new(false),
+            held: Cell::new(0),
+            crowd,
             stopping: Cell::new(None),
         })
     }
@@ -187,7 +209,14 @@ impl Worker {
             }
             self.serve_again();
             self.serve_timers();
+            if self.conns.borrow().len() >= self.crowd {
+                hold::hold();
+            }
             let more = runtime.run() || !self.again.borrow().is_empty();
+            if self.holds_on(more) {
+                break;
+            }
+            hold::release();
             if self.is_done() || is_wanted() {
                 return;
             }
@@ -217,6 +246,23 @@ impl Worker {
         // io_uring arm a timer and schedule, which on a virtual machine takes longer than a message.
         runtime.waker().wake();
         runtime.poll_with(Some(Duration::ZERO));
+    }
+
+    /// Whether to look once more before anybody is woken. Of a crowd each says little, and hardly two at the same moment: who
+    /// was woken for one would sleep again when the next is read.
+    fn holds_on(&self, more: bool) -> bool {
+        let heard = self.heard.take();
+        let held = self.held.take();
+        let holds = heard
+            && !more
+            && held < HELD_ROUNDS
+            && self.conns.borrow().len() >= self.crowd
+            && self.spin.until().is_none();
+        if holds {
+            self.spin.give_way();
+            self.held.set(held + 1);
+        }
+        holds
     }
 
     fn serve_again(self: &Rc<Self>) {
@@ -289,6 +335,7 @@ impl Worker {
 
     /// Ends what is left; returns how many streams that were.
     pub(super) fn finish(self: &Rc<Self>) -> usize {
+        hold::release();
         // Whoever posted one was told that it would be run; what it starts ends with the rest.
         for job in self.door.mailbox.close() {
             guarded("a job of the engine", || (job.0)(self));
@@ -386,6 +433,12 @@ pub(super) fn least_loaded(doors: &[Arc<Door>], mask: u64) -> Option<Arc<Door>> 
 /// Panics in a row, without anything done between them, after which a worker gives up and ends its streams.
 const PANICS: usize = 3;
 
+/// Streams of a worker that are so many that what belongs to one has left the processor's caches when its turn comes.
+const CROWD: usize = 1000;
+
+/// Looks for more of a crowd before those are woken for whom there is something.
+const HELD_ROUNDS: u32 = 8;
+
 /// Rounds without a look at the driver while other threads keep posting.
 const BUSY_ROUNDS: usize = 8;
 
@@ -438,10 +491,102 @@ impl Pool {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::sync::mpsc;
+    use std::{io::Write, os::unix::net::UnixStream, sync::mpsc};
 
     use super::*;
-    use crate::engine::{Engine, EngineConfig};
+    use crate::{
+        engine::{
+            DriverChoice, Engine, EngineConfig,
+            address::{Side, StreamAddress, StreamInfo},
+            conn::Origin,
+            driver,
+            options::StreamOptions,
+        },
+        protocol::{Connection, Flow, Retry},
+        wait::Wakes,
+    };
+
+    /// Wakes somebody for all that it is told.
+    struct Teller(Waker, Rc<Cell<usize>>);
+
+    impl Connection for Teller {
+        fn opened(&mut self, _stream: &StreamInfo, _control: Control, _now: Instant) -> Flow {
+            Flow::Continue
+        }
+
+        fn received(&mut self, bytes: BytesMut, _now: Instant) -> Flow {
+            self.1.set(self.1.get() + bytes.len());
+            let mut wakes = Wakes::new();
+            wakes.push(self.0.clone());
+            Flow::Continue
+        }
+
+        fn fill(&mut self, _batch: &mut WriteBatch, _now: Instant) -> Flow {
+            Flow::Continue
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+
+        fn expired(&mut self, _now: Instant) -> Flow {
+            Flow::Continue
+        }
+
+        fn closed(&mut self, _why: &Ended, _now: Instant) -> Retry {
+            Retry::Never
+        }
+    }
+
+    /// Where streams are many, who waits for what they say is woken when no more of it is there.
+    ///
+    /// Rules: MQ-057.
+    #[test]
+    fn of_a_crowd_is_looked_for_more_before_somebody_is_woken() {
+        for crowd in [1, 2] {
+            let runtime = driver::runtime(DriverChoice::Auto).unwrap();
+            let door = Arc::new(Door::new(runtime.waker()));
+            let worker =
+                Worker::with_crowd(door.clone(), Arc::new(vec![door]), Duration::from_secs(1000), crowd);
+            let woken = Arc::new(Woken::default());
+            let heard = Rc::new(Cell::new(0));
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let unnamed = StreamAddress::Unnamed;
+            let info = StreamInfo {
+                fd: 0,
+                side: Side::Dialed,
+                local: unnamed.clone(),
+                peer: unnamed,
+                credentials: None,
+            };
+            let key = Table::new().insert(|_| ());
+            let protocol = Box::new(Teller(woken.clone().into(), heard.clone()));
+            let options = StreamOptions::default();
+            let count = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+            runtime.enter(|| {
+                Conn::open(&worker, ours.into(), info, &options, Origin::Dialer(key), protocol);
+                theirs.write_all(b"word").unwrap();
+                let mut inbox = Inbox::new();
+                let mut turn = || worker.turn(&runtime, &mut inbox, &|| heard.get() > 0);
+                while heard.get() == 0 {
+                    turn();
+                }
+                assert_eq!(count(), usize::from(crowd == 2), "{crowd}");
+                turn();
+                assert_eq!(count(), 1, "{crowd}");
+                worker.finish();
+            });
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
 
     /// A job that comes when the worker is about to end is run all the same: it may hold a descriptor, or somebody waits.
     #[test]

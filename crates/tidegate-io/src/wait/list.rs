@@ -4,6 +4,8 @@ use std::{mem, task::Waker};
 
 use smallvec::SmallVec;
 
+use super::hold;
+
 /// Tasks that wait in line, each for something described by a `T`.
 ///
 /// Lives under the lock of what is waited for. A place in the line is a [`Ticket`]:
@@ -261,12 +263,10 @@ impl Wakes {
         self.0.push(waker);
     }
 
-    /// Calls all wakers, in order.
+    /// Calls all wakers, in order, unless the thread [holds](super::hold) them.
     #[inline]
     pub fn fire(&mut self) {
-        for waker in self.0.drain(..) {
-            waker.wake();
-        }
+        self.0.drain(..).for_each(hold::wake);
     }
 }
 

@@ -55,9 +55,17 @@ impl Spin {
     }
 
     /// Until when something is looked for.
-    #[cfg(test)]
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until.get()
+    }
+
+    /// Gives the processor once to whoever else wants it, before looking for what they may have sent. Not where somebody has
+    /// kept it for long.
+    pub fn give_way(&self) {
+        let now = Instant::now();
+        if !self.time.is_zero() && self.busy_until.get().is_none_or(|until| now >= until) {
+            self.give_way_at(now);
+        }
     }
 
     fn gives_way(&self) -> bool {
@@ -66,9 +74,13 @@ impl Spin {
             self.until.set(None);
             return false;
         }
+        self.give_way_at(now);
+        true
+    }
+
+    fn give_way_at(&self, now: Instant) {
         thread::yield_now();
         self.gave_way_for(now, now.elapsed());
-        true
     }
 
     fn gave_way_for(&self, since: Instant, time: Duration) {

@@ -90,6 +90,39 @@ fn a_dialer_finishes_with_its_next_stream() {
     });
 }
 
+/// Of the dialers of an address a hundred at a time have a handshake under way, as many as a listener lets wait; the others
+/// follow as those are complete or fail.
+///
+/// Rules: MQ-282, MQ-494.
+#[test]
+fn many_dialers_of_an_address_go_one_after_another() {
+    on_both(|engine| {
+        let before = descriptors();
+        let client = Node::new(Role::Collect);
+        let dial = |to: &TcpListener| {
+            let mut how = Dial::new(target(&StreamAddress::Ip(to.local_addr().unwrap())));
+            how.workers = 1;
+            engine.dial(how, Arc::new(Ends(client.clone()))).unwrap()
+        };
+        let (one, other) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let dialers: Vec<_> = (0..150).map(|_| dial(&one)).collect();
+        let mut peers: Vec<TcpStream> = (0..100).map(|_| one.accept().unwrap().0).collect();
+        let another = dial(&other);
+        drop(other.accept().unwrap());
+        one.set_nonblocking(true).unwrap();
+        assert!(one.accept().is_err(), "the line is too short");
+        one.set_nonblocking(false).unwrap();
+        peers[0].write_all(&[0; 4]).unwrap();
+        peers.push(one.accept().unwrap().0);
+        drop(peers.remove(1));
+        peers.push(one.accept().unwrap().0);
+        drop((dialers, another, one, other));
+        peers.clear();
+        wait_descriptors(before);
+    });
+}
+
 /// A name that cannot be looked up is a failed attempt with a reason.
 ///
 /// Rules: MQ-259, MQ-277, MQ-530.

@@ -1,6 +1,7 @@
 //! Dialers: keep one stream to a target up, by the rules of [`state`].
 
 mod connect;
+mod line;
 pub(super) mod state;
 #[cfg(test)]
 mod tests;
@@ -19,9 +20,11 @@ use std::{
 use compio::runtime::JoinHandle;
 use socket2::SockAddr;
 
+pub(super) use self::line::Lines;
 pub use self::state::{Backoff, StopOn};
 use self::{
     connect::Failure,
+    line::Turn,
     state::{Input, Machine, Output},
 };
 use super::{
@@ -148,6 +151,8 @@ struct State {
     number: u64,
     attempts: Vec<(u64, JoinHandle<()>)>,
     conn: Option<Rc<Conn>>,
+    /// While the handshake is under way.
+    turn: Option<Turn>,
     /// The next stream is the last one.
     finishing: bool,
     removing: bool,
@@ -176,6 +181,7 @@ pub(super) fn start(
                     number: 0,
                     attempts: Vec::new(),
                     conn: None,
+                    turn: None,
                     finishing: false,
                     removing: false,
                     armed: None,
@@ -335,12 +341,13 @@ impl DialerTask {
         let (task_worker, task_self) = (worker.clone(), self.clone());
         let task = worker.spawn_owned(async move {
             let named = StreamAddress::from_socket(&address);
+            let turn = task_worker.lines.of(&named).acquire_arc().await;
             let outcome = connect::connect(&task_worker, &task_self.dial, &address, |fd| {
                 task_self.event(&StreamEvent::ConnectDelayed { fd, address: &named });
             })
             .await;
             task_worker.refresh_now();
-            task_self.attempted(&task_worker, number, &named, outcome);
+            task_self.attempted(&task_worker, number, &named, outcome.map(|fd| (fd, turn)));
         });
         self.state.borrow_mut().attempts.push((number, task));
     }
@@ -351,19 +358,22 @@ impl DialerTask {
         worker: &Rc<Worker>,
         number: u64,
         address: &StreamAddress,
-        outcome: Result<OwnedFd, Failure>,
+        outcome: Result<(OwnedFd, Turn), Failure>,
     ) {
         let mut state = self.state.borrow_mut();
         let place = state.attempts.iter().position(|(attempt, _)| *attempt == number);
         let Some(place) = place else { return };
         state.attempts.swap_remove(place).1.detach();
         drop(state);
-        let outcome = outcome.and_then(|fd| match stream_info(&fd, Side::Dialed, address.clone()) {
-            Ok(info) => Ok((fd, info)),
+        let outcome = outcome.and_then(|(fd, turn)| match stream_info(&fd, Side::Dialed, address.clone()) {
+            Ok(info) => Ok((fd, info, turn)),
             Err(error) => Err(Failure { fd: Some(std::os::fd::AsRawFd::as_raw_fd(&fd)), error }),
         });
         match outcome {
-            Ok((fd, info)) => self.up(worker, fd, info),
+            Ok((fd, info, turn)) => {
+                self.state.borrow_mut().turn = Some(turn);
+                self.up(worker, fd, info);
+            }
             Err(Failure { fd, error }) => {
                 self.event(&StreamEvent::ConnectFailed { fd, address, error: &error });
                 let refused = error.kind() == io::ErrorKind::ConnectionRefused;
@@ -387,6 +397,7 @@ impl DialerTask {
             }
             Err(panic) => {
                 worker.report_panic("a dialer's protocol", &*panic);
+                self.state.borrow_mut().turn = None;
                 self.step(worker, Input::Ended(Retry::Slow, worker.now()));
             }
         }
@@ -407,7 +418,10 @@ impl Worker {
 
     /// The handshake of a dialer's stream is complete.
     pub(super) fn dialer_established(self: &Rc<Self>, key: Key) {
-        self.with_dialer(key, |dialer| dialer.step(self, Input::Established(self.now())));
+        self.with_dialer(key, |dialer| {
+            dialer.state.borrow_mut().turn = None;
+            dialer.step(self, Input::Established(self.now()));
+        });
     }
 
     /// The stream of a dialer has ended.
@@ -416,6 +430,7 @@ impl Worker {
             dialer.event(event);
             let mut state = dialer.state.borrow_mut();
             state.conn = None;
+            state.turn = None;
             let removing = state.removing;
             drop(state);
             if removing {

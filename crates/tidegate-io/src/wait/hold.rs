@@ -1,0 +1,88 @@
+//! Wake-ups that a thread keeps back for a moment.
+//!
+//! A thread that wakes another for each of several things that come together wakes it as often as that one falls asleep
+//! between them. Who knows that more may be there [holds](hold) what its [`Wakes`](super::Wakes) would call, looks, and then
+//! [lets go](release).
+
+use std::{cell::RefCell, task::Waker};
+
+use crate::sync::thread_local;
+
+thread_local! {
+    #[allow(clippy::missing_const_for_thread_local, reason = "the model checker's macro has no constant form")]
+    static HELD: RefCell<Option<Vec<Waker>>> = RefCell::new(None);
+}
+
+/// From now on this thread keeps wakers instead of calling them, until [`release`].
+pub(crate) fn hold() {
+    let _ = HELD.try_with(|held| {
+        held.borrow_mut().get_or_insert_default();
+    });
+}
+
+/// Calls what was kept, in order; what comes later is called at once.
+pub(crate) fn release() {
+    let held = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten();
+    held.into_iter().flatten().for_each(Waker::wake);
+}
+
+/// Calls the waker, or keeps it.
+#[inline]
+pub(super) fn wake(waker: Waker) {
+    let mut waker = Some(waker);
+    let _ = HELD.try_with(|held| {
+        if let Some(held) = &mut *held.borrow_mut() {
+            held.extend(waker.take());
+        }
+    });
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::Wake,
+    };
+
+    use super::*;
+    use crate::wait::Wakes;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Rules: MQ-057.
+    #[test]
+    fn what_is_held_is_called_when_let_go_and_not_before() {
+        let count = Arc::new(Count::default());
+        let fire = || {
+            let mut wakes = Wakes::new();
+            wakes.push(count.clone().into());
+            wakes.fire();
+            count.0.load(Ordering::Relaxed)
+        };
+        assert_eq!(fire(), 1);
+        hold();
+        assert_eq!((fire(), fire()), (1, 1));
+        hold();
+        assert_eq!(fire(), 1, "held already");
+        let elsewhere = std::thread::scope(|scope| scope.spawn(fire).join());
+        assert_eq!(elsewhere.ok(), Some(2), "another thread holds nothing");
+        release();
+        assert_eq!(count.0.load(Ordering::Relaxed), 5);
+        assert_eq!(fire(), 6);
+        release();
+        assert_eq!(count.0.load(Ordering::Relaxed), 6);
+    }
+}
