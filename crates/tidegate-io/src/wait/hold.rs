@@ -8,22 +8,33 @@ use std::{cell::RefCell, task::Waker};
 
 use crate::sync::thread_local;
 
+#[derive(Default)]
+struct Held {
+    holds: bool,
+    /// Its memory is kept.
+    wakers: Vec<Waker>,
+}
+
 thread_local! {
-    #[allow(clippy::missing_const_for_thread_local, reason = "the model checker's macro has no constant form")]
-    static HELD: RefCell<Option<Vec<Waker>>> = RefCell::new(None);
+    static HELD: RefCell<Held> = RefCell::default();
 }
 
 /// From now on this thread keeps wakers instead of calling them, until [`release`].
 pub(crate) fn hold() {
-    let _ = HELD.try_with(|held| {
-        held.borrow_mut().get_or_insert_default();
-    });
+    let _ = HELD.try_with(|held| held.borrow_mut().holds = true);
 }
 
 /// Calls what was kept, in order; what comes later is called at once.
 pub(crate) fn release() {
-    let held = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten();
-    held.into_iter().flatten().for_each(Waker::wake);
+    let _ = HELD.try_with(|held| {
+        let mut now = held.borrow_mut();
+        now.holds = false;
+        let mut wakers = std::mem::take(&mut now.wakers);
+        drop(now);
+        // Who is called may call others through here.
+        wakers.drain(..).for_each(Waker::wake);
+        held.borrow_mut().wakers = wakers;
+    });
 }
 
 /// Calls the waker, or keeps it.
@@ -31,8 +42,9 @@ pub(crate) fn release() {
 pub(super) fn wake(waker: Waker) {
     let mut waker = Some(waker);
     let _ = HELD.try_with(|held| {
-        if let Some(held) = &mut *held.borrow_mut() {
-            held.extend(waker.take());
+        let mut held = held.borrow_mut();
+        if held.holds {
+            held.wakers.extend(waker.take());
         }
     });
     if let Some(waker) = waker {
