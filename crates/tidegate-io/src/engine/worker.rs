@@ -562,7 +562,7 @@ mod tests {
             let key = Table::new().insert(|_| ());
             let protocol = Box::new(Teller(woken.clone().into(), heard.clone()));
             let options = StreamOptions::default();
-            let count = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+            let count = || woken.0.load(Ordering::Relaxed);
             runtime.enter(|| {
                 Conn::open(&worker, ours.into(), info, &options, Origin::Dialer(key), protocol);
                 theirs.write_all(b"word").unwrap();
@@ -580,11 +580,11 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Woken(std::sync::atomic::AtomicUsize);
+    struct Woken(AtomicUsize);
 
     impl std::task::Wake for Woken {
         fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 

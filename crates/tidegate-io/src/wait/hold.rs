@@ -54,16 +54,13 @@ pub(super) fn wake(waker: Waker) {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicUsize, Ordering},
-        },
-        task::Wake,
-    };
+    use std::{sync::Arc, task::Wake};
 
     use super::*;
-    use crate::wait::Wakes;
+    use crate::{
+        sync::{AtomicUsize, Ordering},
+        wait::Wakes,
+    };
 
     #[derive(Default)]
     struct Count(AtomicUsize);
