@@ -263,7 +263,7 @@ impl Wakes {
         self.0.push(waker);
     }
 
-    /// Calls all wakers, in order, unless the thread [holds](super::hold) them.
+    /// Calls all wakers, in order, unless the thread holds them back for a moment.
     #[inline]
     pub fn fire(&mut self) {
         self.0.drain(..).for_each(hold::wake);

@@ -3,7 +3,7 @@
 //! - [`Waiters`]: a first-in first-out list of tasks that wait for something under a lock; giving up is safe at any
 //!   moment. Wakers to be called are collected in [`Wakes`] and called after the lock is released.
 //! - [`Budget`]: bytes that several owners, each with a lock of its own, may hold together.
-//! - [`hold`]: wakers are not called at once where more is likely to come.
+//! - `hold`: wakers are not called at once where more is likely to come.
 //! - [`Signal`]: a wake-up that is sent once until its receiver has run.
 //! - [`Turns`]: whether an answer is expected so soon that sleeping does not pay.
 //! - [`Spin`]: looking for it instead.
