@@ -1,10 +1,12 @@
 //! `tidegate tensor bench` that does not come to its end: nothing of it stays, or `tidegate doctor` knows it.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, kill_process};
 use serde_json::{Value, json};
 use tidegate::shm::process::ProcessId;
 
@@ -46,12 +48,18 @@ fn node_of(dir: &Path) -> Pid {
 }
 
 /// Killed when dropped: no parent is left to do it.
-struct StoppedNode(Pid);
+struct StoppedNode {
+    pid: Pid,
+    /// A process of the node's group whose parent lives. In a group without one the kernel wakes whoever is stopped.
+    kin: Child,
+}
 
 impl StoppedNode {
     fn stop(node: Pid) -> Self {
+        let group = getpgid(Some(node)).expect("the node is there").as_raw_nonzero().get();
+        let kin = Command::new("sleep").arg("1000").process_group(group).spawn().expect("it starts");
+        let stopped = Self { pid: node, kin };
         kill_process(node, Signal::STOP).expect("the node is there");
-        let stopped = Self(node);
         // Before that, another signal may come first, and the node would end in order.
         eventually("the node is stopped", || {
             let stat = fs::read_to_string(format!("/proc/{node}/stat")).expect("it is there");
@@ -63,8 +71,10 @@ impl StoppedNode {
 
 impl Drop for StoppedNode {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = kill_process(self.0, Signal::KILL);
+        // They may have ended by themselves.
+        let _ = kill_process(self.pid, Signal::KILL);
+        let _ = self.kin.kill();
+        let _ = self.kin.wait();
     }
 }
 
