@@ -202,6 +202,16 @@ macro_rules! words {
                 }
             }
 
+            #[inline]
+            fn expect_claim(&self, row: Row) {
+                // It is in the first line.
+                self.views.consumers.row(row.0).unwrap_or_else(RowMut::nowhere).as_row().fetch();
+            }
+            #[inline]
+            fn expect_to_claim(&self, row: Row) {
+                self.views.consumers.row(row.0).unwrap_or_else(RowMut::nowhere).fetch();
+            }
+
             fn write_names(&self, row: Row, names: &RowNames) {
                 if let Some(row) = self.views.consumers.row(row.0) {
                     write_names(row, names);

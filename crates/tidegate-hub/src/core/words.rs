@@ -69,6 +69,10 @@ pub trait Words {
     fn row32(&self, row: Row, field: Row32) -> Self::S32<'_>;
     /// A slot is going to be read: its first lines may be fetched already.
     fn expect_read(&self, _slot: SlotIndex) {}
+    /// The claim of a row is going to be looked at.
+    fn expect_claim(&self, _row: Row) {}
+    /// The claim of a row is going to be stored.
+    fn expect_to_claim(&self, _row: Row) {}
     /// Writes who a row belongs to, for people; the row is JOINING.
     fn write_names(&self, row: Row, names: &RowNames);
 }
@@ -316,6 +320,12 @@ impl<T: Words> Words for Arc<T> {
     }
     fn expect_read(&self, slot: SlotIndex) {
         T::expect_read(self, slot);
+    }
+    fn expect_claim(&self, row: Row) {
+        T::expect_claim(self, row);
+    }
+    fn expect_to_claim(&self, row: Row) {
+        T::expect_to_claim(self, row);
     }
     fn write_names(&self, row: Row, names: &RowNames) {
         T::write_names(self, row, names);

@@ -64,11 +64,9 @@ impl<'p> WriteBatch<'p> {
     #[inline]
     pub fn put_bytes(&mut self, index: usize, bytes: &[u8]) -> Result<(), OutOfSlot> {
         let outside = OutOfSlot::new(0, bytes.len(), self.producer.descriptor().spec.slot_size);
-        self.bytes_mut(index).ok_or(outside)?.write_at(0, bytes).map_err(|_| outside)?;
-        if let Some(id) = self.id(index) {
-            let info = CommitInfo { len: bytes.len() as u64, ..self.producer.writer.described(id) };
-            self.producer.writer.describe(id, info);
-        }
+        let id = self.id(index).filter(|id| self.producer.writer.is_open(*id)).ok_or(outside)?;
+        self.producer.payload(id).write_at(0, bytes).map_err(|_| outside)?;
+        self.producer.writer.describe_len(id, bytes.len() as u64);
         Ok(())
     }
 

@@ -79,6 +79,7 @@ impl Region {
     ///
     /// # Errors
     /// Outside of the region.
+    #[inline]
     pub fn span(&self, offset: u64, len: u64) -> Result<Span<'_>, AccessError> {
         let start = self.mapping.range(offset, len)?;
         // SAFETY: `range` found all `len` bytes inside the mapping, which this borrow keeps alive.
@@ -183,6 +184,7 @@ impl RegionMut {
     ///
     /// # Errors
     /// Outside of the region.
+    #[inline]
     pub fn span_mut(&self, offset: u64, len: u64) -> Result<SpanMut<'_>, AccessError> {
         let start = self.region.mapping.range(offset, len)?;
         // SAFETY: `range` found all `len` bytes inside the mapping, which is writable and kept alive by this borrow.
@@ -387,6 +389,7 @@ impl Mapping {
     }
 
     /// The address of `offset` if `len` bytes from there on are inside, and this process has them.
+    #[inline]
     pub(super) fn range(&self, offset: u64, len: u64) -> Result<NonNull<u8>, AccessError> {
         if let Some(owner) = &self.owner {
             owner.check()?;

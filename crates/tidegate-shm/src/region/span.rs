@@ -126,6 +126,7 @@ impl<'a> Span<'a> {
     ///
     /// # Errors
     /// The range ends before it begins or outside of the span.
+    #[inline]
     pub fn sub(&self, range: Range<usize>) -> Result<Span<'a>, AccessError> {
         let len = range_len(&range, self.len)?;
         let start = self.check(range.start, len)?;

@@ -57,6 +57,9 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
                 _ => Ok(Attempt::Nothing),
             };
         };
+        // All on their way at once: the writer has had them in its hands.
+        self.seat.core.words.expect_to_claim(self.seat.ticket.row);
+        self.seat.core.words.expect_read(self.seat.core.config.index(id));
         self.seat.claim(&self.position, Claim::new(id, 1))?;
         let found = self.seat.look(id);
         if let Ok(Found::Data(acquired)) = found {

@@ -191,11 +191,16 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
             return Err(AcquireError::InvalidState);
         }
         if how == Release::Consumed {
-            self.seat.core.row_count(self.seat.ticket.row, Row64::SlotsConsumed, 1);
-            self.seat.core.row_count(self.seat.ticket.row, Row64::BytesConsumed, acquired.len);
-            self.stamp_read();
+            self.count_consumed(1, acquired.len);
         }
         Ok(())
+    }
+
+    #[inline]
+    fn count_consumed(&mut self, slots: u64, bytes: u64) {
+        self.seat.core.row_count(self.seat.ticket.row, Row64::SlotsConsumed, slots);
+        self.seat.core.row_count(self.seat.ticket.row, Row64::BytesConsumed, bytes);
+        self.stamp_read();
     }
 
     fn stamp_read(&mut self) {

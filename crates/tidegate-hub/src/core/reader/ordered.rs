@@ -94,17 +94,30 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     pub fn consume_first(&mut self, k: usize, batch: &mut Vec<Acquired>) -> Result<(), AcquireError> {
         let before = self.position.low();
         let mut result = Ok(());
-        let mut given = 0;
-        for acquired in batch.iter().take(k) {
-            result = self.give_back(acquired, Release::Consumed);
-            if result.is_err() {
-                break;
+        let mut given = k.min(batch.len());
+        if !self.consume_run(&batch[..given]) {
+            let one_by_one = |acquired| self.give_back(acquired, Release::Consumed);
+            let failed =
+                batch[..given].iter().map(one_by_one).enumerate().find(|(_, result)| result.is_err());
+            if let Some((done, error)) = failed {
+                (given, result) = (done, error);
             }
-            given += 1;
         }
         batch.drain(..given);
         self.seat.let_go(&self.position, before);
         result
+    }
+
+    /// Gives back what was taken in a row and is held from the cursor on; false if it is not.
+    fn consume_run(&mut self, run: &[Acquired]) -> bool {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return true };
+        // They come in their order, each once.
+        let in_row = last.id.0 - first.id.0 + 1 == run.len() as u64;
+        if !in_row || !self.position.consume_run(first.id, run.len()) {
+            return false;
+        }
+        self.count_consumed(run.len() as u64, run.iter().map(|acquired| acquired.len).sum());
+        true
     }
 
     /// What is there of the next `n`, under a claim that is stored once for all of them. Whatever is out of the ordinary

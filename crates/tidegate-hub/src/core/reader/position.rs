@@ -125,6 +125,21 @@ impl Position {
         true
     }
 
+    /// Consumes the first `count` ids from the cursor on, if that is `first` and all of them are held.
+    #[inline]
+    pub(super) fn consume_run(&mut self, first: SlotId, count: usize) -> bool {
+        let held = self.low() == first
+            && self.seen.len() >= count
+            && self.seen.iter().take(count).all(|seen| *seen == Seen::Held);
+        if held {
+            self.seen.drain(..count);
+            self.low += count as u64;
+            self.held -= count as u32;
+            self.settle();
+        }
+        held
+    }
+
     /// Goes on at `id`, wherever that is; nothing is held.
     pub(super) fn jump(&mut self, id: SlotId) {
         self.seen.clear();

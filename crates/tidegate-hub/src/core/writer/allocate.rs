@@ -71,7 +71,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         if n == 0 {
             return Ok(Allocation { first: next, count: 0 });
         }
-        self.expect_write(next);
+        if self.core.config.is_lossy() {
+            // Whoever reads it does not keep it.
+            self.core.words.expect_write(self.core.config.index(next));
+        } else {
+            self.expect_write(next);
+        }
         self.take_turn(deadline)?;
         let result = self.allocate_in_turn(n, deadline);
         self.give_turn_back();
@@ -246,6 +251,11 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         // The acquiring load of the mask pairs with the eviction: only after the bit was seen is the cursor of the row
         // not honoured any more, and then its claim is looked at behind the fence below.
         let guarded = self.core.config.is_lossy() || self.core.mask(Sync32::EvictedMask) != 0;
+        if guarded {
+            // On the way while the slots are: each has been written by its consumer since it was looked at.
+            let rows = self.core.mask(Sync32::ActiveMask) | self.core.mask(Sync32::EvictedMask);
+            self.core.rows(rows).for_each(|row| self.core.words.expect_claim(row));
+        }
         for k in 0..n {
             if k + BATCH_AHEAD < n {
                 // On the way by the time its turn comes: consumers have the lines of all slots of a batch.
@@ -320,7 +330,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             // The floor is above it: every consumer has passed it.
             Some(SlotState::Committed) if !guarded => Ok(()),
             Some(SlotState::Committed) => {
-                self.mark_owner(place, self.core.host.now_roughly());
+                self.mark_owner(place, self.core.host.thread_ticket(), self.core.host.now_roughly());
                 // AcqRel: the fence that follows is what readers are ordered by; Release keeps the mark before it.
                 self.core.transition(place.slot, ctl, Transition::Drain, Ordering::AcqRel)
             }
@@ -385,10 +395,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     #[inline]
     fn take(&self, first: SlotId, n: u32, guarded: bool) -> Result<(), AcquireError> {
         let end = first.0.saturating_add(u64::from(n));
-        let now = self.core.host.now_roughly();
+        let (ticket, now) = (self.core.host.thread_ticket(), self.core.host.now_roughly());
         for k in 0..n {
             let place = self.place(first.plus(u64::from(k)));
-            self.mark_owner(place, now);
+            self.mark_owner(place, ticket, now);
             let from = self.core.slot_ctl(place.slot);
             let take = Transition::Take(place.id.tag());
             let taken = if guarded && from.is(SlotState::Committed) && P::TAKE_AS_RESERVED {
@@ -427,13 +437,11 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     /// DH-047: stored before the exchange that makes it true.
     #[inline]
-    fn mark_owner(&self, place: Place, now: Nanos) {
+    fn mark_owner(&self, place: Place, ticket: u32, now: Nanos) {
         let words = &self.core.words;
         // Relaxed: the exchange that follows releases them.
         words.slot64_mut(place.slot, Slot64::Owner).store(self.core.key.word(), Ordering::Relaxed);
-        words
-            .slot32_mut(place.slot, Slot32::OwnerThread)
-            .store(self.core.host.thread_ticket(), Ordering::Relaxed);
+        words.slot32_mut(place.slot, Slot32::OwnerThread).store(ticket, Ordering::Relaxed);
         words.slot64_mut(place.slot, Slot64::StateSince).store(now.0, Ordering::Relaxed);
     }
 

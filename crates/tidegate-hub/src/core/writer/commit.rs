@@ -52,6 +52,16 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         words.slot32_mut(slot, Slot32::SlotFlags).store(info.slot_flags, Ordering::Relaxed);
     }
 
+    /// Says how long `id`, which was described, is going to be.
+    #[inline]
+    pub fn describe_len(&self, id: SlotId, len: u64) {
+        // Relaxed: as in `describe`.
+        self.core
+            .words
+            .slot64_mut(self.core.config.index(id), Slot64::PayloadLen)
+            .store(len, Ordering::Relaxed);
+    }
+
     /// What [`Writer::describe`] said about `id`.
     #[inline]
     pub fn described(&self, id: SlotId) -> CommitInfo {
@@ -77,11 +87,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         let mut result = Ok(());
         for id in batch.ids().filter(|id| self.is_open(*id)) {
             if result.is_ok() {
-                let info = self.described(id);
-                result = self.commit_slot(id, info, now);
+                let len = self.described(id).len;
+                let checked = self.check_commit(len);
+                result = checked.and_then(|()| Ok(self.commit_described(self.place(id), now)?));
                 let done = u64::from(result.is_ok());
                 slots += done;
-                bytes += done * info.len;
+                bytes += done * len;
             } else {
                 // What cannot be aborted is not the caller's any more; the error that matters is the first.
                 let _ = self.abort_slot(id);
@@ -113,22 +124,29 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     #[inline]
     fn commit_slot(&self, id: SlotId, info: CommitInfo, now: Nanos) -> Result<(), WriteError> {
+        self.check_commit(info.len)?;
+        self.describe(id, info);
+        Ok(self.commit_described(self.place(id), now)?)
+    }
+
+    #[inline]
+    fn check_commit(&self, len: u64) -> Result<(), WriteError> {
         let available = self.core.config.slot_size;
-        if info.len > available {
-            return Err(WriteError::TooLong { len: info.len, available });
+        if len > available {
+            return Err(WriteError::TooLong { len, available });
         }
         crash::at(Point::Payload);
-        self.check_owner()?;
-        let place = self.place(id);
-        let words = &self.core.words;
-        // Relaxed, all: the exchange below releases them (DH-064).
-        words.slot64_mut(place.slot, Slot64::PayloadLen).store(info.len, Ordering::Relaxed);
-        words.slot64_mut(place.slot, Slot64::UserFlags).store(info.user_flags, Ordering::Relaxed);
-        words.slot64_mut(place.slot, Slot64::CommitNs).store(now.0, Ordering::Relaxed);
-        words.slot32_mut(place.slot, Slot32::SlotFlags).store(info.slot_flags, Ordering::Relaxed);
+        Ok(self.check_owner()?)
+    }
+
+    /// Commits a slot that was described.
+    #[inline]
+    fn commit_described(&self, place: Place, now: Nanos) -> Result<(), AcquireError> {
+        // Relaxed: the exchange below releases it (DH-064).
+        self.core.words.slot64_mut(place.slot, Slot64::CommitNs).store(now.0, Ordering::Relaxed);
         crash::at(Point::Digest);
         if !P::LATEST_AFTER_COMMIT {
-            self.publish(Control64::LatestTag, id.tag());
+            self.publish(Control64::LatestTag, place.id.tag());
         }
         // P::COMMIT is Release: pairs with the acquire of the reader that finds COMMITTED.
         self.leave_writing(place, Transition::Commit, P::COMMIT)?;
@@ -190,10 +208,11 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         let mut next = before;
         while next < end {
             let place = self.place(SlotId(next));
-            if !self.resolved(place) && P::PREFIX_IN_ORDER {
+            let ctl = self.core.slot_ctl(place.slot);
+            if !is_resolved(place.id, ctl) && P::PREFIX_IN_ORDER {
                 break;
             }
-            if self.core.slot_ctl(place.slot) == Ctl::new(place.id.tag(), SlotState::Committed) {
+            if ctl == Ctl::new(place.id.tag(), SlotState::Committed) {
                 newest = Some(place.id.tag());
             }
             next += 1;
@@ -221,9 +240,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Whether the fate of an id below the write index is final.
     #[inline]
     pub(super) fn resolved(&self, place: Place) -> bool {
-        let ctl = self.core.slot_ctl(place.slot);
-        // An older tag: the id was passed over. A newer one: it was resolved before the slot was taken again.
-        ctl.tag() != place.id.tag()
-            || matches!(ctl.state(), Some(SlotState::Committed | SlotState::Free | SlotState::Quarantined))
+        is_resolved(place.id, self.core.slot_ctl(place.slot))
     }
+}
+
+/// The same by the control word of its slot.
+#[inline]
+fn is_resolved(id: SlotId, ctl: Ctl) -> bool {
+    // An older tag: the id was passed over. A newer one: it was resolved before the slot was taken again.
+    ctl.tag() != id.tag()
+        || matches!(ctl.state(), Some(SlotState::Committed | SlotState::Free | SlotState::Quarantined))
 }
