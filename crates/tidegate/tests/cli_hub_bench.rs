@@ -39,7 +39,7 @@ fn parts(results: &[Value]) -> (Vec<&Value>, Vec<&Value>, &Value) {
     (measures, minima, summary)
 }
 
-/// Rules: DH-283.
+/// Rules: DH-283, F-01.
 #[test]
 fn every_kind_of_measurement_has_a_result() {
     let results = short(&[&OURS[..], &["--sizes", "64", "--readers", "1,3"]].concat()).exits(0).results();
@@ -48,19 +48,29 @@ fn every_kind_of_measurement_has_a_result() {
     let all = [
         "authenticated",
         "batch",
+        "calls",
         "closures",
         "digest",
+        "digest_trip",
+        "double",
+        "double_trip",
         "guards",
         "idle",
         "one_way",
         "readers",
+        "single",
+        "single_trip",
         "trip",
         "wake",
     ];
     assert_eq!(names, BTreeSet::from(all));
+    let calls: Vec<_> = measures.iter().filter_map(|line| line["call"].as_str()).collect();
+    assert_eq!(calls, ["acquire", "acquire-batch", "commit", "read", "poll", "lock", "reap"]);
     for line in &measures {
         let fields: &[&str] = match line["measure"].as_str().expect("a name") {
-            "trip" | "wake" => &["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns"],
+            "trip" | "wake" | "single_trip" | "double_trip" | "digest_trip" => {
+                &["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns"]
+            }
             "idle" => &[],
             _ => &["messages_per_s"],
         };
@@ -73,6 +83,7 @@ fn every_kind_of_measurement_has_a_result() {
     assert_eq!(counts.collect::<Vec<_>>(), [1, 3]);
     let judged = |ours: &str| minima.iter().filter(|line| line["measure"] == ours).count();
     assert_eq!((judged("trip"), judged("closures"), judged("idle")), (3, 1, 1));
+    assert_eq!((judged("wake"), judged("calls"), judged("single"), judged("single_trip")), (2, 7, 1, 2));
     assert_eq!(minima[0]["met"], "unknown", "there is nothing to compare with");
     for field in ["kernel", "cores", "page_size", "programs"] {
         assert!(!summary[field].is_null(), "{field}: {summary}");
@@ -100,7 +111,7 @@ fn aeron_and_bare_memory_are_measured_beside_the_hub() {
     // Only iceoryx2 is not there.
     assert_eq!(
         [judged("trip"), judged("batch"), judged("wake")],
-        [vec![false, true, true], vec![true], vec![true]]
+        [vec![false, true, true], vec![true], vec![true, true]]
     );
 }
 

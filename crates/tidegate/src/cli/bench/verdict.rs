@@ -175,7 +175,7 @@ impl<M: Measurement> Verdict<M> {
                     own if own.name() != other.name() => other.name().to_owned(),
                     own if own.bytes() != other.bytes() => size(other.bytes()),
                     own if own.count() != other.count() => format!("with {}", other.count()),
-                    _ => "without it".to_owned(),
+                    _ => other.title(),
                 };
                 format!("{sign} {} x {name}", self.minimum)
             }

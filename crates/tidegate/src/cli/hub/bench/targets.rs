@@ -1,6 +1,6 @@
 //! What is wanted of the hub beside other programs (DH-284), and of its closures beside its guards (DH-131).
 
-use super::plan::{ICEORYX2, Kind, Measure};
+use super::plan::{Call, ICEORYX2, KIB, Kind, MIB, Measure};
 use crate::cli::bench::verdict::{Against, Target};
 
 /// Aeron IPC, by the client and the driver that are in this program.
@@ -22,14 +22,63 @@ pub(super) const TARGETS: &[Target<Measure>] = {
         Target::at_least(RULE, |m| small(m, Kind::OneWay), "messages_per_s", Program(ICEORYX2), 2.0),
         Target::at_least(RULE, |m| small(m, Kind::Batch), "messages_per_s", Program(AERON), 1.0),
         Target::at_most(RULE, |m| small(m, Kind::Wake), "p50_ns", Program(BARE), 2.0),
+        // P-11, and two wake-ups at that.
+        Target::at_most(RULE, |m| small(m, Kind::Wake), "p99_ns", One, 200_000.0),
         Target::at_least(RULE, |m| m.kind == Kind::Readers, "messages_per_s", Own(one_reader), 1.0),
+        // F-02.
+        Target::at_least(RULE, |m| is_scaled(m, 8), "messages_per_s", Own(one_reader), 7.8),
+        Target::at_least(RULE, |m| is_scaled(m, 16), "messages_per_s", Own(one_reader), 14.0),
+        // F-03.
+        Target::at_least(
+            RULE,
+            |m| m.call == Some(Call::AcquireBatch),
+            "messages_per_s",
+            Own(one_by_one),
+            10.0,
+        ),
         Target::at_least(CLOSURES, |m| m.kind == Kind::Closures, "messages_per_s", Own(by_guards), 0.9),
         Target::at_most(RULE, |m| m.kind == Kind::Idle, "measuring_cpu_share", One, 0.01),
+        // The table of 22.3. A trip is two of its latencies.
+        Target::at_most(RULE, |m| small(m, Kind::SingleTrip), "p50_ns", One, 400.0),
+        Target::at_most(RULE, |m| small(m, Kind::SingleTrip), "p99_ns", One, 1600.0),
+        Target::at_least(RULE, |m| small(m, Kind::Single), "messages_per_s", One, 10e6),
+        Target::at_most(RULE, |m| of(m, Kind::SingleTrip, 4 * KIB), "p50_ns", One, 1000.0),
+        Target::at_least(RULE, |m| of(m, Kind::Single, 4 * KIB), "messages_per_s", One, 2e6),
+        Target::at_most(RULE, |m| of(m, Kind::DoubleTrip, 4 * MIB), "p50_ns", One, 24e6),
+        Target::at_most(RULE, |m| of(m, Kind::DoubleTrip, 4 * MIB), "p99_ns", One, 36e6),
+        Target::at_least(RULE, |m| of(m, Kind::Double, 4 * MIB), "messages_per_s", One, 30.0),
+        Target::at_most(RULE, |m| of(m, Kind::DigestTrip, 4 * KIB), "p50_ns", One, 10_000.0),
+        Target::at_most(RULE, |m| of(m, Kind::DigestTrip, 4 * KIB), "p99_ns", One, 40_000.0),
+        Target::at_least(RULE, |m| of(m, Kind::Digest, 4 * KIB), "messages_per_s", One, 500e3),
+        Target::at_most(RULE, |m| of(m, Kind::Trip, KIB), "p50_ns", One, 1600.0),
+        Target::at_most(RULE, |m| of(m, Kind::Trip, KIB), "p99_ns", One, 6000.0),
+        Target::at_least(RULE, |m| of(m, Kind::OneWay, KIB), "messages_per_s", One, 2e6),
+        // The operations below it: 200, 300, 50, 20 and 50 ns, and 10 us.
+        Target::at_least(RULE, |m| m.call == Some(Call::Acquire), "messages_per_s", One, 5e6),
+        Target::at_least(RULE, |m| m.call == Some(Call::Read), "messages_per_s", One, 3.3e6),
+        Target::at_least(RULE, |m| m.call == Some(Call::Commit), "messages_per_s", One, 20e6),
+        Target::at_least(RULE, |m| m.call == Some(Call::Poll), "messages_per_s", One, 50e6),
+        Target::at_least(RULE, |m| m.call == Some(Call::Lock), "messages_per_s", One, 20e6),
+        Target::at_least(RULE, |m| m.call == Some(Call::Reap), "messages_per_s", One, 100e3),
     ]
 };
 
+fn of(measure: &Measure, kind: Kind, bytes: usize) -> bool {
+    measure.kind == kind && measure.bytes == bytes
+}
+
 fn small(measure: &Measure, kind: Kind) -> bool {
-    measure.kind == kind && measure.bytes == 64
+    of(measure, kind, 64)
+}
+
+/// Whether this many readers of 4 KiB have a processor each, and so has the producer.
+fn is_scaled(measure: &Measure, readers: usize) -> bool {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    of(measure, Kind::Readers, 4 * KIB) && measure.count == readers && cores > readers
+}
+
+fn one_by_one(measure: Measure) -> Measure {
+    Measure { call: Some(Call::Acquire), ..measure }
 }
 
 fn of_64_bytes(measure: Measure) -> Measure {
@@ -59,7 +108,7 @@ mod tests {
         let met = |by_guards: f64, by_closures: f64| {
             let mut results = Results::default();
             for (kind, nanos) in [(Kind::Guards, by_guards), (Kind::Closures, by_closures)] {
-                let measure = Measure { kind, bytes: 64, count: 1 };
+                let measure = Measure { kind, bytes: 64, count: 1, call: None };
                 let figures = [("messages_per_s".to_owned(), json!(1e9 / nanos))];
                 results.add(measure, "tidegate", Figures::from_iter(figures));
             }
@@ -73,7 +122,7 @@ mod tests {
     /// Rules: DH-284.
     #[test]
     fn a_trip_is_judged_beside_each_program_and_beside_itself() {
-        let trip = |bytes| Measure { kind: Kind::Trip, bytes, count: 1 };
+        let trip = |bytes| Measure { kind: Kind::Trip, bytes, count: 1, call: None };
         let mut results = Results::default();
         let rows = [
             (trip(64), "tidegate", 40.0),

@@ -1,5 +1,7 @@
 //! Records by the hub, with the calls that programs use.
 
+mod calls;
+
 use std::convert::Infallible;
 use std::fs;
 use std::thread;
@@ -44,7 +46,16 @@ pub(super) fn run(task: &Task) -> Result<(), Stop> {
                 out.send()?;
             }
         }
-        "guards" | "closures" => calls(task),
+        "guards" | "closures" => both(task),
+        "calls" => calls::run(task),
+        "viewer" => {
+            task.tell_place();
+            let mut from = HubFrom::attach_one(task, Direction::Up)?;
+            loop {
+                from.receive()?;
+            }
+        }
+        "setter" => setter(task),
         _ => roles::run::<Hub>(task, ROLES),
     }
 }
@@ -64,7 +75,7 @@ impl Way for Hub {
     }
 
     fn from(&self, task: &Task, direction: Direction) -> Result<HubFrom, Stop> {
-        HubFrom::attach(task, direction, 1)?.pop().ok_or_else(|| failed("attach", "no consumer"))
+        HubFrom::attach_one(task, direction)
     }
 }
 
@@ -77,13 +88,14 @@ impl HubOut {
     fn make(task: &Task, direction: Direction) -> Result<Self, Stop> {
         let channel = ChannelName::new(direction.name()).map_err(|error| failed("name a channel", error))?;
         let size = task.size.max(1) as u64;
-        let plain = HubConfig::new(channel, BufferPolicy::ring(task.slots()), size);
+        let policy = task.policy.unwrap_or_else(|| BufferPolicy::ring(task.slots()));
+        let plain = HubConfig::new(channel, policy, size);
         let made = match task.digest {
             Digest::None => plain.high_throughput(),
             Digest::Enforced => plain.reliable(),
             Digest::Authenticated => plain.authenticated(secret()?),
         };
-        let sync = if task.count > 1 { SyncPolicy::AllReaders } else { SyncPolicy::SingleReader };
+        let sync = if task.count > 1 { SyncPolicy::AllReaders } else { made.sync };
         let config = HubConfig { dir: task.place.clone(), wait: wait(task), sync, ..made };
         let producer = Producer::create(&config).map_err(|error| failed("make a block", error))?;
         Ok(Self { producer, touched: task.touched() })
@@ -114,13 +126,17 @@ struct HubFrom {
 }
 
 impl HubFrom {
+    fn attach_one(task: &Task, direction: Direction) -> Result<Self, Stop> {
+        Self::attach(task, direction, 1)?.pop().ok_or_else(|| failed("attach", "no consumer"))
+    }
+
     /// This many consumers of the block, whose file is removed then: it goes with the processes.
     fn attach(task: &Task, direction: Direction, count: usize) -> Result<Vec<Self>, Stop> {
         let secret = (task.digest == Digest::Authenticated).then(secret).transpose()?;
         let config = ConsumerConfig {
             dir: task.place.clone(),
             wait: wait(task),
-            max_held: BATCH.min(task.slots()),
+            max_held: task.policy.map_or(BATCH, |_| 1),
             secret,
             ..ConsumerConfig::default()
         };
@@ -212,11 +228,23 @@ fn readers(task: &Task) -> Result<(), Stop> {
     finish(&json!({ "messages": messages, "seconds": seconds, "least_each": least, "most_each": most }))
 }
 
-/// Writing and reading in one thread.
-fn calls(task: &Task) -> Result<(), Stop> {
+/// Writes what somebody looks at, and waits for nobody.
+fn setter(task: &Task) -> Result<(), Stop> {
     let mut out = HubOut::make(task, Direction::Up)?;
-    let mut from =
-        HubFrom::attach(task, Direction::Up, 1)?.pop().ok_or_else(|| failed("attach", "no consumer"))?;
+    while out.producer.consumer_count() == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let mut window = Window::new(task.times);
+    while window.take(task.size) != Place::End {
+        out.send()?;
+    }
+    finish(&window.result())
+}
+
+/// Writing and reading in one thread.
+fn both(task: &Task) -> Result<(), Stop> {
+    let mut out = HubOut::make(task, Direction::Up)?;
+    let mut from = HubFrom::attach_one(task, Direction::Up)?;
     let guards = task.role == "guards";
     let mut window = Window::new(task.times);
     loop {

@@ -11,8 +11,10 @@
 //! | `readers` | the same with `count` consumers in as many threads |
 //! | `trips`, `echo` | takes the time of round trips; sends back |
 //! | `sleepy-trips`, `sleepy-echo` | the same with a pause before each, in which both ends go to sleep |
+//! | `viewer`, `setter` | takes the newest record for ever; counts what it writes |
 //! | `quiet`, `idle` | does nothing; waits for what does not come |
 //! | `guards`, `closures` | writes and reads in one thread |
+//! | `calls` | takes the time of one `call` |
 
 mod aeron;
 mod bare;
@@ -24,7 +26,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use tidegate::hub::config::BufferPolicy;
 
+use super::plan::Call;
 use crate::cli::bench::peer::{Times, number, orders, print};
 use crate::output::{Exit, Stop};
 
@@ -65,6 +69,9 @@ struct Task {
     count: usize,
     times: Times,
     digest: Digest,
+    /// None: a ring.
+    policy: Option<BufferPolicy>,
+    call: Option<Call>,
     /// Whether ends wait as by default, and not by spinning.
     sleeps: bool,
 }
@@ -128,8 +135,8 @@ impl Peer {
         // Ends this process with its runner.
         let _orders = orders();
         let task = self.task()?;
-        if task.digest != Digest::None && !matches!(self.by, By::Hub) {
-            print(&json!({ "cannot": "it has no digests" }));
+        if (task.digest != Digest::None || task.policy.is_some()) && !matches!(self.by, By::Hub) {
+            print(&json!({ "cannot": "it has neither digests nor policies" }));
             return Ok(());
         }
         match self.by {
@@ -148,6 +155,8 @@ impl Peer {
             count: 1,
             times: Times::default(),
             digest: Digest::None,
+            policy: None,
+            call: None,
             sleeps: false,
         };
         for setting in &self.settings {
@@ -156,6 +165,9 @@ impl Peer {
                 "size" => task.size = number(value)?,
                 "count" => task.count = number(value)?,
                 "wait" => task.sleeps = value == "sleep",
+                "policy" if value == "single" => task.policy = Some(BufferPolicy::Single),
+                "policy" if value == "double" => task.policy = Some(BufferPolicy::DoubleBuffer),
+                "call" => task.call = Some(Call::from_str(value, false).map_err(Stop::usage)?),
                 "digest" if value == "enforced" => task.digest = Digest::Enforced,
                 "digest" if value == "authenticated" => task.digest = Digest::Authenticated,
                 _ if task.times.take(name, value)? => {}
