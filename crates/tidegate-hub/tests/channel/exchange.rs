@@ -218,6 +218,7 @@ fn a_read_batch_is_consumed_as_a_whole_or_a_prefix_early() {
     assert_eq!(ids(&consumer.acquire_read_up_to(4).unwrap()), [7, 8, 9]);
     assert!(consumer.acquire_read_up_to(4).is_err());
     assert!(consumer.acquire_read_batch(1, NOW).is_err());
+    assert_eq!((consumer.slots_consumed(), consumer.bytes_consumed()), (10, 80));
 }
 
 /// Rules: DH-108, DH-110, DH-113, DH-239, N-40.

@@ -296,6 +296,17 @@ fn what_is_there_is_read_and_let_go_piece_by_piece() {
     reader.consume_first(3, &mut more).unwrap();
     assert_eq!(reader.consume_first(1, &mut foreign), Err(AcquireError::InvalidState), "not held");
 
+    reader.acquire_up_to(3, &mut batch).unwrap();
+    reader.release(&batch[1], Release::Redeliver).unwrap();
+    assert_eq!(reader.consume_first(3, &mut batch), Err(AcquireError::InvalidState));
+    assert_eq!((batch.len(), cursor(&block, &reader)), (2, 7), "what is before it is consumed");
+    let again = reader.acquire_ordered(Deadline::Immediate).unwrap();
+    let last = reader.acquire_ordered(Deadline::Immediate).unwrap();
+    assert_eq!((again.id, last.id), (SlotId(7), SlotId(9)), "it comes again");
+    // Not the one between them.
+    reader.consume_first(2, &mut vec![again, last]).unwrap();
+    assert_eq!((cursor(&block, &reader), reader.release(&batch[1], Release::Consumed)), (8, Ok(())));
+
     let latest = Block::new(config(SyncPolicy::LatestOnly, 2));
     let mut reader = latest.reader(READER, Start::Newest);
     assert_eq!(reader.acquire_up_to(1, &mut batch), Err(ReadBatchError::LatestOnly));

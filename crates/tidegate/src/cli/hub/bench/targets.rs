@@ -34,7 +34,7 @@ pub(super) const TARGETS: &[Target<Measure>] = {
             |m| m.call == Some(Call::AcquireBatch),
             "messages_per_s",
             Own(one_by_one),
-            10.0,
+            2.0,
         ),
         Target::at_least(CLOSURES, |m| m.kind == Kind::Closures, "messages_per_s", Own(by_guards), 0.9),
         Target::at_most(RULE, |m| m.kind == Kind::Idle, "measuring_cpu_share", One, 0.01),
@@ -71,9 +71,12 @@ fn small(measure: &Measure, kind: Kind) -> bool {
     of(measure, kind, 64)
 }
 
-/// Whether this many readers of 4 KiB have a processor each, and so has the producer.
+/// Whether these are so many readers of 4 KiB, with a processor each and one for the producer.
 fn is_scaled(measure: &Measure, readers: usize) -> bool {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    scales(measure, readers, std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn scales(measure: &Measure, readers: usize, cores: usize) -> bool {
     of(measure, Kind::Readers, 4 * KIB) && measure.count == readers && cores > readers
 }
 
@@ -117,6 +120,44 @@ mod tests {
             verdicts[0].met
         };
         assert_eq!([met(200.0, 205.0), met(200.0, 220.0), met(200.0, 230.0)], [Met::Yes, Met::Yes, Met::No]);
+    }
+
+    fn judged(rows: &[(Measure, &str, f64)]) -> Vec<(String, Met)> {
+        let mut results = Results::default();
+        for &(measure, field, value) in rows {
+            results.add(measure, "tidegate", Figures::from_iter([(field.to_owned(), json!(value))]));
+        }
+        verdicts(&results).iter().map(|one| (one.bound(), one.met)).collect()
+    }
+
+    /// Rules: P-11, F-02, F-03.
+    #[test]
+    fn waking_batches_and_many_readers_are_judged() {
+        let wake = |p99: f64| {
+            judged(&[(Measure { kind: Kind::Wake, bytes: 64, count: 1, call: None }, "p99_ns", p99)])
+        };
+        assert_eq!(wake(199_000.0), [("<= 200.0 us".to_owned(), Met::Yes)]);
+        assert_eq!(wake(201_000.0), [("<= 200.0 us".to_owned(), Met::No)]);
+
+        let calls = |batch: f64| {
+            let of = |call, rate| {
+                (Measure { kind: Kind::Calls, bytes: 64, count: 1, call: Some(call) }, "messages_per_s", rate)
+            };
+            let all = judged(&[of(Call::Acquire, 10e6), of(Call::AcquireBatch, batch)]);
+            all.into_iter().filter(|(bound, _)| bound.contains(" x ")).collect::<Vec<_>>()
+        };
+        let bound = || ">= 2 x calls 64 B, acquire".to_owned();
+        assert_eq!([calls(21e6), calls(19e6)], [[(bound(), Met::Yes)], [(bound(), Met::No)]]);
+
+        let readers = |count| Measure { kind: Kind::Readers, bytes: 4 * KIB, count, call: None };
+        assert!(scales(&readers(8), 8, 9) && scales(&readers(16), 16, 17));
+        assert!(!scales(&readers(8), 8, 8) && !scales(&readers(8), 16, 17));
+        assert!(!scales(&Measure { bytes: 64, ..readers(8) }, 8, 9));
+        let times = |wanted: usize| {
+            let mut targets = TARGETS.iter().filter(|target| matches!(target.against, Against::Own(other) if other(readers(wanted)) == readers(1)));
+            targets.any(|target| target.bound == if wanted == 8 { 7.8 } else { 14.0 })
+        };
+        assert!(times(8) && times(16));
     }
 
     /// Rules: DH-284.
