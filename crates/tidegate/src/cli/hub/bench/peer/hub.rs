@@ -96,7 +96,8 @@ impl HubOut {
             Digest::Authenticated => plain.authenticated(secret()?),
         };
         let sync = if task.count > 1 { SyncPolicy::AllReaders } else { made.sync };
-        let config = HubConfig { dir: task.place.clone(), wait: wait(task), sync, ..made };
+        let max_consumers = made.max_consumers.max(u32::try_from(task.count).unwrap_or(u32::MAX));
+        let config = HubConfig { dir: task.place.clone(), wait: wait(task), sync, max_consumers, ..made };
         let producer = Producer::create(&config).map_err(|error| failed("make a block", error))?;
         Ok(Self { producer, touched: task.touched() })
     }
