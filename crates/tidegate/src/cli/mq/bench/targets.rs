@@ -183,6 +183,6 @@ mod tests {
         let stalled = Measure { stalled: true, ..calm };
         let found = results(&[rate(calm, "tidegate", 100.0), rate(stalled, "tidegate", 94.0)]);
         assert_eq!(met(&found), [("MQ-489", Met::No)]);
-        assert_eq!(verdicts(&found)[0].bound(), ">= 0.95 x without it");
+        assert_eq!(verdicts(&found)[0].bound(), ">= 0.95 x stalled 256 B, 1 SUB");
     }
 }
