@@ -20,11 +20,13 @@ thread_local! {
 }
 
 /// From now on this thread keeps wakers instead of calling them, until [`release`].
+#[cfg(not(loom))]
 pub(crate) fn hold() {
     let _ = HELD.try_with(|held| held.borrow_mut().holds = true);
 }
 
 /// Calls what was kept, in order; what comes later is called at once.
+#[cfg(not(loom))]
 pub(crate) fn release() {
     let _ = HELD.try_with(|held| {
         let mut now = held.borrow_mut();

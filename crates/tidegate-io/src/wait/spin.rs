@@ -55,6 +55,7 @@ impl Spin {
     }
 
     /// Until when something is looked for.
+    #[cfg(not(loom))]
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until.get()
     }
