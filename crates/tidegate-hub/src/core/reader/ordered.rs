@@ -111,8 +111,8 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     /// Gives back what was taken in a row and is held from the cursor on; false if it is not.
     fn consume_run(&mut self, run: &[Acquired]) -> bool {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return true };
-        // They come in their order, each once.
-        let in_row = last.id.0 - first.id.0 + 1 == run.len() as u64;
+        // Unless the caller has mixed them, they come in their order, each once.
+        let in_row = last.id.0.checked_sub(first.id.0) == Some(run.len() as u64 - 1);
         if !in_row || !self.position.consume_run(first.id, run.len()) {
             return false;
         }

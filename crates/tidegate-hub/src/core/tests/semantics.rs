@@ -306,6 +306,11 @@ fn what_is_there_is_read_and_let_go_piece_by_piece() {
     // Not the one between them.
     reader.consume_first(2, &mut vec![again, last]).unwrap();
     assert_eq!((cursor(&block, &reader), reader.release(&batch[1], Release::Consumed)), (8, Ok(())));
+    assert!(block.write(&writer).is_ok() && block.write(&writer).is_ok());
+    reader.acquire_up_to(2, &mut batch).unwrap();
+    batch.reverse();
+    reader.consume_first(2, &mut batch).unwrap();
+    assert_eq!(cursor(&block, &reader), 12, "in whatever order");
 
     let latest = Block::new(config(SyncPolicy::LatestOnly, 2));
     let mut reader = latest.reader(READER, Start::Newest);
