@@ -22,6 +22,8 @@ mod dial;
 mod driver;
 mod embedded;
 mod event;
+#[cfg(all(test, not(loom)))]
+mod fixture;
 mod interface;
 mod listen;
 mod mailbox;

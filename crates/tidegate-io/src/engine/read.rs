@@ -213,56 +213,17 @@ pub(super) async fn yield_now() {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::{
-        io::Write,
-        os::unix::net::UnixStream,
-        sync::Arc,
-        time::{Duration, Instant},
-    };
+    use std::{io::Write, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
     use super::*;
-    use crate::{
-        batch::WriteBatch,
-        engine::{
-            DriverChoice,
-            address::{Side, StreamAddress, StreamInfo},
-            conn::{NEXT_FRAME, Origin},
-            control::Control,
-            driver,
-            options::StreamOptions,
-            worker::Door,
-        },
-        protocol::{Connection, Ended, Flow, Retry},
+    use crate::engine::{
+        DriverChoice,
+        conn::{NEXT_FRAME, Origin},
+        driver,
+        fixture::{Taker, unnamed},
+        options::StreamOptions,
+        worker::Door,
     };
-
-    /// Takes everything.
-    struct Taker;
-
-    impl Connection for Taker {
-        fn opened(&mut self, _stream: &StreamInfo, _control: Control, _now: Instant) -> Flow {
-            Flow::Continue
-        }
-
-        fn received(&mut self, _bytes: BytesMut, _now: Instant) -> Flow {
-            Flow::Continue
-        }
-
-        fn fill(&mut self, _batch: &mut WriteBatch, _now: Instant) -> Flow {
-            Flow::Continue
-        }
-
-        fn deadline(&self) -> Option<Instant> {
-            None
-        }
-
-        fn expired(&mut self, _now: Instant) -> Flow {
-            Flow::Continue
-        }
-
-        fn closed(&mut self, _why: &Ended, _now: Instant) -> Retry {
-            Retry::Never
-        }
-    }
 
     /// A worker looks for what follows some of a large frame before it sleeps, and not for what follows small ones.
     ///
@@ -274,22 +235,14 @@ mod tests {
             let door = Arc::new(Door::new(runtime.waker()));
             let worker = Worker::new(door.clone(), Arc::new(vec![door]), Duration::from_secs(1000));
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let unnamed = StreamAddress::Unnamed;
-            let info = StreamInfo {
-                fd: 0,
-                side: Side::Dialed,
-                local: unnamed.clone(),
-                peer: unnamed,
-                credentials: None,
-            };
             let key = crate::engine::table::Table::new().insert(|_| ());
             let conn = Conn::prepare(
                 &worker,
                 ours.into(),
-                info,
+                unnamed(),
                 &StreamOptions::default(),
                 Origin::Dialer(key),
-                Box::new(Taker),
+                Box::new(Taker::default()),
             )
             .unwrap();
             theirs.write_all(b"small").unwrap();

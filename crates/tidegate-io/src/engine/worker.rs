@@ -494,49 +494,13 @@ mod tests {
     use std::{io::Write, os::unix::net::UnixStream, sync::mpsc};
 
     use super::*;
-    use crate::{
-        engine::{
-            DriverChoice, Engine, EngineConfig,
-            address::{Side, StreamAddress, StreamInfo},
-            conn::Origin,
-            driver,
-            options::StreamOptions,
-        },
-        protocol::{Connection, Flow, Retry},
-        wait::Wakes,
+    use crate::engine::{
+        DriverChoice, Engine, EngineConfig,
+        conn::Origin,
+        driver,
+        fixture::{Taker, unnamed},
+        options::StreamOptions,
     };
-
-    /// Wakes somebody for all that it is told.
-    struct Teller(Waker, Rc<Cell<usize>>);
-
-    impl Connection for Teller {
-        fn opened(&mut self, _stream: &StreamInfo, _control: Control, _now: Instant) -> Flow {
-            Flow::Continue
-        }
-
-        fn received(&mut self, bytes: BytesMut, _now: Instant) -> Flow {
-            self.1.set(self.1.get() + bytes.len());
-            let mut wakes = Wakes::new();
-            wakes.push(self.0.clone());
-            Flow::Continue
-        }
-
-        fn fill(&mut self, _batch: &mut WriteBatch, _now: Instant) -> Flow {
-            Flow::Continue
-        }
-
-        fn deadline(&self) -> Option<Instant> {
-            None
-        }
-
-        fn expired(&mut self, _now: Instant) -> Flow {
-            Flow::Continue
-        }
-
-        fn closed(&mut self, _why: &Ended, _now: Instant) -> Retry {
-            Retry::Never
-        }
-    }
 
     /// Where streams are many, who waits for what they say is woken when no more of it is there.
     ///
@@ -551,20 +515,12 @@ mod tests {
             let woken = Arc::new(Woken::default());
             let heard = Rc::new(Cell::new(0));
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let unnamed = StreamAddress::Unnamed;
-            let info = StreamInfo {
-                fd: 0,
-                side: Side::Dialed,
-                local: unnamed.clone(),
-                peer: unnamed,
-                credentials: None,
-            };
             let key = Table::new().insert(|_| ());
-            let protocol = Box::new(Teller(woken.clone().into(), heard.clone()));
+            let protocol = Box::new(Taker { heard: heard.clone(), waker: Some(woken.clone().into()) });
             let options = StreamOptions::default();
             let count = || woken.0.load(Ordering::Relaxed);
             runtime.enter(|| {
-                Conn::open(&worker, ours.into(), info, &options, Origin::Dialer(key), protocol);
+                Conn::open(&worker, ours.into(), unnamed(), &options, Origin::Dialer(key), protocol);
                 theirs.write_all(b"word").unwrap();
                 let mut inbox = Inbox::new();
                 let mut turn = || worker.turn(&runtime, &mut inbox, &|| heard.get() > 0);
