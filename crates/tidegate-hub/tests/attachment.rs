@@ -18,7 +18,7 @@ use tidegate_hub::{
         error::{AcquireError, RegistryError},
         host::{Counter, Counters, ErrorKind},
         reader::{Reader, Release},
-        words::{Row64, RowNames, Slot64, Word, Words},
+        words::{Row64, RowNames, Slot64, SlotWords, Word, Words},
         writer::CommitInfo,
     },
     layout::{
@@ -133,7 +133,7 @@ fn rows_and_slots_that_do_not_exist_lead_nowhere() {
     let before = std::fs::read(block.path()).unwrap();
     for number in [4, 5, 1 << 20, u32::MAX] {
         Word::store(core.words().row64(Row(number), Row64::Cursor), 7, Relaxed);
-        Word::store(core.words().slot64(SlotIndex(number), Slot64::UserFlags), 7, Relaxed);
+        Word::store(core.words().slot(SlotIndex(number)).word64(Slot64::UserFlags), 7, Relaxed);
         core.words().write_names(Row(number), &NAMES);
     }
     assert!(std::fs::read(block.path()).unwrap() == before, "nothing of the block was touched");

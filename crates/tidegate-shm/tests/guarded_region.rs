@@ -120,6 +120,7 @@ fn only_the_writable_part_gives_views_that_write() {
         assert_eq!(consumer.shared_span_mut(offset, 8).map(|_| ()), refused);
         assert_eq!(consumer.table_mut::<8>(offset, 1).map(|_| ()), refused);
         assert_eq!(consumer.record_mut::<8>(offset).map(|_| ()), refused);
+        assert_eq!(consumer.pieces_mut(offset, 1, 8, 64).map(|_| ()), refused);
         writer.atomic_u64_mut(offset).unwrap().store(offset, Ordering::Relaxed);
         assert_eq!(consumer.atomic_u64(offset).unwrap().load(Ordering::Relaxed), offset);
     }
@@ -217,6 +218,34 @@ fn a_forked_child_has_neither_the_mapping_nor_a_valid_handle() {
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "child: {status:#x}");
     assert!(writer.check().is_ok() && before.check().is_ok(), "the parent is not concerned");
+}
+
+#[test]
+fn pieces_lie_where_their_stride_says_and_nowhere_else() {
+    let place = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (writer, consumer) = both(place.path());
+    let pieces = writer.pieces_mut(4096, 3, 50, 64).unwrap();
+    let seen = consumer.pieces(4096, 3, 50, 64).unwrap();
+    assert_eq!((pieces.count(), seen.count()), (3, 3));
+    for index in 0..3 {
+        pieces.get(index).unwrap().fill(index as u8 + 1);
+        assert_eq!(seen.get(index).unwrap().to_vec(), [index as u8 + 1; 50]);
+        let between = writer.span(4096 + u64::from(index) * 64 + 50, 14).unwrap();
+        assert_eq!(between.to_vec(), [0; 14], "what lies between belongs to none");
+    }
+    for outside in [3, 4, u32::MAX] {
+        assert!(pieces.get(outside).is_none() && seen.get(outside).is_none());
+    }
+    // The last one needs no more than its own bytes behind it.
+    assert!(writer.pieces(LEN - 114, 2, 50, 64).is_ok() && writer.pieces(LEN - 113, 2, 50, 64).is_err());
+    assert!(writer.pieces(0, u32::MAX, 1, 4096).is_err() && writer.pieces(0, 2, 1, u64::MAX).is_err());
+    assert!(writer.pieces(0, 1, u64::MAX, 0).is_err() && writer.pieces(8, 2, u64::MAX, u64::MAX).is_err());
+    assert!(writer.pieces(LEN, 0, 50, 64).unwrap().get(0).is_none());
+    let end = MIDDLE.end - 114;
+    assert!(consumer.pieces_mut(end, 2, 50, 64).is_ok() && consumer.pieces_mut(end + 1, 2, 50, 64).is_err());
+
+    drop((writer, consumer, seen));
+    assert_eq!(pieces.get(1).unwrap().to_vec(), [2; 50], "the pieces keep their mapping");
 }
 
 #[test]

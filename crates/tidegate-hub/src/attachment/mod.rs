@@ -47,7 +47,7 @@ pub fn consumer_core(
     let views = block.consumer_views()?;
     let process = Process::new(block.clone())?;
     let config = core_config(block, wait, timing);
-    Ok(Core::new(ConsumerWords::new(views, block.clone()), process, config, block.own_key()))
+    Ok(Core::new(ConsumerWords::new(views), process, config, block.own_key()))
 }
 
 /// The block for its acting writer.
@@ -62,7 +62,7 @@ pub fn writer_core(
     let views = block.writer_views()?;
     let process = Process::new(block.clone())?;
     let config = core_config(block, wait, timing);
-    Ok(Core::new(WriterWords::new(views, block.clone()), process, config, block.own_key()))
+    Ok(Core::new(WriterWords::new(views), process, config, block.own_key()))
 }
 
 /// What the core has to know about a block.

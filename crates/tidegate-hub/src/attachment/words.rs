@@ -4,16 +4,16 @@
 //! ask for another one all the same, it gets a record that lies in no block: all zeros at first, which reads as a slot
 //! that is FREE and a row that is nobody's.
 
-use std::{mem::offset_of, sync::Arc};
+use std::mem::offset_of;
 
-use tidegate_shm::region::{RowMut, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut};
+use tidegate_shm::region::{Row as SlotRow, RowMut, SharedU32, SharedU32Mut, SharedU64, SharedU64Mut};
 
 use crate::{
-    block::{Block, ConsumerViews, WriterViews},
+    block::{ConsumerViews, WriterViews},
     core::{
         codec::{Row, SlotIndex},
         words::{
-            Control32, Control64, Row32, Row64, RowNames, Slot32, Slot64, Sync32, Sync64, Words,
+            Control32, Control64, Row32, Row64, RowNames, Slot32, Slot64, SlotWords, Sync32, Sync64, Words,
             WriterWords as WriterWordsOfCore,
         },
     },
@@ -24,14 +24,12 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ConsumerWords {
     views: ConsumerViews,
-    /// Where the payloads are.
-    block: Arc<Block>,
 }
 
 impl ConsumerWords {
-    /// The words of these views of `block`.
-    pub fn new(views: ConsumerViews, block: Arc<Block>) -> Self {
-        Self { views, block }
+    /// The words of these views.
+    pub fn new(views: ConsumerViews) -> Self {
+        Self { views }
     }
 
     /// The views.
@@ -45,14 +43,12 @@ impl ConsumerWords {
 #[derive(Debug, Clone)]
 pub struct WriterWords {
     views: WriterViews,
-    /// Where the payloads are.
-    block: Arc<Block>,
 }
 
 impl WriterWords {
-    /// The words of these views of `block`.
-    pub fn new(views: WriterViews, block: Arc<Block>) -> Self {
-        Self { views, block }
+    /// The words of these views.
+    pub fn new(views: WriterViews) -> Self {
+        Self { views }
     }
 
     /// The views.
@@ -154,10 +150,11 @@ places! {
 
 /// Implements [`Words`] for the views of one role.
 macro_rules! words {
-    ($name:ident, $word64:ident, $word32:ident, $slot:ident) => {
+    ($name:ident, $word64:ident, $word32:ident, $row:ident, $slot:ident) => {
         impl Words for $name {
             type C64<'a> = $word64<'a>;
             type C32<'a> = $word32<'a>;
+            type Slot<'a> = $row<'a, 64>;
             type S64<'a> = SharedU64Mut<'a>;
             type S32<'a> = SharedU32Mut<'a>;
 
@@ -170,12 +167,8 @@ macro_rules! words {
                 control32!(self.views.control.row(), field)
             }
             #[inline]
-            fn slot64(&self, slot: SlotIndex, field: Slot64) -> $word64<'_> {
-                slot64!($slot(self, slot), field)
-            }
-            #[inline]
-            fn slot32(&self, slot: SlotIndex, field: Slot32) -> $word32<'_> {
-                slot32!($slot(self, slot), field)
+            fn slot(&self, slot: SlotIndex) -> $row<'_, 64> {
+                $slot(self, slot)
             }
             #[inline]
             fn sync64(&self, field: Sync64) -> SharedU64Mut<'_> {
@@ -197,7 +190,7 @@ macro_rules! words {
             #[inline]
             fn expect_read(&self, slot: SlotIndex) {
                 $slot(self, slot).fetch();
-                if let Ok(payload) = self.block.slot(slot.0) {
+                if let Some(payload) = self.views.payloads.get(slot.0) {
                     payload.fetch();
                 }
             }
@@ -218,15 +211,30 @@ macro_rules! words {
                 }
             }
         }
+
+        impl<'a> SlotWords for $row<'a, 64> {
+            type W64 = $word64<'a>;
+            type W32 = $word32<'a>;
+
+            #[inline]
+            fn word64(self, field: Slot64) -> $word64<'a> {
+                slot64!(self, field)
+            }
+            #[inline]
+            fn word32(self, field: Slot32) -> $word32<'a> {
+                slot32!(self, field)
+            }
+        }
     };
 }
 
-words!(ConsumerWords, SharedU64, SharedU32, consumer_slot);
-words!(WriterWords, SharedU64Mut, SharedU32Mut, writer_slot);
+words!(ConsumerWords, SharedU64, SharedU32, SlotRow, consumer_slot);
+words!(WriterWords, SharedU64Mut, SharedU32Mut, RowMut, writer_slot);
 
 impl WriterWordsOfCore for WriterWords {
     type W64<'a> = SharedU64Mut<'a>;
     type W32<'a> = SharedU32Mut<'a>;
+    type SlotMut<'a> = RowMut<'a, 64>;
 
     #[inline]
     fn control64_mut(&self, field: Control64) -> SharedU64Mut<'_> {
@@ -237,24 +245,20 @@ impl WriterWordsOfCore for WriterWords {
         self.control32(field)
     }
     #[inline]
-    fn slot64_mut(&self, slot: SlotIndex, field: Slot64) -> SharedU64Mut<'_> {
-        self.slot64(slot, field)
-    }
-    #[inline]
-    fn slot32_mut(&self, slot: SlotIndex, field: Slot32) -> SharedU32Mut<'_> {
-        self.slot32(slot, field)
+    fn slot_mut(&self, slot: SlotIndex) -> RowMut<'_, 64> {
+        writer_slot(self, slot)
     }
     #[inline]
     fn expect_write(&self, slot: SlotIndex) {
         writer_slot(self, slot).fetch();
-        if let Ok(payload) = self.block.slot_mut(slot.0) {
+        if let Some(payload) = self.views.payloads.get(slot.0) {
             payload.fetch();
         }
     }
 }
 
 #[inline]
-fn consumer_slot(words: &ConsumerWords, slot: SlotIndex) -> tidegate_shm::region::Row<'_, 64> {
+fn consumer_slot(words: &ConsumerWords, slot: SlotIndex) -> SlotRow<'_, 64> {
     words.views.slot_records.row(slot.0).unwrap_or_else(|| RowMut::nowhere().as_row())
 }
 

@@ -4,7 +4,9 @@
 //! using a row one comparison. What a role may not change, its views cannot change: consumers see the control page and
 //! the slot records as words that only load (DH-010).
 
-use tidegate_shm::region::{AccessError, GuardedRegion, Record, RecordMut, Table, TableMut};
+use tidegate_shm::region::{
+    AccessError, GuardedRegion, Pieces, PiecesMut, Record, RecordMut, Table, TableMut,
+};
 
 use crate::layout::{Descriptor, LOCKS};
 
@@ -14,7 +16,7 @@ pub const PAGE_RECORD: usize = 4096;
 /// Defines the views of one role, from the kind of view for areas C and P and the kind for area S.
 macro_rules! views {
     ($(#[$doc:meta])* $name:ident, $record:ident, $record_fn:ident, $table:ident, $table_fn:ident,
-     $shared_record:ident, $shared_record_fn:ident, $shared_table:ident, $shared_table_fn:ident) => {
+     $pieces:ident, $pieces_fn:ident, $shared_record:ident, $shared_record_fn:ident, $shared_table:ident, $shared_table_fn:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub struct $name {
@@ -30,6 +32,8 @@ macro_rules! views {
             pub consumers: $shared_table<256>,
             /// [`SlotRecord`](crate::layout::pages::SlotRecord)s, area P.
             pub slot_records: $table<64>,
+            /// The payloads of the slots, area P.
+            pub payloads: $pieces,
             /// [`DigestEntry`](crate::layout::pages::DigestEntry)s, area P; none if digests are off.
             pub digests: $table<64>,
         }
@@ -46,6 +50,12 @@ macro_rules! views {
                     locks: region.$shared_table_fn(geometry.locks().offset, LOCKS)?,
                     consumers: region
                         .$shared_table_fn(geometry.consumers().offset, descriptor.spec.max_consumers)?,
+                    payloads: region.$pieces_fn(
+                        geometry.slots().offset,
+                        slots,
+                        descriptor.spec.slot_size,
+                        geometry.slot_stride,
+                    )?,
                     slot_records: region.$table_fn(geometry.slot_records().offset, slots)?,
                     digests: region.$table_fn(geometry.digests().offset, digests)?,
                 })
@@ -56,15 +66,16 @@ macro_rules! views {
 
 views! {
     /// What an inspector sees: everything, changing nothing.
-    InspectorViews, Record, record, Table, table, Record, record, Table, table
+    InspectorViews, Record, record, Table, table, Pieces, pieces, Record, record, Table, table
 }
 
 views! {
     /// What a consumer sees: it changes area S only.
-    ConsumerViews, Record, record, Table, table, RecordMut, record_mut, TableMut, table_mut
+    ConsumerViews, Record, record, Table, table, Pieces, pieces, RecordMut, record_mut, TableMut, table_mut
 }
 
 views! {
     /// What the acting writer sees: it may change everything.
-    WriterViews, RecordMut, record_mut, TableMut, table_mut, RecordMut, record_mut, TableMut, table_mut
+    WriterViews, RecordMut, record_mut, TableMut, table_mut, PiecesMut, pieces_mut, RecordMut, record_mut, TableMut,
+    table_mut
 }

@@ -155,10 +155,13 @@ impl Consumer {
     /// The bytes in the block of a slot that is held.
     #[inline]
     pub(super) fn shared_payload(&self, acquired: &Acquired) -> Span<'_> {
-        let Some(reader) = &self.reader else { return Span::empty() };
-        let index = reader.core().config().index(acquired.id);
-        // The index of an id is that of a slot, all of which lie in the mapping; the length was checked when acquiring.
-        let slot = self.block.slot(index.0).unwrap_or_else(|_| Span::empty());
+        // A forked child has none.
+        let Some(reader) = self.reader.as_ref().filter(|_| self.block.check().is_ok()) else {
+            return Span::empty();
+        };
+        // It is a slot; the length was checked when acquiring.
+        let payloads = &reader.core().words().views().payloads;
+        let slot = payloads.get(acquired.index.0).unwrap_or_else(Span::empty);
         slot.sub(0..acquired.len as usize).unwrap_or(slot)
     }
 

@@ -178,9 +178,7 @@ impl Consumer {
 
     /// Whether the slot, held as number `nth`, may be handed out.
     fn admit(&mut self, acquired: &Acquired, nth: usize, deadline: Deadline) -> Result<(), ChecksumError> {
-        let Some(index) = self.reader.as_ref().map(|reader| reader.core().config().index(acquired.id)) else {
-            return Ok(());
-        };
+        let index = acquired.index;
         let Self { checker: Some(checker), block, .. } = self else { return Ok(()) };
         checker.first = 0;
         // The index of an id is that of a slot; the length was checked when acquiring.
@@ -205,15 +203,14 @@ impl Consumer {
 
     /// Checks a slot that is held.
     pub(super) fn verify_held(&self, acquired: &Acquired) -> Result<(), VerifyError> {
-        let (Some(checker), Some(reader)) = (&self.checker, &self.reader) else {
+        let Some(checker) = &self.checker else {
             return Err(VerifyError::DigestsDisabled);
         };
         if checker.integrity.is_authenticated() {
             // What was handed out is the copy that passed.
             return Ok(());
         }
-        let index = reader.core().config().index(acquired.id);
-        let verified = checker.verify(index.0, acquired, self.shared_payload(acquired));
+        let verified = checker.verify(acquired.index.0, acquired, self.shared_payload(acquired));
         if let Err(error) = &verified {
             checker.failures.note(error);
         }

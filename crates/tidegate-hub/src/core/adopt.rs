@@ -14,7 +14,7 @@ use super::{
     error::RegistryError,
     host::{AuditEvent, Counter, Host, Liveness, Place},
     protocol::Protocol,
-    words::{Control32, Control64, Load, Slot64, Word, WriterWords},
+    words::{Control32, Control64, Load, Slot64, SlotWords, Word, WriterWords},
     writer::Writer,
 };
 
@@ -166,13 +166,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
                     TakeOver::IfDead => Transition::Abort,
                     TakeOver::Seize(displaced) => {
                         // Relaxed: the exchange below releases it (DH-047).
-                        let owner = self.words.slot64_mut(slot, Slot64::Owner);
+                        let owner = self.words.slot_mut(slot).word64(Slot64::Owner);
                         owner.store(displaced.word(), Ordering::Relaxed);
                         Transition::Quarantine
                     }
                 },
             };
-            if self.transition(slot, ctl, transition, Ordering::AcqRel).is_err() {
+            if self.transition(self.words.slot_mut(slot), ctl, transition, Ordering::AcqRel).is_err() {
                 if matches!(from, TakeOver::Seize(_)) {
                     // The displaced writer finished what it was about to do; what it did counts.
                     continue;
@@ -181,7 +181,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
             }
             if transition != Transition::Quarantine {
                 // Relaxed: for people, once the slot is left.
-                self.words.slot64_mut(slot, Slot64::Owner).store(0, Ordering::Relaxed);
+                self.words.slot_mut(slot).word64(Slot64::Owner).store(0, Ordering::Relaxed);
             }
             let abandoned = matches!(transition, Transition::Abort | Transition::Quarantine);
             if let Some(id) = SlotId::of_tag(ctl.tag()).filter(|_| abandoned) {
@@ -213,7 +213,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
 
     fn slot_owner_is_alive(&self, slot: SlotIndex) -> bool {
         // Relaxed: the acquiring load of the control word came before.
-        let owner = self.words.slot64(slot, Slot64::Owner).load(Ordering::Relaxed);
+        let owner = self.words.slot(slot).word64(Slot64::Owner).load(Ordering::Relaxed);
         ProcessKey::from_word(owner)
             .is_some_and(|owner| self.host.liveness(owner, Place::Writer) != Liveness::Dead)
     }

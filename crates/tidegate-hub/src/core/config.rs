@@ -96,8 +96,22 @@ impl CoreConfig {
     pub fn index(&self, id: SlotId) -> SlotIndex {
         let slots = self.slots();
         let distance = id.0.saturating_sub(self.first_slot.0);
-        // A power of two costs no division (DH-093).
-        SlotIndex(if slots.is_power_of_two() { distance & (slots - 1) } else { distance % slots } as u32)
+        // A power of two costs no division (DH-093). Asked like this it is one comparison; there is always a slot.
+        let mask = slots - 1;
+        SlotIndex(if slots & mask == 0 { distance & mask } else { distance % slots } as u32)
+    }
+
+    /// Where `n` consecutive ids live: in slots that lie in a row, but for the step from the last one to the first.
+    #[inline]
+    pub fn indices(&self, first: SlotId, n: u32) -> impl Iterator<Item = (SlotId, SlotIndex)> + use<> {
+        let last = self.slot_count.get() - 1;
+        let (mut id, mut index) = (first, self.index(first));
+        (0..n).map(move |_| {
+            let place = (id, index);
+            id = id.plus(1);
+            index = SlotIndex(if index.0 == last { 0 } else { index.0 + 1 });
+            place
+        })
     }
 
     /// The number of slots.

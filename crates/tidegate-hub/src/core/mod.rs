@@ -63,7 +63,7 @@ use config::{CoreConfig, Deadline};
 use host::{Counter, Host};
 use protocol::{Protocol, Shipped};
 use wait::{Polling, Wait};
-use words::{Control32, Control64, Load, Row64, Slot64, Sync32, Word, Words, WriterWords};
+use words::{Control32, Control64, Load, Row64, Slot64, SlotWords, Sync32, Word, Words, WriterWords};
 
 /// One block as one process sees it.
 #[derive(Debug, Clone)]
@@ -117,8 +117,7 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     /// The control word of the slot of `id`.
     #[inline]
     fn ctl(&self, id: SlotId) -> Ctl {
-        // Acquire: pairs with the exchange that stored it; who sees COMMITTED sees the payload.
-        Ctl(self.words.slot64(self.config.index(id), Slot64::Ctl).load(Ordering::Acquire))
+        ctl_of(self.words.slot(self.config.index(id)))
     }
 
     /// A word of the control page that somebody else stores.
@@ -200,6 +199,13 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
         // Relaxed: statistics, and nobody else stores it.
         word.store(word.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
+}
+
+/// The control word of a slot.
+#[inline]
+fn ctl_of(slot: impl SlotWords) -> Ctl {
+    // Acquire: pairs with the exchange that stored it, of this process or another; who sees COMMITTED sees the payload.
+    Ctl(slot.word64(Slot64::Ctl).load(Ordering::Acquire))
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {

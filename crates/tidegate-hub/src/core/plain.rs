@@ -11,8 +11,8 @@ use super::{
     config::{CoreConfig, OnHeld, Orphan, Overflow, Stall, SyncPolicy, Timing, WaitStrategy},
     spinlock::{Doorway, LockWords},
     words::{
-        Control32, Control64, Load, Row32, Row64, RowNames, Slot32, Slot64, Sync32, Sync64, Word, Words,
-        WriterWords,
+        Control32, Control64, Load, Row32, Row64, RowNames, Slot32, Slot64, SlotWords, Sync32, Sync64, Word,
+        Words, WriterWords,
     },
 };
 
@@ -130,6 +130,7 @@ pub(super) const NAMES: RowNames = RowNames { uid: [1; 40], name: [2; 32], pid_n
 impl Words for Memory {
     type C64<'a> = &'a AtomicU64;
     type C32<'a> = &'a Word32;
+    type Slot<'a> = Slot<'a>;
     type S64<'a> = &'a AtomicU64;
     type S32<'a> = &'a Word32;
 
@@ -139,11 +140,8 @@ impl Words for Memory {
     fn control32(&self, field: Control32) -> &Word32 {
         &self.control32[field as usize]
     }
-    fn slot64(&self, slot: SlotIndex, field: Slot64) -> &AtomicU64 {
-        &self.slots64[slot.0 as usize][field as usize]
-    }
-    fn slot32(&self, slot: SlotIndex, field: Slot32) -> &Word32 {
-        &self.slots32[slot.0 as usize][field as usize]
+    fn slot(&self, slot: SlotIndex) -> Slot<'_> {
+        Slot { words64: &self.slots64[slot.0 as usize], words32: &self.slots32[slot.0 as usize] }
     }
     fn sync64(&self, field: Sync64) -> &AtomicU64 {
         &self.sync64[field as usize]
@@ -163,6 +161,7 @@ impl Words for Memory {
 impl WriterWords for Memory {
     type W64<'a> = &'a AtomicU64;
     type W32<'a> = &'a Word32;
+    type SlotMut<'a> = Slot<'a>;
 
     fn control64_mut(&self, field: Control64) -> &AtomicU64 {
         self.control64(field)
@@ -170,11 +169,27 @@ impl WriterWords for Memory {
     fn control32_mut(&self, field: Control32) -> &Word32 {
         self.control32(field)
     }
-    fn slot64_mut(&self, slot: SlotIndex, field: Slot64) -> &AtomicU64 {
-        self.slot64(slot, field)
+    fn slot_mut(&self, slot: SlotIndex) -> Slot<'_> {
+        self.slot(slot)
     }
-    fn slot32_mut(&self, slot: SlotIndex, field: Slot32) -> &Word32 {
-        self.slot32(slot, field)
+}
+
+/// The words of one slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slot<'a> {
+    words64: &'a [AtomicU64],
+    words32: &'a [Word32],
+}
+
+impl<'a> SlotWords for Slot<'a> {
+    type W64 = &'a AtomicU64;
+    type W32 = &'a Word32;
+
+    fn word64(self, field: Slot64) -> &'a AtomicU64 {
+        &self.words64[field as usize]
+    }
+    fn word32(self, field: Slot32) -> &'a Word32 {
+        &self.words32[field as usize]
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     error::RegistryError,
     host::{Counter, Host, Liveness, Place},
     protocol::{Protocol, fence_if},
-    words::{Control64, Load, Slot64, Sync32, Word, Words, WriterWords},
+    words::{Control64, Load, Slot64, SlotWords, Sync32, Word, Words, WriterWords},
 };
 
 /// How far a reset goes.
@@ -219,7 +219,11 @@ impl<'a, W: WriterWords, H: Host, P: Protocol> StandIn<'a, W, H, P> {
         let draining = Ctl::new(before.tag(), SlotState::Draining);
         if before.is(SlotState::Committed) {
             // Relaxed: the exchange releases it (DH-047).
-            self.core.words.slot64_mut(slot, Slot64::Owner).store(self.core.key.word(), Ordering::Relaxed);
+            self.core
+                .words
+                .slot_mut(slot)
+                .word64(Slot64::Owner)
+                .store(self.core.key.word(), Ordering::Relaxed);
             if !self.step(slot, before, Transition::Drain) {
                 return Err(ResetRefusal::Damaged);
             }
@@ -237,7 +241,8 @@ impl<'a, W: WriterWords, H: Host, P: Protocol> StandIn<'a, W, H, P> {
     }
 
     fn step(&self, slot: SlotIndex, from: Ctl, transition: Transition) -> bool {
-        let done = self.core.transition(slot, from, transition, Ordering::AcqRel).is_ok();
+        let done =
+            self.core.transition(self.core.words.slot_mut(slot), from, transition, Ordering::AcqRel).is_ok();
         if done && transition != Transition::Drain {
             self.clear_owner(slot);
         }
@@ -245,7 +250,7 @@ impl<'a, W: WriterWords, H: Host, P: Protocol> StandIn<'a, W, H, P> {
     }
 
     fn replace(&self, change: SlotChange) -> bool {
-        let word = self.core.words.slot64_mut(change.slot, Slot64::Ctl);
+        let word = self.core.words.slot_mut(change.slot).word64(Slot64::Ctl);
         // AcqRel: pairs with the acquiring loads of readers, as any transition.
         let done = word.compare_exchange(change.before.0, change.after.0, Ordering::AcqRel).is_ok();
         if done {
@@ -256,7 +261,7 @@ impl<'a, W: WriterWords, H: Host, P: Protocol> StandIn<'a, W, H, P> {
 
     fn clear_owner(&self, slot: SlotIndex) {
         // Relaxed: for people, once the slot is left.
-        self.core.words.slot64_mut(slot, Slot64::Owner).store(0, Ordering::Relaxed);
+        self.core.words.slot_mut(slot).word64(Slot64::Owner).store(0, Ordering::Relaxed);
     }
 
     /// The tag of the newest id that can have been written to a slot, 0 if none can.
@@ -284,7 +289,7 @@ impl<'a, W: WriterWords, H: Host, P: Protocol> StandIn<'a, W, H, P> {
     /// The owner of a slot, if it is not dead.
     fn live_owner(&self, slot: SlotIndex) -> Option<ProcessKey> {
         // Relaxed: the acquiring load of the control word came before.
-        let word = self.core.words.slot64(slot, Slot64::Owner).load(Ordering::Relaxed);
+        let word = self.core.words.slot(slot).word64(Slot64::Owner).load(Ordering::Relaxed);
         let owner = ProcessKey::from_word(word)?;
         (self.core.host.liveness(owner, Place::Writer) != Liveness::Dead).then_some(owner)
     }

@@ -31,6 +31,19 @@ pub trait Word<V>: Load<V> {
     fn fetch_add(self, value: V, order: Ordering) -> V;
 }
 
+/// The words of one slot record. Which one it is was looked up already.
+pub trait SlotWords: Copy {
+    /// A 64-bit word of it.
+    type W64: Load<u64>;
+    /// A 32-bit word of it.
+    type W32: Load<u32>;
+
+    /// A word of the record.
+    fn word64(self, field: Slot64) -> Self::W64;
+    /// A word of the record.
+    fn word32(self, field: Slot32) -> Self::W32;
+}
+
 /// The words of the areas C, S and P. The protocol asks only for rows below `max_consumers` and for slots below
 /// `slot_count`.
 pub trait Words {
@@ -40,6 +53,10 @@ pub trait Words {
         Self: 'a;
     /// A 32-bit word of the areas C and P.
     type C32<'a>: Load<u32> + BellWord
+    where
+        Self: 'a;
+    /// A slot record.
+    type Slot<'a>: SlotWords
     where
         Self: 'a;
     /// A 64-bit word of area S.
@@ -55,10 +72,8 @@ pub trait Words {
     fn control64(&self, field: Control64) -> Self::C64<'_>;
     /// A word of the control page.
     fn control32(&self, field: Control32) -> Self::C32<'_>;
-    /// A word of a slot record.
-    fn slot64(&self, slot: SlotIndex, field: Slot64) -> Self::C64<'_>;
-    /// A word of a slot record.
-    fn slot32(&self, slot: SlotIndex, field: Slot32) -> Self::C32<'_>;
+    /// A slot record.
+    fn slot(&self, slot: SlotIndex) -> Self::Slot<'_>;
     /// A word of the sync page.
     fn sync64(&self, field: Sync64) -> Self::S64<'_>;
     /// A word of the sync page.
@@ -87,15 +102,17 @@ pub trait WriterWords: Words {
     type W32<'a>: Word<u32> + BellWord
     where
         Self: 'a;
+    /// A slot record.
+    type SlotMut<'a>: SlotWords<W64: Word<u64>, W32: Word<u32>>
+    where
+        Self: 'a;
 
     /// A word of the control page.
     fn control64_mut(&self, field: Control64) -> Self::W64<'_>;
     /// A word of the control page.
     fn control32_mut(&self, field: Control32) -> Self::W32<'_>;
-    /// A word of a slot record.
-    fn slot64_mut(&self, slot: SlotIndex, field: Slot64) -> Self::W64<'_>;
-    /// A word of a slot record.
-    fn slot32_mut(&self, slot: SlotIndex, field: Slot32) -> Self::W32<'_>;
+    /// A slot record.
+    fn slot_mut(&self, slot: SlotIndex) -> Self::SlotMut<'_>;
     /// A slot is going to be written: its first lines may be fetched already.
     fn expect_write(&self, _slot: SlotIndex) {}
 }
@@ -285,6 +302,10 @@ impl<T: Words> Words for Arc<T> {
         = T::C32<'a>
     where
         Self: 'a;
+    type Slot<'a>
+        = T::Slot<'a>
+    where
+        Self: 'a;
     type S64<'a>
         = T::S64<'a>
     where
@@ -300,11 +321,8 @@ impl<T: Words> Words for Arc<T> {
     fn control32(&self, field: Control32) -> T::C32<'_> {
         T::control32(self, field)
     }
-    fn slot64(&self, slot: SlotIndex, field: Slot64) -> T::C64<'_> {
-        T::slot64(self, slot, field)
-    }
-    fn slot32(&self, slot: SlotIndex, field: Slot32) -> T::C32<'_> {
-        T::slot32(self, slot, field)
+    fn slot(&self, slot: SlotIndex) -> T::Slot<'_> {
+        T::slot(self, slot)
     }
     fn sync64(&self, field: Sync64) -> T::S64<'_> {
         T::sync64(self, field)
@@ -341,6 +359,10 @@ impl<T: WriterWords> WriterWords for Arc<T> {
         = T::W32<'a>
     where
         Self: 'a;
+    type SlotMut<'a>
+        = T::SlotMut<'a>
+    where
+        Self: 'a;
 
     fn control64_mut(&self, field: Control64) -> T::W64<'_> {
         T::control64_mut(self, field)
@@ -348,11 +370,8 @@ impl<T: WriterWords> WriterWords for Arc<T> {
     fn control32_mut(&self, field: Control32) -> T::W32<'_> {
         T::control32_mut(self, field)
     }
-    fn slot64_mut(&self, slot: SlotIndex, field: Slot64) -> T::W64<'_> {
-        T::slot64_mut(self, slot, field)
-    }
-    fn slot32_mut(&self, slot: SlotIndex, field: Slot32) -> T::W32<'_> {
-        T::slot32_mut(self, slot, field)
+    fn slot_mut(&self, slot: SlotIndex) -> T::SlotMut<'_> {
+        T::slot_mut(self, slot)
     }
     fn expect_write(&self, slot: SlotIndex) {
         T::expect_write(self, slot);

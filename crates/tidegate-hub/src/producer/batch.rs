@@ -1,16 +1,19 @@
 //! Several slots that become visible together (chapter 8).
 
-use tidegate_shm::region::SpanMut;
+use tidegate_shm::region::{RowMut, SpanMut};
 
 use super::Producer;
 use crate::{
     core::{
         codec::SlotId,
-        writer::{Allocation, CommitInfo},
+        writer::{self, Allocation, CommitInfo},
     },
     error::{AcquireError, OutOfSlot, WriteError},
     integrity::SLOT_DIGEST_PRESENT,
 };
+
+/// The words of a slot that is still open.
+type OpenSlot<'a> = writer::OpenSlot<RowMut<'a, 64>>;
 
 /// Slots with consecutive ids in WRITING. Dropped, those that were not committed are aborted (DH-121).
 #[derive(Debug)]
@@ -25,10 +28,10 @@ impl<'p> WriteBatch<'p> {
     pub(super) fn new(producer: &'p Producer, allocation: Allocation) -> Self {
         let batch = Self { producer, allocation, open: true };
         let whole = producer.descriptor().spec.slot_size;
-        for id in allocation.ids() {
-            producer.writer.describe(id, CommitInfo { len: whole, ..CommitInfo::default() });
+        for slot in producer.writer.open_slots(allocation) {
+            slot.describe(CommitInfo { len: whole, ..CommitInfo::default() });
             if producer.zero_on_acquire {
-                producer.payload(id).fill(0);
+                producer.payload(slot.index()).fill(0);
             }
         }
         batch
@@ -50,11 +53,15 @@ impl<'p> WriteBatch<'p> {
         (index < self.len()).then(|| self.allocation.first.plus(index as u64))
     }
 
+    #[inline]
+    fn open_slot(&self, index: usize) -> Option<OpenSlot<'_>> {
+        self.producer.writer.open(self.id(index)?)
+    }
+
     /// The bytes of slot `index`, if there is one that is still open.
     #[inline]
     pub fn bytes_mut(&mut self, index: usize) -> Option<SpanMut<'_>> {
-        let id = self.id(index).filter(|id| self.producer.writer.is_open(*id))?;
-        Some(self.producer.payload(id))
+        Some(self.producer.payload(self.open_slot(index)?.index()))
     }
 
     /// Makes `bytes` the payload of slot `index`.
@@ -64,9 +71,9 @@ impl<'p> WriteBatch<'p> {
     #[inline]
     pub fn put_bytes(&mut self, index: usize, bytes: &[u8]) -> Result<(), OutOfSlot> {
         let outside = OutOfSlot::new(0, bytes.len(), self.producer.descriptor().spec.slot_size);
-        let id = self.id(index).filter(|id| self.producer.writer.is_open(*id)).ok_or(outside)?;
-        self.producer.payload(id).write_at(0, bytes).map_err(|_| outside)?;
-        self.producer.writer.describe_len(id, bytes.len() as u64);
+        let slot = self.open_slot(index).ok_or(outside)?;
+        self.producer.payload(slot.index()).write_at(0, bytes).map_err(|_| outside)?;
+        slot.set_len(bytes.len() as u64);
         Ok(())
     }
 
@@ -76,11 +83,10 @@ impl<'p> WriteBatch<'p> {
     /// The right was lost, or there is no such slot that is still open.
     pub fn commit_one(&mut self, index: usize) -> Result<(), WriteError> {
         self.producer.block.check().map_err(|_| AcquireError::Fenced)?;
-        let id = self.id(index).filter(|id| self.producer.writer.is_open(*id));
-        let id = id.ok_or(AcquireError::InvalidState)?;
-        self.seal(id)?;
-        let info = self.producer.writer.described(id);
-        self.producer.writer.commit(id, info)?;
+        let slot = self.open_slot(index).ok_or(AcquireError::InvalidState)?;
+        self.seal(&slot)?;
+        let id = slot.id();
+        self.producer.writer.commit(id, slot.described())?;
         self.producer.tell_committed(id);
         Ok(())
     }
@@ -92,8 +98,8 @@ impl<'p> WriteBatch<'p> {
     pub fn commit(mut self) -> Result<(), WriteError> {
         self.producer.block.check().map_err(|_| AcquireError::Fenced)?;
         if self.producer.has_digests() {
-            for id in self.allocation.ids().filter(|id| self.producer.writer.is_open(*id)) {
-                self.seal(id)?;
+            for slot in self.producer.writer.open_slots(self.allocation) {
+                self.seal(&slot)?;
             }
         }
         self.open = false;
@@ -112,19 +118,17 @@ impl<'p> WriteBatch<'p> {
         if !self.producer.has_digests() {
             return Err(WriteError::DigestsDisabled);
         }
-        let id = self.id(index).filter(|id| self.producer.writer.is_open(*id));
-        let id = id.ok_or(AcquireError::InvalidState)?;
-        let info = self.producer.writer.described(id);
-        self.producer.writer.describe(id, CommitInfo { slot_flags: SLOT_DIGEST_PRESENT, ..info });
+        let slot = self.open_slot(index).ok_or(AcquireError::InvalidState)?;
+        slot.describe(CommitInfo { slot_flags: SLOT_DIGEST_PRESENT, ..slot.described() });
         Ok(())
     }
 
     /// Computes the digest of a slot that is to have one.
-    fn seal(&self, id: SlotId) -> Result<(), WriteError> {
-        let info = self.producer.writer.described(id);
+    fn seal(&self, slot: &OpenSlot) -> Result<(), WriteError> {
+        let info = slot.described();
         if self.producer.enforces_digests() || info.slot_flags & SLOT_DIGEST_PRESENT != 0 {
-            let slot_flags = self.producer.seal(id, info.len)?;
-            self.producer.writer.describe(id, CommitInfo { slot_flags, ..info });
+            let slot_flags = self.producer.seal(slot.id(), info.len)?;
+            slot.describe(CommitInfo { slot_flags, ..info });
         }
         Ok(())
     }
@@ -138,8 +142,8 @@ impl<'p> WriteBatch<'p> {
 impl Drop for WriteBatch<'_> {
     fn drop(&mut self) {
         if self.open && self.producer.block.check().is_ok() {
-            for id in self.allocation.ids().filter(|id| self.producer.writer.is_open(*id)) {
-                self.producer.abort_slot(id);
+            for slot in self.producer.writer.open_slots(self.allocation) {
+                self.producer.abort_slot(slot.id());
             }
         }
     }

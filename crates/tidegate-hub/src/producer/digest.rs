@@ -50,7 +50,7 @@ impl Producer {
     pub(super) fn seal(&self, id: SlotId, len: u64) -> Result<u32, WriteError> {
         let digests = self.digests.as_ref().ok_or(WriteError::DigestsDisabled)?;
         let index = self.writer.core().config().index(id);
-        let payload = self.payload(id).sub(0..len as usize);
+        let payload = self.payload(self.index(id)).sub(0..len as usize);
         let (Some(entry), Ok(payload)) = (digests.entries.row(index.0), payload) else {
             let available = self.descriptor().spec.slot_size;
             return Err(WriteError::TooLong { len, available });

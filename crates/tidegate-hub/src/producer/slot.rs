@@ -4,7 +4,10 @@ use tidegate_shm::{clock::Nanos, region::SpanMut};
 
 use super::Producer;
 use crate::{
-    core::{codec::SlotId, writer::CommitInfo},
+    core::{
+        codec::{SlotId, SlotIndex},
+        writer::CommitInfo,
+    },
     error::{AcquireError, OutOfSlot, TypedError, WriteError, kind_of},
     integrity::SealState,
     schema::HubPod,
@@ -28,7 +31,7 @@ pub struct WriteSlot<'p> {
 impl<'p> WriteSlot<'p> {
     #[inline]
     pub(super) fn new(producer: &'p Producer, id: SlotId, started: Option<Nanos>) -> Self {
-        let bytes = producer.payload(id);
+        let bytes = producer.payload(producer.index(id));
         let len = bytes.len() as u64;
         if producer.zero_on_acquire {
             bytes.fill(0);
@@ -162,12 +165,19 @@ impl Drop for WriteSlot<'_> {
 }
 
 impl Producer {
-    /// The bytes of the slot of `id`.
+    /// Where `id` lives.
     #[inline]
-    pub(super) fn payload(&self, id: SlotId) -> SpanMut<'_> {
-        let index = self.writer.core().config().index(id);
-        // The index of an id is that of a slot of the ring, all of which lie in the mapping of a writer.
-        self.block.slot_mut(index.0).unwrap_or_else(|_| SpanMut::empty())
+    pub(super) fn index(&self, id: SlotId) -> SlotIndex {
+        self.writer.core().config().index(id)
+    }
+
+    /// The bytes of a slot.
+    #[inline]
+    pub(super) fn payload(&self, index: SlotIndex) -> SpanMut<'_> {
+        // The index of an id is that of a slot. A forked child has none.
+        let here = self.block.check().is_ok();
+        let payload = || self.writer.core().words().views().payloads.get(index.0);
+        here.then(payload).flatten().unwrap_or_else(SpanMut::empty)
     }
 
     /// Aborts `id` if it is still WRITING.

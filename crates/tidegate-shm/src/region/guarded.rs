@@ -15,7 +15,7 @@ use std::{fmt, ops::Deref, ops::Range, os::fd::BorrowedFd, ptr::NonNull, sync::A
 use super::{
     mapping::{AccessError, MapError, Mapping, Region},
     span::{SharedSpanMut, SpanMut},
-    table::{Record, RecordMut, Table, TableMut},
+    table::{Pieces, PiecesMut, Record, RecordMut, Table, TableMut},
     word::{SharedU32Mut, SharedU64Mut},
 };
 use crate::fork::{ForkGuard, Forked};
@@ -141,6 +141,35 @@ impl GuardedRegion {
         Ok(unsafe { TableMut::new(table) })
     }
 
+    /// The `count` pieces of `len` bytes each, of which the first begins at `offset` and each next one `stride` bytes on.
+    ///
+    /// # Errors
+    /// Outside of the region.
+    pub fn pieces(&self, offset: u64, count: u32, len: u64, stride: u64) -> Result<Pieces, AccessError> {
+        let start = self.region.mapping.range(offset, pieces_len(count, len, stride))?;
+        let region = self.region.clone();
+        // SAFETY: `range` found the bytes from the first piece to the end of the last one inside the mapping; that none
+        // of the numbers is longer than the mapping, except where there is no second piece to step to, follows.
+        Ok(unsafe { Pieces::new(region, start, count, len as usize, stride as usize) })
+    }
+
+    /// The same pieces with the right to write.
+    ///
+    /// # Errors
+    /// As [`GuardedRegion::pieces`], and [`AccessError::ReadOnly`] outside of the writable range.
+    pub fn pieces_mut(
+        &self,
+        offset: u64,
+        count: u32,
+        len: u64,
+        stride: u64,
+    ) -> Result<PiecesMut, AccessError> {
+        let pieces = self.pieces(offset, count, len, stride)?;
+        self.check_writable(offset, pieces_len(count, len, stride))?;
+        // SAFETY: all of them are inside the writable range.
+        Ok(unsafe { PiecesMut::new(pieces) })
+    }
+
     /// The record of `SIZE` bytes at `offset`.
     ///
     /// # Errors
@@ -186,6 +215,15 @@ impl GuardedRegion {
         }
         let Range { start, end } = self.writable;
         Err(AccessError::ReadOnly { offset, len, start, end })
+    }
+}
+
+/// Bytes from the first piece to the end of the last one. Cannot be what is asked for when it saturates: no region is that
+/// long.
+fn pieces_len(count: u32, len: u64, stride: u64) -> u64 {
+    match count.checked_sub(1) {
+        Some(steps) => u64::from(steps).saturating_mul(stride).saturating_add(len),
+        None => 0,
     }
 }
 

@@ -47,7 +47,7 @@ pub use mapping::{AccessError, MapError, Region, RegionMut};
 pub use open::{AllowedBases, HugePages, OpenError, PermissionPolicy, RejectedBase};
 pub use sealed::{SealError, SealedMemory};
 pub use span::{Chunks, SharedSpan, SharedSpanMut, Span, SpanMut};
-pub use table::{Record, RecordMut, Row, RowMut, Table, TableMut};
+pub use table::{Pieces, PiecesMut, Record, RecordMut, Row, RowMut, Table, TableMut};
 pub use word::{
     LoadU64, OwnedU64, SharedI8, SharedI8Mut, SharedI16, SharedI16Mut, SharedI32, SharedI32Mut, SharedI64,
     SharedI64Mut, SharedU8, SharedU8Mut, SharedU16, SharedU16Mut, SharedU32, SharedU32Mut, SharedU64,

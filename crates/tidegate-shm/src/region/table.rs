@@ -8,7 +8,8 @@
 //! ```text
 //!  GuardedRegion --record::<64>(offset)----------> Record<64>  --row()----> Row<64> --u64::<0x18>()--> SharedU64
 //!                --table::<64>(offset, 8)--------> Table<64>   --row(3)---> Row<64>
-//!                --record_mut, table_mut--------->  the same with words that can be changed
+//!                --pieces(offset, 8, 50, 64)-----> Pieces      --get(3)---> Span
+//!                --record_mut, table_mut, pieces_mut--> the same with words or bytes that can be changed
 //! ```
 
 use std::{fmt, marker::PhantomData, ptr::NonNull};
@@ -258,6 +259,95 @@ impl<const SIZE: usize> TableMut<SIZE> {
     /// The same table without the right to write.
     pub fn as_table(&self) -> &Table<SIZE> {
         &self.table
+    }
+}
+
+/// Equal pieces of bytes, one every so many bytes, to be read. Keeps its mapping alive.
+#[derive(Clone)]
+pub struct Pieces {
+    /// Keeps them mapped.
+    _region: Region,
+    /// Piece `i` of the `count` is the `len` mapped bytes at `i * stride`.
+    start: NonNull<u8>,
+    count: u32,
+    len: usize,
+    stride: usize,
+}
+
+// SAFETY: only hands out spans of a mapping that `_region` keeps alive.
+unsafe impl Send for Pieces {}
+// SAFETY: as above.
+unsafe impl Sync for Pieces {}
+
+impl Pieces {
+    /// # Safety
+    /// For every `i` below `count`, the `len` bytes at `start + i * stride` lie in `region`.
+    pub(super) unsafe fn new(
+        region: Region,
+        start: NonNull<u8>,
+        count: u32,
+        len: usize,
+        stride: usize,
+    ) -> Self {
+        Self { _region: region, start, count, len, stride }
+    }
+
+    /// Number of pieces.
+    #[inline]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Piece `index`, if there is one.
+    #[inline]
+    pub fn get(&self, index: u32) -> Option<Span<'_>> {
+        let start = self.start_of(index)?;
+        // SAFETY: the piece lies in the mapping, which this borrow keeps alive.
+        Some(unsafe { Span::new(start, self.len) })
+    }
+
+    /// Where piece `index` begins: its `len` bytes lie in the mapping.
+    #[inline]
+    fn start_of(&self, index: u32) -> Option<NonNull<u8>> {
+        // SAFETY: piece `index` is one of the `count` that lie in the mapping, so its address does, too.
+        (index < self.count).then(|| unsafe { self.start.add(index as usize * self.stride) })
+    }
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { _region: _, start: _, count, len, stride } = self;
+        let mut shown = f.debug_struct("Pieces");
+        shown.field("count", count).field("len", len).field("stride", stride).finish_non_exhaustive()
+    }
+}
+
+/// Equal pieces of bytes, to be read and written. Keeps its mapping alive.
+#[derive(Clone, Debug)]
+pub struct PiecesMut {
+    /// Lie in a writable part of the mapping.
+    pieces: Pieces,
+}
+
+impl PiecesMut {
+    /// # Safety
+    /// The pieces lie in a writable part of their mapping.
+    pub(super) unsafe fn new(pieces: Pieces) -> Self {
+        Self { pieces }
+    }
+
+    /// Number of pieces.
+    #[inline]
+    pub fn count(&self) -> u32 {
+        self.pieces.count
+    }
+
+    /// Piece `index`, if there is one.
+    #[inline]
+    pub fn get(&self, index: u32) -> Option<SpanMut<'_>> {
+        let start = self.pieces.start_of(index)?;
+        // SAFETY: the piece lies in the mapping, which this borrow keeps alive, and is writable.
+        Some(unsafe { SpanMut::new(start, self.pieces.len) })
     }
 }
 

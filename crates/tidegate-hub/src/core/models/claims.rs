@@ -10,7 +10,7 @@ use crate::core::{
     plain::config,
     protocol::{Protocol, Shipped},
     registry::Start,
-    words::{Control64, Load, Slot64, Words},
+    words::{Control64, Load, Slot64, SlotWords, Words},
     writer::CommitInfo,
 };
 
@@ -136,7 +136,7 @@ fn batch<P: Protocol>() -> usize {
         match writer.allocate(2, NOW) {
             Ok(batch) => {
                 batch.ids().for_each(|id| block.payload(id).write(id.0));
-                batch.ids().for_each(|id| writer.describe(id, CommitInfo::default()));
+                batch.ids().for_each(|id| writer.open(id).unwrap().describe(CommitInfo::default()));
                 writer.commit_open(batch).unwrap();
                 assert_eq!(index(), 4);
             }
@@ -145,8 +145,9 @@ fn batch<P: Protocol>() -> usize {
             }
         }
         reader.join().unwrap();
-        let states = (0..2)
-            .map(|id| Ctl(Load::load(block.memory.slot64(SlotIndex(id), Slot64::Ctl), Ordering::Relaxed)));
+        let states = (0..2).map(|id| {
+            Ctl(Load::load(block.memory.slot(SlotIndex(id)).word64(Slot64::Ctl), Ordering::Relaxed))
+        });
         let first = index() - 2;
         let expected = (first..first + 2).map(|id| Ctl::new(SlotId(id).tag(), SlotState::Committed));
         assert!(states.eq(expected), "not restored");

@@ -10,7 +10,7 @@ use crate::core::{
     plain::{config, key},
     protocol::{Protocol, Shipped},
     registry::Start,
-    words::{Load, Slot64, Sync64, Word, Words},
+    words::{Load, Slot64, SlotWords, Sync64, Word, Words},
     writer::CommitInfo,
 };
 
@@ -55,7 +55,7 @@ fn seizure<P: Protocol>() -> usize {
         let seized = core.adopt(TakeOver::Seize(key(WRITER)), NOW).unwrap();
         let committed = committing.join().unwrap();
         assert_eq!(committed, seized.abandoned == 0, "both won or none did");
-        let ctl = Ctl(Load::load(block.memory.slot64(SlotIndex(0), Slot64::Ctl), Ordering::Relaxed));
+        let ctl = Ctl(Load::load(block.memory.slot(SlotIndex(0)).word64(Slot64::Ctl), Ordering::Relaxed));
         let expected = if committed { SlotState::Committed } else { SlotState::Quarantined };
         assert_eq!(ctl, Ctl::new(1, expected), "both won or none did");
     })

@@ -61,7 +61,7 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         self.seat.core.words.expect_to_claim(self.seat.ticket.row);
         self.seat.core.words.expect_read(self.seat.core.config.index(id));
         self.seat.claim(&self.position, Claim::new(id, 1))?;
-        let found = self.seat.look(id);
+        let found = self.seat.look(id, self.seat.core.config.index(id));
         if let Ok(Found::Data(acquired)) = found {
             return Ok(Attempt::Got(acquired));
         }

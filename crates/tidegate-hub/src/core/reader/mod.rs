@@ -12,14 +12,15 @@ use tidegate_shm::sync::Ordering;
 
 use super::{
     Core,
-    codec::{Claim, Ctl, Reg, RowState, SlotId, SlotState},
+    codec::{Claim, Ctl, Reg, RowState, SlotId, SlotIndex, SlotState},
     config::{Deadline, SyncPolicy, Timing},
     crash::{self, Point},
+    ctl_of,
     error::{AcquireError, Holder, RegistryError},
     host::{Counter, ErrorKind, Host, Stamp},
     protocol::{Protocol, Shipped, fence_if},
     registry::{Start, Ticket},
-    words::{Control64, Load, Row64, RowNames, Slot32, Slot64, Sync32, Word, Words},
+    words::{Control64, Load, Row64, RowNames, Slot32, Slot64, SlotWords, Sync32, Word, Words},
 };
 use position::Position;
 
@@ -54,14 +55,23 @@ pub struct Acquired {
     pub user_flags: u64,
     /// What is known about the digest.
     pub slot_flags: u32,
+    /// The slot.
+    pub(crate) index: SlotIndex,
     /// The control word under which it was acquired.
     ctl: Ctl,
 }
 
 impl Acquired {
     /// No slot yet.
-    pub(crate) const NONE: Self =
-        Self { id: SlotId(0), len: 0, commit_ns: 0, user_flags: 0, slot_flags: 0, ctl: Ctl(0) };
+    pub(crate) const NONE: Self = Self {
+        id: SlotId(0),
+        len: 0,
+        commit_ns: 0,
+        user_flags: 0,
+        slot_flags: 0,
+        index: SlotIndex(0),
+        ctl: Ctl(0),
+    };
 }
 
 /// What the release of a slot means.
@@ -274,8 +284,9 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
 
     /// What the slot of a resolved id holds. The id is claimed.
     #[inline]
-    fn look(&self, id: SlotId) -> Result<Found, AcquireError> {
-        let ctl = self.core.ctl(id);
+    fn look(&self, id: SlotId, index: SlotIndex) -> Result<Found, AcquireError> {
+        let slot = self.core.words.slot(index);
+        let ctl = ctl_of(slot);
         let impossible = || {
             self.core.host.count(Counter::StateTransitionErrors, 1);
             AcquireError::InvalidState
@@ -286,7 +297,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
             return Ok(if ctl.tag() < id.tag() { Found::Hole } else { Found::Overwritten });
         }
         match state {
-            SlotState::Committed => self.describe(id, ctl).map(Found::Data),
+            SlotState::Committed => self.describe(id, index, ctl).map(Found::Data),
             SlotState::Free | SlotState::Quarantined => Ok(Found::Hole),
             SlotState::Draining => Ok(Found::NotReady),
             SlotState::Writing => Err(impossible()),
@@ -294,10 +305,10 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     }
 
     #[inline]
-    fn describe(&self, id: SlotId, ctl: Ctl) -> Result<Acquired, AcquireError> {
-        let slot = self.core.config.index(id);
+    fn describe(&self, id: SlotId, index: SlotIndex, ctl: Ctl) -> Result<Acquired, AcquireError> {
+        let slot = self.core.words.slot(index);
         // Relaxed, all: stored before the commit that the load of `ctl` acquired.
-        let word = |field| self.core.words.slot64(slot, field).load(Ordering::Relaxed);
+        let word = |field| slot.word64(field).load(Ordering::Relaxed);
         let len = word(Slot64::PayloadLen);
         if len > self.core.config.slot_size {
             return Err(AcquireError::InvalidState);
@@ -308,7 +319,8 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
             len,
             commit_ns: word(Slot64::CommitNs),
             user_flags: word(Slot64::UserFlags),
-            slot_flags: self.core.words.slot32(slot, Slot32::SlotFlags).load(Ordering::Relaxed),
+            slot_flags: slot.word32(Slot32::SlotFlags).load(Ordering::Relaxed),
+            index,
             ctl,
         })
     }

@@ -133,23 +133,27 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
         seat.check_row()?;
         let claim = Claim::new(first, there as u32);
         seat.claim(position, claim)?;
-        for k in 0..there {
-            if k + AHEAD < there {
-                seat.core.words.expect_read(seat.core.config.index(first.plus(k + AHEAD)));
+        let config = &seat.core.config;
+        let mut ahead = config.indices(first.plus(AHEAD), there.saturating_sub(AHEAD) as u32);
+        let mut in_row = 0;
+        for (id, index) in config.indices(first, there as u32) {
+            if let Some((_, index)) = ahead.next() {
+                seat.core.words.expect_read(index);
             }
-            let id = first.plus(k);
-            match seat.look(id) {
+            match seat.look(id, index) {
                 Ok(Found::Data(acquired)) => {
-                    position.hold(id);
+                    in_row += 1;
                     into.push(acquired);
                 }
                 Ok(Found::Hole) => {
+                    position.hold_run(std::mem::take(&mut in_row));
                     position.pass(id);
                     seat.core.row_count(seat.ticket.row, Row64::HolesSeen, 1);
                 }
                 _ => break,
             }
         }
+        position.hold_run(in_row);
         if position.low() != before || position.held_range() != claim {
             seat.let_go(position, before);
         }
@@ -201,7 +205,8 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
                 return self.nothing_left(id);
             }
             // On the way while the claim is made, and the next one while this one is read.
-            self.core.words.expect_read(self.core.config.index(id));
+            let index = self.core.config.index(id);
+            self.core.words.expect_read(index);
             if there > 1 {
                 self.core.words.expect_read(self.core.config.index(id.plus(1)));
             }
@@ -209,7 +214,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
                 return Err(AcquireError::Locked { holder: Holder::Caller });
             };
             self.claim(position, claim)?;
-            let found = self.look(id);
+            let found = self.look(id, index);
             if !matches!(found, Ok(Found::Data(_))) {
                 self.store_claim(position.held_range());
             }

@@ -107,6 +107,13 @@ impl Position {
         self.held += 1;
     }
 
+    /// The next `count` ids are being read. None of them is to be delivered again: all lie behind what was seen.
+    #[inline]
+    pub(super) fn hold_run(&mut self, count: u32) {
+        self.seen.extend(std::iter::repeat_n(Seen::Held, count as usize));
+        self.held += count;
+    }
+
     /// `id`, which is the next one, holds nothing.
     #[inline]
     pub(super) fn pass(&mut self, id: SlotId) {

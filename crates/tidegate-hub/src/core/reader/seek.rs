@@ -5,10 +5,11 @@ use tidegate_shm::sync::Ordering;
 use super::Reader;
 use crate::core::{
     codec::{SlotId, SlotState},
+    ctl_of,
     error::{AcquireError, RegistryError},
     host::Host,
     protocol::{Protocol, fence_if},
-    words::{Control64, Load, Slot64, Words},
+    words::{Control64, Load, Slot64, SlotWords, Words},
 };
 
 impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
@@ -76,7 +77,8 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
     pub fn peek(&self) -> Result<Option<(SlotId, u64)>, AcquireError> {
         let core = &self.seat.core;
         for id in (self.position.next().0..self.seat.end()).map(SlotId) {
-            let ctl = core.ctl(id);
+            let slot = core.words.slot(core.config.index(id));
+            let ctl = ctl_of(slot);
             if ctl.tag() > id.tag() {
                 return Err(AcquireError::NotReady);
             }
@@ -85,10 +87,10 @@ impl<W: Words, H: Host, P: Protocol> Reader<W, H, P> {
                 Some(_) if ctl.tag() < id.tag() => {}
                 Some(SlotState::Free | SlotState::Quarantined) => {}
                 Some(SlotState::Committed) => {
-                    let word = core.words.slot64(core.config.index(id), Slot64::PayloadLen);
+                    let word = slot.word64(Slot64::PayloadLen);
                     // Acquire: the second look at the control word comes after it.
                     let len = word.load(Ordering::Acquire);
-                    if core.ctl(id) != ctl {
+                    if ctl_of(slot) != ctl {
                         return Err(AcquireError::NotReady);
                     }
                     let fits = len <= core.config.slot_size;

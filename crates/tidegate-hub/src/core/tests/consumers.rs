@@ -10,7 +10,7 @@ use crate::core::{
     plain::{NAMES, config},
     reader::Release,
     registry::Start,
-    words::{Control32, Control64, Load, Row64, Slot64, Word, Words, WriterWords},
+    words::{Control32, Control64, Load, Row64, Slot64, SlotWords, Word, Words, WriterWords},
 };
 
 const NOW: Deadline = Deadline::Immediate;
@@ -119,7 +119,7 @@ fn a_ring_is_empty_in_part_and_full() {
             assert_eq!(room.is_ok(), filled == 1, "{filled} in {lap}");
             if let Ok(batch) = room {
                 batch.ids().for_each(|id| block.fill(id));
-                batch.ids().for_each(|id| writer.describe(id, super::world::info(8)));
+                batch.ids().for_each(|id| writer.open(id).unwrap().describe(super::world::info(8)));
                 writer.commit_open(batch).unwrap();
                 assert_eq!((occupancy(), block.write(&writer).is_err()), (4, true));
             } else {
@@ -146,7 +146,7 @@ fn a_value_that_changes_under_a_reader_is_noticed() {
     let held = reader.acquire_ordered(NOW).unwrap();
     let set = |id: u64, ctl: Ctl| {
         let slot = block.config.index(SlotId(id));
-        Word::store(block.memory.slot64_mut(slot, Slot64::Ctl), ctl.0, Ordering::Relaxed);
+        Word::store(block.memory.slot_mut(slot).word64(Slot64::Ctl), ctl.0, Ordering::Relaxed);
     };
     assert!(reader.validate(&held));
     set(0, Ctl::new(1, SlotState::Free));

@@ -18,7 +18,7 @@ use crate::core::{
     reader::Release,
     registry::Start,
     spinlock::Spinlock,
-    words::{Row64, Slot64, Sync32, Sync64, Word, Words, WriterWords},
+    words::{Row64, Slot64, SlotWords, Sync32, Sync64, Word, Words, WriterWords},
 };
 
 const NOW: Deadline = Deadline::Immediate;
@@ -58,7 +58,7 @@ impl Pair {
     /// Puts something else in the place of a slot's state.
     fn set(&self, id: u64, state: Ctl) {
         let slot = self.block.config.index(SlotId(id));
-        Word::store(self.block.memory.slot64_mut(slot, Slot64::Ctl), state.0, Relaxed);
+        Word::store(self.block.memory.slot_mut(slot).word64(Slot64::Ctl), state.0, Relaxed);
     }
 }
 
@@ -115,7 +115,7 @@ events! {
     BatchWrites: {
         let ring = Pair::ring(4);
         let batch = ring.writer.allocate(3, NOW).unwrap();
-        batch.ids().for_each(|id| ring.writer.describe(id, info(5)));
+        batch.ids().for_each(|id| ring.writer.open(id).unwrap().describe(info(5)));
         begin();
         ring.writer.commit_open(batch).unwrap();
     } counts [(BatchWrites, 1), (SlotsWritten, 3), (BytesWritten, 15)];

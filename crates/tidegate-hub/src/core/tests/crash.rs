@@ -65,7 +65,7 @@ fn batch_dies_at(point: Point, pass: u32) -> (Vec<u64>, Vec<u64>, u64) {
     let done = until_crash(point, pass, || {
         let batch = writer.allocate(2, Deadline::Immediate).unwrap();
         batch.ids().for_each(|id| block.fill(id));
-        batch.ids().for_each(|id| writer.describe(id, info(8)));
+        batch.ids().for_each(|id| writer.open(id).unwrap().describe(info(8)));
         writer.commit_open(batch).unwrap();
     });
     assert!(done.is_none(), "{point:?} was not passed");

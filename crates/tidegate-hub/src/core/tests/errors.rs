@@ -29,7 +29,7 @@ fn errors_are_recorded_unless_they_are_answers() {
     let open = writer.allocate(2, NOW).unwrap();
     assert_eq!(recorded(writer.allocate(1, NOW)), [ErrorKind::WouldDeadlock], "Locked");
     assert_eq!(recorded(writer.allocate(3, NOW)), [ErrorKind::BatchTooLarge]);
-    open.ids().for_each(|id| writer.describe(id, super::world::info(8)));
+    open.ids().for_each(|id| writer.open(id).unwrap().describe(super::world::info(8)));
     writer.commit_open(open).unwrap();
     assert_eq!(recorded(writer.allocate(1, NOW)), [], "QueueFull without waiting");
     assert_eq!(recorded(writer.allocate(1, within(5))), [ErrorKind::WriteTimeout]);

@@ -9,7 +9,7 @@ use crate::core::{
     plain::{config, key},
     reader::Release,
     registry::Start,
-    words::{Control64, Load, Row64, Slot64, Word, Words, WriterWords},
+    words::{Control64, Load, Row64, Slot64, SlotWords, Word, Words, WriterWords},
 };
 
 fn ring(slots: u32) -> Block {
@@ -150,10 +150,11 @@ fn a_foreign_word_is_reported_and_left() {
     let writer = block.writer();
     let id = writer.allocate(1, Deadline::Immediate).unwrap().first;
     let slot = block.config.index(id);
-    let owner =
-        || ProcessKey::from_word(Load::load(block.memory.slot64(slot, Slot64::Owner), Ordering::Relaxed));
+    let owner = || {
+        ProcessKey::from_word(Load::load(block.memory.slot(slot).word64(Slot64::Owner), Ordering::Relaxed))
+    };
     assert_eq!(owner(), Some(key(WRITER)));
-    let ctl = block.memory.slot64_mut(slot, Slot64::Ctl);
+    let ctl = block.memory.slot_mut(slot).word64(Slot64::Ctl);
     let ours = Load::load(ctl, Ordering::Relaxed);
     for foreign in [Ctl::new(77, SlotState::Writing).0, Ctl(1 << 3 | 6).0] {
         Word::store(ctl, foreign, Ordering::Relaxed);
@@ -177,12 +178,12 @@ fn damage_is_reported_to_the_reader() {
     let mut reader = block.reader(READER, Start::Oldest);
     block.write(&writer).unwrap();
     let slot = block.config.index(SlotId(0));
-    let len = block.memory.slot64_mut(slot, Slot64::PayloadLen);
+    let len = block.memory.slot_mut(slot).word64(Slot64::PayloadLen);
     Word::store(len, 1 << 40, Ordering::Relaxed);
     assert_eq!(reader.acquire_ordered(Deadline::Immediate), Err(AcquireError::InvalidState));
     Word::store(len, 8, Ordering::Relaxed);
     let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
-    let ctl = block.memory.slot64_mut(slot, Slot64::Ctl);
+    let ctl = block.memory.slot_mut(slot).word64(Slot64::Ctl);
     Word::store(ctl, 1 << 3 | 6, Ordering::Relaxed);
     assert!(!reader.validate(&acquired));
     assert_eq!(counted(Counter::ReaderValidationFailed), 1);
@@ -199,7 +200,7 @@ fn a_value_whose_reader_the_writer_waits_for_is_still_valid() {
     block.write(&writer).unwrap();
     let mut reader = block.reader(READER, Start::Newest);
     let held = reader.acquire_latest(Deadline::Immediate).unwrap();
-    let ctl = block.memory.slot64_mut(block.config.index(held.id), Slot64::Ctl);
+    let ctl = block.memory.slot_mut(block.config.index(held.id)).word64(Slot64::Ctl);
     Word::store(ctl, Ctl::new(1, SlotState::Draining).0, Ordering::Relaxed);
     assert!(reader.validate(&held));
     Word::store(ctl, Ctl::new(5, SlotState::Draining).0, Ordering::Relaxed);
@@ -216,13 +217,46 @@ fn a_batch_becomes_visible_at_once() {
     assert_eq!(batch.ids().map(|id| id.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(block.word(Control64::CommitIndex), 0);
     super::world::wakes();
-    batch.ids().for_each(|id| writer.describe(id, info(1)));
+    batch.ids().for_each(|id| writer.open(id).unwrap().describe(info(1)));
     writer.commit_open(batch).unwrap();
     assert_eq!((block.word(Control64::CommitIndex), block.word(Control64::LatestTag)), (4, 4));
     let refused = writer.allocate(5, Deadline::Immediate);
     assert_eq!(refused, Err(AcquireError::QueueFull.into()), "four are unread");
     assert_eq!(writer.allocate(5, within(5)), Err(AcquireError::Timeout.into()));
     assert_eq!(block.word(Control64::WriteIndex), 4);
+}
+
+/// Rules: DH-065, DH-120.
+#[test]
+fn a_batch_waits_for_those_before_it_and_shows_those_behind_it() {
+    let block = ring(8);
+    let writer = block.writer();
+    let take = |n| writer.allocate(n, Deadline::Immediate).unwrap();
+    let visible = || (block.word(Control64::CommitIndex), block.word(Control64::LatestTag));
+    let (before, batch, behind) = (take(1), take(3), take(2));
+    for id in batch.ids().chain(behind.ids()) {
+        writer.open(id).unwrap().describe(info(1));
+    }
+    writer.commit(behind.first, info(1)).unwrap();
+    writer.commit_open(batch).unwrap();
+    assert_eq!(visible(), (0, 0), "the first id is not resolved");
+    writer.abort(before.first).unwrap();
+    assert_eq!(visible(), (5, 5));
+    writer.commit_open(behind).unwrap();
+    assert_eq!(visible(), (6, 6));
+
+    let block = ring(8);
+    let writer = block.writer();
+    let take = |n| writer.allocate(n, Deadline::Immediate).unwrap();
+    let visible = || (block.word(Control64::CommitIndex), block.word(Control64::LatestTag));
+    let (batch, behind) = (take(3), take(2));
+    writer.abort(behind.first).unwrap();
+    writer.commit(behind.first.plus(1), info(1)).unwrap();
+    writer.commit_open(batch).unwrap();
+    assert_eq!(visible(), (5, 5), "what waited behind it is visible with it");
+    let nothing = take(0);
+    writer.commit_open(nothing).unwrap();
+    assert_eq!(visible(), (5, 5));
 }
 
 /// Two of four are committed, the rest given up.
@@ -237,7 +271,7 @@ fn a_read_batch_has_all_or_nothing() {
     let batch = writer.allocate(4, Deadline::Immediate).unwrap();
     writer.commit(batch.first.plus(1), info(1)).unwrap();
     (2..4).for_each(|k| writer.abort(batch.first.plus(k)).unwrap());
-    writer.describe(batch.first, info(1));
+    writer.open(batch.first).unwrap().describe(info(1));
     writer.commit_open(batch).unwrap();
     let mut got = Vec::new();
     assert!(reader.acquire_batch(3, Deadline::Immediate, &mut got).is_err() && got.is_empty());

@@ -10,14 +10,14 @@ use crate::core::{
     plain::{config, key},
     reader::Release,
     registry::Start,
-    words::{Control32, Control64, Load, Slot64, Words},
+    words::{Control32, Control64, Load, Slot64, SlotWords, Words},
 };
 
 const NOW: Deadline = Deadline::Immediate;
 
 fn ctl(block: &Block, id: u64) -> Ctl {
     let slot = block.config.index(SlotId(id));
-    Ctl(Load::load(block.memory.slot64(slot, Slot64::Ctl), Ordering::Relaxed))
+    Ctl(Load::load(block.memory.slot(slot).word64(Slot64::Ctl), Ordering::Relaxed))
 }
 
 fn control(block: &Block, field: Control32) -> u32 {

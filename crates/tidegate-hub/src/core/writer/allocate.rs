@@ -14,7 +14,7 @@ use crate::core::{
     host::{Counter, ErrorKind, Host},
     protocol::{Protocol, fence_if},
     wait::Probes,
-    words::{Control64, Load, Slot32, Slot64, Sync32, Word, WriterWords},
+    words::{Control64, Load, Slot32, Slot64, SlotWords, Sync32, Word, WriterWords},
 };
 
 /// Consecutive ids whose slots are WRITING and belong to the caller until committed or aborted.
@@ -75,7 +75,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             // Whoever reads it does not keep it.
             self.core.words.expect_write(self.core.config.index(next));
         } else {
-            self.expect_write(next);
+            self.expect_write(self.core.config.index(next));
         }
         self.take_turn(deadline)?;
         let result = self.allocate_in_turn(n, deadline);
@@ -235,7 +235,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         unresolved.peek().is_some()
             && unresolved.all(|place| {
                 // Relaxed: stored by this thread, or by another with another ticket.
-                self.core.words.slot32_mut(place.slot, Slot32::OwnerThread).load(Ordering::Relaxed) == ticket
+                let owner: u32 = place.slot.word32(Slot32::OwnerThread).load(Ordering::Relaxed);
+                owner == ticket
             })
     }
 
@@ -256,12 +257,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             let rows = self.core.mask(Sync32::ActiveMask) | self.core.mask(Sync32::EvictedMask);
             self.core.rows(rows).for_each(|row| self.core.words.expect_claim(row));
         }
-        for k in 0..n {
-            if k + BATCH_AHEAD < n {
+        let ahead = first.plus(u64::from(BATCH_AHEAD));
+        let mut ahead = self.core.config.indices(ahead, n.saturating_sub(BATCH_AHEAD));
+        for (k, place) in (0..n).zip(self.places(first, n)) {
+            if let Some((_, index)) = ahead.next() {
                 // On the way by the time its turn comes: consumers have the lines of all slots of a batch.
-                self.expect_write(first.plus(u64::from(k + BATCH_AHEAD)));
+                self.expect_write(index);
             }
-            if let Err(error) = self.drain(self.place(first.plus(u64::from(k))), guarded) {
+            if let Err(error) = self.drain(place, guarded) {
                 self.restore(first, k);
                 return Err(error);
             }
@@ -323,8 +326,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     /// Keeps new readers off a slot, where that is needed.
     #[inline]
-    fn drain(&self, place: Place, guarded: bool) -> Result<(), AcquireError> {
-        let ctl = self.core.slot_ctl(place.slot);
+    fn drain(&self, place: Place<W::SlotMut<'_>>, guarded: bool) -> Result<(), AcquireError> {
+        let ctl = place.ctl();
         match ctl.state() {
             Some(SlotState::Free) => Ok(()),
             // The floor is above it: every consumer has passed it.
@@ -360,14 +363,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     }
 
     fn slots(&self, first: SlotId, n: u32) -> impl Iterator<Item = Ctl> {
-        (0..u64::from(n)).map(move |k| self.core.slot_ctl(self.core.config.index(first.plus(k))))
+        self.places(first, n).map(|place| place.ctl())
     }
 
     /// T5 for the first `n` slots of a request: the old values can be read again.
     fn restore(&self, first: SlotId, n: u32) {
         let mut restored = false;
-        for place in (0..u64::from(n)).map(|k| self.place(first.plus(k))) {
-            let ctl = self.core.slot_ctl(place.slot);
+        for place in self.places(first, n) {
+            let ctl = place.ctl();
             if ctl.is(SlotState::Draining) {
                 // Release: pairs with the reader's acquire; the payload is that of the commit, whose release the
                 // exchange continues. A foreign word is counted.
@@ -396,10 +399,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     fn take(&self, first: SlotId, n: u32, guarded: bool) -> Result<(), AcquireError> {
         let end = first.0.saturating_add(u64::from(n));
         let (ticket, now) = (self.core.host.thread_ticket(), self.core.host.now_roughly());
-        for k in 0..n {
-            let place = self.place(first.plus(u64::from(k)));
+        for (k, place) in (0..n).zip(self.places(first, n)) {
             self.mark_owner(place, ticket, now);
-            let from = self.core.slot_ctl(place.slot);
+            let from = place.ctl();
             let take = Transition::Take(place.id.tag());
             let taken = if guarded && from.is(SlotState::Committed) && P::TAKE_AS_RESERVED {
                 // What was reserved was DRAINING. Who made it readable again took this writer's place.
@@ -425,7 +427,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     /// A foreign word was met at the slot after `taken`: the ids taken become holes, as adoption would have it.
     fn give_up(&self, first: SlotId, taken: u32, n: u32) {
-        for place in (0..u64::from(taken)).map(|k| self.place(first.plus(k))) {
+        for place in self.places(first, taken) {
             let ctl = Ctl::new(place.id.tag(), SlotState::Writing);
             let _ = self.core.transition(place.slot, ctl, Transition::Abort, Ordering::Release);
             self.clear_owner(place);
@@ -437,12 +439,11 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     /// DH-047: stored before the exchange that makes it true.
     #[inline]
-    fn mark_owner(&self, place: Place, ticket: u32, now: Nanos) {
-        let words = &self.core.words;
+    fn mark_owner(&self, place: Place<W::SlotMut<'_>>, ticket: u32, now: Nanos) {
         // Relaxed: the exchange that follows releases them.
-        words.slot64_mut(place.slot, Slot64::Owner).store(self.core.key.word(), Ordering::Relaxed);
-        words.slot32_mut(place.slot, Slot32::OwnerThread).store(ticket, Ordering::Relaxed);
-        words.slot64_mut(place.slot, Slot64::StateSince).store(now.0, Ordering::Relaxed);
+        place.slot.word64(Slot64::Owner).store(self.core.key.word(), Ordering::Relaxed);
+        place.slot.word32(Slot32::OwnerThread).store(ticket, Ordering::Relaxed);
+        place.slot.word64(Slot64::StateSince).store(now.0, Ordering::Relaxed);
     }
 
     /// DH-057.

@@ -4,12 +4,12 @@ use tidegate_shm::{clock::Nanos, sync::Ordering};
 
 use super::{AHEAD, Allocation, Place, Writer};
 use crate::core::{
-    codec::{Ctl, SlotId, SlotState, Transition},
+    codec::{Ctl, SlotId, SlotIndex, SlotState, Transition},
     crash::{self, Point},
     error::{AcquireError, WriteError},
     host::{Counter, Host, Stamp},
     protocol::Protocol,
-    words::{Control64, Load, Slot32, Slot64, Word, WriterWords},
+    words::{Control64, Load, Slot32, Slot64, SlotWords, Word, WriterWords},
 };
 
 /// What is said about a payload.
@@ -21,6 +21,57 @@ pub struct CommitInfo {
     pub user_flags: u64,
     /// What is known about the digest, which is in place already (DS-10).
     pub slot_flags: u32,
+}
+
+/// A slot that is WRITING, and in it what it is to be committed with, see [`Writer::commit_open`].
+#[derive(Clone, Copy)]
+pub struct OpenSlot<S>(pub(super) Place<S>);
+
+impl<S: SlotWords<W64: Word<u64>, W32: Word<u32>>> OpenSlot<S> {
+    /// Its id.
+    #[inline]
+    pub fn id(&self) -> SlotId {
+        self.0.id
+    }
+
+    /// Where it lies.
+    #[inline]
+    pub fn index(&self) -> SlotIndex {
+        self.0.index
+    }
+
+    /// Says what it is to be committed with.
+    #[inline]
+    pub fn describe(&self, info: CommitInfo) {
+        // Relaxed, all: nobody reads them before the commit, which releases them.
+        self.set_len(info.len);
+        self.0.slot.word64(Slot64::UserFlags).store(info.user_flags, Ordering::Relaxed);
+        self.0.slot.word32(Slot32::SlotFlags).store(info.slot_flags, Ordering::Relaxed);
+    }
+
+    /// Says how long it is going to be.
+    #[inline]
+    pub fn set_len(&self, len: u64) {
+        // Relaxed: as in `describe`.
+        self.0.slot.word64(Slot64::PayloadLen).store(len, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn len(&self) -> u64 {
+        // Relaxed: stored by the thread that has the slot.
+        self.0.slot.word64(Slot64::PayloadLen).load(Ordering::Relaxed)
+    }
+
+    /// What was said about it.
+    #[inline]
+    pub fn described(&self) -> CommitInfo {
+        // Relaxed, both: stored by the thread that has the slot.
+        CommitInfo {
+            len: self.len(),
+            user_flags: self.0.slot.word64(Slot64::UserFlags).load(Ordering::Relaxed),
+            slot_flags: self.0.slot.word32(Slot32::SlotFlags).load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
@@ -37,42 +88,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         if result.is_ok() {
             self.count_written(1, info.len, now);
         }
-        self.expect_write(id.plus(AHEAD));
+        self.expect_write(self.core.config.index(id.plus(AHEAD)));
         result
-    }
-
-    /// Says what `id`, which is WRITING, is to be committed with, see [`Writer::described`].
-    #[inline]
-    pub fn describe(&self, id: SlotId, info: CommitInfo) {
-        let slot = self.core.config.index(id);
-        let words = &self.core.words;
-        // Relaxed, all: nobody reads them before the commit, which releases them.
-        words.slot64_mut(slot, Slot64::PayloadLen).store(info.len, Ordering::Relaxed);
-        words.slot64_mut(slot, Slot64::UserFlags).store(info.user_flags, Ordering::Relaxed);
-        words.slot32_mut(slot, Slot32::SlotFlags).store(info.slot_flags, Ordering::Relaxed);
-    }
-
-    /// Says how long `id`, which was described, is going to be.
-    #[inline]
-    pub fn describe_len(&self, id: SlotId, len: u64) {
-        // Relaxed: as in `describe`.
-        self.core
-            .words
-            .slot64_mut(self.core.config.index(id), Slot64::PayloadLen)
-            .store(len, Ordering::Relaxed);
-    }
-
-    /// What [`Writer::describe`] said about `id`.
-    #[inline]
-    pub fn described(&self, id: SlotId) -> CommitInfo {
-        let slot = self.core.config.index(id);
-        let words = &self.core.words;
-        // Relaxed, all: stored by the thread that has the slot.
-        CommitInfo {
-            len: words.slot64_mut(slot, Slot64::PayloadLen).load(Ordering::Relaxed),
-            user_flags: words.slot64_mut(slot, Slot64::UserFlags).load(Ordering::Relaxed),
-            slot_flags: words.slot32_mut(slot, Slot32::SlotFlags).load(Ordering::Relaxed),
-        }
     }
 
     /// Commits the slots of a batch that are still WRITING as they were described, and makes them visible together
@@ -85,21 +102,22 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         let now = self.core.host.now();
         let (mut slots, mut bytes) = (0, 0);
         let mut result = Ok(());
-        for id in batch.ids().filter(|id| self.is_open(*id)) {
+        for place in self.places(batch.first, batch.count).filter(Place::is_open) {
             if result.is_ok() {
-                let len = self.described(id).len;
+                let len = OpenSlot(place).len();
                 let checked = self.check_commit(len);
-                result = checked.and_then(|()| Ok(self.commit_described(self.place(id), now)?));
+                result = checked.and_then(|()| Ok(self.commit_described(place, now)?));
                 let done = u64::from(result.is_ok());
                 slots += done;
                 bytes += done * len;
             } else {
                 // What cannot be aborted is not the caller's any more; the error that matters is the first.
-                let _ = self.abort_slot(id);
+                let _ = self.abort_slot(place);
             }
         }
         let result = self.recorded(Counter::SlotCommitErrors, result);
-        self.resolve_prefix();
+        let whole = slots > 0 && slots == u64::from(batch.count);
+        self.resolve_behind(whole.then_some(batch));
         self.core.host.count(Counter::BatchWrites, 1);
         self.count_written(slots, bytes, now);
         result
@@ -110,7 +128,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// # Errors
     /// The right was lost or the slot is not the caller's.
     pub fn abort(&self, id: SlotId) -> Result<(), WriteError> {
-        let result = self.recorded(Counter::SlotCommitErrors, self.abort_slot(id));
+        let result = self.recorded(Counter::SlotCommitErrors, self.abort_slot(self.place(id)));
         self.resolve_prefix();
         result
     }
@@ -125,8 +143,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     #[inline]
     fn commit_slot(&self, id: SlotId, info: CommitInfo, now: Nanos) -> Result<(), WriteError> {
         self.check_commit(info.len)?;
-        self.describe(id, info);
-        Ok(self.commit_described(self.place(id), now)?)
+        let place = self.place(id);
+        OpenSlot(place).describe(info);
+        Ok(self.commit_described(place, now)?)
     }
 
     #[inline]
@@ -141,9 +160,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     /// Commits a slot that was described.
     #[inline]
-    fn commit_described(&self, place: Place, now: Nanos) -> Result<(), AcquireError> {
+    fn commit_described(&self, place: Place<W::SlotMut<'_>>, now: Nanos) -> Result<(), AcquireError> {
         // Relaxed: the exchange below releases it (DH-064).
-        self.core.words.slot64_mut(place.slot, Slot64::CommitNs).store(now.0, Ordering::Relaxed);
+        place.slot.word64(Slot64::CommitNs).store(now.0, Ordering::Relaxed);
         crash::at(Point::Digest);
         if !P::LATEST_AFTER_COMMIT {
             self.publish(Control64::LatestTag, place.id.tag());
@@ -154,10 +173,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         Ok(())
     }
 
-    fn abort_slot(&self, id: SlotId) -> Result<(), WriteError> {
+    fn abort_slot(&self, place: Place<W::SlotMut<'_>>) -> Result<(), WriteError> {
         self.check_owner()?;
         // Release: pairs with the acquire of the reader that finds the hole.
-        self.leave_writing(self.place(id), Transition::Abort, Ordering::Release)?;
+        self.leave_writing(place, Transition::Abort, Ordering::Release)?;
         self.core.host.count(Counter::SlotsAborted, 1);
         Ok(())
     }
@@ -166,14 +185,14 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     #[inline]
     fn leave_writing(
         &self,
-        place: Place,
+        place: Place<W::SlotMut<'_>>,
         transition: Transition,
         order: Ordering,
     ) -> Result<(), AcquireError> {
         let from = Ctl::new(place.id.tag(), SlotState::Writing);
         if !P::COMMIT_BY_EXCHANGE {
             let to = from.after(transition).unwrap_or(from);
-            self.core.words.slot64_mut(place.slot, Slot64::Ctl).store(to.0, order);
+            place.slot.word64(Slot64::Ctl).store(to.0, order);
             return Ok(());
         }
         match self.core.transition(place.slot, from, transition, order) {
@@ -182,21 +201,27 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                 Ok(())
             }
             // Another writer put the slot in quarantine, or took the block just now.
-            Err(_) if self.core.slot_ctl(place.slot).is(SlotState::Quarantined) => Err(AcquireError::Fenced),
+            Err(_) if place.ctl().is(SlotState::Quarantined) => Err(AcquireError::Fenced),
             Err(error) => self.check_owner().and(Err(error)),
         }
     }
 
     /// DH-047.
     #[inline]
-    pub(super) fn clear_owner(&self, place: Place) {
+    pub(super) fn clear_owner(&self, place: Place<W::SlotMut<'_>>) {
         // Relaxed: for people, once the slot is left.
-        self.core.words.slot64_mut(place.slot, Slot64::Owner).store(0, Ordering::Relaxed);
+        place.slot.word64(Slot64::Owner).store(0, Ordering::Relaxed);
     }
 
     /// Moves the commit index over all ids whose fate is final (DH-065), and wakes who waits for that.
     #[inline]
     pub(super) fn resolve_prefix(&self) {
+        self.resolve_behind(None);
+    }
+
+    /// The same when the ids of `done`, at least one, were all committed just now: they need no further look.
+    #[inline]
+    fn resolve_behind(&self, done: Option<Allocation>) {
         let parked = self.lock_prefix();
         if self.check_owner().is_err() {
             // The indices are another writer's.
@@ -204,11 +229,17 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         }
         let before = self.own(Control64::CommitIndex);
         let end = self.own(Control64::WriteIndex);
-        let mut newest = None;
-        let mut next = before;
+        let (mut next, mut newest) = match done.filter(|done| done.first.0 == before) {
+            Some(done) => {
+                let end = done.first.plus(u64::from(done.count)).0;
+                // The tag of the last one: 1 + its id.
+                (end, Some(end))
+            }
+            None => (before, None),
+        };
         while next < end {
             let place = self.place(SlotId(next));
-            let ctl = self.core.slot_ctl(place.slot);
+            let ctl = place.ctl();
             if !is_resolved(place.id, ctl) && P::PREFIX_IN_ORDER {
                 break;
             }
@@ -239,8 +270,8 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     /// Whether the fate of an id below the write index is final.
     #[inline]
-    pub(super) fn resolved(&self, place: Place) -> bool {
-        is_resolved(place.id, self.core.slot_ctl(place.slot))
+    pub(super) fn resolved(&self, place: Place<W::SlotMut<'_>>) -> bool {
+        is_resolved(place.id, place.ctl())
     }
 }
 

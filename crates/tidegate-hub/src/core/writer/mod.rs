@@ -13,7 +13,7 @@ mod stall;
 use tidegate_shm::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
 
 pub use allocate::Allocation;
-pub use commit::CommitInfo;
+pub use commit::{CommitInfo, OpenSlot};
 pub use reset::SlotResetError;
 use stall::Watch;
 
@@ -21,11 +21,12 @@ use super::{
     Core,
     codec::{Ctl, HANDOVER_CANCELLED, HANDOVER_CUT, InitState, SlotId, SlotIndex, SlotState, Transition},
     config::{Stall, Timing},
+    ctl_of,
     error::{AcquireError, Holder, WriteError},
     host::{Counter, ErrorKind, Host},
     protocol::{Protocol, Shipped},
     wait::Blocked,
-    words::{Control32, Control64, Load, Slot64, Word, WriterWords},
+    words::{Control32, Control64, Load, Slot64, SlotWords, Word, WriterWords},
 };
 
 /// The writing side of a block. Obtained by [`Core::adopt`].
@@ -121,7 +122,20 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Whether `id` is WRITING, neither committed nor aborted yet.
     #[inline]
     pub fn is_open(&self, id: SlotId) -> bool {
-        self.core.slot_ctl(self.core.config.index(id)) == Ctl::new(id.tag(), SlotState::Writing)
+        self.place(id).is_open()
+    }
+
+    /// The slots of a request that are open.
+    #[inline]
+    pub fn open_slots(&self, batch: Allocation) -> impl Iterator<Item = OpenSlot<W::SlotMut<'_>>> {
+        self.places(batch.first, batch.count).filter(Place::is_open).map(OpenSlot)
+    }
+
+    /// The slot of `id`, if it [is open](Self::is_open).
+    #[inline]
+    pub fn open(&self, id: SlotId) -> Option<OpenSlot<W::SlotMut<'_>>> {
+        let place = self.place(id);
+        place.is_open().then_some(OpenSlot(place))
     }
 
     /// Leaves the block to whoever adopts it, as it is.
@@ -171,9 +185,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     /// Fetches the lines of a slot that is going to be written: consumers have them, and their processors fetch also those
     /// beside what they read.
     #[inline]
-    fn expect_write(&self, id: SlotId) {
+    fn expect_write(&self, slot: SlotIndex) {
         if self.core.config.slots() >= ROOMY {
-            self.core.words.expect_write(self.core.config.index(id));
+            self.core.words.expect_write(slot);
         }
     }
 
@@ -237,20 +251,19 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     /// The control word as the acting writer sees it.
     #[inline]
     pub(crate) fn slot_ctl(&self, slot: SlotIndex) -> Ctl {
-        // Acquire: pairs with the exchange of a sibling thread or of the writer before.
-        Ctl(self.words.slot64_mut(slot, Slot64::Ctl).load(Ordering::Acquire))
+        ctl_of(self.words.slot_mut(slot))
     }
 
     /// One exchange that names the word it expects; nothing is forced (DH-045, DH-046).
     #[inline]
     pub(super) fn transition(
         &self,
-        slot: SlotIndex,
+        slot: W::SlotMut<'_>,
         from: Ctl,
         transition: Transition,
         order: Ordering,
     ) -> Result<(), AcquireError> {
-        let word = self.words.slot64_mut(slot, Slot64::Ctl);
+        let word = slot.word64(Slot64::Ctl);
         let done = match from.after(transition) {
             Some(to) => word.compare_exchange(from.0, to.0, order).is_ok(),
             None => false,
@@ -281,16 +294,38 @@ impl<W: super::words::Words, H: Host, P: Protocol> Core<W, H, P> {
     }
 }
 
-/// The slot of an id together with its index.
+/// An id together with the words of its slot.
 #[derive(Clone, Copy)]
-struct Place {
+struct Place<S> {
     id: SlotId,
-    slot: SlotIndex,
+    index: SlotIndex,
+    slot: S,
+}
+
+impl<S: SlotWords> Place<S> {
+    #[inline]
+    fn ctl(&self) -> Ctl {
+        ctl_of(self.slot)
+    }
+
+    /// Whether it is WRITING, neither committed nor aborted yet.
+    #[inline]
+    fn is_open(&self) -> bool {
+        self.ctl() == Ctl::new(self.id.tag(), SlotState::Writing)
+    }
 }
 
 impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     #[inline]
-    fn place(&self, id: SlotId) -> Place {
-        Place { id, slot: self.core.config.index(id) }
+    fn place(&self, id: SlotId) -> Place<W::SlotMut<'_>> {
+        let index = self.core.config.index(id);
+        Place { id, index, slot: self.core.words.slot_mut(index) }
+    }
+
+    /// The places of `n` consecutive ids.
+    #[inline]
+    fn places(&self, first: SlotId, n: u32) -> impl Iterator<Item = Place<W::SlotMut<'_>>> {
+        let indices = self.core.config.indices(first, n);
+        indices.map(|(id, index)| Place { id, index, slot: self.core.words.slot_mut(index) })
     }
 }
