@@ -153,7 +153,13 @@ impl Default for ContextOptions {
             driver: match std::env::var("TIDEGATE_MQ_DRIVER").as_deref() {
                 Ok("io_uring") => DriverChoice::IoUring,
                 Ok("polling") => DriverChoice::Polling,
-                _ => DriverChoice::Auto,
+                Err(_) => DriverChoice::Auto,
+                Ok(other) => {
+                    tracing::warn!(
+                        "TIDEGATE_MQ_DRIVER is \"{other}\": neither io_uring nor polling, and not heeded"
+                    );
+                    DriverChoice::Auto
+                }
             },
             thread_name_prefix: "tidegate-mq".into(),
             processors: Vec::new(),

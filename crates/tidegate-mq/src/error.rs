@@ -86,6 +86,9 @@ pub enum Error {
     /// Nothing is bound or connected under this endpoint, or its directory is missing.
     #[error("{0}: not found")]
     NotFound(String),
+    /// Nobody dials this endpoint any more: the peer has refused us, or a rule of reconnecting ended it.
+    #[error("{0}: given up after a refusal or a failure, as the monitor tells; connect again to try again")]
+    Stopped(String),
     /// The context has as many sockets as it may.
     #[error("the context has its limit of {limit} sockets; close some or raise max_sockets")]
     TooManySockets {
@@ -137,6 +140,7 @@ impl Error {
             Self::NoDevice(_) => 19,
             Self::NameTooLong(_) => 36,
             Self::NotFound(_) => 2,
+            Self::Stopped(_) => 111,
             Self::TooManySockets { .. } => 24,
             Self::MessageTooLarge { .. } => 90,
             Self::System { source, .. } => source.raw_os_error().unwrap_or(5),

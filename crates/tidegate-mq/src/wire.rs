@@ -100,8 +100,8 @@ struct Wire {
     peer: Option<Arc<PeerInfo>>,
     /// Address as an authenticator sees it.
     auth_address: String,
-    /// The pipe it was dialed for.
-    dialed: Option<PeerKey>,
+    /// The pipe it was dialed for, and its stamp.
+    dialed: Option<(PeerKey, Epoch)>,
     assigned: Option<Part>,
     pipe: Option<(PeerKey, Epoch)>,
     /// What the pipe had carried before this connection.
@@ -120,7 +120,12 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(plan: Arc<Plan>, socket: Arc<Shared>, dialed: Option<PeerKey>, assigned: Option<Part>) -> Self {
+    fn new(
+        plan: Arc<Plan>,
+        socket: Arc<Shared>,
+        dialed: Option<(PeerKey, Epoch)>,
+        assigned: Option<Part>,
+    ) -> Self {
         let session = Session::new(plan.session.clone(), &mut fill_random, Instant::now());
         Self {
             plan,
@@ -291,8 +296,13 @@ impl Wire {
         control.write_first();
         let mut inner = self.socket.lock();
         // Who comes to a socket that is closed comes too late: nothing waits for it, and nobody would send it away.
-        let is_late = self.plan.origin == Origin::Accepted && inner.phase.check().is_err();
-        let up = if is_late { Err(Refusal::Gone) } else { inner.state.pipe_up(self.dialed, arrival) };
+        // One that was dialed for a pipe that is gone may find another one under its key.
+        let is_late = match self.dialed {
+            Some((key, born)) => inner.state.born(key) != born,
+            None => self.plan.origin == Origin::Accepted && inner.phase.check().is_err(),
+        };
+        let dialed = self.dialed.map(|(key, _)| key);
+        let up = if is_late { Err(Refusal::Gone) } else { inner.state.pipe_up(dialed, arrival) };
         match up {
             Ok((key, epoch)) => {
                 self.pipe = Some((key, epoch));

@@ -35,7 +35,10 @@ pub enum CloseReason {
     #[error("the peer's metadata is not acceptable: {0}")]
     InvalidMetadata(MetadataError),
     /// The peer's socket type does not fit ours.
-    #[error("the peer's socket type does not fit ours; see the table of compatible types")]
+    #[error(
+        "the peer's socket type does not fit ours; PUSH goes with PULL, PUB and XPUB with SUB and XSUB, REQ with REP and \
+         ROUTER, REP with REQ and DEALER, DEALER and ROUTER with each other and their own, PAIR with PAIR"
+    )]
     InvalidSocketType,
     /// A command whose name or data is cut short.
     #[error("the peer sent a malformed command")]

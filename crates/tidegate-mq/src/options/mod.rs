@@ -117,7 +117,7 @@ options! {
     /// How long a send waits for room; `None` is for ever. Live.
     sndtimeo: Option<Duration> = None, Some(28), raw::Millis { none: -1 }, live;
     /// ROUTER: refuse messages to unknown peers, and wait for full ones, instead of dropping. Live.
-    router_mandatory: bool = false, Some(33), raw::Bool, live;
+    router_mandatory: bool = false, Some(33), raw::Flag, live;
     /// TCP keep-alive: `None` is the system's choice.
     tcp_keepalive: Option<bool> = None, Some(34), raw::OptionalBool, later;
     /// Keep-alive probes before the connection is given up.
@@ -129,25 +129,25 @@ options! {
     /// Queue messages only for connections that are up.
     immediate: bool = false, Some(39), raw::Bool, later;
     /// XPUB: report every subscription, not only the first of a topic. Live.
-    xpub_verbose: bool = false, Some(40), raw::Bool, live;
+    xpub_verbose: bool = false, Some(40), raw::Flag, live;
     /// XPUB: report every subscription and every cancellation. Live.
-    xpub_verboser: bool = false, Some(78), raw::Bool, live;
+    xpub_verboser: bool = false, Some(78), raw::Flag, live;
     /// Use IPv6 where a name or wildcard allows both.
     ipv6: bool = false, Some(42), raw::Bool, later;
     /// Send an empty message on every new connection, so that a ROUTER learns the peer. Live.
-    probe_router: bool = false, Some(51), raw::Bool, live;
+    probe_router: bool = false, Some(51), raw::Flag, live;
     /// REQ: number requests and take only the reply with that number. Live.
-    req_correlate: bool = false, Some(52), raw::Bool, live;
+    req_correlate: bool = false, Some(52), raw::Flag, live;
     /// REQ: a new request may be sent before the reply to the last one has come. Live.
-    req_relaxed: bool = false, Some(53), raw::Bool, live;
+    req_relaxed: bool = false, Some(53), raw::Flag, live;
     /// Keep only the newest message of each queue.
     conflate: bool = false, Some(54), raw::Bool, later;
     /// Domain given to the authentication handler; with NULL, a domain turns authentication on.
     zap_domain: String = String::new(), Some(55), raw::Text { max: 255 }, later;
     /// Refuse peers when the domain is empty or no handler is there.
-    zap_enforce_domain: bool = false, Some(93), raw::Bool, later;
+    zap_enforce_domain: bool = false, Some(93), raw::Flag, later;
     /// ROUTER: a new peer with a routing id in use takes it over. Live.
-    router_handover: bool = false, Some(56), raw::Bool, live;
+    router_handover: bool = false, Some(56), raw::Flag, live;
     /// Type-of-service bits of sent IP packets.
     tos: u32 = 0, Some(57), raw::Int { min: 0, max: 255 }, later;
     /// Priority of sent packets in the operating system (`SO_PRIORITY`); 0 leaves what follows from `tos`, more than 6
@@ -172,15 +172,15 @@ options! {
     /// A socket that is bound and listens already, for the next bind only; its name in the file system is not removed.
     use_fd: Option<Arc<OwnedFd>> = None, None, raw::Unset, later;
     /// PUB and XPUB: wait for a full subscriber instead of dropping. Live.
-    xpub_nodrop: bool = false, Some(69), raw::Bool, live;
+    xpub_nodrop: bool = false, Some(69), raw::Flag, live;
     /// XPUB: subscriptions are reported, and take effect only by calls.
-    xpub_manual: bool = false, Some(71), raw::Bool, later;
+    xpub_manual: bool = false, Some(71), raw::Flag, later;
     /// XPUB: as `xpub_manual`, and the message after a call goes to that subscriber only.
-    xpub_manual_last_value: bool = false, Some(98), raw::Bool, later;
+    xpub_manual_last_value: bool = false, Some(98), raw::Flag, later;
     /// XPUB: first message to every new subscriber.
     xpub_welcome_msg: Bytes = Bytes::new(), Some(72), raw::Blob, later;
     /// Deliver what does not match instead of what does.
-    invert_matching: bool = false, Some(74), raw::Bool, later;
+    invert_matching: bool = false, Some(74), raw::Flag, later;
     /// Time between heartbeats; `None` sends none.
     heartbeat_ivl: Option<Duration> = None, Some(75), raw::Millis { none: 0 }, later;
     /// Time after which the peer shall drop the connection when it hears nothing, in steps of 100 ms; zero is never.
@@ -204,7 +204,7 @@ options! {
     /// Bytes of small messages written to a connection at once; the message that reaches it is written whole.
     out_batch_size: u32 = 65_536, Some(102), raw::Int { min: 1, max: i32::MAX }, later;
     /// XPUB and XSUB: only the first part of a message may be a subscription.
-    only_first_subscribe: bool = false, Some(108), raw::Bool, later;
+    only_first_subscribe: bool = false, Some(108), raw::Flag, later;
     /// When not to connect again.
     reconnect_stop: ReconnectStop = ReconnectStop::default(), Some(109), raw::Stop, later;
     /// ROUTER and DEALER: first message to every new peer.
@@ -304,6 +304,10 @@ impl Options {
     /// [`Error::InvalidOption`] when the value does not fit, [`Error::NotSupported`] when the option is not there;
     /// nothing is changed then.
     pub fn set_raw(&mut self, number: i32, value: &[u8]) -> Result<(), Error> {
+        // Not cleared by what may well be a mistake: without a domain nobody is asked.
+        if number == raw::ZAP_DOMAIN && value.is_empty() {
+            return Err(Error::InvalidOption { option: "zap_domain", problem: "the domain is empty" });
+        }
         if !self.set_field(number, value)? {
             return raw::set_special(self, number, value);
         }

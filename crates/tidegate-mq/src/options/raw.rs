@@ -34,6 +34,8 @@ pub(super) trait Codec<T> {
 }
 
 pub(super) struct Bool;
+/// The same where libzmq takes every number that is not negative.
+pub(super) struct Flag;
 pub(super) struct OptionalBool;
 pub(super) struct U64;
 pub(super) struct OptionalI64;
@@ -103,6 +105,17 @@ impl Codec<bool> for Bool {
 
     fn get(&self, field: &bool) -> Option<Vec<u8>> {
         int_bytes(i32::from(*field))
+    }
+}
+
+impl Codec<bool> for Flag {
+    fn set(&self, option: &'static str, field: &mut bool, value: &[u8]) -> Result<(), Error> {
+        *field = non_negative(option, int(option, value)?)? != 0;
+        Ok(())
+    }
+
+    fn get(&self, field: &bool) -> Option<Vec<u8>> {
+        Bool.get(field)
     }
 }
 
@@ -367,6 +380,7 @@ const PLAIN_SERVER: i32 = 44;
 const PLAIN_USERNAME: i32 = 45;
 const PLAIN_PASSWORD: i32 = 46;
 const CURVE_SERVER: i32 = 47;
+pub(super) const ZAP_DOMAIN: i32 = 55;
 const CURVE_PUBLICKEY: i32 = 48;
 const CURVE_SECRETKEY: i32 = 49;
 const CURVE_SERVERKEY: i32 = 50;
@@ -473,10 +487,12 @@ fn set_plain(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Err
         };
         return Ok(());
     }
+    // What it would mean is no security at all, as null does with libzmq.
     if value.is_empty() {
-        options.curve_keys = CurveKeys::default();
-        options.mechanism = Mechanism::Null;
-        return Ok(());
+        return Err(invalid(
+            "plain_username, plain_password",
+            "the text is empty; set plain_server to 0 for none",
+        ));
     }
     let mut text = String::new();
     Text { max: 255 }.set("plain_username, plain_password", &mut text, value)?;

@@ -49,6 +49,10 @@ impl<L: Clone> Pattern<L> for Dealer {
         self.incoming.forget(core, key);
     }
 
+    fn idle(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.out.leave(core, key);
+    }
+
     fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
         self.out.join(core, key);
     }

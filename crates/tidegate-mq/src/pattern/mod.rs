@@ -107,6 +107,11 @@ pub(crate) trait Pattern<L: Clone>: Send {
         let _ = (core, key);
     }
 
+    /// Nobody dials for the pipe, which has no connection: it takes nothing until [`room`](Self::room) is called for it.
+    fn idle(&mut self, core: &mut Core<L>, key: PeerKey) {
+        let _ = (core, key);
+    }
+
     /// A full pipe has room again.
     fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
         let _ = (core, key);

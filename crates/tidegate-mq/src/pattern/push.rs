@@ -25,6 +25,10 @@ impl<L: Clone> Pattern<L> for Push {
         }
     }
 
+    fn idle(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.out.leave(core, key);
+    }
+
     fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
         self.out.join(core, key);
     }

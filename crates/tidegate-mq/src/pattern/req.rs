@@ -167,6 +167,10 @@ impl<L: Clone> Pattern<L> for Req {
         }
     }
 
+    fn idle(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.out.leave(core, key);
+    }
+
     fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
         self.out.join(core, key);
         self.resend(core);

@@ -199,7 +199,9 @@ impl Shared {
         inner.options.warn(self.kind);
         let once =
             matches!(self.kind, SocketType::Req | SocketType::Dealer | SocketType::Pub | SocketType::Sub);
-        if once && inner.endpoints.connected.iter().any(|connected| connected.endpoint == endpoint) {
+        let is_connected = inner.endpoints.connected.iter().any(|connected| connected.endpoint == endpoint);
+        // One that was given up is taken up again instead of having another one beside it.
+        if (once && is_connected) || inner.is_given_up(endpoint) {
             drop(inner);
             return self.retry(endpoint);
         }
@@ -239,7 +241,8 @@ impl Shared {
             return Ok(());
         }
         self.finish(inner);
-        let started = self.dial(endpoint, parsed, &this, number, pipe, assigned, &options);
+        let stamped = pipe.map(|key| (key, self.lock().state.born(key)));
+        let started = self.dial(endpoint, parsed, &this, number, stamped, assigned, &options);
         let mut inner = self.lock();
         match started {
             Ok(dialer) => inner.endpoints.connected.push(Connected {
@@ -267,7 +270,7 @@ impl Shared {
         parsed: ConnectEndpoint,
         this: &Arc<Self>,
         number: u64,
-        pipe: Option<PeerKey>,
+        pipe: Option<(PeerKey, Epoch)>,
         assigned: Option<Part>,
         options: &Options,
     ) -> Result<Dialer> {
@@ -286,7 +289,10 @@ impl Shared {
     pub(crate) async fn connect_ready(&self, endpoint: &str, timeout: Duration) -> Result<()> {
         self.connect(endpoint)?;
         let mut timer = self.context.timer(Some(timeout));
-        let ready = self.watch(|inner| inner.is_up(endpoint).then_some(Ok(())));
+        let ready = self.watch(|inner| match inner.is_up(endpoint) {
+            true => Some(Ok(())),
+            false => inner.is_given_up(endpoint).then(|| Err(Error::Stopped(endpoint.to_owned()))),
+        });
         let mut ready = std::pin::pin!(ready);
         std::future::poll_fn(|context| {
             if let std::task::Poll::Ready(result) = ready.as_mut().poll(context) {
@@ -394,15 +400,35 @@ impl Shared {
     }
 
     pub(crate) fn retry(&self, endpoint: &str) -> Result<()> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        let Inner { endpoints, state, .. } = &mut *inner;
         let mut found = false;
-        for connected in inner.endpoints.connected.iter().filter(|connected| connected.endpoint == endpoint) {
+        for connected in endpoints.connected.iter().filter(|connected| connected.endpoint == endpoint) {
             found = true;
+            // At once: who sends next need not wait for the engine.
+            if let Some(pipe) = connected.pipe {
+                state.end_idle(pipe);
+            }
             if let ConnectedPlace::Dialer(dialer) = &connected.place {
                 dialer.retry();
             }
         }
+        self.finish(inner);
         if found { Ok(()) } else { Err(Error::NotFound(endpoint.to_owned())) }
+    }
+
+    /// Whether nobody dials for a pipe. `born` tells it from others under its key.
+    pub(crate) fn set_idle(&self, key: PeerKey, born: Epoch, idle: bool) {
+        let mut inner = self.lock();
+        if inner.state.born(key) == born {
+            if idle {
+                inner.state.set_idle(key)
+            } else {
+                inner.state.end_idle(key)
+            }
+            inner.wake_watchers();
+        }
+        self.finish(inner);
     }
 
     pub(crate) fn last_endpoint(&self) -> String {
@@ -433,7 +459,11 @@ impl Shared {
     pub(crate) fn start_close(&self, linger: Option<Duration>) {
         self.push_inproc();
         let inner = self.lock();
-        let (open, queued) = (inner.phase == Phase::Open, inner.state.queued_in_all());
+        let (open, queued) = (inner.phase == Phase::Open, inner.state.queued_to_go());
+        // Closed by `close`: nothing is left to do.
+        if inner.counted {
+            return;
+        }
         drop(inner);
         if open {
             self.set_phase(Phase::Closed);
@@ -451,12 +481,15 @@ impl Shared {
                 return;
             }
         }
+        self.count_left();
         self.end_endpoints(linger);
     }
 
     /// Closes and waits until nothing is left to send, or the linger time is over. Returns how many messages were
     /// discarded.
     pub(crate) async fn close(&self, linger: Option<Duration>) -> u64 {
+        // For whoever waits for this socket as well: when this future is dropped, or the context is shut down.
+        self.lock().options.linger = linger;
         self.set_phase(Phase::Closed);
         self.push_inproc();
         self.drain(linger).await
@@ -471,17 +504,22 @@ impl Shared {
         }
         self.stop_listening();
         let until = linger.and_then(|linger| Instant::now().checked_add(linger));
-        self.settle(linger, |inner| inner.state.queued_in_all() == 0).await;
-        let left = {
-            let mut inner = self.lock();
-            let left = inner.state.queued_in_all() as u64;
-            if std::mem::replace(&mut inner.counted, true) { 0 } else { left }
-        };
-        self.context.count_discarded(left);
+        self.settle(linger, |inner| inner.counted || inner.state.queued_to_go() == 0).await;
+        let left = self.count_left();
         let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
         self.end_endpoints(rest);
         let most = rest.map(|rest| rest + ENDING);
         self.settle(most, |inner| !inner.has_streams()).await;
+        left
+    }
+
+    /// Counts what is given up, once.
+    fn count_left(&self) -> u64 {
+        let mut inner = self.lock();
+        let left = if inner.counted { 0 } else { inner.state.queued_in_all() as u64 };
+        inner.counted = true;
+        drop(inner);
+        self.context.count_discarded(left);
         left
     }
 
@@ -591,6 +629,17 @@ impl Inner {
             ConnectedPlace::Dialer(_) => self.endpoints.pipes.contains_key(number),
             ConnectedPlace::Inproc(_) => pipe.is_some_and(|pipe| self.state.link(pipe).is_some()),
         })
+    }
+
+    /// Whether nobody dials an endpoint any more.
+    fn is_given_up(&self, endpoint: &str) -> bool {
+        let mut pipes = self
+            .endpoints
+            .connected
+            .iter()
+            .filter(|connected| connected.endpoint == endpoint)
+            .filter_map(|connected| connected.pipe);
+        pipes.any(|pipe| self.state.is_idle(pipe))
     }
 
     fn has_streams(&self) -> bool {

@@ -186,8 +186,9 @@ impl<K: Family> Socket<K> {
     /// Connects and waits until the handshake is complete.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect), and [`Timeout`](crate::Error::Timeout) when it takes longer than `timeout`; the
-    /// endpoint stays connected then and goes on trying.
+    /// As [`connect`](Self::connect), [`Timeout`](crate::Error::Timeout) when it takes longer than `timeout`, whereupon the
+    /// endpoint goes on trying, and [`Stopped`](crate::Error::Stopped) when the peer refuses this client or a rule of
+    /// reconnecting ends it.
     ///
     /// # Cancellation
     /// The endpoint stays connected, as after [`connect`](Self::connect).

@@ -115,9 +115,10 @@ impl<L: Clone> Core<L> {
         self.iter().fold(0, |sum, (_, pipe)| pipe.room().saturating_add(sum))
     }
 
-    /// A pipe that takes part in the pattern, if there is one.
+    /// A pipe that takes part in the pattern, if there is one; an idle one only if there is no other.
     pub(crate) fn any_open(&self) -> Option<PeerKey> {
-        self.iter().find(|(_, pipe)| pipe.stage == Stage::Open).map(|(key, _)| key)
+        let open = self.iter().filter(|(_, pipe)| pipe.stage == Stage::Open);
+        open.min_by_key(|(_, pipe)| pipe.idle).map(|(key, _)| key)
     }
 
     /// The keys of all pipes, to be visited while pipes change.
@@ -179,6 +180,7 @@ impl<L: Clone> Core<L> {
             commands: VecDeque::new(),
             far: None,
             owes_room: false,
+            idle: false,
             paused: false,
             noted: false,
             counters: Arc::default(),

@@ -165,6 +165,33 @@ impl<L: Clone> State<L> {
         Ok(key)
     }
 
+    /// The stamp of a pipe itself, which tells it from others that had or will have the same key.
+    pub(crate) fn born(&self, key: PeerKey) -> Epoch {
+        self.core.born(key)
+    }
+
+    /// Nobody dials for the pipe any more: it takes nothing new, and others are given what would have been its turn.
+    pub(crate) fn set_idle(&mut self, key: PeerKey) {
+        let Some(pipe) = self.core.pipe_mut(key).filter(|pipe| !pipe.is_up()) else { return };
+        pipe.idle = true;
+        if self.core.is_open(key) {
+            self.pattern.idle(&mut self.core, key);
+        }
+    }
+
+    /// Somebody dials for it again.
+    pub(crate) fn end_idle(&mut self, key: PeerKey) {
+        let Some(pipe) = self.core.pipe_mut(key) else { return };
+        if std::mem::take(&mut pipe.idle) && self.core.is_open(key) {
+            self.pattern.room(&mut self.core, key);
+        }
+    }
+
+    /// Whether nobody dials for the pipe.
+    pub(crate) fn is_idle(&self, key: PeerKey) -> bool {
+        self.core.pipe(key).is_some_and(|pipe| pipe.idle)
+    }
+
     /// A connection is past its handshake: `pipe` is the one it was dialed for, or none for an accepted connection and
     /// one dialed with `immediate`. If the pipe still has an older connection, that one counts as lost.
     ///
@@ -177,6 +204,7 @@ impl<L: Clone> State<L> {
         arrival: Arrival<L>,
     ) -> Result<(PeerKey, Epoch), Refusal> {
         let Some(key) = pipe else { return self.new_pipe_up(arrival) };
+        self.end_idle(key);
         match self.core.pipe(key) {
             // Of an endpoint that was given up: a last connection, for what is queued.
             Some(pipe) if pipe.stage == Stage::Closing && !pipe.is_up() => {

@@ -14,6 +14,7 @@
 //! - *Open*: takes part in the pattern. *Cut*: takes part in nothing until its connection has ended. *Closing*: sends what
 //!   is queued, takes nothing new. *Retired*: without connection for good; only inbound messages are left.
 //! - An accepted pipe is made by pipe_up. One that is not kept is retired by pipe_down at every stage.
+//! - A dialed pipe without connection is *idle* while nobody dials for it: it keeps what is queued and takes nothing new.
 //! - On a stream each queue has its own limit, with the low-water rule of [`Queue`] (MQ-063); when the inbound queue is
 //!   full, reading is *paused* (MQ-062).
 //! - On an in-process link the queues have no limit of their own. What counts is the *level*: messages queued here for
@@ -112,6 +113,8 @@ pub(crate) struct Pipe<L> {
     pub(super) far: Option<Far>,
     /// It was full on an in-process link that is gone, and nobody was told that this is over.
     pub(super) owes_room: bool,
+    /// Nobody dials for it, until that is asked for.
+    pub(super) idle: bool,
     pub(super) paused: bool,
     /// [`Effect::Write`](super::Effect::Write) was noted, and no take has found the pipe empty since.
     pub(super) noted: bool,
@@ -132,7 +135,7 @@ impl<L> Pipe<L> {
     /// Whether a message may be queued for sending now.
     #[inline]
     pub(crate) fn is_writable(&self) -> bool {
-        self.stage == Stage::Open && !self.is_stalled()
+        self.stage == Stage::Open && !self.idle && !self.is_stalled()
     }
 
     /// Whether sending waits for room, by the low-water rule.

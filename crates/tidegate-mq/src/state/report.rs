@@ -100,6 +100,11 @@ impl<L: Clone> State<L> {
         self.core.iter().map(|(_, pipe)| pipe.queued()).sum()
     }
 
+    /// The same without those that nobody dials for.
+    pub(crate) fn queued_to_go(&self) -> usize {
+        self.core.iter().filter(|(_, pipe)| !pipe.idle).map(|(_, pipe)| pipe.queued()).sum()
+    }
+
     /// The ways to all present connections.
     pub(crate) fn links(&self) -> impl Iterator<Item = &L> {
         self.core.iter().filter_map(|(_, pipe)| pipe.link.as_ref())

@@ -11,7 +11,7 @@ use tidegate_io::{
     batch::WriteBatch,
     engine::{AcceptFailure, Acceptor, Dialing, StreamAddress, StreamEvent},
     message::Part,
-    peer::PeerKey,
+    peer::{Epoch, PeerKey},
     protocol::{Connection, Control, Ended, Flow, Retry, StreamInfo},
 };
 use tidegate_zmtp::config::SessionConfig;
@@ -187,12 +187,13 @@ impl Acceptor for Accepting {
 /// Makes connections of streams that were dialed.
 pub(crate) struct Connecting {
     plan: Arc<Plan>,
-    pipe: Option<PeerKey>,
+    /// With its stamp.
+    pipe: Option<(PeerKey, Epoch)>,
     assigned: Option<Part>,
 }
 
 impl Connecting {
-    pub(crate) fn new(plan: Plan, pipe: Option<PeerKey>, assigned: Option<Part>) -> Self {
+    pub(crate) fn new(plan: Plan, pipe: Option<(PeerKey, Epoch)>, assigned: Option<Part>) -> Self {
         Self { plan: Arc::new(plan), pipe, assigned }
     }
 }
@@ -206,10 +207,19 @@ impl Dialing for Connecting {
     }
 
     fn event(&self, event: &StreamEvent<'_>) {
-        self.plan.stream_event(event);
-        if let (StreamEvent::Removed, Some(socket)) = (event, self.plan.socket.upgrade()) {
-            socket.give_up(self.plan.number);
+        // Before it is reported: who is told of it finds it so.
+        match (self.plan.socket.upgrade(), event, self.pipe) {
+            (Some(socket), StreamEvent::Removed, _) => socket.give_up(self.plan.number),
+            (Some(socket), StreamEvent::Stopped | StreamEvent::Refused, Some((key, born))) => {
+                socket.set_idle(key, born, true);
+            }
+            // Also when it goes on because it was told to.
+            (Some(socket), StreamEvent::Retried { .. }, Some((key, born))) => {
+                socket.set_idle(key, born, false)
+            }
+            _ => {}
         }
+        self.plan.stream_event(event);
     }
 }
 

@@ -299,10 +299,14 @@ fn a_disconnected_endpoint_does_not_linger_for_longer_than_it_may() {
             options.linger = None;
             options.reconnect_ivl = None;
         });
+        // Somebody who says nothing, until he is gone.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("tcp://{}", silent.local_addr().unwrap());
         let push = Push::with_options(&context, once).unwrap();
         push.connect(&endpoint).unwrap();
         push.send_blocking("for nobody").unwrap();
         push.disconnect(&endpoint).unwrap();
+        drop(silent);
         until("nobody will be dialed", || push.metrics().out.discarded == 1);
         // Nobody dials any more, and no name is waited for.
         let pull = Pull::with_options(&context, options()).unwrap();

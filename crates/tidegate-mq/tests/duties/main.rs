@@ -9,6 +9,7 @@ mod descriptors;
 mod directions;
 mod driver;
 mod endings;
+mod given_up;
 mod heartbeats;
 mod identities;
 #[path = "../../../tidegate-io/tests/kept/mod.rs"]

@@ -154,12 +154,12 @@ fn ranges() {
         (24, 1000, 0, -1),
         (27, -1, 0, -2),
         (28, -1, 0, -2),
-        (33, 0, 1, 2),
+        (33, 0, 1, -1),
         (34, -1, 1, 2),
         (39, 0, 1, -1),
         (42, 0, 1, 2),
         (66, 30_000, 0, -1),
-        (69, 0, 1, 3),
+        (69, 0, 1, -1),
     ] {
         assert_eq!(options.raw(number).unwrap(), int(default), "{number}");
         options.set_raw(number, &int(good)).unwrap();
@@ -167,6 +167,13 @@ fn ranges() {
         assert_eq!(options.set_raw(number, &int(bad)).unwrap_err().errno(), 22, "{number}");
         assert_eq!(options.set_raw(number, &[0; 3]).unwrap_err().errno(), 22, "{number}");
         assert_eq!(options.raw(number).unwrap(), int(good), "{number}");
+    }
+    // Some take every number that is not negative.
+    for number in [33, 40, 51, 52, 53, 56, 69, 71, 74, 78, 93, 98] {
+        options.set_raw(number, &int(0)).unwrap();
+        options.set_raw(number, &int(2)).unwrap();
+        assert_eq!(options.raw(number).unwrap(), int(1), "{number}");
+        assert_eq!(options.set_raw(number, &int(-1)).unwrap_err().errno(), 22, "{number}");
     }
     let unknown = options.set_raw(9999, &int(0)).unwrap_err();
     assert!(matches!(unknown, Error::NotSupported(_)));

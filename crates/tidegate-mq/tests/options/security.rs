@@ -62,7 +62,7 @@ fn half_a_configuration_is_refused_by_bind_and_connect() {
     client.set_raw(45, b"user").unwrap();
     assert_eq!(number(&client, 43), 1);
     client.connect("tcp://127.0.0.1:11").unwrap();
-    client.set_raw(45, b"").unwrap();
+    client.set_raw(44, &int(0)).unwrap();
     assert_eq!(number(&client, 43), 0);
     client.connect("tcp://127.0.0.1:12").unwrap();
     assert!(matches!(

@@ -168,8 +168,8 @@ impl Machine {
             }
             (Phase::Stopped | Phase::Failed, Input::Retry) => {
                 self.forget_failures();
-                self.phase = Phase::Resolving;
-                out.push(O::Resolve);
+                self.phase = Phase::Waiting;
+                out.push(O::Wait(Duration::ZERO));
             }
             (Phase::Resolving, Input::Resolved(total)) if total > 0 => {
                 self.phase = Phase::Connecting { next: 1, total, open: 1, refused: false };

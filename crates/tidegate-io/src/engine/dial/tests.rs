@@ -106,12 +106,13 @@ fn stopping_by_rule() {
     step(&mut m, Input::Resolved(1));
     assert_eq!(step(&mut m, Input::AttemptFailed { refused: true }), [Output::Stop]);
     assert_eq!(step(&mut m, Input::Timer), []);
-    assert_eq!(step(&mut m, Input::Retry), [Output::Resolve]);
+    assert_eq!(step(&mut m, Input::Retry), [Output::Wait(Duration::ZERO)]);
 
     let mut m = stop(|stop| stop.handshake_failed = true);
     handshaking(&mut m);
     assert_eq!(step(&mut m, Input::Ended(Retry::Slow, now)), [Output::Stop]);
-    assert_eq!(step(&mut m, Input::Retry), [Output::Resolve]);
+    assert_eq!(step(&mut m, Input::Retry), [Output::Wait(Duration::ZERO)]);
+    assert_eq!(step(&mut m, Input::Timer), [Output::Resolve]);
     connect(&mut m);
     step(&mut m, Input::Established(now));
     delay(&step(&mut m, Input::Ended(Retry::Lost, now)));
@@ -136,6 +137,7 @@ fn without_a_base_there_is_no_second_attempt() {
         step(&mut m, Input::Resolved(1));
         assert_eq!(step(&mut m, Input::AttemptFailed { refused: true }), [Output::Stop]);
         step(&mut m, Input::Retry);
+        step(&mut m, Input::Timer);
         connect(&mut m);
         step(&mut m, Input::Established(now));
         assert_eq!(step(&mut m, Input::Ended(Retry::Lost, now + 9 * S)), [Output::Stop]);
@@ -151,7 +153,7 @@ fn a_refused_dialer_waits_to_be_told() {
     assert_eq!(step(&mut m, Input::Ended(Retry::Never, now)), [Output::Refuse]);
     assert_eq!(m.phase(), Phase::Failed);
     assert_eq!(step(&mut m, Input::Timer), []);
-    assert_eq!(step(&mut m, Input::Retry), [Output::Resolve]);
+    assert_eq!(step(&mut m, Input::Retry), [Output::Wait(Duration::ZERO)]);
 }
 
 /// One round that ends with `retry` after `up`, if it came up at all.
@@ -203,7 +205,7 @@ fn a_delay_without_end_is_no_second_attempt() {
                 let mut m = machine(Backoff { base: Some(far), max, ..Backoff::default() });
                 handshaking(&mut m);
                 assert_eq!(m.step(Input::Ended(retry, now), &mut || 1.0).to_vec(), [Output::Stop]);
-                assert_eq!(step(&mut m, Input::Retry), [Output::Resolve], "unless it is wanted");
+                assert_eq!(step(&mut m, Input::Retry), [Output::Wait(Duration::ZERO)], "unless it is wanted");
             }
         }
     }
