@@ -101,8 +101,8 @@ node=
 echo "  nothing left in /dev/shm"
 
 say "Messages: make CURVE keys"
-"$tidegate" mq keygen --out "$work/server.key"
-"$tidegate" mq keygen --out "$work/client.key"
+echo "  server $("$tidegate" mq keygen --out "$work/server.key")"
+echo "  client $("$tidegate" mq keygen --out "$work/client.key")"
 messages=100000
 
 say "libzmq $("$python" -c 'import zmq; print(zmq.zmq_version())') publishes, Tidegate subscribes"

@@ -80,3 +80,64 @@ fn input_that_is_no_message() {
 fn a_name_that_nobody_has() {
     fails(&["router", "--bind", ANY], "[\"nobody\",\"hello\"]\n", 3, "no_peer", &["routing id"]);
 }
+
+#[test]
+fn a_host_without_an_address() {
+    let args = ["push", "--connect", "tcp://no.such.host.invalid:5555", "--timeout", "2s"];
+    fails(&args, "\"one\"\n", 5, "timed_out", &["no.such.host.invalid", "cannot be resolved"]);
+}
+
+#[test]
+fn types_that_do_not_go_together() {
+    let (_pull, endpoint) = bound(&["pull", "--bind", ANY], "");
+    fails(&["sub", "--connect", &endpoint], "", 4, "refused", &[&endpoint, "SUB", "PULL"]);
+}
+
+/// Not even a reason that says more than it knows: somebody is connected.
+#[test]
+fn what_is_left_unsent_at_the_end() {
+    let (_stuck, endpoint) = bound(&["monitor", "pull", "--bind", ANY, "--hwm", "1"], "");
+    let line = format!("\"{}\"\n", "x".repeat(1 << 16));
+    let args = ["push", "--connect", &endpoint, "--hwm", "0", "--linger", "300ms"];
+    fails(&args, &line.repeat(512), 5, "unsent", &["messages were not sent", "a peer is connected"]);
+}
+
+#[test]
+fn a_topic_that_nobody_wants() {
+    let (_sub, endpoint) = bound(&["sub", "--bind", ANY, "--subscribe", "weather"], "");
+    let args = ["pub", "--connect", &endpoint, "--timeout", "1s"];
+    fails(&args, "\"news\"\n", 5, "timed_out", &["subscribers", "news"]);
+}
+
+/// Keys, topics and texts may begin with a hyphen.
+#[test]
+fn arguments_that_look_like_options() {
+    let (rep, endpoint) = bound(&["rep", "--bind", ANY, "--reply", "-1", "--count", "1"], "");
+    assert_eq!(run(&["req", "--connect", &endpoint], "ask\n").exits(0).stdout, "-1\n");
+    rep.finish().exits(0);
+    fails(
+        &["sub", "--connect", &nobody(), "--subscribe", "-1", "--timeout", "200ms"],
+        "",
+        5,
+        "timed_out",
+        &[],
+    );
+    let place = tempfile::tempdir().expect("a directory");
+    let secret = place.path().join("key").display().to_string();
+    run(&["keygen", "--out", &secret], "").exits(0);
+    let key = format!("-{}", "0".repeat(39));
+    let args = ["pull", "--bind", ANY, "--count", "0", "--curve-secret", &secret];
+    run(&[&args[..], &["--curve-allow", &key]].concat(), "").exits(0);
+}
+
+#[test]
+fn lists_that_admit_nobody() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| place.path().join(name).display().to_string();
+    let (secret, empty) = (path("key"), path("empty"));
+    run(&["keygen", "--out", &secret], "").exits(0);
+    std::fs::write(&empty, "\n").expect("a file");
+    let args = ["pull", "--bind", ANY, "--curve-secret", &secret, "--curve-allow", &empty];
+    fails(&args, "", 2, "usage", &[&empty, "no key"]);
+    fails(&["pull", "--bind", ANY, "--plain-users", &empty], "", 2, "usage", &[&empty, "no user"]);
+}

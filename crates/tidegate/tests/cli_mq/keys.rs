@@ -50,7 +50,8 @@ fn curve_admits_the_known_and_refuses_the_rest() {
     assert_eq!(code, "refused");
     assert!(message.contains(&endpoint) && message.contains("keys"), "{message}");
     // Another server's key: nothing can be decrypted, and nobody may say why.
-    push(&client.0, &stranger.1, "[\"no\"]\n").exits(5);
+    let (_, message) = push(&client.0, &stranger.1, "[\"no\"]\n").exits(5).error();
+    assert!(message.contains("--curve-server"), "{message}");
     push(&client.0, &server.1, "[\"yes\"]\n").exits(0);
     assert_eq!(pull.finish().exits(0).stdout, "yes\n");
 }

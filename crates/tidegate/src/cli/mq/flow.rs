@@ -23,7 +23,8 @@ pub(crate) struct Common {
     /// input by then is still sent
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Give up when a message could not be sent, or none came, for this long
+    /// Give up when a message could not be sent, or none came, for this long: 500ms, 10s, 2m, or a number of seconds
+    /// [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// Binary messages: number of parts, then for each part its length and its bytes; numbers are 4 bytes, big-endian
@@ -52,7 +53,7 @@ pub(crate) struct Subscribe {
     #[command(flatten)]
     common: Common,
     /// Take only messages whose first part begins with this; repeat for more [default: all messages]
-    #[arg(long, value_name = "TOPIC")]
+    #[arg(long, value_name = "TOPIC", allow_hyphen_values = true)]
     subscribe: Vec<String>,
 }
 
@@ -61,7 +62,7 @@ pub(crate) struct Reply {
     #[command(flatten)]
     common: Common,
     /// Answer every request with this text instead of with the request itself
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     reply: Option<String>,
 }
 
@@ -126,7 +127,7 @@ impl Common {
             socket.subscribe(topic)?;
         }
         let life = Life::start(context, !matches!(flow, Flow::Send { .. }))?;
-        life.watch(socket.monitor(), self.socket.meet.bind.is_empty())?;
+        life.watch(socket.monitor(), self.socket.meet.bind.is_empty(), self.socket.silent_refusal())?;
         let format = match (self.frames, output.json()) {
             (true, _) => Format::Frames,
             (_, true) => Format::Json,
@@ -142,7 +143,14 @@ impl Common {
                 Flow::Answer { with } => run.answer(with.as_deref()),
             }
         });
-        life.finish(&[&socket], self.socket.linger(self.timeout), result)
+        let ended = life.finish(&[&socket], self.socket.linger(self.timeout), result);
+        let dropped = socket.metrics().out.dropped_full;
+        if matches!(kind, SocketType::Pub | SocketType::XPub) && dropped > 0 {
+            tracing::warn!(
+                "{dropped} messages were dropped for subscribers whose queues were full; raise --hwm"
+            );
+        }
+        ended
     }
 }
 
@@ -187,7 +195,9 @@ impl Run<'_> {
                 Err(Error::Timeout)
                     if self.common.timeout.is_none_or(|timeout| began.elapsed() < timeout) => {}
                 Err(error) => {
-                    return Err(self.stop(error, "not enough subscribers for the first message", 0));
+                    let topic = String::from_utf8_lossy(topic);
+                    let what = format!("fewer than {wait} subscribers to what begins \"{topic}\"");
+                    return Err(self.stop(error, &what, 0));
                 }
             }
         }
@@ -278,9 +288,14 @@ impl Run<'_> {
     }
 
     fn send_one(&self, message: Message) -> Result<(), Stop> {
-        self.socket
-            .send_blocking(message)
-            .map_err(|failed| self.stop(failed.error, "nothing could be sent", 0))
+        self.socket.send_blocking(message).map_err(|failed| {
+            if matches!(failed.error, Error::Terminated) {
+                tracing::warn!(
+                    "ended with a message that could not be sent; what follows it was not sent either"
+                );
+            }
+            self.stop(failed.error, "nothing could be sent", 0)
+        })
     }
 
     fn print(&mut self, message: &Message) -> Result<(), Stop> {

@@ -64,12 +64,11 @@ impl Keygen {
             // So that the new file gets its mode; that there is none is fine.
             let _ = std::fs::remove_file(path);
         }
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)
-            .and_then(|mut file| file.write_all(bytes));
+        let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+        let written = opened.and_then(|mut file| {
+            // Half a key would be in the way of the next try.
+            file.write_all(bytes).inspect_err(|_| drop(std::fs::remove_file(path)))
+        });
         written.map_err(|error| {
             let (exit, code) = match error.kind() {
                 std::io::ErrorKind::AlreadyExists => (Exit::Refused, "exists"),

@@ -13,7 +13,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use tidegate::mq::monitor::{CloseReason, Event, EventKind, Monitor};
+use tidegate::mq::monitor::{CloseReason, Deadline, Event, EventKind, Monitor};
 use tidegate::mq::{AnySocket, Context};
 
 use crate::cli::signal::Interrupt;
@@ -74,11 +74,17 @@ impl Life {
 
     /// Follows what happens to the connections of a socket. `only_dials`: the socket has no other way to a peer than
     /// those it connects to, so that a refusal is the end.
-    pub(super) fn watch(&self, monitor: Monitor, only_dials: bool) -> Result<(), Stop> {
+    /// `silent`: what to look at when a peer goes away during the handshake without a word.
+    pub(super) fn watch(
+        &self,
+        monitor: Monitor,
+        only_dials: bool,
+        silent: Option<&'static str>,
+    ) -> Result<(), Stop> {
         let life = self.clone();
         let follow = move || {
             while let Ok(Some(event)) = monitor.next_blocking(None) {
-                life.note(&event, only_dials);
+                life.note(&event, only_dials, silent);
             }
         };
         thread::Builder::new().name("mq-events".into()).spawn(follow).map(|_| ()).map_err(|error| {
@@ -125,9 +131,11 @@ impl Life {
         };
         // After a failure nothing is worth waiting for.
         let linger = if result.is_ok() { linger } else { Some(Duration::ZERO) };
+        // The connections are gone afterwards.
+        let why_unsent = self.why_unsent();
         let lost = self.shut_down(sockets, linger)?;
         if lost > 0 && result.is_ok() {
-            let message = format!("{lost} messages were not sent; {}", self.why_unsent());
+            let message = format!("{lost} messages were not sent; {why_unsent}");
             if !self.0.interrupt.is_set() {
                 return Err(Stop::Error { exit: Exit::TimedOut, code: "unsent", message });
             }
@@ -225,7 +233,7 @@ impl Life {
         }
     }
 
-    fn note(&self, event: &Event, only_dials: bool) {
+    fn note(&self, event: &Event, only_dials: bool, silent: Option<&'static str>) {
         let mut known = self.known();
         let failure = match &event.kind {
             EventKind::HandshakeSucceeded { .. } => {
@@ -245,28 +253,34 @@ impl Life {
             }
             EventKind::ConnectFailed(errno) => Failure {
                 endpoint: event.endpoint.clone(),
-                reason: format!(
-                    "{}; start the peer, or check the endpoint",
-                    io::Error::from_raw_os_error(*errno)
-                ),
+                reason: format!("{}; start the peer, or check the endpoint", system_reason(*errno)),
                 refused: false,
             },
             EventKind::HandshakeFailed(reason) => {
                 let address = event.peer_address.as_deref().unwrap_or("unknown");
-                tracing::warn!(endpoint = event.endpoint, peer = address, "handshake failed: {reason}");
+                let what = if is_silence(reason) { "connection lost" } else { "handshake failed" };
+                tracing::warn!(endpoint = event.endpoint, peer = address, "{what}: {reason}");
                 Failure {
                     endpoint: event.endpoint.clone(),
-                    reason: reason.to_string(),
+                    reason: match (reason, silent) {
+                        (CloseReason::Disconnected { .. }, Some(hint)) => format!("{reason}; {hint}"),
+                        _ => reason.to_string(),
+                    },
                     refused: is_refusal(reason),
                 }
             }
             _ => return,
         };
         let refused = failure.refused && only_dials && known.peers.is_empty();
-        let message = format!(
-            "{}: the peer refuses this client: {}; check the keys or the password on both sides",
-            failure.endpoint, failure.reason
-        );
+        let (what, remedy) = match &event.kind {
+            EventKind::HandshakeFailed(CloseReason::AuthFailed(_)) => {
+                ("the peer refuses this client", "; check the keys or the password on both sides")
+            }
+            EventKind::HandshakeFailed(CloseReason::PeerError(_)) => ("the peer refuses this client", ""),
+            // Says itself what to do.
+            _ => ("peer and client do not fit", ""),
+        };
+        let message = format!("{}: {what}: {}{remedy}", failure.endpoint, failure.reason);
         known.failure = Some(failure);
         drop(known);
         if refused {
@@ -286,9 +300,28 @@ impl AsFd for Life {
     }
 }
 
-/// Whether trying again with the same credentials is in vain.
+/// What the system says of an error; 0 stands for a name that the system could not resolve.
+pub(super) fn system_reason(errno: i32) -> String {
+    match errno {
+        0 => "the name of its host cannot be resolved".to_owned(),
+        errno => io::Error::from_raw_os_error(errno).to_string(),
+    }
+}
+
+/// Whether this ends a connection whose handshake was complete: the peer has gone silent.
+pub(super) fn is_silence(reason: &CloseReason) -> bool {
+    matches!(reason, CloseReason::TimedOut(Deadline::Heartbeat | Deadline::TimeToLive))
+}
+
+/// Whether trying again as the same is in vain.
 fn is_refusal(reason: &CloseReason) -> bool {
-    matches!(reason, CloseReason::AuthFailed(_) | CloseReason::PeerError(_) | CloseReason::MechanismMismatch)
+    matches!(
+        reason,
+        CloseReason::AuthFailed(_)
+            | CloseReason::PeerError(_)
+            | CloseReason::MechanismMismatch
+            | CloseReason::InvalidSocketType
+    )
 }
 
 /// Wakes a thread that is parked.

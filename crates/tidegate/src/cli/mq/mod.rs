@@ -24,11 +24,11 @@ What one command prints, another one reads.
 
 Examples:
   tidegate mq sub --connect tcp://localhost:5556 --subscribe weather
-  seq 1000 | tidegate mq push --bind tcp://*:5557
+  seq 1000 | tidegate mq push --bind 'tcp://*:5557'
   echo hello | tidegate mq req --connect tcp://localhost:5555 --timeout 2s")]
 pub(crate) enum Command {
     /// Hand each line of standard input to one of the connected PULL peers
-    #[command(after_help = "Examples:\n  seq 1000 | tidegate mq push --bind tcp://*:5557\n  \
+    #[command(after_help = "Examples:\n  seq 1000 | tidegate mq push --bind 'tcp://*:5557'\n  \
         tidegate mq push --connect tcp://a:5557 tcp://b:5557 --timeout 5s < jobs.txt")]
     Push(flow::Plain),
     /// Print what PUSH peers hand over
@@ -38,8 +38,8 @@ pub(crate) enum Command {
     /// Publish each line of standard input to whom it may concern
     #[command(
         after_help = "A line goes to those who subscribed to a beginning of its first part. Nobody waits for a slow \
-        subscriber.\n\nExamples:\n  date | tidegate mq pub --bind tcp://*:5556\n  \
-        tidegate mq pub --bind tcp://*:5556 --wait 0 < feed"
+        subscriber.\n\nExamples:\n  date | tidegate mq pub --bind 'tcp://*:5556'\n  \
+        tidegate mq pub --bind 'tcp://*:5556' --wait 0 < feed"
     )]
     Pub(flow::Publish),
     /// Print what publishers send
@@ -47,7 +47,7 @@ pub(crate) enum Command {
         tidegate mq sub --connect tcp://localhost:5556 --subscribe weather --count 10 --json")]
     Sub(flow::Subscribe),
     /// Publish standard input, and print the subscriptions of peers: byte 1 or 0 and the topic
-    #[command(after_help = "Example:\n  tidegate mq xpub --bind tcp://*:5556 --json")]
+    #[command(after_help = "Example:\n  tidegate mq xpub --bind 'tcp://*:5556' --json")]
     Xpub(flow::Plain),
     /// Print what publishers send, and send them standard input: byte 1 or 0 and a topic subscribes or cancels
     #[command(after_help = "Example:\n  tidegate mq xsub --connect tcp://localhost:5556 --subscribe weather")]
@@ -58,8 +58,8 @@ pub(crate) enum Command {
     )]
     Req(flow::Plain),
     /// Print requests and answer each with itself, or with a fixed text
-    #[command(after_help = "Examples:\n  tidegate mq rep --bind tcp://*:5555\n  \
-        tidegate mq rep --bind tcp://*:5555 --reply ok --count 1")]
+    #[command(after_help = "Examples:\n  tidegate mq rep --bind 'tcp://*:5555'\n  \
+        tidegate mq rep --bind 'tcp://*:5555' --reply ok --count 1")]
     Rep(flow::Reply),
     /// Send standard input to the peers in turn, and print what they send
     #[command(
@@ -67,7 +67,7 @@ pub(crate) enum Command {
     )]
     Dealer(flow::Plain),
     /// Print messages with the name of their sender as first part; send each line to whom its first part names
-    #[command(after_help = "Example:\n  tidegate mq router --bind tcp://*:5555 --json")]
+    #[command(after_help = "Example:\n  tidegate mq router --bind 'tcp://*:5555' --json")]
     Router(flow::Plain),
     /// Talk to one peer, both ways at once
     #[command(after_help = "Example:\n  tidegate mq pair --bind ipc:///tmp/talk")]
@@ -78,15 +78,15 @@ Messages that arrive are not read. With --json one object per event: {\"at_ms\",
 
 Examples:
   tidegate mq monitor dealer --connect tcp://localhost:5555 --until-up --timeout 5s
-  tidegate mq monitor pull --bind tcp://*:5557 --json")]
+  tidegate mq monitor pull --bind 'tcp://*:5557' --json")]
     Monitor(monitor::Watch),
     /// Pass messages on between two sides, until told to stop
     #[command(after_help = "\
 With --json: at the end {\"summary\":true,\"frontend\":{...},\"backend\":{...}}, counting parts and bytes.
 
 Examples:
-  tidegate mq proxy queue --frontend tcp://*:5559 --backend tcp://*:5560
-  tidegate mq proxy forwarder --frontend tcp://*:5556 --backend tcp://*:5557 --capture ipc:///tmp/all")]
+  tidegate mq proxy queue --frontend 'tcp://*:5559' --backend 'tcp://*:5560'
+  tidegate mq proxy forwarder --frontend 'tcp://*:5556' --backend 'tcp://*:5557' --capture ipc:///tmp/all")]
     Proxy(proxy::Run),
     /// Make a key pair for CURVE
     #[command(after_help = "\

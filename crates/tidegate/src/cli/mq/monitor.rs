@@ -8,12 +8,16 @@ use tidegate::mq::monitor::{Event, EventKind, Monitor, NotAccepted};
 use tidegate::mq::{AnySocket, Context, Error, SocketType};
 
 use super::format::part_to_json;
-use super::life::Life;
+use super::life::{Life, is_silence, system_reason};
 use super::socket::SocketArgs;
 use crate::cli::session::parse_duration;
 use crate::output::{Exit, Output, Stop};
 
 #[derive(Debug, Args)]
+// The type first: the other two take every word that follows them.
+#[command(
+    override_usage = "tidegate mq monitor <TYPE> <--bind <ENDPOINT>...|--connect <ENDPOINT>...> [OPTIONS]"
+)]
 pub(crate) struct Watch {
     /// Type of the socket that is opened
     #[arg(value_name = "TYPE")]
@@ -153,6 +157,7 @@ fn name(kind: &EventKind) -> &'static str {
         EventKind::ConnectFailed(_) => "connect_failed",
         EventKind::Disconnected { .. } => "disconnected",
         EventKind::HandshakeSucceeded { .. } => "handshake_succeeded",
+        EventKind::HandshakeFailed(reason) if is_silence(reason) => "timed_out",
         EventKind::HandshakeFailed(_) => "handshake_failed",
         EventKind::RoutingIdInUse => "routing_id_in_use",
         EventKind::PairBusy => "pair_busy",
@@ -174,7 +179,7 @@ fn details(kind: &EventKind) -> Map<String, Value> {
         }
         EventKind::BindFailed(errno) | EventKind::ConnectFailed(errno) | EventKind::CloseFailed(errno) => {
             add("errno", (*errno).into());
-            add("reason", std::io::Error::from_raw_os_error(*errno).to_string().into());
+            add("reason", system_reason(*errno).into());
         }
         EventKind::AcceptFailed(why) => {
             let reason = match why {

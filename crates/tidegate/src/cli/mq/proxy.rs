@@ -76,8 +76,8 @@ impl Run {
             proxy = proxy.with_capture(capture);
         }
         let life = Life::start(context, false)?;
-        life.watch(frontend.monitor(), false)?;
-        life.watch(backend.monitor(), false)?;
+        life.watch(frontend.monitor(), false, None)?;
+        life.watch(backend.monitor(), false, None)?;
         let control = proxy.control();
         let ended = match proxy.run_blocking() {
             Err(Error::Terminated) => Ok(()),

@@ -20,7 +20,7 @@ pub(super) struct SocketArgs {
     #[command(flatten)]
     security: Security,
     /// Name by which a ROUTER addresses this socket
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     routing_id: Option<String>,
     /// Messages that may wait for one peer in each direction; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -53,28 +53,34 @@ impl Meet {
 
 /// CURVE and PLAIN. Secrets are given as files: arguments can be read by everybody on the host.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Security")]
 pub(super) struct Security {
     /// CURVE: file with this side's secret key, as `tidegate mq keygen` writes it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plain_user", "plain_users"])]
+    #[arg(help_heading = "Security", long, value_name = "FILE", conflicts_with_all = ["plain_user", "plain_users"])]
     curve_secret: Option<PathBuf>,
     /// CURVE, client: public key of the server (40 characters), or a file with it
-    #[arg(long, value_name = "KEY", requires = "curve_secret", conflicts_with_all = ["curve_allow", "curve_any_client"])]
+    // A key may begin with a hyphen.
+    #[arg(help_heading = "Security", long, value_name = "KEY", requires = "curve_secret", conflicts_with_all = ["curve_allow", "curve_any_client"], allow_hyphen_values = true)]
     curve_server: Option<String>,
     /// CURVE, server: admit the client with this public key, or with one of those in this file; repeat for more
-    #[arg(long, value_name = "KEY", requires = "curve_secret")]
+    #[arg(
+        help_heading = "Security",
+        long,
+        value_name = "KEY",
+        requires = "curve_secret",
+        allow_hyphen_values = true
+    )]
     curve_allow: Vec<String>,
     /// CURVE, server: admit every client: encryption without authentication
-    #[arg(long, requires = "curve_secret", conflicts_with = "curve_allow")]
+    #[arg(help_heading = "Security", long, requires = "curve_secret", conflicts_with = "curve_allow")]
     curve_any_client: bool,
     /// PLAIN, client: user name
-    #[arg(long, value_name = "NAME", requires = "plain_password")]
+    #[arg(help_heading = "Security", long, value_name = "NAME", requires = "plain_password")]
     plain_user: Option<String>,
     /// PLAIN, client: file with the password
-    #[arg(long, value_name = "FILE", requires = "plain_user")]
+    #[arg(help_heading = "Security", long, value_name = "FILE", requires = "plain_user")]
     plain_password: Option<PathBuf>,
     /// PLAIN, server: file with a line NAME:PASSWORD for each user that is admitted
-    #[arg(long, value_name = "FILE", conflicts_with = "plain_user")]
+    #[arg(help_heading = "Security", long, value_name = "FILE", conflicts_with = "plain_user")]
     plain_users: Option<PathBuf>,
 }
 
@@ -86,6 +92,12 @@ impl Security {
         }
         if let Some(path) = &self.plain_users {
             let users = read_users(path)?;
+            if users.is_empty() {
+                let path = path.display();
+                return Err(Stop::usage(format!(
+                    "--plain-users: {path} names no user: nobody would be admitted"
+                )));
+            }
             let admit = move |peer: Peer| match &peer.credentials {
                 Credentials::Plain(shown) => users
                     .iter()
@@ -129,7 +141,13 @@ impl Security {
         } else {
             let mut keys = Vec::new();
             for allowed in &self.curve_allow {
-                keys.extend(public_keys(allowed)?);
+                let found = public_keys(allowed)?;
+                if found.is_empty() {
+                    return Err(Stop::usage(format!(
+                        "--curve-allow: {allowed} holds no key: nobody would be admitted"
+                    )));
+                }
+                keys.extend(found);
             }
             CurvePolicy::AllowList(keys.into())
         };
@@ -216,6 +234,12 @@ impl SocketArgs {
         Ok(options)
     }
 
+    /// What to look at when a server goes away during the handshake: it says nothing to whom it does not understand.
+    pub(super) fn silent_refusal(&self) -> Option<&'static str> {
+        let hint = "check --curve-server: a server goes away like this when it has another key";
+        self.security.curve_server.is_some().then_some(hint)
+    }
+
     /// How long to go on sending at the end.
     pub(super) fn linger(&self, timeout: Option<Duration>) -> Option<Duration> {
         self.linger.or(timeout)
@@ -225,7 +249,7 @@ impl SocketArgs {
     pub(super) fn meet(&self, socket: &AnySocket, output: &Output) -> Result<(), Stop> {
         for endpoint in &self.meet.bind {
             let bound = socket.bind_blocking(endpoint)?;
-            if endpoint.contains('*') {
+            if endpoint.contains('*') || endpoint.ends_with(":0") {
                 tell_bound(&bound, output.json());
             }
         }
