@@ -51,8 +51,8 @@ fn what_nobody_dials_for_is_passed_over() {
         let monitor = push.monitor();
         push.connect(&format!("tcp://{refused}")).unwrap();
         stopped(&monitor);
-        assert!(matches!(push.try_send("nowhere").unwrap_err().error, Error::WouldBlock));
         assert!(!push.readiness().unwrap().send);
+        assert!(matches!(push.try_send("nowhere").unwrap_err().error, Error::WouldBlock));
         push.connect(&good).unwrap();
         for number in 0..10 {
             push.try_send(format!("{number}")).unwrap();
@@ -67,6 +67,7 @@ fn what_nobody_dials_for_is_passed_over() {
         let monitor = req.monitor();
         req.connect(&format!("tcp://{refused}")).unwrap();
         stopped(&monitor);
+        assert!(!req.readiness().unwrap().send);
         req.connect(&good).unwrap();
         req.try_send("request").unwrap();
         assert_eq!(router.recv_blocking().unwrap().parts()[2], "request");

@@ -24,6 +24,7 @@ fn nobody() -> String {
 #[test]
 fn endpoints_that_cannot_be() {
     fails(&["pull", "--bind", "tpc://*:1"], "", 2, "bad_endpoint", &["tpc://*:1", "tcp://"]);
+    fails(&["pull", "--connect", "inproc://x"], "", 2, "usage", &["inproc://x", "tcp://"]);
     fails(&["pull", "--connect", "localhost"], "", 2, "bad_endpoint", &["localhost", "tcp://"]);
     fails(&["pull", "--connect", "tcp://localhost"], "", 2, "bad_endpoint", &["tcp://localhost"]);
     fails(&["pull", "--bind", "ipc:///no/such/place/at/all"], "", 3, "not_found", &["ipc:///no/such/place"]);
@@ -78,7 +79,7 @@ fn input_that_is_no_message() {
 
 #[test]
 fn a_name_that_nobody_has() {
-    fails(&["router", "--bind", ANY], "[\"nobody\",\"hello\"]\n", 3, "no_peer", &["routing id"]);
+    fails(&["router", "--bind", ANY], "[\"nobody\",\"hello\"]\n", 3, "no_peer", &["\"nobody\""]);
 }
 
 #[test]

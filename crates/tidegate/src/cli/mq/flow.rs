@@ -294,6 +294,14 @@ impl Run<'_> {
                     "ended with a message that could not be sent; what follows it was not sent either"
                 );
             }
+            if matches!(failed.error, Error::HostUnreachable)
+                && let Some(name) = failed.message.first()
+            {
+                let name = String::from_utf8_lossy(name);
+                let message =
+                    format!("no connected peer is called \"{name}\", which the message is addressed to");
+                return Stop::Error { exit: Exit::NotFound, code: "no_peer", message };
+            }
             self.stop(failed.error, "nothing could be sent", 0)
         })
     }

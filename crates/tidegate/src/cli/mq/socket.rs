@@ -247,6 +247,11 @@ impl SocketArgs {
 
     /// Binds and connects. What a wildcard became is told on standard error.
     pub(super) fn meet(&self, socket: &AnySocket, output: &Output) -> Result<(), Stop> {
+        if let Some(endpoint) = self.meet.all().iter().find(|endpoint| endpoint.starts_with("inproc://")) {
+            return Err(Stop::usage(format!(
+                "{endpoint}: nobody is in this process but the command; use tcp:// or ipc://"
+            )));
+        }
         for endpoint in &self.meet.bind {
             let bound = socket.bind_blocking(endpoint)?;
             if endpoint.contains('*') || endpoint.ends_with(":0") {
