@@ -67,6 +67,8 @@ struct Connected {
     /// The pipe that outlives connections; none with `immediate`.
     pipe: Option<PeerKey>,
     place: ConnectedPlace,
+    /// Makes the connections that are dialed.
+    connecting: Option<Arc<Connecting>>,
 }
 
 enum ConnectedPlace {
@@ -233,6 +235,7 @@ impl Shared {
                 number,
                 pipe,
                 place: ConnectedPlace::Inproc(name.clone()),
+                connecting: None,
             });
             self.finish(inner);
             if let Some(pipe) = pipe {
@@ -245,11 +248,12 @@ impl Shared {
         let started = self.dial(endpoint, parsed, &this, number, stamped, assigned, &options);
         let mut inner = self.lock();
         match started {
-            Ok(dialer) => inner.endpoints.connected.push(Connected {
+            Ok((dialer, connecting)) => inner.endpoints.connected.push(Connected {
                 endpoint: endpoint.to_owned(),
                 number,
                 pipe,
                 place: ConnectedPlace::Dialer(dialer),
+                connecting: Some(connecting),
             }),
             Err(error) => {
                 if let Some(pipe) = pipe {
@@ -273,7 +277,7 @@ impl Shared {
         pipe: Option<(PeerKey, Epoch)>,
         assigned: Option<Part>,
         options: &Options,
-    ) -> Result<Dialer> {
+    ) -> Result<(Dialer, Arc<Connecting>)> {
         let engine = self.context.engine(endpoint)?;
         let mut dial = Dial::new(target(parsed));
         dial.options = options.stream();
@@ -281,9 +285,11 @@ impl Shared {
         dial.connect_timeout = options.connect_timeout.filter(|timeout| !timeout.is_zero());
         dial.workers = options.affinity;
         let plan = Plan::new(this, number, endpoint, options, false)?;
-        engine
-            .dial(dial, Arc::new(Connecting::new(plan, pipe, assigned)))
-            .map_err(|error| listen_error(endpoint, ListenError::Engine(error)))
+        let connecting = Arc::new(Connecting::new(plan, pipe, assigned));
+        let dialer = engine
+            .dial(dial, connecting.clone())
+            .map_err(|error| listen_error(endpoint, ListenError::Engine(error)))?;
+        Ok((dialer, connecting))
     }
 
     pub(crate) async fn connect_ready(&self, endpoint: &str, timeout: Duration) -> Result<()> {
@@ -400,11 +406,16 @@ impl Shared {
     }
 
     pub(crate) fn retry(&self, endpoint: &str) -> Result<()> {
+        let this = self.arc()?;
         let mut inner = self.lock();
-        let Inner { endpoints, state, .. } = &mut *inner;
+        inner.options.check(self.kind)?;
+        let Inner { endpoints, state, options, .. } = &mut *inner;
         let mut found = false;
         for connected in endpoints.connected.iter().filter(|connected| connected.endpoint == endpoint) {
             found = true;
+            if let Some(connecting) = &connected.connecting {
+                connecting.renew(Plan::new(&this, connected.number, endpoint, options, false)?);
+            }
             // At once: who sends next need not wait for the engine.
             if let Some(pipe) = connected.pipe {
                 state.end_idle(pipe);

@@ -230,10 +230,12 @@ impl<K: Family> Socket<K> {
         self.core.disconnect(endpoint)
     }
 
-    /// Tries again to connect to an endpoint that was given up, after an authentication refusal for example.
+    /// Tries again to connect to an endpoint that was given up, after an authentication refusal for example, with the
+    /// credentials that are set now.
     ///
     /// # Errors
-    /// [`NotFound`](crate::Error::NotFound) when nothing is connected there.
+    /// [`NotFound`](crate::Error::NotFound) when nothing is connected there,
+    /// [`InvalidOption`](crate::Error::InvalidOption) for options that do not go together.
     pub fn retry(&self, endpoint: &str) -> Result<()> {
         self.core.retry(endpoint)
     }

@@ -186,7 +186,7 @@ impl Acceptor for Accepting {
 
 /// Makes connections of streams that were dialed.
 pub(crate) struct Connecting {
-    plan: Arc<Plan>,
+    plan: Mutex<Arc<Plan>>,
     /// With its stamp.
     pipe: Option<(PeerKey, Epoch)>,
     assigned: Option<Part>,
@@ -194,22 +194,35 @@ pub(crate) struct Connecting {
 
 impl Connecting {
     pub(crate) fn new(plan: Plan, pipe: Option<(PeerKey, Epoch)>, assigned: Option<Part>) -> Self {
-        Self { plan: Arc::new(plan), pipe, assigned }
+        Self { plan: Mutex::new(Arc::new(plan)), pipe, assigned }
+    }
+
+    /// Takes what later connections are made by: who was refused may show other credentials (MQ-280).
+    pub(crate) fn renew(&self, plan: Plan) {
+        let mut place = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whether there is a pipe without a connection was decided when the endpoint was made.
+        *place = Arc::new(Plan { immediate: place.immediate, ..plan });
+    }
+
+    fn plan(&self) -> Arc<Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Dialing for Connecting {
     fn connect(&self, _stream: &StreamInfo) -> Box<dyn Connection> {
-        match self.plan.socket.upgrade() {
-            Some(socket) => Box::new(Wire::new(self.plan.clone(), socket, self.pipe, self.assigned.clone())),
+        let plan = self.plan();
+        match plan.socket.upgrade() {
+            Some(socket) => Box::new(Wire::new(plan, socket, self.pipe, self.assigned.clone())),
             None => Box::new(Orphan),
         }
     }
 
     fn event(&self, event: &StreamEvent<'_>) {
+        let plan = self.plan();
         // Before it is reported: who is told of it finds it so.
-        match (self.plan.socket.upgrade(), event, self.pipe) {
-            (Some(socket), StreamEvent::Removed, _) => socket.give_up(self.plan.number),
+        match (plan.socket.upgrade(), event, self.pipe) {
+            (Some(socket), StreamEvent::Removed, _) => socket.give_up(plan.number),
             (Some(socket), StreamEvent::Stopped | StreamEvent::Refused, Some((key, born))) => {
                 socket.set_idle(key, born, true);
             }
@@ -219,7 +232,7 @@ impl Dialing for Connecting {
             }
             _ => {}
         }
-        self.plan.stream_event(event);
+        plan.stream_event(event);
     }
 }
 

@@ -155,15 +155,36 @@ fn who_is_refused_is_given_nothing() {
         });
         let guard = Pull::with_options(&context, guarded).unwrap();
         let refusing = guard.bind_blocking(ANYWHERE).unwrap();
-        let wrong = options_with(|options| {
-            let (username, password) = ("ann".into(), "wrong".into());
-            options.mechanism = Mechanism::Plain(PlainOptions::Client { username, password });
-        });
-        let push = Push::with_options(&context, wrong).unwrap();
+        let client = |password: &str| {
+            let (username, password) = ("ann".into(), password.into());
+            options_with(|options| {
+                options.mechanism = Mechanism::Plain(PlainOptions::Client { username, password });
+            })
+        };
+        let push = Push::with_options(&context, client("wrong")).unwrap();
         let monitor = push.monitor();
         push.connect(&refusing).unwrap();
         stopped(&monitor);
         assert!(matches!(push.try_send("secret").unwrap_err().error, Error::WouldBlock));
+        let refused = push.connect_ready_blocking(&refusing, PATIENCE).unwrap_err();
+        assert!(matches!(&refused, Error::Stopped(endpoint) if *endpoint == refusing), "{refused}");
+        stopped(&monitor);
+
+        // With what is known by then, whichever way it is told to go on.
+        for again in [Push::retry, Push::connect] {
+            let push = Push::with_options(&context, client("wrong")).unwrap();
+            let monitor = push.monitor();
+            push.connect(&refusing).unwrap();
+            stopped(&monitor);
+            push.set_options(|options| {
+                options.mechanism = client("s3cret").mechanism;
+                Ok(())
+            })
+            .unwrap();
+            again(&push, &refusing).unwrap();
+            push.send_blocking("hello").unwrap();
+            assert_eq!(guard.recv_blocking().unwrap().parts()[0], "hello");
+        }
     }
 }
 
