@@ -108,7 +108,7 @@ pub enum HugeFailure {
 #[non_exhaustive]
 pub enum AttachError {
     /// There is no such file, or it is not a regular one, or may not be opened.
-    #[error("cannot open the block")]
+    #[error("cannot open the block; start its producer if there is none")]
     Open(#[from] OpenError),
     /// The directory cannot be used.
     #[error("cannot use the directory of the block")]

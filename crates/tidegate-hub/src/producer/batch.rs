@@ -27,10 +27,8 @@ pub struct WriteBatch<'p> {
 impl<'p> WriteBatch<'p> {
     pub(super) fn new(producer: &'p Producer, allocation: Allocation) -> Self {
         let batch = Self { producer, allocation, open: true };
-        let whole = producer.descriptor().spec.slot_size;
-        for slot in producer.writer.open_slots(allocation) {
-            slot.describe(CommitInfo { len: whole, ..CommitInfo::default() });
-            if producer.zero_on_acquire {
+        if producer.zero_on_acquire {
+            for slot in producer.writer.open_slots(allocation) {
                 producer.payload(slot.index()).fill(0);
             }
         }

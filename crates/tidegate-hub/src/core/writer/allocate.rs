@@ -5,7 +5,7 @@ use tidegate_shm::{
     sync::{MutexGuard, Ordering},
 };
 
-use super::{BATCH_AHEAD, Parked, Place, TURN_TAKEN, TURN_WANTED, Writer};
+use super::{BATCH_AHEAD, CommitInfo, OpenSlot, Parked, Place, TURN_TAKEN, TURN_WANTED, Writer};
 use crate::core::{
     codec::{Ctl, MAX_SLOT_ID, SlotId, SlotState, Transition},
     config::{Deadline, OnHeld, Overflow},
@@ -259,15 +259,17 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         }
         let ahead = first.plus(u64::from(BATCH_AHEAD));
         let mut ahead = self.core.config.indices(ahead, n.saturating_sub(BATCH_AHEAD));
-        for (k, place) in (0..n).zip(self.places(first, n)) {
+        let mut reserved = 0;
+        for place in self.places(first, n) {
             if let Some((_, index)) = ahead.next() {
                 // On the way by the time its turn comes: consumers have the lines of all slots of a batch.
                 self.expect_write(index);
             }
             if let Err(error) = self.drain(place, guarded) {
-                self.restore(first, k);
+                self.restore(first, reserved);
                 return Err(error);
             }
+            reserved += 1;
             crash::at(Point::ReserveOne);
         }
         crash::at(Point::ReserveAll);
@@ -399,7 +401,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     fn take(&self, first: SlotId, n: u32, guarded: bool) -> Result<(), AcquireError> {
         let end = first.0.saturating_add(u64::from(n));
         let (ticket, now) = (self.core.host.thread_ticket(), self.core.host.now_roughly());
-        for (k, place) in (0..n).zip(self.places(first, n)) {
+        let whole = CommitInfo { len: self.core.config.slot_size, ..CommitInfo::default() };
+        let mut count = 0;
+        for place in self.places(first, n) {
             self.mark_owner(place, ticket, now);
             let from = place.ctl();
             let take = Transition::Take(place.id.tag());
@@ -413,9 +417,13 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             };
             if let Err(error) = taken {
                 self.check_owner()?;
-                self.give_up(first, k, n);
+                self.give_up(first, count, n);
                 return Err(error);
             }
+            count += 1;
+            // What it is committed with unless told otherwise. Not before the exchange: to whoever was displaced the slot
+            // may be one that is read.
+            OpenSlot(place).describe(whole);
             crash::at(Point::TakeOne);
         }
         crash::at(Point::TakeAll);

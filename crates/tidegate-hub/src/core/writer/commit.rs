@@ -101,11 +101,12 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
     pub fn commit_open(&self, batch: Allocation) -> Result<(), WriteError> {
         let now = self.core.host.now();
         let (mut slots, mut bytes) = (0, 0);
-        let mut result = Ok(());
+        // Once for all of them: who is displaced in the middle of it finds what is left in quarantine.
+        let mut result = self.check_owner().map_err(WriteError::from);
         for place in self.places(batch.first, batch.count).filter(Place::is_open) {
             if result.is_ok() {
                 let len = OpenSlot(place).len();
-                let checked = self.check_commit(len);
+                let checked = self.check_len(len);
                 result = checked.and_then(|()| Ok(self.commit_described(place, now)?));
                 let done = u64::from(result.is_ok());
                 slots += done;
@@ -142,20 +143,21 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
 
     #[inline]
     fn commit_slot(&self, id: SlotId, info: CommitInfo, now: Nanos) -> Result<(), WriteError> {
-        self.check_commit(info.len)?;
+        self.check_len(info.len)?;
+        self.check_owner()?;
         let place = self.place(id);
         OpenSlot(place).describe(info);
         Ok(self.commit_described(place, now)?)
     }
 
     #[inline]
-    fn check_commit(&self, len: u64) -> Result<(), WriteError> {
+    fn check_len(&self, len: u64) -> Result<(), WriteError> {
         let available = self.core.config.slot_size;
         if len > available {
             return Err(WriteError::TooLong { len, available });
         }
         crash::at(Point::Payload);
-        Ok(self.check_owner()?)
+        Ok(())
     }
 
     /// Commits a slot that was described.

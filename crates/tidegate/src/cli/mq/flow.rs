@@ -5,7 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tidegate::mq::{AnySocket, Context, Error, Message, Pub, SocketType};
+use tidegate::mq::{AnySocket, Context, Error, Message, Pub, SendError, SocketType};
 
 use super::format::{self, Format};
 use super::input::Input;
@@ -154,6 +154,18 @@ impl Common {
     }
 }
 
+/// Why a message was not sent, other than for want of time.
+fn not_sent(failed: SendError) -> Stop {
+    match (&failed.error, failed.message.first()) {
+        (Error::HostUnreachable, Some(name)) => {
+            let name = String::from_utf8_lossy(name);
+            let message = format!("no connected peer is called \"{name}\", to whom the message is addressed");
+            Stop::Error { exit: Exit::NotFound, code: "no_peer", message }
+        }
+        _ => failed.into(),
+    }
+}
+
 struct Run<'a> {
     common: &'a Common,
     socket: &'a AnySocket,
@@ -231,12 +243,12 @@ impl Run<'_> {
                 match input.next() {
                     Ok(Some(message)) => {
                         if let Err(failed) = socket.send_blocking(message) {
-                            break Err(match (failed.error, timeout) {
+                            break Err(match (&failed.error, timeout) {
                                 (Error::Terminated, _) => return,
                                 (Error::Timeout, Some(timeout)) => {
                                     life.timed_out("nothing could be sent", timeout, &endpoints)
                                 }
-                                (error, _) => error.into(),
+                                _ => not_sent(failed),
                             });
                         }
                     }
@@ -294,15 +306,10 @@ impl Run<'_> {
                     "ended with a message that could not be sent; what follows it was not sent either"
                 );
             }
-            if matches!(failed.error, Error::HostUnreachable)
-                && let Some(name) = failed.message.first()
-            {
-                let name = String::from_utf8_lossy(name);
-                let message =
-                    format!("no connected peer is called \"{name}\", which the message is addressed to");
-                return Stop::Error { exit: Exit::NotFound, code: "no_peer", message };
+            match failed.error {
+                Error::Timeout => self.stop(failed.error, "nothing could be sent", 0),
+                _ => not_sent(failed),
             }
-            self.stop(failed.error, "nothing could be sent", 0)
         })
     }
 
