@@ -151,11 +151,12 @@ mod real {
     }
 }
 
-/// Ends the simulated party of a unit test: it unwinds up to [`simulated::until_crash`] and never runs again.
+/// Ends the simulated party of a unit test, which unwinds up to [`simulated::until_crash`] and never runs again, or lets
+/// another one act in the middle of what it does.
 #[cfg(all(test, not(loom)))]
 pub(super) mod simulated {
     use std::{
-        cell::Cell,
+        cell::{Cell, RefCell},
         panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     };
 
@@ -163,11 +164,16 @@ pub(super) mod simulated {
 
     thread_local! {
         static PLAN: Cell<Option<(Point, u32)>> = const { Cell::new(None) };
+        static MEANWHILE: RefCell<Option<(Point, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
     }
 
     struct Crashed;
 
     pub(super) fn at(point: Point) {
+        let planned = MEANWHILE.with_borrow_mut(|plan| plan.take_if(|(planned, _)| *planned == point));
+        if let Some((_, other)) = planned {
+            other();
+        }
         let Some((planned, passes)) = PLAN.get() else { return };
         if planned != point {
             return;
@@ -176,6 +182,18 @@ pub(super) mod simulated {
         if passes == 1 {
             resume_unwind(Box::new(Crashed));
         }
+    }
+
+    /// Runs `party`, and `other` when it comes to `point` for the first time.
+    pub(in crate::core) fn meanwhile<R>(
+        point: Point,
+        other: impl FnOnce() + 'static,
+        party: impl FnOnce() -> R,
+    ) -> R {
+        MEANWHILE.set(Some((point, Box::new(other))));
+        let result = party();
+        assert!(MEANWHILE.take().is_none(), "{point:?} was never reached");
+        result
     }
 
     /// Runs `party` up to the `pass`-th pass of `point`; none if it ended there.

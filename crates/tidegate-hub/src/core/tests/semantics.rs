@@ -254,9 +254,9 @@ fn a_batch_waits_for_those_before_it_and_shows_those_behind_it() {
     writer.commit(behind.first.plus(1), info(1)).unwrap();
     writer.commit_open(batch).unwrap();
     assert_eq!(visible(), (5, 5), "what waited behind it is visible with it");
-    let nothing = take(0);
-    writer.commit_open(nothing).unwrap();
-    assert_eq!(visible(), (5, 5));
+    writer.abort(take(1).first).unwrap();
+    writer.commit_open(take(0)).unwrap();
+    assert_eq!(visible(), (6, 5), "what is no id is not the newest");
 }
 
 /// Two of four are committed, the rest given up.
@@ -273,6 +273,7 @@ fn a_read_batch_has_all_or_nothing() {
     (2..4).for_each(|k| writer.abort(batch.first.plus(k)).unwrap());
     writer.open(batch.first).unwrap().describe(info(1));
     writer.commit_open(batch).unwrap();
+    assert_eq!(block.word(Control64::LatestTag), 2, "the newest is not one that was given up");
     let mut got = Vec::new();
     assert!(reader.acquire_batch(3, Deadline::Immediate, &mut got).is_err() && got.is_empty());
     assert!(reader.acquire_batch(4, Deadline::Immediate, &mut got).is_err(), "three may be held");

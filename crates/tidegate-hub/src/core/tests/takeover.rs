@@ -1,10 +1,13 @@
+use std::rc::Rc;
+
 use tidegate_shm::sync::Ordering;
 
 use super::world::{Block, NEXT_WRITER, READER, WRITER, counted, info, kill, soon};
 use crate::core::{
     TakeOver,
     codec::{Ctl, InitState, SlotId, SlotState, TAINT_SEIZED},
-    config::{Deadline, SyncPolicy},
+    config::{Deadline, Overflow, SyncPolicy},
+    crash::{Point, simulated::meanwhile},
     error::{AcquireError, RegistryError},
     host::Counter,
     plain::{config, key},
@@ -43,6 +46,32 @@ fn a_displaced_writer_changes_nothing() {
     assert_eq!(counted(Counter::WriteLockContention), 3, "two writers met");
     assert_eq!(ctl(&block, 1), Ctl::new(2, SlotState::Quarantined));
     assert_eq!(indices.map(|field| block.word(field)), before);
+}
+
+/// A writer that was displaced while it kept readers off a slot finds it readable again, and leaves what is said about the
+/// value alone.
+/// Rules: DH-044, DH-258, DH-064.
+#[test]
+fn a_displaced_writer_says_nothing_about_what_is_read() {
+    let mut settings = config(SyncPolicy::AllReaders, 4);
+    settings.overflow = Overflow::DropOldest;
+    let block = Rc::new(Block::new(settings));
+    let writer = block.writer();
+    (0..4).for_each(|_| {
+        block.write(&writer).unwrap();
+    });
+    let len = |id| block.memory.slot(block.config.index(SlotId(id))).word64(Slot64::PayloadLen);
+    assert_eq!(Load::load(len(0), Ordering::Relaxed), 8);
+    let usurped = block.clone();
+    let usurp = move || {
+        usurped.core(NEXT_WRITER).adopt(TakeOver::Seize(key(WRITER)), soon()).map(drop).unwrap();
+    };
+    let refused = meanwhile(Point::WriterFence, usurp, || writer.allocate(2, NOW));
+    assert_eq!(refused, Err(AcquireError::Fenced.into()));
+    for id in 0..4 {
+        assert_eq!(ctl(&block, id), Ctl::new(id + 1, SlotState::Committed));
+        assert_eq!(Load::load(len(id), Ordering::Relaxed), 8);
+    }
 }
 
 /// Nobody allocates where a writer may wake up late; consumers get what was committed.
