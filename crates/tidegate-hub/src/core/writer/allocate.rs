@@ -259,17 +259,15 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         }
         let ahead = first.plus(u64::from(BATCH_AHEAD));
         let mut ahead = self.core.config.indices(ahead, n.saturating_sub(BATCH_AHEAD));
-        let mut reserved = 0;
         for place in self.places(first, n) {
             if let Some((_, index)) = ahead.next() {
                 // On the way by the time its turn comes: consumers have the lines of all slots of a batch.
                 self.expect_write(index);
             }
             if let Err(error) = self.drain(place, guarded) {
-                self.restore(first, reserved);
+                self.restore(first, place.behind(first));
                 return Err(error);
             }
-            reserved += 1;
             crash::at(Point::ReserveOne);
         }
         crash::at(Point::ReserveAll);
@@ -402,7 +400,6 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
         let end = first.0.saturating_add(u64::from(n));
         let (ticket, now) = (self.core.host.thread_ticket(), self.core.host.now_roughly());
         let whole = CommitInfo { len: self.core.config.slot_size, ..CommitInfo::default() };
-        let mut count = 0;
         for place in self.places(first, n) {
             self.mark_owner(place, ticket, now);
             let from = place.ctl();
@@ -417,10 +414,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             };
             if let Err(error) = taken {
                 self.check_owner()?;
-                self.give_up(first, count, n);
+                self.give_up(first, place.behind(first), n);
                 return Err(error);
             }
-            count += 1;
             // What it is committed with unless told otherwise. Not before the exchange: to whoever was displaced the slot
             // may be one that is read.
             OpenSlot(place).describe(whole);

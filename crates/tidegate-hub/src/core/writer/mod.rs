@@ -308,6 +308,12 @@ impl<S: SlotWords> Place<S> {
         ctl_of(self.slot)
     }
 
+    /// How many ids after `first`, the first of its request.
+    #[inline]
+    fn behind(&self, first: SlotId) -> u32 {
+        self.id.0.saturating_sub(first.0) as u32
+    }
+
     /// Whether it is WRITING, neither committed nor aborted yet.
     #[inline]
     fn is_open(&self) -> bool {
