@@ -164,8 +164,11 @@ pub(super) mod simulated {
 
     thread_local! {
         static PLAN: Cell<Option<(Point, u32)>> = const { Cell::new(None) };
-        static MEANWHILE: RefCell<Option<(Point, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+        static MEANWHILE: RefCell<Option<(Point, Other)>> = const { RefCell::new(None) };
     }
+
+    /// What another party does.
+    type Other = Box<dyn FnOnce()>;
 
     struct Crashed;
 
