@@ -8,17 +8,13 @@ use std::{error::Error, thread, time::Duration};
 use tidegate_hub::{
     config::{BufferPolicy, ConsumerConfig, HubConfig, Timeout},
     consumer::Consumer,
-    core::config::Deadline,
     error::AcquireError,
-    layout::{ChannelName, ZoneSpec},
+    layout::ChannelName,
     producer::Producer,
     schema::{HubPod, HubSchema, SchemaMode, ZoneLayout},
     zone::{ZoneCell, Zones},
 };
-use tidegate_shm::{
-    clock::{Nanos, monotonic_now},
-    sync::{AtomicU64, Ordering},
-};
+use tidegate_shm::sync::{AtomicU64, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -78,7 +74,7 @@ pub(crate) fn main() -> Result<()> {
     let (mut load, mut temperature) = (attach(&loads)?, attach(&temperatures)?);
     let zones = loads.zones()?;
     let calibration = zones.zone::<Calibration>(0, SchemaMode::Strict)?;
-    calibration.update(soon(), |zone| zone.values().store(&CALIBRATED))?;
+    calibration.update(LONG, |zone| zone.values().store(&CALIBRATED))?;
 
     thread::scope(|scope| {
         let weighing = scope.spawn(|| weigh(&loads));
@@ -89,7 +85,7 @@ pub(crate) fn main() -> Result<()> {
     })?;
 
     // What the consumer wrote is there for the producer, and for whoever looks into the block.
-    let after = calibration.snapshot(soon())?;
+    let after = calibration.snapshot(LONG)?;
     assert_eq!(after.values.into_inner(), Values { tare: weight(TARE_AT), ..CALIBRATED });
     assert_eq!(after.fused.load(Ordering::Relaxed), LOADS);
     println!("{LOADS} loads were joined with the temperatures of their time; tare {}", weight(TARE_AT));
@@ -98,18 +94,9 @@ pub(crate) fn main() -> Result<()> {
 
 /// The channel of loads, with its zone.
 fn loads() -> Result<Producer> {
-    let zone = ZoneSpec {
-        schema_hash: *Calibration::schema_hash().as_bytes(),
-        version: (Calibration::VERSION.major, Calibration::VERSION.minor),
-        text_index: Some(1),
-        lock: Some(0),
-        consumer_writable: true,
-        ..ZoneSpec::untyped("calibration", size_of::<Calibration>() as u64)
-    };
-    let mut config = HubConfig::typed::<Load>(ChannelName::new("loads")?, BufferPolicy::ring(64));
-    // The text of the records is line 0, that of the zone follows.
-    config.schema.text = [Load::TEXT, Calibration::TEXT].join("\n");
-    Ok(Producer::create(&HubConfig { zones: vec![zone], ..config })?)
+    let config = HubConfig::typed::<Load>(ChannelName::new("loads")?, BufferPolicy::ring(64))
+        .with_shared_zone::<Calibration>("calibration");
+    Ok(Producer::create(&config)?)
 }
 
 fn attach(producer: &Producer) -> Result<Consumer> {
@@ -158,13 +145,13 @@ fn fuse(loads: &mut Consumer, temperatures: &mut Consumer) -> Result<()> {
             later = read(temperatures)?;
         }
         if number == TARE_AT {
-            calibration.update(soon(), |zone| {
+            calibration.update(LONG, |zone| {
                 let values = zone.values().load();
                 let tare = values.correct(load.raw, now.celsius);
                 zone.values().store(&Values { tare, ..values });
             })?;
         }
-        let values = calibration.snapshot(soon())?.values.into_inner();
+        let values = calibration.snapshot(LONG)?.values.into_inner();
         let tare = if number < TARE_AT { 0.0 } else { weight(TARE_AT) };
         assert_eq!(values.correct(load.raw, now.celsius), weight(number) - tare);
         // Relaxed: a number for people.
@@ -180,9 +167,4 @@ fn read<T: HubPod>(consumer: &mut Consumer) -> Result<Option<T>> {
         Err(AcquireError::Closed { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Zones are locked for moments only.
-fn soon() -> Deadline {
-    Deadline::At(monotonic_now().saturating_add(Nanos::from_secs(30)))
 }

@@ -12,6 +12,7 @@ use crate::{
     integrity::{ChecksumError, DigesterError},
     layout::BlockUuid,
     schema::{LengthMismatch, ParseError, SchemaMismatch},
+    zone::ZoneError,
 };
 
 /// Why there is no producer or consumer.
@@ -113,7 +114,7 @@ pub enum TxError<E> {
     /// No slot: the closure was not called.
     #[error(transparent)]
     Acquire(AcquireError),
-    /// The closure said so; nothing was written or consumed.
+    /// The closure said so; nothing was written or consumed, but in a zone.
     #[error("the transaction was called off: {0}")]
     User(E),
     /// What the closure wrote could not be committed.
@@ -125,6 +126,9 @@ pub enum TxError<E> {
     /// The channel does not hold such records; the closure was not called.
     #[error(transparent)]
     Typed(#[from] TypedError),
+    /// The zone or its lock was not to be had; the closure was not called.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
 }
 
 /// As one of the nine kinds. What only batches and lengths can end in does not occur where this is used.

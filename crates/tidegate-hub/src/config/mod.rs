@@ -15,9 +15,10 @@ use crate::{
     block::{CreateOptions, DEFAULT_DIR, HugePages, Trust},
     layout::{
         BlockSpec, BlockUuid, ChannelName, DEFAULT_CONSUMERS, DigestAlg, DigestPolicy, Identity, OnHeld,
-        Orphan, Overflow, PageMode, Policy, SchemaInfo, Secret, SecurityLevel, SyncPolicy, ZoneSpec,
+        Orphan, Overflow, PageMode, Policy, SchemaInfo, Secret, SecurityLevel, SyncPolicy, ZONE_LOCKS,
+        ZoneSpec,
     },
-    schema::{HubPod, HubSchema},
+    schema::{HubPod, HubSchema, ZoneLayout},
 };
 pub use crate::{
     core::config::{Stall, WaitStrategy},
@@ -220,6 +221,35 @@ impl HubConfig {
     #[must_use]
     pub fn with_secret(self, secret: Secret) -> Self {
         Self { security: SecurityLevel::AttachTag, secret: Some(secret), ..self }
+    }
+
+    /// With one more zone, a `Z` that only the producer writes. The first four have locks of their own (DH-143).
+    #[must_use]
+    pub fn with_zone<Z: ZoneLayout>(self, name: &str) -> Self {
+        self.with_zone_of::<Z>(name, false)
+    }
+
+    /// As [`HubConfig::with_zone`], and consumers may write it too (DH-139).
+    #[must_use]
+    pub fn with_shared_zone<Z: ZoneLayout>(self, name: &str) -> Self {
+        self.with_zone_of::<Z>(name, true)
+    }
+
+    fn with_zone_of<Z: ZoneLayout>(mut self, name: &str, consumer_writable: bool) -> Self {
+        // The first line is that of the slots, empty if they have no type (DH-170).
+        self.schema.text.push('\n');
+        self.schema.text.push_str(Z::TEXT);
+        let lines = self.schema.text.matches('\n').count() as u32;
+        let lock = u32::try_from(self.zones.len()).ok().filter(|lock| *lock < ZONE_LOCKS);
+        self.zones.push(ZoneSpec {
+            schema_hash: *Z::schema_hash().as_bytes(),
+            version: (Z::VERSION.major, Z::VERSION.minor),
+            text_index: Some(lines),
+            lock,
+            consumer_writable,
+            ..ZoneSpec::untyped(name, size_of::<Z>() as u64)
+        });
+        self
     }
 
     /// What happens to a slot that is being read.

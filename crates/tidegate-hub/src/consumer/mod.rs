@@ -184,7 +184,7 @@ impl Consumer {
     /// # Errors
     /// The locks cannot be used from here: their owners live in other namespaces.
     pub fn zones(&self) -> Result<Zones, ZoneError> {
-        Zones::new(&self.block, self.secret.as_ref())
+        Zones::new(&self.block, self.secret.as_ref(), &self.timeouts)
     }
 
     /// Acquires `current`.

@@ -70,6 +70,8 @@ pub const DEFAULT_CONSUMERS: u32 = 8;
 pub const LOCKS: u32 = 32;
 /// Locks 0 to 7 are the system's.
 pub const SYSTEM_LOCKS: u32 = 8;
+/// The first of them belong to the zones with the same numbers, where nothing else is configured.
+pub const ZONE_LOCKS: u32 = 4;
 /// Zones a block can have.
 pub const MAX_ZONES: usize = 16;
 /// Bytes a zone can have.

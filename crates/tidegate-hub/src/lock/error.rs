@@ -10,7 +10,7 @@ use crate::core::{error::RegistryError, spinlock::SpinlockError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// The deadline passed (DH-151).
+    /// The time was over (DH-151).
     #[error("lock {index}: {source}")]
     Timeout {
         /// Which lock.

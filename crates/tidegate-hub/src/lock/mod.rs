@@ -29,8 +29,9 @@ pub use guard::{LockGuard, LockOutcome};
 use crate::{
     attachment::{ConsumerCore, Process, consumer_core},
     block::Block,
+    config::{HubTimeouts, Timeout},
     core::{
-        config::{Deadline, Timing, WaitStrategy},
+        config::{Deadline, WaitStrategy},
         host::{AuditEvent, Counters, Host},
         lock::order,
         spinlock::{Entered, LockWords, Spinlock},
@@ -48,26 +49,25 @@ pub struct LockTable {
     core: ConsumerCore,
     records: TableMut<64>,
     doorways: Arc<Doorways>,
-    wait: WaitStrategy,
-    timing: Timing,
+    timeouts: HubTimeouts,
 }
 
 impl LockTable {
-    /// The locks of `block`, waited for in slices and with the times of the sheet.
+    /// The locks of `block`, waited for in slices: [`Timeout::Default`] is `lock_acquire` of `timeouts`, and
+    /// `maintenance_lock` where locks are looked up, made or freed.
     ///
     /// # Errors
     /// The role may not write area S; or this process lives in another pid or time namespace than the block's creator, so
     /// that nobody could tell whether it died with a lock.
-    pub fn new(block: &Arc<Block>) -> Result<Self, LockError> {
+    pub fn new(block: &Arc<Block>, timeouts: &HubTimeouts) -> Result<Self, LockError> {
         let here = HostId::current().map_err(|source| LockError::Kernel { source })?;
         if here != block.descriptor().host {
             return Err(LockError::ForeignNamespace);
         }
-        let (wait, timing) = (WaitStrategy::Hybrid, Timing::default());
-        let core = consumer_core(block, wait, timing)?;
+        let core = consumer_core(block, WaitStrategy::Hybrid, timeouts.timing())?;
         let records = block.region().table_mut(block.descriptor().geometry.locks().offset, LOCKS)?;
         let doorways = doorways::of(&block.descriptor().uuid, block.region().guard());
-        Ok(Self { core, records, doorways, wait, timing })
+        Ok(Self { core, records, doorways, timeouts: timeouts.clone() })
     }
 
     /// The block.
@@ -80,10 +80,10 @@ impl LockTable {
     ///
     /// # Errors
     /// All are taken, the label is none, or the maintenance lock was not to be had.
-    pub fn alloc_lock(&self, label: &str, deadline: Deadline) -> Result<SharedLock<'_>, LockError> {
+    pub fn alloc_lock(&self, label: &str, timeout: Timeout) -> Result<SharedLock<'_>, LockError> {
         let wanted = label_bytes(label)?;
         self.check()?;
-        let found = self.core.locked(deadline, || {
+        let found = self.core.locked(self.maintenance(timeout), || {
             Ok(self.labelled(&wanted).or_else(|| {
                 let (index, record) = self.user_locks().find(|(_, record)| !is_allocated(record))?;
                 write_label(record, &wanted);
@@ -102,10 +102,10 @@ impl LockTable {
     ///
     /// # Errors
     /// The label is none, or the maintenance lock was not to be had.
-    pub fn find_lock(&self, label: &str, deadline: Deadline) -> Result<Option<SharedLock<'_>>, LockError> {
+    pub fn find_lock(&self, label: &str, timeout: Timeout) -> Result<Option<SharedLock<'_>>, LockError> {
         let wanted = label_bytes(label)?;
         self.check()?;
-        let found = self.core.locked(deadline, || Ok(self.labelled(&wanted)))?;
+        let found = self.core.locked(self.maintenance(timeout), || Ok(self.labelled(&wanted)))?;
         Ok(found.map(|index| SharedLock { table: self, index, label: Some(wanted) }))
     }
 
@@ -121,7 +121,7 @@ impl LockTable {
     /// # Errors
     /// It is the lock of a zone, it is held more than once, or the maintenance lock was not to be had; it is held no more
     /// in all cases.
-    pub fn free_lock(&self, guard: LockGuard<'_>, deadline: Deadline) -> Result<(), LockError> {
+    pub fn free_lock(&self, guard: LockGuard<'_>, timeout: Timeout) -> Result<(), LockError> {
         let lock = guard.lock();
         if lock.label.is_none() {
             return Err(LockError::NotUsers { index: lock.index });
@@ -130,7 +130,7 @@ impl LockTable {
             return Err(LockError::HeldDeeper { index: lock.index, depth: guard.depth() });
         }
         self.check()?;
-        self.core.locked(deadline, || {
+        self.core.locked(self.maintenance(timeout), || {
             if let Some(record) = lock.table.records.row(lock.index) {
                 // Relaxed: others look at it under the lock, or with the label.
                 flags(&record).store(0, Ordering::Relaxed);
@@ -139,6 +139,10 @@ impl LockTable {
             Ok(())
         })?;
         guard.release()
+    }
+
+    fn maintenance(&self, timeout: Timeout) -> Deadline {
+        timeout.deadline(self.timeouts.maintenance_lock)
     }
 
     fn check(&self) -> Result<(), LockError> {
@@ -175,9 +179,10 @@ impl<'t> SharedLock<'t> {
     /// Takes the lock; a thread that has it gets it once more (DH-144).
     ///
     /// # Errors
-    /// [`LockError::Timeout`] when the deadline passes, whoever has it (DH-151); the lock was freed.
-    pub fn acquire(&self, deadline: Deadline) -> Result<LockOutcome<'t>, LockError> {
+    /// [`LockError::Timeout`] when the time is over, whoever has it (DH-151); the lock was freed.
+    pub fn acquire(&self, timeout: Timeout) -> Result<LockOutcome<'t>, LockError> {
         self.table.check()?;
+        let deadline = timeout.deadline(self.table.timeouts.lock_acquire);
         let entered = self.spinlock()?.acquire(deadline).map_err(|error| LockError::of(self.index, error))?;
         let guard = LockGuard::new(*self);
         self.note_takeover(entered);
@@ -189,18 +194,27 @@ impl<'t> SharedLock<'t> {
     pub(crate) fn spinlock(
         &self,
     ) -> Result<Spinlock<'t, SharedU64Mut<'t>, SharedU32Mut<'t>, Process>, LockError> {
-        let LockTable { core, records, doorways, wait, timing } = self.table;
+        let LockTable { core, records, doorways, timeouts } = self.table;
         let missing = || LockError::NotUsers { index: self.index };
         let record = records.row(self.index).ok_or_else(missing)?;
         let doorway = doorways.of_lock(self.index).ok_or_else(missing)?;
-        Ok(Spinlock::new(words(record), doorway, core.host(), self.index, core.key(), *wait, *timing))
+        Ok(Spinlock::new(
+            words(record),
+            doorway,
+            core.host(),
+            self.index,
+            core.key(),
+            WaitStrategy::Hybrid,
+            timeouts.timing(),
+        ))
     }
 
     /// A takeover goes into the audit ring, which is written under the maintenance lock.
     fn note_takeover(&self, entered: Entered) {
         let Some(from) = entered.taken_from else { return };
         let core = &self.table.core;
-        let deadline = Deadline::At(core.host().now().saturating_add(self.table.timing.probe_every));
+        let deadline =
+            Deadline::At(core.host().now().saturating_add(self.table.timeouts.timing().probe_every));
         let noted = core.locked(deadline, || {
             core.host().audit(AuditEvent::SpinlockTakenOver { lock: self.index, from });
             Ok(())
@@ -279,9 +293,9 @@ mod tests {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let options = CreateOptions { dir: dir.path().to_owned(), ..CreateOptions::default() };
         let block = Arc::new(create(&test_spec(DigestAlg::None), &options).unwrap());
-        let table = LockTable::new(&block).unwrap();
-        let lock = table.alloc_lock("mine", Deadline::Immediate).unwrap();
-        let taken = || catch_unwind(AssertUnwindSafe(|| lock.acquire(Deadline::Immediate).is_ok()));
+        let table = LockTable::new(&block, &HubTimeouts::default()).unwrap();
+        let lock = table.alloc_lock("mine", Timeout::Immediate).unwrap();
+        let taken = || catch_unwind(AssertUnwindSafe(|| lock.acquire(Timeout::Immediate).is_ok()));
         assert!(taken().is_ok_and(|taken| taken));
         let inside = table.core.locked(Deadline::Immediate, || Ok(taken())).unwrap();
         assert_eq!(inside.is_err(), cfg!(debug_assertions), "nobody noticed");

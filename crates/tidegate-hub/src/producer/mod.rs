@@ -34,6 +34,7 @@ use crate::{
     attachment::{Process, WriterWords, sampling},
     block::Block,
     broker::Notifier,
+    cancel,
     config::{HubTimeouts, Timeout},
     core::{
         codec::SlotId,
@@ -49,6 +50,9 @@ use crate::{
 };
 use digest::Digests;
 pub(crate) use typed::TypedCheck;
+
+/// How soon a producer that lingers notices that it is to end.
+const LINGER_SLICE: Nanos = Nanos::from_millis(10);
 
 /// The writer of a channel. Its threads share it.
 #[derive(Debug)]
@@ -115,7 +119,7 @@ impl Producer {
     /// # Errors
     /// The locks cannot be used from here: their owners live in other namespaces.
     pub fn zones(&self) -> Result<Zones, ZoneError> {
-        Zones::new(&self.block, self.secret.as_ref())
+        Zones::new(&self.block, self.secret.as_ref(), &self.timeouts)
     }
 
     /// Ids that will never hold data because the writer before died with them (DH-084).
@@ -207,7 +211,8 @@ impl Producer {
         self.writer.core().host().set_measuring(on);
     }
 
-    /// Ends the channel: consumers read what there is and are then told that it is closed (DH-239).
+    /// Ends the channel: consumers read what there is and are then told that it is closed (DH-239). Cancelling the waits of
+    /// the process ends `close_linger` (DH-097).
     ///
     /// # Errors
     /// The right was lost: somebody else writes the block, and it was left alone.
@@ -312,8 +317,9 @@ impl Producer {
         self.predecessors.finish();
         self.abort_open_slots();
         self.writer.start_closing()?;
-        if !linger.is_zero() {
-            thread::sleep(linger);
+        let until = monotonic_now().saturating_add(linger.into());
+        while !cancel::is_cancelled() && monotonic_now() < until {
+            thread::sleep(LINGER_SLICE.min(until.saturating_sub(monotonic_now())).into());
         }
         self.note::<{ offset_of!(ControlPage, closed_ns) }>();
         self.writer.finish_closing()?;

@@ -6,7 +6,8 @@ use tidegate_shm::sync::Ordering;
 
 use super::{Zone, ZoneError};
 use crate::{
-    core::{config::Deadline, generation::ZoneState},
+    config::Timeout,
+    core::generation::ZoneState,
     integrity::{Digest, Digester},
     layout::pages::ZoneControl,
     schema::ZoneLayout,
@@ -29,9 +30,9 @@ impl<Z: ZoneLayout> Zone<'_, Z> {
     ///
     /// # Errors
     /// Digests are off or need a key; as [`Zone::guard`]; an update runs or was not finished.
-    pub fn update_digest(&self, deadline: Deadline) -> Result<(), ZoneError> {
+    pub fn update_digest(&self, timeout: Timeout) -> Result<(), ZoneError> {
         let digester = self.digester()?;
-        let _guard = self.guard(deadline)?;
+        let _guard = self.guard(timeout)?;
         let ZoneState::Whole(generation) = self.generation().state() else {
             return Err(ZoneError::Busy { index: self.index, writer: None });
         };

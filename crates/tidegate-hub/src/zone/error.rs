@@ -59,8 +59,8 @@ pub enum ZoneError {
         /// Who, if known.
         writer: Option<ProcessKey>,
     },
-    /// Updates ran until the deadline.
-    #[error("zone {index} was being updated until the deadline passed; try again, or update less often")]
+    /// Updates ran all the time.
+    #[error("zone {index} was being updated all the time; try again, or update less often")]
     Timeout {
         /// Which zone.
         index: usize,

@@ -6,7 +6,8 @@ use tidegate_shm::clock::monotonic_now;
 
 use super::{Zone, ZoneError};
 use crate::{
-    core::{config::Deadline, generation::ZoneState},
+    config::Timeout,
+    core::generation::ZoneState,
     identity::ProcessKey,
     lock::{LockGuard, LockOutcome},
     schema::ZoneLayout,
@@ -45,13 +46,11 @@ pub struct ZoneGuard<'z, 'a, Z> {
 
 pub(super) fn guard<'z, 'a, Z: ZoneLayout>(
     zone: &'z Zone<'a, Z>,
-    deadline: Deadline,
+    timeout: Timeout,
 ) -> Result<ZoneOutcome<'z, 'a, Z>, ZoneError> {
-    let outcome = zone.lock.map(|lock| lock.acquire(deadline)).transpose()?;
-    let poisoned = outcome.as_ref().is_some_and(LockOutcome::is_recovered);
+    let outcome = zone.lock.map(|lock| lock.acquire(timeout)).transpose()?;
     let guard = ZoneGuard { zone, lock: outcome.map(LockOutcome::into_guard) };
-    let recovered = poisoned || guard.is_torn();
-    Ok(if recovered { ZoneOutcome::Recovered(guard) } else { ZoneOutcome::Acquired(guard) })
+    Ok(if guard.is_recovered() { ZoneOutcome::Recovered(guard) } else { ZoneOutcome::Acquired(guard) })
 }
 
 impl<Z: ZoneLayout> ZoneGuard<'_, '_, Z> {
@@ -97,6 +96,11 @@ impl<Z: ZoneLayout> ZoneGuard<'_, '_, Z> {
     /// The lock, if the zone has one.
     pub fn lock(&self) -> Option<&LockGuard<'_>> {
         self.lock.as_ref()
+    }
+
+    /// Whether a holder died with the lock, or an update was not finished: the zone has to be repaired.
+    pub fn is_recovered(&self) -> bool {
+        self.lock.as_ref().is_some_and(LockGuard::is_poisoned) || self.is_torn()
     }
 
     /// Whether an update was begun and never finished.

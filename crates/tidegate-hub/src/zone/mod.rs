@@ -43,7 +43,7 @@ mod guard;
 #[doc(hidden)]
 pub mod layout;
 
-use std::{marker::PhantomData, mem::offset_of, sync::Arc};
+use std::{marker::PhantomData, mem::offset_of, sync::Arc, time::Duration};
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
@@ -58,10 +58,12 @@ pub use guard::{ZoneGuard, ZoneOutcome};
 
 use crate::{
     block::{Block, Role, registry::Place},
+    config::{HubTimeouts, Timeout},
     core::{
         config::Deadline,
         generation::{GenerationWords, ZoneState},
     },
+    error::TxError,
     identity::{Liveness, ProcessKey},
     integrity::{Digester, DigesterError},
     layout::{Secret, ZoneSpec, pages::ZoneControl},
@@ -80,24 +82,31 @@ pub struct Zones {
     locks: Option<LockTable>,
     /// None if a key or the algorithm is missing, or digests are off.
     digester: Option<Digester>,
+    /// What [`Timeout::Default`] is.
+    lock_acquire: Duration,
 }
 
 impl Zones {
-    /// The zones of `block`. `secret` is used if the block's digests need a key.
+    /// The zones of `block`. `secret` is used if the block's digests need a key. [`Timeout::Default`] is `lock_acquire` of
+    /// `timeouts`.
     ///
     /// # Errors
     /// As [`LockTable::new`]; who looks or repairs needs no locks and gets none.
-    pub fn new(block: &Arc<Block>, secret: Option<&Secret>) -> Result<Self, ZoneError> {
+    pub fn new(
+        block: &Arc<Block>,
+        secret: Option<&Secret>,
+        timeouts: &HubTimeouts,
+    ) -> Result<Self, ZoneError> {
         let locks = match block.role() {
             Role::Inspector | Role::Recovery => None,
-            Role::Consumer | Role::Writer => Some(LockTable::new(block)?),
+            Role::Consumer | Role::Writer => Some(LockTable::new(block, timeouts)?),
         };
         let digester = match Digester::new(block.descriptor(), secret) {
             Ok(digester) => Some(digester),
             Err(error @ DigesterError::Key(_)) => return Err(error.into()),
             Err(_) => None,
         };
-        Ok(Self { block: block.clone(), locks, digester })
+        Ok(Self { block: block.clone(), locks, digester, lock_acquire: timeouts.lock_acquire })
     }
 
     /// The locks of the block; none for who looks or repairs.
@@ -141,6 +150,22 @@ impl Zones {
             layout: PhantomData,
         })
     }
+
+    /// Calls `body` with zone `index` as a `Z` of exactly this schema, under the lock of the zone if it has one (9.1). What
+    /// `body` changes stays, whatever it returns; only what it changes by [`ZoneGuard::update`] is never seen by halves.
+    ///
+    /// # Errors
+    /// [`TxError::Zone`] as [`Zones::zone`] and [`Zone::guard`], and `body` was not called; [`TxError::User`].
+    pub fn with_zone<Z: ZoneLayout, R, E>(
+        &self,
+        index: usize,
+        timeout: Timeout,
+        body: impl FnOnce(&ZoneGuard<'_, '_, Z>) -> Result<R, E>,
+    ) -> Result<R, TxError<E>> {
+        let zone = self.zone::<Z>(index, SchemaMode::Strict)?;
+        let guard = zone.guard(timeout)?.into_guard();
+        body(&guard).map_err(TxError::User)
+    }
 }
 
 /// One zone as a `Z`.
@@ -178,9 +203,9 @@ impl<'a, Z: ZoneLayout> Zone<'a, Z> {
     ///
     /// # Errors
     /// [`ZoneError::ReadOnly`]; the lock was not to be had.
-    pub fn guard(&self, deadline: Deadline) -> Result<ZoneOutcome<'_, 'a, Z>, ZoneError> {
+    pub fn guard(&self, timeout: Timeout) -> Result<ZoneOutcome<'_, 'a, Z>, ZoneError> {
         self.control_mut()?;
-        guard::guard(self, deadline)
+        guard::guard(self, timeout)
     }
 
     /// Changes the zone so that no snapshot shows a part of it, under its lock, or as its only writer (DH-140). If
@@ -188,36 +213,28 @@ impl<'a, Z: ZoneLayout> Zone<'a, Z> {
     ///
     /// # Errors
     /// [`ZoneError::TornZone`] if an earlier update was not finished: use [`Zone::repair`]; as [`Zone::guard`].
-    pub fn update<R>(
-        &self,
-        deadline: Deadline,
-        change: impl FnOnce(Z::Held<'_>) -> R,
-    ) -> Result<R, ZoneError> {
-        self.guard(deadline)?.into_guard().update(change)
+    pub fn update<R>(&self, timeout: Timeout, change: impl FnOnce(Z::Held<'_>) -> R) -> Result<R, ZoneError> {
+        self.guard(timeout)?.into_guard().update(change)
     }
 
     /// As [`Zone::update`], for a zone that may be torn; `change` writes all of it. Says that it is whole again.
     ///
     /// # Errors
     /// As [`Zone::guard`]; somebody who lives is updating it.
-    pub fn repair<R>(
-        &self,
-        deadline: Deadline,
-        change: impl FnOnce(Z::Held<'_>) -> R,
-    ) -> Result<R, ZoneError> {
-        self.guard(deadline)?.into_guard().repair(change)
+    pub fn repair<R>(&self, timeout: Timeout, change: impl FnOnce(Z::Held<'_>) -> R) -> Result<R, ZoneError> {
+        self.guard(timeout)?.into_guard().repair(change)
     }
 
     /// A private copy, none of it older or newer than the rest, as far as everybody changes the zone by updates (DH-140).
     ///
     /// # Errors
-    /// [`ZoneError::TornZone`] if whoever updated it died over it (DH-141); the deadline passed while updates ran.
-    pub fn snapshot(&self, deadline: Deadline) -> Result<Z, ZoneError>
+    /// [`ZoneError::TornZone`] if whoever updated it died over it (DH-141); updates ran all the time.
+    pub fn snapshot(&self, timeout: Timeout) -> Result<Z, ZoneError>
     where
         Z: FromBytes + IntoBytes,
     {
         let mut copy = Z::new_zeroed();
-        self.snapshot_into(deadline, copy.as_mut_bytes())?;
+        self.snapshot_into(timeout, copy.as_mut_bytes())?;
         Ok(copy)
     }
 
@@ -225,7 +242,8 @@ impl<'a, Z: ZoneLayout> Zone<'a, Z> {
     ///
     /// # Errors
     /// As [`Zone::snapshot`]; `copy` has another length.
-    pub fn snapshot_into(&self, deadline: Deadline, copy: &mut [u8]) -> Result<u64, ZoneError> {
+    pub fn snapshot_into(&self, timeout: Timeout, copy: &mut [u8]) -> Result<u64, ZoneError> {
+        let deadline = timeout.deadline(self.zones.lock_acquire);
         let bytes = self.bytes()?;
         let words = self.generation();
         let mut wait = Backoff::new();

@@ -4,29 +4,33 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::Command,
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate_hub::{
-    block::Role,
-    core::config::Deadline,
+    block::{Block, Role},
+    config::{HubTimeouts, Timeout},
     identity::ProcessKey,
     layout::pages::{AuditEntry, LockRecord, MetricsPage, SyncPage},
     lock::{LockError, LockOutcome, LockTable},
     schema::SchemaMode,
-    zone::Zones,
 };
 use tidegate_shm::{process::ProcessId, sync::Ordering::Relaxed};
 
 use crate::{
     Bench, Telemetry, attach_in,
     children::{Child, linger, role, say},
-    soon, within,
+    soon, within, zones_of,
 };
 
 const ROUNDS: u64 = 1_000_000;
+
+fn locks_of(block: &Arc<Block>) -> LockTable {
+    LockTable::new(block, &HubTimeouts::default()).unwrap()
+}
 
 fn key_of(pid: u32) -> ProcessKey {
     let id = ProcessId::of(pid).unwrap();
@@ -52,7 +56,7 @@ fn shown(bench: &Bench, lock: u32) -> (u64, u32, u32, u64, u64) {
 
 /// Holds the lock "robot" until killed.
 fn holder(dir: &Path) {
-    let locks = LockTable::new(&attach_in(dir, Role::Consumer)).unwrap();
+    let locks = locks_of(&attach_in(dir, Role::Consumer));
     let lock = locks.alloc_lock("robot", soon()).unwrap();
     let _guard = lock.acquire(soon()).unwrap();
     let _deeper = lock.acquire(soon()).unwrap();
@@ -67,7 +71,7 @@ fn holder(dir: &Path) {
 fn nothing_is_lost_under_a_lock() {
     fn add(dir: &Path, rounds: u64) {
         let block = attach_in(dir, Role::Consumer);
-        let zones = Zones::new(&block, None).unwrap();
+        let zones = zones_of(&block);
         let zone = zones.zone::<Telemetry>(0, SchemaMode::Strict).unwrap();
         for _ in 0..rounds {
             let outcome = zone.guard(soon()).unwrap();
@@ -89,7 +93,7 @@ fn nothing_is_lost_under_a_lock() {
         add(bench.path(), ROUNDS / 2);
     });
     other.succeed();
-    let zones = Zones::new(&bench.block, None).unwrap();
+    let zones = zones_of(&bench.block);
     let zone = zones.zone::<Telemetry>(0, SchemaMode::Strict).unwrap();
     assert_eq!(zone.snapshot(soon()).unwrap().sum.into_inner(), 2 * ROUNDS);
     let (owner, thread, recursion, generation, takeovers) = shown(&bench, 0);
@@ -101,12 +105,12 @@ fn nothing_is_lost_under_a_lock() {
 fn a_lock_belongs_to_a_thread_and_is_given_back_by_a_panic() {
     let bench = Bench::new();
     // Two attachments of one process are one holder.
-    let [locks, others] = [&bench.block, &bench.attach(Role::Consumer)].map(|b| LockTable::new(b).unwrap());
+    let [locks, others] = [&bench.block, &bench.attach(Role::Consumer)].map(locks_of);
     let lock = locks.alloc_lock("robot", soon()).unwrap();
     assert_eq!((lock.index(), others.alloc_lock("robot", soon()).unwrap().index()), (8, 8));
-    let guard = lock.acquire(Deadline::Immediate).unwrap().into_guard();
+    let guard = lock.acquire(Timeout::Immediate).unwrap().into_guard();
     let same = others.find_lock("robot", soon()).unwrap().unwrap();
-    let deeper = same.acquire(Deadline::Immediate).unwrap().into_guard();
+    let deeper = same.acquire(Timeout::Immediate).unwrap().into_guard();
     assert_eq!((guard.depth(), deeper.depth(), shown(&bench, 8).2), (2, 2, 2));
     thread::scope(|scope| {
         let refused = scope.spawn(|| lock.acquire(within(Duration::from_millis(20))).map(drop));
@@ -116,7 +120,7 @@ fn a_lock_belongs_to_a_thread_and_is_given_back_by_a_panic() {
     drop(guard);
     assert_eq!(shown(&bench, 8).0, bench.block.own_key().word());
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        let _inner = lock.acquire(Deadline::Immediate).unwrap();
+        let _inner = lock.acquire(Timeout::Immediate).unwrap();
         panic!("while holding");
     }));
     assert!(panicked.is_err());
@@ -124,7 +128,7 @@ fn a_lock_belongs_to_a_thread_and_is_given_back_by_a_panic() {
     deeper.release().unwrap();
     assert_eq!(shown(&bench, 8).0, 0);
     let had = thread::scope(|scope| {
-        scope.spawn(|| lock.acquire(Deadline::Immediate).map(|outcome| outcome.is_recovered())).join()
+        scope.spawn(|| lock.acquire(Timeout::Immediate).map(|outcome| outcome.is_recovered())).join()
     });
     assert!(matches!(had.unwrap(), Ok(false)));
 }
@@ -140,7 +144,7 @@ fn the_lock_of_a_killed_process_is_recovered() {
     child.wait_for("held");
     let dead = key_of(child.pid());
     assert_eq!((shown(&bench, 8).0, shown(&bench, 8).2), (dead.word(), 2));
-    let locks = LockTable::new(&bench.block).unwrap();
+    let locks = locks_of(&bench.block);
     let lock = locks.find_lock("robot", soon()).unwrap().unwrap();
     thread::scope(|scope| {
         // Waits already when the holder dies.
@@ -149,13 +153,13 @@ fn the_lock_of_a_killed_process_is_recovered() {
         assert!(waiter.join().unwrap().unwrap(), "the waiter was not told");
     });
     assert_eq!(shown(&bench, 8).4, 1);
-    let LockOutcome::Recovered(guard) = lock.acquire(Deadline::Immediate).unwrap() else {
+    let LockOutcome::Recovered(guard) = lock.acquire(Timeout::Immediate).unwrap() else {
         panic!("poison was forgotten")
     };
     assert!(guard.is_poisoned());
     guard.clear_poison().unwrap();
     drop(guard);
-    assert!(matches!(lock.acquire(Deadline::Immediate).unwrap(), LockOutcome::Acquired(_)));
+    assert!(matches!(lock.acquire(Timeout::Immediate).unwrap(), LockOutcome::Acquired(_)));
     // The audit ring says who took it from whom.
     let views = bench.block.inspector_views().unwrap();
     let count = views.sync.row().u64::<{ offset_of!(SyncPage, audit_seq) }>().load(Relaxed);
@@ -176,7 +180,7 @@ fn one_of_several_waiters_takes_over() {
         return holder(&dir);
     }
     if let Some(dir) = role("waiter") {
-        let locks = LockTable::new(&attach_in(&dir, Role::Consumer)).unwrap();
+        let locks = locks_of(&attach_in(&dir, Role::Consumer));
         let lock = locks.find_lock("robot", soon()).unwrap().unwrap();
         say("waiting");
         let outcome = lock.acquire(soon()).unwrap();
@@ -209,10 +213,10 @@ fn the_lock_of_a_stopped_process_is_not_broken() {
     child.wait_for("held");
     let key = key_of(child.pid());
     signal(&child, Signal::STOP);
-    let locks = LockTable::new(&bench.block).unwrap();
+    let locks = locks_of(&bench.block);
     let lock = locks.find_lock("robot", soon()).unwrap().unwrap();
     // Long enough to ask several times whether it lives.
-    for deadline in [Deadline::Immediate, within(Duration::from_millis(400))] {
+    for deadline in [Timeout::Immediate, within(Duration::from_millis(400))] {
         let error = lock.acquire(deadline).unwrap_err();
         assert!(matches!(error, LockError::Timeout { .. }), "{error}");
         assert!(error.to_string().contains(&key.to_string()), "{error}");
@@ -229,7 +233,7 @@ fn the_lock_of_a_stopped_process_is_not_broken() {
 fn the_lock_of_the_program_before_exec_is_recovered() {
     let test = "locks::the_lock_of_the_program_before_exec_is_recovered";
     if let Some(dir) = role("before") {
-        let locks = LockTable::new(&attach_in(&dir, Role::Consumer)).unwrap();
+        let locks = locks_of(&attach_in(&dir, Role::Consumer));
         let guard = locks.alloc_lock("robot", soon()).unwrap().acquire(soon()).unwrap();
         let failed = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture"])
@@ -239,7 +243,7 @@ fn the_lock_of_the_program_before_exec_is_recovered() {
         panic!("{failed}");
     }
     if let Some(dir) = role("after") {
-        let locks = LockTable::new(&attach_in(&dir, Role::Consumer)).unwrap();
+        let locks = locks_of(&attach_in(&dir, Role::Consumer));
         let lock = locks.find_lock("robot", soon()).unwrap().unwrap();
         let outcome = lock.acquire(soon()).unwrap();
         let recovered = outcome.is_recovered();
@@ -259,7 +263,7 @@ fn the_lock_of_the_program_before_exec_is_recovered() {
 #[test]
 fn labels_name_locks_until_there_are_none_left() {
     let bench = Bench::new();
-    let locks = LockTable::new(&bench.block).unwrap();
+    let locks = locks_of(&bench.block);
     let labels: Vec<String> = (0..23).map(|number| format!("lock {number}")).collect();
     let indices: Vec<u32> =
         labels.iter().map(|label| locks.alloc_lock(label, soon()).unwrap().index()).collect();
@@ -290,7 +294,7 @@ fn labels_name_locks_until_there_are_none_left() {
     for label in ["", "seventeen bytes !", "zero\0"] {
         assert!(matches!(locks.alloc_lock(label, soon()), Err(LockError::BadLabel { .. })), "{label:?}");
     }
-    assert!(LockTable::new(&bench.attach(Role::Inspector)).is_err());
+    assert!(LockTable::new(&bench.attach(Role::Inspector), &HubTimeouts::default()).is_err());
 }
 
 /// Rules: DH-149, DH-298, K-28, K-29.
@@ -299,7 +303,7 @@ fn a_process_killed_while_entering_loses_the_lock() {
     use std::os::unix::process::ExitStatusExt;
 
     if let Some(dir) = role("victim") {
-        let locks = LockTable::new(&attach_in(&dir, Role::Consumer)).unwrap();
+        let locks = locks_of(&attach_in(&dir, Role::Consumer));
         drop(locks.alloc_lock("robot", soon()).unwrap().acquire(soon()));
         return;
     }
@@ -314,7 +318,7 @@ fn a_process_killed_while_entering_loses_the_lock() {
             .unwrap();
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{point}");
         assert_ne!(shown(&bench, 8).0, 0, "{point}: it had the lock");
-        let locks = LockTable::new(&bench.block).unwrap();
+        let locks = locks_of(&bench.block);
         let lock = locks.find_lock("robot", soon()).unwrap().unwrap();
         assert!(lock.acquire(soon()).unwrap().is_recovered(), "{point}");
         assert_eq!(shown(&bench, 8).4, 1, "{point}");

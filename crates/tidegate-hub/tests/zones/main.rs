@@ -12,15 +12,12 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tidegate_hub::{
     block::{AttachOptions, Block, CreateOptions, Role, attach, create},
-    core::config::Deadline,
+    config::{HubTimeouts, Timeout},
     layout::{BlockSpec, ChannelName, ZoneSpec},
     schema::{HubSchema, ZoneLayout},
-    zone::ZoneCell,
+    zone::{ZoneCell, Zones},
 };
-use tidegate_shm::{
-    clock::{Nanos, monotonic_now},
-    sync::{AtomicI16, AtomicI64, AtomicU8, AtomicU32, AtomicU64},
-};
+use tidegate_shm::sync::{AtomicI16, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A plain value of a zone.
@@ -106,12 +103,16 @@ fn attach_in(dir: &Path, role: Role) -> Arc<Block> {
     Arc::new(attach(&name, &options).unwrap())
 }
 
-fn within(time: Duration) -> Deadline {
-    Deadline::At(monotonic_now().saturating_add(Nanos(time.as_nanos() as u64)))
+fn zones_of(block: &Arc<Block>) -> Zones {
+    Zones::new(block, None, &HubTimeouts::default()).unwrap()
 }
 
-/// A deadline that is missed only if something is broken.
-fn soon() -> Deadline {
+fn within(time: Duration) -> Timeout {
+    Timeout::After(time)
+}
+
+/// A time that is over only if something is broken.
+fn soon() -> Timeout {
     within(children::PATIENCE)
 }
 

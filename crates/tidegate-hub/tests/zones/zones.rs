@@ -2,12 +2,17 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use tidegate_hub::{
-    block::{Block, CreateOptions, Role, create},
-    core::config::Deadline,
-    layout::{DigestAlg, DigestPolicy, Secret, SecurityLevel},
+    block::{CreateOptions, Role, create},
+    config::{BufferPolicy, ConsumerConfig, HubConfig, HubTimeouts, Timeout},
+    consumer::Consumer,
+    error::TxError,
+    layout::{ChannelName, DigestAlg, DigestPolicy, Secret, SecurityLevel},
+    lock::LockError,
+    producer::Producer,
     schema::{HubSchema, SchemaMode, ZoneLayout},
     zone::{DigestCheck, Zone, ZoneError, Zones},
 };
@@ -22,12 +27,8 @@ use tidegate_shm::{
 use crate::{
     Bench, Pose, Telemetry, attach_in,
     children::{Child, PATIENCE, linger, role, say},
-    soon, spec,
+    soon, spec, zones_of,
 };
-
-fn zones(block: &Arc<Block>) -> Zones {
-    Zones::new(block, None).unwrap()
-}
 
 fn telemetry(zones: &Zones, index: usize) -> Zone<'_, Telemetry> {
     zones.zone(index, SchemaMode::Strict).unwrap()
@@ -45,7 +46,7 @@ fn fields_lie_where_the_text_says() {
     );
     assert_eq!(Pose::TEXT, "tds1 Pose size=16 align=8 {x:f64@0+8;y:f64@8+8}");
     let bench = Bench::new();
-    let zones = zones(&bench.block);
+    let zones = zones_of(&bench.block);
     let zone = telemetry(&zones, 0);
     let shared = zone.shared().unwrap();
     assert_eq!(shared.beats().fetch_add(0x0102_0304, SeqCst), 0);
@@ -88,7 +89,7 @@ fn size_and_schema_are_checked_before_anything_is_reached() {
     }
 
     let bench = Bench::new();
-    let zones = zones(&bench.block);
+    let zones = zones_of(&bench.block);
     let code = |index, mode| zones.zone::<Telemetry>(index, mode).map(drop).map_err(|error| error.code());
     assert_eq!(code(0, SchemaMode::Strict), Ok(()));
     assert_eq!(code(2, SchemaMode::Strict), Err(306));
@@ -107,7 +108,7 @@ fn size_and_schema_are_checked_before_anything_is_reached() {
 fn consumers_write_only_where_they_may() {
     let bench = Bench::new();
     let block = bench.attach(Role::Consumer);
-    let of_consumer = zones(&block);
+    let of_consumer = zones_of(&block);
     let own = telemetry(&of_consumer, 1);
     let refused = [
         own.shared().map(drop),
@@ -119,12 +120,12 @@ fn consumers_write_only_where_they_may() {
     for error in refused {
         assert!(matches!(error, Err(ZoneError::ReadOnly { index: 1 })), "{error:?}");
     }
-    let of_writer = zones(&bench.block);
+    let of_writer = zones_of(&bench.block);
     telemetry(&of_writer, 1).update(soon(), |zone| zone.sum().store(&5)).unwrap();
     assert_eq!(own.snapshot(soon()).unwrap().sum.into_inner(), 5, "they may look");
     telemetry(&of_consumer, 0).update(soon(), |zone| zone.sum().store(&6)).unwrap();
     let block = bench.attach(Role::Inspector);
-    let of_inspector = zones(&block);
+    let of_inspector = zones_of(&block);
     assert!(of_inspector.locks().is_none());
     let seen = telemetry(&of_inspector, 0);
     assert_eq!(seen.snapshot(soon()).unwrap().sum.into_inner(), 6);
@@ -134,7 +135,7 @@ fn consumers_write_only_where_they_may() {
 /// Updates all fields with one number for ever.
 fn updater(dir: &Path) {
     let block = attach_in(dir, Role::Consumer);
-    let zones = zones(&block);
+    let zones = zones_of(&block);
     let zone = telemetry(&zones, 0);
     for number in 1.. {
         zone.update(soon(), |fields| {
@@ -159,7 +160,7 @@ fn snapshots_are_never_torn() {
     let mut child = Child::start("zones::snapshots_are_never_torn", "updater", bench.path());
     child.wait_for("updating");
     let block = bench.attach(Role::Inspector);
-    let zones = zones(&block);
+    let zones = zones_of(&block);
     let zone = telemetry(&zones, 0);
     let (mut last, mut different) = (0, 0);
     // However the two are scheduled, most of these see an update that runs.
@@ -181,7 +182,7 @@ fn snapshots_are_never_torn() {
 fn an_update_that_a_kill_cut_off_is_torn_until_repaired() {
     if let Some(dir) = role("victim") {
         let block = attach_in(&dir, Role::Consumer);
-        let zones = zones(&block);
+        let zones = zones_of(&block);
         return telemetry(&zones, 0)
             .update(soon(), |fields| {
                 fields.sum().store(&1);
@@ -194,14 +195,14 @@ fn an_update_that_a_kill_cut_off_is_torn_until_repaired() {
     let test = "zones::an_update_that_a_kill_cut_off_is_torn_until_repaired";
     let mut child = Child::start(test, "victim", bench.path());
     child.wait_for("half done");
-    let zones = zones(&bench.block);
+    let zones = zones_of(&bench.block);
     let zone = telemetry(&zones, 0);
-    let alive = zone.snapshot(Deadline::Immediate).unwrap_err();
+    let alive = zone.snapshot(Timeout::Immediate).unwrap_err();
     assert!(matches!(alive, ZoneError::Timeout { index: 0 }), "{alive}");
     assert!(!zone.is_torn(), "its writer lives");
     child.kill();
     child.collect();
-    for deadline in [Deadline::Immediate, soon()] {
+    for deadline in [Timeout::Immediate, soon()] {
         let error = zone.snapshot(deadline).unwrap_err();
         assert!(matches!(error, ZoneError::TornZone { index: 0, writer: Some(_) }), "{error}");
         assert_eq!(error.code(), 305);
@@ -224,7 +225,7 @@ fn an_update_that_a_kill_cut_off_is_torn_until_repaired() {
 #[test]
 fn an_update_that_panics_is_torn() {
     let bench = Bench::new();
-    let zones = zones(&bench.block);
+    let zones = zones_of(&bench.block);
     for index in [0, 1] {
         let zone = telemetry(&zones, index);
         let panicked = catch_unwind(AssertUnwindSafe(|| zone.update(soon(), |_| panic!("half done"))));
@@ -242,7 +243,7 @@ fn an_update_that_panics_is_torn() {
 #[test]
 fn a_digest_knows_its_generation() {
     let bench = Bench::new();
-    let zones = zones(&bench.block);
+    let zones = zones_of(&bench.block);
     let zone = telemetry(&zones, 0);
     assert_eq!(zone.verify_digest().unwrap(), DigestCheck::Stale, "there is none");
     zone.update(soon(), |fields| fields.sum().store(&1)).unwrap();
@@ -270,7 +271,7 @@ fn digests_of_zones_need_a_table_and_their_key() {
     let mut off = spec();
     off.digest_alg = DigestAlg::None;
     let bench = Bench::of(&off);
-    let without = zones(&bench.block);
+    let without = zones_of(&bench.block);
     let error = telemetry(&without, 0).update_digest(soon()).unwrap_err();
     assert_eq!(error.code(), 304, "{error}");
 
@@ -283,11 +284,84 @@ fn digests_of_zones_need_a_table_and_their_key() {
     let options =
         CreateOptions { dir: dir.path().to_owned(), secret: Some(&secret), ..CreateOptions::default() };
     let block = Arc::new(create(&keyed, &options).unwrap());
-    let with_key = Zones::new(&block, Some(&secret)).unwrap();
+    let with_key = Zones::new(&block, Some(&secret), &HubTimeouts::default()).unwrap();
     telemetry(&with_key, 0).update_digest(soon()).unwrap();
     assert_eq!(telemetry(&with_key, 0).verify_digest().unwrap(), DigestCheck::Match);
-    let with_other = Zones::new(&block, Some(&other)).unwrap();
+    let with_other = Zones::new(&block, Some(&other), &HubTimeouts::default()).unwrap();
     assert_eq!(telemetry(&with_other, 0).verify_digest().unwrap(), DigestCheck::Mismatch);
-    let without = zones(&block);
+    let without = zones_of(&block);
     assert_eq!(telemetry(&without, 0).verify_digest().unwrap_err().code(), 119);
+}
+
+/// Zones of a channel are declared by their types and used by closures, from both ends.
+///
+/// Rules: DH-139, DH-143, DH-170.
+#[test]
+fn a_channel_declares_its_zones_by_type() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let channel = ChannelName::new("robot").unwrap();
+    let config =
+        HubConfig { dir: dir.path().to_owned(), ..HubConfig::new(channel, BufferPolicy::ring(4), 64) }
+            .with_zone::<Telemetry>("arm")
+            .with_shared_zone::<Telemetry>("leg");
+    let locks: Vec<_> = config.zones.iter().map(|zone| (zone.text_index, zone.lock)).collect();
+    assert_eq!(locks, [(Some(1), Some(0)), (Some(2), Some(1))]);
+    let many = (0..5).fold(config.clone(), |config, _| config.with_zone::<Telemetry>("more"));
+    assert_eq!((many.zones[3].lock, many.zones[4].lock), (Some(3), None));
+
+    let producer = Producer::create(&config).unwrap();
+    let reading = ConsumerConfig { dir: dir.path().to_owned(), ..ConsumerConfig::default() };
+    let consumer = Consumer::attach(&producer.name(), &reading).unwrap();
+    let (ours, theirs) = (producer.zones().unwrap(), consumer.zones().unwrap());
+    let add = |zones: &Zones, index, by: u64| {
+        zones.with_zone::<Telemetry, _, _>(index, Timeout::Default, |zone| {
+            assert!(!zone.is_recovered());
+            let sum = zone.fields().unwrap().sum().load() + by;
+            zone.update(|fields| fields.sum().store(&sum)).unwrap();
+            if by == 0 { Err("nothing") } else { Ok(sum) }
+        })
+    };
+    assert_eq!(
+        (add(&ours, 0, 1).unwrap(), add(&ours, 1, 2).unwrap(), add(&theirs, 1, 3).unwrap()),
+        (1, 2, 5)
+    );
+    assert!(matches!(add(&ours, 1, 0), Err(TxError::User("nothing"))));
+    assert!(matches!(add(&theirs, 0, 1), Err(TxError::Zone(ZoneError::ReadOnly { .. }))));
+    assert!(matches!(add(&ours, 2, 1), Err(TxError::Zone(ZoneError::NoSuchZone { .. }))));
+    let [sum] = [&ours].map(|zones| telemetry(zones, 1).snapshot(Timeout::Default).unwrap().sum.into_inner());
+    assert_eq!(sum, 5, "the producer sees what the consumer wrote");
+
+    // Who dies over a change of fields leaves a zone that has to be repaired, and the next one is told.
+    let broken = catch_unwind(AssertUnwindSafe(|| {
+        ours.with_zone::<Telemetry, (), ()>(0, Timeout::Default, |zone| {
+            let _ = zone.update(|_| panic!("in the middle"));
+            Ok(())
+        })
+    }));
+    assert!(broken.is_err());
+    let told = ours.with_zone::<Telemetry, _, ()>(0, Timeout::Default, |zone| Ok(zone.is_recovered()));
+    assert!(told.unwrap());
+}
+
+/// What waits for as long as by default waits for as long as its handle says.
+///
+/// Rules: DH-097, DH-140, DH-151.
+#[test]
+fn the_default_time_of_zones_and_locks_is_that_of_the_handle() {
+    let bench = Bench::new();
+    let timeouts = HubTimeouts { lock_acquire: Duration::from_millis(1), ..HubTimeouts::default() };
+    let zones = Zones::new(&bench.block, None, &timeouts).unwrap();
+    let zone = telemetry(&zones, 0);
+    let lock = zones.locks().unwrap().alloc_lock("gripper", Timeout::Default).unwrap();
+    let _held = (zone.guard(Timeout::Default).unwrap(), lock.acquire(Timeout::Default).unwrap());
+    // On another thread, since locks are recursive.
+    let (guard, lock) = std::thread::scope(|scope| {
+        let waiting = || {
+            let guard = zone.guard(Timeout::Default).map(drop).unwrap_err();
+            (guard, lock.acquire(Timeout::Default).map(drop).unwrap_err())
+        };
+        scope.spawn(waiting).join().unwrap()
+    });
+    assert!(matches!(guard, ZoneError::Lock(LockError::Timeout { .. })), "{guard:?}");
+    assert!(matches!(lock, LockError::Timeout { .. }), "{lock:?}");
 }

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidegate::hub::config::Timeout;
-use tidegate::hub::core::config::Deadline;
+use tidegate::hub::config::{HubTimeouts, Timeout};
 use tidegate::hub::error::AcquireError;
 use tidegate::hub::lock::LockTable;
 use tidegate::hub::producer::WriteBatch;
@@ -21,7 +20,8 @@ pub(super) fn run(task: &Task) -> Result<(), Stop> {
     let call = task.call.ok_or_else(|| Stop::usage("which call?"))?;
     let out = HubOut::make(task, Direction::Up)?;
     let mut from = HubFrom::attach_one(task, Direction::Up)?;
-    let locks = LockTable::new(out.producer.block()).map_err(|error| failed("reach the locks", error))?;
+    let locks = LockTable::new(out.producer.block(), &HubTimeouts::default())
+        .map_err(|error| failed("reach the locks", error))?;
     let mut row = || match call {
         Call::Acquire => acquire(&out, &mut from),
         Call::AcquireBatch => acquire_batch(&out, &mut from),
@@ -108,11 +108,11 @@ fn poll(from: &mut HubFrom) -> Result<Duration, Stop> {
 }
 
 fn lock(locks: &LockTable) -> Result<Duration, Stop> {
-    let lock = locks.alloc_lock("bench", Deadline::Never).map_err(|error| failed("make a lock", error))?;
+    let lock = locks.alloc_lock("bench", Timeout::Infinite).map_err(|error| failed("make a lock", error))?;
     let begin = Instant::now();
     for _ in 0..ROW {
         let guard =
-            lock.acquire(Deadline::Never).map_err(|error| failed("take the lock", error))?.into_guard();
+            lock.acquire(Timeout::Infinite).map_err(|error| failed("take the lock", error))?.into_guard();
         guard.release().map_err(|error| failed("give the lock back", error))?;
     }
     Ok(begin.elapsed())
