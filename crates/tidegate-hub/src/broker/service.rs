@@ -354,7 +354,7 @@ impl Service {
         if !is_due || self.saved == revision {
             return;
         }
-        match store.save(&self.machine.snapshot()) {
+        match store.save(&self.machine.snapshot(self.host.as_ref())) {
             Ok(()) => {
                 self.numbers.saves += 1;
                 self.saved = revision;

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn snapshot(last_id: u32) -> Snapshot {
-        Snapshot { last_id, channels: Vec::new() }
+        Snapshot { last_id, ..Snapshot::default() }
     }
 
     /// Rules: DH-213, DH-214.

@@ -5,7 +5,7 @@ use std::{process::exit, time::Duration};
 use tidegate_hub::{
     broker::{
         AttachViaError, Discovery, HubError, RetryPolicy,
-        wire::{EventBody, Register},
+        wire::{EventBody, Label, Register},
     },
     config::{BufferPolicy, ConsumerConfig, HubConfig, HubTimeouts, Timeout},
     consumer::{Consumer, HandoverIterator},
@@ -150,6 +150,70 @@ fn a_channel_moves_without_its_broker() {
     answers_become(&new, 1);
     new.close().unwrap();
     assert!(reader.0.wait().unwrap().success());
+}
+
+/// A broker that was away at the cut, or that has forgotten what was announced, knows the new block when it is back, and keeps it
+/// over further restarts.
+///
+/// Rules: DH-183, DH-221.
+#[test]
+fn a_broker_that_comes_back_learns_of_the_move() {
+    let (_dir, place) = place();
+    let (hub, asking) = (place.hub("producer"), place.hub("asking"));
+    let found = |producer: &Producer| {
+        // A client may ask a hundred times a second.
+        std::thread::sleep(Duration::from_millis(20));
+        let found = asking.discover(&Discovery::of(channel("data")), SOON, RetryPolicy::none());
+        found.is_ok_and(|found| found.channel.shm_name.as_str() == producer.name())
+    };
+    let mut broker = place.broker();
+    let mut old = Producer::create(&ring(&place, 8, OLD, (1, 0))).unwrap();
+    let register = Register {
+        zmq_endpoint: Some(Label::new("ipc:///somewhere").unwrap()),
+        ..Register::of_block(old.descriptor(), old.block().own_key()).unwrap()
+    };
+    let mut registration = hub.register(register, None, SOON).unwrap();
+    let next = ring(&place, 16, OLD, (1, 0));
+    for forgets in [false, true] {
+        broker.stop().unwrap();
+        let short = Duration::from_millis(200);
+        let new = hub.hand_over(&old, &mut registration, &next, patient(), short).unwrap();
+        assert!(!registration.is_current());
+        if forgets {
+            std::fs::remove_file(place.registry()).unwrap();
+        }
+        broker = place.broker();
+        until("the new block is known", || found(&new));
+        until("the client knows", || registration.is_current());
+        let known = asking.discover(&Discovery::of(channel("data")), SOON, RetryPolicy::none()).unwrap();
+        assert_eq!(known.channel.zmq_endpoint, Some(Label::new("ipc:///somewhere").unwrap()));
+        assert_eq!(registration.channel_id(), Some(known.channel.channel_id));
+        old = new;
+    }
+    broker.stop().unwrap();
+    let _again = place.broker();
+    until("the block is known again", || found(&old));
+    registration.deregister(SOON).unwrap();
+}
+
+/// A channel that is registered twice is kept for as long as the later registration is.
+///
+/// Rules: DH-183.
+#[test]
+fn a_channel_that_is_registered_again_is_kept() {
+    let (_dir, place) = place();
+    let broker = place.broker();
+    let hub = place.hub("producer");
+    let producer = Producer::create(&ring(&place, 8, OLD, (1, 0))).unwrap();
+    let register = || Register::of_block(producer.descriptor(), producer.block().own_key()).unwrap();
+    let first = hub.register(register(), None, SOON).unwrap();
+    let registration = hub.register(register(), None, SOON).unwrap();
+    drop(first);
+    assert!(registration.is_current());
+    broker.stop().unwrap();
+    let _again = place.broker();
+    until("the channel is known again", || registration.is_current());
+    registration.deregister(SOON).unwrap();
 }
 
 /// A broker that was restarted knows the consumers again, not only the producers.

@@ -43,7 +43,7 @@ fn snapshot(count: u32) -> Snapshot {
         key: None,
         register: register(&format!("c{number}"), number),
     };
-    Snapshot { last_id: count, channels: (1..=count).map(saved).collect() }
+    Snapshot { last_id: count, channels: (1..=count).map(saved).collect(), ..Snapshot::default() }
 }
 
 /// A process that saves one registry after the other is killed at whatever moment: the file is one of them, whole, and no

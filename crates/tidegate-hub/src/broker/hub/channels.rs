@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{MessageHub, Registration, RetryPolicy, keeper::Attached};
+use super::{
+    MessageHub, Registration, RetryPolicy,
+    keeper::{Attached, Moved},
+};
 use crate::{
     block::{AttachError, AttachOptions, Role, look},
     broker::{
@@ -11,7 +14,7 @@ use crate::{
         proof::Verifier,
         wire::{
             AttachNack, ChannelFacts, ChannelName, Fixed, HandoverCancel, HandoverNotify, HandoverPhase,
-            Label, LongText, Register, SchemaHash, SchemaMode as WireMode, SchemaVersion, ShmName, U64,
+            Label, LongText, Register, SchemaHash, SchemaMode as WireMode, SchemaVersion, ShmName,
         },
     },
     config::{ConsumerConfig, HubConfig},
@@ -109,7 +112,8 @@ fn attach_found(facts: &ChannelFacts, config: &ConsumerConfig) -> Result<Consume
 impl MessageHub {
     /// Moves the channel of `old`, whose registration this is, to a new block (15.3), and tells all who listen to the
     /// broker. A broker that does not answer delays it and keeps nobody from following: the old block says where the channel
-    /// goes (DH-221). The registration is that of the new block then.
+    /// goes (DH-221). The registration is that of the new block then, with lease and endpoint of the one before; a broker that
+    /// was away hears of it when it is back.
     ///
     /// # Errors
     /// Why the channel stays where it is; then the broker is told that it does.
@@ -124,15 +128,12 @@ impl MessageHub {
         let mut handover = old.begin_handover(config, options)?;
         let channel = &old.descriptor().spec.channel;
         let proof = old.secret().map(|secret| Verifier::of(secret, channel));
-        let tell = |message: Option<HandoverNotify>| {
-            let told = message.map(|message| self.handover_notify(message, proof.clone(), timeout));
-            if let Some(Err(error)) = told {
-                tracing::warn!(%error, "the broker was not told of the handover");
-            }
-        };
         // Names of blocks are words of messages, too.
         let prepare = prepare_message(&handover, old).ok();
-        tell(prepare.clone());
+        let told = prepare.clone().map(|message| self.handover_notify(message, proof.clone(), timeout));
+        if let Some(Err(error)) = told {
+            tracing::warn!(%error, "the broker was not told of the handover");
+        }
         let epoch = handover.epoch();
         let new = match handover.cut() {
             Ok(new) => new,
@@ -143,19 +144,12 @@ impl MessageHub {
         };
         let block = new.descriptor();
         let verifier = new.secret().map(|secret| Verifier::of(secret, &block.spec.channel));
-        let registered = Register::of_block(block, new.block().own_key())
-            .map_err(HubError::from)
-            .and_then(|register| self.register(register, verifier, timeout));
-        match registered {
-            Ok(registered) => *registration = registered,
-            Err(error) => tracing::warn!(%error, "the broker does not know of the new block"),
-        }
         let last = block.spec.first_slot_id.wrapping_sub(1);
-        tell(prepare.map(|message| HandoverNotify {
-            phase: HandoverPhase::Cutover,
-            cutover_slot_id: Some(U64(last)),
-            ..message
-        }));
+        let moved = prepare.map(|announced| Moved { announced, verifier: proof, last });
+        match Register::of_block(block, new.block().own_key()) {
+            Ok(register) => registration.moved_to(register, verifier, moved, timeout),
+            Err(error) => tracing::warn!(%error, "the broker cannot be told of the new block"),
+        }
         Ok(new)
     }
 

@@ -15,8 +15,8 @@ use crate::broker::{
     error::HubError,
     proof::Verifier,
     wire::{
-        AttachAck, BlockUuid, ChannelId, ChannelName, Deregister, Detach, Discovered, Fixed, Heartbeat,
-        Label, Registered, RequestBody,
+        AttachAck, BlockUuid, ChannelId, ChannelName, Deregister, Detach, Discovered, Fixed, HandoverNotify,
+        HandoverPhase, Heartbeat, Label, Register, Registered, RequestBody, U64,
     },
 };
 use crate::{identity::ProcessKey, layout::Descriptor};
@@ -45,9 +45,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Kept {
     registrations: BTreeMap<BlockUuid, Record>,
-    /// By numbers that are never given again.
     attachments: BTreeMap<u64, AttachmentRecord>,
-    last_attachment: u64,
+    /// Of registrations and attachments; none is given again.
+    last_number: u64,
     /// Consumers that have left.
     departures: Vec<Detach>,
     /// Whether one was added that the thread has not counted on: its lease may be shorter than the sleep.
@@ -57,10 +57,33 @@ struct Kept {
 
 #[derive(Debug)]
 struct Record {
+    /// Of the [`Registration`] that it belongs to: a block may be registered twice.
+    number: u64,
     asking: Asking,
     registered: Registered,
     /// The broker's start that knows of it; `None` when it has to be made again.
     epoch: Option<Label>,
+    /// How it came to its block, as long as the broker has not heard all of it.
+    moved: Option<Moved>,
+}
+
+/// A channel that has moved to another block.
+#[derive(Clone, Debug)]
+pub(super) struct Moved {
+    /// What was announced.
+    pub(super) announced: HandoverNotify,
+    /// Of the secret of the block before.
+    pub(super) verifier: Option<Verifier>,
+    /// The last id in the block before.
+    pub(super) last: u64,
+}
+
+impl Moved {
+    fn asking(&self, phase: HandoverPhase) -> Asking {
+        let cutover_slot_id = (phase == HandoverPhase::Cutover).then_some(U64(self.last));
+        let notify = HandoverNotify { phase, cutover_slot_id, ..self.announced.clone() };
+        Asking { body: RequestBody::HandoverNotify(Box::new(notify)), verifier: self.verifier.clone() }
+    }
 }
 
 /// A consumer that the broker knows of.
@@ -80,6 +103,13 @@ struct AttachmentRecord {
     channel_id: ChannelId,
     /// The broker's start that knows of it; `None` when it has to be told again.
     epoch: Option<Label>,
+}
+
+impl Kept {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
 }
 
 impl Attached {
@@ -166,6 +196,7 @@ const MOST_DEPARTURES: usize = 64;
 pub struct Registration {
     keeper: Arc<Keeper>,
     block: BlockUuid,
+    number: u64,
 }
 
 impl Registration {
@@ -192,9 +223,7 @@ impl Registration {
     pub fn deregister(self, timeout: Duration) -> Result<(), HubError> {
         let shared = &self.keeper.shared;
         let _turn = shared.turn();
-        let Some(record) = shared.kept().registrations.remove(&self.block) else {
-            return Ok(());
-        };
+        let Some(record) = self.end() else { return Ok(()) };
         let RequestBody::Register(register) = &record.asking.body else { return Ok(()) };
         let body = RequestBody::Deregister(Deregister {
             channel_name: register.channel_name.clone(),
@@ -206,14 +235,54 @@ impl Registration {
         Ok(())
     }
 
+    /// The channel is in another block now, which is registered in place of the one before. The broker hears of it now
+    /// or, if it is away, when it is back.
+    pub(super) fn moved_to(
+        &mut self,
+        register: Register,
+        verifier: Option<Verifier>,
+        moved: Option<Moved>,
+        timeout: Duration,
+    ) {
+        let keeper = self.keeper.clone();
+        let Some(old) = self.end() else { return };
+        let block = register.block_uuid;
+        let kept_fields = match old.asking.body {
+            RequestBody::Register(before) => Register {
+                lease_ms: before.lease_ms,
+                zmq_endpoint: before.zmq_endpoint,
+                zmq_pubkey: before.zmq_pubkey,
+                ..register
+            },
+            _ => register,
+        };
+        let asking = Asking { body: RequestBody::Register(Box::new(kept_fields)), verifier };
+        *self = Keeper::insert(keeper, block, |number| Record {
+            number,
+            asking,
+            registered: old.registered,
+            epoch: None,
+            moved,
+        });
+        self.keeper.shared.register_again(block, timeout);
+    }
+
     fn with<T>(&self, read: impl FnOnce(&Record) -> T) -> Option<T> {
-        self.keeper.shared.kept().registrations.get(&self.block).map(read)
+        let kept = self.keeper.shared.kept();
+        kept.registrations.get(&self.block).filter(|record| record.number == self.number).map(read)
+    }
+
+    /// Ends keeping it, unless the block was registered once more.
+    fn end(&self) -> Option<Record> {
+        let mut kept = self.keeper.shared.kept();
+        let is_this = kept.registrations.get(&self.block)?.number == self.number;
+        if is_this { kept.registrations.remove(&self.block) } else { None }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.keeper.shared.kept().registrations.remove(&self.block);
+        self.end();
     }
 }
 
@@ -239,21 +308,27 @@ impl Keeper {
         registered: Registered,
     ) -> Registration {
         let epoch = keeper.shared.link.epoch();
-        {
+        let record = |number| Record { number, asking, registered, epoch, moved: None };
+        Self::insert(keeper, block, record)
+    }
+
+    fn insert(keeper: Arc<Self>, block: BlockUuid, record: impl FnOnce(u64) -> Record) -> Registration {
+        let number = {
             let mut kept = keeper.shared.kept();
-            kept.registrations.insert(block, Record { asking, registered, epoch });
+            let number = kept.next_number();
+            kept.registrations.insert(block, record(number));
             kept.has_new = true;
-        }
+            number
+        };
         keeper.shared.ring();
-        Registration { keeper, block }
+        Registration { keeper, block, number }
     }
 
     pub(super) fn keep_attached(keeper: Arc<Self>, attached: Attached, channel_id: ChannelId) -> Attachment {
         let epoch = keeper.shared.link.epoch();
         let number = {
             let mut kept = keeper.shared.kept();
-            kept.last_attachment += 1;
-            let number = kept.last_attachment;
+            let number = kept.next_number();
             kept.attachments.insert(number, AttachmentRecord { attached, channel_id, epoch });
             number
         };
@@ -314,14 +389,10 @@ impl Shared {
 
     /// Beats for every lease, asks for a sign of life, and registers again what the broker does not know.
     fn make_sure(&self) {
-        let jobs: Vec<(BlockUuid, Asking, ChannelId, bool)> = self
-            .kept()
-            .registrations
-            .iter()
-            .map(|(block, record)| {
-                (*block, record.asking.clone(), record.registered.channel_id, record.registered.lease_ms > 0)
-            })
-            .collect();
+        let job = |(block, record): (&BlockUuid, &Record)| {
+            (*block, record.registered.channel_id, record.registered.lease_ms > 0)
+        };
+        let jobs: Vec<(BlockUuid, ChannelId, bool)> = self.kept().registrations.iter().map(job).collect();
         let attachments: Vec<(u64, AttachmentRecord)> =
             self.kept().attachments.iter().map(|(number, record)| (*number, record.clone())).collect();
         let is_idle = jobs.is_empty() && attachments.is_empty() && self.kept().departures.is_empty();
@@ -330,7 +401,7 @@ impl Shared {
         }
         let departures = std::mem::take(&mut self.kept().departures);
         self.tell_departures(departures, Instant::now() + REQUEST);
-        for (block, asking, channel_id, has_lease) in jobs {
+        for (block, channel_id, has_lease) in jobs {
             if self.kept().is_ending {
                 return;
             }
@@ -338,7 +409,7 @@ impl Shared {
             let is_known = self.kept().registrations.get(&block).is_none_or(|record| record.epoch == epoch);
             let is_forgotten = is_known && has_lease && self.beat(channel_id);
             if !is_known || is_forgotten {
-                self.register_again(block, &asking);
+                self.register_again(block, REQUEST);
             }
         }
         for (number, record) in attachments {
@@ -393,18 +464,23 @@ impl Shared {
         matches!(result, Err(HubError::UnknownClient(_)))
     }
 
-    /// What fails now is tried again the next time.
-    fn register_again(&self, block: BlockUuid, asking: &Asking) {
+    /// What fails now is tried again the next time. Each request may take `timeout`.
+    fn register_again(&self, block: BlockUuid, timeout: Duration) {
         let _turn = self.turn();
-        if !self.kept().registrations.contains_key(&block) {
-            return;
-        }
-        match self.link.ask::<Registered>(asking, Instant::now() + REQUEST) {
+        let found = self
+            .kept()
+            .registrations
+            .get(&block)
+            .map(|record| (record.number, record.asking.clone(), record.moved.clone()));
+        let Some((number, asking, moved)) = found else { return };
+        match self.tell_registered(&asking, moved.as_ref(), timeout) {
             Ok(registered) => {
                 let epoch = self.link.epoch();
                 let mut kept = self.kept();
-                if let Some(record) = kept.registrations.get_mut(&block) {
-                    (record.registered, record.epoch) = (registered, epoch);
+                if let Some(record) =
+                    kept.registrations.get_mut(&block).filter(|record| record.number == number)
+                {
+                    (record.registered, record.epoch, record.moved) = (registered, epoch, None);
                     self.link.count(|counters| counters.reregistrations += 1);
                 }
             }
@@ -414,6 +490,34 @@ impl Shared {
                     record.epoch = None;
                 }
             }
+        }
+    }
+
+    /// Registers a block, which a broker that knows the one before takes only if it was announced. It has another number
+    /// once the broker has heard of the cut.
+    fn tell_registered(
+        &self,
+        asking: &Asking,
+        moved: Option<&Moved>,
+        timeout: Duration,
+    ) -> Result<Registered, HubError> {
+        if let Some(moved) = moved {
+            self.tell_moved(moved, HandoverPhase::Prepare, timeout)?;
+            let _: Registered = self.link.ask(asking, Instant::now() + timeout)?;
+            self.tell_moved(moved, HandoverPhase::Cutover, timeout)?;
+        }
+        self.link.ask(asking, Instant::now() + timeout)
+    }
+
+    /// A broker that refuses has started again since, or has heard of it before, and needs to hear no more.
+    fn tell_moved(&self, moved: &Moved, phase: HandoverPhase, timeout: Duration) -> Result<(), HubError> {
+        match self.link.ask::<super::Nothing>(&moved.asking(phase), Instant::now() + timeout) {
+            Err(error @ (HubError::Timeout { .. } | HubError::Disconnected { .. })) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "the broker has no use for what is said of a handover");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
         }
     }
 

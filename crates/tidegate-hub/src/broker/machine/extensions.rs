@@ -3,10 +3,8 @@
 //! A lease is about the registry only. That one ran out says nothing about a process (DH-035); what the broker publishes
 //! then is a hint to look (DH-191).
 
-use std::time::Duration;
-
 use super::{
-    Answer, Asked, DEFAULT_LEASE, Machine, Now, Output, Refused,
+    Answer, Asked, CONSUMER_LEASE, Machine, Now, Output, Refused,
     registry::{Attachment, Entry, Timer},
 };
 use crate::broker::{
@@ -30,17 +28,16 @@ impl Machine {
             return Err(Refused::unknown_client());
         };
         let is_owner = entry.client == *client && entry.key == asked.origin.key;
-        let length = entry.lease.map_or(DEFAULT_LEASE, |lease| lease.length);
         if is_owner && let Some(lease) = &mut entry.lease {
-            timers.push((now + length, Timer::Lease(entry.id)));
-            (lease.until, lease.is_over) = (now + length, false);
+            timers.push((now + lease.length, Timer::Lease(entry.id)));
+            (lease.until, lease.is_over) = (now + lease.length, false);
         }
         let mut is_known = is_owner;
         for (consumer, attachment) in &mut entry.attachments {
             if attachment.client == *client {
                 is_known = true;
-                attachment.until = Some(now + length);
-                timers.push((now + length, Timer::Attachment(entry.id, consumer.clone())));
+                attachment.until = Some(now + CONSUMER_LEASE);
+                timers.push((now + CONSUMER_LEASE, Timer::Attachment(entry.id, consumer.clone())));
             }
         }
         for (due, timer) in timers {
@@ -214,7 +211,7 @@ impl Machine {
     pub(super) fn expire(&mut self, now: Now, host: &dyn HostView, outputs: &mut Vec<Output>) {
         while let Some(timer) = self.registry.due_timer(now.monotonic) {
             match timer {
-                Timer::Lease(channel) => self.expire_lease(channel, now.monotonic),
+                Timer::Lease(channel) => self.expire_lease(channel, now, outputs),
                 Timer::Attachment(channel, consumer) => {
                     self.expire_attachment(channel, consumer, now, host, outputs)
                 }
@@ -222,19 +219,23 @@ impl Machine {
         }
     }
 
-    /// The channel may be replaced from now on; it stays, and its owner counts as alive.
-    fn expire_lease(&mut self, channel: ChannelId, now: Duration) {
-        let name = self.registry.name_of(channel).cloned();
-        let lease =
-            name.and_then(|name| self.registry.find_mut(&name)).and_then(|entry| entry.lease.as_mut());
-        match lease {
-            Some(lease) if lease.until > now => {
+    /// The channel may be replaced from now on; it stays, and its owner counts as alive. One that was restored and of which
+    /// nothing was heard goes.
+    fn expire_lease(&mut self, channel: ChannelId, now: Now, outputs: &mut Vec<Output>) {
+        let Some(name) = self.registry.name_of(channel).cloned() else { return };
+        let Some(entry) = self.registry.find_mut(&name) else { return };
+        let is_verified = entry.is_verified;
+        match &mut entry.lease {
+            Some(lease) if lease.until > now.monotonic => {
                 let until = lease.until;
                 self.registry.set_timer(until, Timer::Lease(channel));
             }
             Some(lease) if !lease.is_over => {
                 lease.is_over = true;
                 self.counters.leases_expired += 1;
+                if !is_verified {
+                    self.close(&name, "NOT_CONFIRMED", now, outputs);
+                }
             }
             _ => {}
         }

@@ -44,6 +44,8 @@ impl Machine {
         let notify = HandoverNotify { secret_proof: None, ..body.clone() };
         let is_same = known.is_some_and(|known| known.new_uuid == notify.new_uuid);
         match self.registry.find_mut(name).and_then(|entry| entry.handover.as_mut()) {
+            // Said once more, after a cut that was told.
+            Some(handover) if is_same && handover.notify.phase == HandoverPhase::Cutover => {}
             Some(handover) if is_same => handover.notify = notify.clone(),
             _ => self.registry.set_handover(name, Some(Handover { notify: notify.clone(), successor: None })),
         }

@@ -160,8 +160,9 @@ const SKEW_MS: u64 = 30_000;
 /// For how long a reply is held back when proofs keep failing (DH-195).
 const PENALTY: Duration = Duration::from_secs(1);
 
-/// How long a consumer's lease lasts that its channel gives no length for.
-const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+/// How long a consumer counts as attached without a sign of its client, once it has given one: some beats of a client
+/// that keeps no lease of its own.
+const CONSUMER_LEASE: Duration = Duration::from_secs(10);
 
 /// The broker.
 #[derive(Debug)]
@@ -261,8 +262,8 @@ impl Machine {
     }
 
     /// What is to be kept over a restart: no secret, no proof (DH-213).
-    pub fn snapshot(&self) -> Snapshot {
-        self.registry.snapshot()
+    pub fn snapshot(&self, host: &dyn HostView) -> Snapshot {
+        self.registry.snapshot(host)
     }
 
     /// Takes a snapshot up: its channels are RESTORED_UNVERIFIED, those of dead owners are dropped (DH-214).

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Asked, Machine, Output, Refused, check_proof,
+    Answer, Asked, Machine, Now, Output, Refused, check_proof,
     registry::{Entry, Successor},
 };
 use crate::broker::{
@@ -61,7 +61,7 @@ impl Machine {
                 None => return Err(Refused::new(Code::Internal, "the registry lost a channel; report this")),
             },
             Decision::Replace => {
-                self.close(name, "REPLACED", asked, outputs);
+                self.close(name, "REPLACED", asked.now, outputs);
                 self.counters.replaced += 1;
                 self.registry.insert(new, now)
             }
@@ -173,7 +173,7 @@ impl Machine {
             let message = format!("channel {name} has another block by now; there is nothing to take back");
             return Err(Refused::new(Code::StaleOwner, message));
         }
-        self.close(name, "DEREGISTERED", asked, outputs);
+        self.close(name, "DEREGISTERED", asked.now, outputs);
         Ok(ReplyBody::Nothing)
     }
 
@@ -207,17 +207,11 @@ impl Machine {
     }
 
     /// Removes a channel and tells everybody.
-    pub(super) fn close(
-        &mut self,
-        name: &ChannelName,
-        reason: &str,
-        asked: &Asked<'_>,
-        outputs: &mut Vec<Output>,
-    ) {
+    pub(super) fn close(&mut self, name: &ChannelName, reason: &str, now: Now, outputs: &mut Vec<Output>) {
         if let (Some(entry), Ok(reason)) = (self.registry.remove(name), Label::new(reason)) {
             let event =
                 EventBody::ChannelClosing { channel_id: entry.id, channel_name: name.clone(), reason };
-            self.publish(name, event, asked.now, outputs);
+            self.publish(name, event, now, outputs);
         }
     }
 }

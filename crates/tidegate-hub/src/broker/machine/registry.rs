@@ -98,6 +98,9 @@ pub(super) enum Timer {
 /// The registry over a restart: neither secrets nor proofs nor sealed values (DH-213).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
+    /// Where the broker ran, as `host_domain` of a registration; what ran there ran no longer than the machine did.
+    #[serde(default)]
+    pub host_domain: Option<Label>,
     /// Number given last.
     pub last_id: u32,
     /// The channels in order of their names.
@@ -134,6 +137,11 @@ impl Entry {
 
     pub(super) fn verifier(&self) -> Option<Verifier> {
         self.register.shared_secret_hash.map(Verifier::from_field)
+    }
+
+    /// Whether the block that follows is registered already.
+    pub(super) fn has_successor(&self) -> bool {
+        self.handover.as_ref().is_some_and(|known| known.successor.is_some())
     }
 
     /// Whether the kernel says that the owner is gone; whoever cannot be asked about counts as alive (DH-034).
@@ -188,6 +196,15 @@ impl Entry {
         let attachments: usize = self.attachments.keys().map(attachment_cost).sum();
         self.size + successor.map_or(0, |successor| successor.size) + attachments
     }
+}
+
+/// How long a channel of elsewhere is kept over a restart without a word of its producer, which registers again within
+/// seconds if it lives (DH-183).
+const RESTORED_LEASE: Duration = Duration::from_secs(30);
+
+/// The boot in a `host_domain`.
+fn boot_of(domain: &str) -> &str {
+    domain.split('/').next().unwrap_or_default()
 }
 
 /// Bytes of the account for a consumer that is remembered: its name, twice, and what belongs to it.
@@ -389,7 +406,7 @@ impl Registry {
         Some(timer)
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self, host: &dyn HostView) -> Snapshot {
         let saved = |entry: &Entry| Saved {
             id: entry.id,
             client: entry.client.clone(),
@@ -400,7 +417,11 @@ impl Registry {
                 ..entry.register.clone()
             },
         };
-        Snapshot { last_id: self.last_id, channels: self.channels.values().map(saved).collect() }
+        Snapshot {
+            host_domain: Label::new(host.domain()).ok(),
+            last_id: self.last_id,
+            channels: self.channels.values().map(saved).collect(),
+        }
     }
 
     pub(super) fn restore(&mut self, snapshot: Snapshot, now: Now, host: &dyn HostView) {
@@ -421,18 +442,24 @@ impl Registry {
                 is_building: false,
                 size,
             };
-            let entry = Entry { is_verified: false, ..Entry::new(saved.id, new, now.monotonic) };
-            if !entry.is_owner_dead(host) {
-                self.put(entry);
+            let mut entry = Entry { is_verified: false, ..Entry::new(saved.id, new, now.monotonic) };
+            let domain = Some(&entry.register.host_domain);
+            let is_of_before = domain == snapshot.host_domain.as_ref()
+                && domain.is_some_and(|domain| boot_of(domain.as_str()) != boot_of(host.domain()));
+            if is_of_before || entry.is_owner_dead(host) {
+                continue;
             }
+            if !entry.is_local(host) {
+                let until = now.monotonic + RESTORED_LEASE;
+                entry.lease = Some(Lease { length: RESTORED_LEASE, until, is_over: false });
+            }
+            self.put(entry);
         }
     }
 
     /// Makes the recorded successor of a channel the channel, under a new number.
     pub(super) fn promote(&mut self, name: &ChannelName, now: Duration) {
-        let has_successor =
-            |entry: &Entry| entry.handover.as_ref().is_some_and(|known| known.successor.is_some());
-        if self.channels.get(name).is_some_and(has_successor)
+        if self.channels.get(name).is_some_and(Entry::has_successor)
             && let Some(successor) = self.take(name).and_then(|old| old.handover?.successor)
         {
             self.insert(successor, now);

@@ -46,7 +46,7 @@ fn what_is_restored_is_checked_first() {
     assert!(bench.register("q", away, None).is_ok());
     let dead = Register { channel_name: name("dead"), ..sensor(3, 3) };
     assert!(bench.register("r", dead, None).is_ok());
-    let text = serde_json::to_string(&bench.machine.snapshot()).unwrap();
+    let text = serde_json::to_string(&bench.machine.snapshot(&bench.host)).unwrap();
     assert!(!text.contains("secret_proof"), "{text}");
 
     let mut after = Bench::new(Settings::default());
@@ -71,6 +71,49 @@ fn what_is_restored_is_checked_first() {
     let (snapshot, now) = (serde_json::from_str(&text).unwrap(), moved.now());
     moved.machine.restore(snapshot, now, &moved.host);
     assert_eq!(moved.discover("c", find("sensor"), Some(&secret)).reply.code, Some(Code::StaleOwner));
+}
+
+/// What ran on this host before it was started anew is dead. Of a channel of elsewhere nothing can be known but what its
+/// producer says, which registers again if it lives: until then it waits, and then it goes.
+///
+/// Rules: DH-214, DH-183.
+#[test]
+fn what_nobody_confirms_is_not_kept() {
+    let mut bench = Bench::new(Settings::default());
+    let here = Register { host_domain: label("boot-0/pid:[4026531836]"), ..sensor(1, 1) };
+    assert!(bench.register("p", here, None).is_ok());
+    for (channel, owner) in [("away", 2_u8), ("back", 3)] {
+        let elsewhere = label("boot-7/pid:[4026531836]");
+        let away =
+            Register { channel_name: name(channel), host_domain: elsewhere, ..sensor(owner.into(), owner) };
+        assert!(bench.register("q", away, None).is_ok());
+    }
+    let mut snapshot = bench.machine.snapshot(&bench.host);
+    assert_eq!(snapshot.host_domain, Some(label(DOMAIN)));
+    snapshot.host_domain = Some(label("boot-0/pid:[4026531836]"));
+
+    let mut after = Bench::new(Settings::default());
+    let now = after.now();
+    after.machine.restore(snapshot, now, &after.host);
+    assert_eq!(after.machine.counters().channels, 2, "that of the boot before is gone");
+    assert!(after.register("n", sensor(4, 4), None).is_ok(), "its name is free");
+    let waiting = after.discover("c", find("away"), None);
+    assert_eq!(waiting.outcome(), (Status::Pending, Some(Code::RestoredUnverified)));
+    let back = Register {
+        channel_name: name("back"),
+        host_domain: label("boot-7/pid:[4026531836]"),
+        ..sensor(3, 3)
+    };
+    assert!(after.register("q", back, None).is_ok());
+    after.now += Duration::from_secs(60);
+    let events = after.tick();
+    assert!(
+        matches!(&events[..], [Output::Publish { event, .. }]
+            if matches!(&event.body, EventBody::ChannelClosing { channel_name, .. } if *channel_name == name("away"))),
+        "{events:?}"
+    );
+    assert_eq!(after.discover("c", find("away"), None).reply.code, Some(Code::UnknownChannel));
+    assert!(after.discover("c", find("back"), None).is_ok());
 }
 
 /// Only look-ups and farewells are answered while the broker drains.

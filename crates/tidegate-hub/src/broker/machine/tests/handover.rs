@@ -92,3 +92,47 @@ fn a_stale_cancellation_is_ignored() {
     assert!(matches!(bench.ask("p", cancel(2), None).events[..], [EventBody::HandoverCancel(_)]));
     assert!(bench.discover("c", find("sensor"), None).json["handover"].is_null());
 }
+
+/// A producer that died after its cut, before it told anybody: its successor is the channel when the block before is gone, and
+/// whoever asks for it meanwhile is sent to the block before, which knows the way.
+///
+/// Rules: DH-193, DH-230.
+#[test]
+fn a_cut_that_was_never_told_is_found_out() {
+    let mut bench = Bench::new(Settings::default());
+    assert!(bench.register("p", sensor(1, 1), None).is_ok());
+    let prepare = RequestBody::HandoverNotify(Box::new(handover(HandoverPhase::Prepare, 1)));
+    assert!(bench.ask("p", prepare, None).is_ok());
+    assert!(bench.register("p", sensor(2, 2), None).is_ok());
+    bench.kill(1);
+    assert_eq!(bench.discover("c", find("sensor"), None).json["block_uuid"], "01".repeat(16));
+    bench.host.blocks.borrow_mut().remove(sensor(1, 1).shm_name.as_str());
+    let found = bench.discover("c", find("sensor"), None);
+    assert_eq!(
+        (&found.json["block_uuid"], &found.json["producer_alive"]),
+        (&"02".repeat(16).into(), &true.into())
+    );
+    assert_eq!(bench.machine.counters().channels, 1);
+}
+
+/// What a client says again, because it cannot know whether it was heard, changes nothing.
+///
+/// Rules: DH-221.
+#[test]
+fn a_handover_may_be_told_again() {
+    let mut bench = Bench::new(Settings::default());
+    assert!(bench.register("p", sensor(1, 1), None).is_ok());
+    let tell = |bench: &mut Bench, phase| {
+        bench.ask("p", RequestBody::HandoverNotify(Box::new(handover(phase, 1))), None).reply.code
+    };
+    assert_eq!(tell(&mut bench, HandoverPhase::Cutover), None);
+    assert_eq!(tell(&mut bench, HandoverPhase::Prepare), None);
+    let between = bench.discover("c", find("sensor"), None);
+    assert_eq!(between.outcome(), (Status::Pending, Some(Code::Handover)), "the cut is not taken back");
+    assert!(bench.register("p", sensor(1, 2), None).is_ok());
+    let id = bench.discover("c", find("sensor"), None).channel_id();
+    assert_eq!(tell(&mut bench, HandoverPhase::Prepare), Some(Code::StaleOwner));
+    assert_eq!(bench.register("p", sensor(1, 2), None).channel_id(), id);
+    assert_eq!(tell(&mut bench, HandoverPhase::Cutover), Some(Code::StaleOwner));
+    assert_eq!(bench.discover("c", find("sensor"), None).channel_id(), id);
+}

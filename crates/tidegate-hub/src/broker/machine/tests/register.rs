@@ -146,7 +146,7 @@ fn a_silent_consumer_is_a_hint() {
             bench.kill(77);
         }
         let due = bench.machine.next_deadline().expect("a lease");
-        assert_eq!(due, bench.now + DEFAULT_LEASE);
+        assert_eq!(due, bench.now + CONSUMER_LEASE);
         bench.now = due;
         let outputs = bench.tick();
         let [Output::Publish { event, .. }] = &outputs[..] else { panic!("{outputs:?}") };
