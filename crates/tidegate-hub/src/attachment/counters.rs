@@ -39,6 +39,7 @@ places! {
     WritesAttempted = writes_attempted,
     WriterFullTimeout = writer_full_timeout_count,
     WriterDrainTimeout = writer_drain_timeout_count,
+    WriterRefused = writer_refused_count,
     SlotsAborted = slots_aborted,
     SlotsSkippedHeld = slots_skipped_held,
     SlotsDroppedOldest = slots_dropped_oldest,

@@ -4,8 +4,9 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 
 use rustix::io::Errno;
 use thiserror::Error;
+use tidegate_shm::region::OpenError;
 
-use super::{AttachError, AttachOptions, attach};
+use super::{AttachError, AttachOptions, attach, look};
 use crate::layout::{ChannelName, Descriptor};
 
 /// A block that is in use.
@@ -40,20 +41,30 @@ pub enum FindError {
 }
 
 /// The blocks of `channel` in the directory of `options` that are in use, by name: one, unless something is wrong. Closed ones
-/// are over, one that was left for another block is not the channel any more, and those that are being made are not there yet.
+/// are over, one that was left for another block is not the channel any more, and those that are being made are not there yet. Files
+/// of others, which are not trusted or may not be read, are passed over with a word in the log.
 ///
 /// # Errors
 /// [`FindError`].
 pub fn find(channel: &ChannelName, options: &AttachOptions<'_>) -> Result<Vec<Found>, FindError> {
     let mut found: Vec<Found> = Vec::new();
     for name in candidates(channel, options)? {
-        match attach(&name, options) {
-            Ok(block) if block.descriptor().spec.channel == *channel => {
-                found.push(Found { name, descriptor: Arc::clone(block.descriptor()) });
+        match look(&name, options) {
+            // Another channel whose name begins the same.
+            Ok(seen) if seen.descriptor.spec.channel != *channel => continue,
+            Ok(_) => {}
+            // Anybody may put something there, and nobody may keep the channel from others by that.
+            Err(error) if is_foreign(&error) => {
+                tracing::warn!(block = name, %error, "passed over a file that looks like a block of the channel");
+                continue;
             }
-            // Of another channel whose name begins the same, over, being made, or just removed.
-            Ok(_)
-            | Err(AttachError::Closed | AttachError::NotReady { .. } | AttachError::StaleBoot { .. }) => {}
+            // Attaching says what is wrong with it.
+            Err(_) => {}
+        }
+        match attach(&name, options) {
+            Ok(block) => found.push(Found { name, descriptor: Arc::clone(block.descriptor()) }),
+            // Over, being made, or just removed.
+            Err(AttachError::Closed | AttachError::NotReady { .. } | AttachError::StaleBoot { .. }) => {}
             Err(AttachError::Open(error)) if error.errno() == Some(Errno::NOENT.raw_os_error()) => {}
             Err(source) => return Err(FindError::Attach { name, source }),
         }
@@ -62,6 +73,18 @@ pub fn find(channel: &ChannelName, options: &AttachOptions<'_>) -> Result<Vec<Fo
     let left: Vec<_> = found.iter().filter_map(|found| found.descriptor.spec.predecessor).collect();
     found.retain(|found| !left.contains(&found.descriptor.uuid));
     Ok(found)
+}
+
+/// Whether it belongs to somebody who is not trusted, may not be read, or is no file.
+fn is_foreign(error: &AttachError) -> bool {
+    match error {
+        AttachError::UntrustedOwner { .. } | AttachError::Open(OpenError::NotRegular { .. }) => true,
+        AttachError::Open(error) => {
+            let refusals = [Errno::ACCESS, Errno::PERM, Errno::LOOP];
+            refusals.iter().any(|refusal| error.errno() == Some(refusal.raw_os_error()))
+        }
+        _ => false,
+    }
 }
 
 /// Files that are called as blocks of the channel are: `tidegate_<channel>_<8 hex digits>`.

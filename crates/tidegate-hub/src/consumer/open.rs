@@ -44,7 +44,7 @@ impl Consumer {
         let sync = block.descriptor().spec.sync;
         let start = config.start.unwrap_or(Start::default_for(sync));
         let deadline = Timeout::Default.deadline(config.timeouts.maintenance_lock);
-        let member_core = core.clone();
+        let (member_core, core_of_row) = (core.clone(), core.clone());
         let reader = Reader::join(core, start, &row_names(config), config.max_held, deadline)?;
         let reader = if config.allow_repeat { reader.with_repeats() } else { reader };
         let ticket = *reader.ticket();
@@ -53,7 +53,12 @@ impl Consumer {
         let beats = Beats::new(&config.timeouts, config.heartbeat_thread);
         let member = Arc::new(ConsumerMember::new(member_core, ticket, beats, recovery));
         let max_held = config.max_held.min(block.descriptor().spec.slot_count) as usize;
-        let checker = Checker::of(&block, config, ticket.row.0)?;
+        let checker = Checker::of(&block, config, ticket.row.0).inspect_err(|_| {
+            // Who holds a row holds the producer back.
+            if let Err(error) = core_of_row.leave(&ticket, deadline) {
+                tracing::warn!(path = %block.path().display(), %error, "a row stays taken until this process ends");
+            }
+        })?;
         let consumer = Self {
             reader: Some(reader),
             block,

@@ -64,6 +64,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         self.locked(deadline, || {
             found.epoch = self.take_ownership(from)?;
             crash::at(Point::AdoptOwn);
+            if !self.slots_are_possible() {
+                self.vacate();
+                return Err(RegistryError::Damaged);
+            }
             found.abandoned = self.adopt_slots(from)?;
             self.adopt_indices();
             crash::at(Point::AdoptIndex);
@@ -141,6 +145,17 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         if state.load(Ordering::Relaxed) == InitState::Ready as u32 {
             state.store(InitState::Closing as u32, Ordering::Release);
         }
+    }
+
+    /// Whether every slot can have been used for the id in it (DH-005): ids are settled by what the slots say, and consumers step
+    /// over all that are missing.
+    fn slots_are_possible(&self) -> bool {
+        let slots = (0..self.config.slot_count.get()).map(SlotIndex);
+        // Relaxed: only the acting writer changes it.
+        let write = || self.words.control64_mut(Control64::WriteIndex).load(Ordering::Relaxed);
+        // The index behind the slot: a displaced writer stores it last.
+        let mut used = slots.map(|slot| (slot, self.slot_ctl(slot))).filter(|(_, ctl)| ctl.tag() != 0);
+        used.all(|(slot, ctl)| self.can_be_in(slot, ctl, write()))
     }
 
     /// Step 2: no slot stays between two states. Returns how many ids became holes.

@@ -85,6 +85,7 @@ pub enum Counter {
     WritesAttempted,
     WriterFullTimeout,
     WriterDrainTimeout,
+    WriterRefused,
     SlotsAborted,
     SlotsSkippedHeld,
     SlotsDroppedOldest,

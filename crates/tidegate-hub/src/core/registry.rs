@@ -245,20 +245,17 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
 
     /// Adds the counters of a row to those of departed rows, each once.
     fn retire_counters(&self, row: Row) {
-        // Relaxed: statistics.
-        let failed = self.words.row64(row, Row64::ReadTimeouts).load(Ordering::Relaxed);
-        let read = self.words.row64(row, Row64::SlotsConsumed).load(Ordering::Relaxed);
-        self.host.count(Counter::ReadsAttemptedRetired, read.wrapping_add(failed));
-        let retired = [
-            (Row64::SlotsConsumed, Counter::SlotsReadRetired),
-            (Row64::BytesConsumed, Counter::BytesReadRetired),
+        let retired: [(Row64, &[Counter]); 3] = [
+            (Row64::ReadTimeouts, &[Counter::ReadsAttemptedRetired]),
+            (Row64::SlotsConsumed, &[Counter::SlotsReadRetired, Counter::ReadsAttemptedRetired]),
+            (Row64::BytesConsumed, &[Counter::BytesReadRetired]),
         ];
-        for (field, counter) in retired {
+        for (field, counters) in retired {
             let word = self.words.row64(row, field);
             // Relaxed: statistics. Taken out before they are added, so that dying in between adds nothing twice.
             let amount = word.load(Ordering::Relaxed);
             word.store(0, Ordering::Relaxed);
-            self.host.count(counter, amount);
+            counters.iter().for_each(|counter| self.host.count(*counter, amount));
         }
     }
 

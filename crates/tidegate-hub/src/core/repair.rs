@@ -123,7 +123,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Whether a slot can have been used for the id of `ctl` when writing is at `write`.
-    fn can_be_in(&self, slot: SlotIndex, ctl: Ctl, write: u64) -> bool {
+    pub(super) fn can_be_in(&self, slot: SlotIndex, ctl: Ctl, write: u64) -> bool {
         let id = SlotId::of_tag(ctl.tag());
         let lives_here = |id: SlotId| id.0 >= self.config.first_slot.0 && self.config.index(id) == slot;
         id.is_some_and(lives_here) && ctl.tag() <= write.saturating_add(self.config.slots())
@@ -137,7 +137,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
     }
 
     /// Step 7 of adopting: the block has no writer.
-    fn vacate(&self) {
+    pub(super) fn vacate(&self) {
         let owner = self.words.control64_mut(Control64::WriterOwner);
         // AcqRel: pairs with the exchange of the next writer. It fails if the place was taken by force, which is as well.
         let _ = owner.compare_exchange(self.key.word(), 0, Ordering::AcqRel);

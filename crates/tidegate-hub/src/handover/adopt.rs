@@ -55,6 +55,12 @@ pub(crate) fn finish(name: &str, options: &AttachOptions<'_>) -> Option<String> 
     if announced.state != HandoverState::Done {
         return None;
     }
+    remove_done(&old)?;
+    Some(announced.name)
+}
+
+/// Removes the name of a block that was handed over and closed, unless its producer lives and is about to.
+fn remove_done(old: &Block) -> Option<()> {
     let views = old.writer_views().ok()?;
     let owner =
         views.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Ordering::Acquire);
@@ -63,9 +69,9 @@ pub(crate) fn finish(name: &str, options: &AttachOptions<'_>) -> Option<String> 
     if ProcessKey::from_word(owner).is_none_or(dead)
         && let Err(error) = old.unlink()
     {
-        tracing::warn!(block = name, %error, "the file of the old block stays");
+        tracing::warn!(path = %old.path().display(), %error, "the file of the old block stays");
     }
-    Some(announced.name)
+    Some(())
 }
 
 /// The block before, if the channel came from there and consumers may still be on their way.
@@ -80,14 +86,14 @@ fn predecessor(descriptor: &Descriptor, config: &AttachOptions<'_>) -> Option<(A
     };
     let old = attach(&name, &options).ok()?;
     let announced = observe(&old.inspector_views().ok()?)?;
-    let is_ours = announced.state == HandoverState::Cut && announced.successor == descriptor.uuid;
+    let is_ours = announced.state.is_cut() && announced.successor == descriptor.uuid;
     is_ours.then(|| (Arc::new(old), announced))
 }
 
 /// For how many consumers, and until when, whoever adopts `block` keeps its floor where it is (15.3, step 5).
 pub(crate) fn floor_hold(block: &Block, options: &AttachOptions<'_>) -> Option<(u32, Nanos)> {
     let (old, announced) = predecessor(block.descriptor(), options)?;
-    if monotonic_now() >= announced.grace_deadline {
+    if announced.state == HandoverState::Done || monotonic_now() >= announced.grace_deadline {
         return None;
     }
     let active = |block: &Block| block.inspector_views().map_or(0, |views| active_rows(&views));
@@ -102,6 +108,10 @@ pub(crate) fn retire_predecessor(
 ) -> Predecessors {
     let nobody = Predecessors::default();
     let Some((old, announced)) = predecessor(descriptor, options) else { return nobody };
+    if announced.state == HandoverState::Done {
+        remove_done(&old);
+        return nobody;
+    }
     if !old.hold(Place::Writer) {
         return nobody;
     }

@@ -9,10 +9,9 @@ use super::{
     page::{Writing, answer_of},
 };
 use crate::{
-    attachment::writer_core,
     block::Building,
     config::HubConfig,
-    core::{Adopted, codec::SlotId, config::Deadline, crash, crash::Point},
+    core::{codec::SlotId, config::Deadline, crash, crash::Point},
     error::AcquireError,
     layout::{BlockSpec, BlockUuid},
     producer::Producer,
@@ -256,10 +255,7 @@ impl Drop for Handover<'_> {
 
 /// The new block, complete and with its name.
 fn successor(building: Building, first: SlotId, config: &HubConfig) -> Result<Producer, HandoverError> {
-    let block = Arc::new(building.link(first.0)?);
-    let core = writer_core(&block, config.wait, config.timeouts.timing())?;
-    let writer = core.created().map_err(crate::error::OpenError::from)?;
-    Ok(Producer::open(block, Adopted { writer, abandoned: 0, handover: false }, config)?)
+    Ok(Producer::of_new(Arc::new(building.link(first.0)?), config)?)
 }
 
 /// How often to look for answers.

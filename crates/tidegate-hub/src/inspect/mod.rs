@@ -78,13 +78,13 @@ impl Default for Thresholds {
 pub enum BlockLife {
     /// Not complete; its creator died or is still at it.
     Building,
-    /// In use, or waiting for a writer.
+    /// In use.
     Ready,
     /// Nothing new is written.
     Closing,
     /// Over.
     Closed,
-    /// The writer is dead.
+    /// The writer is dead, whether somebody has cleaned up after it or not.
     Orphaned,
     /// The writer and all consumers are dead, or it stems from an earlier boot.
     Reclaimable,
@@ -177,7 +177,8 @@ impl Inspector {
             Some(InitState::Closed) => BlockLife::Closed,
             Some(state) => {
                 let writer = self.owner(control.writer_owner, Place::Writer);
-                if writer.is_some_and(|writer| writer.liveness == Liveness::Dead) {
+                // Without a writer: a consumer has cleaned up after a dead one.
+                if writer.is_none_or(|writer| writer.liveness == Liveness::Dead) {
                     let all_dead = self.consumers().iter().all(ConsumerInfo::is_dead);
                     return if all_dead { BlockLife::Reclaimable } else { BlockLife::Orphaned };
                 }

@@ -524,8 +524,10 @@ layout! {
         floor_scans: U64,
         0x158 /// Notifications sent.
         notifications_sent: U64,
-        0x160 /// Zero.
-        reserved_160: [u8; 32],
+        0x160 /// Write acquires refused because the ring was full.
+        writer_refused_count: U64,
+        0x168 /// Zero.
+        reserved_168: [u8; 24],
         0x180 /// Read acquires of rows that are gone.
         reads_attempted_retired: U64,
         0x188 /// A read acquire ended in a timeout.

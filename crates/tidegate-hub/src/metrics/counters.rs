@@ -94,6 +94,7 @@ counters! {
     wakeups_sent: u64 reset,
     floor_scans: u64 reset,
     notifications_sent: u64 reset,
+    writer_refused_count: u64 reset,
     reads_attempted_retired: u64 reset,
     reader_timeout_count: u64 reset,
     reader_lapped_slots: u64 reset,

@@ -183,6 +183,11 @@ const COUNTERS: &[Metric<u64>] = &[
         ],
     ),
     one(
+        "tidegate_hub_write_refusals",
+        "Write acquires that found the ring full and did not wait",
+        &[(None, |m| m.counters.writer_refused_count)],
+    ),
+    one(
         "tidegate_hub_slots_lost",
         "Ids that some consumer never saw",
         &[

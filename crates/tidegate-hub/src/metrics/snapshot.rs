@@ -128,8 +128,11 @@ impl HubMetrics {
         let live =
             |field: fn(&ConsumerInfo) -> u64| consumers.iter().map(field).fold(0_u64, u64::saturating_add);
         let reads = counters.total_slots_read_retired.saturating_add(live(|row| row.slots_consumed));
-        // A ring that is full for a caller who does not wait counts as a timeout too; what is aborted was taken.
-        let failed_writes = counters.writer_timeout_count.saturating_add(counters.slots_aborted);
+        // What is aborted was taken.
+        let failed_writes = counters
+            .writer_timeout_count
+            .saturating_add(counters.writer_refused_count)
+            .saturating_add(counters.slots_aborted);
         let failed_reads = counters.reader_timeout_count.saturating_add(counters.reader_not_ready_count);
         Self {
             total_writes_attempted: counters.writes_attempted,

@@ -1,10 +1,6 @@
 //! Making a block and taking one over.
 
-use std::{
-    mem::offset_of,
-    sync::{Arc, Weak},
-    thread,
-};
+use std::{mem::offset_of, sync::Arc, thread};
 
 use rustix::io::Errno;
 use tidegate_shm::{clock::monotonic_now, sync::AtomicU32};
@@ -36,10 +32,7 @@ impl Producer {
                 result => return result,
             }
         }
-        let block = Arc::new(create(&config.block_spec(), &config.create_options())?);
-        let core = writer_core(&block, config.wait, config.timeouts.timing())?;
-        let writer = core.created()?;
-        Self::open(block, Adopted { writer, abandoned: 0, handover: false }, config)
+        Self::of_new(Arc::new(create(&config.block_spec(), &config.create_options())?), config)
     }
 
     /// Takes over the block whose file is `name` from a writer that is dead or has left (5.10); ids go on where it
@@ -106,7 +99,24 @@ impl Producer {
         Err(OpenError::Attach(AttachError::Closed))
     }
 
-    pub(crate) fn open(
+    /// The producer of a block that this process has just made.
+    pub(crate) fn of_new(block: Arc<Block>, config: &HubConfig) -> Result<Self, OpenError> {
+        let opened = writer_core(&block, config.wait, config.timeouts.timing())
+            .map_err(OpenError::from)
+            .and_then(|core| Ok(core.created()?))
+            .and_then(|writer| {
+                let adopted = Adopted { writer, abandoned: 0, handover: false };
+                Self::open(block.clone(), adopted, config)
+            });
+        opened.inspect_err(|_| {
+            // Nobody uses it.
+            if let Err(error) = block.unlink() {
+                tracing::warn!(path = %block.path().display(), %error, "the file of an unused block stays");
+            }
+        })
+    }
+
+    fn open(
         block: Arc<Block>,
         adopted: Adopted<
             crate::attachment::WriterWords,
@@ -121,11 +131,21 @@ impl Producer {
         let beats = Beats::new(&config.timeouts, config.heartbeat_thread);
         let member = Arc::new(ProducerMember::new(writer.core().clone(), beats));
         let end = EndOfLife { unlink: config.unlink_on_close, linger: config.close_linger, done: false };
-        let digests = Digests::of(&block, config.secret.as_ref())?;
-        let producer = Self {
+        member.beat();
+        let known: Arc<dyn Member> = member.clone();
+        let kept = upkeep::register(Arc::downgrade(&known)).map_err(OpenError::Upkeep);
+        let digests = match kept.and_then(|()| Ok(Digests::of(&block, config.secret.as_ref())?)) {
+            Ok(digests) => digests,
+            Err(error) => {
+                // Nothing is the matter with the block: who tries again finds it as it was. Not ours any more is as well.
+                let _ = writer.resign();
+                return Err(error);
+            }
+        };
+        Ok(Self {
             writer,
             block,
-            member: member.clone(),
+            member,
             timeouts: config.timeouts.clone(),
             end,
             zero_on_acquire: config.zero_on_acquire,
@@ -138,12 +158,7 @@ impl Producer {
             notifier: None,
             handing_over: AtomicU32::new(0),
             predecessors: Predecessors::default(),
-        };
-        member.beat();
-        let member: Arc<dyn Member> = member;
-        let weak: Weak<dyn Member> = Arc::downgrade(&member);
-        upkeep::register(weak).map_err(OpenError::Upkeep)?;
-        Ok(producer)
+        })
     }
 }
 

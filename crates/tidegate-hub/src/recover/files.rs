@@ -30,7 +30,7 @@ pub struct Removable {
     pub consumers: usize,
 }
 
-/// The blocks whose writer and consumers are all proven dead.
+/// The blocks whose writer and consumers are all proven dead, and those that are over and that nobody uses any more.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -40,7 +40,12 @@ pub fn reclaimable(options: &AttachOptions<'_>) -> Result<Vec<Removable>, Recove
     Ok(blocks
         .iter()
         .filter_map(open)
-        .filter(|block| block.life() == BlockLife::Reclaimable)
+        .filter(|block| match block.life() {
+            BlockLife::Reclaimable => true,
+            // Its producer died before it removed the name, or has left it on purpose.
+            BlockLife::Closed => users(block).is_empty(),
+            _ => false,
+        })
         .map(describe)
         .collect())
 }

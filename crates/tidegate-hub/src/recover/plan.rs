@@ -166,7 +166,7 @@ pub fn plan(block: &Inspector) -> Vec<Repair> {
     let handover = block.control().handover_state;
     let writer = block.owner(block.control().writer_owner, crate::block::registry::Place::Writer);
     let nobody_writes = writer.is_none_or(|writer| writer.is_dead());
-    if nobody_writes && handover != CUT {
+    if nobody_writes && handover != CUT && handover != DONE {
         repairs.extend(adoption(block, writer));
         // Without a writer a consumer has cleaned up after it already.
         if handover == PREPARED {
@@ -174,7 +174,8 @@ pub fn plan(block: &Inspector) -> Vec<Repair> {
         }
     }
     repairs.extend(dead_rows(block));
-    if nobody_writes && handover == CUT && block.consumers().iter().all(ConsumerInfo::is_dead) {
+    let unread = block.consumers().iter().all(ConsumerInfo::is_dead);
+    if nobody_writes && (handover == CUT && unread || handover == DONE) {
         repairs.push(Repair::FinishHandover);
     }
     repairs.extend(dead_locks(block));
@@ -262,17 +263,12 @@ impl Recovery {
                 Repair::Registry { .. } => steps.push(self.repair_registry()?),
                 Repair::Adopt { writer, open, .. } => steps.push(self.adopt_planned(*writer, open)?),
                 Repair::CancelHandover { successor } => {
-                    steps.push(self.cancel_handover(successor.as_deref())?)
+                    steps.extend(unless_it_went_on(self.cancel_handover(successor.as_deref()))?)
                 }
-                Repair::FinishHandover => steps.push(self.finish_handover()?),
+                Repair::FinishHandover => steps.extend(unless_it_went_on(self.finish_handover())?),
                 // All at once, below.
                 Repair::Reap { .. } => {}
-                Repair::Unlock { lock, .. } => match self.unlock(*lock, false) {
-                    Ok(step) => steps.push(step),
-                    // The next locker was faster.
-                    Err(RecoverError::NotStuck { .. }) => {}
-                    Err(error) => return Err(error),
-                },
+                Repair::Unlock { lock, .. } => steps.extend(unless_it_went_on(self.unlock(*lock, false))?),
             }
         }
         if !dead.is_empty() {
@@ -308,10 +304,10 @@ impl Recovery {
 
     /// 15.6, second row: the old block was never interrupted.
     fn cancel_handover(&self, successor: Option<&str>) -> Result<Step, RecoverError> {
+        self.set_handover(PREPARED, CANCELLED, None)?;
         if let (Some(name), Some(dir)) = (successor, self.block.path().parent()) {
             remove(dir, name)?;
         }
-        self.set_handover(PREPARED, CANCELLED, None)?;
         let done =
             successor.map_or_else(|| "called off".to_owned(), |name| format!("called off, {name} removed"));
         Ok(self.told(Step::new("handover", done, "its producer is dead").between(&PREPARED, &CANCELLED)))
@@ -319,31 +315,51 @@ impl Recovery {
 
     /// 15.3, step 6.
     fn finish_handover(&self) -> Result<Step, RecoverError> {
-        self.set_handover(CUT, DONE, Some(InitState::Closed))?;
+        let before = self.inspector.control().handover_state;
+        // The last thing that is left to do may be the name.
+        if before != DONE {
+            self.set_handover(CUT, DONE, Some(InitState::Closed))?;
+        }
         if let (Some(dir), Some(name)) = (self.block.path().parent(), self.block.path().file_name()) {
             remove(dir, &name.to_string_lossy())?;
         }
         let step = Step::new("handover", "finished, the old name is removed", "nobody uses the old block");
-        Ok(self.told(step.between(&CUT, &DONE)))
+        Ok(self.told(step.between(&before, &DONE)))
     }
 
     fn set_handover(&self, from: u32, to: u32, state: Option<InitState>) -> Result<(), RecoverError> {
         let control = self.block.writer_views()?.control;
         let place = self.take_place()?;
-        self.core.stand_in(self.deadline(), |_| {
+        let changed = self.core.stand_in(self.deadline(), |_| {
             let row = control.row();
             let word = row.u32::<{ offset_of!(ControlPage, handover_state) }>();
+            // Of a block that is over, nobody may be reading any more: looked at again, since somebody may have come.
+            let unread = || self.inspector.consumers().iter().all(ConsumerInfo::is_dead);
             // Release, both: pairs with the acquiring loads of consumers. Only the acting writer stores them.
-            if word.compare_exchange(from, to, Ordering::Release).is_ok()
-                && let Some(state) = state
-            {
+            if state.is_some() && !unread() || word.compare_exchange(from, to, Ordering::Release).is_err() {
+                return false;
+            }
+            if let Some(state) = state {
                 row.u32::<{ offset_of!(ControlPage, init_state) }>().store(state.code(), Ordering::Release);
             }
             self.audit(Operation::Handover, false, 0, from.into(), to.into());
+            true
         })?;
         drop(place);
+        if !changed {
+            return Err(RecoverError::NotStuck { what: "the handover has gone on meanwhile" });
+        }
         self.count(1, false);
         Ok(())
+    }
+}
+
+/// What somebody else has done since it was planned is no step of ours, and no error.
+fn unless_it_went_on(step: Result<Step, RecoverError>) -> Result<Option<Step>, RecoverError> {
+    match step {
+        Ok(step) => Ok(Some(step)),
+        Err(RecoverError::NotStuck { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

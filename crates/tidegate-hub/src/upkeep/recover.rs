@@ -12,6 +12,7 @@ use crate::{
         TakeOver,
         config::{Deadline, Timing, WaitStrategy},
     },
+    error::RegistryError,
     handover::floor_hold,
 };
 
@@ -36,6 +37,10 @@ pub(super) fn recover_writer(name: &str, options: &AttachOptions<'_>) -> bool {
             tracing::warn!(block = name, abandoned = adopted.abandoned, "cleaned up after a dead writer");
             // Not ours any more means that somebody writes again.
             let _ = adopted.writer.resign();
+            true
+        }
+        Err(error @ RegistryError::Damaged) => {
+            tracing::warn!(block = name, %error, "cannot clean up after the dead writer");
             true
         }
         Err(error) => {

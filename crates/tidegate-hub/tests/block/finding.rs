@@ -3,8 +3,8 @@
 use std::fs;
 
 use tidegate_hub::{
-    block::{AttachOptions, Block, FindError, Role, create, find},
-    layout::{BlockSpec, ChannelName},
+    block::{AttachOptions, Block, CreateOptions, FindError, Role, create, find},
+    layout::{BlockSpec, ChannelName, Secret, SecurityLevel},
 };
 
 use crate::{Blocks, name_of, set_state, spec};
@@ -48,6 +48,29 @@ fn the_blocks_of_a_channel_are_those_in_use_and_of_its_name() {
     for (channel, block) in [("rig.left", &dot), ("rig_left", &line)] {
         assert_eq!(found(&blocks, channel).unwrap(), [name_of(block)]);
     }
+}
+
+/// Neither a channel whose files are called alike, and that asks for a key, nor what others put there keeps one from the
+/// channel.
+#[test]
+fn what_others_have_there_is_passed_over() {
+    let blocks = Blocks::new();
+    let secret = Secret::new(&[7; 32]).unwrap();
+    let locked = BlockSpec {
+        channel: ChannelName::new("rig_left").unwrap(),
+        security: SecurityLevel::AttachTag,
+        ..spec()
+    };
+    let _locked =
+        create(&locked, &CreateOptions { secret: Some(&secret), ..blocks.create_options() }).unwrap();
+    let file = |digits| blocks.dir.path().join(format!("tidegate_rig_left_{digits}"));
+    std::os::unix::fs::symlink("nowhere", file("00000000")).unwrap();
+    fs::create_dir(file("00000001")).unwrap();
+    assert_eq!(found(&blocks, "rig.left").unwrap(), [""; 0]);
+    let block = of(&blocks, "rig.left");
+    assert_eq!(found(&blocks, "rig.left").unwrap(), [name_of(&block)]);
+    // Who means the other channel is told that it needs a key.
+    assert!(matches!(found(&blocks, "rig_left"), Err(FindError::Attach { .. })));
 }
 
 /// What may be the channel and cannot be looked at is not passed over.

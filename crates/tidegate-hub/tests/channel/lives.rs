@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_hub::{
     block::{AttachOptions, Role, names},
     config::{ConsumerConfig, HubConfig, HubTimeouts},
@@ -16,7 +17,10 @@ use tidegate_hub::{
     inspect::{BlockLife, Inspector},
     layout::SyncPolicy,
     producer::Producer,
-    recover::{Recovery, files::force_unlink},
+    recover::{
+        Recovery,
+        files::{force_unlink, reclaim, reclaimable},
+    },
 };
 
 use crate::{
@@ -347,4 +351,80 @@ impl tracing::Subscriber for Told {
     }
     fn enter(&self, _: &tracing::span::Id) {}
     fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A consumer has cleaned up after the dead producer, as it does by default: the block is an orphan all the same, and once the
+/// consumer is gone too, nobody's.
+///
+/// Rules: DH-241, DH-084.
+#[test]
+fn what_was_cleaned_up_after_a_dead_producer_is_reclaimed() {
+    if let Some(task) = role("writer") {
+        let producer = Producer::create(&ring(&task.dir, 4)).unwrap();
+        send_all(&producer, 0..2);
+        say(format!("block {}", producer.name()));
+        linger();
+        return;
+    }
+    let dir = place();
+    let test = "lives::what_was_cleaned_up_after_a_dead_producer_is_reclaimed";
+    let mut writer = Child::start(test, "writer", dir.path(), "");
+    let name = writer.wait_for("block");
+    let mut consumer = Consumer::attach(&name, &oldest(dir.path())).unwrap();
+    let inspector = inspect(&name, dir.path());
+    let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
+    writer.kill();
+    while inspector.writer().key.is_some() {
+        std::thread::yield_now();
+    }
+    assert_eq!(inspector.life(), BlockLife::Orphaned);
+    assert_eq!(reclaimable(&options).unwrap(), []);
+    assert_eq!((receive(&mut consumer), receive(&mut consumer)), (Some(0), Some(1)));
+    consumer.detach().unwrap();
+    assert_eq!(inspector.life(), BlockLife::Reclaimable);
+    let [left] = &reclaimable(&options).unwrap()[..] else { panic!("one block") };
+    reclaim(left, &options).unwrap();
+    assert_eq!(names(dir.path()).unwrap(), [""; 0]);
+}
+
+/// A producer that cannot take a block over, for want of file descriptors at whichever step, leaves it as it is.
+///
+/// Rules: DH-240, DH-084.
+#[test]
+fn a_block_that_could_not_be_adopted_is_as_it_was() {
+    let test = "lives::a_block_that_could_not_be_adopted_is_as_it_was";
+    if let Some(task) = role("writer") {
+        let producer = Producer::create(&ring(&task.dir, 4)).unwrap();
+        send_all(&producer, 0..3);
+        say(format!("block {}", producer.name()));
+        linger();
+        return;
+    }
+    if let Some(task) = role("heir") {
+        let limit = |most| {
+            let all = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..all }).unwrap();
+        };
+        for most in 3..100 {
+            limit(most);
+            let adopted = Producer::adopt(&task.block, &ring(&task.dir, 4), NOW);
+            limit(100);
+            assert!(task.dir.join(&task.block).exists(), "{most}");
+            if let Ok(producer) = adopted {
+                let mut consumer = Consumer::attach(&task.block, &oldest(&task.dir)).unwrap();
+                assert_eq!([0; 3].map(|_| receive(&mut consumer)), [Some(0), Some(1), Some(2)]);
+                send(&producer, 3);
+                say(format!("adopted {most}"));
+                return;
+            }
+        }
+        panic!("never adopted");
+    }
+    let dir = place();
+    let mut writer = Child::start(test, "writer", dir.path(), "");
+    let name = writer.wait_for("block");
+    writer.kill();
+    let mut heir = Child::start(test, "heir", dir.path(), &name);
+    let descriptors: u32 = heir.wait_for("adopted").parse().unwrap();
+    assert!(descriptors > 3, "it was never refused");
 }

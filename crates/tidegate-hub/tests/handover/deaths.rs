@@ -10,7 +10,11 @@ use tidegate_hub::{
     handover::{Confirm, HandoverOptions},
     layout::pages::ControlPage,
     producer::Producer,
-    recover::Recovery,
+    recover::{
+        Recovery,
+        files::{reclaim, reclaimable},
+        plan,
+    },
 };
 use tidegate_shm::sync::Ordering::Acquire;
 
@@ -83,17 +87,44 @@ fn a_producer_may_die_while_it_removes_the_old_name() {
     if let Some(task) = role("writer") {
         return move_and_write(&task.dir);
     }
-    let dir = place();
     let test = "deaths::a_producer_may_die_while_it_removes_the_old_name";
-    let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.close"));
-    let name = writer.wait_for("block");
-    assert_eq!(writer.signal(), KILLED);
-    assert_eq!(blocks(dir.path()).len(), 2);
-    let producer = Producer::adopt(&name, &kept(dir.path(), 8), LONG).unwrap();
-    assert_ne!(producer.name(), name);
-    assert_eq!(blocks(dir.path()), [producer.name()]);
-    let next = send(&producer, 9);
-    assert!((4..=6).contains(&next), "{next}");
+    for way in ["old name", "new name", "recovery", "reclaim"] {
+        let dir = place();
+        let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.close"));
+        let old = writer.wait_for("block");
+        assert_eq!(writer.signal(), KILLED);
+        let mut both = blocks(dir.path());
+        both.retain(|name| *name != old);
+        let [new] = &both[..] else { panic!("two blocks") };
+        let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
+        let adopt = |name: &str| {
+            let producer = Producer::adopt(name, &kept(dir.path(), 8), LONG).unwrap();
+            assert_eq!(&producer.name(), new);
+            let next = send(&producer, 9);
+            assert!((4..=6).contains(&next), "{next}");
+            producer
+        };
+        // Whoever looks for the channel finds the new block only.
+        let producer = match way {
+            "old name" => Some(adopt(&old)),
+            "new name" => Some(adopt(new)),
+            "recovery" => {
+                let recovery = Recovery::open(&old, &options).unwrap();
+                let codes: Vec<_> = plan::plan(recovery.inspector()).iter().map(plan::Repair::code).collect();
+                assert_eq!(codes, ["finish_handover"]);
+                assert_eq!(recovery.auto_recover().unwrap().len(), 1);
+                Some(adopt(new))
+            }
+            _ => {
+                for block in reclaimable(&options).unwrap().iter().filter(|block| block.name == old) {
+                    reclaim(block, &options).unwrap();
+                }
+                None
+            }
+        };
+        assert_eq!(blocks(dir.path()), std::slice::from_ref(new), "{way}");
+        drop(producer);
+    }
 }
 
 /// Without a new producer the recovery calls the handover off, also where a consumer has cleaned up after the dead one.

@@ -144,7 +144,7 @@ fn damage_is_found_where_it_is_and_named() {
         (Part::Sync, "drain_waiters", sync + 0xC0, 2),
         (Part::Sync, "reserved", sync + 0x108, 1),
         (Part::Audit(0), "operation", sync + 0x100, 1),
-        (Part::Metrics, "reserved", metrics + 0x160, 1),
+        (Part::Metrics, "reserved", metrics + 0x168, 1),
         (Part::Metrics, "reserved", metrics + 0xA30, 1),
         (Part::Lock(0), "flags", lock + 0x28, 1 | u64::from(u32::MAX) << 32),
         (Part::Lock(9), "flags", user_lock + 0x28, 4 | u64::from(u32::MAX) << 32),

@@ -197,7 +197,12 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
     #[inline]
     fn try_next(&self, position: &mut Position, into: &mut Acquired) -> Result<Option<()>, AcquireError> {
         let mut retried = false;
+        let mut holes = 0;
         loop {
+            // There are no more holes in a row than slots, unless the block is damaged: then whoever waits looks at his time.
+            if holes > self.core.config.slots() {
+                return Ok(None);
+            }
             self.check_row()?;
             let id = position.next();
             let there = position.resolved(1, || self.end());
@@ -225,6 +230,7 @@ impl<W: Words, H: Host, P: Protocol> Seat<W, H, P> {
                     return Ok(Some(()));
                 }
                 Found::Hole => {
+                    holes += 1;
                     let before = position.low();
                     position.pass(id);
                     self.core.row_count(self.ticket.row, Row64::HolesSeen, 1);

@@ -167,6 +167,12 @@ events! {
         writer.allocate(1, within(0)).unwrap_err();
     } counts [(WritesAttempted, 1), (WriterDrainTimeout, 1), (WriterTimeout, 1), (SlotAcquireErrors, 1), (ReaderPeak, 1)];
 
+    WriterRefused: {
+        let full = Pair::ring(1).write(1);
+        begin();
+        full.writer.allocate(1, NOW).unwrap_err();
+    } counts [(WritesAttempted, 1), (FloorScans, 1), (WriterRefused, 1)];
+
     SlotAcquireErrors: {
         let ring = Pair::ring(2);
         begin();

@@ -2,10 +2,10 @@ use std::rc::Rc;
 
 use tidegate_shm::sync::Ordering;
 
-use super::world::{Block, NEXT_WRITER, READER, WRITER, counted, info, kill, soon};
+use super::world::{Block, NEXT_WRITER, READER, WRITER, counted, info, kill, revive, soon};
 use crate::core::{
     TakeOver,
-    codec::{Ctl, InitState, SlotId, SlotState, TAINT_SEIZED},
+    codec::{Ctl, InitState, SlotId, SlotIndex, SlotState, TAINT_SEIZED},
     config::{Deadline, Overflow, SyncPolicy},
     crash::{Point, simulated::meanwhile},
     error::{AcquireError, RegistryError},
@@ -13,7 +13,7 @@ use crate::core::{
     plain::{config, key},
     reader::Release,
     registry::Start,
-    words::{Control32, Control64, Load, Slot64, SlotWords, Words},
+    words::{Control32, Control64, Load, Slot64, SlotWords, Words, WriterWords},
 };
 
 const NOW: Deadline = Deadline::Immediate;
@@ -71,6 +71,48 @@ fn a_displaced_writer_says_nothing_about_what_is_read() {
     for id in 0..4 {
         assert_eq!(ctl(&block, id), Ctl::new(id + 1, SlotState::Committed));
         assert_eq!(Load::load(len(id), Ordering::Relaxed), 8);
+    }
+}
+
+/// What no writer can have left in a slot says nothing about how far writing came: nobody goes on by it, and nobody keeps the
+/// writer's place for that.
+/// Rules: DH-005, DH-084.
+#[test]
+fn a_block_with_an_impossible_slot_is_not_adopted() {
+    for tag in [1 << 40, 2, 3 + 8] {
+        let block = Block::new(config(SyncPolicy::AllReaders, 4));
+        let writer = block.writer();
+        (0..3).for_each(|_| {
+            block.write(&writer).unwrap();
+        });
+        let damaged = Ctl::new(tag, SlotState::Committed).0;
+        block.memory.slot_mut(SlotIndex(2)).word64(Slot64::Ctl).store(damaged, Ordering::Relaxed);
+        kill(WRITER);
+        let indices = [Control64::WriteIndex, Control64::CommitIndex, Control64::LatestTag];
+        let before = indices.map(|field| block.word(field));
+        let refused = block.core(NEXT_WRITER).adopt(TakeOver::IfDead, soon()).unwrap_err();
+        assert_eq!(refused, RegistryError::Damaged, "{tag}");
+        assert_eq!(indices.map(|field| block.word(field)), before);
+        assert_eq!(block.word(Control64::WriterOwner), 0);
+        revive();
+    }
+}
+
+/// More holes than there are slots: a reader that is to wait for a moment steps over some of them and is back in time.
+/// Rules: DH-005, DH-098.
+#[test]
+fn endless_holes_are_stepped_over_in_parts() {
+    let block = Block::new(config(SyncPolicy::AllReaders, 4));
+    let writer = block.writer();
+    let mut reader = block.reader(READER, Start::Oldest);
+    block.write(&writer).unwrap();
+    for field in [Control64::WriteIndex, Control64::CommitIndex] {
+        block.memory.control64_mut(field).store(1 << 60, Ordering::Relaxed);
+    }
+    let first = reader.acquire_ordered(NOW).unwrap();
+    reader.release(&first, Release::Consumed).unwrap();
+    for _ in 0..3 {
+        assert_eq!(reader.acquire_ordered(NOW), Err(AcquireError::QueueEmpty));
     }
 }
 

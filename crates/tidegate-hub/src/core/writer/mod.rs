@@ -231,6 +231,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
                     self.core.host.count(Counter::WriterTimeout, 1);
                     ErrorKind::WriteTimeout
                 }
+                AcquireError::QueueFull => {
+                    self.core.host.count(Counter::WriterRefused, 1);
+                    return;
+                }
                 AcquireError::Locked { holder: Holder::Caller } => ErrorKind::WouldDeadlock,
                 AcquireError::Locked { .. } => ErrorKind::Locked,
                 AcquireError::Fenced => ErrorKind::Fenced,

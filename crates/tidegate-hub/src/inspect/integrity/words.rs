@@ -123,7 +123,7 @@ impl Checks<'_> {
     /// What can be told about counters: what was reserved is zero (17.1).
     pub(super) fn metrics(&mut self) {
         let row = self.block.views().metrics.row();
-        self.zero(Part::Metrics, row.bytes::<{ offset_of!(MetricsPage, reserved_160) }, 32>());
+        self.zero(Part::Metrics, row.bytes::<{ offset_of!(MetricsPage, reserved_168) }, 24>());
         self.zero(Part::Metrics, row.bytes::<{ offset_of!(MetricsPage, reserved_1e0) }, 32>());
         self.zero(Part::Metrics, row.bytes::<{ offset_of!(MetricsPage, reserved_228) }, 472>());
         self.zero(Part::Metrics, row.bytes::<{ offset_of!(MetricsPage, reserved_a30) }, 1488>());
