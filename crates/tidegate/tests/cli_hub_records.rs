@@ -72,6 +72,63 @@ fn csv_goes_in_and_out_with_its_columns_and_quotes() {
     assert_eq!(printed.exits(0).stdout, "id,x,name\n1,1.5,\"a,b\"\n2,NaN,say\n");
 }
 
+/// What one command prints as CSV the other takes, also where a text has lines of its own. A quote that is never closed spoils one
+/// record.
+#[test]
+fn csv_of_texts_with_lines_is_read_back() {
+    let records = "1,1.5,\"a\nb\"\n2,2.5,\"\r\n\"\n3,3.5,\n4,4.5,\"\"\"\n\"\n";
+    let input = format!("id,x,name\n{records}");
+    let csv = ["--format", "csv", "--sync", "all"];
+    let (published, printed) = handed_over(&csv, &input, &["--format", "csv"]);
+    published.exits(0);
+    assert_eq!(printed.exits(0).stdout, input);
+    let (published, printed) = handed_over(&csv, &format!("{input}5,5.5,\"a\n"), &["--format", "csv"]);
+    assert_eq!(printed.exits(0).stdout, input);
+    let told = published.exits(1).stderr;
+    assert!(told.contains("standard input, line 9, column 7: a quote that is not closed"), "{told}");
+}
+
+/// A text of blanks in a line of its own is a record, and no empty line.
+#[test]
+fn csv_of_one_column_keeps_blank_texts() {
+    let dir = place();
+    let schema = dir.path().join("word.tds1");
+    std::fs::write(&schema, "tds1 Word size=4 align=1 {text:c8[4]@0+4}\n").unwrap();
+    let input = "text\n\"\"\n\"  \"\na\n";
+    let file = dir.path().join("words.csv");
+    std::fs::write(&file, input).unwrap();
+    let command = |verb: &str| {
+        let mut command = tidegate();
+        command.args(["hub", verb, "words", "--format", "csv", "--dir"]).arg(dir.path());
+        command.arg("--schema").arg(&schema);
+        command
+    };
+    let mut publish = command("pub");
+    publish.args(["--sync", "all", "--consumers", "1", "--timeout", "20s", "--input"]).arg(&file);
+    let publisher = Running::start(&mut publish);
+    assert_eq!(Running::start(&mut command("sub")).finish().exits(0).stdout, input);
+    publisher.finish().exits(0);
+}
+
+/// A publisher that keeps its channel open for late readers ends when it is told to.
+#[test]
+fn a_signal_ends_the_lingering() {
+    let dir = place();
+    let lingering = ["--input", "-", "--sync", "all", "--linger", "1h", "--json"];
+    let publisher = Running::start(&mut hub(dir.path(), "pub", &lingering, &line(0)));
+    assert_eq!((&publisher.json()["opened"], &publisher.json()["records"]), (&true.into(), &1.into()));
+    let status = || {
+        let dir = dir.path().display().to_string();
+        run(["hub", "list", "--json", "--dir", dir.as_str()]).exits(0).results()
+    };
+    support::eventually("it is closing", || {
+        status().iter().any(|block| block["state"] == "CLOSING").then_some(())
+    });
+    publisher.signal(Signal::TERM);
+    publisher.finish().exits(0);
+    assert_eq!(blocks(dir.path()), Vec::<String>::new());
+}
+
 #[test]
 fn bad_lines_are_named_and_good_ones_are_not_lost() {
     let input = format!(

@@ -6,9 +6,11 @@ use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 #[cfg(feature = "vertex")]
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tidegate::shm::sync::{AtomicBool, Ordering};
 
@@ -38,6 +40,17 @@ impl Interrupt {
             signal_hook::low_level::pipe::register(signal, end).map_err(failed)?;
         }
         Ok(Self { seen, readable })
+    }
+
+    /// Sleeps for so long, or until a signal comes; true if one came.
+    pub(crate) fn sleep(&self, time: Duration) -> bool {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        // A signal ends the sleep early, as an error or as readiness.
+        let _ = poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&timeout));
+        self.is_set()
     }
 
     /// Whether a signal came.

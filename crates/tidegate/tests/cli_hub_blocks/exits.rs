@@ -119,6 +119,9 @@ fn a_live_writer_is_cut_off_by_confirmed_force_only() {
     example.hub(&["reset-slot", NAME, "--slot", "2"]).exits(0);
     assert_eq!(state(), Some(SlotState::Free));
     example.hub(&["evict", NAME, "--row", "0", "--force", "--yes"]).exits(0);
+    // Who was evicted already is not evicted again, and keeps nobody else from it.
+    let stale = ["cleanup-heartbeats", NAME, "--timeout", "1ns", "--apply", "--force", "--yes"];
+    example.hub(&stale).exits(0);
     let audit = example.hub(&["audit", NAME]).exits(0).stdout;
     assert!(audit.contains("seize FORCED") && audit.contains("evict"), "{audit}");
 }

@@ -16,6 +16,8 @@ use crate::output::{Exit, Stop, exit_of_io};
 const CHUNK: usize = 64 << 10;
 /// Longest line.
 const LONGEST: usize = 16 << 20;
+/// Most characters of CSV for one byte of a record, be it a number, a text or a comma.
+const LONGEST_BYTE: usize = 64;
 
 /// A line that is no record, or a record.
 pub(super) type Parsed = Result<Vec<u8>, String>;
@@ -72,14 +74,19 @@ impl<'a> Input<'a> {
                     return Ok(Some(Err(self.at(column, "expected UTF-8"))));
                 }
             };
-            let line = line.strip_suffix('\r').unwrap_or(&line);
             if line.trim().is_empty() {
                 continue;
             }
+            let unended = line.strip_suffix('\r').unwrap_or(&line);
             match self.format {
-                Format::Ndjson => return Ok(Some(self.json_record(line))),
-                Format::Csv if self.columns.is_none() => self.head(line)?,
-                Format::Csv => return Ok(Some(self.csv_record(line))),
+                Format::Ndjson => return Ok(Some(self.json_record(unended))),
+                Format::Csv if self.columns.is_none() => self.head(unended)?,
+                Format::Csv => {
+                    let (text, further) = self.to_last_quote(line, interrupt)?;
+                    let parsed = self.csv_record(text.strip_suffix('\r').unwrap_or(&text));
+                    self.line += further;
+                    return Ok(Some(parsed));
+                }
             }
         }
         Ok(None)
@@ -102,12 +109,30 @@ impl<'a> Input<'a> {
         Ok(bytes)
     }
 
+    /// A record of CSV goes on in the next line while a quote is open; returns how many lines were added. None is longer than all
+    /// its fields can be: a quote that is still open then is a mistake.
+    fn to_last_quote(&mut self, mut text: String, interrupt: &Interrupt) -> Result<(String, u64), Stop> {
+        let longest = LONGEST_BYTE * (self.schema.size() as usize + 1);
+        let mut further = 0;
+        while text.len() <= longest
+            && matches!(split(text.strip_suffix('\r').unwrap_or(&text)), Err(Misquoted { is_open: true, .. }))
+            && let Some(line) = self.next_line(interrupt)?
+        {
+            further += 1;
+            let Ok(line) = String::from_utf8(line) else { break };
+            text.push('\n');
+            text.push_str(&line);
+        }
+        Ok((text, further))
+    }
+
     fn csv_record(&self, line: &str) -> Parsed {
         let Some(columns) = &self.columns else {
             return Err(self.at(1, "the names of the columns are missing"));
         };
-        let fields = split(line)
-            .map_err(|column| self.at(column, "a quote that is not closed, or not escaped by another"))?;
+        let fields = split(line).map_err(|wrong| {
+            self.at(wrong.column, "a quote that is not closed, or not escaped by another")
+        })?;
         let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
         let mut bytes = vec![0; self.schema.size() as usize];
         columns.put_row(self.line, &fields, &mut bytes).map_err(|error| format!("{}, {error}", self.name))?;
@@ -117,7 +142,7 @@ impl<'a> Input<'a> {
     /// The first line of CSV. Without it nothing that follows means anything.
     fn head(&mut self, line: &str) -> Result<(), Stop> {
         let bad = |message| Stop::Error { exit: Exit::Failed, code: "bad_input", message };
-        let names = split(line).map_err(|column| bad(self.at(column, "a quote that is not closed")))?;
+        let names = split(line).map_err(|wrong| bad(self.at(wrong.column, "a quote that is not closed")))?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let columns = CsvColumns::in_order(self.schema, &names);
         self.columns = Some(columns.map_err(|error| bad(format!("{}, {error}", self.name)))?);
@@ -184,14 +209,22 @@ fn unreadable(name: &str, error: &io::Error) -> Stop {
     Stop::Error { exit, code, message: format!("cannot read {name}: {error}") }
 }
 
-/// The fields of a line of CSV, or the column of a quote that is wrong.
-fn split(line: &str) -> Result<Vec<String>, usize> {
+/// A quote that is wrong.
+#[derive(Debug, PartialEq, Eq)]
+struct Misquoted {
+    column: usize,
+    /// Whether it is only not closed yet.
+    is_open: bool,
+}
+
+/// The fields of a line of CSV.
+fn split(line: &str) -> Result<Vec<String>, Misquoted> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {
         let column = line.len() - rest.len() + 1;
         let (field, after) = match (rest.strip_prefix('"'), rest.find(',')) {
-            (Some(quoted), _) => take_quoted(quoted).ok_or(column)?,
+            (Some(quoted), _) => take_quoted(quoted).ok_or(Misquoted { column, is_open: true })?,
             (None, end) => {
                 let (field, after) = rest.split_at(end.unwrap_or(rest.len()));
                 (field.to_owned(), after)
@@ -201,7 +234,7 @@ fn split(line: &str) -> Result<Vec<String>, usize> {
         match after.strip_prefix(',') {
             Some(next) => rest = next,
             None if after.is_empty() => return Ok(fields),
-            None => return Err(line.len() - after.len() + 1),
+            None => return Err(Misquoted { column: line.len() - after.len() + 1, is_open: false }),
         }
     }
 }
@@ -225,7 +258,7 @@ fn take_quoted(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::split;
+    use super::{Misquoted, split};
 
     #[test]
     fn fields_are_split_at_commas_outside_of_quotes() {
@@ -233,7 +266,7 @@ mod tests {
         assert_eq!(split(r#""a,b","say ""x""",c"#).unwrap(), ["a,b", r#"say "x""#, "c"]);
         assert_eq!(split("").unwrap(), [""]);
         assert_eq!(split("a,").unwrap(), ["a", ""]);
-        assert_eq!(split(r#"a,"b"#), Err(3));
-        assert_eq!(split(r#""b"c,d"#), Err(4));
+        assert_eq!(split(r#"a,"b"#), Err(Misquoted { column: 3, is_open: true }));
+        assert_eq!(split(r#""b"c,d"#), Err(Misquoted { column: 4, is_open: false }));
     }
 }

@@ -93,7 +93,7 @@ impl Watch {
             before = Some(now);
             looks += 1;
             let more = self.count.is_none_or(|count| looks < count);
-            if !more || sleep(&interrupt, self.interval) {
+            if !more || interrupt.sleep(self.interval) {
                 break;
             }
         }
@@ -141,21 +141,9 @@ impl Export {
         let exporter = Exporter::start(self.listen, vec![Box::new(blocks)])?;
         let url = format!("http://{}/metrics", exporter.address());
         output.result(|| format!("serving {url}"), || json!({ "ready": true, "url": url }))?;
-        while !sleep(&interrupt, WATCH) && exporter.is_running() {}
+        while !interrupt.sleep(WATCH) && exporter.is_running() {}
         Ok(exporter.stop()?)
     }
-}
-
-/// True if the command is to end.
-fn sleep(interrupt: &Interrupt, time: Duration) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let timeout = Timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: time.subsec_nanos().into(),
-    };
-    // A signal ends the sleep early, as an error or as readiness.
-    let _ = poll(&mut [PollFd::new(interrupt, PollFlags::IN)], Some(&timeout));
-    interrupt.is_set()
 }
 
 impl Report for ExporterError {

@@ -148,7 +148,6 @@ impl Publish {
         };
         config.max_consumers = self.max_consumers;
         config.dir.clone_from(&self.place.dir);
-        config.close_linger = self.linger;
         config.identity.producer_name =
             format!("tidegate hub pub {}", std::process::id()).chars().take(32).collect();
         let finder = self.place.finder()?;
@@ -170,7 +169,12 @@ impl Publish {
         let outcome = run.all(&mut input, output);
         let summary = run.summary(output);
         let bad = run.bad;
-        let closed = producer.close().map_err(|error| faults::acquire(&format!("channel {channel}"), error));
+        // Consumers read what there is until this command is told to stop.
+        let closing = producer.writer().start_closing();
+        interrupt.sleep(self.linger);
+        let closed = closing
+            .and_then(|()| producer.close())
+            .map_err(|error| faults::acquire(&format!("channel {channel}"), error));
         if let Some(Err(error)) = registration.map(|registration| registration.deregister(ANSWER)) {
             tracing::warn!(%channel, %error, "the broker was not told of the end of the channel");
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 use tidegate::hub::core::codec::SlotState;
-use tidegate::hub::inspect::{Inspector, SlotDiagnostic};
+use tidegate::hub::error::RegistryError;
+use tidegate::hub::inspect::{ConsumerInfo, Inspector, SlotDiagnostic};
 use tidegate::hub::recover::slots::ResetOptions;
 use tidegate::hub::recover::{RecoverError, Recovery, Step, files, plan};
 
@@ -295,8 +296,14 @@ impl CleanupHeartbeats {
             .force
             .confirmed(&block.name(), "This evicts consumers that live and have not beaten for long.")?
         {
-            for row in rows.iter().filter(|row| !row.is_dead() && is_stale(row.heartbeat_age)) {
-                steps.push(recovery.evict_consumer(row.row, true)?);
+            let stale = |row: &&ConsumerInfo| !row.is_dead() && is_stale(row.heartbeat_age);
+            for row in rows.iter().filter(|row| row.state == "active").filter(stale) {
+                match recovery.evict_consumer(row.row, true) {
+                    Ok(step) => steps.push(step),
+                    // It has left meanwhile, or somebody else has evicted it.
+                    Err(RecoverError::Registry(RegistryError::NotOwner)) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         lines.push(format!("{} removed", text::count(steps.len(), "row")));

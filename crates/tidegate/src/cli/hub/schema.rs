@@ -162,7 +162,9 @@ impl<'a> Lines<'a> {
         match self {
             Self::Csv(columns) => {
                 let row = columns.row(number, bytes)?;
-                Ok(row.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(","))
+                let line = row.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(",");
+                // A line of blanks is no record to whoever reads it.
+                Ok(if line.trim().is_empty() { format!("\"{line}\"") } else { line })
             }
             _ => self.value(number, bytes).map(|value| value.to_string()),
         }
