@@ -134,7 +134,7 @@ impl Producer {
         member.beat();
         let known: Arc<dyn Member> = member.clone();
         let kept = upkeep::register(Arc::downgrade(&known)).map_err(OpenError::Upkeep);
-        let digests = match kept.and_then(|()| Ok(Digests::of(&block, config.secret.as_ref())?)) {
+        let digests = match kept.and_then(|()| Digests::of(&block, config.secret.as_ref())) {
             Ok(digests) => digests,
             Err(error) => {
                 // Nothing is the matter with the block: who tries again finds it as it was. Not ours any more is as well.

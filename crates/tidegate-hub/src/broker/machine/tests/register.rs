@@ -157,6 +157,27 @@ fn a_silent_consumer_is_a_hint() {
     }
 }
 
+/// How often a consumer has to give a sign does not depend on the lease of its channel.
+///
+/// Rules: DH-191.
+#[test]
+fn a_short_lease_of_the_producer_is_not_its_consumers() {
+    let mut bench = Bench::new(Settings::default());
+    let short = Register { lease_ms: 1_000, ..sensor(1, 1) };
+    let channel_id = bench.register("p", short, None).channel_id();
+    let attach = AttachAck {
+        channel_id,
+        consumer_id: label("ui"),
+        config_hash: Fixed([0; 32]),
+        process_key: ProcessKey::from_word(77).unwrap(),
+    };
+    assert!(bench.ask("c", RequestBody::AttachAck(attach), None).is_ok());
+    assert!(bench.ask("c", RequestBody::Heartbeat(Heartbeat { channel_id }), None).is_ok());
+    bench.now += CONSUMER_LEASE / 2;
+    assert_eq!(bench.tick(), []);
+    assert_eq!((bench.machine.counters().attachments, bench.machine.counters().leases_expired), (1, 1));
+}
+
 /// Rules: DH-193, N-32.
 #[test]
 fn the_block_of_a_dead_producer_is_found_while_it_exists() {
