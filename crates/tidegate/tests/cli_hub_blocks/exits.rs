@@ -120,7 +120,7 @@ fn a_live_writer_is_cut_off_by_confirmed_force_only() {
     assert_eq!(state(), Some(SlotState::Free));
     example.hub(&["evict", NAME, "--row", "0", "--force", "--yes"]).exits(0);
     // Who was evicted already is not evicted again, and keeps nobody else from it.
-    let stale = ["cleanup-heartbeats", NAME, "--timeout", "1ns", "--apply", "--force", "--yes"];
+    let stale = ["cleanup-heartbeats", NAME, "--timeout", "1ms", "--apply", "--force", "--yes"];
     example.hub(&stale).exits(0);
     let audit = example.hub(&["audit", NAME]).exits(0).stdout;
     assert!(audit.contains("seize FORCED") && audit.contains("evict"), "{audit}");

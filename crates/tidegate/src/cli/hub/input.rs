@@ -82,7 +82,7 @@ impl<'a> Input<'a> {
                 Format::Ndjson => return Ok(Some(self.json_record(unended))),
                 Format::Csv if self.columns.is_none() => self.head(unended)?,
                 Format::Csv => {
-                    let (text, further) = self.to_last_quote(line, interrupt)?;
+                    let (text, further) = self.join_quoted(line, interrupt)?;
                     let parsed = self.csv_record(text.strip_suffix('\r').unwrap_or(&text));
                     self.line += further;
                     return Ok(Some(parsed));
@@ -111,7 +111,7 @@ impl<'a> Input<'a> {
 
     /// A record of CSV goes on in the next line while a quote is open; returns how many lines were added. None is longer than all
     /// its fields can be: a quote that is still open then is a mistake.
-    fn to_last_quote(&mut self, mut text: String, interrupt: &Interrupt) -> Result<(String, u64), Stop> {
+    fn join_quoted(&mut self, mut text: String, interrupt: &Interrupt) -> Result<(String, u64), Stop> {
         let longest = LONGEST_BYTE * (self.schema.size() as usize + 1);
         let mut further = 0;
         while text.len() <= longest
