@@ -177,7 +177,10 @@ fn a_broker_that_comes_back_learns_of_the_move() {
     for forgets in [false, true] {
         broker.stop().unwrap();
         let short = Duration::from_millis(200);
-        let new = hub.hand_over(&old, &mut registration, &next, patient(), short).unwrap();
+        // The block before stays for as long as somebody has not read it to its end.
+        let reader = Consumer::attach(&old.name(), &expecting(&place, SchemaMode::Strict)).unwrap();
+        let unasked = HandoverOptions { confirm: Confirm::None, ..patient() };
+        let new = hub.hand_over(&old, &mut registration, &next, unasked, short).unwrap();
         assert!(!registration.is_current());
         if forgets {
             std::fs::remove_file(place.registry()).unwrap();
@@ -188,6 +191,7 @@ fn a_broker_that_comes_back_learns_of_the_move() {
         let known = asking.discover(&Discovery::of(channel("data")), SOON, RetryPolicy::none()).unwrap();
         assert_eq!(known.channel.zmq_endpoint, Some(Label::new("ipc:///somewhere").unwrap()));
         assert_eq!(registration.channel_id(), Some(known.channel.channel_id));
+        drop(reader);
         old = new;
     }
     broker.stop().unwrap();
