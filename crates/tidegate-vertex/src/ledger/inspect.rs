@@ -20,10 +20,11 @@ pub fn inspect(dir: &Path, only: Option<PartitionId>) -> Result<Option<Value>, L
     let Some([uid]) = numbers::<1>(store.read(&Key::Uid)?, "pipeline uid")? else { return Ok(None) };
     let ledger = Ledger { store, uid };
     let mut partitions = Vec::new();
-    for id in (0..).map(PartitionId) {
+    for id in ledger.partitions()? {
         let generation = numbers::<2>(ledger.store.read(&Key::Generation(id))?, "generation")?;
-        let Some([generation, nonce]) = generation else { break };
-        if only.is_none_or(|only| only == id) {
+        if let Some([generation, nonce]) = generation
+            && only.is_none_or(|only| only == id)
+        {
             partitions.push(ledger.view(id, generation, nonce)?);
         }
     }

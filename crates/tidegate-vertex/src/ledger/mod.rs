@@ -202,6 +202,14 @@ impl<S: Store> Ledger<S> {
         self.uid
     }
 
+    /// The partitions that a session was begun of, in their order; not every one from 0 on need be among them.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn partitions(&self) -> Result<Vec<PartitionId>, LedgerError> {
+        self.store.partitions()
+    }
+
     /// State of the sink of this name at the last commit; `None` when it is new.
     ///
     /// # Errors

@@ -74,6 +74,12 @@ pub trait Store {
     /// The store failed.
     fn read(&self, key: &Key) -> Result<Option<Vec<u8>>, LedgerError>;
 
+    /// The partitions that have a [`Key::Generation`], in their order.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn partitions(&self) -> Result<Vec<PartitionId>, LedgerError>;
+
     /// The values of all [`Key::Attempt`] of a partition.
     ///
     /// # Errors
@@ -151,6 +157,23 @@ impl Store for Disk {
         };
         let value = table.get(key.as_slice()).map_err(failed)?;
         Ok(value.map(|value| value.value().to_vec()))
+    }
+
+    fn partitions(&self) -> Result<Vec<PartitionId>, LedgerError> {
+        let (table, _) = Key::Generation(PartitionId(0)).place();
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = match transaction.open_table(table) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut found = Vec::new();
+        for entry in table.range::<&[u8]>(..).map_err(failed)? {
+            let (key, _) = entry.map_err(failed)?;
+            let id = key.value().try_into().map(u32::from_be_bytes);
+            found.push(PartitionId(id.map_err(|_| LedgerError::Damaged { what: "partition" })?));
+        }
+        Ok(found)
     }
 
     fn attempts(&self, partition: PartitionId) -> Result<Vec<(Position, Vec<u8>)>, LedgerError> {

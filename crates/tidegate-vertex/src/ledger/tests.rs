@@ -20,6 +20,15 @@ impl Store for Memory {
         Ok(self.disk.borrow().get(key).cloned())
     }
 
+    fn partitions(&self) -> Result<Vec<PartitionId>, LedgerError> {
+        let disk = self.disk.borrow();
+        let found = disk.keys().filter_map(|key| match key {
+            Key::Generation(partition) => Some(*partition),
+            _ => None,
+        });
+        Ok(found.collect())
+    }
+
     fn attempts(&self, partition: PartitionId) -> Result<Vec<(Position, Vec<u8>)>, LedgerError> {
         let disk = self.disk.borrow();
         let found = disk.iter().filter_map(|(key, value)| match key {

@@ -4,7 +4,10 @@ use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
     sync::Arc,
 };
-use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
+use tidegate_udf::wire::{
+    ids::{EpochId, Generation, PartitionId, Position},
+    segment::MAX_FENCE_SLOTS,
+};
 use twox_hash::XxHash3_128;
 
 use super::{
@@ -40,12 +43,15 @@ pub(super) fn manager(pipeline: &Pipeline) -> Result<Arc<dyn Manager>, VertexErr
     }
 }
 
-/// Where the ledger says that each partition came to.
+/// Where the ledger says that each partition came to, up to the last one that it knows.
 pub(super) fn resumes(ledger: &Ledger<Disk>) -> Result<Vec<Option<Resume>>, LedgerError> {
     let mut known = Vec::new();
-    for partition in (0..).map(PartitionId) {
-        let Known { generation: Generation(1..), committed, .. } = ledger.known(partition)? else { break };
-        known.push(committed.map(|committed| committed.resume));
+    for partition in ledger.partitions()? {
+        if partition.0 >= MAX_FENCE_SLOTS {
+            return Err(LedgerError::Damaged { what: "generation" });
+        }
+        known.resize(partition.0 as usize, None);
+        known.push(ledger.known(partition)?.committed.map(|committed| committed.resume));
     }
     Ok(known)
 }

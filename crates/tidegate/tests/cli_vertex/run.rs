@@ -102,6 +102,33 @@ fn a_ledger_that_is_gone_is_made_anew_when_somebody_says_so() {
     assert_eq!(report["read"], 0);
 }
 
+/// A run that has only some partitions leaves the others out of its ledger: those it has are shown, and keep their numbers.
+/// Rules: VX-833.
+#[test]
+fn partitions_behind_others_that_were_never_run_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["in0", "in1", "in2"] {
+        fs::write(dir.path().join(name), format!("{name}\n")).unwrap();
+    }
+    let file = pipeline(dir.path(), &ledger(dir.path()));
+    let source = format!("source.path={:?}", dir.path().join("in?"));
+    let run = || vertex(["run", "-c", &file, "--set", &source, "--partitions", "2", "--json"]);
+    assert_eq!(run().exits(0).result()["read"], 1);
+    let ledger = dir.path().join("ledger");
+    let inspect = |more: &[&str]| {
+        let args = [&["inspect", ledger.to_str().unwrap(), "--json"], more].concat();
+        vertex(args).exits(0).result()["partitions"].clone()
+    };
+    for found in [inspect(&[]), inspect(&["--partition", "2"])] {
+        assert_eq!((&found[0]["partition"], &found[0]["records"][0]["inputs"]), (&2.into(), &1.into()));
+    }
+    // One that comes before the others takes nobody's number.
+    fs::write(dir.path().join("in-"), "new\n").unwrap();
+    fs::write(dir.path().join("in2"), "in2\nmore\n").unwrap();
+    assert_eq!(run().exits(0).result()["read"], 1);
+    assert_eq!(fs::read_to_string(dir.path().join("out")).unwrap(), "IN2\nMORE\n");
+}
+
 #[test]
 fn a_run_has_the_partitions_that_it_is_given() {
     let dir = tempfile::tempdir().unwrap();
