@@ -89,6 +89,11 @@ pub const KEYS: &[Key] = &[
         "with kind jetstream in partition mode: bytes of each partition to read ahead",
     ),
     key(
+        "source.on_gap",
+        "\"stop\"",
+        "with kind jetstream in partition mode, or hub: what is trimmed before it was read: stop stops its partition, skip counts it",
+    ),
+    key(
         "source.idle_cursor",
         "\"1m\"",
         "with kind jetstream in partition mode: how often the position moves behind what is there of other subjects",

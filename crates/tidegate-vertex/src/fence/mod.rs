@@ -86,10 +86,12 @@ pub enum Reason {
     OwnershipRegressed = 9,
     /// The process ends.
     Shutdown = 12,
+    /// What comes next in the source is gone (VX-832).
+    SourceGap = 14,
 }
 
 impl Reason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::RevokedByManager,
         Self::LeaseExpired,
         Self::NewerGeneration,
@@ -100,6 +102,7 @@ impl Reason {
         Self::SinkRefused,
         Self::OwnershipRegressed,
         Self::Shutdown,
+        Self::SourceGap,
     ];
 
     /// One word for it.
@@ -115,6 +118,7 @@ impl Reason {
             Self::SinkRefused => "sink_refused",
             Self::OwnershipRegressed => "ownership_regressed",
             Self::Shutdown => "shutdown",
+            Self::SourceGap => "source_gap",
         }
     }
 }

@@ -105,12 +105,13 @@ impl Vertex {
                     }
                 }
                 Some(tenure) if tenure.unopened.is_some() && tenure.sealed.is_empty() => {
-                    self.open_source(index)?;
+                    let opened = self.open_source(index);
+                    self.tolerate(index, opened)?;
                 }
                 _ => {}
             }
             let Some(partition) = self.partitions.get_mut(index) else { continue };
-            if partition.tenure.is_some() || partition.refused || !self.manager.gives_back() {
+            if partition.tenure.is_some() || partition.refused.is_some() || !self.manager.gives_back() {
                 continue;
             }
             // A write of the last session may still run (VX-733).
@@ -144,6 +145,12 @@ impl Vertex {
         result: Result<(), VertexError>,
     ) -> Result<(), VertexError> {
         match result {
+            Err(error) if self.manager.keeps_commits() && error.source_gap().is_some() => {
+                self.end_tenure(index, Reason::SourceGap);
+                // Whoever claims it next finds the same, so each vertex says it once and leaves it.
+                self.refuse(index, Reason::SourceGap, error.source_gap(), error.to_string());
+                Ok(())
+            }
             Err(error)
                 if error.is_loss_of_ownership() || self.manager.keeps_commits() && error.ends_a_session() =>
             {
@@ -158,6 +165,15 @@ impl Vertex {
             }
             other => other,
         }
+    }
+
+    /// Stops a partition that is not to be claimed here before an operator has looked at it.
+    fn refuse(&mut self, index: usize, reason: Reason, position: Option<Position>, what: String) {
+        let Some(partition) = self.partitions.get_mut(index) else { return };
+        let code = reason.name().to_ascii_uppercase();
+        tracing::error!(partition = %partition.id, reason = code, what, "partition stopped");
+        partition.refused = Some(reason);
+        self.report.stopped.push((partition.id.0, position.map_or(0, |position| position.0), what));
     }
 
     /// Whether a partition is to be given away, or to stay with others.
@@ -260,11 +276,8 @@ impl Vertex {
             Ok(Some(claimed)) => claimed,
             Ok(None) => return Ok(None),
             Err(refused) => {
-                let what = format!("{refused}");
-                tracing::error!(partition = %id, reason = "OWNERSHIP_REGRESSED", what, "partition stopped");
-                partition.refused = true;
-                let position = known.committed.map_or(0, |committed| committed.resume.position.0);
-                self.report.stopped.push((id.0, position, what));
+                let position = known.committed.map(|committed| committed.resume.position);
+                self.refuse(index, Reason::OwnershipRegressed, position, refused.to_string());
                 return Ok(None);
             }
         };
@@ -399,6 +412,11 @@ impl Vertex {
         let Some(tenure) = &mut partition.tenure else { return Ok(()) };
         let Some(from) = tenure.unopened.take() else { return Ok(()) };
         tenure.resume = self.source.open(partition.id, from.as_ref())?;
+        let skipped = from.is_some_and(|from| from.position < tenure.resume);
+        if skipped && tenure.intended.is_some_and(|intended| intended.first < tenure.resume) {
+            tracing::warn!(partition = %partition.id, "inputs of the epoch that was intended are gone");
+            tenure.intended = None;
+        }
         if tenure.lineage.is_none() {
             let identity = self.source.identity(partition.id, tenure.resume)?;
             tenure.lineage = Some(self.source.lineage(&identity));

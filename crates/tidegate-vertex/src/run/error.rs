@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 use tidegate_shm::clock::Nanos;
+use tidegate_udf::wire::ids::Position;
 
 use crate::{
     config::ConfigError,
@@ -143,6 +144,15 @@ impl VertexError {
             Self::Fenced(_)
                 | Self::Sink(SinkError::Fenced(_) | SinkError::Newer { .. } | SinkError::Refused { .. })
         )
+    }
+
+    /// Where a partition was to go on whose source cannot: no other session of it could either.
+    pub(super) fn source_gap(&self) -> Option<Position> {
+        match self {
+            Self::Source(error) => error.gap(),
+            Self::NotIntended { found, .. } => Some(Position(*found)),
+            _ => None,
+        }
     }
 
     /// Whether another session of the partition, here or elsewhere, may do without it: a server that is not there for a while, or

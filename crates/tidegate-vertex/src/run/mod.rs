@@ -377,8 +377,10 @@ impl Vertex {
         if owned == self.partitions.len() || stopping {
             return Ok(true);
         }
-        if self.partitions.iter().all(|partition| partition.refused) {
-            let refused = self.report.stopped.first();
+        if self.partitions.iter().all(|partition| partition.refused.is_some()) {
+            let regressed = |partition: &&Partition| partition.refused == Some(Reason::OwnershipRegressed);
+            let Some(regressed) = self.partitions.iter().find(regressed) else { return Ok(true) };
+            let refused = self.report.stopped.iter().find(|(id, ..)| *id == regressed.id.0);
             return Err(VertexError::Regressed {
                 what: refused.map(|(.., what)| what.clone()).unwrap_or_default(),
             });
@@ -496,51 +498,61 @@ impl Vertex {
     fn read(&mut self) -> Result<(), VertexError> {
         let lanes = if self.pipeline.is_ordered() { 1 } else { self.lanes.len() };
         let window = self.pipeline.transport().max_in_flight as usize * lanes + 1;
-        let limit = self.pipeline.limits.prefetch.0;
         let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
         let mut held: u64 = tenures.map(|tenure| tenure.flow.bytes()).sum();
-        for partition in &mut self.partitions {
-            let Some(tenure) = &mut partition.tenure else { continue };
-            if self.board.wish(partition.id).max(self.manager.wish(partition.id)) != Wish::Run {
-                continue;
+        for index in 0..self.partitions.len() {
+            let read = self.read_of(index, window, &mut held);
+            self.tolerate(index, read)?;
+        }
+        if self.pipeline.pipeline.delivery == Promise::AtMostOnce { self.commit_reads() } else { Ok(()) }
+    }
+
+    /// The same of one partition; `held` are the bytes of all that were read and are not final.
+    fn read_of(&mut self, index: usize, window: usize, held: &mut u64) -> Result<(), VertexError> {
+        let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
+        let Some(tenure) = &mut partition.tenure else { return Ok(()) };
+        if self.board.wish(partition.id).max(self.manager.wish(partition.id)) != Wish::Run {
+            return Ok(());
+        }
+        // Of a fenced partition nothing is read; the loop ends its session next. There is room for a whole batch, since
+        // nobody knows how long the next one is (VX-310, VX-831).
+        while tenure.unopened.is_none()
+            && !tenure.at_end
+            && !tenure.flow.is_stopped()
+            && tenure.flow.len() < window
+            && !tenure.guard.is_revoked()
+            && *held + self.budget.bytes as u64 <= self.pipeline.limits.prefetch.0
+        {
+            let mut budget = self.budget;
+            if tenure.careful.as_ref().is_some_and(|careful| careful.singly) {
+                budget.records = 1;
             }
-            // Of a fenced partition nothing is read; the loop ends its session next. There is room for a whole batch, since
-            // nobody knows how long the next one is (VX-310, VX-831).
-            while tenure.unopened.is_none()
-                && !tenure.at_end
-                && !tenure.flow.is_stopped()
-                && tenure.flow.len() < window
-                && !tenure.guard.is_revoked()
-                && held + self.budget.bytes as u64 <= limit
-            {
-                let mut budget = self.budget;
-                if tenure.careful.as_ref().is_some_and(|careful| careful.singly) {
-                    budget.records = 1;
+            if let Some(left) = tenure.left_to_read() {
+                budget.records = budget.records.min(left as usize);
+            }
+            if budget.records == 0 {
+                break;
+            }
+            self.board.doing(Doing::Source);
+            let polled = self.source.poll(partition.id, budget);
+            self.board.doing(Doing::Work);
+            match polled? {
+                Polled::End => tenure.at_end = true,
+                Polled::Idle => break,
+                Polled::Inputs(inputs) => {
+                    tenure.check_intended(partition.id, &inputs)?;
+                    self.meter.has_read(&inputs, &mut self.report);
+                    *held += tenure.take(inputs, self.budget.bytes);
                 }
-                if let Some(left) = tenure.left_to_read() {
-                    budget.records = budget.records.min(left as usize);
-                }
-                if budget.records == 0 {
-                    break;
-                }
-                self.board.doing(Doing::Source);
-                let polled = self.source.poll(partition.id, budget);
-                self.board.doing(Doing::Work);
-                match polled? {
-                    Polled::End => tenure.at_end = true,
-                    Polled::Idle => break,
-                    Polled::Inputs(inputs) => {
-                        self.meter.has_read(&inputs, &mut self.report);
-                        held += tenure.take(partition.id, inputs, self.budget.bytes)?;
-                    }
-                    Polled::Unfit(input, fault) => {
-                        self.meter.has_read(std::slice::from_ref(&input), &mut self.report);
-                        held += tenure.take_unfit(partition.id, input, "PARSE_ERROR", fault)?;
-                    }
+                Polled::Unfit(input, fault) => {
+                    let inputs = std::slice::from_ref(&input);
+                    tenure.check_intended(partition.id, inputs)?;
+                    self.meter.has_read(inputs, &mut self.report);
+                    *held += tenure.take_unfit(input, "PARSE_ERROR", fault);
                 }
             }
         }
-        if self.pipeline.pipeline.delivery == Promise::AtMostOnce { self.commit_reads() } else { Ok(()) }
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     batch::{Batch, Input},
     config::EpochConfig,
-    fence::{Quiesce, WriteGuard},
+    fence::{Quiesce, Reason, WriteGuard},
     flow::Flow,
     ledger::{Mark, Range, Record},
     own::Intended,
@@ -35,8 +35,8 @@ pub(super) struct Partition {
     pub(super) has_sent: bool,
     /// The newest generation that a sink knows, if that was a surprise.
     pub(super) newest: Generation,
-    /// It must not be run before an operator has looked at it (VX-714).
-    pub(super) refused: bool,
+    /// It must not be run before an operator has looked at it (VX-714, VX-832), and why.
+    pub(super) refused: Option<Reason>,
 }
 
 /// One ownership session.
@@ -117,7 +117,7 @@ impl Partition {
             given_away: false,
             has_sent: false,
             newest: Generation(0),
-            refused: false,
+            refused: None,
         }
     }
 
@@ -180,52 +180,33 @@ impl Tenure {
 
     /// Takes what was read; one that is longer than `max` bytes, with all that comes with it, is not for functions (VX-213).
     /// Returns how many bytes it holds.
-    ///
-    /// # Errors
-    /// As [`Tenure::is_as_intended`].
-    pub(super) fn take(
-        &mut self,
-        partition: PartitionId,
-        mut inputs: Vec<Input>,
-        max: usize,
-    ) -> Result<u64, VertexError> {
+    pub(super) fn take(&mut self, mut inputs: Vec<Input>, max: usize) -> u64 {
         let mut held = 0;
         loop {
             let long = inputs.iter().position(|input| input.record.len() > max);
             let mut behind = inputs.split_off(long.unwrap_or(inputs.len()));
-            self.is_as_intended(partition, &inputs)?;
             self.has_read(&inputs);
             if let Some(batch) = Batch::new(inputs) {
                 held += batch.bytes();
                 self.flow.push(batch.read_at(monotonic_now()));
             }
             if behind.is_empty() {
-                return Ok(held);
+                return held;
             }
             let input = behind.remove(0);
             let len = input.record.len();
             let fault = format!("it takes {len} bytes, and a batch has at most {max}; raise batch.max_bytes");
-            held += self.take_unfit(partition, input, "RECORD_TOO_LARGE", fault)?;
+            held += self.take_unfit(input, "RECORD_TOO_LARGE", fault);
             inputs = behind;
         }
     }
 
     /// As [`Tenure::take`], of an input that is not for functions.
-    ///
-    /// # Errors
-    /// As [`Tenure::is_as_intended`].
-    pub(super) fn take_unfit(
-        &mut self,
-        partition: PartitionId,
-        input: Input,
-        class: &'static str,
-        fault: String,
-    ) -> Result<u64, VertexError> {
-        self.is_as_intended(partition, std::slice::from_ref(&input))?;
+    pub(super) fn take_unfit(&mut self, input: Input, class: &'static str, fault: String) -> u64 {
         self.has_read(std::slice::from_ref(&input));
         let held = input.record.len() as u64;
         self.flow.push_unfit(input, class, fault);
-        Ok(held)
+        held
     }
 
     /// Notes what was read.
@@ -374,7 +355,7 @@ impl Tenure {
     ///
     /// # Errors
     /// The source has others than the session that intended it saw.
-    fn is_as_intended(&self, partition: PartitionId, inputs: &[Input]) -> Result<(), VertexError> {
+    pub(super) fn check_intended(&self, partition: PartitionId, inputs: &[Input]) -> Result<(), VertexError> {
         let Some(intended) = self.intended else { return Ok(()) };
         match inputs.iter().find(|input| input.position < intended.first || input.position > intended.last) {
             None => Ok(()),
@@ -452,7 +433,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Pipeline,
-        fence::{FenceTable, Reason, WriteKind},
+        fence::{FenceTable, WriteKind},
         run::report::Outcomes,
     };
 

@@ -192,7 +192,7 @@ impl Vertex {
             // Its last session, whose fence may have writes behind it still.
             let fenced = self.report.fenced.iter().rev().find(|(fenced, _)| *fenced == number);
             let state = match fenced {
-                _ if partition.refused => PartitionState::Stopped,
+                _ if partition.refused.is_some() => PartitionState::Stopped,
                 Some(_) => PartitionState::Fenced,
                 None if partition.given_away => PartitionState::Drained,
                 None => PartitionState::Unowned,

@@ -9,7 +9,7 @@ use tidegate_shm::clock::Nanos;
 use tidegate_udf::wire::ids::{PartitionId, Position};
 
 use super::{
-    Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError,
+    Abilities, AckMode, Budget, Identity, OnGap, Polled, Positions, Replay, Resume, Source, SourceError,
     work_queue::{self, WorkQueue},
 };
 use crate::{
@@ -50,6 +50,8 @@ struct Keys {
     start: Start,
     #[serde(default = "prefetch")]
     prefetch: Bytes,
+    #[serde(default)]
+    on_gap: OnGap,
     /// How often the position moves behind what is there of others while nothing comes.
     #[serde(default = "idle_cursor")]
     idle_cursor: Time,
@@ -111,6 +113,8 @@ pub struct Jetstream {
     stream: Stream,
     keys: Keys,
     waker: Waker,
+    /// Sequences that were skipped.
+    lost: u64,
 }
 
 #[derive(Debug)]
@@ -125,7 +129,7 @@ impl Jetstream {
         let nats = Nats::connect(endpoint, "tidegate source")?;
         let (stream, _) = nats.stream(&keys.stream)?;
         let partitions = (0..keys.partitions).map(|_| None).collect();
-        Ok(Self { partitions, nats, stream, keys, waker })
+        Ok(Self { partitions, nats, stream, keys, waker, lost: 0 })
     }
 
     fn name(&self) -> String {
@@ -192,7 +196,8 @@ impl Source for Jetstream {
             None => first,
             Some(Resume { position, identity }) => {
                 let Position(resume) = *position;
-                let replaced = |what| SourceError::Replaced { name: self.name(), resume: *position, what };
+                let name = self.name();
+                let replaced = |what| SourceError::Replaced { name: name.clone(), resume: *position, what };
                 let known =
                     Known::decode(identity).ok_or_else(|| replaced("the form of what the ledger kept"))?;
                 if known.created != info.created.unix_timestamp_nanos() {
@@ -202,11 +207,14 @@ impl Source for Jetstream {
                     return Err(SourceError::Gap { resume: *position, found: Position(end) });
                 }
                 if resume < first {
-                    return Err(SourceError::Trimmed {
-                        name: self.name(),
-                        resume: *position,
-                        found: Position(first),
-                    });
+                    let found = Position(first);
+                    let error = SourceError::Trimmed { name: name.clone(), resume: *position, found };
+                    if self.keys.on_gap == OnGap::Stop {
+                        return Err(error);
+                    }
+                    // Nobody knows which of them had the subject of this partition.
+                    self.lost += first - resume;
+                    tracing::warn!(%partition, %error, "the gap is skipped");
                 }
                 if let Some((sequence, time)) = known.last {
                     let message = self.nats.message_at(&self.stream, sequence)?;
@@ -215,7 +223,7 @@ impl Source for Jetstream {
                     }
                     times.insert(sequence, time);
                 }
-                resume
+                resume.max(first)
             }
         };
         let keys = &self.keys;

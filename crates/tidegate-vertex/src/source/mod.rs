@@ -256,7 +256,8 @@ pub enum SourceError {
     },
     /// The source ends before the position to go on from (VX-832).
     #[error(
-        "the source ends at {found}, before the position {resume} where the last run came to; it was cut or replaced"
+        "the source ends at {found}, before the position {resume} where the last run came to; it was cut or replaced: restore it, \
+         or begin anew with a new ledger, and where ownership is shared as another pipeline (name, uid)"
     )]
     Gap {
         /// Where to go on.
@@ -266,7 +267,8 @@ pub enum SourceError {
     },
     /// The source does not reach back so far any more (VX-832).
     #[error(
-        "the source {name} begins at {found}, behind the position {resume} where the last run came to; what is between is lost"
+        "the source {name} begins at {found}, behind the position {resume} where the last run came to; what is between is lost: \
+         restore it, or go on behind it with source.on_gap = \"skip\""
     )]
     Trimmed {
         /// The source.
@@ -290,8 +292,8 @@ pub enum SourceError {
     Nats(#[from] crate::nats::NatsError),
     /// What is there is not what the last run read (VX-833).
     #[error(
-        "the source {name} is not what the last run read up to position {resume}: {what} differs; restore it, or begin with a \
-         new ledger"
+        "the source {name} is not what the last run read up to position {resume}: {what} differs: restore it, or begin \
+         anew with a new ledger, and where ownership is shared as another pipeline (name, uid)"
     )]
     Replaced {
         /// The source.
@@ -348,6 +350,18 @@ pub enum SourceError {
         /// Longest value.
         max: usize,
     },
+}
+
+impl SourceError {
+    /// Where a partition was to go on, if that is gone or something else is there (VX-832, VX-833).
+    pub(crate) fn gap(&self) -> Option<Position> {
+        match self {
+            Self::Gap { resume, .. } | Self::Trimmed { resume, .. } | Self::Replaced { resume, .. } => {
+                Some(*resume)
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(feature = "tensor")]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod cluster;
+mod gaps;
 mod ids;
 mod kv;
 mod late;
