@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use tidegate_vertex::config::Pipeline;
+use tidegate_vertex::{config::Pipeline, run::memory};
 
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/kubernetes/vertex");
 
@@ -40,9 +40,7 @@ fn the_manifests_fit_their_pipeline() {
         file.lines().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
     let pipeline: Pipeline = file.parse().unwrap_or_else(|error| panic!("{error}\n{file}"));
     let value = |key: &str| values()[key].parse::<u64>().unwrap();
-    let rings = 2 * pipeline.transport().ring * u64::from(pipeline.udf.workers.get());
-    let ledger_cache = 64 << 20;
-    let least = rings + pipeline.limits.epoch_buffers.0 + ledger_cache;
+    let least: u64 = memory(&pipeline, pipeline.source.partitions()).iter().map(|term| term.bound).sum();
     assert!(value("memoryMiB") << 20 > least, "the runtime alone takes {} MiB", least >> 20);
     assert!(value("terminationGracePeriodSeconds") >= value("shutdownGraceSeconds") + 5);
     let pod = rendered("templates/statefulset.yaml");

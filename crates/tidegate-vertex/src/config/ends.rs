@@ -12,7 +12,12 @@ use super::{
 use crate::{
     retry::Backoff,
     sink::{Class, Output, file::Format},
-    source::{Abilities, AckMode, Positions, Replay, file::FileSource, framing::Framing, stdin},
+    source::{
+        Abilities, AckMode, Positions, Replay,
+        file::{self, FileSource},
+        framing::Framing,
+        stdin,
+    },
 };
 
 /// `[source]`
@@ -108,6 +113,38 @@ impl SourceConfig {
             Self::Jetstream(config) => config.max_ack_pending(),
             _ => None,
         }
+    }
+
+    /// Partitions that it has, as far as that is known before it is opened: of files those that there are.
+    pub fn partitions(&self) -> u32 {
+        match self {
+            Self::Generator { partitions, .. } => partitions.get(),
+            Self::File(config) => u32::try_from(config.count()).unwrap_or(u32::MAX).max(1),
+            #[cfg(feature = "nats")]
+            Self::Jetstream(config) => config.partitions().unwrap_or(1),
+            _ => 1,
+        }
+    }
+
+    /// Bytes that it reads ahead of so many partitions before the vertex has them, which `limits.prefetch` does not count
+    /// (VX-310).
+    pub fn ahead(&self, partitions: u32) -> u64 {
+        let each = match self {
+            Self::Generator { .. } => 0,
+            Self::File(_) => file::READ as u64,
+            // In its thread, and behind it.
+            Self::Stdin { .. } => 2 * stdin::AHEAD as u64,
+            // The ring is what is read ahead.
+            #[cfg(feature = "hub")]
+            Self::Hub(_) => 0,
+            #[cfg(feature = "nats")]
+            Self::Jetstream(config) => config.prefetch(),
+            #[cfg(feature = "tensor")]
+            Self::Tensor(config) => config.prefetch(),
+            #[cfg(feature = "zmq")]
+            Self::Zmq(config) => config.prefetch(),
+        };
+        each.saturating_mul(partitions.into())
     }
 
     /// What the source can do, before it is opened.

@@ -432,7 +432,8 @@ impl Pipeline {
 
     /// Whether this run may have a partition.
     pub fn may_have(&self, partition: PartitionId) -> bool {
-        self.only.as_ref().is_none_or(|only| only.has(partition))
+        let pins = [self.only.as_ref(), self.ownership.pins()];
+        pins.into_iter().flatten().all(|pins| pins.has(partition))
     }
 
     /// Whether it may have any of so many.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::{ConfigError, Pipeline};
+use crate::own::Pins;
 
 /// `[ownership]`
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +31,15 @@ impl OwnershipConfig {
             Self::Static {} | Self::InProc {} => false,
             #[cfg(feature = "nats")]
             Self::Jetstream(keys) => keys.exits_when_stale(),
+        }
+    }
+
+    /// The partitions that this vertex may have; all of them without.
+    pub(super) fn pins(&self) -> Option<&Pins> {
+        match self {
+            Self::Static {} | Self::InProc {} => None,
+            #[cfg(feature = "nats")]
+            Self::Jetstream(keys) => keys.pins(),
         }
     }
 
@@ -142,6 +152,11 @@ pub(super) mod jetstream {
     }
 
     impl JetstreamOwnership {
+        /// The partitions that it may have; all of them without.
+        pub(super) fn pins(&self) -> Option<&Pins> {
+            self.pins.as_ref()
+        }
+
         /// Pins it to these partitions.
         pub(in crate::config) fn pin(&mut self, pins: Pins) {
             self.pins = Some(pins);

@@ -97,6 +97,11 @@ impl Puller {
         queue.pending.map(|pending| pending + queue.messages.len() as u64)
     }
 
+    /// Bytes that were read ahead and not taken yet.
+    pub fn bytes(&self) -> usize {
+        self.shared.lock().bytes
+    }
+
     /// A place of the stream below which nothing is left to take, if that is known of one: others than this subject's are there.
     pub fn complete(&self) -> Option<u64> {
         let queue = self.shared.lock();

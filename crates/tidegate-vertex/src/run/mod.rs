@@ -48,6 +48,7 @@ use tidegate_udf::wire::{ids::PartitionId, record::RecordWriter};
 
 pub use error::VertexError;
 pub use report::{ByClass, Report};
+pub use watch::memory;
 
 use crate::{
     config::{Delivery as Promise, Pipeline},
@@ -242,6 +243,7 @@ impl Vertex {
             board,
             meter,
         };
+        vertex.say_memory();
         vertex.claim_at_start()?;
         failpoint::at(Point::Claimed);
         for number in 0..vertex.pipeline.udf.workers.get() {

@@ -94,8 +94,9 @@ impl Meter {
     }
 }
 
-/// The terms of the memory bound (VX-310).
-pub(super) fn memory(pipeline: &Pipeline, partitions: u32) -> Vec<MemoryTerm> {
+/// The terms of the memory bound (VX-310), with a source of so many partitions.
+pub fn memory(pipeline: &Pipeline, partitions: u32) -> Vec<MemoryTerm> {
+    let own = (0..partitions).filter(|partition| pipeline.may_have(PartitionId(*partition))).count();
     let transport = pipeline.transport();
     let rings = 2 * (transport.ring + SEGMENT) * u64::from(pipeline.udf.workers.get());
     let fence = SEGMENT + 64 * u64::from(partitions.max(super::MIN_SLOTS));
@@ -104,6 +105,7 @@ pub(super) fn memory(pipeline: &Pipeline, partitions: u32) -> Vec<MemoryTerm> {
         ("rings", rings),
         ("fence", fence),
         ("prefetch", pipeline.limits.prefetch.0),
+        ("source_prefetch", pipeline.source.ahead(own as u32)),
         // Nobody knows how long the next one is before it is read.
         ("longest_record", pipeline.longest_record() as u64),
         ("epoch_buffers", pipeline.limits.epoch_buffers.0),
@@ -145,6 +147,15 @@ impl Vertex {
         Some(self.door.as_ref()?.status(attached as u64, self.pipeline.udf.workers))
     }
 
+    /// Says in the log how much memory there may be.
+    pub(super) fn say_memory(&self) {
+        let terms = memory(&self.pipeline, self.source.partitions());
+        let bytes: u64 = terms.iter().map(|term| term.bound).sum();
+        let terms: Vec<String> =
+            terms.iter().map(|MemoryTerm { term, bound, .. }| format!("{term} {bound}")).collect();
+        tracing::info!(bytes, terms = terms.join(", "), "memory is bounded");
+    }
+
     /// The terms of memory with what they have now, where that is counted.
     fn memory(&self) -> Vec<MemoryTerm> {
         let tenures = || self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
@@ -153,6 +164,7 @@ impl Vertex {
             term.used = match term.term.as_str() {
                 "rings" | "fence" => Some(term.bound),
                 "prefetch" => Some(tenures().map(|tenure| tenure.flow.bytes()).sum()),
+                "source_prefetch" => self.source.ahead(),
                 "epoch_buffers" => Some(tenures().map(Tenure::buffered).sum()),
                 "sink_buffers" => {
                     Some(self.sinks.iter().filter_map(|end| Some(end.late.as_ref()?.bytes())).sum())
@@ -314,3 +326,46 @@ const SEGMENT: u64 = 4096;
 const LEDGER_CACHE: u64 = 64 << 20;
 /// Code, stacks of threads, and everything that does not grow with what is configured.
 const FIXED: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    fn source_prefetch(source: &str, rest: &str) -> u64 {
+        let text = format!(
+            "version = 1\n[pipeline]\nname = \"p\"\nuid = \"00000000000000aa\"\ndelivery = \"at_least_once\"\n\
+             [udf]\ncommand = [\"x\"]\n[source]\n{source}\n[[sink]]\nname = \"main\"\nkind = \"blackhole\"\n\
+             [ledger]\npath = \"l\"\n{rest}"
+        );
+        let pipeline: Pipeline = text.parse().unwrap();
+        let terms = memory(&pipeline, pipeline.source.partitions());
+        terms.iter().find(|term| term.term == "source_prefetch").unwrap().bound
+    }
+
+    /// What threads of sources read ahead is there besides what the vertex has read.
+    /// Rules: VX-310, VX-831.
+    #[test]
+    fn what_a_source_reads_ahead_is_a_term_of_the_bound() {
+        let generator = "kind = \"generator\"\nrecords = 1\npartitions = 16";
+        assert_eq!(source_prefetch(generator, ""), 0);
+        #[cfg(feature = "nats")]
+        {
+            let url = "kind = \"jetstream\"\nurl = \"nats://a\"";
+            let stream =
+                format!("{url}\nstream = \"IN\"\nmode = \"partition\"\nsubject = \"in.{{partition}}\"\n");
+            let many = stream + "partitions = 16\nprefetch = \"3MiB\"";
+            assert_eq!(source_prefetch(&many, ""), 48 << 20, "of each partition");
+            let pinned = format!("[ownership]\n{url}\npartitions = \"0-3\"");
+            assert_eq!(source_prefetch(&many, &pinned), 12 << 20, "of each that it may have");
+        }
+        #[cfg(feature = "zmq")]
+        assert_eq!(
+            source_prefetch("kind = \"zmq\"\npattern = \"pull\"\nbind = [\"tcp://*:*\"]", ""),
+            32 << 20
+        );
+        #[cfg(feature = "tensor")]
+        assert_eq!(source_prefetch("kind = \"tensor\"\nstream = \"cam\"\nprefetch = \"1MiB\"", ""), 1 << 20);
+    }
+}

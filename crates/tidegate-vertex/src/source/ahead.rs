@@ -151,6 +151,11 @@ impl Ahead {
     pub(super) fn len(&self) -> u64 {
         self.shared.lock().inputs.len() as u64
     }
+
+    /// Bytes of them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.shared.lock().bytes as u64
+    }
 }
 
 impl Drop for Ahead {

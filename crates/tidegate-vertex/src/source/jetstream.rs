@@ -165,6 +165,14 @@ impl JetstreamSource {
         }
     }
 
+    /// Bytes that are read ahead of each partition. A work queue is read as it is polled.
+    pub(crate) fn prefetch(&self) -> u64 {
+        match &self.mode {
+            Mode::Partition(keys) => keys.prefetch.0,
+            Mode::WorkQueue(_) => 0,
+        }
+    }
+
     /// Messages that may be under way, where the server counts them.
     pub(crate) fn max_ack_pending(&self) -> Option<u32> {
         match &self.mode {
@@ -298,6 +306,15 @@ impl Source for Jetstream {
 
     fn pending(&self, partition: PartitionId) -> Option<u64> {
         self.partitions.get(partition.0 as usize)?.as_ref()?.puller.pending()
+    }
+
+    fn ahead(&self) -> Option<u64> {
+        let bytes = self.partitions.iter().flatten().map(|reader| reader.puller.bytes() as u64);
+        Some(bytes.sum())
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost
     }
 }
 

@@ -120,6 +120,11 @@ pub trait Source: Send {
         None
     }
 
+    /// Bytes that are read ahead and were not polled, of what [`SourceConfig::ahead`] bounds; `None` when it is not counted.
+    fn ahead(&self) -> Option<u64> {
+        None
+    }
+
     /// Records that were there and could not be read any more.
     fn lost(&self) -> u64 {
         0

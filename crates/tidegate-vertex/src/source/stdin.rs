@@ -222,7 +222,7 @@ fn read(mut input: impl Read, shared: &Shared, waker: &Waker) {
 }
 
 /// Bytes that are read ahead, in the thread and here each.
-const AHEAD: usize = 256 * 1024;
+pub(crate) const AHEAD: usize = 256 * 1024;
 
 #[cfg(test)]
 #[path = "stdin_tests.rs"]

@@ -197,6 +197,10 @@ impl Source for Tensor {
         Some(self.ahead.len())
     }
 
+    fn ahead(&self) -> Option<u64> {
+        Some(self.ahead.bytes())
+    }
+
     fn lost(&self) -> u64 {
         // Relaxed: a number for people.
         self.shared.lost.load(Ordering::Relaxed)
@@ -405,6 +409,11 @@ enum Seen {
 }
 
 impl TensorSource {
+    /// Bytes that are read ahead.
+    pub(crate) fn prefetch(&self) -> u64 {
+        self.prefetch.0
+    }
+
     /// What becomes of its records, in one sentence (VX-002).
     pub(crate) fn promise(&self) -> &'static str {
         match self.on_gap {

@@ -52,6 +52,13 @@ enum Pattern {
     Sub,
 }
 
+impl ZmqSource {
+    /// Bytes that are read ahead.
+    pub(crate) fn prefetch(&self) -> u64 {
+        self.prefetch.0
+    }
+}
+
 /// What the parts of a message are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub enum Parts {
@@ -152,6 +159,10 @@ impl Source for Zmq {
 
     fn pending(&self, _: PartitionId) -> Option<u64> {
         Some(self.ahead.len())
+    }
+
+    fn ahead(&self) -> Option<u64> {
+        Some(self.ahead.bytes())
     }
 }
 

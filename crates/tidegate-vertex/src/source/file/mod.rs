@@ -94,7 +94,15 @@ impl FileSource {
     pub fn abilities(&self) -> Abilities {
         Abilities { positions: Positions::Stable, replay: Replay::Yes, ack: AckMode::None, ordered: true }
     }
+
+    /// Files that there are now.
+    pub(crate) fn count(&self) -> usize {
+        paths(&self.path).map_or(0, |paths| paths.len())
+    }
 }
+
+/// Bytes of a file that are read at once, before they are records.
+pub(crate) const READ: usize = text::READ;
 
 impl Files {
     /// Looks for the files.

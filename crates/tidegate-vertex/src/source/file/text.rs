@@ -230,4 +230,4 @@ fn renamed(path: &Path, known: &Known) -> io::Result<Option<File>> {
 }
 
 /// Bytes that are read at once.
-const READ: usize = 256 * 1024;
+pub(super) const READ: usize = 256 * 1024;

@@ -14,12 +14,13 @@ use tidegate::vertex::config::{
 use tidegate::vertex::ledger::take_over;
 use tidegate::vertex::operate::status::SinkStatus;
 use tidegate::vertex::operate::{Control, Which, Wish};
-use tidegate::vertex::run::{Report, Vertex};
+use tidegate::vertex::run::{Report, Vertex, memory};
 use tidegate::vertex::sink::Class;
 use tidegate::vertex::source::Replay;
 
 use super::super::logging;
 use super::super::signal::Signals;
+use super::super::text;
 use super::admin::socket_of;
 use super::link::link;
 use crate::output::{Exit, Output, Stop, VertexExit, exit_of_io};
@@ -267,17 +268,19 @@ impl Validate {
         }
         let pipeline = Pipeline::read(config)?;
         let schemas = pipeline.typing()?.status();
-        let transport = pipeline.transport();
-        let memory =
-            2 * transport.ring * u64::from(pipeline.udf.workers.get()) + pipeline.limits.epoch_buffers.0;
+        let terms = memory(&pipeline, pipeline.source.partitions());
+        let bound: u64 = terms.iter().map(|term| term.bound).sum();
         let promises: Vec<_> =
             pipeline.sink.iter().map(|sink| (sink.name(), sink.class(), promise(&pipeline, sink))).collect();
         output.result(
             || {
+                let parts: Vec<String> =
+                    terms.iter().map(|term| format!("{} {}", term.term, text::bytes(term.bound))).collect();
                 let mut text = format!(
-                    "{}: valid; at most {} MiB of rings and answers",
+                    "{}: valid; at most {} of memory\nmemory: {}",
                     pipeline.pipeline.name,
-                    memory >> 20
+                    text::bytes(bound),
+                    parts.join(", ")
                 );
                 text.push_str(&format!("\nworkers: {}", origin(&pipeline)));
                 if schemas.is_typed() {
@@ -294,10 +297,13 @@ impl Validate {
                     .iter()
                     .map(|(name, class, promise)| json!({ "name": name, "class": format!("{class:?}"), "guarantee": promise }))
                     .collect();
+                let parts: Vec<Value> =
+                    terms.iter().map(|term| json!({ "term": term.term, "bound": term.bound })).collect();
                 let source = json!({ "kind": pipeline.source.kind(), "guarantee": pipeline.source.promise() });
                 json!({
                     "pipeline": pipeline.pipeline.name,
-                    "memory_bytes": memory,
+                    "memory_bytes": bound,
+                    "memory": parts,
                     "workers": { "count": pipeline.udf.workers, "listen": pipeline.udf.listen },
                     "schemas": schemas,
                     "source": source,
