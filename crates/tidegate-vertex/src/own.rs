@@ -64,6 +64,11 @@ pub trait Manager: Send + Sync {
     /// Whether a partition that was lost may come back.
     fn gives_back(&self) -> bool;
 
+    /// Whether partitions that this vertex does not have are looked after, so that it claims one when it may.
+    fn is_watching(&self) -> bool {
+        self.gives_back()
+    }
+
     /// The vertex ends and has released what it had.
     fn leave(&self) {}
 }

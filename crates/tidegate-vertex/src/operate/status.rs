@@ -21,6 +21,9 @@ pub struct Status {
     pub last_seen_ms: u64,
     /// What that thread does.
     pub doing: String,
+    /// It has no partition, and claims one when it may.
+    #[serde(default)]
+    pub standby: bool,
     /// Every partition.
     pub partitions: Vec<PartitionStatus>,
     /// Every worker.
@@ -308,7 +311,8 @@ pub struct Health {
 }
 
 impl Status {
-    /// Whether data flows: a partition is active, its worker is there, and none was stopped by policy.
+    /// Whether data flows, or would at once: a partition is active, or there is none and they are others'; its worker is there, and
+    /// none was stopped by policy.
     pub fn readiness(&self) -> Health {
         let mut reasons = Vec::new();
         for partition in &self.partitions {
@@ -323,8 +327,10 @@ impl Status {
                 && !partition.revoked
                 && self.lanes.iter().filter(is_its).any(|lane| lane.ready)
         };
-        if !self.partitions.iter().any(|partition| works(&partition)) {
-            reasons.push("no partition is active with a worker that is ready".to_owned());
+        let stands_by = self.standby && self.lanes.iter().any(|lane| lane.ready);
+        if !stands_by && !self.partitions.iter().any(|partition| works(&partition)) {
+            let what = if self.standby { "no worker is ready on standby" } else { NOTHING_ACTIVE };
+            reasons.push(what.to_owned());
             if let Some(OutsideStatus { socket, workers, attached, .. }) = &self.outside
                 && attached < workers
             {
@@ -343,6 +349,7 @@ impl Status {
     }
 }
 
+const NOTHING_ACTIVE: &str = "no partition is active with a worker that is ready";
 /// The thread that runs the vertex comes round at least every 10 s.
 const STUCK_MS: u64 = 60_000;
 
@@ -373,6 +380,10 @@ mod tests {
         assert!(!ready(status([true, true], vec![PartitionStatus { revoked: true, ..active(0) }])));
         let paused = PartitionStatus { state: PartitionState::Paused, ..active(0) };
         assert!(!ready(status([true, true], vec![paused])));
+        let others = || PartitionStatus { state: PartitionState::Unowned, ..active(0) };
+        assert!(!ready(status([true, true], vec![others()])), "nobody says that others have it");
+        let standby = |ready| Status { standby: true, ..status(ready, vec![others(), others()]) };
+        assert!(ready(standby([false, true])) && !ready(standby([false, false])));
         let stopped = PartitionStatus { stopped: Some((7, "bad".to_owned())), ..active(1) };
         let health = status([true, true], vec![active(0), stopped]).readiness();
         assert!(!health.ok && health.reasons == ["partition 1 stopped at position 7: bad"], "{health:?}");

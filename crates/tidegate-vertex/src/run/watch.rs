@@ -124,6 +124,7 @@ impl Vertex {
             pipeline: pipeline.pipeline.name.clone(),
             pid: std::process::id(),
             delivery: pipeline.pipeline.delivery.name().to_owned(),
+            standby: self.is_on_standby(),
             partitions: self.partitions.iter().map(|partition| self.partition_status(partition)).collect(),
             lanes: (0..).zip(&self.lanes).map(|(number, lane)| lane_status(number, lane)).collect(),
             counts: Counts {
@@ -139,6 +140,18 @@ impl Vertex {
             histograms: meter.histograms(),
             ..Status::default()
         }
+    }
+
+    /// Whether it has no partition and would claim one that others let go (VX-870).
+    fn is_on_standby(&self) -> bool {
+        let may_come = |partition: &Partition| {
+            partition.refused.is_none()
+                && self.pipeline.may_have(partition.id)
+                && !self.is_to_drain(partition.id.0 as usize)
+        };
+        self.manager.is_watching()
+            && self.partitions.iter().all(|partition| partition.tenure.is_none())
+            && self.partitions.iter().any(may_come)
     }
 
     /// Workers that come by themselves.

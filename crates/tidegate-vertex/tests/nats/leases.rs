@@ -77,7 +77,7 @@ fn a_lease_is_renewed_as_long_as_its_session_lives() {
 /// The deadline is in the guard from the first moment, so that a process which was stopped refuses its own first write; and what
 /// has run out is revoked without anybody writing.
 /// Cases: CT-37.
-/// Rules: VX-716, VX-719.
+/// Rules: VX-716, VX-719, VX-865.
 #[test]
 fn a_session_whose_store_is_silent_ends_at_its_deadline() {
     let server = Server::start();
@@ -95,7 +95,14 @@ fn a_session_whose_store_is_silent_ends_at_its_deadline() {
     let permit = guard.permit(WriteKind::Sink);
     assert!(boottime_now() >= deadline.saturating_sub(Nanos::from_millis(1)), "not before the deadline");
     assert!(permit.is_err());
+    // A member that does not see the store is none that could take over.
+    while member.is_watching() {
+        std::thread::sleep(Nanos::from_millis(10).into());
+    }
     server.signal(Signal::CONT);
+    while !member.is_watching() {
+        std::thread::sleep(Nanos::from_millis(10).into());
+    }
     member.release(PARTITION, guard.generation());
     member.leave();
 }

@@ -56,6 +56,7 @@ pub(crate) fn run(role: &str) {
         "odd" => odd,
         "panic on 123" => panic_on_123,
         "fail twice" => fail_twice,
+        "fail until mended" => fail_until_mended,
         "die once" | "leave a child" => die_once,
         "die on 123" => die_on_123,
         "hang on 123" => hang_on_123,
@@ -160,6 +161,13 @@ fn panic_on_123(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcom
 }
 
 /// Fails on some inputs in their first two tries.
+fn fail_until_mended(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.value() == b"0:123" && !place("mended").exists() {
+        return Outcome::fail("not mended");
+    }
+    upper(record, ctx, out)
+}
+
 fn fail_twice(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     upper(record, ctx, out);
     let first_tries = ctx.attempt() < 2;

@@ -13,6 +13,7 @@ use tidegate_vertex::{
     config::Pipeline,
     fence::{Quiesce, Reason, WriteKind},
     ledger::take_over,
+    operate::{Which, Wish, status::PartitionState},
     own::InProc,
     run::{Vertex, VertexError},
 };
@@ -73,6 +74,38 @@ fn a_partition_that_is_taken_away_goes_on_where_it_was_committed() {
         let expected: Vec<String> = (0..RECORDS).map(|n| format!("UPPER {partition}:{n}")).collect();
         assert_eq!(epoch_files(&epochs, partition.0).concat(), expected);
     }
+}
+
+/// A vertex with two partitions, under this manager; its function fails on an input of the first until the place has a file
+/// `mended`.
+fn failing(world: &World, manager: &InProc) -> Vertex {
+    let dir = world.path("");
+    let source = "kind = \"generator\"\npartitions = 2\nrecords = 1000000000";
+    let pipeline = with_epochs(&dir, "fail until mended", source, &epoch_sink(&dir));
+    Vertex::start_under(pipeline, Arc::new(manager.member(7, 2))).unwrap()
+}
+
+/// Rules: VX-865, VX-870.
+#[test]
+fn a_vertex_is_ready_to_take_over_when_it_has_a_worker() {
+    let (world, manager) = (World::new(), InProc::default());
+    world.write("mended", "");
+    let vertex = failing(&world, &manager);
+    let (stop, control) = (vertex.stop_handle(), vertex.control());
+    let running = std::thread::spawn(move || vertex.run());
+    wait_for("a worker", || control.status().lanes.iter().any(|lane| lane.ready));
+    let status = control.status();
+    assert!(status.standby && status.readiness().ok, "{status:?}");
+    control.wish(Which::All, Wish::Drain).unwrap();
+    let status = control.status();
+    assert!(!status.standby && !status.readiness().ok, "it would not claim: {status:?}");
+    control.wish(Which::All, Wish::Run).unwrap();
+    manager.assign(PartitionId(0), Some(7));
+    wait_for("a session", || control.status().partitions[0].state == PartitionState::Active);
+    let status = control.status();
+    assert!(!status.standby && status.readiness().ok, "{status:?}");
+    stop.drain();
+    running.join().unwrap().unwrap();
 }
 
 /// Rules: VX-701, VX-703.

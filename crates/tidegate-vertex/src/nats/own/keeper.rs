@@ -92,6 +92,9 @@ impl<'a> Keeper<'a> {
             }
         }
         let answered = self.beat(&loads).and_then(|()| self.obey());
+        // Release: with what operators want; pairs with the load of who claims.
+        let answered_before = shared.answers.swap(answered.is_ok(), Ordering::Release);
+        claimable |= answered.is_ok() && !answered_before;
         match answered {
             Ok(()) => self.silent = false,
             Err(error) if !self.silent => {

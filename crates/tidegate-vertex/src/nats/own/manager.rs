@@ -7,7 +7,7 @@ use std::sync::TryLockError;
 
 use tidegate_shm::{
     clock::{Nanos, boottime_now, monotonic_now},
-    sync::{Arc, AtomicU8, Condvar, Mutex, MutexGuard, Ordering, thread::JoinHandle},
+    sync::{Arc, AtomicBool, AtomicU8, Condvar, Mutex, MutexGuard, Ordering, thread::JoinHandle},
 };
 use tidegate_udf::wire::ids::{Generation, PartitionId};
 
@@ -64,6 +64,8 @@ pub(super) struct Shared {
     /// Until when each session may write.
     pub(super) leases: Mutex<Vec<Lease>>,
     pub(super) leases_changed: Condvar,
+    /// Whether the store has answered when it was asked last; what operators want is known then.
+    pub(super) answers: AtomicBool,
     watcher: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     ended: Mutex<bool>,
     pub(super) end: Condvar,
@@ -136,6 +138,7 @@ impl JetStream {
             others: Mutex::new(Vec::new()),
             leases: Mutex::new(Vec::new()),
             leases_changed: Condvar::new(),
+            answers: AtomicBool::new(false),
             watcher: Mutex::new(None),
             ended: Mutex::new(false),
             end: Condvar::new(),
@@ -264,6 +267,11 @@ impl Manager for JetStream {
 
     fn gives_back(&self) -> bool {
         true
+    }
+
+    fn is_watching(&self) -> bool {
+        // Relaxed: nothing is published with it.
+        self.shared.answers.load(Ordering::Relaxed)
     }
 
     fn leave(&self) {
