@@ -82,7 +82,6 @@ impl Vertex {
                 && self.partitions.get_mut(index).is_some_and(is_newer)
                 && let Some(owned) = self.acquire(index)?
             {
-                self.report.fenced.retain(|(id, _)| *id as usize != index);
                 self.bind(index, owned)?;
                 let recovered = self.recover(index);
                 self.tolerate(index, recovered)?;
@@ -201,12 +200,12 @@ impl Vertex {
         // A session that ended in order is not one that lost its right.
         let was_revoked = tenure.guard.is_revoked();
         tenure.guard.revoke(reason);
+        if reason != Reason::Shutdown && self.manager.gives_back() {
+            // Whoever claims it next tries again what it stopped at.
+            self.report.stopped.retain(|(id, ..)| *id != partition.id.0);
+        }
         self.report.returned += tenure.unfinished();
         if was_revoked || !matches!(reason, Reason::Shutdown | Reason::Released) {
-            if self.manager.keeps_commits() {
-                // Sessions come and go for as long as the vertex runs: the last one of each is enough.
-                self.report.fenced.retain(|(id, _)| *id != partition.id.0);
-            }
             if let Some((reason, _)) = tenure.guard.last_revoke() {
                 *self.meter.fences.entry(reason.name()).or_default() += 1;
             }
@@ -340,6 +339,7 @@ impl Vertex {
         );
         partition.tenure = Some(tenure);
         partition.given_away = false;
+        self.report.fenced.retain(|(id, _)| *id != partition.id.0);
         self.manager.begun(partition.id, &guard);
         self.board.owns(partition.id, Some(guard.clone()));
         lock(&self.fences).push((partition.id, guard));

@@ -37,9 +37,9 @@ pub struct Report {
     pub stale: u64,
     /// Sessions of workers that ended while the vertex ran.
     pub restarts: u64,
-    /// Partitions that stopped: number, position of the input, reason.
+    /// Partitions that have stopped and were not claimed since: number, position of the input, reason.
     pub stopped: Vec<(u32, u64, String)>,
-    /// Partitions whose fence was revoked: number and generation.
+    /// Partitions that lost their right to write and were not claimed since: number and generation.
     pub fenced: Vec<(u32, u64)>,
     /// What the function counted.
     pub counters: BTreeMap<String, u64>,
