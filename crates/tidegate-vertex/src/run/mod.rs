@@ -327,7 +327,7 @@ impl Vertex {
             }
             self.claim()?;
             self.deliver()?;
-            let stopping = self.asked.load(Ordering::Relaxed) || self.board.is_to_end();
+            let stopping = self.is_ending();
             if !stopping {
                 self.read()?;
             }
@@ -362,6 +362,11 @@ impl Vertex {
             let deadline = times.chain(due).min();
             self.inbox.wait_until(deadline.unwrap_or(limit).min(limit));
         }
+    }
+
+    /// Whether it was told to end.
+    fn is_ending(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) || self.board.is_to_end()
     }
 
     /// Nothing is on its way and nothing comes any more; a partition that stopped stays as it is.
@@ -422,8 +427,7 @@ impl Vertex {
         let now = monotonic_now();
         let promise = self.pipeline.pipeline.delivery;
         let full = promise == Promise::EffectivelyOnce && self.takes_no_more(index);
-        let hurries =
-            self.is_under_pressure() || self.asked.load(Ordering::Relaxed) || self.board.is_to_end();
+        let hurries = self.is_under_pressure() || self.is_ending();
         let Some(partition) = self.partitions.get_mut(index) else { return Ok(false) };
         let id = partition.id;
         let Some(tenure) = &mut partition.tenure else { return Ok(false) };

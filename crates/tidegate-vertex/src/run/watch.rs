@@ -256,6 +256,7 @@ impl Vertex {
     fn state(&self, partition: PartitionId, tenure: &Tenure) -> PartitionState {
         match self.board.wish(partition).max(self.manager.wish(partition)) {
             _ if tenure.guard.is_revoked() => PartitionState::Fenced,
+            Wish::Drain if self.manager.gives_back() && tenure.flow.is_stopped() => PartitionState::Draining,
             _ if tenure.flow.is_stopped() => PartitionState::Stopped,
             _ if tenure.is_over() && tenure.is_settled() => PartitionState::Finished,
             Wish::Drain => PartitionState::Draining,
@@ -271,7 +272,12 @@ impl Vertex {
         for index in 0..self.partitions.len() {
             let tenure = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref());
             let Some(tenure) = tenure else { continue };
-            let rests = tenure.flow.is_empty() && !tenure.flow.is_stopped() && tenure.is_settled();
+            // One that has stopped reads no more, and may be tried elsewhere; at the end of the run it is what ends it.
+            let rests = match tenure.flow.is_stopped() {
+                true => self.manager.gives_back() && !self.is_ending(),
+                false => tenure.flow.is_empty(),
+            };
+            let rests = rests && tenure.is_settled();
             if rests && !tenure.guard.is_revoked() && self.is_to_drain(index) {
                 self.say_stopped(index..index + 1)?;
                 if let Some(partition) = self.partitions.get_mut(index) {

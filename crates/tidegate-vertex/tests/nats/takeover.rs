@@ -1,6 +1,7 @@
 //! Several vertices, one bucket of ownership: owners that are killed and stopped, and members that join, in `effectively_once`
 //! between streams.
 
+use async_nats::jetstream::stream::Config;
 use rustix::process::Signal;
 use tidegate_shm::clock::Nanos;
 use tidegate_vertex::{
@@ -11,7 +12,10 @@ use tidegate_vertex::{
     operate::{Which, Wish},
 };
 
-use crate::world::{SHARED, STRICT, World, until};
+use crate::{
+    server::plain,
+    world::{IDS, PARTITIONED, SHARED, STRICT, World, until},
+};
 
 const RECORDS: u64 = 2_000;
 
@@ -128,6 +132,36 @@ fn an_epoch_that_others_have_finished_is_given_up_by_the_host_that_prepared_it()
     until("complete", || world.outputs() >= 800);
     drop(first);
     world.is_whole(400);
+}
+
+/// A partition that nobody is to have does not keep the others from being shared.
+/// Rules: VX-718, VX-871.
+#[test]
+fn others_are_handed_over_while_one_is_drained() {
+    let four = PARTITIONED.replace("partitions = 2", "partitions = 4");
+    let world = World { source: Box::leak(four.into_boxed_str()), rest: SHARED, ..World::new(IDS) };
+    world.input(10);
+    let duplicate_window = std::time::Duration::from_secs(600);
+    world.server.create(Config { duplicate_window, ..plain("OUT", "out.*") });
+    let pipeline = world.pipeline("operator");
+    let OwnershipConfig::Jetstream(keys) = &pipeline.ownership else { panic!("{:?}", pipeline.ownership) };
+    let first = world.start("first");
+    until("complete", || world.stored(&["OUT"]) >= 20);
+    let group = Group::open(&keys.settings(&pipeline)).unwrap();
+    let had_by = |name: &str| {
+        let holdings = group.holdings(Which::All).unwrap();
+        holdings.iter().filter(|holding| holding.owner.as_deref() == Some(name)).count()
+    };
+    until("owned by the first", || had_by("first") == 4);
+    let zero = Which::One(PartitionId(0));
+    group.order(zero, Order::Drain, "").unwrap();
+    group.await_free(zero, Nanos::from_secs(180)).unwrap();
+    let second = world.start("second");
+    until("shared", || {
+        assert!(group.holdings(zero).unwrap()[0].owner.is_none(), "it was claimed");
+        had_by("second") > 0
+    });
+    drop((first, second));
 }
 
 /// What operators order in the store reaches whoever has the partition.

@@ -117,6 +117,31 @@ fn a_partition_that_had_stopped_and_was_claimed_anew_is_well() {
     assert!(report.stopped.is_empty() && report.fenced.is_empty(), "{report:?}");
 }
 
+/// A partition that has stopped can be given away, and what it stopped at is then another's. At the end of the vertex it is what
+/// the vertex ends with.
+/// Rules: VX-601, VX-704, VX-718, VX-866.
+#[test]
+fn a_partition_that_has_stopped_is_given_away() {
+    let (world, manager) = (World::new(), InProc::default());
+    (0..2).for_each(|partition| manager.assign(PartitionId(partition), Some(7)));
+    let vertex = failing(&world, &manager);
+    let control = vertex.control();
+    let running = std::thread::spawn(move || vertex.run());
+    wait_for("a stop", || is_stopped(&control));
+    control.wish(FIRST, Wish::Drain).unwrap();
+    wait_for("given away", || control.status().partitions[0].state == PartitionState::Drained);
+    assert!(!is_stopped(&control) && manager.holder(PartitionId(0)).is_none());
+    control.wish(FIRST, Wish::Run).unwrap();
+    wait_for("a stop", || is_stopped(&control));
+    control.wish(FIRST, Wish::Drain).unwrap();
+    wait_for("given away again", || !is_stopped(&control));
+    control.wish(FIRST, Wish::Run).unwrap();
+    wait_for("a stop", || is_stopped(&control));
+    control.end_when_drained();
+    let report = running.join().unwrap().unwrap();
+    assert!(matches!(report.stopped[..], [(0, 123, _)]), "{report:?}");
+}
+
 /// Rules: VX-865, VX-870.
 #[test]
 fn a_vertex_is_ready_to_take_over_when_it_has_a_worker() {

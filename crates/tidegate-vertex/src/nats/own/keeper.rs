@@ -85,8 +85,8 @@ impl<'a> Keeper<'a> {
             match self.tend(id, part) {
                 Tended::Own => {}
                 Tended::Of(owner) => *loads.entry(owner).or_default() += 1,
-                Tended::Nobodys(now) => {
-                    unowned = true;
+                Tended::Free { now, awaited } => {
+                    unowned |= awaited;
                     claimable |= now;
                 }
             }
@@ -134,7 +134,7 @@ impl<'a> Keeper<'a> {
             return Tended::Own;
         }
         if shared.settings.pins.as_ref().is_some_and(|pins| !pins.has(id)) {
-            return Tended::Nobodys(false);
+            return Tended::Free { now: false, awaited: true };
         }
         let now = monotonic_now();
         match state.contender.look(&shared.bucket, now) {
@@ -144,7 +144,9 @@ impl<'a> Keeper<'a> {
                     _ => now,
                 };
                 state.seen = Seen::Free(found, since);
-                Tended::Nobodys(shared.may_claim(id, &state))
+                // One that nobody wants, drained or stopped, does not keep the others from being handed over.
+                let awaited = now.saturating_sub(since) < shared.longest_claim();
+                Tended::Free { now: shared.may_claim(id, &state), awaited }
             }
             Ok(Standing::Held { owner, .. }) => {
                 state.seen = Seen::Held;
@@ -152,14 +154,14 @@ impl<'a> Keeper<'a> {
             }
             Err(OwnError::Nats(_)) => {
                 state.seen = Seen::Nothing;
-                Tended::Nobodys(false)
+                Tended::Free { now: false, awaited: true }
             }
             Err(error) => {
                 state.seen = Seen::Nothing;
                 // The vertex asks, and is told.
                 let first = state.refused.is_none();
                 state.refused = Some(error);
-                Tended::Nobodys(first)
+                Tended::Free { now: first, awaited: false }
             }
         }
     }
@@ -238,8 +240,11 @@ impl<'a> Keeper<'a> {
 enum Tended {
     Own,
     Of(String),
-    /// Whether this instance may claim it now.
-    Nobodys(bool),
+    /// Nobody's: whether this instance may claim it now, and whether somebody is still expected to.
+    Free {
+        now: bool,
+        awaited: bool,
+    },
 }
 
 /// What an instance says about itself.

@@ -389,6 +389,12 @@ impl Shared {
         *ended
     }
 
+    /// How long a partition is free at most that somebody wants: until who has just had it, or who comes last, claims it.
+    pub(super) fn longest_claim(&self) -> Nanos {
+        let (lease, others) = (self.settings.lease.0, lock(&self.others).len() as u64);
+        Nanos(lease.saturating_mul(2).saturating_add((lease / 4).saturating_mul(others)))
+    }
+
     /// How long a heartbeat may stand still.
     pub(super) fn patience(&self) -> Nanos {
         self.settings.lease.saturating_add(margin(self.settings.lease))
