@@ -189,7 +189,12 @@ fn orders_in_the_store_reach_every_member() {
     world.produce(100..200);
     until("one of them complete", || world.server.values("OUT1").len() == 200);
     assert_eq!(world.server.values("OUT0").len(), 100);
-    group.order(zero, Order::Run, "").unwrap();
+    // A fence is about sessions: nobody claims it because of one.
+    group.order(zero, Order::Fence, "").unwrap();
+    assert_eq!(group.holdings(zero).unwrap()[0].wish, Wish::Drain);
+    group.order(one, Order::Pause, "").unwrap();
+    group.order(Which::All, Order::Run, "").unwrap();
+    assert!(group.holdings(Which::All).unwrap().iter().all(|holding| holding.wish == Wish::Run));
     until("both complete", || world.outputs() >= 400);
     // The session ends, and the next one has another generation.
     let before = group.holdings(one).unwrap()[0].generation;

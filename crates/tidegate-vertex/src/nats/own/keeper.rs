@@ -194,7 +194,11 @@ impl<'a> Keeper<'a> {
         let wishes = Wishes::read(&self.shared.bucket)?;
         let mut changed = false;
         for (id, part) in (0..).map(PartitionId).zip(&self.shared.parts) {
-            let Ok(state) = part.state.try_lock() else { continue };
+            let Ok(state) = part.state.try_lock() else {
+                // Who has it may be about to claim; what is less strict waits for the next look.
+                part.wish.fetch_max(wishes.of(id) as u8, Ordering::Relaxed);
+                continue;
+            };
             let claimed = state.owned.as_ref().map(super::Owned::claimed);
             if let (Some(claimed), Some(guard)) = (claimed, &state.guard)
                 && wishes.fences(id, claimed)

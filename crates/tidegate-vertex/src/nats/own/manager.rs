@@ -252,13 +252,7 @@ impl Manager for JetStream {
     }
 
     fn wish(&self, partition: PartitionId) -> Wish {
-        // Relaxed: nothing is published with it.
-        let wish = self.shared.parts.get(partition.0 as usize).map(|part| part.wish.load(Ordering::Relaxed));
-        match wish {
-            Some(1) => Wish::Pause,
-            Some(2) => Wish::Drain,
-            _ => Wish::Run,
-        }
+        self.shared.wish(partition)
     }
 
     fn watch(&self, tell: Arc<dyn Fn() + Send + Sync>) {
@@ -294,6 +288,10 @@ impl Drop for JetStream {
 impl Shared {
     /// Whether a free partition may be claimed now: by rank, and not by who has just had it (VX-718).
     pub(super) fn may_claim(&self, partition: PartitionId, state: &State) -> bool {
+        // Acquire: nobody claims who does not know what operators want; pairs with the store of who has read it.
+        if !self.answers.load(Ordering::Acquire) || self.wish(partition) == Wish::Drain {
+            return false;
+        }
         let Seen::Free(_, since) = state.seen else { return false };
         if state.owned.is_some() || monotonic_now() < state.stand_back {
             return false;
@@ -307,6 +305,16 @@ impl Shared {
             if own.pins.is_some() { 0 } else { rank(partition, &self.own(self.load()), &lock(&self.others)) };
         let delay = Nanos((self.settings.lease.0 / 4).saturating_mul(rank as u64));
         monotonic_now() >= since.saturating_add(delay)
+    }
+
+    fn wish(&self, partition: PartitionId) -> Wish {
+        // Relaxed: nothing is published with it.
+        let wish = self.parts.get(partition.0 as usize).map(|part| part.wish.load(Ordering::Relaxed));
+        match wish {
+            Some(1) => Wish::Pause,
+            Some(2) => Wish::Drain,
+            _ => Wish::Run,
+        }
     }
 
     /// This instance with so many partitions.
