@@ -129,6 +129,28 @@ fn partitions_behind_others_that_were_never_run_are_known() {
     assert_eq!(fs::read_to_string(dir.path().join("out")).unwrap(), "IN2\nMORE\n");
 }
 
+/// How much memory there may be, and what is promised, is said by `validate` and at the start.
+/// Rules: VX-002, VX-310.
+#[test]
+fn the_bound_of_memory_and_the_guarantees_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("input"), "one\n").unwrap();
+    let file = pipeline(dir.path(), &ledger(dir.path()));
+    let valid = vertex(["validate", "-c", &file, "--json"]).exits(0).result();
+    let terms = valid["memory"].as_array().unwrap();
+    let sum: u64 = terms.iter().map(|term| term["bound"].as_u64().unwrap()).sum();
+    assert_eq!(valid["memory_bytes"].as_u64(), Some(sum));
+    for term in ["rings", "prefetch", "source_prefetch", "epoch_buffers", "ledger_cache", "fixed"] {
+        assert!(terms.iter().any(|found| found["term"] == term), "{term}: {valid}");
+    }
+    let told = vertex(["validate", "-c", &file]).exits(0).stdout;
+    assert!(told.contains("MiB of memory") && told.contains("rings 32.0 MiB"), "{told}");
+    let log = vertex(["run", "-c", &file, "--set", "log.level=info"]).exits(0).stderr;
+    assert!(log.contains(&sum.to_string()), "{log}");
+    let guarantee = valid["sinks"][0]["guarantee"].as_str().unwrap();
+    assert!(log.contains(guarantee), "{log}");
+}
+
 #[test]
 fn a_run_has_the_partitions_that_it_is_given() {
     let dir = tempfile::tempdir().unwrap();

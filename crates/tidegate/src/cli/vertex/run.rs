@@ -140,11 +140,15 @@ fn operate(control: &Control, pipeline: &Pipeline) -> Result<Operations, Stop> {
         guarantee: promise(pipeline, sink).to_owned(),
         ..SinkStatus::default()
     });
+    let sinks: Vec<SinkStatus> = sinks.collect();
+    for SinkStatus { sink, class, guarantee, .. } in &sinks {
+        tracing::info!(sink, class, guarantee, "what is promised");
+    }
     let served = Served {
         socket: Some(socket_of(pipeline)),
         own_dir: pipeline.admin.socket.is_none(),
         metrics: pipeline.metrics.listen,
-        sinks: sinks.collect(),
+        sinks,
         set_level: Arc::new(|level: &str| logging::set_level(level)),
     };
     let started = match Operations::start(control, served.clone()) {
