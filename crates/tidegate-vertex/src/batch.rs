@@ -64,6 +64,8 @@ pub struct Batch {
     inputs: Vec<Input>,
     /// Bytes that the inputs take in a payload.
     bytes: u64,
+    /// How many inputs of its partition were read before its first one.
+    pub serial: u64,
     /// How often it was sent before.
     pub attempt: u16,
     /// How often it failed as a whole, or, of a single input, the function failed on it.
@@ -83,6 +85,7 @@ impl Batch {
         (!inputs.is_empty()).then_some(Self {
             inputs,
             bytes,
+            serial: 0,
             attempt: 0,
             failures: 0,
             crashes: 0,
@@ -103,8 +106,9 @@ impl Batch {
 
     /// How many inputs of what follows it go into this one, which has at most so many inputs and bytes.
     pub fn room_for(&self, next: &Self, records: usize, bytes: u64) -> usize {
-        // What a source gives again comes behind newer inputs; in a batch positions grow.
-        if next.first() <= self.last() {
+        // What a source gives again comes behind newer inputs; in a batch positions grow. And what was between is no part of it.
+        let is_behind = next.serial == self.serial + self.inputs.len() as u64;
+        if next.first() <= self.last() || !is_behind {
             return 0;
         }
         let mut total = self.bytes;
@@ -180,8 +184,9 @@ impl Batch {
     pub fn split(mut self, count: usize) -> (Option<Self>, Option<Self>) {
         let behind = self.inputs.split_off(count.min(self.inputs.len()));
         let (attempt, since) = (self.attempt, self.since);
-        let part = |inputs| Self::new(inputs).map(|part| Self { attempt, since, ..part });
-        (part(self.inputs), part(behind))
+        let part = |inputs, serial| Self::new(inputs).map(|part| Self { serial, attempt, since, ..part });
+        let middle = self.serial + self.inputs.len() as u64;
+        (part(self.inputs, self.serial), part(behind, middle))
     }
 }
 

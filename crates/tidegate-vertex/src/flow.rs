@@ -5,6 +5,9 @@
 //! (VX-441), whatever order answers come in and however often something is tried again. Without order (VX-440) they leave as
 //! they are answered; where the finished prefix ends is then for the caller to say, from [`Flow::first`].
 //!
+//! Source order is the order in which inputs were read, told by their serial numbers. Positions do not tell it: what a source
+//! gives again comes behind newer inputs.
+//!
 //! ```text
 //!  push --> Queued --sent--> Sent --answer--> Answered --front--> delivered
 //!              ^                |                  |
@@ -94,6 +97,15 @@ pub enum Step {
     Stopped(Input, Death),
 }
 
+/// Steps of inputs that were read one behind the other.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Final {
+    /// How many inputs were read before the first of them.
+    pub serial: u64,
+    /// What became of them.
+    pub steps: Vec<Step>,
+}
+
 /// Why an input cannot be processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
@@ -112,6 +124,8 @@ pub struct Flow {
     retry: Retry,
     shape: Shape,
     stopped: bool,
+    /// Inputs that were added.
+    added: u64,
     /// Inputs that an earlier run tried, and that were not read again yet.
     known: BTreeMap<Position, Mark>,
 }
@@ -136,7 +150,7 @@ enum State {
 impl Flow {
     /// Nothing on its way.
     pub fn new(retry: Retry, shape: Shape) -> Self {
-        Self { entries: VecDeque::new(), retry, shape, stopped: false, known: BTreeMap::new() }
+        Self { entries: VecDeque::new(), retry, shape, stopped: false, added: 0, known: BTreeMap::new() }
     }
 
     /// From now on what is read at once is a batch by itself, or not.
@@ -150,7 +164,9 @@ impl Flow {
     }
 
     /// Adds a batch behind all others. Inputs that failed by themselves in an earlier run go by themselves again.
-    pub fn push(&mut self, batch: Batch) {
+    pub fn push(&mut self, mut batch: Batch) {
+        batch.serial = self.added;
+        self.added += u64::from(batch.count());
         let mut rest = Some(batch);
         while let Some(batch) = rest.take() {
             let suspect = batch.inputs().iter().position(|input| self.known.contains_key(&input.position));
@@ -206,7 +222,9 @@ impl Flow {
     /// Adds an input behind all others that no function can be given, for this reason.
     pub fn push_unfit(&mut self, input: Input, class: &'static str, reason: String) {
         self.known.remove(&input.position);
-        let Some(batch) = Batch::new(vec![input]) else { return };
+        let Some(mut batch) = Batch::new(vec![input]) else { return };
+        batch.serial = self.added;
+        self.added += 1;
         self.entries.push_back(Entry { batch, state: State::Unfit(Death { class, reason, attempts: 0 }) });
     }
 
@@ -286,9 +304,9 @@ impl Flow {
         fills.then(|| batch.since.saturating_add(linger))
     }
 
-    /// Where the first input is that was not delivered.
-    pub fn first(&self) -> Option<Position> {
-        self.entries.front().map(|entry| entry.batch.first())
+    /// The serial number of the first input that was not delivered.
+    pub fn first(&self) -> Option<u64> {
+        self.entries.front().map(|entry| entry.batch.serial)
     }
 
     /// The batch of [`Flow::next_to_send`] was published under this number.
@@ -343,12 +361,12 @@ impl Flow {
 
     /// What is final now, in source order; without order what is final of one batch. The caller delivers it before it asks for
     /// more.
-    pub fn finish(&mut self, now: Nanos) -> Vec<Step> {
+    pub fn finish(&mut self, now: Nanos) -> Final {
         self.take_final(now, self.shape.unordered)
     }
 
     /// As [`Flow::finish`], of one batch in any case.
-    pub fn finish_batch(&mut self, now: Nanos) -> Vec<Step> {
+    pub fn finish_batch(&mut self, now: Nanos) -> Final {
         self.take_final(now, true)
     }
 
@@ -359,9 +377,12 @@ impl Flow {
         !self.stopped && self.entries.iter().take(reach).any(is_answered)
     }
 
-    fn take_final(&mut self, now: Nanos, one: bool) -> Vec<Step> {
-        let (mut steps, mut index) = (Vec::new(), 0);
+    fn take_final(&mut self, now: Nanos, one: bool) -> Final {
+        let (Final { mut serial, mut steps }, mut index) = (Final::default(), 0);
         while !self.stopped {
+            if let (true, Some(entry)) = (steps.is_empty(), self.entries.get(index)) {
+                serial = entry.batch.serial;
+            }
             self.give_up(index, &mut steps);
             let Some(entry) = self.entries.get(index) else { break };
             let is_answered = matches!(entry.state, State::Answered(_));
@@ -380,7 +401,7 @@ impl Flow {
             };
             self.apply(index, batch, answer, now, &mut steps);
         }
-        steps
+        Final { serial, steps }
     }
 
     /// Whether an input stopped the partition.

@@ -77,7 +77,7 @@ fn run(
     let mut on_way: VecDeque<(Ticket, Batch)> = VecDeque::new();
     let mut done = Vec::new();
     for _ in 0..10_000 {
-        done.extend(flow.finish(now).iter().flat_map(positions));
+        done.extend(flow.finish(now).steps.iter().flat_map(positions));
         if flow.is_empty() || flow.is_stopped() {
             return (done, calls);
         }
@@ -157,7 +157,7 @@ fn an_input_that_cannot_be_processed_stops_the_partition_when_nothing_else_is_co
     let (done, _) = run(&mut flow, 2, &BTreeSet::from([1]), &BTreeSet::new());
     assert_eq!(done, [(0, true), (1, false)]);
     assert!(flow.is_stopped());
-    assert!(flow.finish(Nanos(1_000)).is_empty(), "something behind it was delivered");
+    assert!(flow.finish(Nanos(1_000)).steps.is_empty(), "something behind it was delivered");
     assert!(flow.next_to_send(Nanos(1_000)).is_none());
 }
 
@@ -173,7 +173,7 @@ fn delays_double_up_to_the_cap() {
         assert_eq!(u64::from(batch.attempt), try_number - 1);
         flow.sent(ticket(try_number));
         flow.answered(ticket(try_number), answer(&batch, &bad), Nanos(100));
-        if flow.finish(Nanos(100)).is_empty() {
+        if flow.finish(Nanos(100)).steps.is_empty() {
             let until = flow.next_time().unwrap();
             assert!(flow.next_to_send(Nanos(until.0 - 1)).is_none());
             delays.push(until.0 - 100);
@@ -200,7 +200,9 @@ fn a_source_that_takes_single_inputs_back_is_given_them() {
         flow.push(batch(0..2));
         flow.sent(ticket(1));
         flow.answered(ticket(1), reply, Nanos(100));
-        let [Step::GaveBack(input, death, delay)] = &flow.finish(Nanos(100))[..] else { panic!("kept") };
+        let [Step::GaveBack(input, death, delay)] = &flow.finish(Nanos(100)).steps[..] else {
+            panic!("kept")
+        };
         assert_eq!(
             (input.position, death.class, death.attempts, *delay),
             (Position(0), expected.0, expected.1, expected.2)
@@ -227,7 +229,7 @@ fn an_input_that_is_given_back_comes_again_after_its_delay_and_not_for_ever() {
         let inputs = flow.next_to_send(now).unwrap().count();
         flow.sent(ticket(try_number));
         flow.answered(ticket(try_number), nack(inputs), now);
-        assert!(flow.finish(now).is_empty());
+        assert!(flow.finish(now).steps.is_empty());
         let due = now.saturating_add(Nanos::from_millis(3));
         assert_eq!(flow.next_time(), Some(due));
         assert!(flow.next_to_send(Nanos(due.0 - 1)).is_none(), "nothing passes it");
@@ -235,7 +237,7 @@ fn an_input_that_is_given_back_comes_again_after_its_delay_and_not_for_ever() {
     }
     flow.sent(ticket(3));
     flow.answered(ticket(3), nack(1), now);
-    let [Step::GaveUp(input, death)] = &flow.finish(now)[..] else { panic!("not given up") };
+    let [Step::GaveUp(input, death)] = &flow.finish(now).steps[..] else { panic!("not given up") };
     assert_eq!(
         (input.position, death.class, death.reason.as_str(), death.attempts),
         (Position(0), "NACKED", "no", 3)
@@ -253,7 +255,7 @@ fn an_input_without_tries_left_is_not_sent() {
     flow.sent(ticket(1));
     assert!(flow.next_to_send(Nanos(1_000)).is_none());
     flow.answered(ticket(1), answer(&batch(0..1), &BTreeSet::new()), Nanos(0));
-    let done: Vec<_> = flow.finish(Nanos(0)).iter().flat_map(positions).collect();
+    let done: Vec<_> = flow.finish(Nanos(0)).steps.iter().flat_map(positions).collect();
     assert_eq!(done, [(0, true), (1, false)]);
     assert_eq!(flow.next_to_send(Nanos(0)).unwrap().first(), Position(2));
 }
@@ -268,7 +270,7 @@ fn an_input_that_no_function_can_be_given_has_its_place_in_the_order() {
     };
     let mut flow = Flow::new(RETRY, Shape::default());
     unfit(&mut flow);
-    assert!(flow.finish(Nanos(0)).is_empty(), "before what is in front of it");
+    assert!(flow.finish(Nanos(0)).steps.is_empty(), "before what is in front of it");
     let (done, calls) = run(&mut flow, 2, &BTreeSet::new(), &BTreeSet::new());
     assert_eq!((done, calls), (vec![(0, true), (1, false), (2, true)], 2));
     let mut flow = Flow::new(Retry { on_exhausted: OnExhausted::Stop, ..RETRY }, Shape::default());
@@ -290,10 +292,10 @@ fn an_answer_out_of_order_waits_for_the_ones_before_it() {
         flow.sent(ticket(id));
     }
     flow.answered(ticket(2), answer(&batches[1], &BTreeSet::new()), Nanos(0));
-    assert!(flow.finish(Nanos(0)).is_empty());
+    assert!(flow.finish(Nanos(0)).steps.is_empty());
     assert_eq!(flow.sent_len(), 2);
     flow.answered(ticket(1), answer(&batches[0], &BTreeSet::new()), Nanos(0));
-    let done: Vec<_> = flow.finish(Nanos(0)).iter().flat_map(positions).collect();
+    let done: Vec<_> = flow.finish(Nanos(0)).steps.iter().flat_map(positions).collect();
     assert_eq!(done, [(0, true), (1, true)]);
 }
 
@@ -310,14 +312,14 @@ fn without_order_an_answer_waits_for_none() {
     let answered = |flow: &mut Flow, id: usize, bad: &[u64]| -> Vec<_> {
         let bad = bad.iter().copied().collect();
         flow.answered(ticket(id as u64), answer(&batches[id - 1], &bad), Nanos(0));
-        flow.finish(Nanos(0)).iter().flat_map(positions).collect()
+        flow.finish(Nanos(0)).steps.iter().flat_map(positions).collect()
     };
     assert_eq!(answered(&mut flow, 3, &[]), [(4, true), (5, true)]);
-    assert_eq!(flow.first(), Some(Position(0)));
+    assert_eq!(flow.first(), Some(0));
     // One that fails holds nobody up, and keeps its place.
     assert_eq!(answered(&mut flow, 2, &[3]), [(2, true)]);
     assert_eq!(answered(&mut flow, 1, &[]), [(0, true), (1, true)]);
-    assert_eq!((flow.first(), flow.inputs()), (Some(Position(3)), 1));
+    assert_eq!((flow.first(), flow.inputs()), (Some(3), 1));
 }
 
 /// Batches of two lanes may have the same number.
@@ -332,7 +334,7 @@ fn an_answer_of_one_lane_is_none_of_another() {
         flow.sent(ticket);
     }
     flow.answered(tickets[1], answer(&batches[1], &BTreeSet::new()), Nanos(0));
-    assert!(flow.finish(Nanos(0)).is_empty());
+    assert!(flow.finish(Nanos(0)).steps.is_empty());
     flow.lost(&[tickets[0]], Some(tickets[0]), Nanos(0));
     assert_eq!(flow.next_to_send(Nanos(100)).unwrap().first(), Position(0));
     assert_eq!(flow.sent_len(), 1);
@@ -401,7 +403,7 @@ fn a_stale_answer_to_a_current_batch_is_no_outcome() {
     flow.sent(ticket(1));
     let stale = Answer::of_batch(Status::StaleGeneration);
     flow.answered(ticket(1), stale, Nanos(0));
-    assert!(flow.finish(Nanos(0)).is_empty());
+    assert!(flow.finish(Nanos(0)).steps.is_empty());
     let again = flow.next_to_send(flow.next_time().unwrap()).unwrap();
     assert_eq!((again.attempt, again.failures, again.count()), (1, 0, 2));
 }
@@ -414,7 +416,7 @@ fn an_input_without_a_verdict_is_tried_again() {
     flow.push(batch(0..2));
     flow.sent(ticket(1));
     flow.answered(ticket(1), answer(&batch(0..1), &BTreeSet::new()), Nanos(0));
-    assert_eq!(flow.finish(Nanos(0)).len(), 1);
+    assert_eq!(flow.finish(Nanos(0)).steps.len(), 1);
     assert_eq!(flow.next_to_send(Nanos(100)).unwrap().first(), Position(1));
 }
 

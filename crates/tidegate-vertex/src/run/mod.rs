@@ -441,8 +441,8 @@ impl Vertex {
             };
             if promise == Promise::EffectivelyOnce {
                 // A batch at a time: what is more than the open epoch may have is for the next.
-                let steps = tenure.flow.finish_batch(now);
-                let Some(chunk) = sorter.sort(steps, &mut self.report) else { return Ok(false) };
+                let done = tenure.flow.finish_batch(now);
+                let Some(chunk) = sorter.sort(done, &mut self.report) else { return Ok(false) };
                 tenure.add(chunk, now);
                 if tenure.is_full(&self.pipeline.epoch) {
                     self.seal(false)?;
@@ -453,8 +453,8 @@ impl Vertex {
             let ends_here = hurries || tenure.flow.is_empty() && wish != Wish::Run;
             tenure.outgoing = tenure.next_outgoing(&self.sinks, now, ends_here);
             if tenure.outgoing.is_none() && tenure.may_go_on() {
-                let steps = tenure.flow.finish(now);
-                let Some(mut chunk) = sorter.sort(steps, &mut self.report) else { return Ok(false) };
+                let done = tenure.flow.finish(now);
+                let Some(mut chunk) = sorter.sort(done, &mut self.report) else { return Ok(false) };
                 for (position, delay) in std::mem::take(&mut chunk.back) {
                     self.source.give_back(id, position, delay);
                 }

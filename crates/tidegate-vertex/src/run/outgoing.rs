@@ -14,7 +14,7 @@ use crate::{
     batch::Input,
     config::SinkConfig,
     fence::WriteGuard,
-    flow::Step,
+    flow::{Final, Step},
     ledger::Range,
     operate::histogram::Histogram,
     sink::{Delivery, Output, OutputIds, Published, Session, Sink, Token},
@@ -68,7 +68,7 @@ impl SinkMeter {
 /// Inputs that are final, in source order, and their outputs by sink.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    /// Grows with each chunk of a session: the order in which inputs became final.
+    /// How many inputs of the session were read before the first of them.
     pub(super) serial: u64,
     pub(super) range: Range,
     pub(super) outcomes: Outcomes,
@@ -124,7 +124,7 @@ pub(super) struct Sorter<'a> {
 
 impl Sorter<'_> {
     /// Sorts the outputs of final inputs by sink; `None` when no input is final.
-    pub(super) fn sort(&self, steps: Vec<Step>, report: &mut Report) -> Option<Chunk> {
+    pub(super) fn sort(&self, Final { serial, steps }: Final, report: &mut Report) -> Option<Chunk> {
         let mut chunk = None;
         let partition = self.session.partition;
         for step in steps {
@@ -157,7 +157,7 @@ impl Sorter<'_> {
                 }
             }
         }
-        chunk
+        chunk.map(|chunk| Chunk { serial, ..chunk })
     }
 
     /// Takes the outputs of inputs that the function is done with.

@@ -66,10 +66,8 @@ pub(super) struct Tenure {
     pub(super) aside: Vec<Outgoing>,
     /// Outputs that wait for more.
     pub(super) lingering: Option<Lingering>,
-    /// Of the next chunk of final inputs.
-    pub(super) next_serial: u64,
-    /// What the sinks have of inputs behind one that is not final, or not with all sinks, by the first of them.
-    pub(super) beyond: BTreeMap<Position, Chunk>,
+    /// What the sinks have of inputs behind one that is not final, or not with all sinks, by serial number.
+    pub(super) beyond: BTreeMap<u64, Chunk>,
     /// The open epoch, and since when it has something.
     pub(super) open: Option<(Chunk, Nanos)>,
     /// Epochs that wait to be committed, the oldest first. Only that one may be prepared (VX-763).
@@ -153,7 +151,6 @@ impl Tenure {
             outgoing: None,
             aside: Vec::new(),
             lingering: None,
-            next_serial: 0,
             beyond: BTreeMap::new(),
             open: None,
             sealed: VecDeque::new(),
@@ -234,8 +231,6 @@ impl Tenure {
 
     /// Takes inputs that are final, in their order; what of their outputs waits for more is set aside.
     pub(super) fn begin(&mut self, mut chunk: Chunk, ends: &[End], now: Nanos) {
-        chunk.serial = self.next_serial;
-        self.next_serial += 1;
         if let Some(outputs) = linger::take(&mut chunk, ends) {
             match &mut self.lingering {
                 None => self.lingering = Some(Lingering::new(chunk.place(), outputs, ends, now)),
@@ -250,25 +245,19 @@ impl Tenure {
         self.outgoing = Some(Outgoing::new(chunk));
     }
 
-    /// Adds inputs that the sinks have, as soon as all before them are final and with the sinks.
+    /// Adds inputs that the sinks have, as soon as all that were read before them are final and with the sinks: a source is told
+    /// up to which one of those that it gave everything is done (VX-441).
     pub(super) fn add_delivered(&mut self, chunk: Chunk, now: Nanos) {
-        match self.beyond.entry(chunk.range.first) {
+        match self.beyond.entry(chunk.serial) {
             // The same inputs: some of their outputs have waited for more.
             Entry::Occupied(mut there) => there.get_mut().outcomes.add(&chunk.outcomes),
             Entry::Vacant(place) => drop(place.insert(chunk)),
         }
         let aside = self.aside.iter().chain(&self.outgoing).flat_map(Outgoing::inputs);
-        let held: Vec<(u64, Position)> = aside
-            .chain(self.lingering.iter().flat_map(Lingering::inputs))
-            .map(|chunk| (chunk.serial, chunk.range.first))
-            .collect();
-        // Positions tell where an input is, serials when it came: what a source gives again is behind newer ones.
-        let waits = |next: &Chunk| {
-            held.iter().any(|(serial, first)| *serial <= next.serial || *first <= next.range.first)
-        };
+        let held = aside.chain(self.lingering.iter().flat_map(Lingering::inputs)).map(|chunk| chunk.serial);
+        let open = held.chain(self.flow.first()).min();
         while let Some(next) = self.beyond.first_entry()
-            && self.flow.first().is_none_or(|first| *next.key() < first)
-            && !waits(next.get())
+            && open.is_none_or(|open| *next.key() < open)
         {
             let chunk = next.remove();
             self.add(chunk, now);
@@ -425,125 +414,5 @@ const MOST_ASIDE: usize = 8;
 const MOST_BEYOND: usize = 1024;
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-
-    use tidegate_udf::wire::ids::Generation;
-
-    use super::*;
-    use crate::{
-        config::Pipeline,
-        fence::{FenceTable, WriteKind},
-        run::report::Outcomes,
-    };
-
-    fn tenure() -> Tenure {
-        let text = "version = 1\n[pipeline]\nname = \"p\"\ndelivery = \"at_least_once\"\n[udf]\ncommand = [\"x\"]\n\
-                    [source]\nkind = \"generator\"\nrecords = 1\n[[sink]]\nname = \"main\"\nkind = \"blackhole\"";
-        let pipeline: Pipeline = text.parse().unwrap();
-        let (partition, generation) = (PartitionId(0), Generation(1));
-        let (slot, guard) = FenceTable::create(1, 1).unwrap().bind(partition, generation).unwrap();
-        let session = Session { partition, generation, nonce: 1 };
-        Tenure::new(slot, guard, session, Flow::new(pipeline.retry(), pipeline.shape()))
-    }
-
-    /// Has the next ten inputs on their way to the sinks.
-    fn next_ten(tenure: &mut Tenure) -> Outgoing {
-        let first = tenure.next_serial * 10;
-        let range = Range { first: Position(first), last: Position(first + 9), resume: Position(first + 10) };
-        let outcomes = Outcomes { delivered: 10, ..Outcomes::default() };
-        let chunk = Chunk { serial: 0, range, outcomes, outputs: Vec::new(), bytes: 0, back: Vec::new() };
-        tenure.begin(chunk, &[], Nanos::ZERO);
-        tenure.outgoing.take().unwrap()
-    }
-
-    fn deliver(tenure: &mut Tenure, outgoing: Outgoing) {
-        tenure.add_delivered(outgoing.chunk.published(), Nanos::ZERO);
-    }
-
-    /// Where the open epoch ends, and how many inputs it has.
-    fn open(tenure: &Tenure) -> (u64, u64) {
-        tenure.open.as_ref().map_or((0, 0), |(open, _)| (open.range.resume.0, open.outcomes.inputs()))
-    }
-
-    /// What is behind goes to the sinks, and counts when what was set aside before it is with them, whatever comes back first.
-    /// Rules: VX-441, VX-631.
-    #[test]
-    fn what_is_set_aside_holds_up_progress_and_nothing_else() {
-        let mut tenure = tenure();
-        for (first, again) in [(0, None), (10, Some(50)), (20, None), (30, Some(20)), (40, None)] {
-            let mut outgoing = next_ten(&mut tenure);
-            assert_eq!(outgoing.chunk.range.first, Position(first));
-            match again {
-                None => deliver(&mut tenure, outgoing),
-                Some(again) => {
-                    outgoing.again = Nanos(again);
-                    tenure.aside.push(outgoing);
-                }
-            }
-            assert!(tenure.may_go_on());
-        }
-        assert_eq!((open(&tenure), tenure.unfinished()), ((10, 10), 50));
-        assert!(!tenure.is_with_sinks() && !tenure.is_settled());
-        for (now, first, progress) in [(20, 30, 10), (50, 10, 50)] {
-            assert_eq!(tenure.next_time(Nanos::ZERO), Some(Nanos(now)));
-            assert!(tenure.next_outgoing(&[], Nanos(now - 1), false).is_none(), "before its time");
-            let outgoing = tenure.next_outgoing(&[], Nanos(now), false).unwrap();
-            assert_eq!(outgoing.chunk.range.first, Position(first));
-            deliver(&mut tenure, outgoing);
-            assert_eq!(open(&tenure), (progress, progress));
-        }
-        assert!(tenure.is_with_sinks() && tenure.beyond.is_empty());
-    }
-
-    /// Rules: VX-314, VX-842.
-    #[test]
-    fn so_much_is_set_aside_and_so_much_goes_on_behind_it() {
-        let mut tenure = tenure();
-        for _ in 0..MOST_ASIDE {
-            assert!(tenure.may_go_on());
-            let outgoing = next_ten(&mut tenure);
-            tenure.aside.push(outgoing);
-        }
-        assert!(!tenure.may_go_on());
-        let outgoing = tenure.next_outgoing(&[], Nanos::ZERO, false).unwrap();
-        deliver(&mut tenure, outgoing);
-        assert!(tenure.may_go_on(), "there is place for another");
-        for _ in 0..MOST_BEYOND {
-            assert!(tenure.may_go_on());
-            let outgoing = next_ten(&mut tenure);
-            deliver(&mut tenure, outgoing);
-        }
-        assert!(!tenure.may_go_on());
-        while let Some(outgoing) = tenure.next_outgoing(&[], Nanos::ZERO, false) {
-            deliver(&mut tenure, outgoing);
-        }
-        assert!(tenure.may_go_on());
-        assert_eq!(open(&tenure), (tenure.next_serial * 10, tenure.next_serial * 10));
-    }
-
-    /// A partition is not claimed again, nor said to be free, while a write of an earlier session may run.
-    /// Cases: CT-62.
-    /// Rules: VX-704, VX-733.
-    #[test]
-    fn sessions_are_forgotten_when_their_writes_are_over() {
-        let mut table = FenceTable::create(1, 1).unwrap();
-        let mut partition = Partition::new(PartitionId(0));
-        let mut permits = Vec::new();
-        for generation in [1, 2] {
-            let (_, guard) = table.bind(partition.id, Generation(generation)).unwrap();
-            permits.push(guard.permit(WriteKind::Sink).unwrap());
-            guard.revoke(Reason::Operator);
-            partition.ending.push(guard);
-        }
-        let mut released = Vec::new();
-        let mut forget =
-            |partition: &mut Partition| partition.forget_ended(|guard| released.push(guard.generation().0));
-        assert!(!forget(&mut partition));
-        drop(permits.pop());
-        assert!(!forget(&mut partition), "the first still writes");
-        drop(permits.pop());
-        assert!(forget(&mut partition) && forget(&mut partition));
-        assert_eq!(released, [2, 1]);
-    }
-}
+#[path = "tenure_tests.rs"]
+mod tests;

@@ -225,11 +225,17 @@ fn a_single_message_goes_back_and_those_behind_it_are_acknowledged() {
 }
 
 /// Inputs that go back to the server, by the function's word or when it has failed often enough, come again.
-/// Rules: VX-003, VX-601, VX-603.
+/// Rules: VX-003, VX-440, VX-601, VX-603.
 #[test]
 fn inputs_that_are_given_back_come_again() {
+    for udf in ["", UNORDERED] {
+        all_that_is_given_back_comes_again(udf);
+    }
+}
+
+fn all_that_is_given_back_comes_again(udf: &'static str) {
     let rest = "[udf.retry]\nattempts = 1\ncap = \"1ms\"\non_exhausted = \"nack\"";
-    let world = World { source: WORK, function: "second try", rest, ..World::new(IDS) };
+    let world = World { source: WORK, function: "second try", udf, rest, ..World::new(IDS) };
     world.input(150);
     world.server.create(plain("OUT", "out.*"));
     let nats = world.server.connect();
@@ -250,6 +256,8 @@ fn inputs_that_are_given_back_come_again() {
 
 const RECORDS: u64 = 1_500;
 
+const UNORDERED: &str = "workers = 2\norder = \"none\"";
+
 const WORK: &str = "kind = \"jetstream\"
     mode = \"work_queue\"
     url = URL
@@ -260,10 +268,16 @@ const WORK: &str = "kind = \"jetstream\"
 
 /// What a killed vertex had read comes again, behind newer records and with the same ids; everything is acknowledged in the end.
 /// Cases: CT-40, CT-43.
-/// Rules: VX-441, VX-742, VX-790, VX-837.
+/// Rules: VX-440, VX-441, VX-742, VX-790, VX-837.
 #[test]
 fn every_message_is_processed_and_acknowledged_however_often_the_vertex_is_killed() {
-    let world = World { source: WORK, ..World::new(IDS) };
+    for udf in ["", UNORDERED] {
+        all_is_processed_however_often_the_vertex_is_killed(udf);
+    }
+}
+
+fn all_is_processed_however_often_the_vertex_is_killed(udf: &'static str) {
+    let world = World { source: WORK, udf, ..World::new(IDS) };
     world.input(RECORDS);
     world.server.create(plain("OUT", "out.*"));
     let nats = world.server.connect();

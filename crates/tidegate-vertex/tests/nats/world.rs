@@ -77,6 +77,8 @@ pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) delivery: &'static str,
     pub(crate) function: &'static str,
+    /// Further keys of `[udf]`.
+    pub(crate) udf: &'static str,
     /// Keys of `[source]`.
     pub(crate) source: &'static str,
     /// The tables of the sinks.
@@ -90,7 +92,7 @@ impl World {
     pub(crate) fn new(sinks: &'static str) -> Self {
         let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
         let (delivery, function) = ("at_least_once", "upper");
-        Self { server, dir, delivery, function, source: PARTITIONED, sinks, rest: "" }
+        Self { server, dir, delivery, function, udf: "", source: PARTITIONED, sinks, rest: "" }
     }
 
     /// Makes a strict stream for each of two partitions.
@@ -120,7 +122,7 @@ impl World {
     }
 
     pub(crate) fn text(&self, instance: &str) -> String {
-        let Self { server, dir, delivery, function, source, sinks, rest } = self;
+        let Self { server, dir, delivery, function, udf, source, sinks, rest } = self;
         let program = std::env::current_exe().unwrap();
         let text = format!(
             "version = 1
@@ -148,7 +150,8 @@ impl World {
             command = [{program:?}, \"--exact\", \"world::worker_process\", \"--nocapture\"]
             env = {{ {FUNCTION} = {function:?} }}
             attach_timeout = \"5m\"
-            batch_timeout = \"5m\"",
+            batch_timeout = \"5m\"
+            {udf}",
             ledger = dir.path().join(instance),
         );
         let text = text.replace("URL", &format!("{:?}", server.url()));
