@@ -17,7 +17,7 @@ use crate::{
     config::units::{Bytes, Time},
     nats::{
         Endpoint, Nats,
-        puller::{Puller, Wanted},
+        puller::{Extent, Gap, Puller, Wanted},
     },
     wake::Waker,
 };
@@ -120,6 +120,8 @@ pub struct Jetstream {
 #[derive(Debug)]
 struct Reader {
     puller: Puller,
+    /// When the stream was made.
+    created: i128,
     /// When the server stored what was polled and is not known to be committed.
     times: BTreeMap<u64, i128>,
 }
@@ -132,8 +134,36 @@ impl Jetstream {
         Ok(Self { partitions, nats, stream, keys, waker, lost: 0 })
     }
 
-    fn name(&self) -> String {
-        format!("stream {}", self.keys.stream)
+    /// Begins to read a partition ahead.
+    fn pull(&self, partition: PartitionId, from: u64, anew: bool, created: i128) -> Puller {
+        let keys = &self.keys;
+        let wanted = Wanted {
+            subject: keys.subject.replace(PARTITION, &partition.to_string()),
+            from,
+            anew,
+            created,
+            prefetch: keys.prefetch.0 as usize,
+            idle: keys.idle_cursor.0.into(),
+        };
+        Puller::start(&self.nats, self.stream.clone(), wanted, self.waker.clone())
+    }
+
+    /// Goes on behind messages that are gone. Nobody knows which of them had the subject of this partition.
+    fn skip(&mut self, partition: PartitionId, next: u64, first: u64) {
+        self.lost += first - next;
+        let error = self.refused(Gap::Trimmed { next, first });
+        tracing::warn!(%partition, %error, "the gap is skipped");
+    }
+
+    fn refused(&self, gap: Gap) -> SourceError {
+        let name = format!("stream {}", self.keys.stream);
+        match gap {
+            Gap::Trimmed { next, first } => {
+                SourceError::Trimmed { name, resume: Position(next), found: Position(first) }
+            }
+            Gap::Cut { next, end } => SourceError::Gap { resume: Position(next), found: Position(end) },
+            Gap::Replaced { next } => replaced(name, Position(next), "the time when the stream was made"),
+        }
     }
 }
 
@@ -197,32 +227,24 @@ impl Source for Jetstream {
 
     fn open(&mut self, partition: PartitionId, from: Option<&Resume>) -> Result<Position, SourceError> {
         let (_, info) = self.nats.stream(&self.keys.stream)?;
-        let (first, end) = (info.state.first_sequence.max(1), info.state.last_sequence + 1);
+        let stream = Extent::of(&info);
+        let Extent { created, first, end } = stream;
         let mut times = BTreeMap::new();
         let next = match from {
             None if self.keys.start == Start::New => end,
             None => first,
             Some(Resume { position, identity }) => {
                 let Position(resume) = *position;
-                let name = self.name();
-                let replaced = |what| SourceError::Replaced { name: name.clone(), resume: *position, what };
+                let stream_name = format!("stream {}", self.keys.stream);
+                let replaced = |what| replaced(stream_name.clone(), *position, what);
                 let known =
                     Known::decode(identity).ok_or_else(|| replaced("the form of what the ledger kept"))?;
-                if known.created != info.created.unix_timestamp_nanos() {
-                    return Err(replaced("the time when the stream was made"));
-                }
-                if resume > end {
-                    return Err(SourceError::Gap { resume: *position, found: Position(end) });
-                }
-                if resume < first {
-                    let found = Position(first);
-                    let error = SourceError::Trimmed { name: name.clone(), resume: *position, found };
-                    if self.keys.on_gap == OnGap::Stop {
-                        return Err(error);
+                match Gap::of(stream, known.created, resume) {
+                    Some(Gap::Trimmed { .. }) if self.keys.on_gap == OnGap::Skip => {
+                        self.skip(partition, resume, first);
                     }
-                    // Nobody knows which of them had the subject of this partition.
-                    self.lost += first - resume;
-                    tracing::warn!(%partition, %error, "the gap is skipped");
+                    Some(gap) => return Err(self.refused(gap)),
+                    None => {}
                 }
                 if let Some((sequence, time)) = known.last {
                     let message = self.nats.message_at(&self.stream, sequence)?;
@@ -234,17 +256,10 @@ impl Source for Jetstream {
                 resume.max(first)
             }
         };
-        let keys = &self.keys;
-        let subject = keys.subject.replace(PARTITION, &partition.to_string());
-        let wanted = Wanted {
-            subject,
-            from: next,
-            prefetch: keys.prefetch.0 as usize,
-            idle: keys.idle_cursor.0.into(),
-        };
-        let puller = Puller::start(&self.nats, self.stream.clone(), wanted, self.waker.clone());
+        let anew = from.is_none() && self.keys.start == Start::All;
+        let puller = self.pull(partition, next, anew, created);
         if let Some(reader) = self.partitions.get_mut(partition.0 as usize) {
-            *reader = Some(Reader { puller, times });
+            *reader = Some(Reader { puller, created, times });
         }
         Ok(Position(next))
     }
@@ -271,15 +286,28 @@ impl Source for Jetstream {
         }
         match too_long {
             Some(position) if inputs.is_empty() => Err(SourceError::TooLong { position, max: max.value }),
-            _ if inputs.is_empty() => Ok(Polled::Idle),
+            _ if inputs.is_empty() => match reader.puller.gap() {
+                Some(Gap::Trimmed { next, first }) if self.keys.on_gap == OnGap::Skip => {
+                    let created = reader.created;
+                    self.skip(partition, next, first);
+                    let puller = self.pull(partition, first, false, created);
+                    if let Some(Some(reader)) = self.partitions.get_mut(partition.0 as usize) {
+                        reader.puller = puller;
+                    }
+                    Ok(Polled::Idle)
+                }
+                Some(gap) => Err(self.refused(gap)),
+                None => Ok(Polled::Idle),
+            },
             _ => Ok(Polled::Inputs(inputs)),
         }
     }
 
     fn identity(&mut self, partition: PartitionId, resume: Position) -> Result<Identity, SourceError> {
-        let created = self.stream.cached_info().created.unix_timestamp_nanos();
+        let mut created = self.stream.cached_info().created.unix_timestamp_nanos();
         let mut last = None;
         if let Some(Some(reader)) = self.partitions.get_mut(partition.0 as usize) {
+            created = reader.created;
             last = reader.times.range(..resume.0).next_back().map(|(&sequence, &time)| (sequence, time));
             if let Some((sequence, _)) = last {
                 reader.times = reader.times.split_off(&sequence);
@@ -316,6 +344,10 @@ impl Source for Jetstream {
     fn lost(&self) -> u64 {
         self.lost
     }
+}
+
+fn replaced(name: String, resume: Position, what: &'static str) -> SourceError {
+    SourceError::Replaced { name, resume, what }
 }
 
 /// By what the stream is known again: `i128` time when it was made; and if something was read `u64` sequence and `i128` time of

@@ -261,7 +261,7 @@ pub enum SourceError {
     },
     /// The source ends before the position to go on from (VX-832).
     #[error(
-        "the source ends at {found}, before the position {resume} where the last run came to; it was cut or replaced: restore it, \
+        "the source ends at {found}, before the position {resume} where reading came to; it was cut or replaced: restore it, \
          or begin anew with a new ledger, and where ownership is shared as another pipeline (name, uid)"
     )]
     Gap {
@@ -272,7 +272,7 @@ pub enum SourceError {
     },
     /// The source does not reach back so far any more (VX-832).
     #[error(
-        "the source {name} begins at {found}, behind the position {resume} where the last run came to; what is between is lost: \
+        "the source {name} begins at {found}, behind the position {resume} where reading came to; what is between is lost: \
          restore it, or go on behind it with source.on_gap = \"skip\""
     )]
     Trimmed {
@@ -295,9 +295,9 @@ pub enum SourceError {
     #[cfg(feature = "nats")]
     #[error(transparent)]
     Nats(#[from] crate::nats::NatsError),
-    /// What is there is not what the last run read (VX-833).
+    /// What is there is not what was read (VX-833).
     #[error(
-        "the source {name} is not what the last run read up to position {resume}: {what} differs: restore it, or begin \
+        "the source {name} is not what was read up to position {resume}: {what} differs: restore it, or begin \
          anew with a new ledger, and where ownership is shared as another pipeline (name, uid)"
     )]
     Replaced {

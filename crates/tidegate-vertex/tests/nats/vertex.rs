@@ -1,11 +1,13 @@
 //! Whole vertices between two streams, killed and started again.
 
-use std::time::Duration;
+use std::{sync::mpsc, time::Duration};
 
+use tidegate_udf::wire::ids::{PartitionId, Position};
 use tidegate_vertex::{
     ledger::inspect,
     run::{Vertex, VertexError},
-    source::SourceError,
+    source::{self, Budget, Polled, Source, SourceError},
+    wake::Waker,
 };
 
 use crate::{
@@ -81,6 +83,86 @@ fn a_stream_that_was_made_anew_or_trimmed_is_refused() {
         matches!(error, SourceError::Replaced { what: "the time when the stream was made", .. }),
         "{error}"
     );
+}
+
+/// The source of a vertex, by itself.
+struct Reader {
+    source: Box<dyn Source>,
+    woken: mpsc::Receiver<()>,
+    /// Where reading goes on.
+    next: Position,
+}
+
+impl Reader {
+    /// Begins to read partition 0.
+    fn start(world: &World) -> Self {
+        let (wake, woken) = mpsc::channel();
+        let waker = Waker::new(move || wake.send(()).unwrap_or(()));
+        let mut source = source::open(&world.pipeline("one").source, &waker).unwrap();
+        let next = source.open(PartitionId(0), None).unwrap();
+        Self { source, woken, next }
+    }
+
+    /// The next values, at most so many.
+    fn take(&mut self, records: usize) -> Result<Vec<String>, SourceError> {
+        loop {
+            match self.source.poll(PartitionId(0), Budget { records, bytes: 1 << 20, value: 1 << 20 })? {
+                Polled::Inputs(inputs) => {
+                    self.next = inputs.last().unwrap().next;
+                    let values = inputs.iter().map(|input| input.record.value.to_vec());
+                    return Ok(values.map(|value| String::from_utf8(value).unwrap()).collect());
+                }
+                Polled::Idle => self.woken.recv_timeout(Duration::from_secs(60)).unwrap(),
+                other => panic!("a stream does not end: {other:?}"),
+            }
+        }
+    }
+}
+
+/// A reader that is full does not ask, and a consumer of the server goes silently over what is removed meanwhile.
+/// Cases: CT-48.
+/// Rules: VX-003, VX-832, VX-835.
+#[test]
+fn what_is_trimmed_while_nobody_reads_stops_the_source_where_it_is_missing() {
+    let world = World::new(IDS);
+    world.input(RECORDS);
+    let mut reader = Reader::start(&world);
+    // Of partition 0 there is more than twice of what is read ahead.
+    let mut taken = reader.take(1).unwrap();
+    let nats = world.server.connect();
+    let (stream, info) = nats.stream("IN").unwrap();
+    let first = info.state.last_sequence - RECORDS / 10 - 100;
+    nats.wait(async { stream.purge().sequence(first).await }).unwrap().unwrap();
+    let error = loop {
+        match reader.take(100) {
+            Ok(values) => taken.extend(values),
+            Err(error) => break error,
+        }
+        let all = (0..taken.len()).map(|number| format!("p0-{number}"));
+        assert!(all.eq(taken.iter().cloned()), "a hole before {:?}", taken.last());
+    };
+    assert!(taken.len() < RECORDS as usize - 100);
+    let SourceError::Trimmed { resume, found, .. } = error else { panic!("{error}") };
+    assert_eq!((resume, found), (reader.next, Position(first)));
+}
+
+/// Cases: CT-48.
+/// Rules: VX-003, VX-833, VX-835.
+#[test]
+fn a_stream_that_is_made_anew_while_it_is_read_is_refused() {
+    let world = World::new(IDS);
+    world.input(50);
+    let mut reader = Reader::start(&world);
+    let mut taken = 0;
+    while taken < 50 {
+        taken += reader.take(50).unwrap().len();
+    }
+    let nats = world.server.connect();
+    nats.wait(nats.context().delete_stream("IN")).unwrap().unwrap();
+    world.input(5);
+    let error = reader.take(50).unwrap_err();
+    let SourceError::Replaced { resume, .. } = error else { panic!("{error}") };
+    assert_eq!(resume, reader.next);
 }
 
 /// Messages of other subjects go by and are trimmed: a vertex for which nothing came misses nothing.
