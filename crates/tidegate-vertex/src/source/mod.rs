@@ -270,6 +270,17 @@ pub enum SourceError {
         /// Where it ends.
         found: Position,
     },
+    /// What comes behind the file that was read cannot be told (VX-832).
+    #[error(
+        "{path} was rotated more than once since it was read, and the file that was read is gone: {found} may come next, or one \
+         that is gone, too; have the rotation keep more files, and begin with a new ledger"
+    )]
+    Rotated {
+        /// The file.
+        path: PathBuf,
+        /// The one that may come next.
+        found: PathBuf,
+    },
     /// The source does not reach back so far any more (VX-832).
     #[error(
         "the source {name} begins at {found}, behind the position {resume} where reading came to; what is between is lost: \

@@ -8,10 +8,11 @@
 //! | `npy` | a row of the array, as its bytes | its index |
 //!
 //! A file is read to its end. With `follow` the end is where the next record will be, and a file that was renamed away is
-//! finished before the one that took its name is begun; its positions go on behind those of the old one. A file that becomes
+//! finished before the one that took its name next is begun; its positions go on behind those of the old one. A file that becomes
 //! shorter is refused: what was in it may not have been read.
 
 mod known;
+mod rotated;
 mod rows;
 mod text;
 mod watch;

@@ -34,6 +34,26 @@ impl Place {
         file.write_all(text.as_bytes()).unwrap();
     }
 
+    /// Waits until a file that is made now is younger than this one.
+    fn wait_for_a_younger_than(&self, name: &str) {
+        let born = |name: &str| rotated::born(&fs::metadata(self.path(name)).unwrap()).unwrap();
+        loop {
+            self.append("probe", "");
+            let probed = born("probe");
+            fs::remove_file(self.path("probe")).unwrap();
+            if probed > born(name) {
+                return;
+            }
+        }
+    }
+
+    /// Gives files other names, and makes a younger one.
+    fn rotate(&self, renamed: &[(&str, &str)], name: &str, text: &str) {
+        self.wait_for_a_younger_than(name);
+        renamed.iter().for_each(|(from, to)| fs::rename(self.path(from), self.path(to)).unwrap());
+        self.append(name, text);
+    }
+
     fn files(&self, name: &str, format: Format, follow: bool) -> Result<Files, SourceError> {
         Files::open(&FileSource { path: self.path(name), format, follow }, &self.waker)
     }
@@ -163,6 +183,83 @@ fn a_followed_file_is_finished_before_its_successor_is_begun() {
     again.open(ONLY, Some(&from)).unwrap();
     let newer = place.take(&mut again, 1);
     assert_eq!((values(&newer), newer[0].position), (vec!["newer"], Position(16)));
+}
+
+/// While nobody looks, and while nothing runs.
+/// Cases: CT-49.
+/// Rules: VX-830, VX-832.
+#[test]
+fn no_file_is_passed_over_however_often_it_is_rotated() {
+    type Renamed = &'static [(&'static str, &'static str)];
+    let numbers: [Renamed; 3] = [
+        &[("a.log", "a.log.1")],
+        &[("a.log.1", "a.log.2"), ("a.log", "a.log.1")],
+        &[("a.log.2", "a.log.3"), ("a.log.1", "a.log.2"), ("a.log", "a.log.1")],
+    ];
+    let dates: [Renamed; 3] =
+        [&[("a.log", "a-20261121.log")], &[("a.log", "a-20261122.log")], &[("a.log", "a-20261123.log")]];
+    for rotations in [numbers, dates] {
+        let place = Place::new();
+        place.append("a.log.7", "older\n");
+        place.wait_for_a_younger_than("a.log.7");
+        place.append("a.log", "a1\na2\n");
+        let mut files = place.files("a.log", Format::Ndjson, true).unwrap();
+        files.open(ONLY, None).unwrap();
+        let read = place.take(&mut files, 2);
+        let from = resume(&mut files, read[0].next);
+        for (renamed, text) in rotations.iter().zip(["b1\n", "c1\n", "d1\n"]) {
+            place.rotate(renamed, "a.log", text);
+            place.append("b.log.1", "of another one\n");
+        }
+        let rest = place.take(&mut files, 3);
+        assert_eq!(values(&rest), ["b1", "c1", "d1"]);
+        assert_eq!(rest.iter().map(|input| input.position.0).collect::<Vec<_>>(), [6, 9, 12]);
+        let mut again = place.files("a.log", Format::Ndjson, true).unwrap();
+        again.open(ONLY, Some(&from)).unwrap();
+        assert_eq!(values(&place.take(&mut again, 4)), ["a2", "b1", "c1", "d1"]);
+    }
+}
+
+/// Cases: CT-49.
+/// Rules: VX-832, VX-833.
+#[test]
+fn what_is_not_committed_of_several_files_is_read_again_from_where_it_is() {
+    let place = Place::new();
+    place.append("log", "a1\na2\n");
+    let mut files = place.files("log", Format::Ndjson, true).unwrap();
+    files.open(ONLY, None).unwrap();
+    let mut read = place.take(&mut files, 2);
+    place.rotate(&[("log", "log.1")], "log", "b1\n");
+    read.extend(place.take(&mut files, 1));
+    place.rotate(&[("log.1", "log.2"), ("log", "log.1")], "log", "c1\n");
+    read.extend(place.take(&mut files, 1));
+    assert_eq!(values(&read), ["a1", "a2", "b1", "c1"]);
+    for done in 0..read.len() {
+        let from = resume(&mut files, read[done].next);
+        let mut again = place.files("log", Format::Ndjson, true).unwrap();
+        assert_eq!(again.open(ONLY, Some(&from)).unwrap(), read[done].next);
+        assert_eq!(place.take(&mut again, read.len() - done - 1), read[done + 1..]);
+    }
+}
+
+/// Cases: CT-49.
+/// Rules: VX-832.
+#[test]
+fn a_rotation_that_leaves_too_little_is_refused() {
+    let place = Place::new();
+    place.append("log", "a1\n");
+    let mut files = place.files("log", Format::Ndjson, true).unwrap();
+    files.open(ONLY, None).unwrap();
+    place.take(&mut files, 1);
+    // One that was replaced at once is no rotation.
+    fs::remove_file(place.path("log")).unwrap();
+    place.append("log", "b1\n");
+    assert_eq!(values(&place.take(&mut files, 1)), ["b1"]);
+    place.rotate(&[("log", "log.1")], "log", "c1\n");
+    place.rotate(&[("log", "log.1")], "log", "d1\n");
+    let error = files.poll(ONLY, BUDGET).unwrap_err();
+    let SourceError::Rotated { found, .. } = error else { panic!("{error}") };
+    assert_eq!(found, place.path("log.1"));
 }
 
 /// Cases: CT-48, CT-49.

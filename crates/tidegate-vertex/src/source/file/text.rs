@@ -9,7 +9,7 @@ use std::{
 
 use tidegate_udf::wire::ids::Position;
 
-use super::{Next, SourceError, failed, known::Known, replaced};
+use super::{Next, SourceError, failed, known::Known, replaced, rotated};
 use crate::{
     batch::{Input, Record},
     source::framing::{Cut, Cutter, Framing, FramingError},
@@ -29,8 +29,9 @@ pub(super) struct Text {
     /// Place of these in the file.
     offset: u64,
     follow: bool,
-    /// The file that was read before this one and is not committed as a whole.
-    before: Option<(Known, File)>,
+    /// The files that were read before this one and are not committed as a whole, the oldest first: no more than there are
+    /// records under way.
+    before: Vec<(Known, File)>,
 }
 
 impl Text {
@@ -60,7 +61,7 @@ impl Text {
             start: 0,
             offset: 0,
             follow,
-            before: None,
+            before: Vec::new(),
         };
         let Some((resume, known)) = from else { return Ok((text, Position(0))) };
         let failed = failed(path);
@@ -105,16 +106,13 @@ impl Text {
     /// By what the file is known when everything below `resume` is committed.
     pub(super) fn known(&mut self, resume: Position) -> Result<Known, SourceError> {
         let failed = failed(&self.path);
-        match &self.before {
-            Some((before, file)) if resume.0 <= self.known.base => {
-                before.read_up_to(file, resume.0.saturating_sub(before.base)).map_err(failed)
-            }
-            _ => {
-                let known = self.known.read_up_to(&self.file, resume.0 - self.known.base).map_err(failed)?;
-                self.before = None;
-                Ok(known)
-            }
-        }
+        // Of the file in which the last committed record ends; those before it are of no use any more.
+        let reached = self.before.iter().rposition(|(before, _)| before.base < resume.0).unwrap_or(0);
+        let done = if resume.0 > self.known.base { self.before.len() } else { reached };
+        self.before.drain(..done);
+        let (known, file) =
+            self.before.first().map_or((self.known, &self.file), |(known, file)| (*known, file));
+        known.read_up_to(file, resume.0.saturating_sub(known.base)).map_err(failed)
     }
 
     /// Nothing is behind what was read: waits, or goes on with the file that took the name of this one.
@@ -126,13 +124,13 @@ impl Text {
             let (resume, found) = (self.known.base + self.offset, self.known.base + own.len());
             return Err(SourceError::Gap { resume: Position(resume), found: Position(found) });
         }
-        let successor = match File::open(&path) {
+        let newest = match File::open(&path) {
             Ok(file) => file,
             // Renamed away, and nothing in its place yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Next::Idle)),
             Err(error) => return Err(failed(error)),
         };
-        let other = successor.metadata().map_err(&failed)?;
+        let other = newest.metadata().map_err(&failed)?;
         if (other.dev(), other.ino()) == (own.dev(), own.ino()) {
             return Ok(Some(Next::Idle));
         }
@@ -152,11 +150,17 @@ impl Text {
             Cut::Unfit { taken, fault } => return Ok(Some(self.unfit(taken, &fault))),
             Cut::Skip { .. } | Cut::More => {}
         }
+        let between = rotated::between(&path, &own, &other)?;
+        let successor = match between {
+            None => newest,
+            Some(path) => File::open(&path).map_err(&failed)?,
+        };
         let base = self.known.base + self.offset;
         let known = Known::of(&successor, base).map_err(failed)?;
         let old = std::mem::replace(&mut self.file, successor);
-        // Of two files before this one the older is committed: a window of records is far shorter than a file that is rotated.
-        self.before = Some((self.known, old));
+        if self.offset > 0 {
+            self.before.push((self.known, old));
+        }
         self.known = known;
         self.cutter = Cutter::new(self.framing);
         (self.start, self.offset) = (0, 0);
