@@ -124,10 +124,22 @@ pub struct Flow {
     retry: Retry,
     shape: Shape,
     stopped: bool,
+    /// What was let go when it stopped.
+    left: Left,
     /// Inputs that were added.
     added: u64,
     /// Inputs that an earlier run tried, and that were not read again yet.
     known: BTreeMap<Position, Mark>,
+}
+
+/// Inputs of a partition that has stopped. The next run reads them again, so this one has no use for them.
+#[derive(Debug, Default)]
+struct Left {
+    inputs: u64,
+    /// The serial number of the first of them.
+    first: Option<u64>,
+    /// Those that failed by themselves.
+    marks: Vec<Mark>,
 }
 
 #[derive(Debug)]
@@ -150,7 +162,15 @@ enum State {
 impl Flow {
     /// Nothing on its way.
     pub fn new(retry: Retry, shape: Shape) -> Self {
-        Self { entries: VecDeque::new(), retry, shape, stopped: false, added: 0, known: BTreeMap::new() }
+        Self {
+            entries: VecDeque::new(),
+            retry,
+            shape,
+            stopped: false,
+            left: Left::default(),
+            added: 0,
+            known: BTreeMap::new(),
+        }
     }
 
     /// From now on what is read at once is a batch by itself, or not.
@@ -195,7 +215,7 @@ impl Flow {
             let Batch { failures, crashes, .. } = entry.batch;
             Mark { position: entry.batch.first(), failures, crashes }
         };
-        tried.map(mark).collect()
+        self.left.marks.iter().copied().chain(tried.map(mark)).collect()
     }
 
     /// Adds a batch, as far as it goes to the last one that was not sent.
@@ -240,7 +260,7 @@ impl Flow {
 
     /// Inputs that are not final.
     pub fn inputs(&self) -> u64 {
-        self.entries.iter().map(|entry| u64::from(entry.batch.count())).sum()
+        self.left.inputs + self.entries.iter().map(|entry| u64::from(entry.batch.count())).sum::<u64>()
     }
 
     /// Batches that are not final.
@@ -265,7 +285,7 @@ impl Flow {
 
     /// Whether everything is final.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.left.inputs == 0
     }
 
     /// The batch to send now, if there is one: the first that was not sent, unless it still waits. What is behind it waits
@@ -306,7 +326,7 @@ impl Flow {
 
     /// The serial number of the first input that was not delivered.
     pub fn first(&self) -> Option<u64> {
-        self.entries.front().map(|entry| entry.batch.serial)
+        self.left.first.or(self.entries.front().map(|entry| entry.batch.serial))
     }
 
     /// The batch of [`Flow::next_to_send`] was published under this number.
@@ -400,6 +420,10 @@ impl Flow {
                 break;
             };
             self.apply(index, batch, answer, now, &mut steps);
+        }
+        if self.stopped && !self.entries.is_empty() {
+            self.left = Left { inputs: self.inputs(), first: self.first(), marks: self.marks() };
+            self.entries.clear();
         }
         Final { serial, steps }
     }

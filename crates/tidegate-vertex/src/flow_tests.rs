@@ -161,6 +161,36 @@ fn an_input_that_cannot_be_processed_stops_the_partition_when_nothing_else_is_co
     assert!(flow.next_to_send(Nanos(1_000)).is_none());
 }
 
+/// What stands behind the input waits for the next run, and takes no room from other partitions until then.
+/// Rules: VX-444, VX-601, VX-602.
+#[test]
+fn a_partition_that_stopped_holds_nothing_and_knows_what_is_not_done() {
+    let mut flow = Flow::new(Retry { on_exhausted: OnExhausted::Stop, ..RETRY }, Shape::default());
+    let batches = [batch(0..3), batch(3..6)];
+    for (id, batch) in (1..).zip(&batches) {
+        flow.push(batch.clone());
+        flow.sent(ticket(id));
+    }
+    flow.answered(ticket(2), answer(&batches[1], &BTreeSet::new()), Nanos(0));
+    let mut now = Nanos(0);
+    flow.answered(ticket(1), answer(&batches[0], &BTreeSet::from([1])), now);
+    for id in 3.. {
+        flow.finish(now);
+        if flow.is_stopped() {
+            break;
+        }
+        now = flow.next_time().unwrap();
+        flow.sent(ticket(id));
+        flow.lost(&[ticket(id)], Some(ticket(id)), now);
+    }
+    assert_eq!((flow.bytes(), flow.len(), flow.sent_len()), (0, 0, 0));
+    assert_eq!((flow.inputs(), flow.first(), flow.is_empty()), (5, Some(1), false));
+    assert_eq!(flow.marks(), [Mark { position: Position(1), failures: 1, crashes: 2 }]);
+    // An answer that comes afterwards is none.
+    flow.answered(ticket(2), answer(&batches[1], &BTreeSet::new()), now);
+    assert!(flow.finish(now).steps.is_empty());
+}
+
 /// Rules: VX-601.
 #[test]
 fn delays_double_up_to_the_cap() {

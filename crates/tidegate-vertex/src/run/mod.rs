@@ -21,7 +21,8 @@
 //! | `linger` | outputs that wait for more |
 //! | `lanes` | batches to the workers and answers from them |
 //! | `outgoing` | outputs to the sinks |
-//! | `turns` | whose turn it is on a lane |
+//! | `read` | reading ahead |
+//! | `turns` | whose turn it is on a lane, or to read |
 //! | `commit` | progress: cursors and epochs |
 //! | `oversee` | the end of a run that is stuck in a write |
 
@@ -35,6 +36,7 @@ mod lanes;
 mod linger;
 mod outgoing;
 mod oversee;
+mod read;
 mod report;
 mod tenure;
 mod turns;
@@ -65,7 +67,7 @@ use crate::{
     operate::{Board, Control, Doing, Wish},
     own::Manager,
     sink::{self, OutputIds},
-    source::{self, Budget, Polled, Source},
+    source::{self, Budget, Source},
     wake::Waker,
 };
 use backlog::Backlog;
@@ -137,6 +139,8 @@ pub struct Vertex {
     heard: Arc<Heard>,
     /// Whose turn it is when all partitions share all lanes.
     turns: Turns,
+    /// Whose turn it is to read.
+    reads: Turns,
     inbox: Arc<Inbox<Event>>,
     asked: Arc<AtomicBool>,
     budget: Budget,
@@ -229,6 +233,7 @@ impl Vertex {
             typing,
             misfits: 0,
             turns: Turns::default(),
+            reads: Turns::default(),
             inbox: inbox.clone(),
             asked: Arc::new(AtomicBool::new(false)),
             budget,
@@ -498,67 +503,6 @@ impl Vertex {
             }
         }
         Ok(true)
-    }
-
-    /// Reads ahead as far as the window of each partition goes.
-    fn read(&mut self) -> Result<(), VertexError> {
-        let lanes = if self.pipeline.is_ordered() { 1 } else { self.lanes.len() };
-        let window = self.pipeline.transport().max_in_flight as usize * lanes + 1;
-        let tenures = self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
-        let mut held: u64 = tenures.map(|tenure| tenure.flow.bytes()).sum();
-        for index in 0..self.partitions.len() {
-            let read = self.read_of(index, window, &mut held);
-            self.tolerate(index, read)?;
-        }
-        if self.pipeline.pipeline.delivery == Promise::AtMostOnce { self.commit_reads() } else { Ok(()) }
-    }
-
-    /// The same of one partition; `held` are the bytes of all that were read and are not final.
-    fn read_of(&mut self, index: usize, window: usize, held: &mut u64) -> Result<(), VertexError> {
-        let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
-        let Some(tenure) = &mut partition.tenure else { return Ok(()) };
-        if self.board.wish(partition.id).max(self.manager.wish(partition.id)) != Wish::Run {
-            return Ok(());
-        }
-        // Of a fenced partition nothing is read; the loop ends its session next. There is room for a whole batch, since
-        // nobody knows how long the next one is (VX-310, VX-831).
-        while tenure.unopened.is_none()
-            && !tenure.at_end
-            && !tenure.flow.is_stopped()
-            && tenure.flow.len() < window
-            && !tenure.guard.is_revoked()
-            && *held + self.budget.bytes as u64 <= self.pipeline.limits.prefetch.0
-        {
-            let mut budget = self.budget;
-            if tenure.careful.as_ref().is_some_and(|careful| careful.singly) {
-                budget.records = 1;
-            }
-            if let Some(left) = tenure.left_to_read() {
-                budget.records = budget.records.min(left as usize);
-            }
-            if budget.records == 0 {
-                break;
-            }
-            self.board.doing(Doing::Source);
-            let polled = self.source.poll(partition.id, budget);
-            self.board.doing(Doing::Work);
-            match polled? {
-                Polled::End => tenure.at_end = true,
-                Polled::Idle => break,
-                Polled::Inputs(inputs) => {
-                    tenure.check_intended(partition.id, &inputs)?;
-                    self.meter.has_read(&inputs, &mut self.report);
-                    *held += tenure.take(inputs, self.budget.bytes);
-                }
-                Polled::Unfit(input, fault) => {
-                    let inputs = std::slice::from_ref(&input);
-                    tenure.check_intended(partition.id, inputs)?;
-                    self.meter.has_read(inputs, &mut self.report);
-                    *held += tenure.take_unfit(input, "PARSE_ERROR", fault);
-                }
-            }
-        }
-        Ok(())
     }
 }
 

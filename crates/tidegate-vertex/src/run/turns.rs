@@ -1,14 +1,14 @@
 //! Whose turn it is among the partitions that share a lane: each in its turn, so that when the lane is full none of them waits
-//! for another one that always has something to send.
+//! for another one that always has something to send. They share the room for what is read in the same way.
 
 /// What came of a partition's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It has sent a batch.
+    /// It has sent a batch, or read one.
     Sent,
-    /// It has nothing that it may send now.
+    /// It has nothing that it may send now, or read.
     Nothing,
-    /// It has something, and the lane takes no more: its turn comes again first.
+    /// It has something, and there is no room for more: its turn comes again first.
     Full,
 }
 

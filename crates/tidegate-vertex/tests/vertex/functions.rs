@@ -47,6 +47,7 @@ pub(crate) fn run(role: &str) {
         "gate on 123" => gate_on_123,
         "hold partition 1" => hold_partition_1,
         "hold 10" => hold_10,
+        "fail all but 7" => fail_all_but_7,
         "four copies" => four_copies,
         "amplify" => amplify,
         "by thirds" => by_thirds,
@@ -248,6 +249,14 @@ fn hold_partition_1(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Ou
 fn hold_10(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     while record.position().0 == 10 && !place("gate").exists() {
         std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    upper(record, ctx, out)
+}
+
+/// Fails on every input that is not of partition 7 until the test says otherwise.
+fn fail_all_but_7(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if ctx.partition().0 != 7 && !place("gate").exists() {
+        return Outcome::fail("not yet");
     }
     upper(record, ctx, out)
 }

@@ -81,6 +81,29 @@ fn a_lane_that_is_stuck_holds_no_other_up() {
     }
 }
 
+/// Seven of eight partitions hold what they may, for good or until an input of theirs is done; all of them have more than there is
+/// room for.
+/// Rules: VX-310, VX-444, VX-600, VX-601.
+#[test]
+fn partitions_that_wait_keep_no_other_from_being_read() {
+    for (attempts, stopped) in [(1, 7), (1_000_000, 0)] {
+        let world = World::new();
+        let udf = format!(
+            "retry = {{ initial = \"1ms\", cap = \"50ms\", attempts = {attempts} }}\n[limits]\nprefetch = \"32KiB\""
+        );
+        let source = "kind = \"generator\"\npartitions = 8\nrecords = 2000";
+        let vertex = world.start("fail all but 7", &udf, source).unwrap();
+        let running = std::thread::spawn(move || vertex.run());
+        let lines = || fs::read_to_string(world.path("out")).unwrap_or_default();
+        wait_for("the one that goes", || lines().matches("UPPER 7:").count() == 2_000);
+        fs::write(world.path("gate"), "").unwrap();
+        let report = running.join().unwrap().unwrap();
+        assert!(report.balances() && report.stopped.len() == stopped, "{report:?}");
+        assert_eq!(report.delivered, (8 - stopped as u64) * 2_000, "{report:?}");
+        assert_eq!(lines_of(&world.lines(), 7), expected(7, 2_000));
+    }
+}
+
 fn sorted(mut lines: Vec<String>) -> Vec<String> {
     lines.sort_by_key(|line| line.rsplit(':').next().and_then(|number| number.parse::<u64>().ok()));
     lines
