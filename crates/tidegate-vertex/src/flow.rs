@@ -390,11 +390,14 @@ impl Flow {
         self.take_final(now, true)
     }
 
-    /// Whether [`Flow::finish_batch`] has an answer to work on.
-    pub fn has_answer(&self) -> bool {
+    /// Whether [`Flow::finish_batch`] has something to work on: an answer, or an input to be given up.
+    pub fn has_final(&self) -> bool {
         let reach = if self.shape.unordered { self.entries.len() } else { 1 };
-        let is_answered = |entry: &Entry| matches!(entry.state, State::Answered(_));
-        !self.stopped && self.entries.iter().take(reach).any(is_answered)
+        let is_final = |entry: &Entry| {
+            matches!(entry.state, State::Answered(_) | State::Unfit(_))
+                || entry.gives_out(&self.retry).is_some()
+        };
+        !self.stopped && self.entries.iter().take(reach).any(is_final)
     }
 
     fn take_final(&mut self, now: Nanos, one: bool) -> Final {

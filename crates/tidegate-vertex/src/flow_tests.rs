@@ -310,6 +310,33 @@ fn an_input_that_no_function_can_be_given_has_its_place_in_the_order() {
     assert!(flow.is_stopped() && flow.inputs() == 2);
 }
 
+/// Nothing else tells that there is something to do, when there was no place for it before.
+/// Rules: VX-314, VX-316, VX-620.
+#[test]
+fn an_input_that_is_to_be_given_up_is_final_as_an_answer_is() {
+    let unfit = |flow: &mut Flow| {
+        flow.push_unfit(batch(0..1).into_inputs().remove(0), "PARSE_ERROR", "why".to_owned());
+    };
+    let out_of_tries = |flow: &mut Flow| {
+        flow.remember(&[Mark { position: Position(0), failures: 0, crashes: 2 }]);
+        flow.push(batch(0..1));
+    };
+    let answered = |flow: &mut Flow| {
+        flow.push(batch(0..1));
+        flow.sent(ticket(1));
+        assert!(!flow.has_final());
+        flow.answered(ticket(1), answer(&batch(0..1), &BTreeSet::new()), Nanos(0));
+    };
+    for prepare in [&unfit as &dyn Fn(&mut Flow), &out_of_tries, &answered] {
+        let mut flow = Flow::new(RETRY, Shape::default());
+        prepare(&mut flow);
+        flow.push(batch(1..2));
+        assert!(flow.has_final());
+        assert_eq!(flow.finish_batch(Nanos(0)).steps.len(), 1);
+        assert!(!flow.has_final());
+    }
+}
+
 /// Answers behind one that is missing are held (VX-316).
 /// Cases: CT-43.
 /// Rules: VX-441.

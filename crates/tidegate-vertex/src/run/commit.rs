@@ -78,11 +78,11 @@ impl Vertex {
         tenures.map(Tenure::buffered).sum::<u64>() >= self.pipeline.limits.epoch_buffers.0 / 2
     }
 
-    /// Whether answers that waited for a place in an epoch need not wait any longer.
+    /// Whether what waited for a place in an epoch need not wait any longer.
     pub(super) fn has_place_again(&self) -> bool {
-        let has_answer =
-            |partition: &Partition| partition.tenure.as_ref().is_some_and(|tenure| tenure.flow.has_answer());
-        let waiting = self.partitions.iter().enumerate().filter(|(_, partition)| has_answer(partition));
+        let has_final =
+            |partition: &Partition| partition.tenure.as_ref().is_some_and(|tenure| tenure.flow.has_final());
+        let waiting = self.partitions.iter().enumerate().filter(|(_, partition)| has_final(partition));
         self.pipeline.pipeline.delivery == Promise::EffectivelyOnce
             && waiting.map(|(index, _)| index).any(|index| !self.takes_no_more(index))
     }
