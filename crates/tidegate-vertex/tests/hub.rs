@@ -378,7 +378,7 @@ fn what_a_sink_writes_a_source_reads_whole_and_nothing_of_a_session_that_was_ove
     let inputs = reading.take(6);
     assert_eq!(values(&inputs), [0, 1, 2, 3, 4, 6]);
     assert_eq!(inputs[4].record, outputs(4..5)[0].record);
-    assert_eq!(reading.source.stale(), 1);
+    assert_eq!(reading.source.left_out(), 1);
 }
 
 /// Rules: VX-751.

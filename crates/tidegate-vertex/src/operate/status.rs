@@ -262,6 +262,9 @@ pub struct Counts {
     /// Records that the source lost before they could be read.
     #[serde(default)]
     pub lost: u64,
+    /// What the source had that is no record of it.
+    #[serde(default)]
+    pub left_out: u64,
     /// Outputs given to sinks.
     pub outputs: u64,
     /// Answers of a generation that was over.

@@ -311,6 +311,7 @@ impl Vertex {
         self.lanes.clear();
         self.heard.finish();
         self.report.counters = self.heard.function().counters;
+        self.report.left_out = self.source.left_out();
         ended?;
         stopped?;
         quiesced?;

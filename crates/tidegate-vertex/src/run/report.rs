@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub struct Report {
     /// Inputs read.
     pub read: u64,
+    /// What the source had that is no record of it.
+    pub left_out: u64,
     /// Inputs whose outputs were given to the sinks.
     pub delivered: u64,
     /// Inputs without outputs.

@@ -129,6 +129,7 @@ impl Vertex {
             lanes: (0..).zip(&self.lanes).map(|(number, lane)| lane_status(number, lane)).collect(),
             counts: Counts {
                 lost: self.source.lost(),
+                left_out: self.source.left_out(),
                 permits_refused: self.refused(),
                 ..counts(report, meter)
             },
@@ -305,6 +306,7 @@ fn counts(report: &Report, meter: &Meter) -> Counts {
         outputs: report.outputs,
         stale: report.stale,
         lost: 0,
+        left_out: 0,
         resubmitted: meter.resubmitted,
         restarts: report.restarts,
         sink_retries: report.sink_retries,

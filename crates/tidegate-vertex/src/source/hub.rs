@@ -104,6 +104,7 @@ pub struct Hub {
     reading: Option<Reading>,
     lost: u64,
     newest: Newest,
+    /// Outputs of sessions that were over when they were read (VX-751).
     stale: u64,
 }
 
@@ -136,11 +137,6 @@ impl Hub {
         let hub = Self { keys, place, waker, reading: None, lost: 0, newest: Newest::default(), stale: 0 };
         hub.keys.check(&found.descriptor.spec)?;
         Ok(hub)
-    }
-
-    /// Outputs of sessions that were over when they were read, and were left out (VX-751).
-    pub fn stale(&self) -> u64 {
-        self.stale
     }
 
     fn attach(&self, start: Option<Start>) -> Result<Reading, SourceError> {
@@ -401,6 +397,10 @@ impl Source for Hub {
 
     fn lost(&self) -> u64 {
         self.lost
+    }
+
+    fn left_out(&self) -> u64 {
+        self.stale
     }
 }
 

@@ -129,6 +129,11 @@ pub trait Source: Send {
     fn lost(&self) -> u64 {
         0
     }
+
+    /// What was there and is no record of this source: of another form, or of a session that was over (VX-751).
+    fn left_out(&self) -> u64 {
+        0
+    }
 }
 
 /// Opens the source of a pipeline; `waker` is what its threads call when there is something to poll.

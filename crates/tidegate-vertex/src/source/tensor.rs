@@ -133,12 +133,6 @@ impl Tensor {
             .map_err(SourceError::Start)?;
         Ok(Self { keys: keys.clone(), stream, ahead, first, polled: first, shared, thread: Some(thread) })
     }
-
-    /// Outputs of sessions that were over when they were read, and were left out (VX-751).
-    pub fn stale(&self) -> u64 {
-        // Relaxed: a number for people.
-        self.shared.stale.load(Ordering::Relaxed)
-    }
 }
 
 impl Source for Tensor {
@@ -204,6 +198,11 @@ impl Source for Tensor {
     fn lost(&self) -> u64 {
         // Relaxed: a number for people.
         self.shared.lost.load(Ordering::Relaxed)
+    }
+
+    fn left_out(&self) -> u64 {
+        // Relaxed: a number for people.
+        self.shared.stale.load(Ordering::Relaxed)
     }
 }
 

@@ -6,14 +6,20 @@
 //! | `value` | one part | the value |
 //! | `key value` | two parts | key (of SUB, the topic) and value |
 //!
-//! A message with another number of parts is left out, counted and logged.
+//! A message with another number of parts is left out and counted.
 
 use std::thread;
 
 use serde::Deserialize;
 use tidegate_mq::{AnySocket, Context, Message, SocketType};
-use tidegate_shm::sync::{Arc, AtomicU64, Ordering};
-use tidegate_udf::wire::ids::{PartitionId, Position};
+use tidegate_shm::{
+    clock::{Nanos, monotonic_now},
+    sync::{Arc, AtomicU64, Ordering},
+};
+use tidegate_udf::{
+    pace::Pace,
+    wire::ids::{PartitionId, Position},
+};
 
 use super::{
     Abilities, AckMode, Budget, Identity, Polled, Positions, Replay, Resume, Source, SourceError,
@@ -127,12 +133,6 @@ impl Zmq {
     pub fn endpoints(&self) -> &[String] {
         &self.endpoints
     }
-
-    /// Messages that were left out, since they have another number of parts.
-    pub fn left_out(&self) -> u64 {
-        // Relaxed: a number for people.
-        self.left_out.load(Ordering::Relaxed)
-    }
 }
 
 impl Source for Zmq {
@@ -164,6 +164,11 @@ impl Source for Zmq {
     fn ahead(&self) -> Option<u64> {
         Some(self.ahead.bytes())
     }
+
+    fn left_out(&self) -> u64 {
+        // Relaxed: a number for people.
+        self.left_out.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Zmq {
@@ -181,6 +186,7 @@ impl Drop for Zmq {
 /// Receives until the context ends.
 fn receive(socket: &AnySocket, parts: Parts, first: Position, feed: Feed, left_out: &AtomicU64) {
     let mut position = first.0;
+    let mut pace = Pace::new(1, SAY_INTERVAL);
     let why = loop {
         let message = match socket.recv_blocking() {
             Ok(message) => message,
@@ -190,11 +196,10 @@ fn receive(socket: &AnySocket, parts: Parts, first: Position, feed: Feed, left_o
         let Some(record) = record(&message, parts) else {
             // Relaxed: a number for people.
             let count = left_out.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::warn!(
-                parts = message.parts().len(),
-                count,
-                "a message with another number of parts was left out"
-            );
+            if pace.take(monotonic_now()).is_some() {
+                let parts = message.parts().len();
+                tracing::warn!(parts, count, "messages with another number of parts are left out");
+            }
             continue;
         };
         let input = Input { position: Position(position), next: Position(position + 1), record };
@@ -215,6 +220,9 @@ fn record(message: &Message, parts: Parts) -> Option<Record> {
         _ => None,
     }
 }
+
+/// Between two lines of the log about messages that were left out.
+const SAY_INTERVAL: Nanos = Nanos::from_secs(10);
 
 fn everything() -> Vec<String> {
     vec![String::new()]

@@ -69,7 +69,7 @@ fn what_a_sink_publishes_is_a_tensor_for_all_and_an_output_for_a_vertex() {
     let inputs = reading.take(4);
     assert_eq!(numbers(&inputs), [0, 1, 2, 4]);
     assert_eq!(inputs[3].record, outputs(4..5)[0].record);
-    assert_eq!((reading.source.stale(), reading.source.lost()), (1, 0));
+    assert_eq!((reading.source.left_out(), reading.source.lost()), (1, 0));
 }
 
 /// Rules: VX-723, VX-851.

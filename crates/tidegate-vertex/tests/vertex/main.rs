@@ -18,6 +18,8 @@ mod pressure;
 mod python;
 mod restarts;
 mod schemas;
+#[cfg(feature = "zmq")]
+mod sockets;
 mod world;
 
 use std::collections::BTreeMap;

@@ -33,13 +33,14 @@ type OfSink = (&'static str, &'static str, fn(&SinkStatus) -> u64);
 type Labelled = (&'static str, &'static str, &'static str, fn(&Counts) -> &BTreeMap<String, u64>);
 type OfLane = (&'static str, &'static str, fn(&LaneStatus) -> u64);
 
-const COUNTS: [Count; 9] = [
+const COUNTS: [Count; 10] = [
     ("read_records", "Inputs read", |counts| counts.read),
     ("read_bytes", "Bytes of inputs", |counts| counts.read_bytes),
     ("delivered", "Inputs whose outputs were given to sinks", |counts| counts.delivered),
     ("filtered", "Inputs without outputs", |counts| counts.filtered),
     ("nacked", "Inputs given back to the source", |counts| counts.nacked),
     ("source_lost", "Records that the source lost before they could be read", |counts| counts.lost),
+    ("source_left_out", "What the source had that is no record of it", |counts| counts.left_out),
     ("outputs", "Outputs given to sinks", |counts| counts.outputs),
     ("stale_dropped", "Answers of a generation that was over", |counts| counts.stale),
     ("resubmitted", "Batches sent again because the worker took their generation for stale", |counts| {
@@ -278,6 +279,8 @@ mod tests {
                 delivered: 4,
                 filtered: 1,
                 nacked: 17,
+                lost: 21,
+                left_out: 22,
                 dead_by: [("CRASHED".to_owned(), 18)].into(),
                 dropped_by: [("REJECTED".to_owned(), 19)].into(),
                 fences: [("operator".to_owned(), 20)].into(),
@@ -310,6 +313,8 @@ mod tests {
             "tidegate_vx_memory_bytes{pipeline=\"orders\",term=\"prefetch\"} 15",
             "tidegate_vx_memory_used_bytes{pipeline=\"orders\",term=\"prefetch\"} 16",
             "tidegate_vx_nacked_total{pipeline=\"orders\"} 17",
+            "tidegate_vx_source_lost_total{pipeline=\"orders\"} 21",
+            "tidegate_vx_source_left_out_total{pipeline=\"orders\"} 22",
             "tidegate_vx_dlq_total{pipeline=\"orders\",class=\"CRASHED\"} 18",
             "tidegate_vx_dropped_total{pipeline=\"orders\",reason=\"REJECTED\"} 19",
             "tidegate_vx_fences_total{pipeline=\"orders\",reason=\"operator\"} 20",

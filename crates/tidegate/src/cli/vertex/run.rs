@@ -201,6 +201,9 @@ fn in_words(report: &Report) -> String {
     if report.nacked > 0 {
         text.push_str(&format!(", {} given back to the source", report.nacked));
     }
+    if report.left_out > 0 {
+        text.push_str(&format!("; {} that came were no records of the source", report.left_out));
+    }
     if report.lost > 0 {
         text.push_str(&format!("; {} outputs lost to sinks that are not required", report.lost));
     }
@@ -226,6 +229,7 @@ fn as_json(report: &Report) -> Value {
         .collect();
     json!({
         "read": report.read,
+        "left_out": report.left_out,
         "delivered": report.delivered,
         "outputs": report.outputs,
         "filtered": report.filtered,
