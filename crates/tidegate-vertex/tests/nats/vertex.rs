@@ -12,7 +12,7 @@ use tidegate_vertex::{
 
 use crate::{
     server::plain,
-    world::{IDS, SHARED, STRICT, World, expected, until},
+    world::{IDS, PARTITIONED, SHARED, STRICT, World, expected, until},
 };
 
 const RECORDS: u64 = 3_000;
@@ -144,6 +144,31 @@ fn what_is_trimmed_while_nobody_reads_stops_the_source_where_it_is_missing() {
     assert!(taken.len() < RECORDS as usize - 100);
     let SourceError::Trimmed { resume, found, .. } = error else { panic!("{error}") };
     assert_eq!((resume, found), (reader.next, Position(first)));
+}
+
+/// With `on_gap = "skip"` it goes on behind them, and says how many there may have been.
+/// Cases: CT-48.
+/// Rules: VX-003, VX-832.
+#[test]
+fn what_is_trimmed_while_nobody_reads_is_skipped_where_that_is_wanted() {
+    let source = PARTITIONED.replace("mode = \"partition\"", "mode = \"partition\"\non_gap = \"skip\"");
+    let world = World { source: Box::leak(source.into_boxed_str()), ..World::new(IDS) };
+    world.input(RECORDS);
+    let mut reader = Reader::start(&world);
+    let mut taken = reader.take(1).unwrap();
+    let nats = world.server.connect();
+    let (stream, info) = nats.stream("IN").unwrap();
+    let first = info.state.last_sequence - RECORDS / 10 - 100;
+    nats.wait(async { stream.purge().sequence(first).await }).unwrap().unwrap();
+    let last = format!("p0-{}", RECORDS - 1);
+    while taken.last() != Some(&last) {
+        taken.extend(reader.take(100).unwrap());
+    }
+    let numbers: Vec<u64> = taken.iter().map(|value| value["p0-".len()..].parse().unwrap()).collect();
+    let holes: Vec<u64> =
+        numbers.windows(2).map(|two| two[1] - two[0] - 1).filter(|hole| *hole > 0).collect();
+    let [hole] = holes[..] else { panic!("{holes:?}") };
+    assert!(reader.source.lost() >= hole, "{hole}, but {}", reader.source.lost());
 }
 
 /// Cases: CT-48.
