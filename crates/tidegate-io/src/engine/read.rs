@@ -155,6 +155,10 @@ fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize, most: usize) -> 
         if let Some(large) = deliver(worker, conn, bytes) {
             return Ok(large);
         }
+        // Answers to what was read do not pile up until all is.
+        if conn.has_answer() {
+            conn.pump(worker);
+        }
         *ask = if count == asked { ASK_MOST.min(asked * 4) } else { (count * 2).clamp(ASK_LEAST, ASK_MOST) };
         if count < asked && count < BUSY {
             return Ok(Next::Wait);

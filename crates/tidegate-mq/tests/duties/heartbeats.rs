@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tidegate_mq::{Error, Pull};
+use tidegate_mq::{Dealer, Error, Pull};
 
 use super::{
     peer::{Raw, command, frame, greeting, ready},
-    rig::{ANYWHERE, DRIVERS, context, options_with},
+    rig::{ANYWHERE, DRIVERS, context, options_with, until},
 };
 
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -48,5 +48,32 @@ fn a_peer_that_is_not_read_is_not_taken_for_dead() {
             assert_eq!(pull.recv_blocking().unwrap().parts()[0], number);
         }
         assert!(matches!(pull.try_recv(), Err(Error::WouldBlock)));
+    }
+}
+
+/// PINGs that piled up while the application was behind are answered once it reads on, and what follows them arrives.
+///
+/// Rules: MQ-176, MQ-167, MQ-170.
+#[test]
+fn pings_that_piled_up_are_answered() {
+    // More than one read takes in.
+    const PINGS: usize = 900;
+    for driver in DRIVERS {
+        let context = context(driver);
+        let dealer = Dealer::with_options(&context, options_with(|options| options.rcvhwm = 1)).unwrap();
+        let endpoint = dealer.bind_blocking(ANYWHERE).unwrap();
+        let mut peer = Raw::up(&endpoint, "DEALER", "");
+        peer.send(&frame(0, b"1"));
+        until("reading is paused", || dealer.metrics().inbound.depth == 1);
+        let pings = (0..PINGS).flat_map(|number| command("PING", format!("\0\0{number}").as_bytes()));
+        peer.send(&[frame(0, b"2"), pings.collect(), frame(0, b"3")].concat());
+        for number in ["1", "2", "3"] {
+            assert_eq!(dealer.recv_blocking().unwrap().parts()[0], number);
+        }
+        for number in 0..PINGS {
+            assert_eq!(peer.frame(), (4, format!("\x04PONG{number}").into_bytes()));
+        }
+        dealer.send_blocking("4").unwrap();
+        assert_eq!(peer.frame(), (0, b"4".to_vec()));
     }
 }

@@ -89,10 +89,11 @@ impl Session {
         let publisher = self.config.socket_type.takes_subscriptions();
         match Command::parse(self.input.body(frame))? {
             Command::Ping { ttl, context } => {
-                if let Some(heartbeat) = &mut self.heartbeat {
-                    heartbeat.pinged(ttl, self.now)?;
-                }
-                self.output.pong(context)?;
+                let piled_up = match &mut self.heartbeat {
+                    Some(heartbeat) => heartbeat.pinged(ttl, self.now)?,
+                    None => false,
+                };
+                self.output.pong(context, piled_up)?;
             }
             Command::Subscribe(topic) if publisher => {
                 let topic = self.topic(frame.last(topic.len()), slab)?;

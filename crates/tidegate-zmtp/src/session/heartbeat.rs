@@ -14,6 +14,9 @@ const MAX_OUTSTANDING: u32 = 4;
 /// Most PINGs of the peer in one second (MQ-170).
 const MAX_PINGS_PER_SECOND: u32 = 1000;
 
+/// Most PINGs of the peer that may have piled up while it was not read. Their answers may wait together.
+const MAX_PILED_UP: u32 = 1 << 16;
+
 /// The timers of an established connection.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
@@ -33,6 +36,8 @@ pub(super) struct Heartbeat {
     /// Start of the second in which the PINGs of the peer are counted, and their number.
     second: Instant,
     pings: u32,
+    /// How many may still come that piled up while the peer was not read: as many as were allowed in that time.
+    piled_up: u32,
 }
 
 impl Heartbeat {
@@ -53,6 +58,7 @@ impl Heartbeat {
             paused_at: None,
             second: now,
             pings: 0,
+            piled_up: 0,
         }
     }
 
@@ -64,13 +70,20 @@ impl Heartbeat {
         self.death_at = None;
     }
 
-    /// A PING has arrived, after [`alive`](Self::alive).
-    pub(super) fn pinged(&mut self, ttl: u16, now: Instant) -> Result<(), CloseReason> {
+    /// A PING has arrived, after [`alive`](Self::alive). Says whether it may be one of those that piled up while the peer
+    /// was not read.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many in a second.
+    pub(super) fn pinged(&mut self, ttl: u16, now: Instant) -> Result<bool, CloseReason> {
+        let piled_up = self.piled_up > 0;
+        self.piled_up = self.piled_up.saturating_sub(1);
         if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
             self.second = now;
             self.pings = 0;
         }
-        self.pings += 1;
+        self.pings += u32::from(!piled_up);
         if self.pings > MAX_PINGS_PER_SECOND {
             return Err(CloseReason::PingFlood);
         }
@@ -78,7 +91,7 @@ impl Heartbeat {
         if ttl > 0 {
             self.death_at = self.since_pause(now).checked_add(Duration::from_millis(u64::from(ttl) * 100));
         }
-        Ok(())
+        Ok(piled_up)
     }
 
     /// The peer is not read for a while (MQ-176).
@@ -90,6 +103,9 @@ impl Heartbeat {
     pub(super) fn resume(&mut self, now: Instant) {
         if let Some(paused_at) = self.paused_at.take() {
             let pause = now.saturating_duration_since(paused_at);
+            let allowed = pause.as_millis() * u128::from(MAX_PINGS_PER_SECOND) / 1000;
+            let allowed = u32::try_from(allowed).unwrap_or(MAX_PILED_UP);
+            self.piled_up = self.piled_up.saturating_add(allowed).min(MAX_PILED_UP);
             for deadline in [&mut self.timeout_at, &mut self.death_at] {
                 *deadline = deadline.and_then(|at| at.checked_add(pause));
             }

@@ -178,6 +178,7 @@ impl Session {
     pub fn receive(&mut self, bytes: BytesMut, now: Instant) {
         self.now = now;
         if self.state != State::Closed {
+            self.output.peer_was_read();
             self.input.receive(bytes);
         }
     }
@@ -192,6 +193,7 @@ impl Session {
     pub fn receive_into(&mut self, staging: BytesMut, now: Instant) {
         self.now = now;
         if self.state != State::Closed {
+            self.output.peer_was_read();
             self.input.give_back(staging);
         }
     }

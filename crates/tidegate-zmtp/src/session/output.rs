@@ -10,7 +10,7 @@ use crate::{
     mechanism::{Boxing, INNER_COMMAND, Traffic},
 };
 
-/// Most PONGs that wait to be written (MQ-170).
+/// Most PONGs that wait to be written when another PING arrives (MQ-170).
 const MAX_PONGS: usize = 64;
 
 /// Room for the greeting, a command with credentials, and an ERROR.
@@ -26,7 +26,9 @@ pub(super) struct Output {
     handshake: Zeroizing<Vec<u8>>,
     /// Frames of the established connection, not boxed yet: boxes are made in the order of the wire (MQ-145).
     commands: BytesMut,
+    /// PONGs that wait, and those of them that waited already when the peer was last read.
     pongs: usize,
+    overdue: usize,
 }
 
 impl Output {
@@ -44,13 +46,19 @@ impl Output {
         command::put_ping(&mut self.commands, ttl);
     }
 
-    /// Queues the answer to a PING.
+    /// Something of the peer was read. Answers to what was read together could not be written in between, however
+    /// many; those that still wait now are ones that the peer does not take.
+    pub(super) fn peer_was_read(&mut self) {
+        self.overdue = self.pongs;
+    }
+
+    /// Queues the answer to a PING. `piled_up`: the peer may have sent it long ago, when it was not read.
     ///
     /// # Errors
     ///
-    /// When too many answers wait already.
-    pub(super) fn pong(&mut self, context: &[u8]) -> Result<(), CloseReason> {
-        if self.pongs == MAX_PONGS {
+    /// When too many answers waited already.
+    pub(super) fn pong(&mut self, context: &[u8], piled_up: bool) -> Result<(), CloseReason> {
+        if self.overdue >= MAX_PONGS && !piled_up {
             return Err(CloseReason::PingFlood);
         }
         self.pongs += 1;
@@ -89,6 +97,7 @@ impl Output {
             let body = bytes.get(used..).unwrap_or_default();
             if header.command() && body.starts_with(b"\x04PONG") {
                 self.pongs = self.pongs.saturating_sub(1);
+                self.overdue = self.overdue.saturating_sub(1);
             }
             match traffic {
                 Traffic::Clear => batch.put(bytes),

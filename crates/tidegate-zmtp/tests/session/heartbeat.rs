@@ -162,6 +162,28 @@ fn a_pause_of_reading_suspends_the_deadlines_and_not_the_pings() {
     dies(&mut armed_in_pause, 400, Deadline::Heartbeat);
 }
 
+/// As many as may come in the time of a pause, and a limited number however long it was; each counts once.
+///
+/// Rules: MQ-176, MQ-170, MQ-167.
+#[test]
+fn pings_that_piled_up_in_a_pause_are_no_flood() {
+    for (pause, piled_up) in [(0, 0), (3000, 3000), (1_000_000, 1 << 16)] {
+        let mut side = beating(Heartbeat::default());
+        side.session.reading_paused(side.now);
+        side.pass(ms(pause));
+        side.session.reading_resumed(side.now);
+        // Nothing can be written meanwhile.
+        for _ in 0..piled_up {
+            assert!(side.feed(&ping(0)).is_empty());
+        }
+        assert_eq!(side.output(), command("PONG", b"").repeat(piled_up));
+        for _ in 0..64 {
+            assert!(side.feed(&ping(0)).is_empty());
+        }
+        assert_eq!(side.closes(&ping(0)), CloseReason::PingFlood, "after {pause} ms");
+    }
+}
+
 /// Rules: MQ-094, MQ-171, MQ-410.
 #[test]
 fn old_peers_get_pings_only_where_they_understand_them() {
@@ -197,6 +219,15 @@ fn floods_of_pings_close() {
     assert!(unread.feed(&ping(0).repeat(64)).is_empty());
     assert_eq!(unread.closes(&ping(0)), CloseReason::PingFlood, "64 answers wait");
     assert_eq!(unread.output(), command("PONG", b"").repeat(64));
+
+    let mut at_once = beating(Heartbeat::default());
+    assert!(
+        at_once.feed(&ping(0).repeat(1000)).is_empty(),
+        "none of these could be answered before the last"
+    );
+    assert_eq!(at_once.output(), command("PONG", b"").repeat(1000));
+    at_once.pass(ms(1000));
+    assert!(at_once.feed(&ping(0)).is_empty());
 
     let mut fast = beating(Heartbeat::default());
     for _ in 0..1000 {
