@@ -30,11 +30,9 @@ fn invalid(option: &'static str, problem: &'static str) -> Result<()> {
 impl Options {
     /// Whether every value is one that a socket of this kind can have. Asked whenever options change (MQ-211, MQ-287).
     pub(crate) fn check_values(&self, kind: SocketType) -> Result<()> {
+        self.check_fields()?;
         if self.router_notify != RouterNotify::default() && kind != SocketType::Router {
             return invalid("router_notify", "only a ROUTER reports its peers by messages");
-        }
-        if self.zap_domain.len() > 255 {
-            return invalid("zap_domain", "longer than 255 bytes");
         }
         if let Mechanism::Plain(PlainOptions::Client { username, password }) = &self.mechanism
             && (username.len() > 255 || password.len() > 255)

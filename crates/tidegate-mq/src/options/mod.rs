@@ -74,6 +74,12 @@ macro_rules! options {
                 Ok(false)
             }
 
+            /// Whether every field is in the range that it has by number, too.
+            fn check_fields(&self) -> Result<(), Error> {
+                $( ($codec).check(stringify!($name), &self.$name)?; )*
+                Ok(())
+            }
+
             fn get_field(&self, number: i32) -> Option<Vec<u8>> {
                 $( if Some(number) == $number {
                     return ($codec).get(&self.$name);

@@ -31,6 +31,12 @@ pub struct OptionInfo {
 pub(super) trait Codec<T> {
     fn set(&self, option: &'static str, field: &mut T, value: &[u8]) -> Result<(), Error>;
     fn get(&self, field: &T) -> Option<Vec<u8>>;
+
+    /// Whether the field, which may have been set without [`set`](Self::set), has a value that can be.
+    fn check(&self, option: &'static str, field: &T) -> Result<(), Error> {
+        let _ = (option, field);
+        Ok(())
+    }
 }
 
 pub(super) struct Bool;
@@ -39,6 +45,7 @@ pub(super) struct Flag;
 pub(super) struct OptionalBool;
 pub(super) struct U64;
 pub(super) struct OptionalI64;
+/// An integer in a range; `i32::MAX` is no limit but that of the encoding.
 pub(super) struct Int {
     pub(super) min: i32,
     pub(super) max: i32,
@@ -164,16 +171,24 @@ impl Codec<Option<u64>> for OptionalI64 {
 
 impl Codec<u32> for Int {
     fn set(&self, option: &'static str, field: &mut u32, value: &[u8]) -> Result<(), Error> {
-        let value = int(option, value)?;
-        if !(self.min..=self.max).contains(&value) {
-            return Err(invalid(option, "the value is out of range"));
-        }
-        *field = non_negative(option, value)?;
+        let value = non_negative(option, int(option, value)?)?;
+        self.check(option, &value)?;
+        *field = value;
         Ok(())
     }
 
     fn get(&self, field: &u32) -> Option<Vec<u8>> {
         int_bytes(*field)
+    }
+
+    fn check(&self, option: &'static str, field: &u32) -> Result<(), Error> {
+        if i64::from(*field) < i64::from(self.min) {
+            return Err(invalid(option, "the value is too small"));
+        }
+        if self.max != i32::MAX && i64::from(*field) > i64::from(self.max) {
+            return Err(invalid(option, "the value is too large"));
+        }
+        Ok(())
     }
 }
 
@@ -231,16 +246,22 @@ impl Codec<Duration> for Ttl {
 
 impl Codec<String> for Text {
     fn set(&self, option: &'static str, field: &mut String, value: &[u8]) -> Result<(), Error> {
-        if value.len() > self.max {
-            return Err(invalid(option, "the text is too long"));
-        }
-        let text = std::str::from_utf8(value).map_err(|_| invalid(option, "the text is not UTF-8"))?;
-        text.clone_into(field);
+        let text =
+            std::str::from_utf8(value).map_err(|_| invalid(option, "the text is not UTF-8"))?.to_owned();
+        self.check(option, &text)?;
+        *field = text;
         Ok(())
     }
 
     fn get(&self, field: &String) -> Option<Vec<u8>> {
         Some(field.clone().into_bytes())
+    }
+
+    fn check(&self, option: &'static str, field: &String) -> Result<(), Error> {
+        if field.len() > self.max {
+            return Err(invalid(option, "the text is too long"));
+        }
+        Ok(())
     }
 }
 

@@ -176,3 +176,47 @@ fn messages_that_wait_are_limited() {
         pull.recv_blocking().unwrap();
     }
 }
+
+/// A value that no number could set is refused where the field is set, too, and changes nothing.
+///
+/// Rules: MQ-287, MQ-342, MQ-320, MQ-354, MQ-356.
+#[test]
+fn fields_have_the_range_that_they_have_by_number() {
+    type Case = (&'static str, fn(&mut Options));
+    let refused: [Case; 11] = [
+        ("in_batch_size", |options| options.in_batch_size = 0),
+        ("out_batch_size", |options| options.out_batch_size = 0),
+        ("max_message_parts", |options| options.max_message_parts = 0),
+        ("max_handshake_command", |options| options.max_handshake_command = 511),
+        ("max_pending_handshakes", |options| options.max_pending_handshakes = 0),
+        ("max_pending_handshakes_per_ip", |options| options.max_pending_handshakes_per_ip = 0),
+        ("vectored_threshold", |options| options.vectored_threshold = 0),
+        ("inline_copy_threshold", |options| options.inline_copy_threshold = 65_537),
+        ("tos", |options| options.tos = 256),
+        ("zap_domain", |options| options.zap_domain = "d".repeat(256)),
+        ("bindtodevice", |options| options.bindtodevice = "d".repeat(16)),
+    ];
+    let context = Context::new();
+    let push = Push::new(&context).unwrap();
+    for (name, set) in refused {
+        let is_told = |error: &Error| matches!(error, Error::InvalidOption { option, .. } if *option == name);
+        assert!(
+            Push::with_options(&context, options_with(set)).is_err_and(|error| is_told(&error)),
+            "{name}"
+        );
+        let live = push.set_options(|options| {
+            options.sndhwm = 7;
+            set(options);
+            Ok(())
+        });
+        assert!(live.is_err_and(|error| is_told(&error)), "{name}");
+        assert_eq!(push.options().sndhwm, 1000, "{name}");
+    }
+    let at_the_edge = options_with(|options| {
+        (options.in_batch_size, options.out_batch_size) = (1, 1);
+        (options.max_message_parts, options.tos) = (1, 255);
+        // Beyond what a number can say is no fault.
+        options.sndhwm = u32::MAX;
+    });
+    Push::with_options(&context, at_the_edge).unwrap();
+}
