@@ -52,23 +52,36 @@ struct End {
     socket: Weak<Shared>,
     key: PeerKey,
     epoch: Epoch,
+    /// It fetches what the other end has queued when it needs it. Else it is carried there at once.
+    fetches: bool,
+}
+
+impl End {
+    fn new(socket: &Arc<Shared>, inner: &Inner, key: PeerKey, epoch: Epoch) -> Self {
+        let fetches = socket.fetches() && !inner.state.conflates_received(key);
+        Self { socket: Arc::downgrade(socket), key, epoch, fetches }
+    }
 }
 
 impl InprocLink {
     /// The socket at the far end, and its pipe.
     pub(crate) fn far(&self) -> Option<(Arc<Shared>, PeerKey, Epoch)> {
-        let end = self.ends.ends.get(1 - self.side)?.get()?;
+        let end = self.far_end()?;
         Some((end.socket.upgrade()?, end.key, end.epoch))
+    }
+
+    fn far_end(&self) -> Option<&End> {
+        self.ends.ends.get(1 - self.side)?.get()
     }
 
     /// There is something queued at this end. A far socket whose every message is for its application fetches it when
     /// it has nothing else: two threads that send and receive at full speed so seldom meet at a lock. To others it is
     /// carried.
     pub(crate) fn offer(&self) {
-        let Some((far, key, epoch)) = self.far() else { return };
-        if !far.fetches() {
+        if !self.far_end().is_some_and(|end| end.fetches) {
             return self.push();
         }
+        let Some((far, key, epoch)) = self.far() else { return };
         let mut inner = far.lock();
         inner.state.offered(key, epoch);
         far.finish(inner);
@@ -392,10 +405,13 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     let name: Arc<str> = name.into();
     let ends = Arc::new(Ends { ends: Default::default(), carrying: Default::default(), name: name.clone() });
     let view = |side| InprocLink { ends: ends.clone(), side };
-    let (near_info, near_limits) = describe(&connecting.lock(), connecting.kind);
-    let (far_info, far_limits) = describe(&bound.lock(), bound.kind);
+    let (near_info, near_limits) = {
+        let inner = connecting.lock();
+        (describe(&inner, connecting.kind), inner.state.link_limits(key))
+    };
 
     let mut inner = bound.lock();
+    let far_info = describe(&inner, bound.kind);
     if inner.phase != Phase::Open {
         // It has parted from its peers, or is about to: one more would be left behind.
         drop(inner);
@@ -422,9 +438,10 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
             return;
         }
     };
+    let far_limits = inner.state.link_limits(bound_key);
+    let _ = ends.ends[1].set(End::new(bound, &inner, bound_key, bound_epoch));
     // What it has to say at once waits until the other end is there.
     drop(inner);
-    let _ = ends.ends[1].set(End { socket: Arc::downgrade(bound), key: bound_key, epoch: bound_epoch });
 
     let mut inner = connecting.lock();
     let arrival = Arrival {
@@ -436,7 +453,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     };
     match inner.state.pipe_up(Some(key), arrival) {
         Ok((key, epoch)) => {
-            let _ = ends.ends[0].set(End { socket: Arc::downgrade(connecting), key, epoch });
+            let _ = ends.ends[0].set(End::new(connecting, &inner, key, epoch));
             let is_wanted = inner.endpoints.is_inproc_connected(key);
             // What is queued goes when the ends part.
             inner.endpoints.inproc_left(key);
@@ -460,16 +477,15 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     }
 }
 
-fn describe(inner: &Inner, kind: SocketType) -> (PeerInfo, crate::state::LinkLimits) {
-    let info = PeerInfo {
+fn describe(inner: &Inner, kind: SocketType) -> PeerInfo {
+    PeerInfo {
         socket_type: Some(kind),
         routing_id: inner.options.routing_id.as_ref().map_or_else(Bytes::new, |id| id.as_bytes().clone()),
         mechanism: "NULL",
         user_id: Bytes::new(),
         metadata: Metadata::default(),
         version: Version::V3_1,
-    };
-    (info, inner.state.link_limits())
+    }
 }
 
 #[cfg(test)]

@@ -86,8 +86,8 @@ impl Shared {
         result
     }
 
-    /// Whether the far ends of in-process links keep what they send until it is fetched: for types whose every message
-    /// is for the application.
+    /// Whether the far ends of in-process links keep what they send until it is fetched, unless that is conflated here:
+    /// for types whose every message is for the application.
     pub(crate) fn fetches(&self) -> bool {
         use SocketType::{Dealer, Pair, Pull, Router, XSub};
         matches!(self.kind, Pull | Dealer | Pair | Router | XSub)

@@ -198,7 +198,7 @@ impl<L: Clone> Core<L> {
 
     /// Ties the pipe to a connection.
     pub(super) fn attach(&mut self, key: PeerKey, arrival: Arrival<L>) -> Epoch {
-        let own = self.link_limits();
+        let own = self.link_limits(key);
         let epoch = self.pipes.renew(key).unwrap_or_default();
         let Some(pipe) = self.pipes.get_mut(key) else { return epoch };
         pipe.epoch = epoch;
@@ -231,7 +231,7 @@ impl<L: Clone> Core<L> {
     /// Parts the pipe from its connection; what is queued stays. What was taken for writing to a stream and is not
     /// written is lost (MQ-184).
     pub(super) fn release(&mut self, key: PeerKey) {
-        let own = self.link_limits();
+        let own = self.link_limits(key);
         let Some(pipe) = self.pipe_mut(key).filter(|pipe| pipe.is_up()) else { return };
         pipe.link = None;
         pipe.noted = false;

@@ -73,9 +73,14 @@ impl<L: Clone> State<L> {
         }
     }
 
-    /// Limits that the far socket of an in-process link counts with.
-    pub(crate) fn link_limits(&self) -> LinkLimits {
-        self.core.link_limits()
+    /// Limits of the pipe that the far socket of an in-process link counts with.
+    pub(crate) fn link_limits(&self, key: PeerKey) -> LinkLimits {
+        self.core.link_limits(key)
+    }
+
+    /// Whether what the peer sends is to come at once, since the newest message takes the place of older ones.
+    pub(crate) fn conflates_received(&self, key: PeerKey) -> bool {
+        self.core.pipe(key).is_some_and(|pipe| pipe.inbound_conflates)
     }
 }
 

@@ -15,14 +15,17 @@ use super::{
 };
 
 impl<L: Clone> Core<L> {
-    /// The limits of this socket, as the far end of an in-process link needs them.
-    pub(crate) fn link_limits(&self) -> LinkLimits {
-        LinkLimits { send: self.settings.send, receive: self.settings.receive }
+    /// The limits of the pipe, as the far end of an in-process link needs them. A queue that conflates has none (MQ-250).
+    pub(crate) fn link_limits(&self, key: PeerKey) -> LinkLimits {
+        let (out, inbound) =
+            self.pipe(key).map_or((false, false), |pipe| (pipe.out_conflates, pipe.inbound_conflates));
+        let limit = |conflates, capacity| if conflates { Capacity::UNLIMITED } else { capacity };
+        LinkLimits { send: limit(out, self.settings.send), receive: limit(inbound, self.settings.receive) }
     }
 
     /// The far end of an in-process link has other limits now.
     pub(super) fn set_far_limits(&mut self, key: PeerKey, theirs: LinkLimits) {
-        let own = self.link_limits();
+        let own = self.link_limits(key);
         let Some(pipe) = self.pipes.get_mut(key) else { return };
         let (Some(far), Some(link)) = (&mut pipe.far, &pipe.link) else { return };
         far.sending = in_a_row(own.send, theirs.receive);
@@ -37,7 +40,7 @@ impl<L: Clone> Core<L> {
 
     /// The limits of this socket changed: every pipe gets them, and the far ends of in-process links are told.
     pub(super) fn apply_limits(&mut self, key: PeerKey) {
-        let own = self.link_limits();
+        let own = self.link_limits(key);
         let Some(pipe) = self.pipes.get_mut(key) else { return };
         match (&pipe.far, &pipe.link) {
             (Some(far), Some(link)) => {

@@ -209,8 +209,7 @@ impl<L> Pipe<L> {
     pub(super) fn is_at_far_limit(&self) -> bool {
         let Some(far) = &self.far else { return false };
         let (Capacity { messages, bytes }, level) = (far.sending, self.level());
-        !self.out_conflates
-            && ((messages != 0 && level.messages >= messages) || (bytes != 0 && level.bytes >= bytes))
+        (messages != 0 && level.messages >= messages) || (bytes != 0 && level.bytes >= bytes)
     }
 
     /// Forgets the note of something to write when a take finds nothing: whoever took something comes again by himself.

@@ -1,6 +1,6 @@
 //! Options of single patterns, set by number where there is one, seen by the peers of the socket.
 
-use tidegate_mq::{Context, Dealer, Error, Pub, Pull, Push, Router, Sub, XPub};
+use tidegate_mq::{AnySocket, Context, Dealer, Error, Pub, Pull, Push, Router, SocketType, Sub, XPub};
 
 use crate::{
     free_endpoint, numbered, parts,
@@ -65,6 +65,46 @@ fn conflate() {
     peer.has_been_heard();
     assert_eq!(pull.recv_blocking().unwrap().parts(), [&b"number"[..], &[19]]);
     assert!(matches!(pull.try_recv(), Err(Error::WouldBlock)));
+}
+
+/// A receiver that keeps the newest message takes every one in process as well: its sender has no limit to reach, and
+/// nothing waits there.
+///
+/// Rules: MQ-250, MQ-270, MQ-271, MQ-532.
+#[test]
+fn conflate_in_process() {
+    const MANY: u32 = 5000;
+    let last = || options_with(|options| options.conflate = true);
+    for bind_first in [true, false] {
+        let context = Context::new();
+        let join = |sender: &AnySocket, receiver: &AnySocket| {
+            if bind_first {
+                receiver.bind_blocking("inproc://a").unwrap();
+            }
+            sender.connect("inproc://a").unwrap();
+            if !bind_first {
+                receiver.bind_blocking("inproc://a").unwrap();
+            }
+        };
+        for (sends, receives) in
+            [(SocketType::Push, SocketType::Pull), (SocketType::Dealer, SocketType::Dealer)]
+        {
+            let sender = AnySocket::of_type_with(&context, sends, options()).unwrap();
+            let receiver = AnySocket::of_type_with(&context, receives, last()).unwrap();
+            join(&sender, &receiver);
+            for round in 0..2 {
+                for number in 0..MANY {
+                    sender.try_send(&number.to_be_bytes()).unwrap();
+                    assert_eq!(sender.metrics().out.depth, 0, "it is not left with the sender");
+                }
+                assert_eq!(receiver.metrics().inbound.depth, 1, "{receives:?} in round {round}");
+                assert_eq!(receiver.recv_blocking().unwrap().parts(), [(MANY - 1).to_be_bytes()]);
+                assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+            }
+            sender.disconnect("inproc://a").unwrap();
+            receiver.unbind("inproc://a").unwrap();
+        }
+    }
 }
 
 /// Rules: MQ-343.
