@@ -425,17 +425,16 @@ impl Shared {
         if found { Ok(()) } else { Err(Error::NotFound(endpoint.to_owned())) }
     }
 
-    /// Whether nobody dials for a pipe. `born` tells it from others under its key.
-    pub(crate) fn set_idle(&self, key: PeerKey, born: Epoch, idle: bool) {
+    /// Whether nobody dials for an endpoint: its pipe, if it has one, takes nothing then. The stamp tells the pipe from
+    /// others under its key.
+    pub(crate) fn set_idle(&self, pipe: Option<(PeerKey, Epoch)>, idle: bool) {
         let mut inner = self.lock();
-        if inner.state.born(key) == born {
-            if idle {
-                inner.state.set_idle(key)
-            } else {
-                inner.state.end_idle(key)
-            }
-            inner.wake_watchers();
+        if let Some((key, born)) = pipe
+            && inner.state.born(key) == born
+        {
+            if idle { inner.state.set_idle(key) } else { inner.state.end_idle(key) }
         }
+        inner.wake_watchers();
         self.finish(inner);
     }
 
@@ -499,13 +498,11 @@ impl Inner {
 
     /// Whether nobody dials an endpoint any more.
     fn is_given_up(&self, endpoint: &str) -> bool {
-        let mut pipes = self
-            .endpoints
-            .connected
-            .iter()
-            .filter(|connected| connected.endpoint == endpoint)
-            .filter_map(|connected| connected.pipe);
-        pipes.any(|pipe| self.state.is_idle(pipe))
+        let mut connected =
+            self.endpoints.connected.iter().filter(|connected| connected.endpoint == endpoint);
+        connected.any(|Connected { connecting, .. }| {
+            connecting.as_ref().is_some_and(|connecting| connecting.is_given_up())
+        })
     }
 
     fn has_streams(&self) -> bool {

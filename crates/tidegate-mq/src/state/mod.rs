@@ -187,11 +187,6 @@ impl<L: Clone> State<L> {
         }
     }
 
-    /// Whether nobody dials for the pipe.
-    pub(crate) fn is_idle(&self, key: PeerKey) -> bool {
-        self.core.pipe(key).is_some_and(|pipe| pipe.idle)
-    }
-
     /// A connection is past its handshake: `pipe` is the one it was dialed for, or none for an accepted connection and
     /// one dialed with `immediate`. If the pipe still has an older connection, that one counts as lost.
     ///

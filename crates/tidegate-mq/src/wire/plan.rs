@@ -13,6 +13,7 @@ use tidegate_io::{
     message::Part,
     peer::{Epoch, PeerKey},
     protocol::{Connection, Control, Ended, Flow, Retry, StreamInfo},
+    sync::{AtomicBool, Ordering},
 };
 use tidegate_zmtp::config::SessionConfig;
 
@@ -190,15 +191,30 @@ pub(crate) struct Connecting {
     /// With its stamp.
     pipe: Option<(PeerKey, Epoch)>,
     assigned: Option<Part>,
+    /// Nobody dials, until that is asked for. Known here as well, because with `immediate` there is no pipe to tell it.
+    is_given_up: AtomicBool,
 }
 
 impl Connecting {
     pub(crate) fn new(plan: Plan, pipe: Option<(PeerKey, Epoch)>, assigned: Option<Part>) -> Self {
-        Self { plan: Mutex::new(Arc::new(plan)), pipe, assigned }
+        Self { plan: Mutex::new(Arc::new(plan)), pipe, assigned, is_given_up: AtomicBool::new(false) }
     }
 
-    /// Takes what later connections are made by: who was refused may show other credentials (MQ-280).
+    /// Whether nobody dials any more. Changes of it wake those who watch the socket.
+    pub(crate) fn is_given_up(&self) -> bool {
+        // Relaxed: who asks holds the socket's lock, which is taken after each change.
+        self.is_given_up.load(Ordering::Relaxed)
+    }
+
+    fn set_given_up(&self, socket: &Shared, is_given_up: bool) {
+        self.is_given_up.store(is_given_up, Ordering::Relaxed);
+        socket.set_idle(self.pipe, is_given_up);
+    }
+
+    /// Takes what later connections are made by: who was refused may show other credentials (MQ-280). There will be
+    /// some: it is dialed again.
     pub(crate) fn renew(&self, plan: Plan) {
+        self.is_given_up.store(false, Ordering::Relaxed);
         let mut place = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         // Whether there is a pipe without a connection was decided when the endpoint was made.
         *place = Arc::new(Plan { immediate: place.immediate, ..plan });
@@ -221,15 +237,11 @@ impl Dialing for Connecting {
     fn event(&self, event: &StreamEvent<'_>) {
         let plan = self.plan();
         // Before it is reported: who is told of it finds it so.
-        match (plan.socket.upgrade(), event, self.pipe) {
-            (Some(socket), StreamEvent::Removed, _) => socket.give_up(plan.number),
-            (Some(socket), StreamEvent::Stopped | StreamEvent::Refused, Some((key, born))) => {
-                socket.set_idle(key, born, true);
-            }
+        match (plan.socket.upgrade(), event) {
+            (Some(socket), StreamEvent::Removed) => socket.give_up(plan.number),
+            (Some(socket), StreamEvent::Stopped | StreamEvent::Refused) => self.set_given_up(&socket, true),
             // Also when it goes on because it was told to.
-            (Some(socket), StreamEvent::Retried { .. }, Some((key, born))) => {
-                socket.set_idle(key, born, false)
-            }
+            (Some(socket), StreamEvent::Retried { .. }) => self.set_given_up(&socket, false),
             _ => {}
         }
         plan.stream_event(event);

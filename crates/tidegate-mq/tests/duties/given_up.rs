@@ -8,7 +8,7 @@ use std::{
 };
 
 use tidegate_mq::{
-    Context, Error, Options, Pair, Pull, Push, Req, Router,
+    AnySocket, Context, Error, Options, Pair, Pull, Push, Req, Router, SocketType,
     auth::PlainTable,
     monitor::{EventKind, Monitor},
     options::{Mechanism, PlainOptions, ReconnectStop},
@@ -184,6 +184,61 @@ fn who_is_refused_is_given_nothing() {
             again(&push, &refusing).unwrap();
             push.send_blocking("hello").unwrap();
             assert_eq!(guard.recv_blocking().unwrap().parts()[0], "hello");
+        }
+    }
+}
+
+/// Without a pipe to tell it, too: there is one endpoint, however often its peer refuses it, and nobody waits for it.
+///
+/// Rules: MQ-274, MQ-280, MQ-306.
+#[test]
+fn who_queues_nothing_beforehand_is_taken_up_again_all_the_same() {
+    use SocketType::{Pair, Pull, Push, Rep, Req, Router, XPub, XSub};
+    for driver in DRIVERS {
+        for (kind, peer) in [
+            (Push, Pull),
+            (Pull, Push),
+            (Router, Router),
+            (Pair, Pair),
+            (XPub, XSub),
+            (XSub, XPub),
+            (Rep, Req),
+        ] {
+            let context = context(driver);
+            let table = PlainTable::new([("ann", "s3cret")]).unwrap();
+            let guarded = options_with(|options| {
+                let authenticator = Some(Arc::new(table) as _);
+                options.mechanism = Mechanism::Plain(PlainOptions::Server { authenticator });
+            });
+            let guard = AnySocket::of_type_with(&context, peer, guarded).unwrap();
+            let endpoint = guard.bind_blocking(ANYWHERE).unwrap();
+            let client = options_with(|options| {
+                options.immediate = true;
+                let (username, password) = ("ann".into(), "wrong".into());
+                options.mechanism = Mechanism::Plain(PlainOptions::Client { username, password });
+            });
+            let socket = AnySocket::of_type_with(&context, kind, client).unwrap();
+            let monitor = socket.monitor();
+            socket.connect(&endpoint).unwrap();
+            stopped(&monitor);
+            for _ in 0..2 {
+                let refused = socket.connect_ready_blocking(&endpoint, PATIENCE).unwrap_err();
+                assert!(
+                    matches!(&refused, Error::Stopped(stopped) if *stopped == endpoint),
+                    "{kind:?}: {refused}"
+                );
+                stopped(&monitor);
+            }
+            socket
+                .set_options(|options| {
+                    let (username, password) = ("ann".into(), "s3cret".into());
+                    options.mechanism = Mechanism::Plain(PlainOptions::Client { username, password });
+                    Ok(())
+                })
+                .unwrap();
+            socket.retry(&endpoint).unwrap();
+            established(&monitor);
+            assert_eq!(socket.peers().len(), 1, "{kind:?}");
         }
     }
 }
