@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::support::Running;
+use crate::support::{Running, eventually};
 use crate::{bound, mq, run};
 
 const ANY: &str = "tcp://127.0.0.1:*";
@@ -42,6 +42,33 @@ fn a_streamer_carries_tasks() {
     let pull = Running::start(&mut mq(&["pull", "--connect", &back, "--count", "3"], ""));
     run(&["push", "--connect", &front], "1\n2\n3\n").exits(0);
     assert_eq!(pull.finish().exits(0).stdout, "1\n2\n3\n");
+}
+
+/// What is queued for whoever looks on is waited for like everything else, and no longer.
+///
+/// Rules: MQ-080, MQ-081.
+#[test]
+fn a_stuck_subscriber_of_copies_does_not_keep_a_proxy() {
+    let place = tempfile::tempdir().expect("a directory");
+    let copies = format!("ipc://{}", place.path().join("copies").display());
+    let args = ["proxy", "streamer", "--frontend", ANY, "--backend", ANY, "--capture", &copies];
+    let proxy = Running::start(&mut mq(&args, ""));
+    let endpoint = || proxy.error_line().strip_prefix("bound to ").expect("an endpoint").to_owned();
+    let (front, back) = (endpoint(), endpoint());
+    let pull = Running::start(&mut mq(&["pull", "--connect", &back], ""));
+    let sub = Running::start(&mut mq(&["sub", "--connect", &copies, "--subscribe", ""], ""));
+    let push = |text: &str| drop(run(&["push", "--connect", &front], text).exits(0));
+    eventually("a first copy", || {
+        push("first\n");
+        sub.line_by_now()
+    });
+    sub.signal(Signal::STOP);
+    // More than the system holds for a reader.
+    push(&(format!("{}\n", "x".repeat(100_000)).repeat(100) + "last\n"));
+    while pull.line() != "last" {}
+    proxy.signal(Signal::TERM);
+    let told = proxy.finish().exits(0).stdout;
+    assert!(told.starts_with("front: "), "{told}");
 }
 
 #[test]

@@ -107,6 +107,12 @@ impl Running {
         }
     }
 
+    /// The next line on standard output, if it is there.
+    #[allow(dead_code, reason = "for tests that ask again and again")]
+    pub(crate) fn line_by_now(&self) -> Option<String> {
+        self.stdout.try_recv().ok()
+    }
+
     /// The next line on standard error.
     #[allow(dead_code, reason = "only messaging tells something there")]
     #[track_caller]

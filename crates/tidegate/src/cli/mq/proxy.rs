@@ -70,21 +70,23 @@ impl Run {
         let frontend = side(front, &self.frontend, &self.frontend_connect)?;
         let backend = side(back, &self.backend, &self.backend_connect)?;
         let mut proxy = Proxy::new(frontend.clone(), backend.clone());
+        let mut sockets = vec![frontend, backend];
         if let Some(endpoint) = &self.capture {
-            let capture = Pub::new(&context)?;
+            let capture = AnySocket::from(Pub::new(&context)?);
             capture.bind_blocking(endpoint)?;
-            proxy = proxy.with_capture(capture);
+            proxy = proxy.with_capture(capture.clone());
+            sockets.push(capture);
         }
         let life = Life::start(context, false)?;
-        life.watch(frontend.monitor(), false, None)?;
-        life.watch(backend.monitor(), false, None)?;
+        sockets.iter().try_for_each(|socket| life.watch(socket.monitor(), false, None))?;
         let control = proxy.control();
         let ended = match proxy.run_blocking() {
             Err(Error::Terminated) => Ok(()),
             other => other.map_err(Stop::from),
         };
         let statistics = control.statistics();
-        let finished = life.finish(&[&frontend, &backend], Some(Duration::from_secs(1)), ended);
+        let sockets: Vec<_> = sockets.iter().collect();
+        let finished = life.finish(&sockets, Some(Duration::from_secs(1)), ended);
         let (front, back) = (statistics.frontend, statistics.backend);
         output.result(
             || {
