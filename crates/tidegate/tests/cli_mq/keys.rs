@@ -76,6 +76,34 @@ fn plain_checks_the_password() {
     assert_eq!(pull.finish().exits(0).stdout, "hello\n");
 }
 
+/// All who are in a long list are known, to its last line; one that is too long is refused, not cut.
+///
+/// Rules: MQ-137, MQ-153.
+#[test]
+fn lists_count_whole_or_not_at_all() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| place.path().join(name).display().to_string();
+    let users: String =
+        (0..40_000).map(|number| format!("user{number}:a password of some length\n")).collect();
+    assert!(users.len() > 1 << 20);
+    std::fs::write(path("users"), users).expect("a file");
+    std::fs::write(path("password"), "a password of some length\n").expect("a file");
+    let (pull, endpoint) =
+        bound(&["pull", "--bind", ANY, "--count", "1", "--plain-users", &path("users")], "");
+    let args = ["push", "--connect", &endpoint, "--timeout", "20s", "--plain-user", "user39999"];
+    run(&[&args[..], &["--plain-password", &path("password")]].concat(), "hello\n").exits(0);
+    assert_eq!(pull.finish().exits(0).stdout, "hello\n");
+
+    let (secret, _) = pair(place.path(), "server");
+    let huge = path("huge");
+    std::fs::File::create(&huge).and_then(|file| file.set_len((16 << 20) + 1)).expect("a file");
+    for option in [&["--plain-users"][..], &["--curve-secret", &secret, "--curve-allow"]] {
+        let args = [&["pull", "--bind", ANY, "--json"], option, &[&huge]].concat();
+        let (_, message) = run(&args, "").exits(2).error();
+        assert!(message.contains(&huge) && message.contains("larger than 16 MiB"), "{message}");
+    }
+}
+
 #[test]
 fn arguments_that_do_not_fit_are_wrong_usage() {
     let place = tempfile::tempdir().expect("a directory");

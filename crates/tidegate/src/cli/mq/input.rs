@@ -124,15 +124,24 @@ impl Input {
     }
 }
 
-/// A small file that must be there: a key, a password.
+/// A file that must be there: a key, a password, a list of either. One that is too large is refused rather than cut: what
+/// remains of it would admit others than it says.
 pub(super) fn read_file(path: &std::path::Path, what: &str) -> Result<Vec<u8>, Stop> {
-    /// More than any of these files holds.
-    const MOST: u64 = 1 << 20;
+    /// Far more than a sensible list holds, and little enough to be read at once.
+    const MOST: u64 = 16 << 20;
     let failed = |error: io::Error| {
         let (exit, code) = crate::output::exit_of_io(&error);
         Stop::Error { exit, code, message: format!("cannot read {what} {}: {error}", path.display()) }
     };
     let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes)).map_err(failed)?;
+    // One more, to find out whether there is more.
+    std::fs::File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MOST {
+        return Err(Stop::usage(format!(
+            "cannot read {what} {}: it is larger than {} MiB, the most that is read; check the path",
+            path.display(),
+            MOST >> 20,
+        )));
+    }
     Ok(bytes)
 }
