@@ -179,18 +179,19 @@ impl InprocLink {
             let Some(socket) = end.socket.upgrade() else { continue };
             let mut inner = socket.lock();
             let was_up = inner.state.is_connected(end.key, end.epoch);
-            let keep = side == 0 && inner.endpoints.is_inproc_connected(end.key);
+            let pipe = (end.key, inner.state.born(end.key));
+            let keep = side == 0 && inner.endpoints.is_inproc_connected(pipe);
             inner.state.pipe_down(end.key, end.epoch, keep);
             inner.wake_watchers();
             socket.finish(inner);
             // Only once: it may have ended before, and be another link's by now.
             if keep && was_up {
-                left = Some((socket, end.key));
+                left = Some((socket, pipe));
             }
         }
         let Some(bound) = self.ends.ends.get(1).and_then(OnceLock::get) else { return };
-        if let Some((socket, key)) = left {
-            socket.context.names.wait_for_another(&self.ends.name, &socket, key, &bound.socket);
+        if let Some((socket, pipe)) = left {
+            socket.context.names.wait_for_another(&self.ends.name, &socket, pipe, &bound.socket);
         }
         if let Some(bound) = bound.socket.upgrade() {
             bound.context.names.readmit(&self.ends.name);
@@ -250,6 +251,10 @@ impl fmt::Debug for InprocLink {
     }
 }
 
+/// A pipe of a connecting socket, with its stamp. No lock is held from when it is taken off a list until it is linked: by
+/// then its key may be another's.
+type Stamped = (PeerKey, Epoch);
+
 /// The names of a context, and who waits for one.
 #[derive(Default)]
 pub(crate) struct Names(Mutex<HashMap<Arc<str>, Name>>);
@@ -258,9 +263,9 @@ pub(crate) struct Names(Mutex<HashMap<Arc<str>, Name>>);
 struct Name {
     bound: Option<Weak<Shared>>,
     /// For the name to be bound.
-    waiting: Vec<(Weak<Shared>, PeerKey)>,
+    waiting: Vec<(Weak<Shared>, Stamped)>,
     /// For a place at the socket that is bound, which had none for them.
-    turned_away: Vec<(Weak<Shared>, PeerKey)>,
+    turned_away: Vec<(Weak<Shared>, Stamped)>,
 }
 
 impl Names {
@@ -276,9 +281,9 @@ impl Names {
             waiting.append(&mut entry.turned_away);
             waiting
         };
-        for (connecting, key) in waiting {
+        for (connecting, pipe) in waiting {
             if let Some(connecting) = connecting.upgrade() {
-                link(name, &connecting, key, socket);
+                link(name, &connecting, pipe, socket);
             }
         }
         Ok(())
@@ -303,65 +308,65 @@ impl Names {
     }
 
     /// Links the pipe to the name now, or when it is bound.
-    pub(crate) fn wait_for(&self, name: &str, socket: &Arc<Shared>, key: PeerKey) {
-        self.wait_for_another(name, socket, key, &Weak::new());
+    pub(crate) fn wait_for(&self, name: &str, socket: &Arc<Shared>, pipe: Stamped) {
+        self.wait_for_another(name, socket, pipe, &Weak::new());
     }
 
     /// The same, but does not count it as bound while `former` is.
-    fn wait_for_another(&self, name: &str, socket: &Arc<Shared>, key: PeerKey, former: &Weak<Shared>) {
+    fn wait_for_another(&self, name: &str, socket: &Arc<Shared>, pipe: Stamped, former: &Weak<Shared>) {
         let bound = {
             let mut names = self.lock();
             let entry = names.entry(name.into()).or_default();
             let bound = entry.bound.as_ref().filter(|bound| !bound.ptr_eq(former)).and_then(Weak::upgrade);
             if bound.is_none() {
                 entry.waiting.retain(|(waiting, _)| waiting.strong_count() > 0);
-                entry.waiting.push((Arc::downgrade(socket), key));
+                entry.waiting.push((Arc::downgrade(socket), pipe));
             }
             bound
         };
         match bound {
-            Some(bound) => link(name, socket, key, &bound),
-            None => self.forget_if_gone(name, socket, key),
+            Some(bound) => link(name, socket, pipe, &bound),
+            None => self.forget_if_gone(name, socket, pipe),
         }
     }
 
     /// An endpoint that was given up meanwhile must not take the place of another.
-    fn forget_if_gone(&self, name: &str, socket: &Shared, key: PeerKey) {
+    fn forget_if_gone(&self, name: &str, socket: &Shared, pipe: Stamped) {
         let inner = socket.lock();
-        let is_wanted = inner.endpoints.is_inproc_connected(key) || inner.endpoints.is_inproc_leaving(key);
+        let is_wanted = inner.endpoints.is_inproc_connected(pipe) || inner.endpoints.is_inproc_leaving(pipe);
         drop(inner);
         if !is_wanted {
-            self.forget(name, socket, key);
+            self.forget(name, socket, pipe);
         }
     }
 
     /// The pipe was refused by the socket that is bound.
-    fn turned_away(&self, name: &str, socket: &Arc<Shared>, key: PeerKey) {
+    fn turned_away(&self, name: &str, socket: &Arc<Shared>, pipe: Stamped) {
         let mut names = self.lock();
         let entry = names.entry(name.into()).or_default();
         entry.turned_away.retain(|(waiting, _)| waiting.strong_count() > 0);
-        entry.turned_away.push((Arc::downgrade(socket), key));
+        entry.turned_away.push((Arc::downgrade(socket), pipe));
         drop(names);
-        self.forget_if_gone(name, socket, key);
+        self.forget_if_gone(name, socket, pipe);
     }
 
     /// Lets those who were turned away try again.
     fn readmit(&self, name: &str) {
         let Some(bound) = self.bound(name) else { return };
         let trying = self.lock().get_mut(name).map(|entry| std::mem::take(&mut entry.turned_away));
-        for (connecting, key) in trying.unwrap_or_default() {
+        for (connecting, pipe) in trying.unwrap_or_default() {
             if let Some(connecting) = connecting.upgrade() {
-                link(name, &connecting, key, &bound);
+                link(name, &connecting, pipe, &bound);
             }
         }
     }
 
-    pub(crate) fn forget(&self, name: &str, socket: &Shared, key: PeerKey) {
+    pub(crate) fn forget(&self, name: &str, socket: &Shared, pipe: Stamped) {
         let mut names = self.lock();
         if let Some(entry) = names.get_mut(name) {
             let this = socket.weak();
             for list in [&mut entry.waiting, &mut entry.turned_away] {
-                list.retain(|(waiting, waiting_key)| !(waiting.ptr_eq(&this) && *waiting_key == key));
+                list.retain(|(waiting, waiting_pipe)| !(waiting.ptr_eq(&this) && *waiting_pipe == pipe));
             }
             if entry.is_unused() {
                 names.remove(name);
@@ -393,15 +398,16 @@ pub(crate) fn check_types(endpoint: &str, ours: SocketType, theirs: SocketType) 
 }
 
 /// Ties the connecting pipe to a new pipe of the bound socket.
-fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>) {
+fn link(name: &str, connecting: &Arc<Shared>, pipe: Stamped, bound: &Arc<Shared>) {
     if check_types(name, connecting.kind, bound.kind).is_err() {
         for (socket, is_bound) in [(connecting, false), (bound, true)] {
             let kind = EventKind::HandshakeFailed(CloseReason::InvalidSocketType);
             socket.monitors.report(|| Event::new(format!("inproc://{name}"), is_bound, kind));
         }
         // The next to bind the name may be of the right type.
-        return connecting.context.names.wait_for_another(name, connecting, key, &bound.weak());
+        return connecting.context.names.wait_for_another(name, connecting, pipe, &bound.weak());
     }
+    let (key, born) = pipe;
     let name: Arc<str> = name.into();
     let ends = Arc::new(Ends { ends: Default::default(), carrying: Default::default(), name: name.clone() });
     let view = |side| InprocLink { ends: ends.clone(), side };
@@ -415,7 +421,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
     if inner.phase != Phase::Open {
         // It has parted from its peers, or is about to: one more would be left behind.
         drop(inner);
-        return connecting.context.names.wait_for_another(&name, connecting, key, &bound.weak());
+        return connecting.context.names.wait_for_another(&name, connecting, pipe, &bound.weak());
     }
     let arrival = Arrival {
         origin: Origin::Accepted,
@@ -428,7 +434,7 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
         Ok(pipe) => pipe,
         Err(refusal) => {
             bound.finish(inner);
-            bound.context.names.turned_away(&name, connecting, key);
+            bound.context.names.turned_away(&name, connecting, pipe);
             let kind = match refusal {
                 Refusal::PairBusy => EventKind::PairBusy,
                 Refusal::RoutingIdInUse => EventKind::RoutingIdInUse,
@@ -451,12 +457,15 @@ fn link(name: &str, connecting: &Arc<Shared>, key: PeerKey, bound: &Arc<Shared>)
         assigned: None,
         far: Some(far_limits),
     };
-    match inner.state.pipe_up(Some(key), arrival) {
+    // The pipe may be gone, and another one under its key.
+    let is_late = inner.state.born(key) != born;
+    let up = if is_late { Err(Refusal::Gone) } else { inner.state.pipe_up(Some(key), arrival) };
+    match up {
         Ok((key, epoch)) => {
             let _ = ends.ends[0].set(End::new(connecting, &inner, key, epoch));
-            let is_wanted = inner.endpoints.is_inproc_connected(key);
+            let is_wanted = inner.endpoints.is_inproc_connected(pipe);
             // What is queued goes when the ends part.
-            inner.endpoints.inproc_left(key);
+            inner.endpoints.inproc_left(pipe);
             inner.wake_watchers();
             connecting.finish(inner);
             // Notes from before the other end was there went nowhere.
@@ -490,8 +499,10 @@ fn describe(inner: &Inner, kind: SocketType) -> PeerInfo {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_io::message::Message;
+
     use super::*;
-    use crate::{Context, options::Options};
+    use crate::{Context, options::Options, shared::wait};
 
     /// An endpoint that another thread gave up while it was on its way to a list of those who wait is in none of them
     /// afterwards: whoever has the key of its pipe by then would be linked in its place.
@@ -501,7 +512,11 @@ mod tests {
     fn who_was_given_up_waits_for_no_name() {
         let context = Context::new();
         let socket = Shared::new(&context, SocketType::Push, Options::default()).unwrap();
-        let given_up = socket.lock().state.open_pipe(None).unwrap();
+        let given_up = {
+            let mut inner = socket.lock();
+            let key = inner.state.open_pipe(None).unwrap();
+            (key, inner.state.born(key))
+        };
         let names = &context.inner().names;
         names.wait_for("a", &socket, given_up);
         assert!(names.lock().is_empty(), "it waits for the name");
@@ -512,5 +527,37 @@ mod tests {
         assert_eq!(names.lock()["a"].waiting.len(), 1);
         names.wait_for("a", &socket, given_up);
         assert_eq!(names.lock()["a"].waiting.len(), 1, "only who is wanted waits");
+    }
+
+    /// A binding thread has taken a pipe off the list of those who wait; meanwhile its endpoint is given up, and its key
+    /// goes to the pipe of another endpoint. That one is left alone, with what is queued on it.
+    ///
+    /// Rules: MQ-068, MQ-268, MQ-276.
+    #[test]
+    fn whoever_has_the_key_by_then_is_not_linked() {
+        let place = tempfile::tempdir().unwrap();
+        let elsewhere = format!("ipc://{}", place.path().join("b").display());
+        let context = Context::new();
+        let names = &context.inner().names;
+        let [push, pull] = [SocketType::Push, SocketType::Pull]
+            .map(|kind| Shared::new(&context, kind, Options::default()).unwrap());
+        push.connect("inproc://a").unwrap();
+        let (_, taken) = names.lock()["a"].waiting[0].clone();
+        push.disconnect("inproc://a").unwrap();
+        push.connect("inproc://a").unwrap();
+        assert_eq!(names.lock()["a"].waiting[0].1.0, taken.0, "the key is another's");
+        names.forget("a", &push, taken);
+        assert_eq!(names.lock()["a"].waiting.len(), 1, "whoever waits under the key has not lost its place");
+        push.disconnect("inproc://a").unwrap();
+        push.connect(&elsewhere).unwrap();
+        let heir = push.lock().state.born(taken.0);
+        assert!(heir != taken.1 && heir != Epoch::ZERO, "the key is a third one's");
+        push.try_send("for b").unwrap();
+        link("a", &push, taken, &pull);
+        assert!(matches!(pull.try_recv::<Message>(), Err(Error::WouldBlock)));
+        assert!(pull.lock().state.links().next().is_none());
+        let other = Shared::new(&context, SocketType::Pull, Options::default()).unwrap();
+        wait(other.bind(&elsewhere)).unwrap();
+        assert_eq!(other.recv_message_blocking().unwrap().parts(), ["for b"]);
     }
 }

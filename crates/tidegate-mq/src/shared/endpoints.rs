@@ -61,8 +61,8 @@ enum BoundPlace {
 struct Connected {
     endpoint: String,
     number: u64,
-    /// The pipe that outlives connections; none with `immediate`.
-    pipe: Option<PeerKey>,
+    /// The pipe that outlives connections, and its stamp; none with `immediate`.
+    pipe: Option<(PeerKey, Epoch)>,
     place: ConnectedPlace,
     /// Makes the connections that are dialed.
     connecting: Option<Arc<Connecting>>,
@@ -77,7 +77,7 @@ enum ConnectedPlace {
 struct Leaving {
     number: u64,
     /// Until it has its last connection, which ends it.
-    pipe: Option<PeerKey>,
+    pipe: Option<(PeerKey, Epoch)>,
     place: ConnectedPlace,
     /// Ends it when its linger time is over.
     timer: Option<Timer>,
@@ -106,23 +106,23 @@ impl Endpoints {
         }
     }
 
-    pub(crate) fn is_inproc_connected(&self, key: PeerKey) -> bool {
+    pub(crate) fn is_inproc_connected(&self, pipe: (PeerKey, Epoch)) -> bool {
         self.connected.iter().any(|connected| {
-            connected.pipe == Some(key) && matches!(connected.place, ConnectedPlace::Inproc(_))
+            connected.pipe == Some(pipe) && matches!(connected.place, ConnectedPlace::Inproc(_))
         })
     }
 
     /// Whether the pipe waits for a name only to send what is queued.
-    pub(crate) fn is_inproc_leaving(&self, key: PeerKey) -> bool {
+    pub(crate) fn is_inproc_leaving(&self, pipe: (PeerKey, Epoch)) -> bool {
         self.leaving
             .iter()
-            .any(|leaving| leaving.pipe == Some(key) && matches!(leaving.place, ConnectedPlace::Inproc(_)))
+            .any(|leaving| leaving.pipe == Some(pipe) && matches!(leaving.place, ConnectedPlace::Inproc(_)))
     }
 
     /// The pipe has found its name.
-    pub(crate) fn inproc_left(&mut self, key: PeerKey) {
+    pub(crate) fn inproc_left(&mut self, pipe: (PeerKey, Epoch)) {
         self.leaving.retain(|leaving| {
-            leaving.pipe != Some(key) || !matches!(leaving.place, ConnectedPlace::Inproc(_))
+            leaving.pipe != Some(pipe) || !matches!(leaving.place, ConnectedPlace::Inproc(_))
         });
     }
 
@@ -222,7 +222,8 @@ impl Shared {
             None
         } else {
             let opened = inner.state.open_pipe(routing_id);
-            Some(opened.map_err(|_| Error::AddressInUse("connect_routing_id".into()))?)
+            let key = opened.map_err(|_| Error::AddressInUse("connect_routing_id".into()))?;
+            Some((key, inner.state.born(key)))
         };
         inner.options.connect_routing_id = None;
         endpoint.clone_into(&mut inner.endpoints.last);
@@ -241,8 +242,7 @@ impl Shared {
             return Ok(());
         }
         self.finish(inner);
-        let stamped = pipe.map(|key| (key, self.lock().state.born(key)));
-        let started = self.dial(endpoint, parsed, &this, number, stamped, assigned, &options);
+        let started = self.dial(endpoint, parsed, &this, number, pipe, assigned, &options);
         let mut inner = self.lock();
         match started {
             Ok((dialer, connecting)) => inner.endpoints.connected.push(Connected {
@@ -253,8 +253,8 @@ impl Shared {
                 connecting: Some(connecting),
             }),
             Err(error) => {
-                if let Some(pipe) = pipe {
-                    inner.state.remove_pipe(pipe, Unread::Discard);
+                if let Some((key, _)) = pipe {
+                    inner.state.remove_pipe(key, Unread::Discard);
                 }
                 self.finish(inner);
                 return Err(error);
@@ -352,18 +352,18 @@ impl Shared {
             for (key, _) in &up {
                 inner.state.detach_pipe(*key, Unread::Discard);
             }
-            if let Some(pipe) = connected.pipe
+            if let Some((key, _)) = connected.pipe
                 && up.is_empty()
             {
-                let link = inner.state.link(pipe).and_then(Link::inproc).cloned();
-                inner.state.detach_pipe(pipe, Unread::Discard);
-                if link.is_none() && linger != Some(Duration::ZERO) && inner.state.queued(pipe) > 0 {
+                let link = inner.state.link(key).and_then(Link::inproc).cloned();
+                inner.state.detach_pipe(key, Unread::Discard);
+                if link.is_none() && linger != Some(Duration::ZERO) && inner.state.queued(key) > 0 {
                     leaving.push(connected.number);
                     inner.endpoints.leave(connected);
                     continue;
                 }
                 links.extend(link);
-                inner.state.remove_pipe(pipe, Unread::Discard);
+                inner.state.remove_pipe(key, Unread::Discard);
             }
             ended.push(connected);
         }
@@ -394,8 +394,8 @@ impl Shared {
     pub(crate) fn give_up(&self, number: u64) {
         let mut inner = self.lock();
         let Some(Leaving { pipe, place, .. }) = inner.endpoints.take_leaving(number) else { return };
-        if let Some(pipe) = pipe {
-            inner.state.remove_pipe(pipe, Unread::Discard);
+        if let Some((key, _)) = pipe {
+            inner.state.remove_pipe(key, Unread::Discard);
         }
         inner.wake_watchers();
         self.finish(inner);
@@ -414,8 +414,8 @@ impl Shared {
                 connecting.renew(Plan::new(&this, connected.number, endpoint, options, false)?);
             }
             // At once: who sends next need not wait for the engine.
-            if let Some(pipe) = connected.pipe {
-                state.end_idle(pipe);
+            if let Some((key, _)) = connected.pipe {
+                state.end_idle(key);
             }
             if let ConnectedPlace::Dialer(dialer) = &connected.place {
                 dialer.retry();
@@ -492,7 +492,7 @@ impl Inner {
         let connected = self.endpoints.connected.iter().filter(|connected| connected.endpoint == endpoint);
         connected.into_iter().any(|Connected { number, pipe, place, .. }| match place {
             ConnectedPlace::Dialer(_) => self.endpoints.pipes.contains_key(number),
-            ConnectedPlace::Inproc(_) => pipe.is_some_and(|pipe| self.state.link(pipe).is_some()),
+            ConnectedPlace::Inproc(_) => pipe.is_some_and(|(key, _)| self.state.link(key).is_some()),
         })
     }
 

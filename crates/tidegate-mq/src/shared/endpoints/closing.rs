@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_io::{peer::PeerKey, wait::block_on};
+use tidegate_io::{
+    peer::{Epoch, PeerKey},
+    wait::block_on,
+};
 
 use super::{BoundPlace, Connected, ConnectedPlace, Leaving};
 use crate::{
@@ -149,7 +152,12 @@ impl Shared {
     }
 
     /// Ends what keeps an endpoint connected.
-    pub(super) fn end_place(&self, place: ConnectedPlace, pipe: Option<PeerKey>, linger: Option<Duration>) {
+    pub(super) fn end_place(
+        &self,
+        place: ConnectedPlace,
+        pipe: Option<(PeerKey, Epoch)>,
+        linger: Option<Duration>,
+    ) {
         match place {
             ConnectedPlace::Dialer(dialer) => dialer.close(linger),
             ConnectedPlace::Inproc(name) => {
