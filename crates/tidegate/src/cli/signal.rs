@@ -6,11 +6,11 @@ use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+#[cfg(any(feature = "hub", feature = "vertex"))]
 use std::time::Duration;
 #[cfg(feature = "vertex")]
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tidegate::shm::sync::{AtomicBool, Ordering};
 
@@ -43,7 +43,9 @@ impl Interrupt {
     }
 
     /// Sleeps for so long, or until a signal comes; true if one came.
+    #[cfg(feature = "hub")]
     pub(crate) fn sleep(&self, time: Duration) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let timeout = Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: time.subsec_nanos().into(),
