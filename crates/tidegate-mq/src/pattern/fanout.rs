@@ -117,10 +117,8 @@ impl Fanout {
         self.chosen.retain(|&key| {
             let takes = promised || core.is_writable(key);
             if !takes {
-                let missed = core.count_missed(key);
-                if let SlowPolicy::DisconnectAfter(most) = core.settings.slow
-                    && missed.is_some_and(|missed| missed >= most)
-                {
+                let missed = core.count_full(key);
+                if matches!(core.settings.slow, SlowPolicy::DisconnectAfter(most) if missed >= most) {
                     slow.push(key);
                 }
             }
