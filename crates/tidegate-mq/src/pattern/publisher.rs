@@ -46,8 +46,10 @@ impl<L: Clone> Pattern<L> for Publisher {
         self.fanout.down(core, key, |_, _| {});
     }
 
-    fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
-        self.fanout.room(core, key);
+    fn room(&mut self, core: &mut Core<L>, _key: PeerKey) {
+        if core.settings.nodrop {
+            core.effects.room_for(1);
+        }
     }
 
     fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
@@ -92,7 +94,7 @@ impl<L: Clone> Pattern<L> for Publisher {
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {
-        self.fanout.is_writable(core)
+        !core.settings.nodrop || self.fanout.all_have_room(core)
     }
 
     fn extras(&mut self) -> Extras<'_> {

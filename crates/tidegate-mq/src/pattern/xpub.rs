@@ -72,8 +72,6 @@ impl XPub {
                 self.was_read(core, pipe, born);
                 let is_there = core.is_connected(pipe, epoch) && core.is_open(pipe);
                 self.last = is_there.then_some((pipe, epoch));
-                // The next message is for another peer than those who wait to send it know.
-                core.effects.all_senders |= core.settings.xpub_last_value;
                 match change {
                     Change::Subscribe => Event::Subscribe(topic),
                     Change::Cancel => Event::Unsubscribe(topic),
@@ -87,7 +85,8 @@ impl XPub {
     /// Manual mode: adds a topic to what the last peer gets. Without such a peer nothing happens.
     pub(crate) fn subscribe<L: Clone>(&mut self, core: &mut Core<L>, topic: &[u8]) {
         if let Some((key, _)) = self.last {
-            self.fanout.subscribe_by_hand(core, key, topic);
+            self.fanout.index.subscribe(topic, key);
+            core.effects.subscriptions = true;
         }
     }
 
@@ -265,8 +264,10 @@ impl<L: Clone> Pattern<L> for XPub {
         self.notices.forget_messages(key, |held| core.let_go(from, held, false));
     }
 
-    fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
-        self.fanout.room(core, key);
+    fn room(&mut self, core: &mut Core<L>, _key: PeerKey) {
+        if core.settings.nodrop {
+            core.effects.room_for(1);
+        }
     }
 
     fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
@@ -328,7 +329,7 @@ impl<L: Clone> Pattern<L> for XPub {
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {
-        self.fanout.is_writable(core)
+        !core.settings.nodrop || self.fanout.all_have_room(core)
     }
 
     fn configured(&mut self, core: &mut Core<L>, before: &Settings) {

@@ -53,7 +53,7 @@ pub(crate) enum Effect<L> {
         /// Why.
         why: CloseCause,
     },
-    /// Senders waiting for room on this pipe shall try again: there is room, the pipe is gone, or other messages are for it.
+    /// Senders waiting for room on this pipe shall try again: there is room, or the pipe is gone.
     WakeFor(PeerKey),
 }
 
@@ -94,8 +94,6 @@ pub(crate) struct Effects<L> {
     /// Messages for which there came to be room: so many senders may be woken, except those that wait for a certain
     /// pipe.
     pub(crate) senders: usize,
-    /// What decides whether a sender has to wait has changed: all that wait shall try again.
-    pub(crate) all_senders: bool,
     /// The set of subscriptions of a publisher grew or shrank (MQ-221).
     pub(crate) subscriptions: bool,
     /// The budget of the context ceased to be used up (MQ-066): wake those who wait for it, of all sockets.
@@ -104,14 +102,7 @@ pub(crate) struct Effects<L> {
 
 impl<L> Effects<L> {
     pub(crate) const fn new() -> Self {
-        Self {
-            list: Vec::new(),
-            receivers: 0,
-            senders: 0,
-            all_senders: false,
-            subscriptions: false,
-            budget_freed: false,
-        }
+        Self { list: Vec::new(), receivers: 0, senders: 0, subscriptions: false, budget_freed: false }
     }
 
     /// Whether there is nothing to do.
@@ -120,7 +111,6 @@ impl<L> Effects<L> {
         self.list.is_empty()
             && self.receivers == 0
             && self.senders == 0
-            && !self.all_senders
             && !self.subscriptions
             && !self.budget_freed
     }
@@ -138,7 +128,6 @@ impl<L> Effects<L> {
         self.list.clear();
         self.receivers = 0;
         self.senders = 0;
-        self.all_senders = false;
         self.subscriptions = false;
         self.budget_freed = false;
     }

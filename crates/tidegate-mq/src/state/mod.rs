@@ -437,10 +437,6 @@ impl<L: Clone> State<L> {
     pub(crate) fn send_reserved(&mut self, message: &mut Message) {
         self.reserved = self.reserved.saturating_sub(1);
         self.pattern.send_promised(&mut self.core, message);
-        // What was kept with subscribers whom the message is not for is free.
-        if self.core.settings.nodrop {
-            self.core.effects.room_for(usize::MAX);
-        }
     }
 
     /// Whether all the room that there is was promised.
@@ -452,8 +448,7 @@ impl<L: Clone> State<L> {
     /// Gives up the room that was kept for a message.
     pub(crate) fn give_back(&mut self) {
         self.reserved = self.reserved.saturating_sub(1);
-        // That is room with each subscriber, and who waits for some of them does not hold up who waits for others.
-        self.core.effects.room_for(if self.core.settings.nodrop { usize::MAX } else { 1 });
+        self.core.effects.room_for(1);
     }
 
     /// Puts the next message into `place`.
@@ -498,11 +493,6 @@ impl<L: Clone> State<L> {
                 self.pass_room(key);
             }
         }
-        let waiting = |settings: &Settings| {
-            let Settings { nodrop, invert_matching, xpub_last_value, router_mandatory, .. } = settings;
-            (*nodrop, *invert_matching, *xpub_last_value, *router_mandatory)
-        };
-        self.core.effects.all_senders |= waiting(&before) != waiting(&self.core.settings);
         self.pattern.configured(&mut self.core, &before);
     }
 

@@ -15,7 +15,6 @@ mod smoke;
 #[path = "../libzmq/support.rs"]
 #[allow(dead_code, reason = "shared by test programs that use some of it each")]
 mod support;
-mod waiting;
 
 use std::{
     sync::{Arc, Mutex},
