@@ -11,7 +11,7 @@ use tidegate_io::{
 };
 
 use super::envelope::{Parcel, Payload};
-use crate::state::{Awaited, Core, SendRefusal, SlowPolicy, SubscriptionLimits, Violation};
+use crate::state::{Awaited, Core, Effect, SendRefusal, SlowPolicy, SubscriptionLimits, Violation};
 
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
@@ -46,13 +46,10 @@ impl Fanout {
         key: PeerKey,
         removed: impl FnMut(&[u8], bool),
     ) {
-        let others_wait = !core.is_writable(key);
         self.peers.detach(key, core.epoch(key));
         self.index.remove_peer(key, removed);
         core.effects.subscriptions = true;
-        if core.settings.nodrop && others_wait {
-            core.effects.room_for(1);
-        }
+        wake_for(core, key);
     }
 
     /// Adds a topic to those of the peer.
@@ -63,14 +60,32 @@ impl Fanout {
         topic: &[u8],
     ) -> Result<Subscribed, Violation> {
         let result = subscribe_within(&mut self.index, &core.settings.subscriptions, key, topic)?;
-        core.effects.subscriptions = true;
+        self.changed(core, key);
         Ok(result)
+    }
+
+    /// Adds a topic to what the peer gets, whatever it has asked for.
+    pub(super) fn subscribe_by_hand<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, topic: &[u8]) {
+        self.index.subscribe(topic, key);
+        self.changed(core, key);
     }
 
     /// Removes a topic from those of the peer (MQ-216).
     pub(super) fn cancel<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, topic: &[u8]) -> Cancelled {
+        let result = self.index.cancel(topic, key);
+        self.changed(core, key);
+        result
+    }
+
+    /// Other messages than before are for the peer: who waits for room with it may not need that any more.
+    fn changed<L: Clone>(&self, core: &mut Core<L>, key: PeerKey) {
         core.effects.subscriptions = true;
-        self.index.cancel(topic, key)
+        wake_for(core, key);
+    }
+
+    /// The peer has room again.
+    pub(super) fn room<L: Clone>(&self, core: &mut Core<L>, key: PeerKey) {
+        wake_for(core, key);
     }
 
     /// Queues the message for everybody it is for, or for `only` if it is for that peer. Without `xpub_nodrop` always
@@ -92,15 +107,20 @@ impl Fanout {
             return Ok(());
         }
         let promised = promised && core.settings.nodrop;
-        if core.settings.nodrop && !promised && !self.chosen.iter().all(|key| core.is_writable(*key)) {
-            return Err(SendRefusal::WouldBlock(Awaited::Room));
+        if core.settings.nodrop
+            && !promised
+            && let Some(full) = self.chosen.iter().find(|key| !core.has_room_left(**key))
+        {
+            return Err(SendRefusal::WouldBlock(Awaited::RoomOn(*full)));
         }
         let slow = &mut self.slow;
         self.chosen.retain(|&key| {
             let takes = promised || core.is_writable(key);
             if !takes {
-                let missed = core.count_full(key);
-                if matches!(core.settings.slow, SlowPolicy::DisconnectAfter(most) if missed >= most) {
+                let missed = core.count_missed(key);
+                if let SlowPolicy::DisconnectAfter(most) = core.settings.slow
+                    && missed.is_some_and(|missed| missed >= most)
+                {
                     slow.push(key);
                 }
             }
@@ -121,16 +141,24 @@ impl Fanout {
         self.slow.pop()
     }
 
-    /// How many messages everybody has room for, where publishing waits for that.
+    /// How many messages every subscriber has room for, where publishing waits for that.
     pub(super) fn room_to_keep<L: Clone>(&self, core: &Core<L>) -> usize {
-        let pipes = self.peers.peers().iter().filter_map(|key| core.pipe(*key));
+        let pipes = self.subscribed(core).filter_map(|key| core.pipe(key));
         let least = pipes.map(|pipe| pipe.room()).min();
         least.filter(|_| core.settings.nodrop).unwrap_or(usize::MAX)
     }
 
-    /// Whether everybody has room.
-    pub(super) fn all_have_room<L: Clone>(&self, core: &Core<L>) -> bool {
-        self.peers.peers().iter().all(|key| core.is_writable(*key))
+    /// Whether publishing need not wait for room, or some subscriber has it: for whom a message will be is not known.
+    pub(super) fn is_writable<L: Clone>(&self, core: &Core<L>) -> bool {
+        !core.settings.nodrop
+            || self.subscribed(core).next().is_none()
+            || self.subscribed(core).any(|key| core.has_room_left(key))
+    }
+
+    /// Those for whom a message can be.
+    fn subscribed<L: Clone>(&self, core: &Core<L>) -> impl Iterator<Item = PeerKey> {
+        let all = core.settings.invert_matching;
+        self.peers.peers().iter().copied().filter(move |key| all || self.index.usage(*key).topics > 0)
     }
 
     /// Number of peers that would get a message whose first part is `subject` (MQ-221).
@@ -161,6 +189,14 @@ impl Fanout {
         let is_matched = |key: PeerKey| self.matched.get(key.index()) == Some(&self.publication);
         self.chosen.clear();
         self.chosen.extend(self.peers.peers().iter().copied().filter(|key| !is_matched(*key)));
+    }
+}
+
+/// Has those try again who wait for room with this peer, or with all.
+fn wake_for<L: Clone>(core: &mut Core<L>, key: PeerKey) {
+    if core.settings.nodrop {
+        core.effects.list.push(Effect::WakeFor(key));
+        core.effects.room_for(1);
     }
 }
 

@@ -46,10 +46,8 @@ impl<L: Clone> Pattern<L> for Publisher {
         self.fanout.down(core, key, |_, _| {});
     }
 
-    fn room(&mut self, core: &mut Core<L>, _key: PeerKey) {
-        if core.settings.nodrop {
-            core.effects.room_for(1);
-        }
+    fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.fanout.room(core, key);
     }
 
     fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
@@ -94,7 +92,7 @@ impl<L: Clone> Pattern<L> for Publisher {
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {
-        !core.settings.nodrop || self.fanout.all_have_room(core)
+        self.fanout.is_writable(core)
     }
 
     fn extras(&mut self) -> Extras<'_> {

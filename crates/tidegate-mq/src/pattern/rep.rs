@@ -73,7 +73,7 @@ pub(crate) fn reply<L: Clone>(
         let mut reply = way_back.envelope.seal(Body::new(std::mem::take(message)));
         core.enqueue(pipe, reply.parcel());
     } else {
-        core.count_full(pipe);
+        core.count_missed(pipe);
         if report {
             return Err((SendRefusal::ReplyWouldBlock, Some(Box::new(way_back))));
         }

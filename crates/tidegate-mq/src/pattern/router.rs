@@ -192,7 +192,7 @@ impl<L: Clone> Pattern<L> for Router {
         } else if mandatory {
             return Err(SendRefusal::WouldBlock(Awaited::RoomOn(key)));
         } else {
-            core.count_full(key);
+            core.count_missed(key);
             addressed.strip();
         }
         Ok(())

@@ -72,6 +72,8 @@ impl XPub {
                 self.was_read(core, pipe, born);
                 let is_there = core.is_connected(pipe, epoch) && core.is_open(pipe);
                 self.last = is_there.then_some((pipe, epoch));
+                // The next message is for another peer than those who wait to send it know.
+                core.effects.all_senders |= core.settings.xpub_last_value;
                 match change {
                     Change::Subscribe => Event::Subscribe(topic),
                     Change::Cancel => Event::Unsubscribe(topic),
@@ -85,8 +87,7 @@ impl XPub {
     /// Manual mode: adds a topic to what the last peer gets. Without such a peer nothing happens.
     pub(crate) fn subscribe<L: Clone>(&mut self, core: &mut Core<L>, topic: &[u8]) {
         if let Some((key, _)) = self.last {
-            self.fanout.index.subscribe(topic, key);
-            core.effects.subscriptions = true;
+            self.fanout.subscribe_by_hand(core, key, topic);
         }
     }
 
@@ -264,10 +265,8 @@ impl<L: Clone> Pattern<L> for XPub {
         self.notices.forget_messages(key, |held| core.let_go(from, held, false));
     }
 
-    fn room(&mut self, core: &mut Core<L>, _key: PeerKey) {
-        if core.settings.nodrop {
-            core.effects.room_for(1);
-        }
+    fn room(&mut self, core: &mut Core<L>, key: PeerKey) {
+        self.fanout.room(core, key);
     }
 
     fn received(&mut self, core: &mut Core<L>, key: PeerKey, payload: &mut Payload) -> Result<(), Violation> {
@@ -329,7 +328,7 @@ impl<L: Clone> Pattern<L> for XPub {
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {
-        !core.settings.nodrop || self.fanout.all_have_room(core)
+        self.fanout.is_writable(core)
     }
 
     fn configured(&mut self, core: &mut Core<L>, before: &Settings) {

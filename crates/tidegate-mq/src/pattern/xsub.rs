@@ -29,7 +29,7 @@ impl XSub {
         self.chosen.retain(|&key| {
             let takes = core.is_writable(key);
             if !takes {
-                core.count_full(key);
+                core.count_missed(key);
             }
             takes
         });

@@ -482,9 +482,9 @@ impl Wake for GiveUp {
 }
 
 impl Inner {
-    /// Whether waiting senders wait for pipes of their own, and so do not stand in each other's way.
+    /// Whether waiting senders wait for the pipes that their messages are for, and so do not stand in each other's way.
     pub(super) fn senders_wait_for_pipes(&self) -> bool {
-        self.state.kind() == SocketType::Router
+        matches!(self.state.kind(), SocketType::Router | SocketType::Pub | SocketType::XPub)
     }
 
     /// Whether an endpoint has an established connection.

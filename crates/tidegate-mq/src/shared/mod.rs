@@ -280,6 +280,9 @@ impl Inner {
         if effects.receivers > 0 {
             self.receivers.grant_many(effects.receivers, wakes);
         }
+        if effects.all_senders {
+            self.senders.grant_all(wakes);
+        }
         if effects.senders > 0 {
             let mut left = effects.senders;
             self.senders.grant(wakes, |awaited| match (awaited, left) {

@@ -135,6 +135,12 @@ impl Inner {
     fn must_queue(&self) -> bool {
         !self.senders.is_empty() && !self.senders_wait_for_pipes()
     }
+
+    /// Whether those behind a sender that leaves the line may have what they wait for. Where that depends on their
+    /// messages only they can tell.
+    fn others_may_send(&self) -> bool {
+        self.senders_wait_for_pipes() || self.state.readiness().writable
+    }
 }
 
 fn refusal(refusal: SendRefusal) -> Refused {
@@ -263,9 +269,9 @@ impl Future for Send<'_> {
         if let Some(ticket) = this.ticket.take() {
             inner.senders.finish(ticket);
             // What is left is for the next in line.
-            let writable = inner.state.readiness().writable;
+            let others_may = inner.others_may_send();
             inner.senders.grant(&mut wakes, |awaited| match awaited {
-                Awaited::Room if writable => Decision::Grant,
+                Awaited::Room if others_may => Decision::Grant,
                 Awaited::Room => Decision::Stop,
                 Awaited::RoomOn(_) => Decision::Skip,
             });
@@ -307,9 +313,9 @@ impl Drop for Send<'_> {
             let mut wakes = Wakes::new();
             let mut inner = self.shared.lock();
             let inner = &mut *inner;
-            let writable = inner.state.readiness().writable;
+            let others_may = inner.others_may_send();
             inner.senders.cancel(ticket, &mut wakes, |awaited| match awaited {
-                Awaited::Room if writable => Decision::Grant,
+                Awaited::Room if others_may => Decision::Grant,
                 Awaited::Room => Decision::Stop,
                 Awaited::RoomOn(_) => Decision::Grant,
             });

@@ -36,6 +36,8 @@ pub(crate) struct Core<L> {
     pub(super) offers: VecDeque<PeerKey>,
     /// The numbers of all pipes, also of those that are gone.
     pub(super) ledger: Arc<Ledger>,
+    /// Messages for which room is kept (MQ-076).
+    pub(super) reserved: usize,
     /// What the queues of this socket and of others may hold together, if that is limited.
     share: Option<Share>,
 }
@@ -50,6 +52,7 @@ impl<L: Clone> Core<L> {
             drained: Vec::new(),
             offers: VecDeque::new(),
             ledger: Arc::default(),
+            reserved: 0,
             share: None,
         }
     }
@@ -148,6 +151,12 @@ impl<L: Clone> Core<L> {
     #[inline]
     pub(crate) fn is_writable(&self, key: PeerKey) -> bool {
         self.pipe(key).is_some_and(Pipe::is_writable) && !self.is_over_budget()
+    }
+
+    /// Whether that is so beside the messages for which room is kept with every pipe.
+    pub(crate) fn has_room_left(&self, key: PeerKey) -> bool {
+        self.is_writable(key)
+            && (self.reserved == 0 || self.pipe(key).is_some_and(|pipe| pipe.room() > self.reserved))
     }
 
     /// A new pipe without connection.

@@ -4,7 +4,7 @@
 //! one number newer than another.
 //!
 //! In a quiet moment, for each direction: `entered = left + dropped_by_rule + discarded + depth`. What never entered
-//! because the queue was full is in `dropped_full`, what had no queue to enter in `unroutable`, and outbound messages that left are either written or, at the loss
+//! because the queue was full is in `dropped_full`, because of the budget in `dropped_over_budget`, what had no queue to enter in `unroutable`, and outbound messages that left are either written or, at the loss
 //! of a connection, in `lost_in_flight`.
 
 use std::{collections::HashMap, sync::Arc};
@@ -22,6 +22,7 @@ pub(crate) struct Flow {
     left: AtomicU64,
     left_bytes: AtomicU64,
     dropped_full: AtomicU64,
+    dropped_over_budget: AtomicU64,
     dropped_by_rule: AtomicU64,
     discarded: AtomicU64,
     depth: AtomicU64,
@@ -54,6 +55,8 @@ pub struct FlowReading {
     pub left_bytes: u64,
     /// Messages that did not enter because the queue was full.
     pub dropped_full: u64,
+    /// Messages that did not enter because all queues of the context together held what they may.
+    pub dropped_over_budget: u64,
     /// Messages that entered and were dropped by a rule of the pattern: filtered, not asked for, replaced by a newer.
     pub dropped_by_rule: u64,
     /// Messages that were queued when their pipe ended.
@@ -140,6 +143,10 @@ impl Flow {
         bump(&self.dropped_full, 1);
     }
 
+    pub(super) fn dropped_over_budget(&self) {
+        bump(&self.dropped_over_budget, 1);
+    }
+
     pub(super) fn dropped_by_rule(&self) {
         bump(&self.dropped_by_rule, 1);
     }
@@ -159,6 +166,7 @@ impl Flow {
             left: read(&self.left),
             left_bytes: read(&self.left_bytes),
             dropped_full: read(&self.dropped_full),
+            dropped_over_budget: read(&self.dropped_over_budget),
             dropped_by_rule: read(&self.dropped_by_rule),
             discarded: read(&self.discarded),
             depth: read(&self.depth),
@@ -173,6 +181,7 @@ impl Flow {
         bump(&self.left, other.left);
         bump(&self.left_bytes, other.left_bytes);
         bump(&self.dropped_full, other.dropped_full);
+        bump(&self.dropped_over_budget, other.dropped_over_budget);
         bump(&self.dropped_by_rule, other.dropped_by_rule);
         bump(&self.discarded, other.discarded);
         bump(&self.stalls, other.stalls);
@@ -219,6 +228,7 @@ impl FlowReading {
             left: self.left + other.left,
             left_bytes: self.left_bytes + other.left_bytes,
             dropped_full: self.dropped_full + other.dropped_full,
+            dropped_over_budget: self.dropped_over_budget + other.dropped_over_budget,
             dropped_by_rule: self.dropped_by_rule + other.dropped_by_rule,
             discarded: self.discarded + other.discarded,
             depth: self.depth + other.depth,

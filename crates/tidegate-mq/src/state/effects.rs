@@ -53,7 +53,7 @@ pub(crate) enum Effect<L> {
         /// Why.
         why: CloseCause,
     },
-    /// Senders waiting for room on this pipe shall try again: there is room, or the pipe is gone.
+    /// Senders waiting for room on this pipe shall try again: there is room, the pipe is gone, or other messages are for it.
     WakeFor(PeerKey),
 }
 
@@ -94,6 +94,8 @@ pub(crate) struct Effects<L> {
     /// Messages for which there came to be room: so many senders may be woken, except those that wait for a certain
     /// pipe.
     pub(crate) senders: usize,
+    /// What decides whether a sender has to wait has changed: all that wait shall try again.
+    pub(crate) all_senders: bool,
     /// The set of subscriptions of a publisher grew or shrank (MQ-221).
     pub(crate) subscriptions: bool,
     /// The budget of the context ceased to be used up (MQ-066): wake those who wait for it, of all sockets.
@@ -102,7 +104,14 @@ pub(crate) struct Effects<L> {
 
 impl<L> Effects<L> {
     pub(crate) const fn new() -> Self {
-        Self { list: Vec::new(), receivers: 0, senders: 0, subscriptions: false, budget_freed: false }
+        Self {
+            list: Vec::new(),
+            receivers: 0,
+            senders: 0,
+            all_senders: false,
+            subscriptions: false,
+            budget_freed: false,
+        }
     }
 
     /// Whether there is nothing to do.
@@ -111,6 +120,7 @@ impl<L> Effects<L> {
         self.list.is_empty()
             && self.receivers == 0
             && self.senders == 0
+            && !self.all_senders
             && !self.subscriptions
             && !self.budget_freed
     }
@@ -128,6 +138,7 @@ impl<L> Effects<L> {
         self.list.clear();
         self.receivers = 0;
         self.senders = 0;
+        self.all_senders = false;
         self.subscriptions = false;
         self.budget_freed = false;
     }

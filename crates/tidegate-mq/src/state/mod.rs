@@ -64,8 +64,6 @@ use crate::pattern::{self, Event, Extras, Pattern, ReplyRefusal, Request, WayBac
 pub(crate) struct State<L> {
     core: Core<L>,
     pattern: Box<dyn Pattern<L>>,
-    /// Messages for which room is kept (MQ-076).
-    reserved: usize,
 }
 
 /// What became of something that arrived from a peer.
@@ -130,7 +128,7 @@ pub(crate) enum Unread {
 impl<L: Clone> State<L> {
     /// A socket without pipes. `seed` starts request ids and generated routing ids (MQ-128, MQ-193).
     pub(crate) fn new(kind: SocketType, settings: Settings, seed: u32) -> Self {
-        Self { core: Core::new(kind, settings), pattern: pattern::of(kind, seed), reserved: 0 }
+        Self { core: Core::new(kind, settings), pattern: pattern::of(kind, seed) }
     }
 
     /// From now on what is queued counts against the budget of several sockets (MQ-066). `waker` is called once the
@@ -403,8 +401,9 @@ impl<L: Clone> State<L> {
     fn pass_room(&mut self, key: PeerKey) {
         if self.core.took_room(key) && self.core.is_open(key) {
             self.pattern.room(&mut self.core, key);
-        } else if self.reserved > 0 {
+        } else if self.core.reserved > 0 {
             // Who waits because of kept room is let in by any room, not only by that of a full pipe.
+            self.core.effects.list.push(Effect::WakeFor(key));
             self.core.effects.room_for(1);
         }
     }
@@ -426,29 +425,36 @@ impl<L: Clone> State<L> {
     /// Keeps room for one message, until [`send_reserved`](Self::send_reserved) or [`give_back`](Self::give_back).
     pub(crate) fn reserve(&mut self) -> Result<(), SendRefusal> {
         let room = self.pattern.room_to_keep(&self.core)?;
-        if !self.pattern.is_writable(&self.core) || room <= self.reserved {
+        if !self.pattern.is_writable(&self.core) || room <= self.core.reserved {
             return Err(SendRefusal::WouldBlock(Awaited::Room));
         }
-        self.reserved += 1;
+        self.core.reserved += 1;
         Ok(())
     }
 
     /// Sends with the room that was kept.
     pub(crate) fn send_reserved(&mut self, message: &mut Message) {
-        self.reserved = self.reserved.saturating_sub(1);
+        self.core.reserved = self.core.reserved.saturating_sub(1);
         self.pattern.send_promised(&mut self.core, message);
+        // What was kept with subscribers whom the message is not for is free.
+        self.core.effects.all_senders |= self.core.settings.nodrop;
     }
 
-    /// Whether all the room that there is was promised.
+    /// Whether all the room that there is was promised. Publishers see themselves to what was promised of whose room.
     #[inline]
     fn is_promised(&self) -> bool {
-        self.reserved > 0 && self.pattern.room_to_keep(&self.core).is_ok_and(|room| room <= self.reserved)
+        let reserved = self.core.reserved;
+        reserved > 0
+            && !matches!(self.core.kind, SocketType::Pub | SocketType::XPub)
+            && self.pattern.room_to_keep(&self.core).is_ok_and(|room| room <= reserved)
     }
 
     /// Gives up the room that was kept for a message.
     pub(crate) fn give_back(&mut self) {
-        self.reserved = self.reserved.saturating_sub(1);
+        self.core.reserved = self.core.reserved.saturating_sub(1);
         self.core.effects.room_for(1);
+        // With a publisher that is room with each subscriber.
+        self.core.effects.all_senders |= self.core.settings.nodrop;
     }
 
     /// Puts the next message into `place`.
@@ -493,6 +499,11 @@ impl<L: Clone> State<L> {
                 self.pass_room(key);
             }
         }
+        let waiting = |settings: &Settings| {
+            let Settings { nodrop, invert_matching, xpub_last_value, router_mandatory, .. } = settings;
+            (*nodrop, *invert_matching, *xpub_last_value, *router_mandatory)
+        };
+        self.core.effects.all_senders |= waiting(&before) != waiting(&self.core.settings);
         self.pattern.configured(&mut self.core, &before);
     }
 

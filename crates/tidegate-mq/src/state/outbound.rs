@@ -42,12 +42,17 @@ impl<L: Clone> Core<L> {
         !stalled
     }
 
-    /// Counts a message that was not queued because the pipe was full. Says how many that makes on this connection.
-    pub(crate) fn count_full(&mut self, key: PeerKey) -> u64 {
-        let Some(pipe) = self.pipe_mut(key) else { return 0 };
+    /// Counts a message that was not queued because the pipe was not [writable](Self::is_writable). Says how many that
+    /// makes on this connection for want of room in the pipe's own queue, if this was one.
+    pub(crate) fn count_missed(&mut self, key: PeerKey) -> Option<u64> {
+        let pipe = self.pipe_mut(key)?;
+        if pipe.is_writable() {
+            pipe.counters.out.dropped_over_budget();
+            return None;
+        }
         pipe.missed += 1;
         pipe.counters.out.dropped_full();
-        pipe.missed
+        Some(pipe.missed)
     }
 
     /// Counts a message that nobody was to get.

@@ -98,7 +98,7 @@ pub(crate) struct Pipe<L> {
     pub(super) link: Option<L>,
     pub(super) out: Queue,
     pub(super) inbound: Queue,
-    /// Messages that did not go to the peer because its queue was full, on this connection.
+    /// Messages that did not go to the peer because its own queue was full, on this connection.
     pub(super) missed: u64,
     /// Received messages that the pattern keeps in a place of its own, and the memory they retain.
     pub(crate) held: usize,

@@ -27,7 +27,8 @@ pub(crate) enum SendRefusal {
 pub(crate) enum Awaited {
     /// Any room: [`Effects::senders`](super::Effects).
     Room,
-    /// Room on this pipe, or its end: [`Effect::WakeFor`](super::Effect::WakeFor).
+    /// Room on this pipe, its end, or that the message is not for it any more:
+    /// [`Effect::WakeFor`](super::Effect::WakeFor).
     RoomOn(PeerKey),
 }
 

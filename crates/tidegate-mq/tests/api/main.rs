@@ -15,6 +15,7 @@ mod smoke;
 #[path = "../libzmq/support.rs"]
 #[allow(dead_code, reason = "shared by test programs that use some of it each")]
 mod support;
+mod waiting;
 
 use std::{
     sync::{Arc, Mutex},

@@ -6,8 +6,10 @@ use std::{
 };
 
 use tidegate_mq::{
-    Context, ContextOptions, Dealer, Error, Interest, Pair, Pub, Pull, Push, Req, Router, Sub,
-    monitor::EventKind, options::RoutingId,
+    AnySocket, Context, ContextOptions, Dealer, Error, Interest, Pair, Pub, Pull, Push, Req, Router,
+    SocketType, Sub,
+    monitor::EventKind,
+    options::{RoutingId, SlowSubscriberPolicy},
 };
 
 use super::{
@@ -133,14 +135,37 @@ fn types_that_drop_drop_and_count() {
     let full = fill(&context);
     publisher.try_send("lost").unwrap();
     router.try_send(["D", "lost"].into_iter().collect::<tidegate_mq::Message>()).unwrap();
-    assert_eq!(publisher.metrics().out.dropped_full, 1);
-    assert_eq!(router.metrics().out.dropped_full, 1);
+    for dropped in [publisher.metrics().out, router.metrics().out] {
+        assert_eq!((dropped.dropped_over_budget, dropped.dropped_full), (1, 0));
+    }
     drop(full);
     until("the closed socket has let go of its messages", || context.queue_usage().unwrap().bytes == 0);
     publisher.try_send("found").unwrap();
     router.try_send(["D", "found"].into_iter().collect::<tidegate_mq::Message>()).unwrap();
     assert_eq!(subscriber.recv_blocking().unwrap().parts()[0], *b"found");
     assert_eq!(dealer.recv_blocking().unwrap().parts()[0], *b"found");
+}
+
+/// Who misses messages because others use the ceiling up is not slow, and stays.
+///
+/// Rules: MQ-066, MQ-222.
+#[test]
+fn who_misses_messages_for_others_is_not_cut_off() {
+    for kind in [SocketType::Pub, SocketType::XPub] {
+        let context = limited(LIMIT);
+        let impatient = options_with(|options| options.pub_slow_policy = SlowSubscriberPolicy::Disconnect(1));
+        let publisher = AnySocket::of_type_with(&context, kind, impatient).unwrap();
+        publisher.bind_blocking("inproc://pub").unwrap();
+        let subscriber = Sub::with_options(&context, options()).unwrap();
+        subscriber.subscribe("").unwrap();
+        subscriber.connect("inproc://pub").unwrap();
+        let full = fill(&context);
+        (0..3).for_each(|_| publisher.try_send("lost").unwrap());
+        assert_eq!(publisher.metrics().out.dropped_over_budget, 3);
+        full.disconnect("inproc://nobody").unwrap();
+        publisher.try_send("found").unwrap();
+        assert_eq!(subscriber.recv_blocking().unwrap().parts()[0], *b"found");
+    }
 }
 
 /// A connection is read no further than the ceiling allows, however much its own queue would take, and nothing is lost.

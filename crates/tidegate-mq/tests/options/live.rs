@@ -1,7 +1,13 @@
 //! Live options: changed on a socket that is connected already, they hold from that moment on.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context as TaskContext, Waker},
+    time::{Duration, Instant},
+};
 
+use tidegate_io::wait::block_on;
 use tidegate_mq::{
     AnySocket, Context, Dealer, Error, Pub, Pull, Push, Rep, Req, Result, Router, Socket, SocketType, Sub,
     XPub, monitor::EventKind, socket::CanReceive,
@@ -193,6 +199,44 @@ fn xpub_nodrop() {
     assert_eq!(publisher.metrics().out.depth + sub.metrics().inbound.depth, 4);
 }
 
+/// Who waits when a socket ceases to wait for its peers goes on.
+///
+/// Rules: MQ-325, MQ-302, MQ-287.
+#[test]
+fn a_send_that_waits_is_under_the_options_of_now() {
+    let context = Context::new();
+    let waits = |send: Pin<&mut dyn Future<Output = _>>| {
+        assert!(send.poll(&mut TaskContext::from_waker(Waker::noop())).is_pending());
+    };
+    let patience = || Instant::now().checked_add(PATIENCE);
+
+    let publisher = Pub::with_options(&context, numbered(&[(23, 1), (69, 1)])).unwrap();
+    publisher.bind_blocking("inproc://news").unwrap();
+    let sub = Sub::with_options(&context, numbered(&[(24, 1)])).unwrap();
+    sub.subscribe("").unwrap();
+    sub.connect("inproc://news").unwrap();
+    publisher.wait_for_subscribers_blocking(b"", 1, PATIENCE).unwrap();
+    (0..2).for_each(|_| publisher.try_send("kept").unwrap());
+    let mut send = pin!(publisher.send("dropped"));
+    waits(send.as_mut());
+    publisher.set_raw(69, &int(0)).unwrap();
+    block_on(send, patience()).unwrap().unwrap();
+
+    let router = Router::with_options(&context, numbered(&[(23, 1), (33, 1)])).unwrap();
+    router.bind_blocking("inproc://router").unwrap();
+    let named = options_with(|options| {
+        options.set_raw(5, b"D").unwrap();
+        options.rcvhwm = 1;
+    });
+    let dealer = Dealer::with_options(&context, named).unwrap();
+    dealer.connect("inproc://router").unwrap();
+    (0..2).for_each(|_| router.try_send(parts([b"D", b"k"])).unwrap());
+    let mut send = pin!(router.send(parts([b"D", b"d"])));
+    waits(send.as_mut());
+    router.set_raw(33, &int(0)).unwrap();
+    block_on(send, patience()).unwrap().unwrap();
+}
+
 /// Rules: MQ-315.
 #[test]
 fn probe_router() {
@@ -262,6 +306,6 @@ fn the_loss_of_a_peer() {
         Ok(())
     })
     .unwrap();
-    tidegate_io::wait::block_on(rep.close(Some(Duration::ZERO)), None);
+    block_on(rep.close(Some(Duration::ZERO)), None);
     assert!(matches!(req.recv_blocking(), Err(Error::PeerLost)));
 }

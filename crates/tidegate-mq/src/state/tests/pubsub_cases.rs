@@ -178,16 +178,23 @@ fn nodrop_waits_before_anybody_is_served() {
         }
         (0..2).for_each(|_| rig.send(&[b"a"]).expect("room"));
         assert_eq!(rig.take(fast).len(), 2);
-        assert_eq!(rig.send(&[b"a"]), Err(SendRefusal::WouldBlock(Awaited::Room)));
+        let full = Err(SendRefusal::WouldBlock(Awaited::RoomOn(slow.key)));
+        assert_eq!(rig.send(&[b"a"]), full);
         assert!(rig.take(fast).is_empty(), "nobody got it");
         assert_eq!(rig.send(&[b"b"]), Ok(()), "a full peer that does not match is no obstacle");
         rig.effects();
         assert_eq!(rig.take_some(slow, 1).len(), 1);
-        assert!(rig.effects().senders > 0);
+        let told = |effects: &Effects<u32>| effects.list.contains(&Effect::WakeFor(slow.key));
+        assert!(told(&rig.effects()));
+        assert_eq!(rig.send(&[b"a"]), Ok(()));
+        rig.effects();
+        assert_eq!(rig.send(&[b"a"]), full);
+        assert_eq!(rig.cancel(slow, "a"), Received::Taken);
+        assert!(told(&rig.effects()), "a full peer that does not match any more is no obstacle");
         assert_eq!(rig.send(&[b"a"]), Ok(()));
         rig.effects();
         rig.down(slow, false);
-        assert!(rig.effects().senders > 0, "a full peer that is gone blocks nobody");
+        assert!(told(&rig.effects()), "a full peer that is gone blocks nobody");
     }
 }
 

@@ -108,10 +108,17 @@ impl Pub {
         self.topics.retain(|(_, by)| *by != at);
     }
 
-    fn publish(&mut self, pipes: &mut Pipes, parts: Frames, only: Option<usize>) -> Result<(), SendRefusal> {
-        let mut to = self.matching(pipes, &parts[0]);
+    /// Who gets a message with this first part, and whether that has to wait.
+    fn receivers(&self, pipes: &Pipes, subject: &[u8], only: Option<usize>) -> (BTreeSet<usize>, bool) {
+        let mut to = self.matching(pipes, subject);
         to.retain(|at| only.is_none_or(|only| only == *at));
-        if pipes.settings.nodrop && to.iter().any(|at| !pipes.all[*at].takes()) {
+        let waits = pipes.settings.nodrop && to.iter().any(|at| !pipes.all[*at].takes());
+        (to, waits)
+    }
+
+    fn publish(&mut self, pipes: &mut Pipes, parts: Frames, only: Option<usize>) -> Result<(), SendRefusal> {
+        let (to, waits) = self.receivers(pipes, &parts[0], only);
+        if waits {
             return Err(SendRefusal::WouldBlock(Awaited::Room));
         }
         for at in to {
@@ -185,6 +192,10 @@ impl Table for Pub {
         } else {
             self.topics.remove(&(topic, at));
         }
+    }
+
+    fn has_to_wait(&self, pipes: &Pipes, parts: &[Vec<u8>]) -> bool {
+        self.receivers(pipes, &parts[0], None).1
     }
 
     fn send(&mut self, pipes: &mut Pipes, parts: Frames) -> Result<(), SendRefusal> {
@@ -332,6 +343,11 @@ impl Table for XPub {
             (true, Some(last)) => drop(self.publisher.topics.remove(&(text, last))),
             (true, None) => assert_eq!(result, Ok(())),
         }
+    }
+
+    fn has_to_wait(&self, pipes: &Pipes, parts: &[Vec<u8>]) -> bool {
+        let only = self.last.filter(|_| pipes.settings.xpub_last_value);
+        self.publisher.receivers(pipes, &parts[0], only).1
     }
 
     fn send(&mut self, pipes: &mut Pipes, parts: Frames) -> Result<(), SendRefusal> {

@@ -369,6 +369,11 @@ impl Table for Router {
         Ok(())
     }
 
+    fn has_to_wait(&self, pipes: &Pipes, parts: &[Vec<u8>]) -> bool {
+        let route = self.routes.iter().find(|row| row.id == parts[0]);
+        pipes.settings.router_mandatory && route.is_some_and(|row| !pipes.all[row.pipe].takes())
+    }
+
     fn send(&mut self, pipes: &mut Pipes, mut parts: Frames) -> Result<(), SendRefusal> {
         let id = parts.remove(0);
         match self.routes.iter().find(|row| row.id == id).map(|row| row.pipe) {
