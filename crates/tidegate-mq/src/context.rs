@@ -28,13 +28,14 @@ use crate::{
 pub struct ContextOptions {
     /// Engine threads; 0 is allowed when only inproc endpoints are used. Default 1.
     pub io_threads: usize,
-    /// Most sockets at a time; `None` is no limit.
+    /// Most sockets at a time; `None` is no limit. What servers ask a ZAP handler by is not among them.
     pub max_sockets: Option<usize>,
     /// Largest part that may be sent, in bytes. Default 2^31 - 1.
     pub max_msgsz: usize,
     /// Bytes that the queues of all sockets together may hold (MQ-066); `None` is no limit. While they hold as much,
     /// sends wait or drop as they do when a queue is full, and a connection is read only as far as the application
-    /// has read what came before. Default no limit.
+    /// has read what came before. What servers ask a ZAP handler, and what its socket holds, does not count. Default no
+    /// limit.
     pub max_queued_bytes: Option<usize>,
     /// How the engine does I/O. Default: io_uring where the system allows it, else epoll; the environment variable
     /// `TIDEGATE_MQ_DRIVER` (`io_uring` or `polling`) says otherwise.
@@ -204,7 +205,10 @@ pub(crate) struct ContextInner {
 
 #[derive(Default)]
 struct Sockets {
+    /// Those of the application.
     alive: HashMap<u64, Weak<Shared>>,
+    /// Those of this crate's own, which do not count.
+    internal: Vec<Weak<Shared>>,
     last: u64,
 }
 
@@ -384,6 +388,17 @@ impl ContextInner {
         Ok(())
     }
 
+    pub(crate) fn register_internal(&self, socket: &Arc<Shared>) -> Result<()> {
+        let mut sockets = self.sockets();
+        // Relaxed: as above.
+        if self.terminated.load(Ordering::Relaxed) {
+            return Err(Error::Terminated);
+        }
+        sockets.internal.retain(|socket| socket.strong_count() > 0);
+        sockets.internal.push(Arc::downgrade(socket));
+        Ok(())
+    }
+
     pub(crate) fn count_discarded(&self, messages: u64) {
         self.discarded.fetch_add(messages, Ordering::Relaxed);
     }
@@ -392,7 +407,7 @@ impl ContextInner {
         let sockets: Vec<_> = {
             let sockets = self.sockets();
             self.terminated.store(true, Ordering::Relaxed);
-            sockets.alive.values().filter_map(Weak::upgrade).collect()
+            sockets.alive.values().chain(&sockets.internal).filter_map(Weak::upgrade).collect()
         };
         for socket in &sockets {
             socket.set_phase(Phase::Terminated);

@@ -1,7 +1,8 @@
 //! Asking the context's ZAP handler: a REP or ROUTER socket bound to `inproc://zeromq.zap.01` (MQ-159 to MQ-165).
 //!
 //! Every question goes by a DEALER of its own, so that a slow answer delays no other and nothing is left behind when the
-//! connection that asks is gone.
+//! connection that asks is gone. Limits on what the application does must not turn into refusals: that DEALER is none of
+//! its sockets, and what is asked and answered does not count as queued.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -19,7 +20,12 @@ use crate::{
 
 /// One question.
 pub(crate) struct Client {
-    socket: Arc<Owner>,
+    socket: Owner,
+}
+
+/// Whether whoever is bound to this endpoint is the handler.
+pub(crate) fn is_handler(endpoint: &str) -> bool {
+    endpoint == zap::ENDPOINT
 }
 
 impl Client {
@@ -30,7 +36,7 @@ impl Client {
         let context = Context::from_inner(context.clone());
         let mut options = Options::default();
         options.linger = Some(Duration::ZERO);
-        let socket = Owner::new(&context, SocketType::Dealer, options).ok()?;
+        let socket = Owner::internal(&context, SocketType::Dealer, options).ok()?;
         socket.connect(zap::ENDPOINT).ok()?;
         Some(Self { socket })
     }

@@ -28,6 +28,7 @@ use crate::{
     state::{SocketType, Unread},
     timer::Timer,
     wire::{Accepting, Connecting, Plan},
+    zap,
 };
 
 /// What a socket is bound and connected to.
@@ -159,7 +160,13 @@ impl Shared {
                 self.lock().endpoints.bound.retain(|bound| bound.number != number);
                 return Err(error);
             }
-            self.lock().endpoints.last = endpoint.to_owned();
+            let mut inner = self.lock();
+            inner.endpoints.last = endpoint.to_owned();
+            if zap::is_handler(endpoint) {
+                // No handshake fails because the application has much queued.
+                inner.state.end_share();
+            }
+            self.finish(inner);
             return Ok(endpoint.to_owned());
         }
         let address = match self.lock().options.use_fd.take() {

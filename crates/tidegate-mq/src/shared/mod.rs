@@ -141,11 +141,28 @@ pub(crate) enum Phase {
 
 impl Shared {
     pub(crate) fn new(context: &Context, kind: SocketType, options: Options) -> Result<Arc<Self>> {
+        let shared = Self::unlimited(context, kind, options)?;
+        if let Some(budget) = &shared.context.budget {
+            let waker = Waker::from(Arc::new(TryAgain(shared.weak())));
+            shared.lock().state.share(Share::new(budget.clone(), waker));
+        }
+        shared.context.register(&shared)?;
+        Ok(shared)
+    }
+
+    /// A socket of this crate's own, of which the application knows nothing: the limits of the context are not for it.
+    pub(crate) fn internal(context: &Context, kind: SocketType, options: Options) -> Result<Arc<Self>> {
+        let shared = Self::unlimited(context, kind, options)?;
+        shared.context.register_internal(&shared)?;
+        Ok(shared)
+    }
+
+    fn unlimited(context: &Context, kind: SocketType, options: Options) -> Result<Arc<Self>> {
         options.check(kind)?;
         let context = context.inner().clone();
         let settings = options.settings(kind);
         let state = State::new(kind, settings, context.random_u32());
-        let shared = Arc::new_cyclic(|this| Self {
+        Ok(Arc::new_cyclic(|this| Self {
             kind,
             monitors: Arc::default(),
             forwarder: Mutex::default(),
@@ -172,13 +189,7 @@ impl Shared {
             }),
             bell: OnceLock::new(),
             context: context.clone(),
-        });
-        if let Some(budget) = &context.budget {
-            let waker = Waker::from(Arc::new(TryAgain(shared.weak())));
-            shared.lock().state.share(Share::new(budget.clone(), waker));
-        }
-        context.register(&shared)?;
-        Ok(shared)
+        }))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -406,6 +417,11 @@ pub(crate) struct Owner(Arc<Shared>);
 impl Owner {
     pub(crate) fn new(context: &Context, kind: SocketType, options: Options) -> Result<Arc<Self>> {
         Ok(Arc::new(Self(Shared::new(context, kind, options)?)))
+    }
+
+    /// See [`Shared::internal`].
+    pub(crate) fn internal(context: &Context, kind: SocketType, options: Options) -> Result<Self> {
+        Ok(Self(Shared::internal(context, kind, options)?))
     }
 }
 

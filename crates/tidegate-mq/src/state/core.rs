@@ -65,6 +65,15 @@ impl<L: Clone> Core<L> {
         self.share = Some(share);
     }
 
+    /// From now on what is queued counts no more.
+    pub(super) fn end_share(&mut self) {
+        let Some(share) = self.share.take() else { return };
+        let counted = self.pipes.iter().map(|(_, _, pipe)| pipe.counted).sum();
+        // Those of this socket who were refused may try again, whatever there is for others.
+        self.effects.budget_freed = true;
+        let _ = share.change(counted, 0);
+    }
+
     /// Whether the budget allows nothing more to be queued; then the socket is told when it does.
     #[inline]
     pub(crate) fn is_over_budget(&self) -> bool {

@@ -137,6 +137,11 @@ impl<L: Clone> State<L> {
         self.core.share(share);
     }
 
+    /// From now on what is queued does not count.
+    pub(crate) fn end_share(&mut self) {
+        self.core.end_share();
+    }
+
     /// What is to be done after unlocking.
     #[inline]
     pub(crate) fn effects(&mut self) -> &mut Effects<L> {

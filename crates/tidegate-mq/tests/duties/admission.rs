@@ -9,7 +9,7 @@ use std::{
 };
 
 use tidegate_mq::{
-    Context, Error, Options, Pull, Push, Rep, SecretKey,
+    Context, ContextOptions, Error, Message, Options, Part, Pull, Push, Rep, SecretKey,
     auth::{Authenticator, Blocking, Credentials, Decision, DecisionFuture, Peer, PlainTable},
     monitor::{CloseReason, EventKind, Monitor},
     options::{CurveOptions, CurvePolicy, Mechanism, PlainOptions},
@@ -113,6 +113,40 @@ fn a_curve_server_admits_whom_its_policy_admits() {
     for unsaid in [serve(&context, options), server(&context, CurvePolicy::default())] {
         assert_eq!(decide(&context, &unsaid, curve_client(1)), Err(0), "nobody decides, so nobody is let in");
     }
+}
+
+/// What is asked of a handler is no socket of the application: it takes no place, and needs none.
+///
+/// Rules: MQ-163, MQ-349.
+#[test]
+fn questions_take_no_place_of_a_socket() {
+    let mut limits = ContextOptions::default();
+    limits.max_sockets = Some(3);
+    let context = Context::with_options(limits);
+    let handler = Rep::with_options(&context, options()).unwrap();
+    handler.bind_blocking("inproc://zeromq.zap.01").unwrap();
+    let policy = CurvePolicy::Zap;
+    let mechanism = Mechanism::Curve(CurveOptions::Server { secret_key: key(9), policy });
+    let server = serve(&context, secured(mechanism));
+    let theirs = Context::new();
+    let ask = || {
+        let client = connect(&theirs, &server, curve_client(1));
+        let id = handler.recv_blocking().unwrap().parts()[1].clone();
+        (client, id)
+    };
+    let answer = |id| {
+        let [version, status, text, user, metadata] = ["1.0", "200", "OK", "ann", ""].map(Part::from);
+        handler
+            .send_blocking([version, id, status, text, user, metadata].into_iter().collect::<Message>())
+            .unwrap();
+        assert_eq!(decision(&server).unwrap(), "ann");
+    };
+    let (_first, id) = ask();
+    let _third = Pull::new(&context).expect("a question takes no place");
+    answer(id);
+    assert!(matches!(Pull::new(&context), Err(Error::TooManySockets { limit: 3 })));
+    let (_second, id) = ask();
+    answer(id);
 }
 
 /// An authenticator decides at once, by a future, on a thread, or from a table; the ZAP handler is not asked then.

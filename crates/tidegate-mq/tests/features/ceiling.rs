@@ -9,7 +9,7 @@ use tidegate_mq::{
     AnySocket, Context, ContextOptions, Dealer, Error, Interest, Pair, Pub, Pull, Push, Req, Router,
     SocketType, Sub,
     monitor::EventKind,
-    options::{RoutingId, SlowSubscriberPolicy},
+    options::{Mechanism, PlainOptions, RoutingId, SlowSubscriberPolicy},
 };
 
 use super::{
@@ -144,6 +144,60 @@ fn types_that_drop_drop_and_count() {
     router.try_send(["D", "found"].into_iter().collect::<tidegate_mq::Message>()).unwrap();
     assert_eq!(subscriber.recv_blocking().unwrap().parts()[0], *b"found");
     assert_eq!(dealer.recv_blocking().unwrap().parts()[0], *b"found");
+}
+
+/// Who may connect is asked and answered while nothing more may be queued, by a handler of either type, bound before that
+/// or after.
+///
+/// Rules: MQ-066, MQ-163.
+#[test]
+fn handshakes_are_decided_at_the_ceiling() {
+    for driver in DRIVERS {
+        for (kind, is_early) in [(SocketType::Rep, true), (SocketType::Router, false)] {
+            let mut how = ContextOptions::default();
+            how.driver = driver;
+            how.max_queued_bytes = Some(LIMIT);
+            let ours = Context::with_options(how);
+            let handler = AnySocket::of_type_with(&ours, kind, options()).unwrap();
+            let bind = || drop(handler.bind_blocking("inproc://zeromq.zap.01").unwrap());
+            if is_early {
+                bind();
+            }
+            let full = fill(&ours);
+            if !is_early {
+                bind();
+            }
+            let guarded = options_with(|options| {
+                options.mechanism = Mechanism::Plain(PlainOptions::Server { authenticator: None });
+            });
+            let server = Pull::with_options(&ours, guarded).unwrap();
+            let monitor = server.monitor();
+            let endpoint = server.bind_blocking(ANYWHERE).unwrap();
+            let theirs = context(driver);
+            let known = options_with(|options| {
+                let (username, password) = ("ann".into(), "s3cret".into());
+                options.mechanism = Mechanism::Plain(PlainOptions::Client { username, password });
+            });
+            let client = Push::with_options(&theirs, known).unwrap();
+            client.connect(&endpoint).unwrap();
+            let asked = handler.recv_blocking().unwrap();
+            // A ROUTER's begins with the way back.
+            let version = asked.parts().iter().position(|part| *part == "1.0").unwrap();
+            let mut answer: tidegate_mq::Message = asked.parts()[..version + 2].iter().cloned().collect();
+            for part in ["200", "OK", "ann", ""] {
+                answer.push(part);
+            }
+            handler.try_send(answer).unwrap();
+            let who = event(&monitor, "decision", |kind| match kind {
+                EventKind::HandshakeSucceeded { user_id, .. } => Some(user_id.clone()),
+                _ => None,
+            });
+            assert_eq!(who, "ann");
+            assert!(ours.queue_usage().unwrap().bytes >= LIMIT);
+            drop(full);
+            until("nothing is counted", || ours.queue_usage().unwrap().bytes == 0);
+        }
+    }
 }
 
 /// Who misses messages because others use the ceiling up is not slow, and stays.
