@@ -122,6 +122,8 @@ fn partitions_behind_others_that_were_never_run_are_known() {
     for found in [inspect(&[]), inspect(&["--partition", "2"])] {
         assert_eq!((&found[0]["partition"], &found[0]["records"][0]["inputs"]), (&2.into(), &1.into()));
     }
+    let none = vertex(["inspect", ledger.to_str().unwrap(), "--partition", "0", "--json"]).exits(3).error();
+    assert!(none.0 == "not_found" && none.1.contains("partition 0"), "{none:?}");
     // One that comes before the others takes nobody's number.
     fs::write(dir.path().join("in-"), "new\n").unwrap();
     fs::write(dir.path().join("in2"), "in2\nmore\n").unwrap();

@@ -31,6 +31,18 @@ impl Inspect {
             code: "not_found",
             message: format!("there is no ledger in {}", self.ledger.display()),
         })?;
+        if let Some(partition) = self.partition
+            && found["partitions"].as_array().is_none_or(Vec::is_empty)
+        {
+            return Err(Stop::Error {
+                exit: Exit::NotFound,
+                code: "not_found",
+                message: format!(
+                    "the ledger in {} has nothing of partition {partition}: without --partition all are shown",
+                    self.ledger.display()
+                ),
+            });
+        }
         output.result(|| in_words(&found), || found.clone())
     }
 }
