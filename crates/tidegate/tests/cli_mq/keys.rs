@@ -31,6 +31,19 @@ fn keygen_writes_pairs_that_only_their_owner_reads() {
     assert_eq!(raw.len(), 32);
     assert_eq!(run(&["keygen", "--public-of", &secret], "").exits(0).stdout.trim_end().len(), 40);
 
+    // Both or neither, with what stands in the way of either.
+    std::fs::remove_file(&secret).expect("removed");
+    run(&["keygen", "--out", &secret], "").exits(4);
+    assert!(!Path::new(&secret).exists());
+    std::fs::remove_file(&public).expect("removed");
+    let (secret, public) = pair(place.path(), "other");
+    let before = std::fs::read(&secret).expect("the secret key");
+    std::fs::remove_file(&public).expect("removed");
+    std::fs::create_dir(&public).expect("a directory");
+    assert!(run(&["keygen", "--out", &secret, "--force"], "").exits(1).stderr.contains("other.pub"));
+    assert_eq!(std::fs::read(&secret).expect("the secret key"), before);
+    assert_eq!(std::fs::read_dir(place.path()).expect("a directory").count(), 2);
+
     let printed = run(&["keygen", "--json"], "").exits(0).result();
     assert_ne!(printed["public_key"], printed["secret_key"]);
 }

@@ -71,6 +71,26 @@ fn a_stuck_subscriber_of_copies_does_not_keep_a_proxy() {
     assert!(told.starts_with("front: "), "{told}");
 }
 
+/// Whoever chooses no port is told which it became, on each side.
+#[test]
+fn a_proxy_tells_where_it_listens() {
+    let args = ["proxy", "streamer", "--frontend", "tcp://127.0.0.1:0", "--backend", ANY, "--capture", ANY];
+    let proxy = Running::start(&mut mq(&args, ""));
+    let endpoint = || proxy.error_line().strip_prefix("bound to ").expect("an endpoint").to_owned();
+    let [front, back, copies] = [(); 3].map(|()| endpoint());
+    let pull = Running::start(&mut mq(&["pull", "--connect", &back], ""));
+    let sub = Running::start(&mut mq(&["sub", "--connect", &copies, "--subscribe", ""], ""));
+    eventually("a copy", || {
+        run(&["push", "--connect", &front], "one\n").exits(0);
+        assert_eq!(pull.line(), "one");
+        sub.line_by_now()
+    });
+    proxy.signal(Signal::TERM);
+    proxy.finish().exits(0);
+    let nobody = ["proxy", "streamer", "--frontend", ANY, "--backend", ANY, "--capture", "inproc://copies"];
+    assert!(run(&nobody, "").exits(2).stderr.contains("nobody is in this process"));
+}
+
 #[test]
 fn a_monitor_shows_how_a_connection_comes_and_goes() {
     let (pull, endpoint) = bound(&["pull", "--bind", ANY, "--count", "1"], "");

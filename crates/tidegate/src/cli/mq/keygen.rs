@@ -43,39 +43,61 @@ impl Keygen {
                 || json!({ "public_key": public, "secret_key": *secret }),
             );
         };
-        let mut public_path = path.clone().into_os_string();
-        public_path.push(".pub");
-        let public_path = PathBuf::from(public_path);
-        if self.raw {
-            self.write(path, 0o600, secret.expose())?;
-            self.write(&public_path, 0o644, secret.public_key().as_bytes())?;
+        let public_path = with_suffix(path, ".pub");
+        let (secret_text, public_text) = (secret.expose_z85(), format!("{public}\n"));
+        let (secret_bytes, public_bytes): (&[u8], &[u8]) = if self.raw {
+            (secret.expose(), secret.public_key().as_bytes())
         } else {
-            self.write(path, 0o600, secret.expose_z85().as_bytes())?;
-            self.write(&public_path, 0o644, format!("{public}\n").as_bytes())?;
-        }
+            (secret_text.as_bytes(), public_text.as_bytes())
+        };
+        self.write([(path, 0o600, secret_bytes), (&public_path, 0o644, public_bytes)])?;
         output.result(
             || public.clone(),
             || json!({ "public_key": public, "secret_file": path, "public_file": public_path }),
         )
     }
 
-    fn write(&self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Stop> {
-        if self.force {
-            // So that the new file gets its mode; that there is none is fine.
-            let _ = std::fs::remove_file(path);
+    /// Writes both files or neither: a secret key beside the public key of another refuses everybody.
+    fn write(&self, files: [(&Path, u32, &[u8]); 2]) -> Result<(), Stop> {
+        // Made anew beside what is replaced, so that they get their mode.
+        let names =
+            files.map(|(path, ..)| if self.force { with_suffix(path, ".new") } else { path.to_owned() });
+        let undo = |names: &[PathBuf]| names.iter().for_each(|name| drop(std::fs::remove_file(name)));
+        for (number, (name, (path, mode, bytes))) in names.iter().zip(files).enumerate() {
+            if self.force {
+                // Of a try that was interrupted; that there is none is fine.
+                let _ = std::fs::remove_file(name);
+            }
+            let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(name);
+            let made = opened.inspect_err(|_| undo(&names[..number]));
+            let written =
+                made.and_then(|mut file| file.write_all(bytes).inspect_err(|_| undo(&names[..=number])));
+            written.map_err(|error| not_written(path, &error))?;
         }
-        let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-        let written = opened.and_then(|mut file| {
-            // Half a key would be in the way of the next try.
-            file.write_all(bytes).inspect_err(|_| drop(std::fs::remove_file(path)))
-        });
-        written.map_err(|error| {
-            let (exit, code) = match error.kind() {
-                std::io::ErrorKind::AlreadyExists => (Exit::Refused, "exists"),
-                _ => crate::output::exit_of_io(&error),
-            };
-            let remedy = if code == "exists" { "; --force replaces it" } else { "" };
-            Stop::Error { exit, code, message: format!("cannot write {}: {error}{remedy}", path.display()) }
-        })
+        if self.force {
+            // The public key first: what is in its way leaves the old pair.
+            for (name, (path, ..)) in names.iter().zip(files).rev() {
+                std::fs::rename(name, path).map_err(|error| {
+                    undo(&names);
+                    not_written(path, &error)
+                })?;
+            }
+        }
+        Ok(())
     }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.to_owned().into_os_string();
+    path.push(suffix);
+    path.into()
+}
+
+fn not_written(path: &Path, error: &std::io::Error) -> Stop {
+    let (exit, code) = match error.kind() {
+        std::io::ErrorKind::AlreadyExists => (Exit::Refused, "exists"),
+        _ => crate::output::exit_of_io(error),
+    };
+    let remedy = if code == "exists" { "; --force replaces it" } else { "" };
+    Stop::Error { exit, code, message: format!("cannot write {}: {error}{remedy}", path.display()) }
 }

@@ -1,6 +1,6 @@
 //! `tidegate mq proxy`: what comes in on one side goes out on the other.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -8,7 +8,7 @@ use tidegate::mq::proxy::Proxy;
 use tidegate::mq::{AnySocket, Context, Error, Options, Pub, Result, SocketType};
 
 use super::life::Life;
-use super::socket::tell_bound;
+use super::socket::meet;
 use crate::output::{Output, Stop};
 
 #[derive(Debug, Args)]
@@ -58,13 +58,7 @@ impl Run {
         let (front, back) = self.kind.types();
         let side = |kind, bind: &[String], connect: &[String]| -> Result<AnySocket, Stop> {
             let socket = AnySocket::of_type_with(&context, kind, Options::default())?;
-            for endpoint in bind {
-                let bound = socket.bind_blocking(endpoint)?;
-                if endpoint.contains('*') {
-                    tell_bound(&bound, output.json());
-                }
-            }
-            connect.iter().try_for_each(|endpoint| socket.connect(endpoint))?;
+            meet(&socket, bind, connect, output)?;
             Ok(socket)
         };
         let frontend = side(front, &self.frontend, &self.frontend_connect)?;
@@ -73,7 +67,7 @@ impl Run {
         let mut sockets = vec![frontend, backend];
         if let Some(endpoint) = &self.capture {
             let capture = AnySocket::from(Pub::new(&context)?);
-            capture.bind_blocking(endpoint)?;
+            meet(&capture, slice::from_ref(endpoint), &[], output)?;
             proxy = proxy.with_capture(capture.clone());
             sockets.push(capture);
         }

@@ -245,28 +245,35 @@ impl SocketArgs {
         self.linger.or(timeout)
     }
 
-    /// Binds and connects. What a wildcard became is told on standard error.
+    /// As [`meet`], with the endpoints of the command.
     pub(super) fn meet(&self, socket: &AnySocket, output: &Output) -> Result<(), Stop> {
-        if let Some(endpoint) = self.meet.all().iter().find(|endpoint| endpoint.starts_with("inproc://")) {
-            return Err(Stop::usage(format!(
-                "{endpoint}: nobody is in this process but the command; use tcp:// or ipc://"
-            )));
-        }
-        for endpoint in &self.meet.bind {
-            let bound = socket.bind_blocking(endpoint)?;
-            if endpoint.contains('*') || endpoint.ends_with(":0") {
-                tell_bound(&bound, output.json());
-            }
-        }
-        for endpoint in &self.meet.connect {
-            socket.connect(endpoint)?;
-        }
-        Ok(())
+        meet(socket, &self.meet.bind, &self.meet.connect, output)
     }
 }
 
-/// Tells on standard error where a wildcard led.
-pub(super) fn tell_bound(endpoint: &str, json: bool) {
+/// Binds and connects. What a wildcard became is told on standard error.
+pub(super) fn meet(
+    socket: &AnySocket,
+    bind: &[String],
+    connect: &[String],
+    output: &Output,
+) -> Result<(), Stop> {
+    if let Some(endpoint) = bind.iter().chain(connect).find(|endpoint| endpoint.starts_with("inproc://")) {
+        return Err(Stop::usage(format!(
+            "{endpoint}: nobody is in this process but the command; use tcp:// or ipc://"
+        )));
+    }
+    for endpoint in bind {
+        let bound = socket.bind_blocking(endpoint)?;
+        if endpoint.contains('*') || endpoint.ends_with(":0") {
+            tell_bound(&bound, output.json());
+        }
+    }
+    connect.iter().try_for_each(|endpoint| socket.connect(endpoint))?;
+    Ok(())
+}
+
+fn tell_bound(endpoint: &str, json: bool) {
     use std::io::Write;
     let line = if json {
         serde_json::json!({ "bound": endpoint }).to_string()
