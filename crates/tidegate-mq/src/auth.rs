@@ -148,12 +148,20 @@ impl Asker {
                 });
                 Asking::Pending(Box::pin(async move { verdict(decision.await) }))
             }
-            Way::Zap => match self.context.upgrade().and_then(|context| zap::Client::new(&context)) {
-                Some(client) => {
-                    Asking::Pending(Box::pin(client.ask(request, self.domain.clone(), address.to_owned())))
+            Way::Zap => {
+                let Some(context) = self.context.upgrade().filter(|context| !context.is_terminated()) else {
+                    // The handler went first: the peer is not refused, and may try the next one.
+                    return Asking::Decided(Verdict::Refuse(AuthCode::Temporary));
+                };
+                match zap::Client::new(&context) {
+                    Some(client) => Asking::Pending(Box::pin(client.ask(
+                        request,
+                        self.domain.clone(),
+                        address.to_owned(),
+                    ))),
+                    None => Asking::Decided(Verdict::Unanswered),
                 }
-                None => Asking::Decided(Verdict::Unanswered),
-            },
+            }
         }
     }
 }

@@ -399,6 +399,12 @@ impl ContextInner {
         Ok(())
     }
 
+    /// Whether it was shut down.
+    pub(crate) fn is_terminated(&self) -> bool {
+        // Relaxed: who sees it late finds the sockets ended.
+        self.terminated.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn count_discarded(&self, messages: u64) {
         self.discarded.fetch_add(messages, Ordering::Relaxed);
     }

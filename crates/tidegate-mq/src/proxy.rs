@@ -268,8 +268,11 @@ impl Lane<'_> {
             let message = match self.from.try_recv() {
                 Ok(message) => message,
                 Err(Error::Terminated) => return Err(Error::Terminated),
-                // Somebody else was faster.
-                Err(_) => continue,
+                // Somebody else was faster: it was ready, so nobody tells of the next one.
+                Err(_) => {
+                    moved = true;
+                    continue;
+                }
             };
             moved = true;
             let amount = Amount::of(&message);

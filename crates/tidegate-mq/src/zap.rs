@@ -7,13 +7,14 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tidegate_zmtp::{
-    auth::{AuthRequest, Verdict},
+    auth::{AuthCode, AuthRequest, Verdict},
     socket_type::SocketType,
     zap,
 };
 
 use crate::{
     context::{Context, ContextInner},
+    error::Error,
     options::Options,
     shared::Owner,
 };
@@ -51,11 +52,14 @@ impl Client {
         const ID: &[u8] = b"1";
         async move {
             let question = zap::request(ID, domain.as_bytes(), address.as_bytes(), &request);
-            if self.socket.send(question).await.is_err() {
-                return Verdict::Unanswered;
-            }
-            match self.socket.recv().await {
+            let reply = match self.socket.send(question).await {
+                Ok(()) => self.socket.recv().await,
+                Err(failed) => Err(failed.error),
+            };
+            match reply {
                 Ok(reply) => zap::verdict(ID, &reply),
+                // Who comes while the context ends is not refused: it may try the next one.
+                Err(Error::Terminated) => Verdict::Refuse(AuthCode::Temporary),
                 Err(_) => Verdict::Unanswered,
             }
         }

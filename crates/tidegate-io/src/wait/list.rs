@@ -152,6 +152,17 @@ impl<T> Waiters<T> {
         self.places.get(ticket.0 as usize)?.wanted.as_ref()
     }
 
+    /// What those wait for who are in line before the ticket, waiting or granted; without a ticket, all.
+    pub fn ahead(&self, ticket: Option<&Ticket>) -> impl Iterator<Item = &T> {
+        let until = ticket.map(|ticket| ticket.0);
+        let mut index = self.first;
+        std::iter::from_fn(move || {
+            let place = self.places.get(index as usize).filter(|_| Some(index) != until)?;
+            index = place.next;
+            place.wanted.as_ref()
+        })
+    }
+
     /// Goes through the line and wakes whom `decide` lets proceed, until it says [`Decision::Stop`].
     pub fn grant(&mut self, wakes: &mut Wakes, mut decide: impl FnMut(&T) -> Decision) {
         if !self.is_waiting() {
@@ -334,6 +345,11 @@ mod tests {
         assert_eq!(line.grant(2), [0, 1]);
         assert_eq!(line.grant(1), [2]);
         assert_eq!((line.waiters.len, line.waiters.granted()), (4, 3));
+        let ahead = |ticket| line.waiters.ahead(ticket).copied().collect::<Vec<_>>();
+        assert_eq!(
+            [ahead(tickets.first()), ahead(tickets.get(2)), ahead(None)],
+            [vec![], vec![0, 1], vec![0, 1, 2, 3]]
+        );
         for ticket in tickets {
             line.waiters.finish(ticket);
         }

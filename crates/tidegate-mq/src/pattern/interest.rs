@@ -1,7 +1,7 @@
 //! Subscribing: which topics are held, and telling the publishers (6.9, 6.10).
 //!
 //! Each publisher gets one stream of changes per connection: first every topic held, then each change in order
-//! (MQ-232, MQ-235). It is queued with the pipe, ahead of messages and under no limit.
+//! (MQ-232, MQ-235). It is queued with the pipe, ahead of messages and under no limit; where many pile up they are joined.
 
 use bytes::Bytes;
 use tidegate_io::{hub::PeerSet, index::PrefixTree, peer::PeerKey};
@@ -19,7 +19,9 @@ impl Interest {
     /// A publisher is connected.
     pub(super) fn up<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey) {
         self.publishers.attach(key, core.epoch(key));
-        self.topics.for_each(|topic, _| core.command(key, Command::Subscribe(Bytes::copy_from_slice(topic))));
+        self.topics.for_each(|topic, _| {
+            core.command(key, Command::Subscribe(Bytes::copy_from_slice(topic)), true);
+        });
     }
 
     /// A publisher is not connected any more.
@@ -31,8 +33,9 @@ impl Interest {
     pub(crate) fn add<L: Clone>(&mut self, core: &mut Core<L>, topic: Bytes, repeat: bool) {
         let count = self.topics.get_or_insert_with(&topic, || 0);
         *count += 1;
-        if *count == 1 || repeat {
-            self.tell(core, Command::Subscribe(topic));
+        let is_new = *count == 1;
+        if is_new || repeat {
+            self.tell(core, Command::Subscribe(topic), is_new);
         }
     }
 
@@ -47,7 +50,7 @@ impl Interest {
             Some(_) => self.topics.remove(&topic).is_some(),
         };
         if was_last || always {
-            self.tell(core, Command::Cancel(topic));
+            self.tell(core, Command::Cancel(topic), false);
         }
     }
 
@@ -66,9 +69,9 @@ impl Interest {
         self.topics.len()
     }
 
-    fn tell<L: Clone>(&self, core: &mut Core<L>, command: Command) {
+    fn tell<L: Clone>(&self, core: &mut Core<L>, command: Command, is_new: bool) {
         for key in self.publishers() {
-            core.command(key, command.clone());
+            core.command(key, command.clone(), is_new);
         }
     }
 }

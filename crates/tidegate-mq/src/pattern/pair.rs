@@ -109,7 +109,20 @@ impl<L: Clone> Pattern<L> for Pair {
     }
 
     fn room_to_keep(&self, core: &Core<L>) -> Result<usize, SendRefusal> {
-        Ok(core.room())
+        Ok(self.partner.and_then(|partner| core.pipe(partner)).map_or(0, |pipe| pipe.room()))
+    }
+
+    fn send_promised(&mut self, core: &mut Core<L>, message: &mut Message) {
+        match self.partner {
+            // Full by a lowered limit, or by bytes: one more than allowed is what was promised.
+            Some(partner) => {
+                core.enqueue(partner, Parcel::verbatim(message));
+            }
+            None => {
+                core.count_unroutable();
+                message.clear();
+            }
+        }
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {

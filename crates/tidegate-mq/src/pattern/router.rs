@@ -184,10 +184,11 @@ impl<L: Clone> Pattern<L> for Router {
             addressed.strip();
             return Ok(());
         };
+        let has_room = if mandatory { core.has_room_left(key) } else { core.is_writable(key) };
         if !addressed.has_payload() {
             core.count_unroutable();
             addressed.strip();
-        } else if core.is_writable(key) {
+        } else if has_room {
             core.enqueue(key, addressed.strip().parcel());
         } else if mandatory {
             return Err(SendRefusal::WouldBlock(Awaited::RoomOn(key)));

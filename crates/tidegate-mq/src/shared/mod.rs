@@ -104,8 +104,9 @@ pub(crate) struct Inner {
     pub(crate) phase: Phase,
     senders: Waiters<Awaited>,
     receivers: Waiters,
-    /// Tasks that wait for subscribers, for a connection, or for queues to run empty: woken by any change.
-    watchers: Vec<Waker>,
+    /// Tasks that wait for subscribers, for a connection, or for queues to run empty, each with its place: woken by any
+    /// change.
+    watchers: Vec<(u64, Waker)>,
     /// Something changed that watchers may wait for.
     look_again: bool,
     /// Tasks that wait until something can be sent or received.
@@ -218,7 +219,7 @@ impl Shared {
         inner.phase = phase;
         inner.senders.grant_all(&mut wakes);
         inner.receivers.grant_all(&mut wakes);
-        let mut watchers = std::mem::take(&mut inner.watchers);
+        let mut watchers = inner.take_watchers();
         watchers.append(&mut inner.take_ready());
         drop(inner);
         watchers.into_iter().for_each(Waker::wake);
@@ -226,6 +227,7 @@ impl Shared {
 
     /// Waits until `ready` gives something; asked again after every change of pipes, subscriptions or queues.
     pub(crate) async fn watch<T>(&self, mut ready: impl FnMut(&mut Inner) -> Option<Result<T>>) -> Result<T> {
+        let mut watching = Watching::new(self);
         std::future::poll_fn(|context| {
             let mut inner = self.lock();
             if let Some(result) = ready(&mut inner) {
@@ -234,9 +236,7 @@ impl Shared {
             if let Err(error) = inner.phase.check() {
                 return std::task::Poll::Ready(Err(error));
             }
-            if !inner.watchers.iter().any(|waker| waker.will_wake(context.waker())) {
-                inner.watchers.push(context.waker().clone());
-            }
+            watching.wait(&mut inner, context.waker());
             std::task::Poll::Pending
         })
         .await
@@ -286,6 +286,15 @@ impl Inner {
         self.look_again = true;
     }
 
+    fn take_watchers(&mut self) -> Vec<Waker> {
+        self.watchers.drain(..).map(|(_, waker)| waker).collect()
+    }
+
+    fn new_place(&mut self) -> u64 {
+        self.last_place += 1;
+        self.last_place
+    }
+
     /// Grants waiting tasks what the effects say they may have.
     fn grant(&mut self, effects: &Effects<Link>, wakes: &mut Wakes) {
         if effects.receivers > 0 {
@@ -312,6 +321,35 @@ impl Inner {
                     _ => Decision::Skip,
                 });
             }
+        }
+    }
+}
+
+/// A task that waits for a change of the socket; gives its place up when it is dropped.
+pub(super) struct Watching<'a> {
+    shared: &'a Shared,
+    place: Option<u64>,
+}
+
+impl<'a> Watching<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self { shared, place: None }
+    }
+
+    /// Has the task woken by the next change.
+    pub(super) fn wait(&mut self, inner: &mut Inner, waker: &Waker) {
+        let place = *self.place.get_or_insert_with(|| inner.new_place());
+        match inner.watchers.iter_mut().find(|(other, _)| *other == place) {
+            Some((_, known)) => known.clone_from(waker),
+            None => inner.watchers.push((place, waker.clone())),
+        }
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.shared.lock().watchers.retain(|(other, _)| *other != place);
         }
     }
 }
@@ -354,7 +392,6 @@ impl Deeds {
             return None;
         }
         let look_again = std::mem::take(&mut inner.look_again) && !inner.watchers.is_empty();
-        let mut ready = inner.take_ready();
         let mut effects = SPARE_EFFECTS
             .try_with(|spare| spare.borrow_mut().pop())
             .ok()
@@ -364,8 +401,9 @@ impl Deeds {
         let mut wakes = Wakes::new();
         inner.grant(&effects, &mut wakes);
         let all = look_again || effects.subscriptions;
-        let mut watchers = if all { std::mem::take(&mut inner.watchers) } else { Vec::new() };
-        watchers.append(&mut ready);
+        let mut watchers = if all { inner.take_watchers() } else { Vec::new() };
+        // What is granted is not for others.
+        watchers.append(&mut inner.take_ready());
         Some(Self { is_closing: inner.phase != Phase::Open, effects, wakes, watchers })
     }
 

@@ -156,8 +156,7 @@ impl Shared {
         match known {
             Some(watcher) => watcher.waker.clone_from(context.waker()),
             None => {
-                inner.last_place += 1;
-                let number = inner.last_place;
+                let number = inner.new_place();
                 let waker = context.waker().clone();
                 inner.ready_watchers.push(Watcher { place: number, interest, waker });
                 place.0 = Some(number);
@@ -190,9 +189,13 @@ impl Shared {
 }
 
 impl Inner {
+    /// As a call would find it that does not wait: what was granted to somebody who waited is not for others.
     fn readiness(&self) -> Readiness {
         let readiness = self.state.readiness();
-        Readiness { receive: readiness.readable, send: readiness.writable }
+        Readiness {
+            receive: readiness.readable && self.receivers.granted() == 0,
+            send: readiness.writable && !self.must_queue() && self.senders.granted() == 0,
+        }
     }
 
     /// Makes the descriptor show what is the case.

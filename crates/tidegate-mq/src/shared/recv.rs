@@ -5,13 +5,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tidegate_io::{
     message::Message,
     sync::MutexGuard,
-    wait::{Spin, Ticket, Wakes, block_on},
+    wait::{Decision, Spin, Ticket, Wakes, block_on},
 };
 
 use super::{Inner, Link, Shared, send::Patience};
@@ -235,16 +235,7 @@ impl<T: Taken> Future for Recv<'_, T> {
                         }
                         let timeout = inner.options.rcvtimeo;
                         shared.finish(inner);
-                        shared.context.check_process()?;
-                        if this.timer.is_over(|| shared.context.timer(timeout), context) {
-                            let at_once = timeout.is_some_and(|timeout| timeout.is_zero());
-                            return Poll::Ready(Err(if at_once {
-                                Error::WouldBlock
-                            } else {
-                                Error::Timeout
-                            }));
-                        }
-                        return Poll::Pending;
+                        return this.wait_or_give_up(timeout, context);
                     }
                     Err(why) => Err(refusal(why)),
                 }
@@ -266,21 +257,40 @@ impl<T: Taken> Future for Recv<'_, T> {
     }
 }
 
+impl<T> Recv<'_, T> {
+    fn wait_or_give_up(
+        &mut self,
+        timeout: Option<Duration>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Result<T>> {
+        let shared = self.shared;
+        let error = match shared.context.check_process() {
+            Err(error) => error,
+            Ok(()) if !self.timer.is_over(|| shared.context.timer(timeout), context) => return Poll::Pending,
+            Ok(()) if timeout.is_some_and(|timeout| timeout.is_zero()) => Error::WouldBlock,
+            Ok(()) => Error::Timeout,
+        };
+        self.leave();
+        Poll::Ready(Err(error))
+    }
+
+    /// Gives its place in the line up; what was granted and not taken is for the next one.
+    fn leave(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut wakes = Wakes::new();
+        let mut guard = self.shared.lock();
+        let inner = &mut *guard;
+        let readable = inner.state.readiness().readable;
+        let mut one = true;
+        inner.receivers.cancel(ticket, &mut wakes, |()| {
+            if std::mem::take(&mut one) && readable { Decision::Grant } else { Decision::Stop }
+        });
+        self.shared.finish(guard);
+    }
+}
+
 impl<T> Drop for Recv<'_, T> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            let mut wakes = Wakes::new();
-            let mut inner = self.shared.lock();
-            let inner = &mut *inner;
-            let readable = inner.state.readiness().readable;
-            let mut one = true;
-            inner.receivers.cancel(ticket, &mut wakes, |()| {
-                if std::mem::take(&mut one) && readable {
-                    tidegate_io::wait::Decision::Grant
-                } else {
-                    tidegate_io::wait::Decision::Stop
-                }
-            });
-        }
+        self.leave();
     }
 }

@@ -88,18 +88,30 @@ impl Shared {
         if inner.must_queue() {
             return Err(Error::WouldBlock);
         }
-        self.offer(inner, message, reserves).map_err(|refused| match refused {
+        self.offer(inner, message, reserves, None).map_err(|refused| match refused {
             Refused::Wait(_) => Error::WouldBlock,
             Refused::Fail(error) => error,
         })
     }
 
-    fn offer(&self, inner: &mut Inner, message: &mut Message, reserves: bool) -> Result<(), Refused> {
+    /// Sends, or keeps room, for whoever has this ticket.
+    fn offer(
+        &self,
+        inner: &mut Inner,
+        message: &mut Message,
+        reserves: bool,
+        ticket: Option<&Ticket>,
+    ) -> Result<(), Refused> {
         let taken = if reserves {
             inner.state.reserve()
         } else {
             self.check_size(message).map_err(Refused::Fail)?;
-            inner.state.send(message)
+            if inner.senders_wait_for_pipes() && !inner.senders.is_empty() {
+                let ahead = inner.senders.ahead(ticket).filter_map(Awaited::pipe);
+                inner.state.send_behind(message, ahead)
+            } else {
+                inner.state.send(message)
+            }
         };
         taken.map_err(refusal)
     }
@@ -132,14 +144,26 @@ enum Refused {
 
 impl Inner {
     /// Whether a new sender must wait behind others.
-    fn must_queue(&self) -> bool {
+    pub(super) fn must_queue(&self) -> bool {
         !self.senders.is_empty() && !self.senders_wait_for_pipes()
     }
 
-    /// Whether those behind a sender that leaves the line may have what they wait for. Where that depends on their
-    /// messages only they can tell.
-    fn others_may_send(&self) -> bool {
-        self.senders_wait_for_pipes() || self.state.readiness().writable
+    /// A sender is not in line any more, or not for this: what is left, or was kept from others because of it, is for
+    /// those behind.
+    fn pass_on(&mut self, left: Option<Awaited>, wakes: &mut Wakes) {
+        // Whether a sender that waits for pipes may go on depends on its message: it finds out by itself.
+        let may_send = self.senders_wait_for_pipes() || self.state.readiness().writable;
+        let mut pipe = left.as_ref().and_then(Awaited::pipe);
+        self.senders.grant(wakes, |awaited| match awaited {
+            Awaited::Room if may_send => Decision::Grant,
+            Awaited::Room => Decision::Stop,
+            // One; when it is through, or finds that it needs another, it passes on in turn.
+            Awaited::RoomOn(key) if pipe == Some(*key) => {
+                pipe = None;
+                Decision::Grant
+            }
+            Awaited::RoomOn(_) => Decision::Skip,
+        });
     }
 }
 
@@ -225,6 +249,7 @@ impl Future for Send<'_> {
     fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let shared = this.shared;
+        let mut wakes = Wakes::new();
         let mut inner = shared.lock();
         let outcome = match inner.phase.check() {
             Err(error) => Err(error),
@@ -243,7 +268,7 @@ impl Future for Send<'_> {
                     }
                     _ => {}
                 }
-                match shared.offer(&mut inner, &mut this.message, this.reserves) {
+                match shared.offer(&mut inner, &mut this.message, this.reserves, this.ticket.as_ref()) {
                     Ok(()) => Ok(()),
                     Err(Refused::Wait(awaited)) => {
                         match &this.ticket {
@@ -251,8 +276,10 @@ impl Future for Send<'_> {
                                 inner.senders.wait_again(ticket, context.waker());
                             }
                             _ => {
-                                if let Some(ticket) = this.ticket.take() {
-                                    inner.senders.finish(ticket);
+                                let former = this.ticket.take();
+                                let left = former.and_then(|ticket| inner.senders.finish(ticket));
+                                if left.is_some() {
+                                    inner.pass_on(left, &mut wakes);
                                 }
                                 this.ticket = Some(inner.senders.join(awaited, context.waker()));
                             }
@@ -265,16 +292,9 @@ impl Future for Send<'_> {
                 }
             }
         };
-        let mut wakes = Wakes::new();
         if let Some(ticket) = this.ticket.take() {
-            inner.senders.finish(ticket);
-            // What is left is for the next in line.
-            let others_may = inner.others_may_send();
-            inner.senders.grant(&mut wakes, |awaited| match awaited {
-                Awaited::Room if others_may => Decision::Grant,
-                Awaited::Room => Decision::Stop,
-                Awaited::RoomOn(_) => Decision::Skip,
-            });
+            let left = inner.senders.finish(ticket);
+            inner.pass_on(left, &mut wakes);
         }
         match outcome {
             Ok(()) => Poll::Ready(shared.finish_send(inner)),
@@ -292,33 +312,30 @@ impl Send<'_> {
         timeout: Option<std::time::Duration>,
         context: &mut TaskContext<'_>,
     ) -> Poll<Result<(), SendError>> {
-        if let Err(error) = self.shared.context.check_process() {
-            return Poll::Ready(Err(SendError { message: std::mem::take(&mut self.message), error }));
-        }
-        if self.timer.is_over(|| self.shared.context.timer(timeout), context) {
-            let error = if timeout.is_some_and(|timeout| timeout.is_zero()) {
-                Error::WouldBlock
-            } else {
-                Error::Timeout
-            };
-            return Poll::Ready(Err(SendError { message: std::mem::take(&mut self.message), error }));
-        }
-        Poll::Pending
+        let shared = self.shared;
+        let error = match shared.context.check_process() {
+            Err(error) => error,
+            Ok(()) if !self.timer.is_over(|| shared.context.timer(timeout), context) => return Poll::Pending,
+            Ok(()) if timeout.is_some_and(|timeout| timeout.is_zero()) => Error::WouldBlock,
+            Ok(()) => Error::Timeout,
+        };
+        self.leave();
+        Poll::Ready(Err(SendError { message: std::mem::take(&mut self.message), error }))
+    }
+
+    /// Gives its place in the line up.
+    fn leave(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut wakes = Wakes::new();
+        let mut inner = self.shared.lock();
+        let left = inner.senders.finish(ticket);
+        inner.pass_on(left, &mut wakes);
+        self.shared.finish(inner);
     }
 }
 
 impl Drop for Send<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            let mut wakes = Wakes::new();
-            let mut inner = self.shared.lock();
-            let inner = &mut *inner;
-            let others_may = inner.others_may_send();
-            inner.senders.cancel(ticket, &mut wakes, |awaited| match awaited {
-                Awaited::Room if others_may => Decision::Grant,
-                Awaited::Room => Decision::Stop,
-                Awaited::RoomOn(_) => Decision::Grant,
-            });
-        }
+        self.leave();
     }
 }

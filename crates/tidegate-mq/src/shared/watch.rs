@@ -5,7 +5,7 @@ use std::{future::poll_fn, task::Poll};
 
 use tidegate_io::sync::lock;
 
-use super::Shared;
+use super::{Shared, Watching};
 use crate::{
     error::Result,
     metrics::PeerMetrics,
@@ -21,6 +21,7 @@ impl Shared {
             inner.phase.check()?;
             inner.state.backlog()
         };
+        let mut watching = Watching::new(self);
         poll_fn(|context| {
             self.push_inproc();
             let mut inner = self.lock();
@@ -29,9 +30,7 @@ impl Shared {
             if backlog.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            if !inner.watchers.iter().any(|waker| waker.will_wake(context.waker())) {
-                inner.watchers.push(context.waker().clone());
-            }
+            watching.wait(&mut inner, context.waker());
             drop(inner);
             self.context.check_process()?;
             Poll::Pending

@@ -455,7 +455,8 @@ impl<K: CanSend> Socket<K> {
 
 impl<K: CanReserve> Socket<K> {
     /// Waits until there is room for one message, at most the socket's `sndtimeo`, and keeps it: what is then sent with
-    /// the permit is queued for certain (MQ-076).
+    /// the permit is queued for certain (MQ-076). With PUB and XPUB that is room with every subscriber, all at one time;
+    /// those who send do not wait for it.
     ///
     /// # Errors
     /// [`Timeout`](crate::Error::Timeout), [`Terminated`](crate::Error::Terminated), and what the pattern says.

@@ -15,6 +15,7 @@ use tidegate_io::{
 };
 
 use super::{
+    commands::Commands,
     counters::Ledger,
     effects::{CloseCause, Credit, Effect, Effects},
     peer::{Arrival, Origin, SocketType},
@@ -38,6 +39,8 @@ pub(crate) struct Core<L> {
     pub(super) ledger: Arc<Ledger>,
     /// Messages for which room is kept (MQ-076).
     pub(super) reserved: usize,
+    /// Pipes whose room is for others who were there before the sender in hand.
+    pub(super) ahead: Vec<PeerKey>,
     /// What the queues of this socket and of others may hold together, if that is limited.
     share: Option<Share>,
 }
@@ -53,6 +56,7 @@ impl<L: Clone> Core<L> {
             offers: VecDeque::new(),
             ledger: Arc::default(),
             reserved: 0,
+            ahead: Vec::new(),
             share: None,
         }
     }
@@ -162,10 +166,12 @@ impl<L: Clone> Core<L> {
         self.pipe(key).is_some_and(Pipe::is_writable) && !self.is_over_budget()
     }
 
-    /// Whether that is so beside the messages for which room is kept with every pipe.
+    /// Whether that is so beside the messages for which room is kept with every pipe, for a sender that waits for its
+    /// turn.
     pub(crate) fn has_room_left(&self, key: PeerKey) -> bool {
         self.is_writable(key)
             && (self.reserved == 0 || self.pipe(key).is_some_and(|pipe| pipe.room() > self.reserved))
+            && !self.ahead.contains(&key)
     }
 
     /// A new pipe without connection.
@@ -195,7 +201,7 @@ impl<L: Clone> Core<L> {
             notices: 0,
             out_conflates,
             inbound_conflates,
-            commands: VecDeque::new(),
+            commands: Commands::default(),
             far: None,
             owes_room: false,
             idle: false,

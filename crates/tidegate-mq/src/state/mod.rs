@@ -21,6 +21,7 @@
 //! other answers [`Received::Full`], nothing more is taken until its [`Effect::Resume`]. The far side's [`Effect::Credit`]
 //! goes to [`State::credit`]. A far side that is already gone answers [`Received::Stale`].
 
+mod commands;
 mod core;
 mod counters;
 mod effects;
@@ -425,6 +426,18 @@ impl<L: Clone> State<L> {
             return Err(SendRefusal::WouldBlock(Awaited::Room));
         }
         self.pattern.send(&mut self.core, message)
+    }
+
+    /// [`send`](Self::send), behind others that wait for room on the pipes `ahead`.
+    pub(crate) fn send_behind(
+        &mut self,
+        message: &mut Message,
+        ahead: impl Iterator<Item = PeerKey>,
+    ) -> Result<(), SendRefusal> {
+        self.core.ahead.extend(ahead);
+        let sent = self.send(message);
+        self.core.ahead.clear();
+        sent
     }
 
     /// Keeps room for one message, until [`send_reserved`](Self::send_reserved) or [`give_back`](Self::give_back).

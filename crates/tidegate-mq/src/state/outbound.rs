@@ -60,10 +60,10 @@ impl<L: Clone> Core<L> {
         self.ledger.unroutable();
     }
 
-    /// Queues a change of subscriptions.
-    pub(crate) fn command(&mut self, key: PeerKey, command: Command) {
+    /// Queues a change of subscriptions. `is_new`: the publisher does not have the topic, as far as it was told.
+    pub(crate) fn command(&mut self, key: PeerKey, command: Command, is_new: bool) {
         if let Some(pipe) = self.pipes.get_mut(key) {
-            pipe.commands.push_back(command);
+            pipe.commands.push(command, is_new);
             Self::note_write(pipe, key, &mut self.effects);
         }
     }
@@ -106,10 +106,7 @@ impl<L: Clone> Core<L> {
 
     /// Takes changes of subscriptions for writing.
     pub(super) fn take_commands(&mut self, key: PeerKey, most: usize, into: &mut VecDeque<Command>) -> usize {
-        let Some(pipe) = self.pipe_mut(key) else { return 0 };
-        let count = most.min(pipe.commands.len());
-        into.extend(pipe.commands.drain(..count));
-        count
+        self.pipe_mut(key).map_or(0, |pipe| pipe.commands.take(most, into))
     }
 }
 

@@ -21,7 +21,7 @@
 //!   sending and messages moved to the far socket that it has not consumed (MQ-270). The far socket gives credit for
 //!   LWM messages at a time.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_io::{
@@ -31,6 +31,7 @@ use tidegate_io::{
 };
 
 use super::{
+    commands::Commands,
     counters::Counters,
     effects::{Credit, LinkLimits},
     peer::{Origin, PeerInfo},
@@ -56,6 +57,14 @@ pub(crate) enum Command {
     Subscribe(Bytes),
     /// Give a topic up.
     Cancel(Bytes),
+}
+
+impl Command {
+    pub(super) fn topic(&self) -> &Bytes {
+        match self {
+            Self::Subscribe(topic) | Self::Cancel(topic) => topic,
+        }
+    }
 }
 
 /// Accounts of an in-process link.
@@ -109,7 +118,7 @@ pub(crate) struct Pipe<L> {
     pub(super) out_conflates: bool,
     pub(super) inbound_conflates: bool,
     /// Changes of subscriptions, ahead of messages, under no limit (MQ-065).
-    pub(super) commands: VecDeque<Command>,
+    pub(super) commands: Commands,
     pub(super) far: Option<Far>,
     /// It was full on an in-process link that is gone, and nobody was told that this is over.
     pub(super) owes_room: bool,

@@ -32,6 +32,16 @@ pub(crate) enum Awaited {
     RoomOn(PeerKey),
 }
 
+impl Awaited {
+    /// The pipe, if it is a certain one.
+    pub(crate) fn pipe(&self) -> Option<PeerKey> {
+        match self {
+            Self::Room => None,
+            Self::RoomOn(key) => Some(*key),
+        }
+    }
+}
+
 /// Why no message was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecvRefusal {

@@ -5,6 +5,7 @@
 
 mod ends;
 mod handles;
+mod lines;
 mod links;
 mod many;
 mod patterns;

@@ -149,6 +149,35 @@ fn questions_take_no_place_of_a_socket() {
     answer(id);
 }
 
+/// Who asks to be let in while the server ends is not refused: it is let in by the one that comes next.
+///
+/// Rules: MQ-162, MQ-163.
+#[test]
+fn a_server_that_ends_refuses_nobody() {
+    let mechanism =
+        || Mechanism::Curve(CurveOptions::Server { secret_key: key(9), policy: CurvePolicy::Zap });
+    let context = Context::new();
+    let handler = Rep::with_options(&context, options()).unwrap();
+    handler.bind_blocking("inproc://zeromq.zap.01").unwrap();
+    let server = serve(&context, secured(mechanism()));
+    let endpoint = server.endpoint.clone();
+    let theirs = Context::new();
+    let client = connect(&theirs, &server, curve_client(1));
+    handler.recv_blocking().unwrap();
+    context.term_blocking();
+    drop((handler, server));
+
+    let context = Context::new();
+    let next = Pull::with_options(
+        &context,
+        secured(Mechanism::Curve(CurveOptions::Server { secret_key: key(9), policy: CurvePolicy::AnyKey })),
+    )
+    .unwrap();
+    next.bind_blocking(&endpoint).unwrap();
+    client.send_blocking("let in").unwrap();
+    assert_eq!(next.recv_blocking().unwrap().parts()[0], "let in");
+}
+
 /// An authenticator decides at once, by a future, on a thread, or from a table; the ZAP handler is not asked then.
 ///
 /// Rules: MQ-164, MQ-137.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_mq::{Context, Dealer, Error, Pull, Push, monitor::EventKind};
+use tidegate_mq::{Context, Dealer, Error, Pair, Pull, Push, monitor::EventKind};
 
 use super::{
     kept::Kept,
@@ -335,4 +335,24 @@ fn a_closed_socket_has_no_new_peers() {
         peer.try_send(&ready("PUSH", ""));
         peer.until_closed();
     }
+}
+
+/// What two sockets of a process have for each other is handed over when their context ends: neither waits for the other.
+///
+/// Rules: MQ-081.
+#[test]
+fn sockets_of_one_context_do_not_wait_for_each_other() {
+    let context = Context::new();
+    let [one, other] = [(); 2].map(|()| {
+        let mut lingering = options();
+        lingering.linger = None;
+        Pair::with_options(&context, lingering).unwrap()
+    });
+    one.bind_blocking("inproc://pair").unwrap();
+    other.connect("inproc://pair").unwrap();
+    one.try_send("unread").unwrap();
+    other.try_send("unread").unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(context.term_blocking()));
+    assert_eq!(ended.recv_timeout(PATIENCE).expect("it ends"), 0);
 }

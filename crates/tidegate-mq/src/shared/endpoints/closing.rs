@@ -14,7 +14,7 @@ use tidegate_io::{
 use super::{BoundPlace, Connected, ConnectedPlace, Leaving};
 use crate::{
     inproc::InprocLink,
-    shared::{Inner, Link, Phase, Shared},
+    shared::{Inner, Link, Phase, Shared, Watching},
 };
 
 /// Time that streams are given to end after their last byte was written: the peer may still be sending.
@@ -57,7 +57,6 @@ impl Shared {
         // For whoever waits for this socket as well: when this future is dropped, or the context is shut down.
         self.lock().options.linger = linger;
         self.set_phase(Phase::Closed);
-        self.push_inproc();
         self.drain(linger).await
     }
 
@@ -69,6 +68,8 @@ impl Shared {
             return 0;
         }
         self.stop_listening();
+        // Who is to fetch it may have ended, or wait for us to do the same.
+        self.push_inproc();
         let until = linger.and_then(|linger| Instant::now().checked_add(linger));
         self.settle(linger, |inner| inner.counted || inner.state.queued_to_go() == 0).await;
         let left = self.count_left();
@@ -92,14 +93,13 @@ impl Shared {
     /// Waits until `done`, but not for longer than `most`. Asked again after every change of queues and connections.
     async fn settle(&self, most: Option<Duration>, mut done: impl FnMut(&mut Inner) -> bool) {
         let mut timer = self.context.timer(most);
+        let mut watching = Watching::new(self);
         std::future::poll_fn(|context| {
             let mut inner = self.lock();
             if done(&mut inner) {
                 return Poll::Ready(());
             }
-            if !inner.watchers.iter().any(|waker| waker.will_wake(context.waker())) {
-                inner.watchers.push(context.waker().clone());
-            }
+            watching.wait(&mut inner, context.waker());
             drop(inner);
             if timer.as_mut().is_some_and(|timer| timer.is_over(context.waker())) {
                 Poll::Ready(())

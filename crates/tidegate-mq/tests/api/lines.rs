@@ -1,0 +1,202 @@
+//! Who waits in line: those who give up leave it, nobody is overtaken, and what is granted to one is not shown to others.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context as TaskContext, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use tidegate_mq::{Context, Error, Interest, Options, Pair, Pub, Push, Router, Sub};
+
+use crate::{
+    near, options,
+    support::{PATIENCE, expect, message, nothing, wait, with},
+    text,
+};
+
+fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut TaskContext::from_waker(Waker::noop()))
+}
+
+fn waits<T>(future: Pin<&mut impl Future<Output = T>>) {
+    assert!(poll(future).is_pending());
+}
+
+fn impatient() -> Options {
+    with(|options| {
+        options.rcvtimeo = Some(Duration::from_millis(1));
+        options.sndtimeo = Some(Duration::from_millis(1));
+        (options.sndhwm, options.rcvhwm) = (1, 1);
+    })
+}
+
+/// A receive that has timed out is in nobody's way, also while its future is still there.
+///
+/// Rules: MQ-187, MQ-300.
+#[test]
+fn who_has_timed_out_is_out_of_the_line() {
+    let context = Context::new();
+    let [one, other] = [(); 2].map(|()| Pair::with_options(&context, impatient()).unwrap());
+    one.bind_blocking("inproc://a").unwrap();
+    other.connect("inproc://a").unwrap();
+
+    let mut late = pin!(one.recv());
+    assert!(matches!(wait(late.as_mut()), Err(Error::Timeout)));
+    other.try_send("first").unwrap();
+    other.try_send("second").unwrap();
+    expect(&one, &[b"first"]);
+    assert_eq!(text(&one.try_recv().unwrap()), "second");
+
+    (0..2).for_each(|_| one.try_send("full").unwrap());
+    let mut late = pin!(one.send("late"));
+    assert!(matches!(wait(late.as_mut()).unwrap_err().error, Error::Timeout));
+    (0..2).for_each(|_| expect(&other, &[b"full"]));
+    one.try_send("there is room").unwrap();
+    expect(&other, &[b"there is room"]);
+}
+
+/// What is granted to a task that has not run yet is not shown to others, who could not have it; when it is left, it is.
+///
+/// Rules: MQ-048, MQ-061.
+#[test]
+fn readiness_is_what_a_call_would_find() {
+    let context = Context::new();
+    let (push, pull) = near(&context, 2);
+    let mut granted = Box::pin(pull.recv());
+    waits(granted.as_mut());
+    push.try_send("for who waits").unwrap();
+    assert!(!pull.readiness().unwrap().receive);
+    let mut ready = pin!(pull.ready(Interest::Receive));
+    waits(ready.as_mut());
+    nothing(&pull);
+    drop(granted);
+    assert!(wait(ready).unwrap().receive);
+    assert_eq!(text(&pull.try_recv().unwrap()), "for who waits");
+
+    (0..2).for_each(|_| push.try_send("full").unwrap());
+    let mut granted = Box::pin(push.send("waits"));
+    waits(granted.as_mut());
+    (0..2).for_each(|_| expect(&pull, &[b"full"]));
+    assert!(!push.readiness().unwrap().send);
+    let mut ready = pin!(push.ready(Interest::Send));
+    waits(ready.as_mut());
+    assert!(matches!(push.try_send("overtakes").unwrap_err().error, Error::WouldBlock));
+    drop(granted);
+    assert!(wait(ready).unwrap().send);
+    push.try_send("there is room").unwrap();
+}
+
+/// Whoever waits for room on a pipe is not overtaken by others who need the same, whoever runs first.
+///
+/// Rules: MQ-061, MQ-217.
+#[test]
+fn nobody_is_overtaken_on_the_way_to_a_peer() {
+    let context = Context::new();
+    let news = Pub::with_options(
+        &context,
+        with(|options| {
+            (options.sndhwm, options.xpub_nodrop) = (1, true);
+        }),
+    )
+    .unwrap();
+    news.bind_blocking("inproc://news").unwrap();
+    let narrow = || with(|options| options.rcvhwm = 1);
+    let [sub, other] = [["A", "AB"], ["B", "AB"]].map(|topics| {
+        let sub = Sub::with_options(&context, narrow()).unwrap();
+        sub.connect("inproc://news").unwrap();
+        topics.iter().for_each(|topic| sub.subscribe(topic).unwrap());
+        sub
+    });
+    (0..2).for_each(|_| news.try_send("A0").unwrap());
+    let [mut first, mut second, mut third] = ["A1", "A2", "A3"].map(|text| Box::pin(news.send(text)));
+    waits(first.as_mut());
+    waits(second.as_mut());
+    waits(third.as_mut());
+    (0..2).for_each(|_| expect(&sub, &[b"A0"]));
+    assert!(matches!(news.try_send("A4").unwrap_err().error, Error::WouldBlock));
+    waits(second.as_mut());
+    news.try_send("B").unwrap();
+    expect(&other, &[b"B"]);
+    assert!(poll(first.as_mut()).is_ready());
+    // Who stood before it does not need it any more: it is the turn of the next one, which gives up, and of the last.
+    drop(second);
+    assert!(poll(third.as_mut()).is_ready());
+    ["A1", "A3"].iter().for_each(|expected| expect(&sub, &[expected.as_bytes()]));
+
+    let router = Router::with_options(
+        &context,
+        with(|options| (options.sndhwm, options.router_mandatory) = (1, true)),
+    )
+    .unwrap();
+    router.bind_blocking("inproc://router").unwrap();
+    let dealer = tidegate_mq::Dealer::with_options(
+        &context,
+        with(|options| {
+            options.rcvhwm = 1;
+            options.set_raw(5, b"D").unwrap();
+        }),
+    )
+    .unwrap();
+    dealer.connect("inproc://router").unwrap();
+    (0..2).for_each(|_| router.try_send(message(["D", "0"])).unwrap());
+    let [mut first, mut second] = ["1", "2"].map(|text| Box::pin(router.send(message(["D", text]))));
+    waits(first.as_mut());
+    waits(second.as_mut());
+    (0..2).for_each(|_| expect(&dealer, &[b"0"]));
+    waits(second.as_mut());
+    assert!(matches!(router.try_send(message(["D", "3"])).unwrap_err().error, Error::WouldBlock));
+    assert!(poll(first.as_mut()).is_ready());
+    assert!(wait(second).is_ok());
+    ["1", "2"].iter().for_each(|expected| expect(&dealer, &[expected.as_bytes()]));
+    router.try_send(message(["D", "4"])).unwrap();
+}
+
+/// A PAIR has the room of its partner, not that of an endpoint with which it is not paired.
+///
+/// Rules: MQ-076.
+#[test]
+fn a_pair_keeps_room_with_its_partner() {
+    let context = Context::new();
+    let partner = Pair::with_options(&context, with(|options| options.rcvhwm = 1)).unwrap();
+    partner.bind_blocking("inproc://partner").unwrap();
+    let pair = Pair::with_options(&context, with(|options| options.sndhwm = 1)).unwrap();
+    pair.connect("inproc://partner").unwrap();
+    pair.connect("inproc://nobody").unwrap();
+    let kept = [pair.try_reserve().unwrap(), pair.try_reserve().unwrap()];
+    assert!(matches!(pair.try_reserve(), Err(Error::WouldBlock)));
+    for permit in kept {
+        permit.send("kept").unwrap();
+        expect(&partner, &[b"kept"]);
+    }
+}
+
+/// Who does not wait any more leaves nothing behind with a socket where nothing happens.
+///
+/// Rules: MQ-221, MQ-059.
+#[test]
+fn who_ceases_to_wait_is_forgotten() {
+    struct Task;
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+    let context = Context::new();
+    let publisher = Pub::with_options(&context, options()).unwrap();
+    let push = Push::with_options(&context, options()).unwrap();
+    push.connect("inproc://nobody").unwrap();
+    push.try_send("queued").unwrap();
+    let task = Arc::new(Task);
+    let waker = Waker::from(task.clone());
+    let known = Arc::strong_count(&task);
+    {
+        let mut subscribers = pin!(publisher.wait_for_subscribers(b"", 1, PATIENCE));
+        let mut drained = pin!(push.drained());
+        for _ in 0..2 {
+            assert!(subscribers.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_pending());
+            assert!(drained.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_pending());
+        }
+        assert!(Arc::strong_count(&task) > known);
+    }
+    assert_eq!(Arc::strong_count(&task), known);
+}
