@@ -36,8 +36,13 @@ impl Pipeline {
     /// Whether source and sinks can give what is promised (VX-001).
     pub(super) fn check_delivery(&self) -> Result<(), ConfigError> {
         let refused = |key, found: &dyn ToString, allowed| {
-            Err(ConfigError::Value { key, found: found.to_string(), allowed })
+            Err(ConfigError::Value { key, number: 0, found: found.to_string(), allowed })
         };
+        let refused_for = |key, number, what: &str, allowed| {
+            let name = self.sink.get(number).map_or("", SinkConfig::name);
+            Err(ConfigError::Value { key, number, found: format!("{what} for {name}"), allowed })
+        };
+        let first = |is: &dyn Fn(&SinkConfig) -> bool| self.sink.iter().position(is);
         if self.udf.retry.on_exhausted == Some(Exhausted::Dlq) && self.dead_letters().is_none() {
             return refused("udf.retry.on_exhausted", &"dlq", "stop or drop without a sink of role dlq");
         }
@@ -52,13 +57,9 @@ impl Pipeline {
         if dead > 1 {
             return refused("sink.role", &format!("dlq for {dead} sinks"), "dlq for one sink at most");
         }
-        if let Some(sink) = self.sink.iter().find(|sink| sink.role == Role::Dlq && !sink.required) {
-            let found = format!("false for {}", sink.name());
-            return refused(
-                "sink.required",
-                &found,
-                "true for dead letters: an input is not done before its letter is there",
-            );
+        if let Some(number) = first(&|sink| sink.role == Role::Dlq && !sink.required) {
+            let allowed = "true for dead letters: an input is not done before its letter is there";
+            return refused_for("sink.required", number, "false", allowed);
         }
         let delivery = self.pipeline.delivery;
         if delivery != Delivery::AtLeastOnce && self.source.abilities().replay == Replay::Redelivered {
@@ -69,33 +70,34 @@ impl Pipeline {
             return refused("ledger", &"missing", "there, since progress has to survive the vertex");
         }
         let per_epoch =
-            |sink: &&SinkConfig| matches!(sink.kind, SinkKind::File(FileSink { mode: FileMode::Epoch, .. }));
+            |sink: &SinkConfig| matches!(sink.kind, SinkKind::File(FileSink { mode: FileMode::Epoch, .. }));
         let in_parts =
-            |sink: &&SinkConfig| per_epoch(sink) && (sink.max_records.is_some() || sink.max_bytes.is_some());
-        if let Some(sink) = self.sink.iter().find(in_parts) {
-            let found = format!("set, or sink.max_bytes, for {} with mode = \"epoch\"", sink.name());
-            return refused("sink.max_records", &found, "left out: a file has its whole epoch");
+            |sink: &SinkConfig| per_epoch(sink) && (sink.max_records.is_some() || sink.max_bytes.is_some());
+        if let Some(number) = first(&in_parts) {
+            let allowed =
+                "left out with mode = \"epoch\", and sink.max_bytes too: a file has its whole epoch";
+            return refused_for("sink.max_records", number, "set", allowed);
         }
         if delivery != Delivery::EffectivelyOnce
-            && let Some(sink) = self.sink.iter().find(per_epoch)
+            && let Some(number) = first(&per_epoch)
         {
             let allowed = "\"append\" unless pipeline.delivery is \"effectively_once\"";
-            return refused("sink.mode", &format!("\"epoch\" for {}", sink.name()), allowed);
+            return refused_for("sink.mode", number, "\"epoch\"", allowed);
         }
-        let compares = self.sink.iter().find(|sink| sink.compares_positions());
-        if let (Some(sink), Positions::PerRun) = (compares, self.source.abilities().positions) {
+        let compares = first(&SinkConfig::compares_positions);
+        if let (Some(number), Positions::PerRun) = (compares, self.source.abilities().positions) {
             let allowed =
                 "\"put\" with a source whose positions are others in each run: there is nothing to compare";
-            return refused("sink.mode", &format!("\"guarded\" for {}", sink.name()), allowed);
+            return refused_for("sink.mode", number, "\"guarded\"", allowed);
         }
         if delivery != Delivery::EffectivelyOnce {
             return Ok(());
         }
         // One that is not required is promised less than that anyway.
-        let plain = |sink: &&SinkConfig| sink.class() == Class::C && !sink.allow_duplicates && sink.required;
-        if let Some(sink) = self.sink.iter().find(plain) {
+        let plain = |sink: &SinkConfig| sink.class() == Class::C && !sink.allow_duplicates && sink.required;
+        if let Some(number) = first(&plain) {
             let allowed = "set for a sink of class C: after a crash it may have outputs of one epoch twice";
-            return refused("sink.allow_duplicates", &format!("not set for {}", sink.name()), allowed);
+            return refused_for("sink.allow_duplicates", number, "not set", allowed);
         }
         let Abilities { positions, replay, ack, .. } = self.source.abilities();
         // A source that keeps what is not acknowledged has what an epoch needs that is not committed.
@@ -113,8 +115,9 @@ impl Pipeline {
 
     /// Whether `linger` and `ordered` mean something for the sinks that have them (VX-842).
     fn check_batches_of_sinks(&self) -> Result<(), ConfigError> {
-        let refused = |key, found: String, allowed| Err(ConfigError::Value { key, found, allowed });
-        for sink in &self.sink {
+        for (number, sink) in self.sink.iter().enumerate() {
+            let refused =
+                |key, found: String, allowed| Err(ConfigError::Value { key, number, found, allowed });
             let found = || format!("set for {}", sink.name());
             let lingers = sink.linger() > Nanos::ZERO;
             if lingers && self.pipeline.delivery == Delivery::EffectivelyOnce {

@@ -64,6 +64,8 @@ pub enum ConfigError {
     Value {
         /// The key.
         key: &'static str,
+        /// Which of several parts of this name, counted from 0.
+        number: usize,
         /// Its value.
         found: String,
         /// What it may be.
@@ -88,7 +90,7 @@ impl ConfigError {
     /// The error with its place in the file.
     pub(super) fn at(self, path: &Path, text: &str) -> Self {
         let line = match &self {
-            Self::Value { key, .. } => place::line_of(text, key),
+            Self::Value { key, number, .. } => place::line_in(text, key, *number),
             Self::Key { key, number, .. } => place::line_in(text, key, *number),
             // With a value where the value is what is wrong.
             Self::Later { key, .. } => place::line_of(text, key.split(" = ").next().unwrap_or(key)),

@@ -18,7 +18,7 @@ mod streams;
 pub mod units;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -410,7 +410,7 @@ impl Pipeline {
         }
         let found = format!("{:?}, which has no end", self.source.kind());
         let allowed = "\"file\", \"stdin\", \"generator\" or \"hub\" with --until-eof";
-        Err(ConfigError::Value { key: "source.kind", found, allowed })
+        Err(ConfigError::Value { key: "source.kind", number: 0, found, allowed })
     }
 
     /// Has this run only have these partitions, numbers and ranges like `0-3,7`.
@@ -420,7 +420,7 @@ impl Pipeline {
     pub fn only(&mut self, partitions: &str) -> Result<(), ConfigError> {
         let allowed = "numbers of partitions and ranges like 0-3,7";
         let found = partitions.to_owned();
-        let wrong = |_| ConfigError::Value { key: "--partitions", found, allowed };
+        let wrong = |_| ConfigError::Value { key: "--partitions", number: 0, found, allowed };
         let pins: Pins = partitions.parse().map_err(wrong)?;
         match &mut self.ownership {
             #[cfg(feature = "nats")]
@@ -444,7 +444,7 @@ impl Pipeline {
         }
         let found = only.text().to_owned();
         let allowed = "some of the partitions that the source has, which count from 0";
-        Err(ConfigError::Value { key: "--partitions", found, allowed })
+        Err(ConfigError::Value { key: "--partitions", number: 0, found, allowed })
     }
 
     /// How often to try.
@@ -464,7 +464,7 @@ impl Pipeline {
 
     fn check(&self) -> Result<(), ConfigError> {
         let value = |key, found: &dyn ToString, allowed| {
-            Err(ConfigError::Value { key, found: found.to_string(), allowed })
+            Err(ConfigError::Value { key, number: 0, found: found.to_string(), allowed })
         };
         if self.version != 1 {
             return value("version", &self.version, "1");
@@ -482,10 +482,11 @@ impl Pipeline {
             }
             _ => {}
         }
-        let mut names: Vec<&str> = self.sink.iter().map(SinkConfig::name).collect();
-        names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return value("sink.name", &twice[0], "different for each sink");
+        let mut names = HashSet::new();
+        let twice = self.sink.iter().enumerate().find(|(_, sink)| !names.insert(sink.name()));
+        if let Some((number, sink)) = twice {
+            let (found, allowed) = (sink.name().to_owned(), "different for each sink");
+            return Err(ConfigError::Value { key: "sink.name", number, found, allowed });
         }
         self.udf.check_origin()?;
         if self.routes().next().is_none() || self.sink.len() > 0x1_0000 {
@@ -533,7 +534,7 @@ impl UdfConfig {
     /// Workers are started, or they come by themselves.
     fn check_origin(&self) -> Result<(), ConfigError> {
         let value = |key, found: &dyn ToString, allowed| {
-            Err(ConfigError::Value { key, found: found.to_string(), allowed })
+            Err(ConfigError::Value { key, number: 0, found: found.to_string(), allowed })
         };
         let Some(listen) = &self.listen else {
             if self.command.is_empty() {

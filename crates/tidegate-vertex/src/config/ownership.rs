@@ -188,8 +188,9 @@ pub(super) mod jetstream {
         }
 
         pub(super) fn check(&self, pipeline: &Pipeline) -> Result<(), ConfigError> {
-            let refused =
-                |key, found: &str, allowed| Err(ConfigError::Value { key, found: found.to_owned(), allowed });
+            let refused = |key, found: &str, allowed| {
+                Err(ConfigError::Value { key, number: 0, found: found.to_owned(), allowed })
+            };
             if pipeline.ledger.is_none() {
                 let allowed = "there with ownership.kind = \"jetstream\": what an epoch is becomes durable on this host first";
                 return refused("ledger", "missing", allowed);

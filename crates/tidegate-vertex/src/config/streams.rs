@@ -36,12 +36,13 @@ impl Pipeline {
 
     /// Whether each sink can have the tensors that it says.
     pub(super) fn check_streams(&self) -> Result<(), ConfigError> {
-        for sink in &self.sink {
+        for (number, sink) in self.sink.iter().enumerate() {
             if let SinkKind::Tensor(keys) = &sink.kind
                 && !keys.layout().is_ok_and(|layout| layout.packed_bytes() <= LARGEST)
             {
                 let allowed = "1 to 8 lengths, of a tensor of 2 GiB at most";
-                return Err(ConfigError::Value { key: "sink.shape", found: keys.tensor(), allowed });
+                let found = keys.tensor();
+                return Err(ConfigError::Value { key: "sink.shape", number, found, allowed });
             }
         }
         Ok(())

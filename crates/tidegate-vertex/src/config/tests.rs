@@ -97,7 +97,7 @@ fn what_cannot_be_is_refused_with_its_key() {
         (
             "kind = \"file\"",
             "kind = \"file\"\nmode = \"epoch\"\nmax_bytes = \"1KiB\"",
-            "sink.max_records is set, or",
+            "sink.max_records is set for main; it has to be left out with mode = \"epoch\"",
         ),
         ("workers = 2", "order = \"random\"", "random"),
         ("command = [\"./enrich\", \"-v\"]", "", "or udf.listen for workers that somebody else starts"),
@@ -153,6 +153,10 @@ fn what_is_wrong_in_a_part_with_a_kind_is_said_with_its_place() {
         (second("path = \"b\"\nmode = \"epok\""), "mode", "sink.mode: unknown variant `epok`"),
         (second("path = \"b\"\nlinger = \"5x\""), "linger", "sink.linger: \"5x\" is not a time like"),
         (second("path = \"b\"\n[sink.retry]\nfactor = 0.5"), "factor", "sink.retry.factor: 0.5 is not"),
+        // What does not fit other keys.
+        (second("path = \"b\"\nordered = false"), "ordered", "sink.ordered is false for second"),
+        (second("path = \"b\"\nmode = \"epoch\""), "mode", "sink.mode is \"epoch\" for second"),
+        (second("path = \"b\"").replace("second", "main"), "name = \"main\"", "sink.name is main"),
         (
             second("path = \"b\"").replace("kind = \"file\"\npath = \"b\"", "kind = \"fil\"\npath = \"b\""),
             "kind = \"fil\"",
