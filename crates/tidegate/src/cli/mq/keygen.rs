@@ -44,9 +44,10 @@ impl Keygen {
             );
         };
         let public_path = with_suffix(path, ".pub");
+        let public_key = secret.public_key();
         let (secret_text, public_text) = (secret.expose_z85(), format!("{public}\n"));
         let (secret_bytes, public_bytes): (&[u8], &[u8]) = if self.raw {
-            (secret.expose(), secret.public_key().as_bytes())
+            (secret.expose(), public_key.as_bytes())
         } else {
             (secret_text.as_bytes(), public_text.as_bytes())
         };
