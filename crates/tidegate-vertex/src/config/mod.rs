@@ -41,6 +41,7 @@ use crate::{
     },
     own::Pins,
     retry::Backoff,
+    sink::{SinkError, file},
     source::AckMode,
 };
 pub use delivery::Delivery;
@@ -492,6 +493,7 @@ impl Pipeline {
         if self.routes().next().is_none() || self.sink.len() > 0x1_0000 {
             return value("sink", &self.sink.len(), "1 to 65536 of them, at least one of which gets outputs");
         }
+        self.check_ends()?;
         #[cfg(feature = "tensor")]
         self.check_streams()?;
         self.check_delivery()?;
@@ -525,6 +527,33 @@ impl Pipeline {
             && partitions.get() > tidegate_udf::wire::segment::MAX_FENCE_SLOTS
         {
             return value("source.partitions", &partitions, "at most 4096");
+        }
+        Ok(())
+    }
+}
+
+impl Pipeline {
+    /// Whether the keys of source and sinks fit each other, as far as that can be said without opening them.
+    fn check_ends(&self) -> Result<(), ConfigError> {
+        let source = match &self.source {
+            SourceConfig::File(keys) => keys.check(),
+            #[cfg(feature = "zmq")]
+            SourceConfig::Zmq(keys) => keys.check(),
+            _ => Ok(()),
+        };
+        let key = |key: &str, number, message| ConfigError::Key { key: key.to_owned(), number, message };
+        source.map_err(|error| key("source", 0, error.to_string()))?;
+        for (number, sink) in self.sink.iter().enumerate() {
+            let checked = match &sink.kind {
+                SinkKind::File(keys) => file::check(keys, file::Lines::of(sink.role)),
+                #[cfg(feature = "zmq")]
+                SinkKind::Zmq(keys) => keys.check(sink.name()),
+                _ => Ok(()),
+            };
+            checked.map_err(|error| match &error {
+                SinkError::Setting { key: of, .. } => key(&format!("sink.{of}"), number, error.to_string()),
+                _ => key("sink", number, error.to_string()),
+            })?;
         }
         Ok(())
     }

@@ -154,6 +154,12 @@ fn what_is_wrong_in_a_part_with_a_kind_is_said_with_its_place() {
         (second("path = \"b\"\nlinger = \"5x\""), "linger", "sink.linger: \"5x\" is not a time like"),
         (second("path = \"b\"\n[sink.retry]\nfactor = 0.5"), "factor", "sink.retry.factor: 0.5 is not"),
         // What does not fit other keys.
+        (second("path = \"b\"\nformat = \"csv\""), "[[sink]]", "the sink b: columns is missing"),
+        (
+            second("path = \"b\"\nmode = \"epoch\"\nformat = \"npy\""),
+            "format",
+            "the sink b: format is npy; it has to be ndjson with mode = \"epoch\"",
+        ),
         (second("path = \"b\"\nordered = false"), "ordered", "sink.ordered is false for second"),
         (second("path = \"b\"\nmode = \"epoch\""), "mode", "sink.mode is \"epoch\" for second"),
         (second("path = \"b\"").replace("second", "main"), "name = \"main\"", "sink.name is main"),
@@ -295,7 +301,7 @@ fn a_source_that_has_no_end_cannot_be_read_to_it() {
     assert!(matches!(followed.source, SourceConfig::File(FileSource { follow: false, .. })));
     #[cfg(feature = "zmq")]
     {
-        let socket = WHOLE.replace(source, "kind = \"zmq\"\npattern = \"pull\"\n");
+        let socket = WHOLE.replace(source, "kind = \"zmq\"\npattern = \"pull\"\nbind = [\"ipc:///run/in\"]\n");
         let error = socket.parse::<Pipeline>().unwrap().end_at_eof().unwrap_err().to_string();
         assert!(error.contains("source.kind is \"zmq\", which has no end"), "{error}");
     }
@@ -361,6 +367,7 @@ fn what_is_wrong_with_streams_and_owners_is_said_with_its_place() {
         (text.replace("mode = \"partition\"", ""), "[source]", ["mode", "missing"]),
         (text.replace("mode = \"partition\"", "mode = \"push\""), "mode", ["`push`", "`work_queue`"]),
         (text.replace("stream =", "streem ="), "streem", ["streem", "`stream`"]),
+        (text.replace("partitions = 4\n", "prefetch = \"0B\"\n"), "prefetch", ["prefetch = 0B", "1KiB"]),
         (
             text.replace("partitions = 4\n", "idle_cursor = \"5ms\"\n"),
             "idle_cursor",

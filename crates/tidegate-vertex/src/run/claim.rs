@@ -121,8 +121,13 @@ impl Vertex {
                 }
                 manager.release(id, guard.generation());
             };
+            let had_ended = !partition.ending.is_empty();
             if !partition.forget_ended(quiesced) {
                 continue;
+            }
+            if had_ended {
+                // No write is left that a fence could wait for.
+                self.board.owns(id, None);
             }
             if self.is_to_drain(index) {
                 continue;
@@ -353,6 +358,7 @@ impl Vertex {
             return Ok(());
         }
         let Some(ledger) = &mut self.ledger else { return Ok(()) };
+        let keeps = self.pipeline.pipeline.delivery == Delivery::AtMostOnce;
         let mut transaction = Transaction::default();
         let tenures = || self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
         // What is cut is of all partitions, and all their fences are ours.
@@ -360,12 +366,16 @@ impl Vertex {
         // A sink that no commit waits for has what the ledger does not know of.
         for end in self.sinks.iter_mut().filter(|end| end.late.is_none()) {
             match ledger.sink(end.config.name())? {
-                Some(token) => end.sink.restore(&token, &permits(WriteKind::Sink)?)?,
-                None => {
-                    if let Some(token) = end.sink.flush()? {
-                        ledger.put_sink(end.config.name(), &token, &mut transaction);
-                    }
+                // What was delivered is not delivered again: to cut it would be to lose it.
+                Some(token) if keeps => end.sink.keep(&token, &permits(WriteKind::Sink)?)?,
+                Some(token) => {
+                    end.sink.restore(&token, &permits(WriteKind::Sink)?)?;
+                    continue;
                 }
+                None => {}
+            }
+            if let Some(token) = end.sink.flush()? {
+                ledger.put_sink(end.config.name(), &token, &mut transaction);
             }
         }
         if !transaction.is_empty() {

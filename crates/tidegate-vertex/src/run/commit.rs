@@ -36,7 +36,7 @@ impl Vertex {
     pub(super) fn commit(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
         self.pass_over()?;
         match self.pipeline.pipeline.delivery {
-            Promise::AtMostOnce => Ok(None),
+            Promise::AtMostOnce => self.commit_states(stopping),
             Promise::AtLeastOnce => self.commit_cursors(stopping),
             Promise::EffectivelyOnce => self.commit_epochs(stopping),
         }
@@ -353,15 +353,10 @@ impl Vertex {
         {
             return self.commit_epochs(stopping);
         }
-        let tenures = || self.partitions.iter().filter_map(|partition| partition.tenure.as_ref());
-        if tenures().all(|tenure| tenure.open.is_none()) {
+        if self.tenures().all(|tenure| tenure.open.is_none()) {
             return Ok(None);
         }
-        let settled = |tenure: &Tenure| {
-            tenure.is_with_sinks() && (tenure.is_over() || stopping && tenure.flow.is_empty())
-        };
-        let due = self.last_commit.saturating_add(self.pipeline.epoch_interval());
-        if monotonic_now() < due && !tenures().all(settled) {
+        if let Some(due) = self.commits_later(stopping) {
             return Ok(Some(due));
         }
         // On the disk before the positions that say so (I8).
@@ -375,6 +370,44 @@ impl Vertex {
         }
         self.put_cursors(cursors)?;
         self.last_commit = monotonic_now();
+        Ok(None)
+    }
+
+    fn tenures(&self) -> impl Iterator<Item = &Tenure> {
+        self.partitions.iter().filter_map(|partition| partition.tenure.as_ref())
+    }
+
+    /// When the next commit is due, if it is not now: at intervals, and once nothing more comes.
+    fn commits_later(&self, stopping: bool) -> Option<Nanos> {
+        let settled = |tenure: &Tenure| {
+            tenure.is_with_sinks() && (tenure.is_over() || stopping && tenure.flow.is_empty())
+        };
+        let due = self.last_commit.saturating_add(self.pipeline.epoch_interval());
+        (monotonic_now() < due && !self.tenures().all(settled)).then_some(due)
+    }
+
+    /// In `at_most_once`: has what was published on the disk, and where it ends in the ledger.
+    fn commit_states(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
+        if !self.sinks.iter().any(|end| end.dirty) {
+            return Ok(None);
+        }
+        if let Some(due) = self.commits_later(stopping) {
+            return Ok(Some(due));
+        }
+        self.flush()?;
+        self.last_commit = monotonic_now();
+        let permit = |tenure: &Tenure| tenure.guard.permit(WriteKind::Ledger).ok();
+        let permits: Vec<WritePermit> = self.tenures().filter_map(permit).collect();
+        let mut transaction = Transaction::default();
+        if let Some(ledger) = self.ledger.as_mut().filter(|_| !permits.is_empty()) {
+            put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
+            if !transaction.is_empty() {
+                self.board.doing(Doing::Ledger);
+                let ran = ledger.run(&transaction);
+                self.board.doing(Doing::Work);
+                ran?;
+            }
+        }
         Ok(None)
     }
 

@@ -92,7 +92,7 @@ impl Stop {
     pub fn drain(&self) {
         // Relaxed: nothing is published with it.
         self.asked.store(true, Ordering::Relaxed);
-        self.inbox.tell(Event::Wake);
+        self.inbox.wake();
     }
 
     /// Takes the right to write to a partition, or to all of them, now, whatever the vertex is doing (VX-724). Returns the
@@ -106,7 +106,7 @@ impl Stop {
         for (_, guard) in &guards {
             guard.revoke(reason);
         }
-        self.inbox.tell(Event::Wake);
+        self.inbox.wake();
         guards
     }
 }
@@ -116,8 +116,6 @@ enum Event {
     Lane(u32, LaneEvent),
     /// A worker came by itself whose schemas do not fit.
     Misfit(AttachError),
-    /// A fence, a source, a sink or the order to stop: everything is looked at again.
-    Wake,
 }
 
 /// A vertex, to be run.
@@ -177,7 +175,7 @@ impl Vertex {
     pub fn start_under(pipeline: Pipeline, manager: Arc<dyn Manager>) -> Result<Self, VertexError> {
         let inbox = Arc::new(Inbox::new());
         let waking = inbox.clone();
-        let waker = Waker::new(move || waking.tell(Event::Wake));
+        let waker = Waker::new(move || waking.wake());
         let mut source = source::open(&pipeline.source, &waker)?;
         let mut sinks = Vec::new();
         for config in &pipeline.sink {
@@ -215,9 +213,9 @@ impl Vertex {
         let door = pipeline.door(typing).map(|spec| Door::open(spec, tell)).transpose()?;
         let spec = lanes::worker_spec(&pipeline, typing, door.as_ref(), instance);
         let owners = inbox.clone();
-        manager.watch(Arc::new(move || owners.tell(Event::Wake)));
+        manager.watch(Arc::new(move || owners.wake()));
         let ringing = inbox.clone();
-        let board = Board::new(count, move || ringing.tell(Event::Wake));
+        let board = Board::new(count, move || ringing.wake());
         let meter = Meter::new(&pipeline);
         let mut vertex = Self {
             routes: pipeline.routes().map(|(index, _)| index).collect(),
@@ -328,7 +326,6 @@ impl Vertex {
                 match event {
                     Event::Lane(lane, event) => self.happened(lane, event)?,
                     Event::Misfit(error) => self.misfit(error)?,
-                    Event::Wake => {}
                 }
             }
             self.claim()?;
@@ -390,7 +387,9 @@ impl Vertex {
         if owned == self.partitions.len() || stopping {
             return Ok(true);
         }
-        if self.partitions.iter().all(|partition| partition.refused.is_some()) {
+        let mut own =
+            self.partitions.iter().filter(|partition| self.pipeline.may_have(partition.id)).peekable();
+        if own.peek().is_some() && own.all(|partition| partition.refused.is_some()) {
             let regressed = |partition: &&Partition| partition.refused == Some(Reason::OwnershipRegressed);
             let Some(regressed) = self.partitions.iter().find(regressed) else { return Ok(true) };
             let refused = self.report.stopped.iter().find(|(id, ..)| *id == regressed.id.0);

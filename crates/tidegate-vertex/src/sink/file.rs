@@ -22,7 +22,7 @@ use tidegate_udf::wire::record::headers;
 
 use super::{Class, Confirms, Delivery, Output, Published, Rejected, Sink, SinkError, Token};
 use crate::{
-    config::{FileSink, Role},
+    config::{FileMode, FileSink, Role},
     failpoint::{self, Point},
     fence::{WriteGuard, WriteKind, WritePermit},
     npy::{Header, element_size},
@@ -102,6 +102,14 @@ enum Rows {
     Npy { descr: String, shape: Vec<u64>, data: u64, row: u64 },
 }
 
+/// Whether the keys of a file sink fit each other.
+///
+/// # Errors
+/// [`SinkError::Setting`].
+pub(crate) fn check(config: &FileSink, lines: Lines) -> Result<(), SinkError> {
+    Rows::new(config, lines).map(drop)
+}
+
 impl Append {
     /// Opens the file, which is made if there is none.
     ///
@@ -170,6 +178,51 @@ impl Append {
         }
     }
 
+    /// The length that the ledger knows, which the file has at least.
+    fn known_length(&self, last: &Token) -> Result<u64, SinkError> {
+        let len = <[u8; 8]>::try_from(last.0.as_slice());
+        let sink = || self.path.display().to_string();
+        let len = u64::from_be_bytes(len.map_err(|_| SinkError::Token { sink: sink() })?);
+        let found = self.file.metadata().map_err(|source| self.failed(source))?.len();
+        if self.is_regular && found < len {
+            return Err(SinkError::Shorter { path: self.path.clone(), found, expected: len });
+        }
+        Ok(len)
+    }
+
+    /// The length with the last record behind `len` that is there as a whole.
+    fn whole_since(&self, len: u64) -> Result<u64, SinkError> {
+        if !self.is_regular {
+            return Ok(len);
+        }
+        if let Rows::Npy { data, row, .. } = &self.rows {
+            let found = self.file.metadata().map_err(|source| self.failed(source))?.len();
+            return Ok(found.checked_sub(*data).map_or(len, |rows| data + rows / row * row));
+        }
+        let (mut whole, mut at, mut in_quotes) = (len, len, false);
+        let mut buffer = vec![0; WRITE_SIZE];
+        loop {
+            let read = self.file.read_at(&mut buffer, at).map_err(|source| self.failed(source))?;
+            let Some(found) = buffer.get(..read).filter(|found| !found.is_empty()) else { return Ok(whole) };
+            for byte in found {
+                at += 1;
+                match byte {
+                    b'"' if matches!(self.rows, Rows::Csv { .. }) => in_quotes = !in_quotes,
+                    b'\n' if !in_quotes => whole = at,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn cut(&mut self, len: u64) -> Result<(), SinkError> {
+        if !self.is_regular {
+            return Ok(());
+        }
+        self.len = len;
+        self.file.set_len(len).map_err(|source| self.failed(source))
+    }
+
     fn write(&mut self, guard: &WriteGuard) -> Result<(), SinkError> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -203,21 +256,18 @@ impl Sink for Append {
     }
 
     fn restore(&mut self, last: &Token, _: &[WritePermit]) -> Result<(), SinkError> {
-        let len = <[u8; 8]>::try_from(last.0.as_slice());
-        let sink = || self.path.display().to_string();
-        let len = u64::from_be_bytes(len.map_err(|_| SinkError::Token { sink: sink() })?);
-        if !self.is_regular {
-            return Ok(());
-        }
-        let found = self.file.metadata().map_err(|source| self.failed(source))?.len();
-        if found < len {
-            return Err(SinkError::Shorter { path: self.path.clone(), found, expected: len });
-        }
-        self.len = len;
-        self.file.set_len(len).map_err(|source| self.failed(source))
+        let len = self.known_length(last)?;
+        self.cut(len)
+    }
+
+    fn keep(&mut self, last: &Token, _: &[WritePermit]) -> Result<(), SinkError> {
+        let len = self.whole_since(self.known_length(last)?)?;
+        self.cut(len)
     }
 
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
+        // What a session had that lost its right is not written with the right of another.
+        self.buffer.clear();
         let mut rejected = Vec::new();
         let half = delivery.outputs.len() / 2;
         for (index, output) in delivery.outputs.iter().enumerate() {
@@ -255,11 +305,14 @@ impl Sink for Append {
 
 impl Rows {
     fn new(config: &FileSink, lines: Lines) -> Result<Self, SinkError> {
-        let FileSink { path, format, columns, dtype, shape, .. } = config;
+        let FileSink { path, mode, format, columns, dtype, shape, .. } = config;
         let refuse = |key, found: String, expected: &str| {
             Err(SinkError::Setting { path: path.clone(), key, found, expected: expected.to_owned() })
         };
         match format {
+            Format::Csv | Format::Npy if *mode == FileMode::Epoch => {
+                refuse("format", format!("{format:?}").to_lowercase(), "ndjson with mode = \"epoch\"")
+            }
             Format::Csv | Format::Npy if lines == Lines::Json => {
                 refuse("format", format!("{format:?}").to_lowercase(), "ndjson with role = \"dlq\"")
             }

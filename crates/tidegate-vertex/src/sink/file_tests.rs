@@ -7,7 +7,7 @@ use tidegate_udf::wire::ids::{EpochId, Generation, PartitionId, Position};
 use super::*;
 use crate::{
     batch::Record,
-    fence::FenceTable,
+    fence::{FenceTable, Reason},
     sink::{OutputIds, Session},
 };
 
@@ -100,6 +100,58 @@ fn an_array_has_as_many_rows_as_were_committed() {
     ));
 }
 
+/// A session that lost its right leaves nothing that is written with the right of the next one.
+///
+/// Rules: VX-722, VX-854.
+#[test]
+fn what_may_not_be_written_is_not_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    for keys in ["", "format = \"csv\"\ncolumns = [\"id\"]"] {
+        let mut sink = Append::open(&config(&dir, keys), Lines::Values).unwrap();
+        let mut fence = FenceTable::create(1, 1).unwrap();
+        let (_, guard) = fence.bind(PartitionId(0), Generation(1)).unwrap();
+        guard.revoke(Reason::Operator);
+        let record = Record::of(br#"{"id":"fenced"}"#.to_vec());
+        let outputs = [Output { position: Position(0), number: 0, record }];
+        let (first, last, ids) = (Position(0), Position(0), &OutputIds::new(1, "out"));
+        let delivery =
+            Delivery { session: SESSION, epoch: EpochId(1), first, last, source: 0, outputs: &outputs, ids };
+        assert!(matches!(sink.publish(&delivery, &guard), Err(SinkError::Fenced(_))));
+        publish(&mut sink, &[br#"{"id":"next"}"#]);
+        let written = fs::read_to_string(dir.path().join("out")).unwrap();
+        let expected = if keys.is_empty() { "{\"id\":\"next\"}\n" } else { "id\nnext\n" };
+        assert_eq!(written, expected);
+        fs::remove_file(dir.path().join("out")).unwrap();
+    }
+}
+
+/// What was written since the last commit can be kept, but for a record that was not finished.
+///
+/// Rules: VX-002, VX-854.
+#[test]
+fn what_is_there_is_kept_without_its_torn_end() {
+    let npy = "format = \"npy\"\ndtype = \"<u4\"";
+    let csv = "format = \"csv\"\ncolumns = [\"id\"]";
+    let lines = [br#"{"id":"a\nb"}"#.as_slice(), br#"{"id":"c\nd"}"#];
+    for (keys, values) in [("", lines), (csv, lines), (npy, [&[1, 0, 0, 0], &[2, 0, 0, 0]])] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = Append::open(&config(&dir, keys), Lines::Values).unwrap();
+        publish(&mut sink, &values[..1]);
+        let token = sink.flush().unwrap().unwrap();
+        publish(&mut sink, &values[1..]);
+        let whole = fs::read(dir.path().join("out")).unwrap();
+        for torn in ["", "\"x", "\"x\ny"].iter().filter(|torn| !torn.contains('\n') || keys == csv) {
+            fs::write(dir.path().join("out"), [&whole, torn.as_bytes()].concat()).unwrap();
+            let mut sink = Append::open(&config(&dir, keys), Lines::Values).unwrap();
+            sink.keep(&token, &[]).unwrap();
+            assert_eq!(fs::read(dir.path().join("out")).unwrap(), whole, "{keys} {torn}");
+            assert_eq!(sink.len, whole.len() as u64);
+        }
+        fs::write(dir.path().join("out"), &whole[..3]).unwrap();
+        assert!(matches!(sink.keep(&token, &[]), Err(SinkError::Shorter { .. })));
+    }
+}
+
 /// Rules: VX-853.
 #[test]
 fn keys_that_do_not_fit_the_format_are_refused() {
@@ -111,6 +163,7 @@ fn keys_that_do_not_fit_the_format_are_refused() {
         ("format = \"npy\"\ndtype = \"f4\"", "dtype"),
         ("format = \"npy\"\ndtype = \"<f4\"\nshape = [0]", "shape"),
         ("shape = [1]", "dtype or shape"),
+        ("mode = \"epoch\"\nformat = \"npy\"\ndtype = \"<f4\"", "format"),
     ] {
         match Append::open(&config(&dir, keys), Lines::Values).unwrap_err() {
             SinkError::Setting { key: found, .. } => assert_eq!(found, key, "{keys}"),

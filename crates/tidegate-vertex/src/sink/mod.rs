@@ -66,6 +66,16 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// Keeps what is there beyond its state at the last commit, but for what was begun and not finished. The permits are as with
+    /// [`restore`](Self::restore).
+    ///
+    /// # Errors
+    /// The sink lost something that the ledger calls committed.
+    fn keep(&mut self, last: &Token, permits: &[WritePermit]) -> Result<(), SinkError> {
+        let _ = (last, permits);
+        Ok(())
+    }
+
     /// Makes sure that no earlier session can write any more, where the sink can tell sessions apart (VX-755).
     ///
     /// # Errors
@@ -131,14 +141,6 @@ pub fn open(config: &SinkConfig, uid: u64, keep: Nanos, waker: &Waker) -> Result
         SinkKind::Stdout {} => Box::new(stdout::Stdout::default()),
         SinkKind::File(keys) => match keys.mode {
             FileMode::Append => Box::new(file::Append::open(keys, file::Lines::of(config.role))?),
-            FileMode::Epoch if keys.format != file::Format::Ndjson => {
-                return Err(SinkError::Setting {
-                    path: keys.path.clone(),
-                    key: "format",
-                    found: format!("{:?}", keys.format).to_lowercase(),
-                    expected: "ndjson with mode = \"epoch\"".to_owned(),
-                });
-            }
             FileMode::Epoch => Box::new(file_epoch::Epochs::open(&keys.path, file::Lines::of(config.role))?),
         },
         SinkKind::Blackhole {} => Box::new(blackhole::Blackhole),

@@ -48,15 +48,23 @@ pub struct Zmq {
     endpoints: Vec<String>,
 }
 
+impl ZmqSink {
+    /// Whether its keys fit each other.
+    pub(crate) fn check(&self, name: &str) -> Result<(), SinkError> {
+        match self.bind.is_empty() && self.connect.is_empty() {
+            true => Err(SinkError::NoEndpoint { sink: name.to_owned() }),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Zmq {
     /// Binds and connects.
     ///
     /// # Errors
     /// [`SinkError::NoEndpoint`], [`SinkError::Zmq`].
     pub fn open(name: &str, config: &ZmqSink) -> Result<Self, SinkError> {
-        if config.bind.is_empty() && config.connect.is_empty() {
-            return Err(SinkError::NoEndpoint { sink: name.to_owned() });
-        }
+        config.check(name)?;
         let failed = |source| SinkError::Zmq { sink: name.to_owned(), source: Box::new(source) };
         let context = Context::new();
         let kind = if config.pattern == Pattern::Push { SocketType::Push } else { SocketType::Pub };

@@ -94,6 +94,9 @@ impl TryFrom<toml::Table> for JetstreamSource {
                 keys.subject
             ));
         }
+        if keys.prefetch.0 < LEAST_PREFETCH {
+            return refuse(format!("prefetch = {}B; it has to be at least 1KiB", keys.prefetch.0));
+        }
         if keys.idle_cursor.0 < LEAST_IDLE_CURSOR {
             return refuse(format!(
                 "idle_cursor = {}ms; it has to be at least 1s",
@@ -393,5 +396,7 @@ fn prefetch() -> Bytes {
 fn idle_cursor() -> Time {
     Time(Nanos::from_secs(60))
 }
+
+const LEAST_PREFETCH: u64 = 1 << 10;
 
 const LEAST_IDLE_CURSOR: Nanos = Nanos::from_secs(1);

@@ -59,6 +59,14 @@ enum Pattern {
 }
 
 impl ZmqSource {
+    /// Whether its keys fit each other.
+    pub(crate) fn check(&self) -> Result<(), SourceError> {
+        match self.bind.is_empty() && self.connect.is_empty() {
+            true => Err(SourceError::NoEndpoint),
+            false => Ok(()),
+        }
+    }
+
     /// Bytes that are read ahead.
     pub(crate) fn prefetch(&self) -> u64 {
         self.prefetch.0
@@ -98,9 +106,7 @@ impl Zmq {
     /// # Errors
     /// [`SourceError::NoEndpoint`], [`SourceError::Zmq`].
     pub fn open(config: &ZmqSource, waker: Waker) -> Result<Self, SourceError> {
-        if config.bind.is_empty() && config.connect.is_empty() {
-            return Err(SourceError::NoEndpoint);
-        }
+        config.check()?;
         let context = Context::new();
         let failed = |source| SourceError::Zmq(Box::new(source));
         let kind = if config.pattern == Pattern::Pull { SocketType::Pull } else { SocketType::Sub };

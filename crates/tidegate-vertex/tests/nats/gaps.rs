@@ -105,6 +105,10 @@ fn a_partition_whose_next_record_is_gone_stops_and_the_others_go_on() {
             let [(1, position, _)] = report.stopped[..] else { panic!("{report:?}") };
             assert!(position <= 101, "{report:?}");
         }
+        // A vertex that is to have no other has nothing more to do.
+        let pinned = world.text("one").replace("lease = ", "partitions = \"1\"\nlease = ");
+        let report = Vertex::start(parsed(&pinned)).unwrap().run().unwrap();
+        assert!(matches!(report.stopped[..], [(1, ..)]), "{report:?}");
         let left = world.server.count("IN", "in.1");
         run(vec![skipping(&world, "one")], |vertex| {
             vertex.until("written", || stored() >= 160 + left);

@@ -130,6 +130,7 @@ fn a_partition_that_has_stopped_is_given_away() {
     wait_for("a stop", || is_stopped(&control));
     control.wish(FIRST, Wish::Drain).unwrap();
     wait_for("given away", || control.status().partitions[0].state == PartitionState::Drained);
+    wait_for("no right that was taken away", || !control.status().partitions[0].revoked);
     assert!(!is_stopped(&control) && manager.holder(PartitionId(0)).is_none());
     control.wish(FIRST, Wish::Run).unwrap();
     wait_for("a stop", || is_stopped(&control));
@@ -373,11 +374,23 @@ fn at_most_once_repeats_nothing() {
     let world = World::new();
     let test = "ownership::at_most_once_repeats_nothing";
     let mut lost = false;
+    let written = || {
+        let text = std::fs::read_to_string(world.path("out")).unwrap_or_default();
+        text.rfind('\n').map_or(String::new(), |end| text[..=end].to_owned())
+    };
+    // What was delivered stays, whatever the ledger knows of it.
+    let mut before = String::new();
     for point in ["C2:3", "C11:5", "C12:2", "C1:6"] {
         let status = runtime(test, &world).env("TIDEGATE_VX_FAILPOINT", point).status().unwrap();
         assert!(!status.success(), "{point} is never passed");
+        assert!(written().starts_with(&before), "{point}");
+        before = written();
     }
     at_most_once(&world.path(""), "upper", RECORDS);
+    assert!(!before.is_empty() && written().starts_with(&before));
+    before = written();
+    at_most_once(&world.path(""), "upper", RECORDS);
+    assert_eq!(written(), before);
     let lines = world.lines();
     let number = |line: &String| line.strip_prefix("UPPER 0:").unwrap().parse::<u64>().unwrap();
     let mut next = 0;

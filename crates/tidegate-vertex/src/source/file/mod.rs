@@ -96,6 +96,14 @@ impl FileSource {
         Abilities { positions: Positions::Stable, replay: Replay::Yes, ack: AckMode::None, ordered: true }
     }
 
+    /// Whether its keys fit each other.
+    pub(crate) fn check(&self) -> Result<(), SourceError> {
+        match self.follow && self.format == Format::Npy {
+            true => Err(SourceError::FollowNpy { path: self.path.clone() }),
+            false => Ok(()),
+        }
+    }
+
     /// Files that there are now.
     pub(crate) fn count(&self) -> usize {
         paths(&self.path).map_or(0, |paths| paths.len())
@@ -111,10 +119,8 @@ impl Files {
     /// # Errors
     /// There is none, or what there is cannot be read.
     pub fn open(config: &FileSource, waker: &Waker) -> Result<Self, SourceError> {
+        config.check()?;
         let FileSource { path, format, follow } = config;
-        if *follow && *format == Format::Npy {
-            return Err(SourceError::FollowNpy { path: path.clone() });
-        }
         let paths = paths(path)?;
         for path in &paths {
             File::open(path).map_err(failed(path))?;

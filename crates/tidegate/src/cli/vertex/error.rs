@@ -82,6 +82,8 @@ impl Report for VertexError {
         match self {
             Self::Config(error) => error.exit(),
             Self::Worker(AttachError::Refused { code: "SCHEMA", .. }) => Exit::Vertex(VertexExit::Schema),
+            // What does not fit the file that is there.
+            Self::Sink(SinkError::Setting { .. }) => Exit::Vertex(VertexExit::Config),
             Self::Worker(_) | Self::Listen(_) | Self::Source(_) => Exit::Vertex(VertexExit::Unavailable),
             Self::Ownership(_) | Self::Sink(SinkError::Tensor { .. }) => {
                 Exit::Vertex(VertexExit::Unavailable)
