@@ -301,7 +301,8 @@ fn a_source_that_has_no_end_cannot_be_read_to_it() {
     assert!(matches!(followed.source, SourceConfig::File(FileSource { follow: false, .. })));
     #[cfg(feature = "zmq")]
     {
-        let socket = WHOLE.replace(source, "kind = \"zmq\"\npattern = \"pull\"\nbind = [\"ipc:///run/in\"]\n");
+        let socket =
+            WHOLE.replace(source, "kind = \"zmq\"\npattern = \"pull\"\nbind = [\"ipc:///run/in\"]\n");
         let error = socket.parse::<Pipeline>().unwrap().end_at_eof().unwrap_err().to_string();
         assert!(error.contains("source.kind is \"zmq\", which has no end"), "{error}");
     }
