@@ -117,7 +117,17 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
             (Some(owner), TakeOver::Seize(expected)) if owner == expected => Some(owner),
             (Some(owner), _) => return Err(RegistryError::WriterAlive { owner }),
         };
-        // AcqRel: pairs with the check of a displaced writer, and with the exchange before ours.
+        if seized.is_some() {
+            // Before the exchange: who ends between the two leaves no block that looks as if its writer had died, since
+            // the next one would give away what the displaced writer still fills.
+            self.close_to_writing();
+            let taint = self.words.control32_mut(Control32::Taint);
+            // Relaxed: never cleared; for people.
+            taint.store(taint.load(Ordering::Relaxed) | TAINT_SEIZED, Ordering::Relaxed);
+            crash::at(Point::AdoptClose);
+        }
+        // AcqRel: pairs with the check of a displaced writer, and with the exchange before ours; the block is closed for
+        // whoever sees it.
         if word.compare_exchange(found, self.key.word(), Ordering::AcqRel).is_err() {
             return Err(RegistryError::Damaged);
         }
@@ -125,10 +135,6 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
         // AcqRel: pairs with the acquiring load of a displaced writer's check.
         let epoch = epoch.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         if let Some(from) = seized {
-            self.close_to_writing();
-            let taint = self.words.control32_mut(Control32::Taint);
-            // Relaxed: never cleared; for people.
-            taint.store(taint.load(Ordering::Relaxed) | TAINT_SEIZED, Ordering::Relaxed);
             self.host.count(Counter::WriterSeizures, 1);
             self.host.audit(AuditEvent::Seized { from });
         } else if owner.is_some() {
@@ -140,11 +146,9 @@ impl<W: WriterWords, H: Host, P: Protocol> Core<W, H, P> {
 
     fn close_to_writing(&self) {
         let state = self.words.control32_mut(Control32::InitState);
-        // Relaxed: a block that is closed stays so. Release: pairs with the acquire of the writer's check and of consumers,
-        // who are woken when the indices are settled.
-        if state.load(Ordering::Relaxed) == InitState::Ready as u32 {
-            state.store(InitState::Closing as u32, Ordering::Release);
-        }
+        // AcqRel: pairs with the acquire of the writer's check and of consumers, who are woken when the indices are settled.
+        // Fails on a block that is closed already, also by its writer at this moment, and stays so.
+        let _ = state.compare_exchange(InitState::Ready as u32, InitState::Closing as u32, Ordering::AcqRel);
     }
 
     /// Whether every slot can have been used for the id in it (DH-005): ids are settled by what the slots say, and consumers step

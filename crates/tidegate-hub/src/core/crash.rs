@@ -81,6 +81,8 @@ points! {
     SpinlockOwner = "k.owner",
     /// It says how often it is held.
     SpinlockDepth = "k.depth",
+    /// A block is closed to its live writer, who has not lost it yet.
+    AdoptClose = "a.close",
     /// The block has a new writer.
     AdoptOwn = "a.own",
     /// One slot is adopted.

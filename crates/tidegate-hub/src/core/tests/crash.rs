@@ -6,9 +6,9 @@ use crate::core::{
     codec::SlotId,
     config::{Deadline, OnHeld, Overflow, SyncPolicy},
     crash::{Point, simulated::until_crash},
-    error::{AcquireError, RegistryError},
+    error::{AcquireError, RegistryError, WriteError},
     host::Counter,
-    plain::{NAMES, config},
+    plain::{NAMES, config, key},
     reader::Release,
     registry::Start,
     words::Control64,
@@ -175,6 +175,39 @@ fn adoption_can_be_repeated() {
             assert_eq!(block.write(&writer), Ok(5));
             check_invariants(&block);
         }
+    }
+}
+
+/// Who seizes a block dies as well, at every step: nobody allocates there again, where the displaced writer may still fill
+/// the slot that it had.
+/// Rules: DH-081, DH-258, DH-262.
+#[test]
+fn a_block_that_was_being_seized_is_written_no_more() {
+    for point in [Point::AdoptClose, Point::AdoptOwn, Point::AdoptSlot, Point::AdoptIndex] {
+        let block = lossy();
+        let writer = block.writer();
+        block.write(&writer).unwrap();
+        let mine = writer.allocate(1, Deadline::Immediate).unwrap().first;
+        let seizure = || block.core(NEXT_WRITER).adopt(TakeOver::Seize(key(WRITER)), soon()).map(drop);
+        assert!(until_crash(point, 1, seizure).is_none(), "{point:?}");
+        kill(NEXT_WRITER);
+        let closed = WriteError::from(AcquireError::Closed { handed_over: false });
+        let next = match block.core(12).adopt(TakeOver::IfDead, soon()) {
+            Ok(adopted) => {
+                assert_eq!(writer.commit(mine, info(8)), Err(AcquireError::Fenced.into()), "{point:?}");
+                adopted.writer
+            }
+            Err(refused) => {
+                assert_eq!(refused, RegistryError::WriterAlive { owner: key(WRITER) }, "{point:?}");
+                assert_eq!(writer.allocate(1, Deadline::Immediate), Err(closed));
+                block.core(12).adopt(TakeOver::Seize(key(WRITER)), soon()).unwrap().writer
+            }
+        };
+        assert_eq!(next.allocate(1, Deadline::Immediate), Err(closed), "{point:?}");
+        let mut reader = block.reader(READER, Start::Oldest);
+        let acquired = reader.acquire_ordered(Deadline::Immediate).unwrap();
+        assert_eq!(block.payload(acquired.id), 0, "{point:?}: what was committed is read");
+        super::world::revive();
     }
 }
 
