@@ -85,14 +85,24 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
     /// # Errors
     /// No lock, or the row is not ACTIVE.
     pub fn evict(&self, row: Row, deadline: Deadline) -> Result<(), RegistryError> {
-        self.evict_from(row, self.reg(row), deadline)
+        self.evict_from(row, self.reg(row), || true, deadline)
     }
 
-    /// Evicts the consumer that had the row when `found` was seen there, and none that came after it.
-    pub(super) fn evict_from(&self, row: Row, found: Reg, deadline: Deadline) -> Result<(), RegistryError> {
+    /// Evicts the consumer that had the row when `found` was seen there, and none that came after it, if `may` says so
+    /// once the lock is held.
+    ///
+    /// # Errors
+    /// No lock, another consumer, a row that is not ACTIVE, or `may` says no.
+    pub fn evict_from(
+        &self,
+        row: Row,
+        found: Reg,
+        may: impl FnOnce() -> bool,
+        deadline: Deadline,
+    ) -> Result<(), RegistryError> {
         self.locked(deadline, || {
             let reg = self.reg(row);
-            if reg != found || !reg.is(RowState::Active) {
+            if reg != found || !reg.is(RowState::Active) || !may() {
                 return Err(RegistryError::NotOwner);
             }
             // First the state, then the bit: a writer that sees the bit, passes its fence and finds no claim, is behind

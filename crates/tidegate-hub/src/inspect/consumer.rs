@@ -73,7 +73,7 @@ pub struct ConsumerInfo {
     #[serde(skip)]
     pub(crate) claim: Claim,
     #[serde(skip)]
-    pub(crate) row_state: Option<RowState>,
+    pub(crate) reg: Reg,
 }
 
 impl ConsumerInfo {
@@ -84,7 +84,7 @@ impl ConsumerInfo {
 
     /// Whether its cursor holds the ring back.
     pub(crate) fn holds_back(&self) -> bool {
-        self.row_state == Some(RowState::Active)
+        self.reg.is(RowState::Active)
     }
 }
 
@@ -143,8 +143,8 @@ impl Inspector {
     pub fn consumer(&self, row: u32) -> Option<ConsumerInfo> {
         let place = self.views().consumers.row(row)?;
         let words = ConsumerWords::load(place);
-        let row_state = Reg(words.reg).state();
-        if row_state == Some(RowState::Free) {
+        let reg = Reg(words.reg);
+        if reg.is(RowState::Free) {
             return None;
         }
         let commit = self.indices().commit_index;
@@ -159,7 +159,7 @@ impl Inspector {
             key,
             uid: text(place.bytes::<{ offset_of!(ConsumerRow, uid) }, 40>()),
             name: text(place.bytes::<{ offset_of!(ConsumerRow, name) }, 32>()),
-            state: match row_state {
+            state: match reg.state() {
                 Some(RowState::Free | RowState::Joining) => "joining",
                 Some(RowState::Active) => "active",
                 Some(RowState::Leaving) => "leaving",
@@ -180,7 +180,7 @@ impl Inspector {
             slots_lost: words.slots_lost,
             digest_failures: words.digest_failures,
             claim,
-            row_state,
+            reg,
         })
     }
 

@@ -329,7 +329,7 @@ impl Inspector {
             if consumer.stale {
                 found.push(Finding::ConsumerStale { row, pid, age: consumer.heartbeat_age });
             }
-            if consumer.row_state == Some(RowState::Evicted) {
+            if consumer.reg.is(RowState::Evicted) {
                 found.push(Finding::Evicted { row, pid });
             }
         }

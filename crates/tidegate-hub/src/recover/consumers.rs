@@ -1,8 +1,13 @@
 //! Rows of consumers.
 
+use std::time::Duration;
+
 use super::{RecoverError, Recovery, Step, TAINT_EVICTED};
 use crate::{
-    core::codec::{Row, SlotId},
+    core::{
+        codec::{Row, SlotId},
+        error::RegistryError,
+    },
     inspect::ConsumerInfo,
 };
 
@@ -48,11 +53,28 @@ impl Recovery {
                 .next()
                 .ok_or(RecoverError::NotStuck { what: "the row was removed meanwhile" });
         }
-        let pid = consumer.pid;
         if !force {
-            return Err(RecoverError::ConsumerAlive { row, pid });
+            return Err(RecoverError::ConsumerAlive { row, pid: consumer.pid });
         }
-        self.core.evict(Row(row), self.deadline())?;
+        self.evict(&consumer, || true)
+    }
+
+    /// Evicts the consumer that was `found`, whether it lives or not, if it has still not beaten for longer than `longest`.
+    ///
+    /// # Errors
+    /// It has left, was evicted, or beats again.
+    pub fn evict_stale(&self, found: &ConsumerInfo, longest: Duration) -> Result<Step, RecoverError> {
+        let age = || self.inspector.consumer(found.row).and_then(|now| now.heartbeat_age);
+        let what = "the consumer has left, was evicted or beats again";
+        match self.evict(found, || age().is_some_and(|age| age > longest)) {
+            Err(RecoverError::Registry(RegistryError::NotOwner)) => Err(RecoverError::NotStuck { what }),
+            step => step,
+        }
+    }
+
+    fn evict(&self, consumer: &ConsumerInfo, may: impl FnOnce() -> bool) -> Result<Step, RecoverError> {
+        let ConsumerInfo { row, pid, .. } = *consumer;
+        self.core.evict_from(Row(row), consumer.reg, may, self.deadline())?;
         self.taint(TAINT_EVICTED)?;
         self.count(1, true);
         let done = format!("pid {pid} evicted; what it reads stays until it lets go");

@@ -1,6 +1,6 @@
 //! Each repair of 18.2: done when it is safe, refused when it is not, and what force does.
 
-use std::{fs, mem::offset_of};
+use std::{fs, mem::offset_of, time::Duration};
 
 use tidegate_hub::{
     attachment::consumer_core,
@@ -13,8 +13,8 @@ use tidegate_hub::{
         words::RowNames,
         writer::CommitInfo,
     },
-    inspect::{Inspector, LockKind},
-    layout::pages::{LockRecord, MetricsPage, SyncPage},
+    inspect::{ConsumerInfo, Inspector, LockKind},
+    layout::pages::{ConsumerRow, LockRecord, MetricsPage, SyncPage},
     recover::{Repair, files, plan, slots::ResetOptions},
 };
 use tidegate_shm::sync::Ordering::Relaxed;
@@ -235,6 +235,33 @@ fn a_live_consumer_is_evicted_by_force_only_and_keeps_what_it_reads() {
     consumer.kill();
     assert_eq!(block.consumer(0).unwrap().pid, dead);
     assert_eq!(write(&writer, &adopted, b"value"), 108, "a blocked writer reaps it by itself");
+}
+
+/// Who was seen to be stale is evicted only if it is that consumer still, and stale still.
+/// Rules: DH-254, DH-259.
+#[test]
+fn who_beats_again_or_came_since_is_not_evicted() {
+    let world = World::of("repairs::who_beats_again_or_came_since_is_not_evicted");
+    let (_producer, name) = world.producer("write 1");
+    let first = reader(&world, &name);
+    let recovery = world.recovery(&name);
+    let block = recovery.inspector();
+    let rows = block.block().consumer_views().unwrap().consumers;
+    let heartbeat = rows.row(0).unwrap().u64::<{ offset_of!(ConsumerRow, last_heartbeat_ns) }>();
+    let long = Duration::from_secs(10);
+    let refused = |seen: &ConsumerInfo, longest| recovery.evict_stale(seen, longest).unwrap_err().code();
+    let seen = block.consumer(0).unwrap();
+    assert_eq!(refused(&seen, long), 602, "it has just joined");
+    first.leave(soon()).unwrap();
+    assert_eq!(refused(&seen, Duration::ZERO), 602, "nobody is there");
+    let _second = reader(&world, &name);
+    heartbeat.store(1, Relaxed);
+    assert_eq!(refused(&seen, long), 602, "the row is somebody else's, who has not to go for that");
+    let seen = block.consumer(0).unwrap();
+    assert!(recovery.evict_stale(&seen, long).unwrap().forced);
+    assert_eq!(block.consumer(0).unwrap().state, "evicted");
+    assert_eq!(refused(&seen, long), 602, "once is enough");
+    assert_eq!((block.diagnose().block.taint, block.metrics().counters.consumers_evicted), (8, 1));
 }
 
 /// Rules: DH-149, DH-151, DH-255.

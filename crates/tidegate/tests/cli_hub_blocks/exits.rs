@@ -126,6 +126,21 @@ fn a_live_writer_is_cut_off_by_confirmed_force_only() {
     assert!(audit.contains("seize FORCED") && audit.contains("evict"), "{audit}");
 }
 
+/// Who does not confirm has changed nothing, not even what would have been safe.
+/// Rules: DH-257, DH-268.
+#[test]
+fn cleaning_up_by_force_asks_first() {
+    let example = Example::new();
+    let path = example.dir.path().join(NAME);
+    let before = std::fs::read(&path).unwrap();
+    let words = ["cleanup-heartbeats", NAME, "--timeout", "1ms", "--apply", "--force"];
+    let out = example.hub(&words).exits(4);
+    assert!(out.stderr.contains("nothing was changed"), "{}", out.stderr);
+    assert!(std::fs::read(&path).unwrap() == before);
+    let steps = example.hub(&[words.as_slice(), &["--yes", "--json"]].concat()).exits(0).result();
+    assert_eq!(steps["steps"].as_array().unwrap().len(), 3, "one was dead, two are stale: {steps}");
+}
+
 /// T-11: a file that nobody may write can be looked at with every one of them, and no byte of it changes.
 /// Rules: DH-267, DH-270, T-11, N-45.
 #[test]

@@ -61,7 +61,7 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             if standing.max(self.claim_age(row, now)) >= limit {
                 let until = now.saturating_add(core.config.timing.reap_lock);
                 // Without the lock this time, the next probe tries again.
-                let _ = core.evict_from(row, reg, Deadline::At(until));
+                let _ = core.evict_from(row, reg, || true, Deadline::At(until));
             }
         }
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 use tidegate::hub::core::codec::SlotState;
-use tidegate::hub::error::RegistryError;
 use tidegate::hub::inspect::{ConsumerInfo, Inspector, SlotDiagnostic};
 use tidegate::hub::recover::slots::ResetOptions;
 use tidegate::hub::recover::{RecoverError, Recovery, Step, files, plan};
@@ -261,6 +260,8 @@ pub(crate) struct CleanupHeartbeats {
 impl CleanupHeartbeats {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Stop> {
         let block = self.block.open()?;
+        let warning = "This evicts consumers that live and have not beaten for long.";
+        let force = self.apply.apply && self.force.confirmed(&block.name(), warning)?;
         let rows = block.consumers();
         let is_stale = |age: Option<Duration>| age.is_some_and(|age| age > self.timeout);
         let dead = rows.iter().filter(|row| row.is_dead()).count();
@@ -292,18 +293,10 @@ impl CleanupHeartbeats {
         }
         let recovery = self.block.open_for_repair()?;
         let mut steps = nothing_is_fine(recovery.cleanup_dead_consumers())?.unwrap_or_default();
-        if self
-            .force
-            .confirmed(&block.name(), "This evicts consumers that live and have not beaten for long.")?
-        {
+        if force {
             let stale = |row: &&ConsumerInfo| !row.is_dead() && is_stale(row.heartbeat_age);
             for row in rows.iter().filter(|row| row.state == "active").filter(stale) {
-                match recovery.evict_consumer(row.row, true) {
-                    Ok(step) => steps.push(step),
-                    // It has left meanwhile, or somebody else has evicted it.
-                    Err(RecoverError::Registry(RegistryError::NotOwner)) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                steps.extend(nothing_is_fine(recovery.evict_stale(row, self.timeout))?);
             }
         }
         lines.push(format!("{} removed", text::count(steps.len(), "row")));
