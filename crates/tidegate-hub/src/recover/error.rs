@@ -1,5 +1,6 @@
 //! Why a repair was not done.
 
+use rustix::io::Errno;
 use tidegate_shm::region::{AccessError, DirError};
 
 use crate::{
@@ -115,6 +116,17 @@ impl RecoverError {
             Self::Registry(_) => 206,
             Self::Displaced => 207,
             Self::Dir(_) | Self::Access(_) => 904,
+        }
+    }
+
+    /// Whether there is no such block any more.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Dir(error) | Self::Attach(AttachError::Dir(error)) => {
+                matches!(error, DirError::Missing { .. })
+            }
+            Self::Attach(AttachError::Open(error)) => error.errno() == Some(Errno::NOENT.raw_os_error()),
+            _ => false,
         }
     }
 

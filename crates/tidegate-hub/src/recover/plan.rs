@@ -321,7 +321,14 @@ impl Recovery {
             self.set_handover(CUT, DONE, Some(InitState::Closed))?;
         }
         if let (Some(dir), Some(name)) = (self.block.path().parent(), self.block.path().file_name()) {
-            remove(dir, &name.to_string_lossy())?;
+            match remove(dir, &name.to_string_lossy()) {
+                // Somebody else has finished it meanwhile.
+                Err(error) if error.is_gone() && before == DONE => {
+                    return Err(RecoverError::NotStuck { what: "the old name was removed meanwhile" });
+                }
+                Err(error) if error.is_gone() => {}
+                removed => removed?,
+            }
         }
         let step = Step::new("handover", "finished, the old name is removed", "nobody uses the old block");
         Ok(self.told(step.between(&before, &DONE)))

@@ -14,7 +14,7 @@ use tidegate_hub::{
         writer::CommitInfo,
     },
     inspect::{ConsumerInfo, Inspector, LockKind},
-    layout::pages::{ConsumerRow, LockRecord, MetricsPage, SyncPage},
+    layout::pages::{ConsumerRow, ControlPage, LockRecord, MetricsPage, SyncPage},
     recover::{Repair, files, plan, slots::ResetOptions},
 };
 use tidegate_shm::sync::Ordering::Relaxed;
@@ -467,6 +467,29 @@ fn names_of_blocks_in_use_stay_unless_forced() {
     assert_eq!(write(&writer, &block, b"on"), 101, "who has it attached goes on");
     let last = Inspector::of(block.clone()).unwrap().audit().pop().unwrap();
     assert_eq!((last.operation, last.forced), ("unlink", true));
+}
+
+/// What somebody else has removed meanwhile is no failure of those who wanted to.
+/// Rules: DH-254, DH-262, N-43.
+#[test]
+fn names_that_are_gone_already_are_nobodys_failure() {
+    let world = World::of("repairs::names_that_are_gone_already_are_nobodys_failure");
+    let options = world.options(Role::Recovery);
+    let (producer, name) = world.producer("write 1");
+    producer.kill();
+    let found = files::reclaimable(&options).unwrap();
+    let recovery = world.recovery(&name);
+    let control = recovery.inspector().block().writer_views().unwrap().control;
+    let handover = control.row().u32::<{ offset_of!(ControlPage, handover_state) }>();
+    files::reclaim(&found[0], &options).unwrap();
+    let refused = files::reclaim(&found[0], &options).unwrap_err();
+    assert!(refused.is_gone() && !refused.is_unsafe(), "{refused}");
+    // Cut: there was something left to do. Done: all of it has been done.
+    for (state, steps) in [(2, 1), (3, 0)] {
+        handover.store(state, Relaxed);
+        assert_eq!(plan::plan(recovery.inspector()), [Repair::FinishHandover], "{state}");
+        assert_eq!(recovery.auto_recover().unwrap().len(), steps, "{state}");
+    }
 }
 
 /// T-16, the ring itself.

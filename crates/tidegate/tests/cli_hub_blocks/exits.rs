@@ -3,12 +3,14 @@
 use std::mem::offset_of;
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::Value;
+use tidegate::hub::block::{AttachOptions, Block, CreateOptions, Role, attach, create};
 use tidegate::hub::core::codec::{Ctl, SlotState};
-use tidegate::hub::layout::pages::ControlPage;
-use tidegate::hub::layout::pages::SlotRecord;
+use tidegate::hub::layout::pages::{ControlPage, SlotRecord, SyncPage};
 use tidegate::shm::sync::Ordering::Relaxed;
 
 use crate::block::{Example, NAME, process};
+use crate::support::{Running, tidegate};
 
 /// Commands that only look.
 const LOOKING: [&[&str]; 10] = [
@@ -201,4 +203,38 @@ fn reclaim_removes_what_is_dead_and_only_when_told() {
     let out = example.hub(&["reclaim", "--apply", "--json"]).exits(0).result();
     assert_eq!(out["removed"][0], NAME);
     assert!(!example.dir.path().join(NAME).exists());
+}
+
+/// A block whose writer is dead.
+fn abandoned(dir: &std::path::Path) -> Block {
+    let options = CreateOptions { dir: dir.to_owned(), ..CreateOptions::default() };
+    let name = create(&crate::block::spec(), &options).unwrap().descriptor().file_name();
+    let options = AttachOptions { dir: dir.to_owned(), ..AttachOptions::new(Role::Recovery) };
+    let block = attach(&name, &options).unwrap();
+    let control = block.writer_views().unwrap().control;
+    let owner = control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>();
+    owner.store(crate::block::dead_process().word(), Relaxed);
+    block
+}
+
+/// What another one has removed meanwhile is left out; a block that cannot be had keeps none of the others.
+/// Rules: DH-241, DH-262, N-43.
+#[test]
+fn reclaim_goes_on_behind_blocks_that_it_does_not_get() {
+    let dir = crate::support::place();
+    let words = ["hub", "reclaim", "--apply", "--json", "--dir", dir.path().to_str().unwrap()];
+    let removed = |out: &Value| out["removed"].as_array().unwrap().len();
+    let blocks: Vec<Block> = (0..24).map(|_| abandoned(dir.path())).collect();
+    let both = [(); 2].map(|()| Running::start(tidegate().args(words)));
+    let both = both.map(|running| running.finish().exits(0).result());
+    assert_eq!(both.iter().map(removed).sum::<usize>(), blocks.len());
+
+    let mut blocks: Vec<Block> = (0..3).map(|_| abandoned(dir.path())).collect();
+    blocks.sort_by_key(|block| block.descriptor().file_name());
+    let lock = blocks[0].consumer_views().unwrap().sync;
+    let lock = lock.row().u64::<{ offset_of!(SyncPage, maintenance_lock) }>();
+    lock.store(blocks[0].own_key().word(), Relaxed);
+    let out = Running::start(tidegate().args(words)).finish().exits(1);
+    assert_eq!((removed(&out.result()), out.error().0.as_str()), (2, "lock_timeout"));
+    assert!(blocks[0].path().exists());
 }

@@ -488,14 +488,15 @@ impl Reclaim {
         let blocks = files::reclaimable(&options)?;
         let total = text::bytes(blocks.iter().fold(0, |sum, block| sum.saturating_add(block.bytes)));
         let number = text::count(blocks.len(), "block");
-        let mut removed = Vec::new();
+        let (mut removed, mut failed) = (Vec::new(), None);
         if self.apply.apply {
             for block in &blocks {
                 match files::reclaim(block, &options) {
                     Ok(()) => removed.push(block),
-                    // Somebody took it up meanwhile.
-                    Err(error) if error.is_unsafe() => {}
-                    Err(error) => return Err(error.into()),
+                    // Somebody took it up meanwhile, or has removed it.
+                    Err(error) if error.is_unsafe() || error.is_gone() => {}
+                    // It keeps none of the others; told when it is said what was done.
+                    Err(error) => failed = failed.or(Some(error)),
                 }
             }
         }
@@ -515,7 +516,7 @@ impl Reclaim {
             },
             || json!({ "applied": self.apply.apply, "blocks": blocks, "removed": removed.iter().map(|block| &block.name).collect::<Vec<_>>() }),
         )?;
-        problems(!self.apply.apply && !blocks.is_empty())
+        failed.map_or_else(|| problems(!self.apply.apply && !blocks.is_empty()), |error| Err(error.into()))
     }
 }
 
