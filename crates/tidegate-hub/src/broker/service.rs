@@ -41,7 +41,7 @@ pub struct BrokerConfig {
     pub curve: Option<BrokerCurve>,
     /// File that keeps the registry over restarts; by default none (DH-212).
     pub persist: Option<PathBuf>,
-    /// For how long, when stopped, DISC_REQ and DEREG_REQ are still answered.
+    /// For how long, when stopped, DISC_REQ and DEREG_REQ are still answered; then what has come, for at most a second.
     pub drain: Duration,
     /// What the state machine is to do. `events_endpoint` and `pinned` are filled in from here.
     pub settings: Settings,
@@ -250,6 +250,9 @@ const BATCH: usize = 256;
 /// Least time between two writes of the registry (DH-213).
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// For how long, when the time to stop has come, what keeps coming is still answered.
+const OVERTIME: Duration = Duration::from_secs(1);
+
 /// For how long the last replies are sent when it stops.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -276,7 +279,8 @@ impl Service {
                     self.machine.drain();
                     until = Some(now + self.drain);
                 }
-                Some(until) if is_idle && now >= until => break,
+                // Who never stops asking keeps nobody from ending.
+                Some(until) if now >= until && (is_idle || now >= until.saturating_add(OVERTIME)) => break,
                 _ => {}
             }
         }

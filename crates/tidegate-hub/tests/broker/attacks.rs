@@ -3,11 +3,13 @@
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use tidegate_hub::broker::wire::frames;
 use tidegate_mq::{Context, Dealer, Options, options::RoutingId};
+use tidegate_shm::sync::{AtomicBool, Ordering};
 
 use crate::support::*;
 
@@ -86,6 +88,45 @@ fn half_open_connections_keep_nobody_out() {
     first.set_read_timeout(Some(6 * SOON)).unwrap();
     let mut rest = Vec::new();
     first.read_to_end(&mut rest).expect("closed by the broker");
+}
+
+/// Clients that send faster than they are answered keep a broker from nothing, and not from ending either.
+///
+/// Rules: DH-186, DH-195.
+#[test]
+fn a_flood_does_not_keep_a_broker_running() {
+    let dir = private_dir();
+    let broker = start(config(dir.path()));
+    let endpoint = broker.endpoint().to_owned();
+    let context = Context::new();
+    // Longer to read than to send.
+    let body = format!(r#"{{"type":"PING","x":[{}0]}}"#, "{},".repeat(300)).into_bytes();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for at in 0..2 {
+            let (context, body, endpoint, is_over) = (&context, &body, &endpoint, &is_over);
+            scope.spawn(move || {
+                let dealers: Vec<_> =
+                    (0..4).map(|of| dealer(context, endpoint, &format!("flood-{at}-{of}"))).collect();
+                let message = frames(body.clone());
+                while !is_over.load(Ordering::Relaxed) {
+                    let taken = dealers.iter().filter(|dealer| dealer.try_send(message.clone()).is_ok());
+                    if taken.count() == 0 {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        until("a flood", || broker.metrics().registry.refused_malformed > 1_000);
+        let stopping = thread::spawn(move || broker.stop());
+        let deadline = Instant::now() + 6 * SOON;
+        while !stopping.is_finished() && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(Instant::now() < deadline, "the broker goes on for as long as it is asked");
+        stopping.join().unwrap().unwrap();
+    });
 }
 
 /// Clients that ask for long lists and read no reply, send large garbage, and register without end: the broker's memory
