@@ -11,7 +11,7 @@ use tidegate_shm::{region::RegionDir, sync::Ordering};
 use super::{RecoverError, Recovery, Step};
 use crate::{
     attachment::audit::Operation,
-    block::{AttachOptions, Role},
+    block::{AttachOptions, Role, registry::Place},
     core::{TakeOver, codec::SlotState},
     identity::Liveness,
     inspect::{ConsumerInfo, Inspector, LockKind, Owner, Part, picture::text},
@@ -164,14 +164,11 @@ pub fn plan(block: &Inspector) -> Vec<Repair> {
     let mut repairs = Vec::new();
     repairs.extend(registry(block));
     let handover = block.control().handover_state;
-    let writer = block.owner(block.control().writer_owner, crate::block::registry::Place::Writer);
-    let nobody_writes = writer.is_none_or(|writer| writer.is_dead());
-    if nobody_writes && handover != CUT && handover != DONE {
-        repairs.extend(adoption(block, writer));
-        // Without a writer a consumer has cleaned up after it already.
-        if handover == PREPARED {
-            repairs.push(Repair::CancelHandover { successor: successor(block) });
-        }
+    let nobody_writes = writer(block).is_none_or(|writer| writer.is_dead());
+    repairs.extend(adoption(block));
+    // Without a writer a consumer has cleaned up after it already.
+    if nobody_writes && handover == PREPARED {
+        repairs.push(Repair::CancelHandover { successor: successor(block) });
     }
     repairs.extend(dead_rows(block));
     let unread = block.consumers().iter().all(ConsumerInfo::is_dead);
@@ -194,7 +191,16 @@ fn registry(block: &Inspector) -> Option<Repair> {
     (holder.is_none() && disagrees).then_some(Repair::Registry { holder: None })
 }
 
-fn adoption(block: &Inspector, writer: Option<Owner>) -> Option<Repair> {
+fn writer(block: &Inspector) -> Option<Owner> {
+    block.owner(block.control().writer_owner, Place::Writer)
+}
+
+/// What there is to adopt: a dead writer, or what one has left open. Not where the channel goes on in another block.
+pub(super) fn adoption(block: &Inspector) -> Option<Repair> {
+    let (writer, handover) = (writer(block), block.control().handover_state);
+    if writer.is_some_and(|writer| !writer.is_dead()) || handover == CUT || handover == DONE {
+        return None;
+    }
     let slots = block.diagnose_all();
     let open = slots.iter().filter_map(|slot| {
         let state = [SlotState::Writing, SlotState::Draining, SlotState::Quarantined];

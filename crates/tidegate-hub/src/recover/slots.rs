@@ -1,6 +1,6 @@
 //! Slots and the writer's place.
 
-use super::{RecoverError, Recovery, Step, TAINT_SLOT_RESET};
+use super::{RecoverError, Recovery, Repair, Step, TAINT_SLOT_RESET, plan};
 use crate::{
     attachment::{Process, WriterWords, audit::Operation},
     block::registry::Place,
@@ -99,26 +99,31 @@ impl Recovery {
         Ok(changes.iter().map(|change| self.told(reset_step(change, options.force))).collect())
     }
 
-    /// Adopts from a dead writer and gives the writer's place back at once (5.10).
+    /// Adopts from a dead writer, or what one has left open, and gives the writer's place back at once (5.10): what a plan
+    /// has as [`Repair::Adopt`].
     ///
     /// # Errors
-    /// The writer is not dead, or there is none and nothing is open.
+    /// The writer is not dead, there is none and nothing is open, or the channel goes on in another block.
     pub fn release_zombie_writer(&self) -> Result<Step, RecoverError> {
         self.check_slots()?;
-        let writer = self.inspector.writer();
-        let open = self.inspector.diagnose_all().iter().any(|slot| slot.owner.is_some());
-        if writer.key.is_none() && !open {
-            return Err(RecoverError::NotStuck { what: "there is no writer, and nothing is open" });
+        if let Some(owner) = self.live_writer() {
+            return Err(RecoverError::WriterAlive { owner: owner.key });
         }
+        // As planned, so that it is what a dry run says.
+        let Some(Repair::Adopt { writer, .. }) = plan::adoption(&self.inspector) else {
+            return Err(RecoverError::NotStuck { what: "no writer is dead, and nothing is open" });
+        };
         let place = self.take_place()?;
         let adopted = self.adopt(TakeOver::IfDead)?;
         let abandoned = adopted.abandoned;
         adopted.writer.resign()?;
         drop(place);
         self.count(1, false);
-        let reason = format!("writer pid {} is dead", writer.pid);
+        let pid = writer.map_or_else(|| "none".to_owned(), |writer| writer.key.pid().to_string());
+        let reason =
+            if writer.is_some() { format!("writer pid {pid} is dead") } else { "no writer".to_owned() };
         let step = Step::new("writer", format!("adopted block, {abandoned} ids became holes"), reason);
-        Ok(self.told(step.between(&writer.pid, &"none")))
+        Ok(self.told(step.between(&pid, &"none")))
     }
 
     /// The writer, if it is not dead.

@@ -337,6 +337,25 @@ fn a_plan_changes_nothing_and_says_exactly_what_is_done() {
     assert!(block.integrity(true).is_valid());
 }
 
+/// What one slot that was reset leaves behind is adopted, too.
+/// Rules: DH-260, DH-263.
+#[test]
+fn what_is_open_without_a_writer_is_planned_and_adopted() {
+    let world = World::of("repairs::what_is_open_without_a_writer_is_planned_and_adopted");
+    let (producer, name) = world.producer("write 1;open 2");
+    producer.kill();
+    let recovery = world.recovery(&name);
+    let block = recovery.inspector();
+    recovery.reset_slot(1, GENTLE).unwrap();
+    let planned = plan::plan(block);
+    assert!(matches!(planned.as_slice(), [Repair::Adopt { writer: None, .. }]), "{planned:?}");
+    let step = recovery.release_zombie_writer().unwrap();
+    assert!(step.done.contains("1 ids") && step.before == "none", "{step:?}");
+    assert_eq!((state(block, 2), block.index_summary().commit), ("FREE", 103));
+    assert_eq!(plan::plan(block), []);
+    assert_eq!(recovery.release_zombie_writer().unwrap_err().code(), 602);
+}
+
 /// N-43: who starts between looking and acting is not disturbed.
 /// Rules: DH-254, DH-255, DH-256, N-43.
 #[test]

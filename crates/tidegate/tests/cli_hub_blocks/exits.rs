@@ -143,6 +143,45 @@ fn cleaning_up_by_force_asks_first() {
     assert_eq!(steps["steps"].as_array().unwrap().len(), 3, "one was dead, two are stale: {steps}");
 }
 
+/// The dry run lists what there is to do: also what a writer has left open that is known no more.
+/// Rules: DH-260, DH-268.
+#[test]
+fn what_a_dry_run_of_release_zombies_lists_is_done() {
+    let example = Example::new();
+    let views = example.block.writer_views().unwrap();
+    let row = views.control.row();
+    let owner = row.u64::<{ offset_of!(ControlPage, writer_owner) }>();
+    let handover = row.u32::<{ offset_of!(ControlPage, handover_state) }>();
+    let (mut live, key) = process();
+    let dead = owner.load(Relaxed);
+    let [dry, apply] = [
+        ["release-zombies", NAME, "--writers", "--dry-run", "--json"],
+        ["release-zombies", NAME, "--writers", "--apply", "--json"],
+    ];
+    // A writer that lives, and one whose channel has gone on elsewhere.
+    for (writer, state, code) in [(key.word(), 0, 4), (dead, 2, 0), (dead, 3, 0)] {
+        owner.store(writer, Relaxed);
+        handover.store(state, Relaxed);
+        let planned = example.hub(&dry).exits(0).result();
+        assert_eq!(planned["plan"].as_array().unwrap().len(), 0, "{planned}");
+        let out = example.hub(&apply).exits(code);
+        assert!(code != 0 || out.result()["steps"].as_array().unwrap().is_empty(), "{}", out.stdout);
+        assert_eq!(owner.load(Relaxed), writer, "nothing was changed");
+    }
+    live.kill().unwrap();
+    live.wait().unwrap();
+    owner.store(0, Relaxed);
+    handover.store(0, Relaxed);
+    let planned = example.hub(&dry).exits(3).result();
+    assert_eq!(
+        (planned["plan"].as_array().unwrap().len(), &planned["plan"][0]["code"]),
+        (1, &"adopt".into())
+    );
+    let done = example.hub(&apply).exits(0).result();
+    assert_eq!((done["steps"].as_array().unwrap().len(), &done["steps"][0]["object"]), (1, &"writer".into()));
+    example.hub(&dry).exits(0);
+}
+
 /// T-11: a file that nobody may write can be looked at with every one of them, and no byte of it changes.
 /// Rules: DH-267, DH-270, T-11, N-45.
 #[test]

@@ -200,7 +200,7 @@ impl ReleaseZombies {
             let block = self.block.open()?;
             let of_kind = |repair: &plan::Repair| match repair {
                 plan::Repair::Reap { .. } => readers,
-                plan::Repair::Adopt { writer, .. } => writers && writer.is_some(),
+                plan::Repair::Adopt { .. } => writers,
                 _ => false,
             };
             let repairs: Vec<_> = plan::plan(&block).into_iter().filter(of_kind).collect();
@@ -220,10 +220,10 @@ impl ReleaseZombies {
         }
         let reaped = steps.len();
         if writers {
-            let writer = recovery.inspector().writer();
-            // Alone, a live writer is a reason to refuse; beside readers it is none of this command's business.
-            if self.writers || writer.liveness == tidegate::hub::identity::Liveness::Dead {
-                steps.extend(nothing_is_fine(recovery.release_zombie_writer())?);
+            match nothing_is_fine(recovery.release_zombie_writer()) {
+                // Alone, a live writer is a reason to refuse; beside readers it is none of this command's business.
+                Err(Stop::Error { exit: Exit::Hub(HubExit::Unsafe), .. }) if !self.writers => {}
+                step => steps.extend(step?),
             }
         }
         output.result(
