@@ -4,10 +4,13 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 
 use rustix::io::Errno;
 use thiserror::Error;
-use tidegate_shm::region::OpenError;
+use tidegate_shm::region::{AccessError, OpenError};
 
-use super::{AttachError, AttachOptions, attach, look};
-use crate::layout::{ChannelName, Descriptor};
+use super::{AttachError, AttachOptions, Block, attach, look};
+use crate::{
+    handover::observe,
+    layout::{BlockUuid, ChannelName, Descriptor},
+};
 
 /// A block that is in use.
 #[derive(Debug, Clone)]
@@ -41,13 +44,14 @@ pub enum FindError {
 }
 
 /// The blocks of `channel` in the directory of `options` that are in use, by name: one, unless something is wrong. Closed ones
-/// are over, one that was left for another block is not the channel any more, and those that are being made are not there yet. Files
-/// of others, which are not trusted or may not be read, are passed over with a word in the log.
+/// are over, one that was left for another block is not the channel any more, and those that are being made are not there yet; a
+/// successor that the block before was never left for is not the channel either (DH-225). Files of others, which are not trusted or
+/// may not be read, are passed over with a word in the log.
 ///
 /// # Errors
 /// [`FindError`].
 pub fn find(channel: &ChannelName, options: &AttachOptions<'_>) -> Result<Vec<Found>, FindError> {
-    let mut found: Vec<Found> = Vec::new();
+    let mut seen: Vec<Seen> = Vec::new();
     for name in candidates(channel, options)? {
         match look(&name, options) {
             // Another channel whose name begins the same.
@@ -62,17 +66,46 @@ pub fn find(channel: &ChannelName, options: &AttachOptions<'_>) -> Result<Vec<Fo
             Err(_) => {}
         }
         match attach(&name, options) {
-            Ok(block) => found.push(Found { name, descriptor: Arc::clone(block.descriptor()) }),
+            Ok(block) => seen.push(
+                Seen::of(&name, &block).map_err(|error| FindError::Attach { name, source: error.into() })?,
+            ),
             // Over, being made, or just removed.
             Err(AttachError::Closed | AttachError::NotReady { .. } | AttachError::StaleBoot { .. }) => {}
             Err(AttachError::Open(error)) if error.errno() == Some(Errno::NOENT.raw_os_error()) => {}
             Err(source) => return Err(FindError::Attach { name, source }),
         }
     }
-    // A block that was left stays for a while, for those who have not read it to its end.
-    let left: Vec<_> = found.iter().filter_map(|found| found.descriptor.spec.predecessor).collect();
-    found.retain(|found| !left.contains(&found.descriptor.uuid));
-    Ok(found)
+    let is_channel = |one: &&Seen| {
+        // A block that was left stays for a while, for those who have not read it to its end.
+        let is_left = seen.iter().any(|next| one.was_left_for(next));
+        let is_unused = seen.iter().any(|old| one.names(old) && !old.was_left_for(one));
+        !is_left && !is_unused
+    };
+    Ok(seen.iter().filter(is_channel).map(|one| one.found.clone()).collect())
+}
+
+/// A block, and what it says of the channel.
+struct Seen {
+    found: Found,
+    /// Where the channel went on.
+    successor: Option<BlockUuid>,
+}
+
+impl Seen {
+    fn of(name: &str, block: &Block) -> Result<Self, AccessError> {
+        let announced = observe(&block.inspector_views()?).filter(|announced| announced.state.is_cut());
+        let found = Found { name: name.to_owned(), descriptor: Arc::clone(block.descriptor()) };
+        Ok(Self { found, successor: announced.map(|announced| announced.successor) })
+    }
+
+    /// Whether it was made to follow `old`.
+    fn names(&self, old: &Self) -> bool {
+        self.found.descriptor.spec.predecessor == Some(old.found.descriptor.uuid)
+    }
+
+    fn was_left_for(&self, next: &Self) -> bool {
+        next.names(self) && self.successor == Some(next.found.descriptor.uuid)
+    }
 }
 
 /// Whether it belongs to somebody who is not trusted, may not be read, or is no file.

@@ -19,7 +19,7 @@ use crate::{
     config::HubConfig,
     core::{TakeOver, config::Deadline, writer::Writer},
     identity::{Liveness, ProcessKey},
-    layout::{Descriptor, pages::ControlPage},
+    layout::{Descriptor, InitState, pages::ControlPage},
     upkeep::{Beats, ProducerMember},
 };
 
@@ -74,9 +74,10 @@ fn remove_done(old: &Block) -> Option<()> {
     Some(())
 }
 
-/// The block before, if the channel came from there and consumers may still be on their way.
-fn predecessor(descriptor: &Descriptor, config: &AttachOptions<'_>) -> Option<(Arc<Block>, Announcement)> {
-    let name = descriptor.spec.channel.file_name(&descriptor.spec.predecessor?);
+/// The block before, if it is there.
+fn block_before(descriptor: &Descriptor, config: &AttachOptions<'_>) -> Option<Block> {
+    let uuid = descriptor.spec.predecessor?;
+    let name = descriptor.spec.channel.file_name(&uuid);
     let options = AttachOptions {
         dir: config.dir.clone(),
         huge_dir: config.huge_dir.clone(),
@@ -84,10 +85,28 @@ fn predecessor(descriptor: &Descriptor, config: &AttachOptions<'_>) -> Option<(A
         init_wait: std::time::Duration::ZERO,
         ..AttachOptions::new(Role::Recovery)
     };
-    let old = attach(&name, &options).ok()?;
+    attach(&name, &options).ok().filter(|old| old.descriptor().uuid == uuid)
+}
+
+/// The block before, if the channel came from there and consumers may still be on their way.
+fn predecessor(descriptor: &Descriptor, config: &AttachOptions<'_>) -> Option<(Arc<Block>, Announcement)> {
+    let old = block_before(descriptor, config)?;
     let announced = observe(&old.inspector_views().ok()?)?;
     let is_ours = announced.state.is_cut() && announced.successor == descriptor.uuid;
     is_ours.then(|| (Arc::new(old), announced))
+}
+
+/// Second row of 15.6, met at the successor: the name of the block before, if that is in use and the channel has not left it
+/// for this block.
+pub(crate) fn not_left_yet(descriptor: &Descriptor, options: &AttachOptions<'_>) -> Option<String> {
+    let old = block_before(descriptor, options)?;
+    let views = old.inspector_views().ok()?;
+    let left = observe(&views)
+        .is_some_and(|announced| announced.state.is_cut() && announced.successor == descriptor.uuid);
+    // Acquire: pairs with the release of whoever closed it.
+    let state = views.control.row().u32::<{ offset_of!(ControlPage, init_state) }>().load(Ordering::Acquire);
+    let is_over = state == InitState::Closed.code();
+    (!left && !is_over).then(|| old.descriptor().file_name())
 }
 
 /// For how many consumers, and until when, whoever adopts `block` keeps its floor where it is (15.3, step 5).

@@ -12,7 +12,7 @@ use crate::{
     config::{HubConfig, IfExists, Timeout},
     core::{Adopted, TakeOver, config::Deadline},
     error::{OpenError, RegistryError},
-    handover::{Predecessors, call_off, finish, floor_hold, observe, retire_predecessor},
+    handover::{Predecessors, call_off, finish, floor_hold, not_left_yet, observe, retire_predecessor},
     layout::pages::ControlPage,
     upkeep::{self, Beats, Member, ProducerMember},
 };
@@ -82,6 +82,11 @@ impl Producer {
             if let Some(announced) = announced {
                 // The channel is in the successor (15.6).
                 name = announced.name;
+                continue;
+            }
+            if let Some(old) = not_left_yet(block.descriptor(), &options) {
+                // The channel never came here.
+                name = old;
                 continue;
             }
             let core = writer_core(&block, config.wait, config.timeouts.timing())?;

@@ -1,11 +1,12 @@
 //! The blocks of a channel, found by the names of their files.
 
-use std::fs;
+use std::{fs, mem::offset_of};
 
 use tidegate_hub::{
     block::{AttachOptions, Block, CreateOptions, FindError, Role, create, find},
-    layout::{BlockSpec, ChannelName, Secret, SecurityLevel},
+    layout::{BlockSpec, ChannelName, Secret, SecurityLevel, pages::ControlPage},
 };
+use tidegate_shm::sync::Ordering::Relaxed;
 
 use crate::{Blocks, name_of, set_state, spec};
 
@@ -47,6 +48,27 @@ fn the_blocks_of_a_channel_are_those_in_use_and_of_its_name() {
     let (dot, line) = (of(&blocks, "rig.left"), of(&blocks, "rig_left"));
     for (channel, block) in [("rig.left", &dot), ("rig_left", &line)] {
         assert_eq!(found(&blocks, channel).unwrap(), [name_of(block)]);
+    }
+}
+
+/// Which of two blocks is the channel is what the old one says.
+///
+/// Rules: DH-225.
+#[test]
+fn a_successor_is_the_channel_once_the_block_before_says_so() {
+    let blocks = Blocks::new();
+    let old = blocks.create();
+    let next = [(); 2].map(|()| {
+        let spec = BlockSpec { predecessor: Some(old.descriptor().uuid), ..spec() };
+        create(&spec, &blocks.create_options()).unwrap()
+    });
+    let control = old.writer_views().unwrap().control;
+    let successor = control.row().bytes::<{ offset_of!(ControlPage, successor_uuid) }, 16>();
+    successor.write_at(0, next[0].descriptor().uuid.as_bytes()).unwrap();
+    // None, prepared, cut, done, cancelled.
+    for (state, channel) in [(0, &old), (1, &old), (2, &next[0]), (3, &next[0]), (4, &old)] {
+        control.row().u32::<{ offset_of!(ControlPage, handover_state) }>().store(state, Relaxed);
+        assert_eq!(found(&blocks, "camera").unwrap(), [name_of(channel)], "{state}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{mem::offset_of, path::Path};
 
 use tidegate_hub::{
-    block::{AttachOptions, Role},
+    block::{AttachOptions, Role, find},
     config::{ConsumerConfig, HubConfig},
     consumer::HandoverIterator,
     core::Start,
@@ -77,6 +77,33 @@ fn a_producer_may_die_at_every_step() {
         send(&next, 5);
         assert_eq!(drain(&mut iterator), [5], "{step}");
     }
+}
+
+/// A successor that has a name and was not cut to is not the channel, neither for those who look for it nor for who names
+/// it.
+///
+/// Rules: DH-225, DH-230, V-08, V-11.
+#[test]
+fn a_successor_that_was_never_cut_to_does_not_take_the_channel() {
+    if let Some(task) = role("writer") {
+        return move_and_write(&task.dir);
+    }
+    let test = "deaths::a_successor_that_was_never_cut_to_does_not_take_the_channel";
+    let dir = place();
+    let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.link"));
+    let name = writer.wait_for("block");
+    let config = ConsumerConfig { start: Some(Start::Oldest), ..consumer_config(dir.path()) };
+    let mut iterator = HandoverIterator::attach(&name, &config).unwrap();
+    assert_eq!(writer.signal(), KILLED);
+    let successor = blocks(dir.path()).into_iter().find(|block| *block != name).unwrap();
+    let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Consumer) };
+    let channel = kept(dir.path(), 8).channel;
+    let found: Vec<String> = find(&channel, &options).unwrap().into_iter().map(|found| found.name).collect();
+    assert_eq!(found, std::slice::from_ref(&name));
+    let producer = Producer::adopt(&successor, &kept(dir.path(), 8), LONG).unwrap();
+    assert_eq!((producer.name(), send(&producer, 4)), (name, 4));
+    assert_eq!(drain(&mut iterator), [0, 1, 2, 3, 4]);
+    assert_eq!(blocks(dir.path()), [producer.name()]);
 }
 
 /// The last step is finished by whoever adopts.
