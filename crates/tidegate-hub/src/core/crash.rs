@@ -107,6 +107,8 @@ points! {
     HandoverCut = "h.cut",
     /// The old block is closed, its name not removed yet.
     HandoverClose = "h.close",
+    /// A handover is being called off: the successor's name is gone, the old block still says that it is prepared.
+    HandoverCancel = "h.cancel",
 }
 
 /// Passes a step.

@@ -17,7 +17,12 @@ use crate::{
     attachment::{Process, WriterCore, WriterWords, writer_core},
     block::{AttachOptions, Block, Role, attach, look, registry::Place},
     config::HubConfig,
-    core::{TakeOver, config::Deadline, writer::Writer},
+    core::{
+        TakeOver,
+        config::Deadline,
+        crash::{self, Point},
+        writer::Writer,
+    },
     identity::{Liveness, ProcessKey},
     layout::{Descriptor, InitState, pages::ControlPage},
     upkeep::{Beats, ProducerMember},
@@ -43,6 +48,7 @@ pub(crate) fn call_off(writer: &Writer<WriterWords, Process>) {
             tracing::warn!(block = announced.name, %error, "the successor that was never used stays");
         }
     }
+    crash::at(Point::HandoverCancel);
     page.store_state(HandoverState::Cancelled);
     core.wake_readers();
 }

@@ -6,13 +6,20 @@
 use std::{fmt, mem::offset_of, path::Path, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use tidegate_shm::{region::RegionDir, sync::Ordering};
+use tidegate_shm::{
+    region::{DirError, RegionDir},
+    sync::Ordering,
+};
 
 use super::{RecoverError, Recovery, Step};
 use crate::{
     attachment::audit::Operation,
     block::{AttachOptions, Role, registry::Place},
-    core::{TakeOver, codec::SlotState},
+    core::{
+        TakeOver,
+        codec::SlotState,
+        crash::{self, Point},
+    },
     identity::Liveness,
     inspect::{ConsumerInfo, Inspector, LockKind, Owner, Part, picture::text},
     layout::{InitState, pages::ControlPage},
@@ -268,9 +275,7 @@ impl Recovery {
             match repair {
                 Repair::Registry { .. } => steps.push(self.repair_registry()?),
                 Repair::Adopt { writer, open, .. } => steps.push(self.adopt_planned(*writer, open)?),
-                Repair::CancelHandover { successor } => {
-                    steps.extend(unless_it_went_on(self.cancel_handover(successor.as_deref()))?)
-                }
+                Repair::CancelHandover { .. } => steps.extend(unless_it_went_on(self.cancel_handover())?),
                 Repair::FinishHandover => steps.extend(unless_it_went_on(self.finish_handover())?),
                 // All at once, below.
                 Repair::Reap { .. } => {}
@@ -309,13 +314,19 @@ impl Recovery {
     }
 
     /// 15.6, second row: the old block was never interrupted.
-    fn cancel_handover(&self, successor: Option<&str>) -> Result<Step, RecoverError> {
-        self.set_handover(PREPARED, CANCELLED, None)?;
-        if let (Some(name), Some(dir)) = (successor, self.block.path().parent()) {
-            remove(dir, name)?;
-        }
+    fn cancel_handover(&self) -> Result<Step, RecoverError> {
+        let mut removed = None;
+        self.set_handover(PREPARED, CANCELLED, None, || {
+            // The name before the state: a repair that is killed in between is planned again (DH-262).
+            removed = successor(&self.inspector);
+            if let (Some(name), Some(dir)) = (&removed, self.block.path().parent()) {
+                unless_missing(remove(dir, name))?;
+            }
+            crash::at(Point::HandoverCancel);
+            Ok(())
+        })?;
         let done =
-            successor.map_or_else(|| "called off".to_owned(), |name| format!("called off, {name} removed"));
+            removed.map_or_else(|| "called off".to_owned(), |name| format!("called off, {name} removed"));
         Ok(self.told(Step::new("handover", done, "its producer is dead").between(&PREPARED, &CANCELLED)))
     }
 
@@ -324,7 +335,7 @@ impl Recovery {
         let before = self.inspector.control().handover_state;
         // The last thing that is left to do may be the name.
         if before != DONE {
-            self.set_handover(CUT, DONE, Some(InitState::Closed))?;
+            self.set_handover(CUT, DONE, Some(InitState::Closed), || Ok(()))?;
         }
         if let (Some(dir), Some(name)) = (self.block.path().parent(), self.block.path().file_name()) {
             match remove(dir, &name.to_string_lossy()) {
@@ -340,26 +351,36 @@ impl Recovery {
         Ok(self.told(step.between(&before, &DONE)))
     }
 
-    fn set_handover(&self, from: u32, to: u32, state: Option<InitState>) -> Result<(), RecoverError> {
+    /// Moves the handover on as acting writer, after `first`.
+    fn set_handover(
+        &self,
+        from: u32,
+        to: u32,
+        state: Option<InitState>,
+        first: impl FnOnce() -> Result<(), RecoverError>,
+    ) -> Result<(), RecoverError> {
         let control = self.block.writer_views()?.control;
         let place = self.take_place()?;
-        let changed = self.core.stand_in(self.deadline(), |_| {
+        let changed = self.core.stand_in(self.deadline(), |_| -> Result<bool, RecoverError> {
             let row = control.row();
             let word = row.u32::<{ offset_of!(ControlPage, handover_state) }>();
             // Of a block that is over, nobody may be reading any more: looked at again, since somebody may have come.
             let unread = || self.inspector.consumers().iter().all(ConsumerInfo::is_dead);
-            // Release, both: pairs with the acquiring loads of consumers. Only the acting writer stores them.
-            if state.is_some() && !unread() || word.compare_exchange(from, to, Ordering::Release).is_err() {
-                return false;
+            // Acquire: pairs with the release of the writer before. Only the acting writer stores it.
+            if word.load(Ordering::Acquire) != from || state.is_some() && !unread() {
+                return Ok(false);
             }
+            first()?;
+            // Release, both: pairs with the acquiring loads of consumers.
+            word.store(to, Ordering::Release);
             if let Some(state) = state {
                 row.u32::<{ offset_of!(ControlPage, init_state) }>().store(state.code(), Ordering::Release);
             }
             self.audit(Operation::Handover, false, 0, from.into(), to.into());
-            true
+            Ok(true)
         })?;
         drop(place);
-        if !changed {
+        if !changed? {
             return Err(RecoverError::NotStuck { what: "the handover has gone on meanwhile" });
         }
         self.count(1, false);
@@ -373,6 +394,14 @@ fn unless_it_went_on(step: Result<Step, RecoverError>) -> Result<Option<Step>, R
         Ok(step) => Ok(Some(step)),
         Err(RecoverError::NotStuck { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// What is gone already need not be removed.
+fn unless_missing(removed: Result<(), RecoverError>) -> Result<(), RecoverError> {
+    match removed {
+        Err(RecoverError::Dir(DirError::Missing { .. })) => Ok(()),
+        removed => removed,
     }
 }
 

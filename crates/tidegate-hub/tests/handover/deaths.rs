@@ -184,3 +184,39 @@ fn recovery_calls_a_dead_handover_off() {
         assert_eq!((producer.name(), send(&producer, 4)), (name, 4));
     }
 }
+
+/// Who calls a handover off may die at it: the next one does what is left, whoever that is.
+///
+/// Rules: DH-230, DH-262, DH-081.
+#[test]
+fn whoever_calls_a_dead_handover_off_may_die_as_well() {
+    if let Some(task) = role("writer") {
+        return move_and_write(&task.dir);
+    }
+    let options = |dir: &Path| AttachOptions { dir: dir.to_owned(), ..AttachOptions::new(Role::Recovery) };
+    let recover =
+        |dir: &Path, name: &str| Recovery::open(name, &options(dir)).unwrap().auto_recover().unwrap();
+    if let Some(task) = role("recovery") {
+        recover(&task.dir, &task.block);
+        return;
+    }
+    if let Some(task) = role("heir") {
+        let _ = Producer::adopt(&task.block, &kept(&task.dir, 8), LONG);
+        return;
+    }
+    let test = "deaths::whoever_calls_a_dead_handover_off_may_die_as_well";
+    for first in ["recovery", "heir"] {
+        let dir = place();
+        let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.link"));
+        let name = writer.wait_for("block");
+        assert_eq!(writer.signal(), KILLED);
+        assert_eq!(blocks(dir.path()).len(), 2, "{first}");
+        let mut repair = Child::start_at(test, first, dir.path(), &name, Some("h.cancel"));
+        assert_eq!(repair.signal(), KILLED, "{first}");
+        recover(dir.path(), &name);
+        assert_eq!(blocks(dir.path()), std::slice::from_ref(&name), "{first}");
+        let recovery = Recovery::open(&name, &options(dir.path())).unwrap();
+        assert_eq!(plan::plan(recovery.inspector()), [], "{first}");
+        assert_eq!(recovery.inspector().diagnose().block.handover, 4, "{first}");
+    }
+}
