@@ -127,6 +127,30 @@ fn a_signal_ends_the_lingering() {
     assert_eq!(blocks(dir.path()), Vec::<String>::new());
 }
 
+/// A publisher that was killed while it kept its channel open has left a block that takes no more records: the next one makes
+/// a new one.
+#[test]
+fn a_publisher_that_died_lingering_is_followed_in_a_new_block() {
+    let dir = place();
+    let lingering = ["--input", "-", "--sync", "all", "--linger", "1h", "--json"];
+    let publisher = Running::start(&mut hub(dir.path(), "pub", &lingering, &line(0)));
+    assert_eq!((&publisher.json()["opened"], &publisher.json()["records"]), (&true.into(), &1.into()));
+    let list = || {
+        let dir = dir.path().display().to_string();
+        run(["hub", "list", "--json", "--dir", dir.as_str()]).exits(0).result()
+    };
+    support::eventually("it is closing", || (list()["blocks"][0]["state"] == "CLOSING").then_some(()));
+    publisher.signal(Signal::KILL);
+    publisher.finish();
+    let old = blocks(dir.path());
+    assert_eq!(old.len(), 1);
+    let mut next = hub(dir.path(), "pub", &["--input", "-", "--sync", "all", "--json"], &line(1));
+    let told = Running::start(&mut next).finish().exits(0).results();
+    assert_ne!(told[0]["shm_name"], old[0]);
+    assert_eq!((&told[1]["records"], &told[1]["next_id"]), (&1.into(), &"1".into()));
+    assert_eq!(blocks(dir.path()), Vec::<String>::new());
+}
+
 #[test]
 fn bad_lines_are_named_and_good_ones_are_not_lost() {
     let input = format!(

@@ -1,15 +1,18 @@
 //! The blocks of one channel, found by the names of their files.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{fs, io, mem::offset_of, path::PathBuf, sync::Arc};
 
 use rustix::io::Errno;
 use thiserror::Error;
-use tidegate_shm::region::{AccessError, OpenError};
+use tidegate_shm::{
+    region::{AccessError, OpenError},
+    sync::Ordering,
+};
 
 use super::{AttachError, AttachOptions, Block, attach, look};
 use crate::{
     handover::observe,
-    layout::{BlockUuid, ChannelName, Descriptor},
+    layout::{BlockUuid, ChannelName, Descriptor, InitState, pages::ControlPage},
 };
 
 /// A block that is in use.
@@ -45,7 +48,8 @@ pub enum FindError {
 
 /// The blocks of `channel` in the directory of `options` that are in use, by name: one, unless something is wrong. Closed ones
 /// are over, one that was left for another block is not the channel any more, and those that are being made are not there yet; a
-/// successor that the block before was never left for is not the channel either (DH-225). Files of others, which are not trusted or
+/// successor that the block before was never left for is not the channel either (DH-225). One that takes no more data counts only
+/// while there is no other. Files of others, which are not trusted or
 /// may not be read, are passed over with a word in the log.
 ///
 /// # Errors
@@ -81,21 +85,32 @@ pub fn find(channel: &ChannelName, options: &AttachOptions<'_>) -> Result<Vec<Fo
         let is_unused = seen.iter().any(|old| one.names(old) && !old.was_left_for(one));
         !is_left && !is_unused
     };
-    Ok(seen.iter().filter(is_channel).map(|one| one.found.clone()).collect())
+    let mut channel: Vec<&Seen> = seen.iter().filter(is_channel).collect();
+    // Who reads one that is closing has it; its successor by the same name is where data come.
+    if channel.iter().any(|one| one.is_ready) {
+        channel.retain(|one| one.is_ready);
+    }
+    Ok(channel.into_iter().map(|one| one.found.clone()).collect())
 }
 
 /// A block, and what it says of the channel.
 struct Seen {
     found: Found,
+    is_ready: bool,
     /// Where the channel went on.
     successor: Option<BlockUuid>,
 }
 
 impl Seen {
     fn of(name: &str, block: &Block) -> Result<Self, AccessError> {
-        let announced = observe(&block.inspector_views()?).filter(|announced| announced.state.is_cut());
+        let views = block.inspector_views()?;
+        let announced = observe(&views).filter(|announced| announced.state.is_cut());
+        // Acquire: pairs with the release of whoever closes it.
+        let state =
+            views.control.row().u32::<{ offset_of!(ControlPage, init_state) }>().load(Ordering::Acquire);
+        let is_ready = state == InitState::Ready.code();
         let found = Found { name: name.to_owned(), descriptor: Arc::clone(block.descriptor()) };
-        Ok(Self { found, successor: announced.map(|announced| announced.successor) })
+        Ok(Self { found, is_ready, successor: announced.map(|announced| announced.successor) })
     }
 
     /// Whether it was made to follow `old`.

@@ -7,11 +7,11 @@ use tidegate_shm::{clock::monotonic_now, sync::AtomicU32};
 
 use super::{EndOfLife, Producer, digest::Digests, typed::TypedCheck};
 use crate::{
-    attachment::writer_core,
+    attachment::{Process, WriterWords, writer_core},
     block::{AttachError, AttachOptions, Block, Expectations, Role, attach, create},
     config::{HubConfig, IfExists, Timeout},
-    core::{Adopted, TakeOver, config::Deadline},
-    error::{OpenError, RegistryError},
+    core::{Adopted, TakeOver, config::Deadline, writer::Writer},
+    error::{AcquireError, OpenError, RegistryError},
     handover::{Predecessors, call_off, finish, floor_hold, not_left_yet, observe, retire_predecessor},
     layout::pages::ControlPage,
     upkeep::{self, Beats, Member, ProducerMember},
@@ -28,6 +28,7 @@ impl Producer {
             && let Some(uuid) = config.uuid
         {
             match Self::adopt(&config.channel.file_name(&uuid), config, Timeout::Immediate) {
+                Err(OpenError::Attach(AttachError::Closed)) => {}
                 Err(OpenError::Attach(error)) if is_missing(&error) => {}
                 result => return result,
             }
@@ -39,7 +40,9 @@ impl Producer {
     /// stopped. Waits until then if it still lives.
     ///
     /// # Errors
-    /// The configuration is not valid, the block is not what it says, or its writer lives on.
+    /// The configuration is not valid, the block is not what it says, or its writer lives on. A block that takes no more
+    /// data, since its writer died while it closed it or was cut off by force, is ended instead: its name goes, and the
+    /// error is [`AttachError::Closed`]; the channel goes on in a new block.
     pub fn adopt(name: &str, config: &HubConfig, timeout: Timeout) -> Result<Self, OpenError> {
         config.validate()?;
         let deadline = timeout.deadline(config.timeouts.maintenance_lock);
@@ -96,6 +99,19 @@ impl Producer {
                 call_off(&adopted.writer);
             }
             let predecessors = retire_predecessor(block.descriptor(), config, &options);
+            match adopted.writer.check_open() {
+                Err(AcquireError::Closed { handed_over: true }) => {
+                    // Its writer moved the channel before it died.
+                    let _ = adopted.writer.resign();
+                    continue;
+                }
+                Err(AcquireError::Closed { handed_over: false }) => {
+                    predecessors.finish();
+                    end(&block, &adopted.writer);
+                    return Err(OpenError::Attach(AttachError::Closed));
+                }
+                _ => {}
+            }
             let mut producer = Self::open(block, adopted, config)?;
             producer.follow(predecessors);
             producer.note::<{ offset_of!(ControlPage, writer_attached_ns) }>();
@@ -123,11 +139,7 @@ impl Producer {
 
     fn open(
         block: Arc<Block>,
-        adopted: Adopted<
-            crate::attachment::WriterWords,
-            crate::attachment::Process,
-            crate::core::protocol::Shipped,
-        >,
+        adopted: Adopted<WriterWords, Process, crate::core::protocol::Shipped>,
         config: &HubConfig,
     ) -> Result<Self, OpenError> {
         let Adopted { mut writer, abandoned, .. } = adopted;
@@ -164,6 +176,16 @@ impl Producer {
             handing_over: AtomicU32::new(0),
             predecessors: Predecessors::default(),
         })
+    }
+}
+
+/// Ends a block that nobody may write any more: what was committed is there to be read for those who have it.
+fn end(block: &Block, writer: &Writer<WriterWords, Process>) {
+    // Not ours any more means that somebody else ends it.
+    if writer.finish_closing().is_ok()
+        && let Err(error) = block.unlink()
+    {
+        tracing::warn!(path = %block.path().display(), %error, "the file of the closed block stays");
     }
 }
 

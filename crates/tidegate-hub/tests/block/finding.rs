@@ -36,6 +36,12 @@ fn the_blocks_of_a_channel_are_those_in_use_and_of_its_name() {
     let mut both = [name.clone(), name_of(&second)];
     both.sort();
     assert_eq!(found(&blocks, "camera").unwrap(), both);
+    // One that takes no more data, beside one that does and alone.
+    set_state(&second, 3);
+    assert_eq!(found(&blocks, "camera").unwrap(), [name.as_str()]);
+    set_state(&block, 3);
+    assert_eq!(found(&blocks, "camera").unwrap(), both);
+    set_state(&block, 2);
     // One that is being made, and one that is over.
     set_state(&second, 1);
     assert_eq!(found(&blocks, "camera").unwrap(), [name.as_str()]);

@@ -8,18 +8,19 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_hub::{
-    block::{AttachOptions, Role, names},
-    config::{ConsumerConfig, HubConfig, HubTimeouts},
+    block::{AttachError, AttachOptions, Role, names},
+    config::{ConsumerConfig, HubConfig, HubTimeouts, IfExists},
     consumer::Consumer,
     core::Start,
     error::{AcquireError, OpenError, RegistryError},
     identity::ProcessKey,
     inspect::{BlockLife, Inspector},
-    layout::SyncPolicy,
+    layout::{BlockUuid, SyncPolicy},
     producer::Producer,
     recover::{
         Recovery,
         files::{force_unlink, reclaim, reclaimable},
+        slots::ResetOptions,
     },
 };
 
@@ -427,4 +428,76 @@ fn a_block_that_could_not_be_adopted_is_as_it_was() {
     let mut heir = Child::start(test, "heir", dir.path(), &name);
     let descriptors: u32 = heir.wait_for("adopted").parse().unwrap();
     assert!(descriptors > 3, "it was never refused");
+}
+
+/// A block whose writer died while it closed it, or was cut off, is not taken over: who would end it is gone, so whoever
+/// comes for it does that, and the channel goes on in a new block. Who reads it reads it to its end.
+///
+/// Rules: DH-017, DH-239, DH-258.
+#[test]
+fn a_block_that_nobody_may_write_is_ended_and_not_adopted() {
+    let test = "lives::a_block_that_nobody_may_write_is_ended_and_not_adopted";
+    let uuid = BlockUuid::new([7; 16]).unwrap();
+    let named = |dir: &std::path::Path| HubConfig {
+        uuid: Some(uuid),
+        if_exists: IfExists::Adopt,
+        unlink_on_close: false,
+        ..ring(dir, 4)
+    };
+    if let Some(task) = role("closing") {
+        let producer = Producer::create(&named(&task.dir)).unwrap();
+        send_all(&producer, 0..3);
+        producer.writer().start_closing().unwrap();
+        say(format!("block {}", producer.name()));
+        return linger();
+    }
+    if let Some(task) = role("cut off") {
+        let producer = Producer::create(&named(&task.dir)).unwrap();
+        send_all(&producer, 0..3);
+        say(format!("block {}", producer.name()));
+        return linger();
+    }
+    for end in ["closing", "cut off"] {
+        let dir = place();
+        let mut writer = Child::start(test, end, dir.path(), "");
+        let name = writer.wait_for("block");
+        let mut consumer = Consumer::attach(&name, &oldest(dir.path())).unwrap();
+        if end == "cut off" {
+            let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
+            let force = ResetOptions { force: true, discard: false };
+            Recovery::open(&name, &options).unwrap().reset_slot(0, force).unwrap();
+        } else {
+            let refused = Producer::adopt(&name, &named(dir.path()), NOW).unwrap_err();
+            assert!(matches!(refused, OpenError::Registry(RegistryError::WriterAlive { .. })), "{refused}");
+            writer.kill();
+        }
+        let refused = Producer::adopt(&name, &named(dir.path()), LONG).unwrap_err();
+        assert!(matches!(refused, OpenError::Attach(AttachError::Closed)), "{end}: {refused}");
+        assert!(!dir.path().join(&name).exists(), "{end}");
+        assert_eq!([0; 3].map(|_| receive(&mut consumer)), [Some(0), Some(1), Some(2)], "{end}");
+        assert!(matches!(consumer.try_next(), Err(AcquireError::Closed { handed_over: false })), "{end}");
+        // Under the same name, if it has to be that.
+        let producer = Producer::create(&named(dir.path())).unwrap();
+        assert_eq!((producer.name(), send(&producer, 0)), (name, 0), "{end}");
+    }
+}
+
+/// The same when the configuration names the block: it is the end of the old one and the beginning of the new one at once.
+///
+/// Rules: DH-017.
+#[test]
+fn a_producer_that_adopts_if_it_can_makes_a_new_block_where_the_old_one_is_over() {
+    let dir = place();
+    let uuid = Some(BlockUuid::new([7; 16]).unwrap());
+    let config = HubConfig { uuid, if_exists: IfExists::Adopt, ..ring(dir.path(), 4) };
+    let old = Producer::create(&config).unwrap();
+    send(&old, 0);
+    old.writer().start_closing().unwrap();
+    old.writer().resign().unwrap();
+    let mut consumer = Consumer::attach(&old.name(), &oldest(dir.path())).unwrap();
+    drop(old);
+    let producer = Producer::create(&config).unwrap();
+    assert_eq!(send(&producer, 7), 0);
+    assert_eq!(receive(&mut consumer), Some(0));
+    assert!(matches!(consumer.try_next(), Err(AcquireError::Closed { .. })));
 }

@@ -8,8 +8,9 @@ use std::{num::NonZeroU32, path::PathBuf};
 
 use serde::Deserialize;
 use tidegate_hub::{
+    block::AttachError,
     config::{BufferPolicy, HubConfig, Timeout},
-    error::{AcquireError, WriteError},
+    error::{AcquireError, OpenError, WriteError},
     layout::{BlockSpec, ChannelName, Overflow, SyncPolicy},
     producer::Producer,
 };
@@ -111,7 +112,11 @@ impl Hub {
             None => Producer::create(&config),
             Some(found) => {
                 check(&keys.channel, &found.descriptor.spec, &config).map_err(failed)?;
-                Producer::adopt(&found.name, &config, Timeout::Default)
+                match Producer::adopt(&found.name, &config, Timeout::Default) {
+                    // Its producer died while it closed it, or was cut off: it is over now, and this is the next one.
+                    Err(OpenError::Attach(AttachError::Closed)) => Producer::create(&config),
+                    adopted => adopted,
+                }
             }
         };
         let producer = opened.map_err(|error| failed(place.failed(error)))?;

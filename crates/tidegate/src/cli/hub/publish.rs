@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use tidegate::hub::block::Found;
+use tidegate::hub::block::{AttachError, Found};
 use tidegate::hub::broker::wire::Register;
 use tidegate::hub::broker::{HubError, Registration};
 use tidegate::hub::config::{BufferPolicy, HubConfig, Timeout};
@@ -208,6 +208,10 @@ fn open(finder: &Finder<'_>, channel: &ChannelName, config: &HubConfig) -> Resul
         return Err(Stop::Error { exit: Exit::Refused, code: "config_mismatch", message });
     }
     match Producer::adopt(&name, config, Timeout::Default) {
+        // Its producer died while it closed it, or was cut off: it is over now, and this is the next one.
+        Err(OpenError::Attach(AttachError::Closed)) => {
+            Producer::create(config).map_err(|error| faults::open(&what, &error))
+        }
         Err(OpenError::Registry(RegistryError::WriterAlive { owner })) => Err(Stop::Error {
             exit: Exit::Refused,
             code: "live_writer",
