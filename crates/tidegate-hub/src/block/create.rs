@@ -20,7 +20,11 @@ use super::{
     registry::{Holding, Place},
 };
 use crate::{
-    core::crash::{self, Point},
+    attachment::writer_core,
+    core::{
+        config::{Deadline, Timing, WaitStrategy},
+        crash::{self, Point},
+    },
     identity::{IdentityUnavailable, Judge, Liveness, ProcessKey},
     layout::{
         AreaCopy, Birth, BlockSpec, BlockUuid, Descriptor, EncodeError, FeatureUse, InitState,
@@ -350,22 +354,44 @@ fn remove_dead(dir: &RegionDir, name: &str) -> Result<(), CreateError> {
     if !file.try_lock().is_ok_and(|locked| locked) {
         return Err(taken());
     }
-    let old = inspect(dir, name).map_err(|_| taken())?;
+    let old = Arc::new(open_again(dir, name, Role::Recovery).map_err(|_| taken())?);
     let same =
         dir.stat(name).is_ok_and(|now| (now.dev, now.ino) == (file.metadata().dev, file.metadata().ino));
-    let deserted = is_deserted(&old).map_err(CreateError::Access)?;
-    if !same || !deserted {
+    if !same || !is_deserted(&old).map_err(CreateError::Access)? {
         return Err(taken());
     }
-    dir.remove_file(name).map_err(CreateError::Dir)
+    let control = old.writer_views().map_err(CreateError::Access)?.control;
+    let core = writer_core(&old, WaitStrategy::Hybrid, Timing::default()).map_err(CreateError::Access)?;
+    // As acting writer, and closed first: a producer that has it mapped already, and comes too late for the name, sees that
+    // it is over. This process's place as writer is that of the block to come, which has the same name.
+    let deadline = Deadline::At(monotonic_now().saturating_add(MAINTENANCE_LOCK));
+    let removed = core.stand_in(deadline, |_| {
+        if !rows_are_deserted(&old)? {
+            return Ok(None);
+        }
+        let state = control.row().u32::<{ offset_of!(ControlPage, init_state) }>();
+        // Release: pairs with the acquire of whoever adopts it next.
+        state.store(InitState::Closed.code(), Ordering::Release);
+        Ok(Some(old.unlink()))
+    });
+    match removed {
+        Ok(Ok(Some(removed))) => removed.map_err(CreateError::Dir),
+        Ok(Err(error)) => Err(CreateError::Access(error)),
+        // Somebody came meanwhile.
+        Ok(Ok(None)) | Err(_) => Err(taken()),
+    }
 }
 
 /// Whether the writer and every consumer are proven dead.
 fn is_deserted(block: &Block) -> Result<bool, AccessError> {
-    let views = block.inspector_views()?;
-    let writer = writer_of(&views.control.row());
+    let writer = writer_of(&block.inspector_views()?.control.row());
     let writer_gone = writer.is_none_or(|key| block.liveness(key, Place::Writer, false) == Liveness::Dead);
-    let rows_gone = (0..).zip(views.consumers.iter()).all(|(index, row)| {
+    Ok(writer_gone && rows_are_deserted(block)?)
+}
+
+fn rows_are_deserted(block: &Block) -> Result<bool, AccessError> {
+    let views = block.inspector_views()?;
+    Ok((0..).zip(views.consumers.iter()).all(|(index, row)| {
         // Acquire: pairs with the Release stores of whoever joins, which records the owner first.
         let state = row.u64::<{ offset_of!(ConsumerRow, reg) }>().load(Ordering::Acquire) & ROW_STATE;
         let owner = row.u64::<{ offset_of!(ConsumerRow, owner) }>().load(Ordering::Acquire);
@@ -375,14 +401,14 @@ fn is_deserted(block: &Block) -> Result<bool, AccessError> {
             Some(key) => block.liveness(key, Place::Row(index), flags & ROW_FOREIGN != 0) == Liveness::Dead,
             None => false,
         }
-    });
-    Ok(writer_gone && rows_gone)
+    }))
 }
 
 /// Why a name cannot be used: says who has it.
 fn already_exists(dir: &RegionDir, name: &str) -> CreateError {
     let path = dir.path().join(name);
-    let views = inspect(dir, name).and_then(|block| Ok((block.inspector_views()?, block)));
+    let views =
+        open_again(dir, name, Role::Inspector).and_then(|block| Ok((block.inspector_views()?, block)));
     let Ok((views, block)) = views else {
         return CreateError::AlreadyExists { path, owner: None, liveness: Liveness::Unknown };
     };
@@ -391,11 +417,11 @@ fn already_exists(dir: &RegionDir, name: &str) -> CreateError {
     CreateError::AlreadyExists { path, owner, liveness }
 }
 
-fn inspect(dir: &RegionDir, name: &str) -> Result<Block, AttachError> {
+fn open_again(dir: &RegionDir, name: &str, role: Role) -> Result<Block, AttachError> {
     let options = AttachOptions {
         dir: dir.path().to_owned(),
         init_wait: std::time::Duration::ZERO,
-        ..AttachOptions::new(Role::Inspector)
+        ..AttachOptions::new(role)
     };
     attach(name, &options)
 }
@@ -438,6 +464,8 @@ fn random() -> Result<[u8; 16], CreateError> {
     Ok(bytes)
 }
 
+/// How long a removal tries for the maintenance lock (6.3).
+const MAINTENANCE_LOCK: Nanos = Nanos::from_secs(1);
 const ROW_STATE: u64 = 0xFF;
 const ROW_FREE: u64 = 0;
 const ROW_FOREIGN: u32 = 1;

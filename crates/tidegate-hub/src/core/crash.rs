@@ -1,7 +1,8 @@
 //! Named steps at which a test can end the process (DH-298), or in unit tests the simulated party.
 //!
 //! Without the feature `crash-points` a step is nothing at all. With it, a process started with
-//! `TIDEGATE_HUB_CRASH_AT=<point>[:n]` kills itself at the n-th pass of that step.
+//! `TIDEGATE_HUB_CRASH_AT=<point>[:n]` kills itself at the n-th pass of that step, and one started with
+//! `TIDEGATE_HUB_STOP_AT=<point>[:n]` stops there as SIGSTOP does.
 
 /// Defines the steps and their names.
 macro_rules! points {
@@ -132,26 +133,30 @@ mod real {
 
     use super::Point;
 
-    /// Where to end, and how many passes are left.
-    static PLAN: OnceLock<Option<Mutex<(String, u32)>>> = OnceLock::new();
+    /// What is done where, and how many passes are left.
+    type Plan = (Signal, Mutex<(String, u32)>);
+
+    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
 
     pub(super) fn at(point: Point) {
-        let Some(plan) = PLAN.get_or_init(read_plan) else { return };
+        let Some((signal, plan)) = PLAN.get_or_init(read_plan) else { return };
         let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
-        if plan.0 != point.name() {
+        if plan.0 != point.name() || plan.1 == 0 {
             return;
         }
-        plan.1 = plan.1.saturating_sub(1);
+        plan.1 -= 1;
         if plan.1 == 0 {
-            // If the kernel refuses, the test that waits for the death says so.
-            let _ = kill_process(getpid(), Signal::KILL);
+            // If the kernel refuses, the test that waits for it says so.
+            let _ = kill_process(getpid(), *signal);
         }
     }
 
-    fn read_plan() -> Option<Mutex<(String, u32)>> {
-        let text = env::var("TIDEGATE_HUB_CRASH_AT").ok()?;
+    fn read_plan() -> Option<Plan> {
+        let of = |name, signal| env::var(name).ok().map(|text| (signal, text));
+        let (signal, text) =
+            of("TIDEGATE_HUB_CRASH_AT", Signal::KILL).or_else(|| of("TIDEGATE_HUB_STOP_AT", Signal::STOP))?;
         let (name, pass) = text.split_once(':').unwrap_or((&text, "1"));
-        Some(Mutex::new((name.to_owned(), pass.parse().ok()?)))
+        Some((signal, Mutex::new((name.to_owned(), pass.parse().ok()?))))
     }
 }
 

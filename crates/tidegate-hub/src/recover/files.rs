@@ -3,15 +3,19 @@
 //! Removing a name takes nothing from processes that have the block attached; it only keeps others from finding it. Nothing
 //! here goes by the age of a file (DH-282), and files of other users are not touched.
 
+use std::mem::offset_of;
+
 use serde::Serialize;
-use tidegate_shm::region::RegionDir;
+use tidegate_shm::{region::RegionDir, sync::Ordering};
 
 use super::{RecoverError, Recovery};
 use crate::{
     attachment::audit::Operation,
     block::{AttachError, AttachOptions, names},
+    core::error::RegistryError,
     identity::Liveness,
     inspect::{BlockLife, ConsumerInfo, Inspector},
+    layout::{InitState, pages::ControlPage},
 };
 
 /// A name that goes, or would.
@@ -70,12 +74,14 @@ pub fn force_unlink(name: &str, options: &AttachOptions<'_>, force: bool) -> Res
 pub fn users(block: &Inspector) -> Vec<u32> {
     let writer = block.writer();
     let writer = writer.key.filter(|_| writer.liveness != Liveness::Dead).map(|key| key.pid());
-    let consumers = block.consumers();
-    let consumers = consumers.iter().filter(|row| !row.is_dead()).map(|row| row.pid);
-    let mut pids: Vec<u32> = writer.into_iter().chain(consumers).collect();
+    let mut pids: Vec<u32> = writer.into_iter().chain(readers(block)).collect();
     pids.sort_unstable();
     pids.dedup();
     pids
+}
+
+fn readers(block: &Inspector) -> Vec<u32> {
+    block.consumers().iter().filter(|row| !row.is_dead()).map(|row| row.pid).collect()
 }
 
 fn unlink(name: &str, options: &AttachOptions<'_>, force: bool) -> Result<(), RecoverError> {
@@ -93,29 +99,60 @@ fn unlink(name: &str, options: &AttachOptions<'_>, force: bool) -> Result<(), Re
         // Its processes ended with the boot; nobody is there to lock out.
         return remove(name, options);
     }
-    let attempt = recovery.core.under_lock(recovery.deadline(), || {
-        let processes = users(&recovery.inspector);
-        let forced = !processes.is_empty();
-        if forced && !force {
-            return Err(RecoverError::InUse { processes });
-        }
-        recovery.audit(Operation::Unlink, forced, 0, processes.len() as u64, 0);
-        if forced {
-            tracing::warn!(block = name, ?processes, "name of a block in use removed by force");
-        } else {
-            tracing::info!(block = name, "name of an unused block removed");
-        }
-        recovery.count(1, forced);
-        remove(name, options)
-    });
-    match attempt {
-        Ok(result) => result,
-        // Whoever holds the lock, or damaged it, is no reason against force.
+    let processes = users(&recovery.inspector);
+    let removed = match (processes.is_empty(), force) {
+        (true, _) => recovery.remove_unused(),
+        (false, true) => recovery.remove_in_use(&processes),
+        (false, false) => return Err(RecoverError::InUse { processes }),
+    };
+    match removed {
+        // Whoever holds the lock, or damaged it, or has just come, is no reason against force.
         Err(error) if force => {
             tracing::warn!(block = name, %error, "name removed by force without the maintenance lock");
             remove(name, options)
         }
-        Err(error) => Err(error.into()),
+        removed => removed,
+    }
+}
+
+impl Recovery {
+    /// As acting writer, and closed first: a producer that has the block mapped already and comes too late for its name
+    /// sees that it is over (DH-254).
+    fn remove_unused(&self) -> Result<(), RecoverError> {
+        let control = self.block.writer_views()?.control;
+        let place = self.take_place()?;
+        let removed = self.core.stand_in(self.deadline(), |_| {
+            let processes = readers(&self.inspector);
+            if !processes.is_empty() {
+                return Err(RecoverError::InUse { processes });
+            }
+            let state = control.row().u32::<{ offset_of!(ControlPage, init_state) }>();
+            // Release: pairs with the acquire of whoever adopts it next, and of consumers.
+            state.store(InitState::Closed.code(), Ordering::Release);
+            self.audit(Operation::Unlink, false, 0, 0, 0);
+            self.count(1, false);
+            Ok(self.block.unlink()?)
+        });
+        drop(place);
+        match removed {
+            Ok(removed) => removed?,
+            Err(RegistryError::WriterAlive { owner }) => {
+                return Err(RecoverError::InUse { processes: vec![owner.pid()] });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tracing::info!(block = self.inspector.name(), "name of an unused block removed");
+        Ok(())
+    }
+
+    fn remove_in_use(&self, processes: &[u32]) -> Result<(), RecoverError> {
+        self.core.under_lock(self.deadline(), || {
+            self.audit(Operation::Unlink, true, 0, processes.len() as u64, 0);
+            self.count(1, true);
+            self.block.unlink()
+        })??;
+        tracing::warn!(block = self.inspector.name(), ?processes, "name of a block in use removed by force");
+        Ok(())
     }
 }
 

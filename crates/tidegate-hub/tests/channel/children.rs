@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
     sync::mpsc::{Receiver, channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -59,6 +59,15 @@ impl Child {
 
     /// As [`Child::start`]; the child ends itself at the step `crash`.
     pub(crate) fn start_at(test: &str, role: &str, dir: &Path, block: &str, crash: Option<&str>) -> Self {
+        Self::start_with(test, role, dir, block, crash.map(|point| ("TIDEGATE_HUB_CRASH_AT", point)))
+    }
+
+    /// As [`Child::start`]; the child stops itself at the step `stop`, which [`Child::stops`] waits for.
+    pub(crate) fn start_and_stop_at(test: &str, role: &str, dir: &Path, block: &str, stop: &str) -> Self {
+        Self::start_with(test, role, dir, block, Some(("TIDEGATE_HUB_STOP_AT", stop)))
+    }
+
+    fn start_with(test: &str, role: &str, dir: &Path, block: &str, at: Option<(&str, &str)>) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
         command
             .args(["--exact", test, "--nocapture"])
@@ -67,8 +76,8 @@ impl Child {
             .env(BLOCK, block)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        if let Some(point) = crash {
-            command.env("TIDEGATE_HUB_CRASH_AT", point);
+        if let Some((variable, point)) = at {
+            command.env(variable, point);
         }
         let mut process = command.spawn().unwrap();
         let lines = forward_lines(process.stdout.take().unwrap());
@@ -119,12 +128,19 @@ impl Child {
     /// Stops it as SIGSTOP does, all of its threads.
     pub(crate) fn stop(&self) {
         self.signal_it(Signal::STOP);
+        self.stops();
+    }
+
+    /// Waits until it is stopped.
+    pub(crate) fn stops(&self) {
+        let start = Instant::now();
         let path = format!("/proc/{}/stat", self.process.id());
         let is_stopped = || {
             let stat = std::fs::read_to_string(&path).unwrap();
             stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
         };
         while !is_stopped() {
+            assert!(start.elapsed() < PATIENCE, "it never stops");
             std::thread::yield_now();
         }
     }

@@ -2,18 +2,22 @@
 //!
 //! A value is its id, so a value under a wrong id, a lost one and a repeated one all show.
 
-use std::{path::Path, thread, time::Instant};
+use std::{mem::offset_of, path::Path, thread, time::Instant};
 
 use tidegate_hub::{
-    config::{ConsumerConfig, HubConfig},
+    block::{AttachError, AttachOptions, Role},
+    config::{ConsumerConfig, HubConfig, IfExists},
     consumer::Consumer,
-    error::AcquireError,
-    layout::{Overflow, SyncPolicy},
+    error::{AcquireError, OpenError},
+    inspect::Inspector,
+    layout::{BlockUuid, Overflow, SyncPolicy, pages::SyncPage},
     producer::Producer,
+    recover::files::force_unlink,
 };
+use tidegate_shm::sync::Ordering::Acquire;
 
 use crate::{
-    children::{Child, PATIENCE, role, say},
+    children::{Child, PATIENCE, linger, role, say},
     world::{LONG, NOW, attach, consumer_config, number, place, receive, ring, send},
 };
 
@@ -284,5 +288,60 @@ fn no_consumer_is_left(producer: &Producer) {
     while producer.consumer_count() > 0 {
         assert!(start.elapsed() < PATIENCE, "the dead consumer is still there");
         thread::yield_now();
+    }
+}
+
+/// Who removes the name of a dead block closes it first. A producer that has mapped it by then, and waits for its turn, does
+/// not go on in a block without a name.
+///
+/// Rules: DH-017, DH-241, DH-254.
+#[test]
+fn nobody_adopts_a_block_whose_name_is_being_removed() {
+    let test = "crashes::nobody_adopts_a_block_whose_name_is_being_removed";
+    let named = |dir: &Path| HubConfig { uuid: Some(BlockUuid::new([7; 16]).unwrap()), ..kept(dir) };
+    if let Some(task) = role("writer") {
+        let producer = Producer::create(&named(&task.dir)).unwrap();
+        say(format!("block {}", producer.name()));
+        return linger();
+    }
+    if let Some(task) = role("reclaim") {
+        let options = AttachOptions { dir: task.dir, ..AttachOptions::new(Role::Recovery) };
+        return force_unlink(&task.block, &options, false).unwrap();
+    }
+    if let Some(task) = role("replace") {
+        let config = HubConfig { if_exists: IfExists::ReplaceIfDead, ..named(&task.dir) };
+        let _producer = Producer::create(&config).unwrap();
+        say("replaced");
+        return linger();
+    }
+    for way in ["reclaim", "replace"] {
+        let dir = place();
+        let mut writer = Child::start(test, "writer", dir.path(), "");
+        let name = writer.wait_for("block");
+        writer.kill();
+        let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Inspector) };
+        let old = Inspector::open(&name, &options).unwrap();
+        let mut remover = Child::start_and_stop_at(test, way, dir.path(), &name, "m.held");
+        remover.stops();
+        let config = named(dir.path());
+        let adopted = thread::scope(|scope| {
+            let adopter = scope.spawn(|| Producer::adopt(&name, &config, LONG));
+            let sync = old.block().inspector_views().unwrap().sync;
+            while sync.row().u32::<{ offset_of!(SyncPage, maintenance_lock.waiters) }>().load(Acquire) == 0 {
+                assert!(!adopter.is_finished(), "it waits for the lock");
+                thread::yield_now();
+            }
+            remover.go_on();
+            adopter.join().unwrap()
+        });
+        match adopted {
+            Err(OpenError::Attach(AttachError::Closed)) => {}
+            other => panic!("{other:?}"),
+        }
+        if way == "replace" {
+            remover.wait_for("replaced");
+        } else {
+            remover.succeed();
+        }
     }
 }
