@@ -119,6 +119,7 @@ pub fn attach(name: &str, options: &AttachOptions<'_>) -> Result<Block, AttachEr
     let area = copy_area(&file)?;
     let descriptor = decode(&area, feature_use(options.role))?;
     let path = file.path().to_owned();
+    let FileStat { dev, ino, .. } = *file.metadata();
     let writable = match options.role {
         Role::Inspector => 0..0,
         Role::Consumer => descriptor.geometry.shared().range(),
@@ -152,6 +153,7 @@ pub fn attach(name: &str, options: &AttachOptions<'_>) -> Result<Block, AttachEr
         judge: Judge::new(&descriptor.host, &here),
         descriptor: Arc::new(descriptor),
         path,
+        file: Some((dev, ino)),
         region,
         role: options.role,
         own,

@@ -192,7 +192,11 @@ impl Building {
         let Self { site, dir, name, host, own, holding, lock_memory: lock, .. } = self;
         site.draft.publish().map_err(|error| refusal(error, &dir, &name))?;
         crash::at(Point::CreateLink);
+        // A block on hugetlbfs lies elsewhere.
+        let place = site.path.parent().and_then(|place| RegionDir::open_base(place).ok());
+        let file = place.and_then(|place| place.stat(&name).ok());
         Ok(Block {
+            file: file.map(|file| (file.dev, file.ino)),
             memory_locked: lock && lock_memory(&site.region, &site.path),
             path: site.path,
             judge: Judge::new(&host, &host),

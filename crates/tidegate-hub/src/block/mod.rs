@@ -60,6 +60,8 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Block {
     path: PathBuf,
+    /// Device and inode; none for one that had lost its name when it was complete.
+    file: Option<(u64, u64)>,
     descriptor: Arc<Descriptor>,
     region: GuardedRegion,
     role: Role,
@@ -148,13 +150,18 @@ impl Block {
         self.holding = None;
     }
 
-    /// Removes the file; mappings stay. The name belongs to this block alone, having its uuid.
+    /// Removes the file; mappings stay. A file that another block has put in its place stays, too.
     ///
     /// # Errors
-    /// What the directory said.
+    /// What the directory said; [`DirError::Missing`] if there is none by that name.
     pub fn unlink(&self) -> Result<(), DirError> {
         let (Some(dir), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Ok(()) };
-        RegionDir::open_base(dir)?.remove_file(&name.to_string_lossy())
+        let (dir, name) = (RegionDir::open_base(dir)?, name.to_string_lossy());
+        let there = dir.stat(&name)?;
+        if self.file != Some((there.dev, there.ino)) {
+            return Ok(());
+        }
+        dir.remove_file(&name)
     }
 
     /// Everything, to be read.

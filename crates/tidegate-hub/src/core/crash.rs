@@ -46,6 +46,8 @@ points! {
     Prefix = "w.prefix",
     /// Sleepers are woken.
     Wake = "w.wake",
+    /// The block is CLOSED, and still has its name and its writer.
+    Closed = "w.closed",
     /// An id is about to be burnt.
     Burn = "w.burn",
     /// The intended floor is stored.
@@ -125,7 +127,7 @@ pub(crate) fn at(point: Point) {
 #[cfg(all(feature = "crash-points", not(test)))]
 mod real {
     use std::{
-        env,
+        env, fs,
         sync::{Mutex, OnceLock, PoisonError},
     };
 
@@ -148,7 +150,17 @@ mod real {
         if plan.1 == 0 {
             // If the kernel refuses, the test that waits for it says so.
             let _ = kill_process(getpid(), *signal);
+            // Another thread may be the one that gets it. Once it did, this one stops on its way back from looking.
+            while is_pending(*signal) {}
         }
+    }
+
+    /// Whether a signal to the process was not taken yet.
+    fn is_pending(signal: Signal) -> bool {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let pending = pending.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+        pending.is_some_and(|pending| pending >> (signal.as_raw() - 1) & 1 == 1)
     }
 
     fn read_plan() -> Option<Plan> {

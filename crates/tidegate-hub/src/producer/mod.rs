@@ -322,13 +322,11 @@ impl Producer {
             thread::sleep(LINGER_SLICE.min(until.saturating_sub(monotonic_now())).into());
         }
         self.note::<{ offset_of!(ControlPage, closed_ns) }>();
-        self.writer.finish_closing()?;
-        if self.end.unlink
-            && let Err(error) = self.block.unlink()
-        {
-            tracing::warn!(path = %self.block.path().display(), %error, "the file of the closed block stays");
-        }
-        Ok(())
+        self.writer.finish_closing(|| {
+            if self.end.unlink {
+                unlink_closed(&self.block);
+            }
+        })
     }
 
     /// Notes the time in a word of the control page.
@@ -347,6 +345,13 @@ impl Producer {
         for id in (from..to).map(SlotId).filter(|id| self.writer.is_open(*id)) {
             self.abort_slot(id);
         }
+    }
+}
+
+/// Removes the name of a block that is closed.
+fn unlink_closed(block: &Block) {
+    if let Err(error) = block.unlink() {
+        tracing::warn!(path = %block.path().display(), %error, "the file of the closed block stays");
     }
 }
 

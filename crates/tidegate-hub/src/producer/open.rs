@@ -5,12 +5,12 @@ use std::{mem::offset_of, sync::Arc, thread};
 use rustix::io::Errno;
 use tidegate_shm::{clock::monotonic_now, sync::AtomicU32};
 
-use super::{EndOfLife, Producer, digest::Digests, typed::TypedCheck};
+use super::{EndOfLife, Producer, digest::Digests, typed::TypedCheck, unlink_closed};
 use crate::{
     attachment::{Process, WriterWords, writer_core},
     block::{AttachError, AttachOptions, Block, Expectations, Role, attach, create},
     config::{HubConfig, IfExists, Timeout},
-    core::{Adopted, TakeOver, config::Deadline, writer::Writer},
+    core::{Adopted, TakeOver, config::Deadline},
     error::{AcquireError, OpenError, RegistryError},
     handover::{Predecessors, call_off, finish, floor_hold, not_left_yet, observe, retire_predecessor},
     layout::pages::ControlPage,
@@ -107,7 +107,9 @@ impl Producer {
                 }
                 Err(AcquireError::Closed { handed_over: false }) => {
                     predecessors.finish();
-                    end(&block, &adopted.writer);
+                    // What was committed is there to be read for those who have it. Not ours any more means that somebody
+                    // else ends it.
+                    let _ = adopted.writer.finish_closing(|| unlink_closed(&block));
                     return Err(OpenError::Attach(AttachError::Closed));
                 }
                 _ => {}
@@ -176,16 +178,6 @@ impl Producer {
             handing_over: AtomicU32::new(0),
             predecessors: Predecessors::default(),
         })
-    }
-}
-
-/// Ends a block that nobody may write any more: what was committed is there to be read for those who have it.
-fn end(block: &Block, writer: &Writer<WriterWords, Process>) {
-    // Not ours any more means that somebody else ends it.
-    if writer.finish_closing().is_ok()
-        && let Err(error) = block.unlink()
-    {
-        tracing::warn!(path = %block.path().display(), %error, "the file of the closed block stays");
     }
 }
 

@@ -151,6 +151,24 @@ fn only_a_deserted_block_is_replaced() {
     assert_eq!((blocks.names().len(), control!(replaced, writer_owner).load(Relaxed)), (1, own.word()));
 }
 
+/// What has taken the place of a block is not removed in its stead.
+#[test]
+fn a_block_removes_no_file_but_its_own() {
+    let blocks = Blocks::new();
+    let made = blocks.create();
+    let attached = blocks.attach(&made, Role::Recovery).unwrap();
+    let other = blocks.create();
+    fs::rename(other.path(), made.path()).unwrap();
+    for block in [&made, &attached] {
+        block.unlink().unwrap();
+        assert!(made.path().exists());
+    }
+    fs::rename(made.path(), other.path()).unwrap();
+    other.unlink().unwrap();
+    assert_eq!(blocks.names().len(), 0);
+    assert!(made.unlink().is_err(), "there is none");
+}
+
 /// Rules: DH-016, L-21.
 #[test]
 fn whoever_looks_during_creation_sees_nothing_or_a_whole_block() {

@@ -5,7 +5,7 @@
 use std::{mem::offset_of, path::Path, thread, time::Instant};
 
 use tidegate_hub::{
-    block::{AttachError, AttachOptions, Role},
+    block::{AttachError, AttachOptions, CreateError, Role},
     config::{ConsumerConfig, HubConfig, IfExists},
     consumer::Consumer,
     error::{AcquireError, OpenError},
@@ -340,8 +340,38 @@ fn nobody_adopts_a_block_whose_name_is_being_removed() {
         }
         if way == "replace" {
             remover.wait_for("replaced");
+            assert!(dir.path().join(&name).exists(), "the new block has the name");
         } else {
             remover.succeed();
         }
     }
+}
+
+/// A producer removes the name of its block while it is the writer still: whoever wants the name waits until then, and
+/// keeps what it puts there.
+///
+/// Rules: DH-017, DH-239.
+#[test]
+fn a_producer_that_closes_late_leaves_the_name_to_the_next_block() {
+    let test = "crashes::a_producer_that_closes_late_leaves_the_name_to_the_next_block";
+    let uuid = Some(BlockUuid::new([7; 16]).unwrap());
+    let named = |dir: &Path| HubConfig { uuid, if_exists: IfExists::ReplaceIfDead, ..ring(dir, 4) };
+    if let Some(task) = role("writer") {
+        return Producer::create(&named(&task.dir)).unwrap().close().unwrap();
+    }
+    let dir = place();
+    let mut writer = Child::start_and_stop_at(test, "writer", dir.path(), "", "w.closed");
+    writer.stops();
+    let refused = Producer::create(&named(dir.path())).unwrap_err();
+    assert!(matches!(refused, OpenError::Create(CreateError::AlreadyExists { .. })), "{refused}");
+    writer.go_on();
+    writer.succeed();
+    let producer = Producer::create(&named(dir.path())).unwrap();
+    assert!(producer.path().exists());
+    // Killed there, it leaves a closed block that nobody uses.
+    drop(producer);
+    let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("w.closed"));
+    assert_eq!(writer.signal(), KILLED);
+    let producer = Producer::create(&named(dir.path())).unwrap();
+    assert!(producer.path().exists());
 }

@@ -430,7 +430,7 @@ fn a_closed_block_is_read_to_its_end() {
     }
     writer.start_closing().unwrap();
     assert_eq!(block.write(&writer), Err(AcquireError::Closed { handed_over: false }.into()));
-    writer.finish_closing().unwrap();
+    writer.finish_closing(|| ()).unwrap();
     for id in 0..3 {
         let acquired = reader.acquire_ordered(soon()).unwrap();
         assert_eq!(acquired.id, SlotId(id));

@@ -135,8 +135,8 @@ fn a_seized_block_is_written_no_more() {
     assert_eq!(reader.acquire_ordered(NOW), Err(closed));
 
     // The slot in quarantine is nobody's before the displaced writer is dead.
-    seized.finish_closing().unwrap();
-    let _ = block.core(12).adopt(TakeOver::IfDead, soon()).unwrap().writer.finish_closing();
+    seized.finish_closing(|| ()).unwrap();
+    let _ = block.core(12).adopt(TakeOver::IfDead, soon()).unwrap().writer.finish_closing(|| ());
     assert_eq!(ctl(&block, id.0), Ctl::new(id.tag(), SlotState::Quarantined));
     kill(WRITER);
     block.core(13).adopt(TakeOver::IfDead, soon()).unwrap();

@@ -21,6 +21,7 @@ use super::{
     Core,
     codec::{Ctl, HANDOVER_CANCELLED, HANDOVER_CUT, InitState, SlotId, SlotIndex, SlotState, Transition},
     config::{Stall, Timing},
+    crash::{self, Point},
     ctl_of,
     error::{AcquireError, Holder, WriteError},
     host::{Counter, ErrorKind, Host},
@@ -151,14 +152,17 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             .map_err(|_| AcquireError::Fenced)
     }
 
-    /// Gives the block up.
+    /// Gives the block up. `last` is done while it is closed and nobody else can be its writer: removing its name, which
+    /// may be that of another block afterwards.
     ///
     /// # Errors
     /// The right was lost.
-    pub fn finish_closing(&self) -> Result<(), AcquireError> {
+    pub fn finish_closing(&self, last: impl FnOnce()) -> Result<(), AcquireError> {
         self.check_owner()?;
         self.store_state(InitState::Closed);
         self.core.wake_readers();
+        crash::at(Point::Closed);
+        last();
         self.resign()
     }
 
