@@ -223,6 +223,11 @@ impl Handover<'_> {
             let cut = monotonic_now();
             let until = cut.saturating_add((*grace).into());
             producer.hold_floor(old.consumer_count(), until);
+            // Who was paused and cut off meanwhile moves the channel nowhere: what is in the old block is others' business.
+            if let Err(error) = old.writer().check_open() {
+                producer.discard();
+                return Err(error.into());
+            }
             page.cut(end, until);
             crash::at(Point::HandoverCut);
             Ok::<_, HandoverError>((producer, cut))
@@ -235,9 +240,12 @@ impl Handover<'_> {
 
     fn call_off(&mut self) {
         self.building = None;
-        self.page().store_state(HandoverState::Cancelled);
         self.producer.end_handover();
-        self.producer.writer().core().wake_readers();
+        // Whoever lost the block leaves its words to the next writer, who calls it off.
+        if self.producer.member().is_writer() {
+            self.page().store_state(HandoverState::Cancelled);
+            self.producer.writer().core().wake_readers();
+        }
     }
 
     fn page(&self) -> Writing<'_> {

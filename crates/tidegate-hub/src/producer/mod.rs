@@ -256,6 +256,11 @@ impl Producer {
         self.predecessors = predecessors;
     }
 
+    /// Ends a block that nobody was told of: it goes, whatever is done with blocks that were used.
+    pub(crate) fn discard(mut self) {
+        self.end.unlink = true;
+    }
+
     /// It was called off.
     pub(crate) fn end_handover(&self) {
         // Release: pairs with the acquire of the next one.

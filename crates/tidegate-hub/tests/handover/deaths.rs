@@ -14,6 +14,7 @@ use tidegate_hub::{
         Recovery,
         files::{reclaim, reclaimable},
         plan,
+        slots::ResetOptions,
     },
 };
 use tidegate_shm::sync::Ordering::Acquire;
@@ -219,4 +220,36 @@ fn whoever_calls_a_dead_handover_off_may_die_as_well() {
         assert_eq!(plan::plan(recovery.inspector()), [], "{first}");
         assert_eq!(recovery.inspector().diagnose().block.handover, 4, "{first}");
     }
+}
+
+/// A producer that was paused at the cut and lost its block by force does not cut when it goes on: the channel stays where
+/// those are who were told so, and what it had made is gone.
+///
+/// Rules: DH-222, DH-258, DH-044.
+#[test]
+fn a_producer_that_was_cut_off_does_not_move_the_channel() {
+    if let Some(task) = role("writer") {
+        let old = Producer::create(&kept(&task.dir, 8)).unwrap();
+        say(format!("block {}", old.name()));
+        send_all(&old, 0..4);
+        let unasked = HandoverOptions { confirm: Confirm::None, ..HandoverOptions::default() };
+        let refused = old.begin_handover(&kept(&task.dir, 16), unasked).unwrap().cut().unwrap_err();
+        say(format!("refused {refused:?}"));
+        return linger();
+    }
+    let test = "deaths::a_producer_that_was_cut_off_does_not_move_the_channel";
+    let dir = place();
+    let mut writer = Child::start_and_stop_at(test, "writer", dir.path(), "", "h.link");
+    let name = writer.wait_for("block");
+    writer.stops();
+    assert_eq!(blocks(dir.path()).len(), 2);
+    let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
+    let recovery = Recovery::open(&name, &options).unwrap();
+    recovery.reset_slot(0, ResetOptions { force: true, discard: false }).unwrap();
+    writer.go_on();
+    assert_eq!(writer.wait_for("refused"), "Acquire(Fenced)");
+    assert_eq!(recovery.inspector().diagnose().block.handover, 1, "the next writer calls it off");
+    assert_eq!(blocks(dir.path()), std::slice::from_ref(&name), "the successor is gone");
+    recovery.auto_recover().unwrap();
+    assert_eq!(recovery.inspector().diagnose().block.handover, 4);
 }
