@@ -402,9 +402,11 @@ impl Tenure {
         is_open && self.is_settled() && self.flow.is_empty()
     }
 
-    /// Nothing is on its way to a sink or the ledger.
+    /// Nothing is on its way to a sink or the ledger. A part of an epoch that was intended goes nowhere without the rest, for
+    /// which nobody waits: the store knows the epoch, and whoever has the partition next makes it from its beginning.
     pub(super) fn is_settled(&self) -> bool {
-        self.is_with_sinks() && self.open.is_none() && self.sealed.is_empty()
+        let goes = self.open.is_some() && self.intended.is_none();
+        self.is_with_sinks() && !goes && self.sealed.is_empty()
     }
 }
 

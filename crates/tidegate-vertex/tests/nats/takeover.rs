@@ -1,15 +1,18 @@
 //! Several vertices, one bucket of ownership: owners that are killed and stopped, and members that join, in `effectively_once`
 //! between streams.
 
+use std::fs;
+
 use async_nats::jetstream::stream::Config;
 use rustix::process::Signal;
 use tidegate_shm::clock::Nanos;
 use tidegate_vertex::{
     PartitionId,
-    config::OwnershipConfig,
+    config::{OwnershipConfig, Pipeline},
     ledger::inspect,
     nats::own::{Group, GroupError, Order},
-    operate::{Which, Wish},
+    operate::{Which, Wish, status::PartitionStatus},
+    run::Vertex,
 };
 
 use crate::{
@@ -132,6 +135,76 @@ fn an_epoch_that_others_have_finished_is_given_up_by_the_host_that_prepared_it()
     until("complete", || world.outputs() >= 800);
     drop(first);
     world.is_whole(400);
+}
+
+/// Has an owner say in the store what the first epoch of a partition is, and die.
+fn leave_an_intent(world: &World) {
+    world.input(300);
+    let mut first = world.start_until("first", "C4");
+    assert!(!first.wait().success());
+    let nats = world.server.connect();
+    let (stream, _) = nats.stream("KV_tgvx_test").unwrap();
+    let count = |partition| {
+        let last = nats.last_of(&stream, &format!("$KV.tgvx_test.own.{partition}")).unwrap()?;
+        let document: serde_json::Value = serde_json::from_slice(&last.value).unwrap();
+        document["intent"]["count"].as_u64()
+    };
+    assert!((0..2).filter_map(count).any(|count| count > MOST_AHEAD), "less than what is read at once");
+}
+
+/// More than the vertices read ahead of a function that returns nothing, a record at a time.
+const MOST_AHEAD: u64 = 10;
+
+/// The pipeline of somebody who comes after it, and takes one record at a time.
+fn slowly(world: &World, instance: &str, function: &str) -> Pipeline {
+    let text = world.text(instance).replace("= \"upper\"", &format!("= {function:?}"));
+    text.replace("max_records = 40", "max_records = 1").parse().unwrap()
+}
+
+/// Who has read a part of an epoch that was intended and is to read no more gives the partition away as it is, and does not wait
+/// for the rest; whoever comes next makes the whole epoch.
+/// Rules: VX-704, VX-763, VX-781, VX-866.
+#[test]
+fn a_part_of_an_epoch_that_was_intended_is_given_away() {
+    for ends in [false, true] {
+        let world = world();
+        leave_an_intent(&world);
+        let hold = world.dir.path().join("go on");
+        let vertex = Vertex::start(slowly(&world, "second", hold.to_str().unwrap())).unwrap();
+        let (control, stop) = (vertex.control(), vertex.stop_handle());
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| vertex.run().unwrap());
+            let all = |is: fn(&PartitionStatus) -> bool| control.status().partitions.iter().all(is);
+            until("read", || all(|partition| partition.unfinished > 0));
+            match ends {
+                false => control.wish(Which::All, Wish::Drain).unwrap(),
+                true => stop.drain(),
+            }
+            fs::write(&hold, "").unwrap();
+            until("given away", || running.is_finished() || all(|partition| partition.generation == 0));
+            stop.drain();
+            assert!(running.join().unwrap().returned > 0, "nothing was left of the epoch");
+        });
+        let third = world.start("third");
+        until("complete", || world.outputs() >= 600);
+        drop(third);
+        world.is_whole(300);
+    }
+}
+
+/// Rules: VX-601, VX-763.
+#[test]
+fn a_vertex_that_stops_at_an_input_of_an_epoch_that_was_intended_ends() {
+    let world = World { udf: "retry = { attempts = 1, on_exhausted = \"stop\" }", ..world() };
+    leave_an_intent(&world);
+    let report = Vertex::start(slowly(&world, "second", "second fails")).unwrap().run().unwrap();
+    let mut stopped: Vec<_> = report.stopped.iter().map(|(partition, ..)| *partition).collect();
+    stopped.sort_unstable();
+    assert_eq!(stopped, [0, 1]);
+    let third = world.start("third");
+    until("complete", || world.outputs() >= 600);
+    drop(third);
+    world.is_whole(300);
 }
 
 /// A partition that nobody is to have does not keep the others from being shared.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -31,6 +31,8 @@ fn worker_process() {
     let worker = match function.as_str() {
         "keyed" => worker.map("keyed", keyed),
         "second try" => worker.map("second try", second_try()),
+        "second fails" => worker.map("second fails", second_fails),
+        held if held.starts_with('/') => worker.map("held", held_by(held.into())),
         _ => worker.map("upper", upper),
     };
     worker.run().unwrap();
@@ -39,6 +41,19 @@ fn worker_process() {
 fn upper(record: Record<'_>, _: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
     out.record().value(&record.value().to_ascii_uppercase());
     Outcome::ok()
+}
+
+/// Fails on the second record of each partition.
+fn second_fails(record: Record<'_>, ctx: &Ctx<'_>, out: &mut Emit<'_>) -> Outcome {
+    if record.value().ends_with(b"-1") { Outcome::fail("never") } else { upper(record, ctx, out) }
+}
+
+/// Returns nothing before this file is there.
+fn held_by(file: PathBuf) -> impl FnMut(Record<'_>, &Ctx<'_>, &mut Emit<'_>) -> Outcome {
+    move |record, ctx, out| {
+        until("let go", || file.exists());
+        upper(record, ctx, out)
+    }
 }
 
 /// Has every third input for the first time go back to the source, and fails on every other third.
