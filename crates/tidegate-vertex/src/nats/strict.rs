@@ -116,6 +116,10 @@ pub struct StrictStream {
     found: BTreeMap<String, Position>,
     /// Where reading back began.
     token: Place,
+    /// The last position of what was published since.
+    through: Option<Position>,
+    /// Messages go after a while.
+    expires: bool,
 }
 
 /// The end of the chain, as far as it is known.
@@ -140,10 +144,20 @@ impl StrictStream {
         let (stream, info) = nats.stream(&names.stream)?;
         check(&info, &names)?;
         let created = info.created.unix_timestamp_nanos();
-        let replicated = info.config.num_replicas > 1;
-        let token = Place { created, sequence: 0 };
-        let (anchor, found) = (Anchor::None, BTreeMap::new());
-        Ok(Self { nats, stream, names, uid, session, created, replicated, anchor, found, token })
+        Ok(Self {
+            nats,
+            stream,
+            names,
+            uid,
+            session,
+            created,
+            replicated: info.config.num_replicas > 1,
+            anchor: Anchor::None,
+            found: BTreeMap::new(),
+            token: Place { created, sequence: 0 },
+            through: None,
+            expires: info.config.max_age > Duration::ZERO,
+        })
     }
 
     /// Places the barrier of this session (VX-847). `permit` is asked for one before each attempt.
@@ -267,17 +281,24 @@ impl StrictStream {
                 return Err(self.call("take messages in", "they are refused again and again".into()));
             }
         }
+        self.through = self.through.max(messages.iter().map(|message| message.position).max());
         Ok(self.place())
     }
 
-    /// What the next session has to read back from: the last message, or where this one began as long as something that it
-    /// found is not committed.
+    /// What the next session has to read back from when what was published is committed: the last message, or where this one
+    /// began as long as something that it found is behind that.
     pub fn place(&self) -> Place {
-        if self.found.is_empty() {
+        if self.found.values().all(|position| Some(*position) <= self.through) {
             Place { created: self.created, sequence: self.anchor.sequence() }
         } else {
             self.token
         }
+    }
+
+    /// The place of the barrier, after [`StrictStream::read_back`], when the session has to commit it before anything else: nothing but barriers is
+    /// behind the last commit, and they expire. Nobody can tell afterwards that they were no more than that (VX-856).
+    pub fn fresh_place(&self) -> Option<Place> {
+        (self.expires && self.found.is_empty()).then(|| self.place())
     }
 
     /// Goes on with another connection; the end of the chain is looked for first.

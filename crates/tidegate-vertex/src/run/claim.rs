@@ -24,7 +24,7 @@ use crate::{
     fence::{Fenced, Quiesce, Reason, WriteGuard, WriteKind},
     flow::Flow,
     lane::supervise::random,
-    ledger::{Disk, Ledger, LedgerError, Owned, Prepared, Transaction},
+    ledger::{Counts, Disk, Ledger, LedgerError, Owned, Prepared, Range, Transaction},
     operate::Wish,
     own::{Decision, Known, Manager, Static},
     sink::{Session, SinkError},
@@ -388,14 +388,20 @@ impl Vertex {
 
     /// Puts up the barriers and looks what is visible; reading begins at once if nothing has to be redone.
     fn recover(&mut self, index: usize) -> Result<(), VertexError> {
-        let Some(tenure) = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref()) else {
+        let Some(tenure) = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut())
+        else {
             return Ok(());
         };
-        for (end, token) in self.sinks.iter_mut().zip(&tenure.tokens) {
+        let mut is_fresh = false;
+        for (end, token) in self.sinks.iter_mut().zip(&mut tenure.tokens) {
             let barrier = end.sink.barrier(&tenure.session, &tenure.guard);
             let found =
                 barrier.and_then(|()| end.sink.read_back(&tenure.session, token.as_ref(), &tenure.guard));
-            let found = end.unless_late(found.map_err(VertexError::from))?.unwrap_or_default();
+            let Some(found) = end.unless_late(found.map_err(VertexError::from))? else { continue };
+            if let Some(fresh) = end.sink.fresh_token(&tenure.session) {
+                *token = Some(fresh);
+                is_fresh = true;
+            }
             end.meter.found += found;
             if found > 0 {
                 tracing::info!(partition = index, sink = end.config.name(), found, "visible already");
@@ -406,14 +412,27 @@ impl Vertex {
             let decision = Decision { commit: None, intent: Some(intended) };
             self.manager.decide(tenure.session.partition, decision, &tenure.guard)?;
         }
-        if tenure.sealed.is_empty() {
-            return self.open_source(index);
-        }
-        if let Some(tenure) = self.partitions.get_mut(index).and_then(|partition| partition.tenure.as_mut()) {
-            // It is redone as it was prepared.
+        if !tenure.sealed.is_empty() {
+            // It is redone as it was prepared, and its commit has the tokens.
             tenure.intended = None;
+            return Ok(());
         }
-        Ok(())
+        // So has that of an epoch that was intended.
+        is_fresh &= tenure.intended.is_none();
+        // Without the source if possible: it may be away for longer than the old tokens last.
+        let knows_where = tenure.unopened.as_ref().is_some_and(Option::is_some);
+        if is_fresh && knows_where {
+            self.put_tokens(index)?;
+        }
+        self.open_source(index)?;
+        if is_fresh && !knows_where { self.put_tokens(index) } else { Ok(()) }
+    }
+
+    /// Commits what the sinks say now, and nothing else.
+    fn put_tokens(&mut self, index: usize) -> Result<(), VertexError> {
+        let tenure = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref());
+        let Some(resume) = tenure.map(|tenure| tenure.resume) else { return Ok(()) };
+        self.put_cursors(vec![(index, Range { first: resume, last: resume, resume }, Counts::default())])
     }
 
     /// Opens the source where the ledger is.

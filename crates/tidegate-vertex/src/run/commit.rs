@@ -425,16 +425,19 @@ impl Vertex {
     }
 
     /// Commits a cursor for each of these partitions, in one transaction, and tells the source.
-    fn put_cursors(&mut self, cursors: Vec<(usize, Range, Counts)>) -> Result<(), VertexError> {
+    pub(super) fn put_cursors(&mut self, cursors: Vec<(usize, Range, Counts)>) -> Result<(), VertexError> {
         let mut transaction = Transaction::default();
         let mut records = Vec::new();
         let mut permits: Vec<WritePermit> = Vec::new();
         for (index, range, counts) in cursors {
             let id = PartitionId(index as u32);
-            let identity = self.source.identity(id, range.resume)?;
             let Some(tenure) = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref())
             else {
                 continue;
+            };
+            let identity = match &tenure.unopened {
+                Some(Some(resume)) => resume.identity.clone(),
+                _ => self.source.identity(id, range.resume)?,
             };
             let part = |(end, token): (&End, &Option<Token>)| {
                 Some(SinkPart {

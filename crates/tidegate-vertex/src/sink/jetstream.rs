@@ -307,6 +307,16 @@ impl Sink for Jetstream {
         stream.read_back(since).map_err(|error| sink_error(&self.name, session, error))
     }
 
+    fn fresh_token(&self, session: &Session) -> Option<Token> {
+        match self.lanes.get(&session.partition)? {
+            Lane::Ready(end) => match &end.stream {
+                Open::Strict(stream) => stream.fresh_place().map(token),
+                Open::Ids { .. } | Open::Kv { .. } => None,
+            },
+            Lane::Busy { .. } | Lane::Lost => None,
+        }
+    }
+
     fn publish(&mut self, delivery: &Delivery<'_>, guard: &WriteGuard) -> Result<Published, SinkError> {
         let Delivery { session, epoch, first, last, source, outputs, .. } = *delivery;
         let job = Job { session, epoch, first, last, source, count: outputs.len() };

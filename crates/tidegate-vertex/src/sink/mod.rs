@@ -100,6 +100,13 @@ pub trait Sink: Send {
         Ok(0)
     }
 
+    /// A state for this partition in place of that of the last commit, after [`read_back`](Self::read_back): to be committed
+    /// before anything else, since the sink cannot read back from the other one for ever.
+    fn fresh_token(&self, session: &Session) -> Option<Token> {
+        let _ = session;
+        None
+    }
+
     /// Writes a sealed epoch where nobody sees it, if the sink can.
     ///
     /// # Errors

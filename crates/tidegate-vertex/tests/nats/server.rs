@@ -142,6 +142,19 @@ impl Server {
         }
     }
 
+    /// Has everything in a stream expire, which then keeps for as long as this says.
+    pub(crate) fn expire(&self, config: &Config) {
+        let nats = self.connect();
+        let update = |config: &Config| nats.wait(nats.context().update_stream(config)).unwrap().unwrap();
+        let give_up = Instant::now() + Duration::from_secs(60);
+        let short = Config { max_age: config.duplicate_window, ..config.clone() };
+        while update(&short).state.messages > 0 {
+            assert!(Instant::now() < give_up, "nothing expires");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        update(config);
+    }
+
     /// Removes a stream.
     pub(crate) fn remove(&self, stream: &str) {
         let nats = self.connect();

@@ -2,6 +2,7 @@
 
 use std::{sync::mpsc, time::Duration};
 
+use async_nats::jetstream::stream::Config;
 use tidegate_udf::wire::ids::{PartitionId, Position};
 use tidegate_vertex::{
     ledger::inspect,
@@ -11,7 +12,7 @@ use tidegate_vertex::{
 };
 
 use crate::{
-    server::plain,
+    server::{plain, strict},
     world::{IDS, PARTITIONED, SHARED, STRICT, World, expected, until},
 };
 
@@ -45,6 +46,34 @@ fn a_stream_with_ids_has_every_output_once_however_often_the_vertex_is_killed() 
         let prefix = format!("P{partition}-");
         let own: Vec<&String> = values.iter().filter(|value| value.starts_with(&prefix)).collect();
         assert!(own.iter().copied().eq(&expected(partition, 0..RECORDS)), "partition {partition}");
+    }
+}
+
+/// Each session leaves a barrier, and nothing else when there is nothing to write; the next one comes when it is gone.
+/// Rules: VX-848, VX-856.
+#[test]
+fn a_quiet_partition_is_claimed_however_long_ago_the_last_barrier_expired() {
+    for rest in ["", SHARED] {
+        let world = World { delivery: "effectively_once", rest, ..World::new(STRICT) };
+        let (max_age, duplicate_window) = (Duration::from_secs(3_600), Duration::from_millis(100));
+        let outs = ["OUT0", "OUT1"].map(|name| {
+            let subjects = vec![format!("{name}.>")];
+            Config { subjects, max_age, duplicate_window, ..strict(name) }
+        });
+        outs.iter().for_each(|config| world.server.create(config.clone()));
+        world.server.create(plain("IN", "in.*"));
+        // The other one has never had an output.
+        world.server.produce("in.0", (0..10).map(|number| format!("p0-{number}")));
+        world.run_until("written", || world.stored(&["OUT0", "OUT1"]) >= 12);
+        for _ in 0..2 {
+            outs.iter().for_each(|config| world.server.expire(config));
+            world.run_until("claimed", || ["OUT0", "OUT1"].iter().all(|out| world.stored(&[out]) > 0));
+        }
+        outs.iter().for_each(|config| world.server.expire(config));
+        world.produce(10..20);
+        world.run_until("written", || world.outputs() >= 20);
+        assert_eq!(world.server.values("OUT0"), expected(0, 10..20));
+        assert_eq!(world.server.values("OUT1"), expected(1, 10..20));
     }
 }
 
