@@ -327,7 +327,16 @@ fn a_file_is_checked_and_what_it_promises_said() {
     assert!(lossy.contains("sink main: what it takes in time") && lossy.contains("lost"), "{lossy}");
     let file = pipeline(dir.path(), "[ledger]\npath = \"ledger\"");
     let with = vertex(["validate", "-c", &file, "--json"]).exits(0).result();
-    assert!(with["sinks"][0]["guarantee"].as_str().unwrap().contains("twice"), "{with}");
+    assert!(
+        with["sinks"][0]["guarantee"].as_str().unwrap().contains("twice if the source has one"),
+        "{with}"
+    );
+    // The file has what waits for the other one, and a commit is about the whole file.
+    let second = dir.path().join("second.toml").to_str().unwrap().to_owned();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&second, text + "\n[[sink]]\nname = \"second\"\nkind = \"blackhole\"").unwrap();
+    let with = vertex(["validate", "-c", &second, "--json"]).exits(0).result();
+    assert!(with["sinks"][0]["guarantee"].as_str().unwrap().contains("is written again"), "{with}");
 
     // A file is on one host, and the next owner may be on another.
     let input = format!("path = {:?}", dir.path().join("input"));

@@ -431,9 +431,15 @@ fn at_least_once(pipeline: &Pipeline, sink: &SinkConfig) -> &'static str {
             "at least once while the vertex runs, whatever its workers do; a vertex that is started again reads from the \
              beginning, since there is no [ledger]"
         }
-        (Some(_), _) if is_local(sink) && !pipeline.ownership.is_shared() && pipeline.is_ordered() => {
+        // What waits for another sink, or is of another partition, is in the file before it is committed.
+        (Some(_), _)
+            if is_local(sink)
+                && !pipeline.ownership.is_shared()
+                && pipeline.is_ordered()
+                && pipeline.sink.len() == 1 =>
+        {
             "at least once; a vertex that is started again on this host cuts the file back to its last commit, so nothing is in \
-             it twice"
+             it twice if the source has one partition"
         }
         (Some(_), _) => {
             "at least once; after a crash of the vertex what was written since the last commit is written again"
