@@ -58,6 +58,12 @@ pub trait Manager: Send + Sync {
         Wish::Run
     }
 
+    /// Says whether this vertex does without a partition, since an operator has drained it here or it must not be run here: nobody
+    /// is to leave it to this vertex then.
+    fn declines(&self, partition: PartitionId, declines: bool) {
+        let _ = (partition, declines);
+    }
+
     /// Calls `tell` whenever a partition may be claimed or was revoked; `tell` does not wait.
     fn watch(&self, tell: Arc<dyn Fn() + Send + Sync>);
 

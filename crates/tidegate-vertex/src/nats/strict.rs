@@ -295,8 +295,8 @@ impl StrictStream {
         }
     }
 
-    /// The place of the barrier, after [`StrictStream::read_back`], when the session has to commit it before anything else: nothing but barriers is
-    /// behind the last commit, and they expire. Nobody can tell afterwards that they were no more than that (VX-856).
+    /// The place of the barrier, after [`StrictStream::read_back`], if the session has to commit it before anything else: nothing
+    /// but barriers is behind the last commit, and they expire. Then nobody can tell that they were no more than that (VX-856).
     pub fn fresh_place(&self) -> Option<Place> {
         (self.expires && self.found.is_empty()).then(|| self.place())
     }

@@ -110,6 +110,8 @@ impl Vertex {
                 _ => {}
             }
             let Some(partition) = self.partitions.get_mut(index) else { continue };
+            let drained = self.board.wish(partition.id) == Wish::Drain;
+            self.manager.declines(partition.id, drained || partition.refused.is_some());
             if partition.tenure.is_some() || partition.refused.is_some() || !self.manager.gives_back() {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Ownership in a real bucket: claims, leases, lost answers, and a store that goes back in time.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use rustix::process::Signal;
@@ -290,7 +290,12 @@ fn a_bucket_that_may_forget_is_refused() {
 /// Rules: VX-718.
 #[test]
 fn each_partition_has_its_own_order_of_instances() {
-    let member = |instance: &str| Member { instance: instance.to_owned(), pins: None, load: 0 };
+    let member = |instance: &str| Member {
+        instance: instance.to_owned(),
+        pins: None,
+        declines: BTreeSet::new(),
+        load: 0,
+    };
     let instances: Vec<Member> = ["a", "b", "c"].map(member).to_vec();
     let firsts = |instances: &[Member]| -> Vec<String> {
         let first = |partition| {

@@ -28,16 +28,27 @@ fn world() -> World {
     world
 }
 
+/// What the store has under a key.
+fn kept(world: &World, key: &str) -> Option<serde_json::Value> {
+    let nats = world.server.connect();
+    let (stream, _) = nats.stream("KV_tgvx_test").ok()?;
+    let last = nats.last_of(&stream, &format!("$KV.tgvx_test.{key}")).unwrap()?;
+    Some(serde_json::from_slice(&last.value).unwrap())
+}
+
 /// The owner of each partition, as the store says.
 fn owners(world: &World) -> Vec<Option<String>> {
-    let nats = world.server.connect();
-    let Ok((stream, _)) = nats.stream("KV_tgvx_test") else { return vec![None; 2] };
     let owner = |partition| {
-        let last = nats.last_of(&stream, &format!("$KV.tgvx_test.own.{partition}")).unwrap()?;
-        let document: serde_json::Value = serde_json::from_slice(&last.value).unwrap();
+        let document = kept(world, &format!("own.{partition}"))?;
         (document["released"] == false).then(|| document["owner"].as_str().unwrap().to_owned())
     };
     (0..2).map(owner).collect()
+}
+
+/// The newest generation of each partition.
+fn generations(world: &World) -> Vec<u64> {
+    let generation = |partition| kept(world, &format!("own.{partition}")).unwrap()["generation"].as_u64();
+    (0..2).map(|partition| generation(partition).unwrap()).collect()
 }
 
 /// The first vertex is stopped beyond its lease, the second takes over and is killed, the first wakes as a contender and finishes:
@@ -142,13 +153,7 @@ fn leave_an_intent(world: &World) {
     world.input(300);
     let mut first = world.start_until("first", "C4");
     assert!(!first.wait().success());
-    let nats = world.server.connect();
-    let (stream, _) = nats.stream("KV_tgvx_test").unwrap();
-    let count = |partition| {
-        let last = nats.last_of(&stream, &format!("$KV.tgvx_test.own.{partition}")).unwrap()?;
-        let document: serde_json::Value = serde_json::from_slice(&last.value).unwrap();
-        document["intent"]["count"].as_u64()
-    };
+    let count = |partition| kept(world, &format!("own.{partition}"))?["intent"]["count"].as_u64();
     assert!((0..2).filter_map(count).any(|count| count > MOST_AHEAD), "less than what is read at once");
 }
 
@@ -235,6 +240,41 @@ fn others_are_handed_over_while_one_is_drained() {
         had_by("second") > 0
     });
     drop((first, second));
+}
+
+/// The heartbeats of a member so far, and how many partitions it does without.
+fn card(world: &World, instance: &str) -> Option<(u64, usize)> {
+    let card = kept(world, &format!("member.{instance}"))?;
+    Some((card["hb"].as_u64()?, card["declines"].as_array()?.len()))
+}
+
+/// It stays a member, with fewer partitions than anybody else.
+/// Rules: VX-718, VX-866.
+#[test]
+fn nothing_is_handed_to_a_vertex_that_an_operator_has_drained() {
+    let world = world();
+    world.input(100);
+    let drained = Vertex::start(world.pipeline("drained")).unwrap();
+    let (control, stop) = (drained.control(), drained.stop_handle());
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| drained.run().unwrap());
+        control.wish(Which::All, Wish::Drain).unwrap();
+        until("known to be drained", || card(&world, "drained").is_some_and(|(_, declines)| declines == 2));
+        let other = world.start("other");
+        let all = || owners(&world).iter().all(|owner| owner.as_deref() == Some("other"));
+        until("owned by the other", all);
+        let claimed = generations(&world);
+        // Three heartbeats in each interval, after which a partition may be handed over.
+        let beats = card(&world, "other").unwrap().0;
+        until("some intervals later", || card(&world, "other").unwrap().0 >= beats + 12);
+        assert_eq!((owners(&world), generations(&world)), (vec![Some("other".to_owned()); 2], claimed));
+        // Until an operator has it run again.
+        control.wish(Which::All, Wish::Run).unwrap();
+        until("shared", || owners(&world).contains(&Some("drained".to_owned())));
+        drop(other);
+        stop.drain();
+        running.join().unwrap();
+    });
 }
 
 /// What operators order in the store reaches whoever has the partition.

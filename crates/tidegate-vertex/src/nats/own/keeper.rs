@@ -11,7 +11,7 @@ use tidegate_udf::wire::ids::PartitionId;
 
 use super::{
     Bucket, OwnError, Standing, bucket,
-    manager::{Part, Seen, Settings, Shared, lock},
+    manager::{Part, Seen, Shared, lock},
     members::{Card, Sightings, surplus},
     wishes::Wishes,
 };
@@ -172,7 +172,7 @@ impl<'a> Keeper<'a> {
         if now >= self.next_beat {
             self.next_beat = now.saturating_add(Nanos(shared.settings.lease.0 / 3));
             self.beats += 1;
-            let card = Card { started_ms: self.started_ms, ..card(&shared.settings, self.beats) };
+            let card = Card { started_ms: self.started_ms, ..card(shared, self.beats) };
             show(&shared.bucket, &card);
             for key in shared.bucket.keys(MEMBERS)? {
                 let entry = shared.bucket.read(&key)?;
@@ -252,7 +252,8 @@ enum Tended {
 }
 
 /// What an instance says about itself.
-pub(super) fn card(settings: &Settings, hb: u64) -> Card {
+pub(super) fn card(shared: &Shared, hb: u64) -> Card {
+    let settings = &shared.settings;
     Card {
         v: 1,
         instance: settings.instance.clone(),
@@ -260,6 +261,7 @@ pub(super) fn card(settings: &Settings, hb: u64) -> Card {
         pid: std::process::id(),
         capacity: settings.capacity,
         partitions: settings.pins.as_ref().map(|pins| pins.text().to_owned()),
+        declines: shared.declined().map(|partition| partition.0).collect(),
         started_ms: 0,
         hb,
         left: false,

@@ -78,6 +78,8 @@ pub(super) type Lease = (PartitionId, WriteGuard, Nanos);
 pub(super) struct Part {
     /// A [`Wish`].
     pub(super) wish: AtomicU8,
+    /// The vertex does without it.
+    pub(super) declined: AtomicBool,
     pub(super) state: Mutex<State>,
 }
 
@@ -120,6 +122,7 @@ impl JetStream {
             Claimant { uid: settings.uid, owner: settings.instance.clone(), lease: settings.lease };
         let part = |id| Part {
             wish: AtomicU8::new(Wish::Run as u8),
+            declined: AtomicBool::new(false),
             state: Mutex::new(State {
                 contender: Contender::new(id, claimant.clone()),
                 seen: Seen::Nothing,
@@ -255,6 +258,13 @@ impl Manager for JetStream {
         self.shared.wish(partition)
     }
 
+    fn declines(&self, partition: PartitionId, declines: bool) {
+        if let Some(part) = self.shared.parts.get(partition.0 as usize) {
+            // Relaxed: nothing is published with it.
+            part.declined.store(declines, Ordering::Relaxed);
+        }
+    }
+
     fn watch(&self, tell: Arc<dyn Fn() + Send + Sync>) {
         *lock(&self.shared.watcher) = Some(tell);
     }
@@ -270,7 +280,7 @@ impl Manager for JetStream {
 
     fn leave(&self) {
         self.shared.finish();
-        let card = Card { left: true, ..keeper::card(&self.shared.settings, u64::MAX) };
+        let card = Card { left: true, ..keeper::card(&self.shared, u64::MAX) };
         keeper::show(&self.shared.bucket, &card);
     }
 }
@@ -296,13 +306,12 @@ impl Shared {
         if state.owned.is_some() || monotonic_now() < state.stand_back {
             return false;
         }
-        let own = self.own(0);
+        let own = self.own(self.load());
         if !own.may_have(partition) {
             return false;
         }
         // What is pinned is nobody else's to take first.
-        let rank =
-            if own.pins.is_some() { 0 } else { rank(partition, &self.own(self.load()), &lock(&self.others)) };
+        let rank = if own.pins.is_some() { 0 } else { rank(partition, &own, &lock(&self.others)) };
         let delay = Nanos((self.settings.lease.0 / 4).saturating_mul(rank as u64));
         monotonic_now() >= since.saturating_add(delay)
     }
@@ -319,7 +328,19 @@ impl Shared {
 
     /// This instance with so many partitions.
     pub(super) fn own(&self, load: usize) -> Member {
-        Member { instance: self.settings.instance.clone(), pins: self.settings.pins.clone(), load }
+        Member {
+            instance: self.settings.instance.clone(),
+            pins: self.settings.pins.clone(),
+            declines: self.declined().collect(),
+            load,
+        }
+    }
+
+    /// The partitions that the vertex does without.
+    pub(super) fn declined(&self) -> impl Iterator<Item = PartitionId> {
+        // Relaxed: nothing is published with it.
+        let declined = (0..).zip(&self.parts).filter(|(_, part)| part.declined.load(Ordering::Relaxed));
+        declined.map(|(number, _)| PartitionId(number))
     }
 
     /// Sessions that may write.

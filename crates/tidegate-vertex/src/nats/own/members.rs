@@ -3,7 +3,7 @@
 //! A member is alive while its heartbeat is seen moving, by the clock of who looks. Those who have fewest partitions come first,
 //! and among them each partition has its own order, so that members that see the same agree without talking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidegate_shm::clock::Nanos;
@@ -22,6 +22,9 @@ pub(super) struct Card {
     pub(super) capacity: u32,
     /// The partitions that it may have; all of them without.
     pub(super) partitions: Option<String>,
+    /// Those of them that it does without for now.
+    #[serde(default)]
+    pub(super) declines: BTreeSet<u32>,
     pub(super) started_ms: u64,
     pub(super) hb: u64,
     /// It has ended in order.
@@ -36,6 +39,8 @@ pub struct Member {
     pub instance: String,
     /// The partitions that it may have; all of them without.
     pub pins: Option<Pins>,
+    /// Those of them that it does without for now.
+    pub declines: BTreeSet<PartitionId>,
     /// Partitions that it has.
     pub load: usize,
 }
@@ -43,7 +48,7 @@ pub struct Member {
 impl Member {
     /// Whether it may have a partition.
     pub fn may_have(&self, partition: PartitionId) -> bool {
-        self.pins.as_ref().is_none_or(|pins| pins.has(partition))
+        self.pins.as_ref().is_none_or(|pins| pins.has(partition)) && !self.declines.contains(&partition)
     }
 
     /// Who comes first: the smallest.
@@ -119,6 +124,7 @@ impl Sightings {
         let member = |Sighting { card, .. }: &Sighting| Member {
             instance: card.instance.clone(),
             pins: card.partitions.as_deref().and_then(|text| text.parse().ok()),
+            declines: card.declines.iter().copied().map(PartitionId).collect(),
             load: load(&card.instance),
         };
         alive.map(member).collect()
@@ -130,7 +136,7 @@ mod tests {
     use super::*;
 
     fn member(instance: &str, load: usize) -> Member {
-        Member { instance: instance.to_owned(), pins: None, load }
+        Member { instance: instance.to_owned(), pins: None, declines: BTreeSet::new(), load }
     }
 
     /// Each partition goes to who comes first; members that see the same agree.
@@ -179,6 +185,7 @@ mod tests {
             pid: 1,
             capacity: 1,
             partitions: None,
+            declines: BTreeSet::from([3]),
             started_ms: 0,
             hb,
             left: false,
@@ -189,6 +196,8 @@ mod tests {
         assert_eq!(alive(&sightings, 100), 0, "a key that nobody writes any more looks the same");
         sightings.note(card(8), Nanos(105));
         assert_eq!((alive(&sightings, 114), alive(&sightings, 115)), (1, 0));
+        let member = sightings.alive(Nanos(114), Nanos(10), |_| 0).remove(0);
+        assert_eq!([2, 3].map(|partition| member.may_have(PartitionId(partition))), [true, false]);
         sightings.note(card(8), Nanos(115));
         assert_eq!(alive(&sightings, 115), 0, "nothing moved");
         sightings.note(Card { left: true, ..card(9) }, Nanos(120));
@@ -213,5 +222,20 @@ mod tests {
             surplus(&own, &others, [PartitionId(8), PartitionId(2)].into_iter()).unwrap().0,
             PartitionId(2)
         );
+    }
+
+    /// Rules: VX-718.
+    #[test]
+    fn nothing_is_kept_for_nor_handed_to_a_member_that_does_without() {
+        let (own, number) = (member("a", 16), PartitionId);
+        let all = || (0..16).map(number);
+        let mut idle = Member { declines: all().collect(), ..member("b", 0) };
+        assert!(all().all(|partition| rank(partition, &own, std::slice::from_ref(&idle)) == 0));
+        assert_eq!(surplus(&own, std::slice::from_ref(&idle), all()), None);
+        idle.declines.remove(&number(5));
+        assert_eq!(surplus(&own, std::slice::from_ref(&idle), all()), Some((number(5), "b")));
+        // A third one gets what it would get without.
+        let others = [member("c", 12), idle];
+        assert_eq!(surplus(&own, &others, (0..5).map(number)).unwrap().1, "c");
     }
 }
