@@ -57,6 +57,7 @@ pub(crate) use self::{
     peer::{Arrival, Origin, PeerInfo, SocketType},
     pipe::{Command, Stage},
     refusal::{Awaited, NotSupported, RecvRefusal, Refusal, SendRefusal, Violation},
+    report::Carried,
     settings::{OnPeerLoss, Settings, SlowPolicy, SubscriptionLimits, Verbosity},
 };
 use crate::pattern::{self, Event, Extras, Pattern, ReplyRefusal, Request, WayBack, envelope::Payload};
@@ -79,33 +80,6 @@ pub(crate) enum Received {
     Violation(Violation),
     /// The connection is not the present one of its pipe, or the pipe is being closed: it was dropped.
     Stale,
-}
-
-/// A pipe's messages that are to be waited for: so many had entered its queue.
-#[derive(Debug)]
-pub(crate) struct Backlog {
-    pipe: PeerKey,
-    born: Epoch,
-    entered: u64,
-}
-
-/// Messages that a pipe has carried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Carried {
-    /// From the peer.
-    pub(crate) received: u64,
-    /// Taken for writing.
-    pub(crate) sent: u64,
-}
-
-impl Carried {
-    /// What came after `before`.
-    pub(crate) fn since(self, before: Self) -> Self {
-        Self {
-            received: self.received.saturating_sub(before.received),
-            sent: self.sent.saturating_sub(before.sent),
-        }
-    }
 }
 
 /// What may be done at once.

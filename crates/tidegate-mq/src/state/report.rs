@@ -5,10 +5,37 @@ use std::sync::Arc;
 use tidegate_io::peer::{Epoch, PeerKey};
 
 use super::{
-    Backlog, Carried, State,
+    State,
     counters::{Counters, Ledger},
     peer::{PeerInfo, SocketType},
 };
+
+/// A pipe's messages that are to be waited for: so many had entered its queue.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    pipe: PeerKey,
+    born: Epoch,
+    entered: u64,
+}
+
+/// Messages that a pipe has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// From the peer.
+    pub(crate) received: u64,
+    /// Taken for writing.
+    pub(crate) sent: u64,
+}
+
+impl Carried {
+    /// What came after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            received: self.received.saturating_sub(before.received),
+            sent: self.sent.saturating_sub(before.sent),
+        }
+    }
+}
 
 impl<L: Clone> State<L> {
     /// Type of the socket.

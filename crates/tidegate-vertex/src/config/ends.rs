@@ -6,12 +6,12 @@ use serde::Deserialize;
 use tidegate_shm::clock::Nanos;
 
 use super::{
-    one,
+    ConfigError, Pipeline, one,
     units::{Bytes, Factor, Share, Time},
 };
 use crate::{
     retry::Backoff,
-    sink::{Class, Output, file::Format},
+    sink::{self, Class, Output, SinkError, file::Format},
     source::{
         Abilities, AckMode, Positions, Replay,
         file::{self, FileSource},
@@ -19,6 +19,33 @@ use crate::{
         stdin,
     },
 };
+
+impl Pipeline {
+    /// Whether the keys of source and sinks fit each other, as far as that can be said without opening them.
+    pub(super) fn check_ends(&self) -> Result<(), ConfigError> {
+        let source = match &self.source {
+            SourceConfig::File(keys) => keys.check(),
+            #[cfg(feature = "zmq")]
+            SourceConfig::Zmq(keys) => keys.check(),
+            _ => Ok(()),
+        };
+        let key = |key: &str, number, message| ConfigError::Key { key: key.to_owned(), number, message };
+        source.map_err(|error| key("source", 0, error.to_string()))?;
+        for (number, end) in self.sink.iter().enumerate() {
+            let checked = match &end.kind {
+                SinkKind::File(keys) => sink::file::check(keys, sink::file::Lines::of(end.role)),
+                #[cfg(feature = "zmq")]
+                SinkKind::Zmq(keys) => keys.check(end.name()),
+                _ => Ok(()),
+            };
+            checked.map_err(|error| match &error {
+                SinkError::Setting { key: of, .. } => key(&format!("sink.{of}"), number, error.to_string()),
+                _ => key("sink", number, error.to_string()),
+            })?;
+        }
+        Ok(())
+    }
+}
 
 /// `[source]`
 #[derive(Debug, Clone, Deserialize)]

@@ -41,7 +41,6 @@ use crate::{
     },
     own::Pins,
     retry::Backoff,
-    sink::{SinkError, file},
     source::AckMode,
 };
 pub use delivery::Delivery;
@@ -527,33 +526,6 @@ impl Pipeline {
             && partitions.get() > tidegate_udf::wire::segment::MAX_FENCE_SLOTS
         {
             return value("source.partitions", &partitions, "at most 4096");
-        }
-        Ok(())
-    }
-}
-
-impl Pipeline {
-    /// Whether the keys of source and sinks fit each other, as far as that can be said without opening them.
-    fn check_ends(&self) -> Result<(), ConfigError> {
-        let source = match &self.source {
-            SourceConfig::File(keys) => keys.check(),
-            #[cfg(feature = "zmq")]
-            SourceConfig::Zmq(keys) => keys.check(),
-            _ => Ok(()),
-        };
-        let key = |key: &str, number, message| ConfigError::Key { key: key.to_owned(), number, message };
-        source.map_err(|error| key("source", 0, error.to_string()))?;
-        for (number, sink) in self.sink.iter().enumerate() {
-            let checked = match &sink.kind {
-                SinkKind::File(keys) => file::check(keys, file::Lines::of(sink.role)),
-                #[cfg(feature = "zmq")]
-                SinkKind::Zmq(keys) => keys.check(sink.name()),
-                _ => Ok(()),
-            };
-            checked.map_err(|error| match &error {
-                SinkError::Setting { key: of, .. } => key(&format!("sink.{of}"), number, error.to_string()),
-                _ => key("sink", number, error.to_string()),
-            })?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Progress: cursors over what went out batch by batch (VX-762), and epochs in four steps (12.2).
+//! Progress: when it is due, and epochs in four steps (12.2).
 //!
 //! ```text
 //!  SEAL      an epoch gets its range and its outputs                              in memory
@@ -15,16 +15,16 @@ use tidegate_udf::wire::ids::{EpochId, PartitionId, Position};
 
 use super::{
     End, Vertex, VertexError,
+    cursors::counts,
     lanes::LaneState,
     outgoing::{Outgoing, Way},
-    report::Outcomes,
     tenure::{EpochStep, Partition, Sealed, Tenure},
 };
 use crate::{
     config::Delivery as Promise,
     failpoint::{self, Point},
-    fence::{Fenced, WriteKind, WritePermit},
-    ledger::{Counts, Range, Record, SinkPart, Status, Transaction, wall_ms},
+    fence::{Fenced, WriteKind},
+    ledger::{Counts, Range, Record, Status, Transaction, wall_ms},
     operate::{Board, Doing},
     own::{Decision, Intended, Manager},
     sink::{Class, Output, Token},
@@ -91,9 +91,7 @@ impl Vertex {
         tenure.sealed.len() >= self.pipeline.epoch.max_pending.get() as usize
     }
 
-    // ---- by epochs ----
-
-    fn commit_epochs(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
+    pub(super) fn commit_epochs(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
         loop {
             let due = self.seal(stopping)?;
             self.publish_epochs()?;
@@ -228,7 +226,7 @@ impl Vertex {
     }
 
     /// Waits until the sinks have confirmed what was published; their states go into the next commit.
-    fn flush(&mut self) -> Result<(), VertexError> {
+    pub(super) fn flush(&mut self) -> Result<(), VertexError> {
         for end in self.sinks.iter_mut().filter(|end| end.dirty) {
             end.flush()?;
         }
@@ -341,176 +339,6 @@ impl Vertex {
         Ok(())
     }
 
-    // ---- batch by batch ----
-
-    /// Commits cursors over everything that the sinks have.
-    fn commit_cursors(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
-        // An epoch that was prepared when the pipeline still committed epochs.
-        if self
-            .partitions
-            .iter()
-            .any(|partition| partition.tenure.as_ref().is_some_and(|tenure| !tenure.sealed.is_empty()))
-        {
-            return self.commit_epochs(stopping);
-        }
-        if self.tenures().all(|tenure| tenure.open.is_none()) {
-            return Ok(None);
-        }
-        if let Some(due) = self.commits_later(stopping) {
-            return Ok(Some(due));
-        }
-        // On the disk before the positions that say so (I8).
-        self.flush()?;
-        let mut cursors = Vec::new();
-        for (index, partition) in self.partitions.iter().enumerate() {
-            let Some(tenure) = &partition.tenure else { continue };
-            if let Some((chunk, _)) = &tenure.open {
-                cursors.push((index, chunk.range, counts(&chunk.outcomes)));
-            }
-        }
-        self.put_cursors(cursors)?;
-        self.last_commit = monotonic_now();
-        Ok(None)
-    }
-
-    fn tenures(&self) -> impl Iterator<Item = &Tenure> {
-        self.partitions.iter().filter_map(|partition| partition.tenure.as_ref())
-    }
-
-    /// When the next commit is due, if it is not now: at intervals, and once nothing more comes.
-    fn commits_later(&self, stopping: bool) -> Option<Nanos> {
-        let settled = |tenure: &Tenure| {
-            tenure.is_with_sinks() && (tenure.is_over() || stopping && tenure.flow.is_empty())
-        };
-        let due = self.last_commit.saturating_add(self.pipeline.epoch_interval());
-        (monotonic_now() < due && !self.tenures().all(settled)).then_some(due)
-    }
-
-    /// In `at_most_once`: has what was published on the disk, and where it ends in the ledger.
-    fn commit_states(&mut self, stopping: bool) -> Result<Option<Nanos>, VertexError> {
-        if !self.sinks.iter().any(|end| end.dirty) {
-            return Ok(None);
-        }
-        if let Some(due) = self.commits_later(stopping) {
-            return Ok(Some(due));
-        }
-        self.flush()?;
-        self.last_commit = monotonic_now();
-        let permit = |tenure: &Tenure| tenure.guard.permit(WriteKind::Ledger).ok();
-        let permits: Vec<WritePermit> = self.tenures().filter_map(permit).collect();
-        let mut transaction = Transaction::default();
-        if let Some(ledger) = self.ledger.as_mut().filter(|_| !permits.is_empty()) {
-            put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
-            if !transaction.is_empty() {
-                self.board.doing(Doing::Ledger);
-                let ran = ledger.run(&transaction);
-                self.board.doing(Doing::Work);
-                ran?;
-            }
-        }
-        Ok(None)
-    }
-
-    /// In `at_most_once`: commits what was read, before any of it is sent.
-    pub(super) fn commit_reads(&mut self) -> Result<(), VertexError> {
-        let mut cursors = Vec::new();
-        for (index, partition) in self.partitions.iter_mut().enumerate() {
-            let Some((range, inputs)) = partition.tenure.as_mut().and_then(|tenure| tenure.read.take())
-            else {
-                continue;
-            };
-            cursors.push((index, range, Counts { inputs, ..Counts::default() }));
-        }
-        if cursors.is_empty() { Ok(()) } else { self.put_cursors(cursors) }
-    }
-
-    /// Commits a cursor for each of these partitions, in one transaction, and tells the source.
-    pub(super) fn put_cursors(&mut self, cursors: Vec<(usize, Range, Counts)>) -> Result<(), VertexError> {
-        let mut transaction = Transaction::default();
-        let mut records = Vec::new();
-        let mut permits: Vec<WritePermit> = Vec::new();
-        for (index, range, counts) in cursors {
-            let id = PartitionId(index as u32);
-            let Some(tenure) = self.partitions.get(index).and_then(|partition| partition.tenure.as_ref())
-            else {
-                continue;
-            };
-            let identity = match &tenure.unopened {
-                Some(Some(resume)) => resume.identity.clone(),
-                _ => self.source.identity(id, range.resume)?,
-            };
-            let part = |(end, token): (&End, &Option<Token>)| {
-                Some(SinkPart {
-                    name: end.config.name.clone(),
-                    class: end.sink.class(),
-                    records: 0,
-                    bytes: 0,
-                    chunks: 0,
-                    token: Some(token.clone()?),
-                    digest: 0,
-                })
-            };
-            let record = Record {
-                uid: self.pipeline.uid(),
-                partition: id,
-                generation: tenure.guard.generation(),
-                epoch: EpochId(tenure.committed.0 + 1),
-                previous: tenure.committed,
-                status: Status::Committed,
-                range,
-                identity,
-                counts,
-                sinks: self.sinks.iter().zip(&tenure.tokens).filter_map(part).collect(),
-                function: self.function,
-                created_ms: wall_ms(),
-                committed_ms: 0,
-            };
-            if self.manager.keeps_commits() {
-                let decision = Decision { commit: Some(record.clone().into_committed()), intent: None };
-                self.board.doing(Doing::Ownership);
-                let decided = self.manager.decide(id, decision, &tenure.guard);
-                self.board.doing(Doing::Work);
-                if decided.is_err() {
-                    continue;
-                }
-            }
-            let Ok(permit) = tenure.guard.permit(WriteKind::Ledger) else { continue };
-            permits.push(permit);
-            if let Some(ledger) = &self.ledger {
-                ledger.commit_cursor(&record, wall_ms(), &mut transaction)?;
-                let over: Vec<Position> =
-                    tenure.marks.range(..range.resume).map(|(position, _)| *position).collect();
-                ledger.put_marks(id, &[], &over, &mut transaction);
-            }
-            records.push((index, record));
-        }
-        if let Some(ledger) = &mut self.ledger
-            && !transaction.is_empty()
-        {
-            put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
-            self.board.doing(Doing::Ledger);
-            let begun = monotonic_now();
-            let ran = ledger.run(&transaction);
-            self.board.doing(Doing::Work);
-            self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
-            ran?;
-        }
-        drop(permits);
-        failpoint::at(Point::Committed);
-        for (index, record) in records {
-            let Some(partition) = self.partitions.get_mut(index) else { continue };
-            let Some(tenure) = &mut partition.tenure else { continue };
-            tenure.committed(&record, &self.sinks, self.budget.records);
-            if let Some((chunk, since)) = tenure.open.take() {
-                self.meter.commit_lag.add_time(monotonic_now().saturating_sub(since));
-                self.report.add(&chunk.outcomes);
-            }
-            acknowledge(&mut *self.source, partition.id, tenure)?;
-            failpoint::at(Point::Acknowledged);
-        }
-        Ok(())
-    }
-
     /// Keeps in the ledger how often inputs were tried, before they are tried again (VX-602), and that there is a run (VX-604).
     pub(super) fn keep_marks(&mut self) -> Result<(), VertexError> {
         let Some(ledger) = &mut self.ledger else { return Ok(()) };
@@ -588,7 +416,7 @@ fn decide(
 }
 
 /// The states of sinks that have changed since the last commit.
-fn put_states(ends: &[End], mut put: impl FnMut(&str, &Token)) {
+pub(super) fn put_states(ends: &[End], mut put: impl FnMut(&str, &Token)) {
     for end in ends {
         if let (Some(token), None) = (&end.state, &end.late) {
             put(end.config.name(), token);
@@ -597,18 +425,11 @@ fn put_states(ends: &[End], mut put: impl FnMut(&str, &Token)) {
 }
 
 /// Step 4d.
-fn acknowledge(source: &mut dyn Source, id: PartitionId, tenure: &Tenure) -> Result<(), VertexError> {
+pub(super) fn acknowledge(
+    source: &mut dyn Source,
+    id: PartitionId,
+    tenure: &Tenure,
+) -> Result<(), VertexError> {
     // Nothing is acknowledged after a revoke (I10): there is no permit then.
     Ok(source.ack(id, tenure.resume, &tenure.guard)?)
-}
-
-fn counts(outcomes: &Outcomes) -> Counts {
-    Counts {
-        inputs: outcomes.inputs(),
-        outputs: outcomes.outputs,
-        filtered: outcomes.filtered,
-        dead: outcomes.dead,
-        dropped: outcomes.dropped,
-        nacked: outcomes.nacked,
-    }
 }

@@ -30,6 +30,7 @@ mod backlog;
 mod careful;
 mod claim;
 mod commit;
+mod cursors;
 mod dead;
 mod error;
 mod lanes;

@@ -1,5 +1,5 @@
-//! Records at the end of a file. It is cut back to its length at the last commit when a vertex starts again, so it has nothing
-//! twice (VX-853, `mode = "append"`).
+//! Records at the end of a file. It is cut back to its length at the last commit when a vertex starts again, so that what it
+//! had beyond is not there twice (VX-853, `mode = "append"`).
 //!
 //! | format | an output | what is in front (VX-854) |
 //! |---|---|---|
