@@ -151,8 +151,7 @@ impl Inner {
     /// A sender is not in line any more, or not for this: what is left, or was kept from others because of it, is for
     /// those behind.
     fn pass_on(&mut self, left: Option<Awaited>, wakes: &mut Wakes) {
-        // Whether a sender that waits for pipes may go on depends on its message: it finds out by itself.
-        let may_send = self.senders_wait_for_pipes() || self.state.readiness().writable;
+        let may_send = self.state.readiness().writable;
         let mut pipe = left.as_ref().and_then(Awaited::pipe);
         self.senders.grant(wakes, |awaited| match awaited {
             Awaited::Room if may_send => Decision::Grant,

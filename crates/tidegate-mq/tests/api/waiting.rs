@@ -105,6 +105,27 @@ fn a_publisher_is_ready_while_some_subscriber_has_room() {
     }
 }
 
+/// Room is kept once every subscriber has it, without a further look by whoever waits for that.
+///
+/// Rules: MQ-076, MQ-217.
+#[test]
+fn room_is_kept_once_everybody_has_it() {
+    for kind in KINDS {
+        let context = Context::new();
+        let publisher = publisher(&context, kind);
+        let [a, b] = ["A", "B"].map(|topic| subscriber(&context, &[topic]));
+        fill(&publisher, "A");
+        fill(&publisher, "B");
+        let mut reserve = pin!(publisher.reserve());
+        waits(reserve.as_mut());
+        (0..2).for_each(|_| expect(&a, &[b"A"]));
+        waits(reserve.as_mut());
+        (0..2).for_each(|_| expect(&b, &[b"B"]));
+        wait(reserve).unwrap().send("B").unwrap();
+        expect(&b, &[b"B"]);
+    }
+}
+
 /// Nobody waits for a subscriber that does not want the message any more, whether it says so or the application does.
 ///
 /// Rules: MQ-217, MQ-225.
