@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context as TaskContext, Poll},
+    task::{Context as TaskContext, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -263,13 +263,7 @@ impl<T> Recv<'_, T> {
         timeout: Option<Duration>,
         context: &mut TaskContext<'_>,
     ) -> Poll<Result<T>> {
-        let shared = self.shared;
-        let error = match shared.context.check_process() {
-            Err(error) => error,
-            Ok(()) if !self.timer.is_over(|| shared.context.timer(timeout), context) => return Poll::Pending,
-            Ok(()) if timeout.is_some_and(|timeout| timeout.is_zero()) => Error::WouldBlock,
-            Ok(()) => Error::Timeout,
-        };
+        let error = ready!(self.timer.poll_end(self.shared, timeout, context));
         self.leave();
         Poll::Ready(Err(error))
     }

@@ -3,8 +3,8 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context as TaskContext, Poll},
-    time::Instant,
+    task::{Context as TaskContext, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use tidegate_io::{
@@ -191,19 +191,26 @@ pub(super) enum Patience {
 }
 
 impl Patience {
-    /// Whether the time is over; if not, the task is woken then.
-    pub(super) fn is_over(
+    /// Ready with the reason when there is nothing more to wait for: the time of the option is over, or nobody is there who
+    /// would wake the task. Otherwise it is woken when the time is over.
+    pub(super) fn poll_end(
         &mut self,
-        ask: impl FnOnce() -> Option<Timer>,
+        shared: &Shared,
+        timeout: Option<Duration>,
         context: &mut TaskContext<'_>,
-    ) -> bool {
+    ) -> Poll<Error> {
+        if let Err(error) = shared.context.check_process() {
+            return Poll::Ready(error);
+        }
         if matches!(self, Self::Unasked) {
-            *self = Self::Timer(ask());
+            *self = Self::Timer(shared.context.timer(timeout));
         }
-        match self {
-            Self::Timer(Some(timer)) => timer.is_over(context.waker()),
-            _ => false,
+        let Self::Timer(Some(timer)) = self else { return Poll::Pending };
+        if !timer.is_over(context.waker()) {
+            return Poll::Pending;
         }
+        let at_once = timeout.is_some_and(|timeout| timeout.is_zero());
+        Poll::Ready(if at_once { Error::WouldBlock } else { Error::Timeout })
     }
 }
 
@@ -308,16 +315,10 @@ impl Future for Send<'_> {
 impl Send<'_> {
     fn wait_or_give_up(
         &mut self,
-        timeout: Option<std::time::Duration>,
+        timeout: Option<Duration>,
         context: &mut TaskContext<'_>,
     ) -> Poll<Result<(), SendError>> {
-        let shared = self.shared;
-        let error = match shared.context.check_process() {
-            Err(error) => error,
-            Ok(()) if !self.timer.is_over(|| shared.context.timer(timeout), context) => return Poll::Pending,
-            Ok(()) if timeout.is_some_and(|timeout| timeout.is_zero()) => Error::WouldBlock,
-            Ok(()) => Error::Timeout,
-        };
+        let error = ready!(self.timer.poll_end(self.shared, timeout, context));
         self.leave();
         Poll::Ready(Err(SendError { message: std::mem::take(&mut self.message), error }))
     }
