@@ -110,18 +110,24 @@ fn csv_of_one_column_keeps_blank_texts() {
     publisher.finish().exits(0);
 }
 
+/// A publisher of one record that keeps its channel open for late readers.
+fn lingering(dir: &Path) -> Running {
+    let args = ["--input", "-", "--sync", "all", "--linger", "1h", "--json"];
+    let publisher = Running::start(&mut hub(dir, "pub", &args, &line(0)));
+    assert_eq!((&publisher.json()["opened"], &publisher.json()["records"]), (&true.into(), &1.into()));
+    let list = || {
+        let dir = dir.display().to_string();
+        run(["hub", "list", "--json", "--dir", dir.as_str()]).exits(0).result()
+    };
+    support::eventually("it is closing", || (list()["blocks"][0]["state"] == "CLOSING").then_some(()));
+    publisher
+}
+
 /// A publisher that keeps its channel open for late readers ends when it is told to.
 #[test]
 fn a_signal_ends_the_lingering() {
     let dir = place();
-    let lingering = ["--input", "-", "--sync", "all", "--linger", "1h", "--json"];
-    let publisher = Running::start(&mut hub(dir.path(), "pub", &lingering, &line(0)));
-    assert_eq!((&publisher.json()["opened"], &publisher.json()["records"]), (&true.into(), &1.into()));
-    let list = || {
-        let dir = dir.path().display().to_string();
-        run(["hub", "list", "--json", "--dir", dir.as_str()]).exits(0).result()
-    };
-    support::eventually("it is closing", || (list()["blocks"][0]["state"] == "CLOSING").then_some(()));
+    let publisher = lingering(dir.path());
     publisher.signal(Signal::TERM);
     publisher.finish().exits(0);
     assert_eq!(blocks(dir.path()), Vec::<String>::new());
@@ -132,14 +138,7 @@ fn a_signal_ends_the_lingering() {
 #[test]
 fn a_publisher_that_died_lingering_is_followed_in_a_new_block() {
     let dir = place();
-    let lingering = ["--input", "-", "--sync", "all", "--linger", "1h", "--json"];
-    let publisher = Running::start(&mut hub(dir.path(), "pub", &lingering, &line(0)));
-    assert_eq!((&publisher.json()["opened"], &publisher.json()["records"]), (&true.into(), &1.into()));
-    let list = || {
-        let dir = dir.path().display().to_string();
-        run(["hub", "list", "--json", "--dir", dir.as_str()]).exits(0).result()
-    };
-    support::eventually("it is closing", || (list()["blocks"][0]["state"] == "CLOSING").then_some(()));
+    let publisher = lingering(dir.path());
     publisher.signal(Signal::KILL);
     publisher.finish();
     let old = blocks(dir.path());

@@ -369,16 +369,20 @@ impl Vertex {
             tenure.marks.retain(|position, _| !over.contains(position));
             tenure.marks.extend(new.into_iter().map(|mark| (mark.position, mark)));
         }
-        if !transaction.is_empty() {
-            self.board.doing(Doing::Ledger);
-            let begun = monotonic_now();
-            let ran = ledger.run(&transaction);
-            self.board.doing(Doing::Work);
-            self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
-            ran?;
-        }
+        self.run_ledger(&transaction)?;
         drop(permits);
         Ok(())
+    }
+
+    /// Makes a transaction durable, if there is anything in it.
+    pub(super) fn run_ledger(&mut self, transaction: &Transaction) -> Result<(), VertexError> {
+        let Some(ledger) = self.ledger.as_mut().filter(|_| !transaction.is_empty()) else { return Ok(()) };
+        self.board.doing(Doing::Ledger);
+        let begun = monotonic_now();
+        let ran = ledger.run(transaction);
+        self.board.doing(Doing::Work);
+        self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
+        Ok(ran?)
     }
 }
 

@@ -75,15 +75,11 @@ impl Vertex {
         let permit = |tenure: &Tenure| tenure.guard.permit(WriteKind::Ledger).ok();
         let permits: Vec<WritePermit> = self.tenures().filter_map(permit).collect();
         let mut transaction = Transaction::default();
-        if let Some(ledger) = self.ledger.as_mut().filter(|_| !permits.is_empty()) {
+        if let Some(ledger) = self.ledger.as_ref().filter(|_| !permits.is_empty()) {
             put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
-            if !transaction.is_empty() {
-                self.board.doing(Doing::Ledger);
-                let ran = ledger.run(&transaction);
-                self.board.doing(Doing::Work);
-                ran?;
-            }
         }
+        self.run_ledger(&transaction)?;
+        drop(permits);
         Ok(None)
     }
 
@@ -160,17 +156,10 @@ impl Vertex {
             }
             records.push((index, record));
         }
-        if let Some(ledger) = &mut self.ledger
-            && !transaction.is_empty()
-        {
+        if let Some(ledger) = self.ledger.as_ref().filter(|_| !transaction.is_empty()) {
             put_states(&self.sinks, |name, token| ledger.put_sink(name, token, &mut transaction));
-            self.board.doing(Doing::Ledger);
-            let begun = monotonic_now();
-            let ran = ledger.run(&transaction);
-            self.board.doing(Doing::Work);
-            self.meter.commit.add_time(monotonic_now().saturating_sub(begun));
-            ran?;
         }
+        self.run_ledger(&transaction)?;
         drop(permits);
         failpoint::at(Point::Committed);
         for (index, record) in records {
