@@ -280,7 +280,9 @@ impl<P: Into<Part>> From<P> for Message {
     // Always: moving a message that was just written costs more than all the rest of sending it.
     #[inline(always)]
     fn from(part: P) -> Self {
-        Self { parts: SmallVec::from_buf_and_len([part.into(), Part::EMPTY, Part::EMPTY, Part::EMPTY], 1) }
+        let mut message = Self::new();
+        message.push(part);
+        message
     }
 }
 

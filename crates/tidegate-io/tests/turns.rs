@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// More than may be read or written in one turn, by far.
 const LARGE: usize = 16 << 20;
 const CHUNK: usize = 64 << 10;
+/// Less than what a stream may write again and again in one turn.
+const LITTLE: usize = 1 << 10;
 
 /// What has happened on the worker.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,8 +38,9 @@ enum Step {
     Other,
 }
 
-/// What the streams of a test share. The one that is told `R` reads a large frame, the one that is told `W` writes much;
-/// both hold the worker up before they begin, until the test has prepared everything. Any other is the other one.
+/// What the streams of a test share. The one that is told `R` reads a large frame, the one that is told `W` writes much, the
+/// one that is told `S` the same little by little; all hold the worker up before they begin, until the test has prepared
+/// everything. Any other is the other one.
 struct Stage {
     steps: Mutex<Vec<Step>>,
     begun: mpsc::Sender<()>,
@@ -73,7 +76,7 @@ struct OnStage(Arc<Stage>);
 
 impl Acceptor for OnStage {
     fn accept(&self, _stream: &StreamInfo) -> Option<Box<dyn Connection>> {
-        Some(Box::new(Actor { stage: self.0.clone(), frame: None, to_write: 0 }))
+        Some(Box::new(Actor { stage: self.0.clone(), frame: None, to_write: 0, piece: CHUNK }))
     }
 }
 
@@ -81,6 +84,8 @@ struct Actor {
     stage: Arc<Stage>,
     frame: Option<BytesMut>,
     to_write: usize,
+    /// So much is written at once.
+    piece: usize,
 }
 
 impl Connection for Actor {
@@ -94,9 +99,10 @@ impl Connection for Actor {
                 self.stage.hold();
                 self.frame = Some(BytesMut::with_capacity(LARGE));
             }
-            Some(b'W') => {
+            Some(what @ (b'W' | b'S')) => {
                 self.stage.hold();
                 self.to_write = LARGE;
+                self.piece = if *what == b'W' { CHUNK } else { LITTLE };
             }
             _ => self.stage.note(Step::Other),
         }
@@ -115,8 +121,8 @@ impl Connection for Actor {
 
     fn fill(&mut self, batch: &mut WriteBatch, _now: Instant) -> Flow {
         if self.to_write > 0 {
-            self.to_write -= CHUNK;
-            batch.put_shared(Bytes::from_static(&[7; CHUNK]));
+            self.to_write -= self.piece;
+            batch.put_shared(Bytes::from_static(&[7; CHUNK]).slice(..self.piece));
             self.stage.note(Step::Wrote(LARGE - self.to_write));
         }
         Flow::Continue
@@ -191,16 +197,29 @@ fn a_large_frame_that_is_read_gives_way() {
 /// Rules: MQ-072.
 #[test]
 fn a_stream_that_writes_much_gives_way() {
+    writes_at_most(TURNS_WRITTEN, b"W");
+}
+
+/// A stream that always has a little to write gives way after a few pieces: more would be there if it came later.
+///
+/// Rules: MQ-051, MQ-072.
+#[test]
+fn a_stream_that_writes_little_by_little_gives_way() {
+    writes_at_most(4 * LITTLE, b"S");
+}
+
+/// The stream that is told `what` writes no more than `most` bytes until another one is heard that has something to say.
+fn writes_at_most(most: usize, what: &[u8]) {
     // A TCP socket takes megabytes that nobody reads, whatever the limits for those who set the size of its buffers.
     let loopback = || BindAddress::Tcp { host: BindHost::Ip([127, 0, 0, 1].into()), port: 0 };
     on_stage(loopback, |address, stage, has_begun, start| {
         let StreamAddress::Ip(address) = address else { panic!("{address:?}") };
-        let [mut large, mut other] = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        let [mut writes, mut other] = [(); 2].map(|()| TcpStream::connect(address).unwrap());
         other.write_all(b"-").unwrap();
         stage.before_other();
         stage.steps.lock().unwrap().clear();
 
-        large.write_all(b"W").unwrap();
+        writes.write_all(what).unwrap();
         has_begun.recv_timeout(PATIENCE).unwrap();
         other.write_all(b"-").unwrap();
         start.send(()).unwrap();
@@ -212,15 +231,15 @@ fn a_stream_that_writes_much_gives_way() {
         // What it takes altogether, without being read.
         let mut all = first;
         let by = Instant::now() + PATIENCE;
-        while all < 2 * TURNS_WRITTEN {
+        while all < 2 * most {
             assert!(Instant::now() < by, "only {all} bytes could be written, which shows nothing");
             if let Some(Step::Wrote(bytes)) = stage.steps.lock().unwrap().last() {
                 all = *bytes;
             }
             thread::yield_now();
         }
-        assert!(first <= TURNS_WRITTEN, "{first} bytes were written first");
-        drop(large.read(&mut [0]));
+        assert!(first <= most, "{first} bytes were written first");
+        drop(writes.read(&mut [0]));
     });
 }
 

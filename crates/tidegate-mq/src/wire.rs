@@ -230,7 +230,7 @@ impl Wire {
             self.arrivals.clear();
             return false;
         };
-        let mut inner = self.socket.lock();
+        let mut inner = self.socket.lock_first();
         let received = inner.state.received_many(key, epoch, &mut self.arrivals);
         self.socket.finish(inner);
         match received {
@@ -251,7 +251,7 @@ impl Wire {
             self.held.clear();
             return false;
         };
-        let mut inner = self.socket.lock();
+        let mut inner = self.socket.lock_first();
         let mut goes_on = true;
         while let Some(event) = self.held.pop_front() {
             let received = match event {
@@ -294,7 +294,7 @@ impl Wire {
             Arrival { origin: self.plan.origin, peer, link, assigned: self.assigned.clone(), far: None };
         // What is left of the handshake goes out before the first message.
         control.write_first();
-        let mut inner = self.socket.lock();
+        let mut inner = self.socket.lock_first();
         // Who comes to a socket that is closed comes too late: nothing waits for it, and nobody would send it away.
         // One that was dialed for a pipe that is gone may find another one under its key.
         let is_late = match self.dialed {
@@ -359,7 +359,7 @@ impl Wire {
         let mut writing = false;
         borrow_packed(&mut self.outbound);
         while !batch.is_full() {
-            let mut inner = self.socket.lock();
+            let mut inner = self.socket.lock_first();
             if !writing {
                 // Everything before is written.
                 inner.state.wrote(key, epoch);
@@ -495,7 +495,7 @@ impl Connection for Wire {
         }
         let mut carried = Carried::default();
         if let Some((key, epoch)) = self.pipe.take() {
-            let mut inner = self.socket.lock();
+            let mut inner = self.socket.lock_first();
             carried = inner.state.carried(key).since(self.before);
             let keep = self.dialed.is_some() && !self.plan.immediate;
             inner.state.pipe_down(key, epoch, keep);

@@ -23,6 +23,10 @@ use crate::{batch::WriteBatch, protocol::Flow};
 /// Bytes after which a stream gives way to the others of its worker.
 const TURN: usize = 512 * 1024;
 
+/// A batch of fewer bytes that follows another one is an early look at a stream of messages: more would be there for the
+/// same call of the kernel if the others of the worker, and whoever else wants the processor, went first.
+const SMALL: usize = 4 * 1024;
+
 /// What came of an attempt to write.
 enum Step {
     /// A batch is out.
@@ -77,7 +81,7 @@ impl Conn {
         let mut turn = 0;
         loop {
             match self.write_once(worker) {
-                Step::Wrote(bytes) if turn + bytes < TURN => turn += bytes,
+                Step::Wrote(bytes) if (turn == 0 || bytes >= SMALL) && turn + bytes < TURN => turn += bytes,
                 other => return other,
             }
         }

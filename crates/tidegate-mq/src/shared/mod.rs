@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   handles            Shared                          worker threads
-//!   send, recv  --->   Mutex<Inner> (State, waiters) <--- Wire (one per connection)
+//!   send, recv  --->   Gate<Inner> (State, waiters)  <--- Wire (one per connection)
 //!                         |
 //!                         +--> after unlocking: wake tasks, kick pumps, write directly, move messages in process
 //! ```
@@ -13,6 +13,7 @@
 mod addresses;
 mod direct;
 mod endpoints;
+mod gate;
 mod many;
 mod raw;
 mod ready;
@@ -33,13 +34,16 @@ use std::{
 use tidegate_io::{
     peer::{Epoch, PeerKey},
     protocol::Control,
-    sync::{Mutex, MutexGuard, lock},
+    sync::{Mutex, MutexGuard},
     wait::{Decision, Share, Spin, Turns, Waiters, Wakes, block_on},
 };
 
 pub(crate) use self::ready::Place;
-use self::ready::{Bell, Watcher};
 pub(crate) use self::{addresses::resolved, endpoints::Endpoints};
+use self::{
+    gate::Gate,
+    ready::{Bell, Watcher},
+};
 pub use self::{
     many::SendMany,
     ready::{Interest, ReadableFd, Readiness, Ready},
@@ -93,7 +97,7 @@ pub(crate) struct Shared {
     this: Weak<Shared>,
     /// See [`ReadableFd`]; made when first asked for.
     bell: OnceLock<Arc<OwnedFd>>,
-    inner: Mutex<Inner>,
+    inner: Gate<Inner>,
 }
 
 /// What the lock guards.
@@ -169,7 +173,7 @@ impl Shared {
             forwarder: Mutex::default(),
             ledger: state.ledger(),
             this: this.clone(),
-            inner: Mutex::new(Inner {
+            inner: Gate::new(Inner {
                 state,
                 options,
                 endpoints: Endpoints::default(),
@@ -193,8 +197,14 @@ impl Shared {
         }))
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
-        lock(&self.inner)
+        self.inner.lock()
+    }
+
+    /// [`lock`](Self::lock) for an engine worker, which goes before the application's threads.
+    pub(crate) fn lock_first(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock_first()
     }
 
     pub(crate) fn arc(&self) -> Result<Arc<Self>> {

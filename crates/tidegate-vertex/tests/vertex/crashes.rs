@@ -179,7 +179,8 @@ fn standard_output_has_at_most_one_epoch_of_each_partition_twice() {
             let twice = total - lines.len();
             // An epoch ends with the batch that makes it a hundred inputs. One of them is decided (C4) and persisted (C5)
             // while one of another partition may be visible, which the same transaction is to commit.
-            let between = ["C4", "C5", "C8", "C9", "C10"].iter().any(|step| point.split(':').next() == Some(step));
+            let between =
+                ["C4", "C5", "C8", "C9", "C10"].iter().any(|step| point.split(':').next() == Some(step));
             assert!(twice <= if between { 99 + 50 } else { 0 }, "killed at {point}: {twice} twice");
         }
     });
