@@ -117,8 +117,6 @@ pub(super) struct Worker {
     again: RefCell<Vec<Key>>,
     pub(super) pool: Pool,
     now: Cell<Instant>,
-    /// The processor is not given to others before.
-    keeps_until: Cell<Instant>,
     pub(super) spin: Spin,
     /// Bytes were read in this round.
     pub(super) heard: Cell<bool>,
@@ -151,7 +149,6 @@ impl Worker {
         spin: Duration,
         crowd: usize,
     ) -> Rc<Self> {
-        let now = Instant::now();
         Rc::new(Self {
             door,
             doors,
@@ -162,8 +159,7 @@ impl Worker {
             timers: RefCell::new(Timers::new()),
             again: RefCell::new(Vec::new()),
             pool: Pool::default(),
-            now: Cell::new(now),
-            keeps_until: Cell::new(now),
+            now: Cell::new(Instant::now()),
             spin: Spin::new(spin),
             heard: Cell::new(false),
             held: Cell::new(0),
@@ -246,9 +242,6 @@ impl Worker {
                 return;
             }
         }
-        if !self.again.borrow().is_empty() {
-            self.let_others_run();
-        }
         // Woken beforehand, so that it asks the kernel for what is done without waiting for it: a wait of no length makes
         // io_uring arm a timer and schedule, which on a virtual machine takes longer than a message.
         runtime.waker().wake();
@@ -270,21 +263,6 @@ impl Worker {
             self.held.set(held + 1);
         }
         holds
-    }
-
-    /// Gives the processor to whoever else wants it, and then keeps it for as long as they had it if that was long: beside
-    /// a thread that never rests this one gets its half.
-    fn let_others_run(&self) {
-        let now = Instant::now();
-        if now < self.keeps_until.get() {
-            return;
-        }
-        thread::yield_now();
-        let back = Instant::now();
-        let away = back.saturating_duration_since(now);
-        if away > SHORT {
-            self.keeps_until.set(back + away);
-        }
     }
 
     fn serve_again(self: &Rc<Self>) {
@@ -400,6 +378,11 @@ impl Worker {
         self.arm(target, armed, None);
     }
 
+    /// Whether there are more streams than one.
+    pub(super) fn serves_others(&self) -> bool {
+        self.conns.borrow().len() > 1
+    }
+
     pub(super) fn again(&self, key: Key) {
         self.again.borrow_mut().push(key);
     }
@@ -457,9 +440,6 @@ const PANICS: usize = 3;
 
 /// Streams of a worker that are so many that what belongs to one has left the processor's caches when its turn comes.
 const CROWD: usize = 1000;
-
-/// Who has the processor for no longer does a piece of work and gives it back.
-const SHORT: Duration = Duration::from_micros(200);
 
 /// Looks for more of a crowd before those are woken for whom there is something.
 const HELD_ROUNDS: u32 = 8;

@@ -4,7 +4,7 @@
 //! owns the bytes waits for room, and the pump goes on when it has completed; what is queued meanwhile goes out
 //! together. The pump holds the write side's [token](super::token) from the first byte until there is none left.
 
-use std::rc::Rc;
+use std::{rc::Rc, thread};
 
 use bytes::Bytes;
 use compio::{
@@ -23,8 +23,10 @@ use crate::{batch::WriteBatch, protocol::Flow};
 /// Bytes after which a stream gives way to the others of its worker.
 const TURN: usize = 512 * 1024;
 
+/// What a call of the kernel counts in a turn at least.
+const CALL: usize = 32 * 1024;
 /// A batch of fewer bytes that follows another one is an early look at a stream of messages: more would be there for the
-/// same call of the kernel if the others of the worker, and whoever else wants the processor, went first.
+/// same call of the kernel if others went first.
 const SMALL: usize = 4 * 1024;
 
 /// What came of an attempt to write.
@@ -81,7 +83,16 @@ impl Conn {
         let mut turn = 0;
         loop {
             match self.write_once(worker) {
-                Step::Wrote(bytes) if (turn == 0 || bytes >= SMALL) && turn + bytes < TURN => turn += bytes,
+                Step::Wrote(bytes) if turn + bytes.max(CALL) < TURN => {
+                    if turn > 0 && bytes < SMALL {
+                        if worker.serves_others() {
+                            return Step::Wrote(bytes);
+                        }
+                        // To who sends, or to who reads what was written.
+                        thread::yield_now();
+                    }
+                    turn += bytes.max(CALL);
+                }
                 other => return other,
             }
         }

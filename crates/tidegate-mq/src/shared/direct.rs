@@ -41,7 +41,18 @@ impl Shared {
     ///
     /// # Errors
     /// A worker would have to be woken, and this is a forked child, which has none (MQ-084); the message comes back.
+    #[inline]
     pub(crate) fn finish_send(&self, mut inner: MutexGuard<'_, Inner>) -> Result<(), SendError> {
+        if std::mem::take(&mut inner.state.effects().behind) {
+            inner.queued_behind = true;
+        }
+        if inner.has_nothing_to_tell() {
+            return Ok(());
+        }
+        self.finish_noted(inner)
+    }
+
+    fn finish_noted(&self, mut inner: MutexGuard<'_, Inner>) -> Result<(), SendError> {
         let wakes =
             |effect: &&Effect<Link>| matches!(effect, Effect::Write { link: Link::Stream { .. }, .. });
         if let Some(Effect::Write { pipe, epoch, .. }) = inner.state.effects().list.iter().find(wakes)
@@ -79,10 +90,9 @@ impl Shared {
             effects => {
                 let is_near =
                     |effect: &Effect<Link>| matches!(effect, Effect::Write { link: Link::Inproc(_), .. });
-                if effects.iter().any(is_near) {
-                    inner.near_sends = inner.near_sends.wrapping_add(1);
-                }
-                inner.queued_behind |= true;
+                let (is_noted, is_near) = (!effects.is_empty(), effects.iter().any(is_near));
+                inner.near_sends = inner.near_sends.wrapping_add(u64::from(is_near));
+                inner.queued_behind |= is_noted;
                 return self.finish(inner);
             }
         };

@@ -397,8 +397,7 @@ impl Deeds {
     /// Takes the notes and unlocks; `None` when there are none.
     pub(crate) fn collect(mut inner: MutexGuard<'_, Inner>) -> Option<Self> {
         let inner = &mut *inner;
-        if inner.state.effects().is_empty() && inner.has_no_watchers() {
-            inner.look_again = false;
+        if inner.has_nothing_to_tell() {
             return None;
         }
         let look_again = std::mem::take(&mut inner.look_again) && !inner.watchers.is_empty();

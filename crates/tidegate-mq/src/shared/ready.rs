@@ -208,10 +208,17 @@ impl Inner {
         }
     }
 
-    /// Whether nobody would be told of a change.
+    /// Whether there is nothing to do after unlocking, and nobody who would be told of a change.
     #[inline]
-    pub(super) fn has_no_watchers(&self) -> bool {
-        self.bell.is_none() && self.ready_watchers.is_empty() && self.watchers.is_empty()
+    pub(super) fn has_nothing_to_tell(&mut self) -> bool {
+        let is_quiet = self.state.effects().is_empty()
+            && self.bell.is_none()
+            && self.ready_watchers.is_empty()
+            && self.watchers.is_empty();
+        if is_quiet && self.look_again {
+            self.look_again = false;
+        }
+        is_quiet
     }
 
     /// To be called before unlocking after any change: shows it to event loops, and gives the tasks that waited for it.

@@ -100,6 +100,8 @@ pub(crate) struct Effects<L> {
     pub(crate) subscriptions: bool,
     /// The budget of the context ceased to be used up (MQ-066): wake those who wait for it, of all sockets.
     pub(crate) budget_freed: bool,
+    /// A message was queued for a connection whose writing was noted before. Nothing is to be done.
+    pub(crate) behind: bool,
 }
 
 impl<L> Effects<L> {
@@ -111,6 +113,7 @@ impl<L> Effects<L> {
             all_senders: false,
             subscriptions: false,
             budget_freed: false,
+            behind: false,
         }
     }
 
@@ -141,6 +144,7 @@ impl<L> Effects<L> {
         self.all_senders = false;
         self.subscriptions = false;
         self.budget_freed = false;
+        self.behind = false;
     }
 
     /// Notes room for `count` more messages.

@@ -68,7 +68,7 @@ impl<L: Clone> Core<L> {
         }
     }
 
-    /// Notes that the pipe has something to write, unless that is noted already.
+    /// Notes that the pipe has something to write, if that is not noted already.
     pub(super) fn nudge(&mut self, key: PeerKey) {
         if let Some(pipe) = self.pipes.get_mut(key)
             && !(pipe.out.is_empty() && pipe.commands.is_empty())
@@ -79,9 +79,9 @@ impl<L: Clone> Core<L> {
 
     #[inline]
     fn note_write(pipe: &mut Pipe<L>, key: PeerKey, effects: &mut Effects<L>) {
-        if !pipe.noted
-            && let Some(link) = &pipe.link
-        {
+        if pipe.noted {
+            effects.behind = true;
+        } else if let Some(link) = &pipe.link {
             effects.list.push(Effect::Write { pipe: key, epoch: pipe.epoch, link: link.clone() });
             pipe.noted = true;
         }

@@ -38,6 +38,28 @@ fn each_subscriber_gets_each_matching_message_once() {
     assert!(rig.take(peers[1]).is_empty());
 }
 
+/// Only what was queued behind another message speaks for a stream of them; a message for nobody does not, so that the next
+/// one is written at once.
+///
+/// Rules: MQ-057.
+#[test]
+fn a_message_for_nobody_is_not_queued_behind_another() {
+    let mut rig = Rig::new(SocketType::Pub);
+    let peer = rig.accept();
+    assert_eq!(rig.subscribe(peer, "A"), Received::Taken);
+    let behind = |rig: &mut Rig, subject: &[u8]| {
+        rig.send(&[subject]).expect("never blocks");
+        rig.effects().behind
+    };
+    assert!(!behind(&mut rig, b"B"));
+    assert!(!behind(&mut rig, b"A"), "the first one");
+    assert!(behind(&mut rig, b"A"));
+    assert!(!behind(&mut rig, b"B"));
+    assert_eq!(rig.take(peer).len(), 2);
+    assert!(rig.take(peer).is_empty());
+    assert!(!behind(&mut rig, b"A"), "the queue was found empty");
+}
+
 /// Rules: MQ-432, MQ-216.
 #[test]
 fn one_cancel_ends_a_topic_subscribed_twice_in_either_form() {
