@@ -1,6 +1,6 @@
 //! A producer died during a handover (15.6): what whoever adopts does about it.
 
-use std::{mem::offset_of, sync::Arc};
+use std::{mem::offset_of, path::Path, sync::Arc};
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
@@ -28,29 +28,36 @@ use crate::{
     upkeep::{Beats, ProducerMember},
 };
 
-/// Second row of 15.6: the channel was never anywhere else. Removes the successor if it got a name already.
-pub(crate) fn call_off(writer: &Writer<WriterWords, Process>) {
+/// Second row of 15.6: the channel was never anywhere else. Removes the successor if it got a name already, beside the block or
+/// in one of the `options`' places.
+pub(crate) fn call_off(writer: &Writer<WriterWords, Process>, options: &AttachOptions<'_>) {
     let core = writer.core();
     let page = Writing(core.words().views().control.row());
     if page.state() != Some(HandoverState::Prepared) {
         return;
     }
     let block = core.host().block();
-    if let (Some(announced), Some(dir)) = (observe(core.words().views()), block.path().parent()) {
-        let options = AttachOptions { dir: dir.to_owned(), ..AttachOptions::new(Role::Inspector) };
-        let is_it = look(&announced.name, &options).is_ok_and(|found| {
-            found.descriptor.uuid == announced.successor
-                && found.descriptor.spec.predecessor == Some(block.descriptor().uuid)
-        });
-        if is_it
-            && let Err(error) = RegionDir::open_base(dir).and_then(|dir| dir.remove_file(&announced.name))
-        {
-            tracing::warn!(block = announced.name, %error, "the successor that was never used stays");
+    if let Some(announced) = observe(core.words().views()) {
+        let places = block.path().parent().into_iter().chain([options.dir.as_path()]);
+        for dir in places.chain(options.huge_dir.as_deref()) {
+            remove_unused(&announced, block, dir);
         }
     }
     crash::at(Point::HandoverCancel);
     page.store_state(HandoverState::Cancelled);
     core.wake_readers();
+}
+
+/// Removes the successor that `block` announced, if it is in `dir`.
+fn remove_unused(announced: &Announcement, block: &Block, dir: &Path) {
+    let options = AttachOptions { dir: dir.to_owned(), ..AttachOptions::new(Role::Inspector) };
+    let is_it = look(&announced.name, &options).is_ok_and(|found| {
+        found.descriptor.uuid == announced.successor
+            && found.descriptor.spec.predecessor == Some(block.descriptor().uuid)
+    });
+    if is_it && let Err(error) = RegionDir::open_base(dir).and_then(|dir| dir.remove_file(&announced.name)) {
+        tracing::warn!(block = announced.name, %error, "the successor that was never used stays");
+    }
 }
 
 /// Last row of 15.6: the producer died while it removed the name of a block that is closed already. Returns the name of the

@@ -96,7 +96,7 @@ impl Producer {
             let hold = floor_hold(&block, &options);
             let adopted = core.adopt_holding(TakeOver::IfDead, deadline, hold)?;
             if adopted.handover {
-                call_off(&adopted.writer);
+                call_off(&adopted.writer, &options);
             }
             let predecessors = retire_predecessor(block.descriptor(), config, &options);
             match adopted.writer.check_open() {

@@ -11,7 +11,7 @@ use crate::{
         repair::{ResetRefusal, SlotChange, SlotReset},
     },
     identity::ProcessKey,
-    inspect::Owner,
+    inspect::{ConsumerInfo, Owner},
 };
 
 /// What may be done to slots.
@@ -100,11 +100,11 @@ impl Recovery {
     }
 
     /// Adopts from a dead writer, or what one has left open, and gives the writer's place back at once (5.10): what a plan
-    /// has as [`Repair::Adopt`].
+    /// has as [`Repair::Adopt`]. Dead consumers are removed by that as well, as whenever a block is adopted; each is a step.
     ///
     /// # Errors
     /// The writer is not dead, there is none and nothing is open, or the channel goes on in another block.
-    pub fn release_zombie_writer(&self) -> Result<Step, RecoverError> {
+    pub fn release_zombie_writer(&self) -> Result<Vec<Step>, RecoverError> {
         self.check_slots()?;
         if let Some(owner) = self.live_writer() {
             return Err(RecoverError::WriterAlive { owner: owner.key });
@@ -113,6 +113,8 @@ impl Recovery {
         let Some(Repair::Adopt { writer, .. }) = plan::adoption(&self.inspector) else {
             return Err(RecoverError::NotStuck { what: "no writer is dead, and nothing is open" });
         };
+        let dead: Vec<ConsumerInfo> =
+            self.inspector.consumers().into_iter().filter(ConsumerInfo::is_dead).collect();
         let place = self.take_place()?;
         let adopted = self.adopt(TakeOver::IfDead)?;
         let abandoned = adopted.abandoned;
@@ -123,7 +125,9 @@ impl Recovery {
         let reason =
             if writer.is_some() { format!("writer pid {pid} is dead") } else { "no writer".to_owned() };
         let step = Step::new("writer", format!("adopted block, {abandoned} ids became holes"), reason);
-        Ok(self.told(step.between(&pid, &"none")))
+        let mut steps = vec![self.told(step.between(&pid, &"none"))];
+        steps.extend(self.report_reaped(&dead));
+        Ok(steps)
     }
 
     /// The writer, if it is not dead.

@@ -34,11 +34,16 @@ fn kept(dir: &Path, slots: u32) -> HubConfig {
 
 /// Writes 0 to 3, moves, writes 4 and 5.
 fn move_and_write(dir: &Path) {
+    move_to_and_write(dir, dir);
+}
+
+/// The same, to a block in the directory `to`.
+fn move_to_and_write(dir: &Path, to: &Path) {
     let old = Producer::create(&kept(dir, 8)).unwrap();
     say(format!("block {}", old.name()));
     send_all(&old, 0..4);
     let unasked = HandoverOptions { confirm: Confirm::None, ..HandoverOptions::default() };
-    let new = old.begin_handover(&kept(dir, 16), unasked).unwrap().cut().unwrap();
+    let new = old.begin_handover(&kept(to, 16), unasked).unwrap().cut().unwrap();
     send_all(&new, 4..6);
     linger();
 }
@@ -105,6 +110,28 @@ fn a_successor_that_was_never_cut_to_does_not_take_the_channel() {
     assert_eq!((producer.name(), send(&producer, 4)), (name, 4));
     assert_eq!(drain(&mut iterator), [0, 1, 2, 3, 4]);
     assert_eq!(blocks(dir.path()), [producer.name()]);
+}
+
+/// A successor in another place is removed as well, if whoever adopts knows that place.
+///
+/// Rules: DH-230.
+#[test]
+fn a_successor_elsewhere_is_removed_with_the_handover() {
+    if let Some(task) = role("writer") {
+        return move_to_and_write(&task.dir, &task.dir.join("huge"));
+    }
+    let test = "deaths::a_successor_elsewhere_is_removed_with_the_handover";
+    let dir = place();
+    let other = dir.path().join("huge");
+    std::fs::create_dir(&other).unwrap();
+    let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.link"));
+    let name = writer.wait_for("block");
+    assert_eq!(writer.signal(), KILLED);
+    assert_eq!(blocks(&other).len(), 1);
+    let config = HubConfig { huge_dir: Some(other.clone()), ..kept(dir.path(), 8) };
+    let producer = Producer::adopt(&name, &config, LONG).unwrap();
+    assert_eq!((producer.name(), send(&producer, 4)), (name, 4));
+    assert_eq!(blocks(&other), Vec::<String>::new());
 }
 
 /// The last step is finished by whoever adopts.

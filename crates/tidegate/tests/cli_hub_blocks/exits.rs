@@ -128,6 +128,21 @@ fn a_live_writer_is_cut_off_by_confirmed_force_only() {
     assert!(audit.contains("seize FORCED") && audit.contains("evict"), "{audit}");
 }
 
+/// Who takes over from a dead writer removes dead consumers as well; the dry run says so.
+/// Rules: DH-260, DH-268.
+#[test]
+fn what_goes_with_a_dead_writer_is_said_before() {
+    let example = Example::new();
+    let planned = example.hub(&["release-zombies", NAME, "--writers", "--json"]).exits(3).result();
+    let codes: Vec<_> = planned["plan"].as_array().unwrap().iter().map(|repair| &repair["code"]).collect();
+    assert_eq!(codes, ["adopt", "reap"]);
+    let out = example.hub(&["release-zombies", NAME, "--writers", "--apply"]).exits(0).stdout;
+    assert!(out.starts_with("writer: ") && out.contains("consumer row 2: reaped"), "{out}");
+    assert!(out.ends_with("1 row reaped\n"), "{out}");
+    let planned = example.hub(&["release-zombies", NAME, "--json"]).exits(0).result();
+    assert_eq!(planned["plan"].as_array().unwrap().len(), 0, "{planned}");
+}
+
 /// Who does not confirm has changed nothing, not even what would have been safe.
 /// Rules: DH-257, DH-268.
 #[test]
@@ -175,10 +190,10 @@ fn what_a_dry_run_of_release_zombies_lists_is_done() {
     let planned = example.hub(&dry).exits(3).result();
     assert_eq!(
         (planned["plan"].as_array().unwrap().len(), &planned["plan"][0]["code"]),
-        (1, &"adopt".into())
+        (2, &"adopt".into())
     );
     let done = example.hub(&apply).exits(0).result();
-    assert_eq!((done["steps"].as_array().unwrap().len(), &done["steps"][0]["object"]), (1, &"writer".into()));
+    assert_eq!((done["steps"].as_array().unwrap().len(), &done["steps"][0]["object"]), (2, &"writer".into()));
     example.hub(&dry).exits(0);
 }
 

@@ -60,8 +60,10 @@ impl<W: WriterWords, H: Host, P: Protocol> Writer<W, H, P> {
             };
             if standing.max(self.claim_age(row, now)) >= limit {
                 let until = now.saturating_add(core.config.timing.reap_lock);
+                // Acquire: as above. It may have read on while the lock was taken.
+                let stands = || core.words.row64(row, Row64::Cursor).load(Ordering::Acquire) == cursor;
                 // Without the lock this time, the next probe tries again.
-                let _ = core.evict_from(row, reg, || true, Deadline::At(until));
+                let _ = core.evict_from(row, reg, stands, Deadline::At(until));
             }
         }
     }

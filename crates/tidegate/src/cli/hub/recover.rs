@@ -175,7 +175,7 @@ pub(crate) struct ReleaseZombies {
     /// Dead consumers only
     #[arg(long, conflicts_with = "writers")]
     readers: bool,
-    /// A dead writer only
+    /// A dead writer only; where one is, dead consumers go with it
     #[arg(long)]
     writers: bool,
     #[command(flatten)]
@@ -198,12 +198,15 @@ impl ReleaseZombies {
         let (readers, writers) = (!self.writers, !self.readers);
         if !self.apply.apply {
             let block = self.block.open()?;
+            let planned = plan::plan(&block);
+            // Whoever adopts removes dead consumers as well.
+            let adopts = writers && planned.iter().any(|repair| matches!(repair, plan::Repair::Adopt { .. }));
             let of_kind = |repair: &plan::Repair| match repair {
-                plan::Repair::Reap { .. } => readers,
-                plan::Repair::Adopt { .. } => writers,
+                plan::Repair::Reap { .. } => readers || adopts,
+                plan::Repair::Adopt { .. } => adopts,
                 _ => false,
             };
-            let repairs: Vec<_> = plan::plan(&block).into_iter().filter(of_kind).collect();
+            let repairs: Vec<_> = planned.into_iter().filter(of_kind).collect();
             return tell_plan(&repairs, output);
         }
         let recovery = self.block.open_for_repair()?;
@@ -223,14 +226,15 @@ impl ReleaseZombies {
             match nothing_is_fine(recovery.release_zombie_writer()) {
                 // Alone, a live writer is a reason to refuse; beside readers it is none of this command's business.
                 Err(Stop::Error { exit: Exit::Hub(HubExit::Unsafe), .. }) if !self.writers => {}
-                step => steps.extend(step?),
+                done => steps.extend(done?.unwrap_or_default()),
             }
         }
         output.result(
             || {
                 let mut lines: Vec<String> = claims.into_iter().take(reaped).collect();
                 lines.extend(steps.iter().skip(reaped).map(Step::to_string));
-                lines.push(format!("{} reaped", text::count(reaped, "row")));
+                let rows = steps.iter().filter(|step| step.object.starts_with("consumer row")).count();
+                lines.push(format!("{} reaped", text::count(rows, "row")));
                 lines.join("\n")
             },
             || json!({ "applied": true, "steps": steps }),
