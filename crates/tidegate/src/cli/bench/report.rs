@@ -117,6 +117,7 @@ fn minima<M: Measurement>(verdicts: &[Verdict<M>]) -> Vec<Vec<String>> {
             "bytes_per_connection" => ", memory of each",
             "measuring_cpu_share" => ", processor time",
             "up_s" => ", all up",
+            "published_per_s" => ", published",
             "p50_ns" => ", p50",
             "p99_ns" => ", p99",
             "p999_ns" => ", p99.9",
