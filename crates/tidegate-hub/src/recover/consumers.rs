@@ -19,8 +19,7 @@ impl Recovery {
     pub fn release_zombie_readers(&self, slot: Option<u32>) -> Result<Vec<Step>, RecoverError> {
         let id = slot.and_then(|slot| self.inspector.slot_condition(slot)?.1);
         let reads = |row: &ConsumerInfo| slot.is_none() || id.is_some_and(|id| row.claim.covers(SlotId(id)));
-        let dead: Vec<ConsumerInfo> =
-            self.inspector.consumers().into_iter().filter(|row| row.is_dead() && reads(row)).collect();
+        let dead: Vec<ConsumerInfo> = self.dead_consumers().into_iter().filter(reads).collect();
         if dead.is_empty() {
             return Err(RecoverError::NotStuck { what: "no consumer is dead" });
         }
@@ -80,6 +79,10 @@ impl Recovery {
         let done = format!("pid {pid} evicted; what it reads stays until it lets go");
         let step = Step::new(format!("consumer row {row}"), done, "forced").by_force(true);
         Ok(self.told(step.between(&consumer.state, &"evicted")))
+    }
+
+    pub(super) fn dead_consumers(&self) -> Vec<ConsumerInfo> {
+        self.inspector.consumers().into_iter().filter(ConsumerInfo::is_dead).collect()
     }
 
     /// The steps for those of `dead` whose rows are not theirs any more.

@@ -269,8 +269,7 @@ impl Recovery {
     pub fn auto_recover(&self) -> Result<Vec<Step>, RecoverError> {
         let mut steps = Vec::new();
         let repairs = plan(&self.inspector);
-        let dead: Vec<ConsumerInfo> =
-            self.inspector.consumers().into_iter().filter(ConsumerInfo::is_dead).collect();
+        let dead = self.dead_consumers();
         for repair in &repairs {
             match repair {
                 Repair::Registry { .. } => steps.push(self.repair_registry()?),

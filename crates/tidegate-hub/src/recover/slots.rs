@@ -11,7 +11,7 @@ use crate::{
         repair::{ResetRefusal, SlotChange, SlotReset},
     },
     identity::ProcessKey,
-    inspect::{ConsumerInfo, Owner},
+    inspect::Owner,
 };
 
 /// What may be done to slots.
@@ -113,8 +113,7 @@ impl Recovery {
         let Some(Repair::Adopt { writer, .. }) = plan::adoption(&self.inspector) else {
             return Err(RecoverError::NotStuck { what: "no writer is dead, and nothing is open" });
         };
-        let dead: Vec<ConsumerInfo> =
-            self.inspector.consumers().into_iter().filter(ConsumerInfo::is_dead).collect();
+        let dead = self.dead_consumers();
         let place = self.take_place()?;
         let adopted = self.adopt(TakeOver::IfDead)?;
         let abandoned = adopted.abandoned;
