@@ -34,13 +34,15 @@ const LITTLE: usize = 1 << 10;
 enum Step {
     Read(usize),
     Wrote(usize),
+    /// So many questions were read.
+    Asked(usize),
     /// The other stream was heard.
     Other,
 }
 
 /// What the streams of a test share. The one that is told `R` reads a large frame, the one that is told `W` writes much, the
 /// one that is told `S` the same little by little; all hold the worker up before they begin, until the test has prepared
-/// everything. Any other is the other one.
+/// everything. `Q` are questions. Any other is the other one.
 struct Stage {
     steps: Mutex<Vec<Step>>,
     begun: mpsc::Sender<()>,
@@ -104,6 +106,7 @@ impl Connection for Actor {
                 self.to_write = LARGE;
                 self.piece = if *what == b'W' { CHUNK } else { LITTLE };
             }
+            Some(b'Q') => self.stage.note(Step::Asked(bytes.len())),
             _ => self.stage.note(Step::Other),
         }
         Flow::Continue
@@ -208,10 +211,46 @@ fn a_stream_that_writes_little_by_little_gives_way() {
     writes_at_most(4 * LITTLE, b"S");
 }
 
+/// What a stream is asked it answers between two reads, also while it has given way with what it has to write.
+///
+/// Rules: MQ-170.
+#[test]
+fn a_stream_that_gives_way_answers_all_the_same() {
+    on_stage(loopback, |address, stage, has_begun, start| {
+        let StreamAddress::Ip(address) = address else { panic!("{address:?}") };
+        let [mut asks, mut other] = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        other.write_all(b"-").unwrap();
+        stage.before_other();
+        stage.steps.lock().unwrap().clear();
+
+        asks.write_all(b"S").unwrap();
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        asks.write_all(&[b'Q'; CHUNK]).unwrap();
+        start.send(()).unwrap();
+        let asked = |step: &Step| match step {
+            Step::Asked(count) => *count,
+            _ => 0,
+        };
+        let by = Instant::now() + PATIENCE;
+        let mut steps = Vec::new();
+        while steps.iter().map(asked).sum::<usize>() < CHUNK {
+            assert!(Instant::now() < by, "not everything is heard");
+            steps.append(&mut stage.steps.lock().unwrap());
+            thread::yield_now();
+        }
+        let reads = steps.iter().filter(|step| asked(step) > 0).count();
+        assert!(reads > 2, "{reads} reads show nothing");
+        assert!(!steps.windows(2).any(|pair| pair.iter().all(|step| asked(step) > 0)), "{steps:?}");
+    });
+}
+
+/// A TCP socket takes megabytes that nobody reads, whatever the limits for those who set the size of its buffers.
+fn loopback() -> BindAddress {
+    BindAddress::Tcp { host: BindHost::Ip([127, 0, 0, 1].into()), port: 0 }
+}
+
 /// The stream that is told `what` writes no more than `most` bytes until another one is heard that has something to say.
 fn writes_at_most(most: usize, what: &[u8]) {
-    // A TCP socket takes megabytes that nobody reads, whatever the limits for those who set the size of its buffers.
-    let loopback = || BindAddress::Tcp { host: BindHost::Ip([127, 0, 0, 1].into()), port: 0 };
     on_stage(loopback, |address, stage, has_begun, start| {
         let StreamAddress::Ip(address) = address else { panic!("{address:?}") };
         let [mut writes, mut other] = [(); 2].map(|()| TcpStream::connect(address).unwrap());

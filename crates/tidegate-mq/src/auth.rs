@@ -149,16 +149,17 @@ impl Asker {
                 Asking::Pending(Box::pin(async move { verdict(decision.await) }))
             }
             Way::Zap => {
-                let Some(context) = self.context.upgrade().filter(|context| !context.is_terminated()) else {
-                    // The handler went first: the peer is not refused, and may try the next one.
-                    return Asking::Decided(Verdict::Refuse(AuthCode::Temporary));
-                };
-                match zap::Client::new(&context) {
+                let context = self.context.upgrade();
+                match context.as_ref().and_then(zap::Client::new) {
                     Some(client) => Asking::Pending(Box::pin(client.ask(
                         request,
                         self.domain.clone(),
                         address.to_owned(),
                     ))),
+                    // With the context the handler went first: the peer is not refused, and may try the next one.
+                    None if context.is_none_or(|context| context.is_terminated()) => {
+                        Asking::Decided(Verdict::Refuse(AuthCode::Temporary))
+                    }
                     None => Asking::Decided(Verdict::Unanswered),
                 }
             }

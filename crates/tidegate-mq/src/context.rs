@@ -5,8 +5,8 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    task::Poll,
-    time::Duration,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use tidegate_io::engine::{Driver, DriverChoice, Engine, EngineConfig, EngineError};
@@ -362,6 +362,11 @@ impl ContextInner {
     /// A timer for an option of a timeout; `None` when it waits for ever.
     pub(crate) fn timer(&self, timeout: Option<Duration>) -> Option<Timer> {
         self.timers.after(timeout?)
+    }
+
+    /// Has the waker called once `due` has come, and perhaps before.
+    pub(crate) fn wake_at(&self, due: Instant, waker: &Waker) {
+        self.timers.wait(due, None, waker);
     }
 
     pub(crate) fn random_u32(&self) -> u32 {

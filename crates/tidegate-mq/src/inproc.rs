@@ -9,6 +9,8 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    task::Wake,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use tidegate_io::{
 use tidegate_zmtp::{greeting::Version, metadata::Metadata};
 
 use crate::{
+    context::ContextInner,
     error::{Error, Result},
     monitor::{CloseReason, Event, EventKind},
     shared::{Deeds, Inner, Link, Phase, Shared},
@@ -172,6 +175,15 @@ impl InprocLink {
     /// Ends the link: both pipes lose their connection, and the connecting one waits until the name is bound again. A
     /// place that becomes free so goes to those who were turned away.
     pub(crate) fn part(&self) {
+        self.part_ends();
+        if let Some(bound) =
+            self.ends.ends.get(1).and_then(OnceLock::get).and_then(|end| end.socket.upgrade())
+        {
+            bound.context.names.readmit(&self.ends.name);
+        }
+    }
+
+    fn part_ends(&self) {
         (0..2).for_each(|from| self.carry(from, false));
         let mut left = None;
         for (side, end) in self.ends.ends.iter().enumerate() {
@@ -192,9 +204,6 @@ impl InprocLink {
         let Some(bound) = self.ends.ends.get(1).and_then(OnceLock::get) else { return };
         if let Some((socket, pipe)) = left {
             socket.context.names.wait_for_another(&self.ends.name, &socket, pipe, &bound.socket);
-        }
-        if let Some(bound) = bound.socket.upgrade() {
-            bound.context.names.readmit(&self.ends.name);
         }
     }
 }
@@ -264,8 +273,25 @@ struct Name {
     bound: Option<Weak<Shared>>,
     /// For the name to be bound.
     waiting: Vec<(Weak<Shared>, Stamped)>,
-    /// For a place at the socket that is bound, which had none for them.
+    /// For a place at the socket that is bound, or at their own: one had none for them.
     turned_away: Vec<(Weak<Shared>, Stamped)>,
+    /// When they try again.
+    retry: Option<Instant>,
+}
+
+/// Lets those who were turned away try again when the time has come.
+struct Retry {
+    context: Weak<ContextInner>,
+    name: Arc<str>,
+    due: Instant,
+}
+
+impl Wake for Retry {
+    fn wake(self: Arc<Self>) {
+        if let Some(context) = self.context.upgrade() {
+            context.names.retry(&self.name, self.due);
+        }
+    }
 }
 
 impl Names {
@@ -340,14 +366,38 @@ impl Names {
         }
     }
 
-    /// The pipe was refused by the socket that is bound.
+    /// The pipe was refused by one of the two sockets. It tries again after the time after which others connect again: the
+    /// place may become free at a peer that is not in this process.
     fn turned_away(&self, name: &str, socket: &Arc<Shared>, pipe: Stamped) {
+        let wait = socket.lock().options.reconnect_ivl.filter(|time| !time.is_zero());
+        let due = wait.and_then(|time| Instant::now().checked_add(time));
         let mut names = self.lock();
         let entry = names.entry(name.into()).or_default();
         entry.turned_away.retain(|(waiting, _)| waiting.strong_count() > 0);
         entry.turned_away.push((Arc::downgrade(socket), pipe));
+        let is_first = entry.retry.is_none();
+        if is_first {
+            entry.retry = due;
+        }
         drop(names);
+        if let Some(due) = due.filter(|_| is_first) {
+            let context = Arc::downgrade(&socket.context);
+            socket.context.wake_at(due, &Arc::new(Retry { context, name: name.into(), due }).into());
+        }
         self.forget_if_gone(name, socket, pipe);
+    }
+
+    /// The time has come for which [`turned_away`](Self::turned_away) has asked.
+    fn retry(&self, name: &str, due: Instant) {
+        let is_due = {
+            let mut names = self.lock();
+            // Else it is about others who had the name, or was called before its time.
+            let entry = names.get_mut(name).filter(|entry| entry.retry == Some(due) && due <= Instant::now());
+            entry.is_some_and(|entry| entry.retry.take().is_some())
+        };
+        if is_due {
+            self.readmit(name);
+        }
     }
 
     /// Lets those who were turned away try again.
@@ -435,12 +485,7 @@ fn link(name: &str, connecting: &Arc<Shared>, pipe: Stamped, bound: &Arc<Shared>
         Err(refusal) => {
             bound.finish(inner);
             bound.context.names.turned_away(&name, connecting, pipe);
-            let kind = match refusal {
-                Refusal::PairBusy => EventKind::PairBusy,
-                Refusal::RoutingIdInUse => EventKind::RoutingIdInUse,
-                Refusal::Gone => EventKind::Stopped,
-            };
-            bound.monitors.report(|| Event::new(format!("inproc://{name}"), true, kind));
+            bound.monitors.report(|| Event::new(format!("inproc://{name}"), true, told(refusal)));
             return;
         }
     };
@@ -467,22 +512,42 @@ fn link(name: &str, connecting: &Arc<Shared>, pipe: Stamped, bound: &Arc<Shared>
             // What is queued goes when the ends part.
             inner.endpoints.inproc_left(pipe);
             inner.wake_watchers();
+            let near_limits = inner.state.link_limits(key);
             connecting.finish(inner);
-            // Notes from before the other end was there went nowhere.
+            // Notes from before the other end was there went nowhere, and so did changed limits.
             view(1).push();
             let mut inner = bound.lock();
             inner.wake_watchers();
+            inner.state.far_limits(bound_key, bound_epoch, near_limits);
+            let far_limits = inner.state.link_limits(bound_key);
             let is_there = inner.state.is_connected(bound_key, bound_epoch);
             bound.finish(inner);
+            connecting.far_limits(key, epoch, far_limits);
             // The one may have been closed before it could be told of the other.
             if !(is_there && is_wanted) {
                 view(0).part();
             }
         }
-        Err(_) => {
+        Err(Refusal::Gone) => {
             connecting.finish(inner);
             view(0).part();
         }
+        Err(refusal) => {
+            connecting.finish(inner);
+            // Whom the passing pipe was in the way of tries again by himself: those who are refused here would else call each
+            // other without an end.
+            view(0).part_ends();
+            connecting.context.names.turned_away(&name, connecting, pipe);
+            connecting.monitors.report(|| Event::new(format!("inproc://{name}"), false, told(refusal)));
+        }
+    }
+}
+
+fn told(refusal: Refusal) -> EventKind {
+    match refusal {
+        Refusal::PairBusy => EventKind::PairBusy,
+        Refusal::RoutingIdInUse => EventKind::RoutingIdInUse,
+        Refusal::Gone => EventKind::Stopped,
     }
 }
 

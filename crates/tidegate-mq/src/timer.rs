@@ -55,7 +55,7 @@ impl Timers {
     }
 
     /// Has `waker` called when `due` has come. `place` is that of an earlier call, whose waker this one replaces.
-    fn wait(&self, due: Instant, place: Option<u64>, waker: &Waker) -> u64 {
+    pub(crate) fn wait(&self, due: Instant, place: Option<u64>, waker: &Waker) -> u64 {
         let mut pending = self.lock();
         let place = place.unwrap_or_else(|| {
             pending.last += 1;

@@ -522,8 +522,16 @@ impl Conn {
     }
 
     /// Whether what was read asks for something to be written.
-    pub(super) fn has_answer(&self) -> bool {
+    fn has_answer(&self) -> bool {
         self.state.borrow().protocol.as_deref().is_some_and(|protocol| protocol.has_answer())
+    }
+
+    /// Writes what was asked for by what was read, if anything was: answers do not pile up between two reads, whoever else is to
+    /// be served before.
+    pub(super) fn pump_answer(self: &Rc<Self>, worker: &Rc<Worker>) {
+        if self.has_answer() {
+            self.pump_now(worker);
+        }
     }
 
     /// The protocol wants to read.

@@ -70,9 +70,7 @@ pub(super) async fn pump(worker: Rc<Worker>, conn: Rc<Conn>) {
             Ok(next) => next,
             Err(end) => return conn.read_ended(&worker, end),
         };
-        if conn.has_answer() {
-            conn.pump(&worker);
-        }
+        conn.pump_answer(&worker);
         if let Next::LookLater = next {
             yield_now().await;
         }
@@ -156,9 +154,7 @@ fn burst(worker: &Rc<Worker>, conn: &Rc<Conn>, ask: &mut usize, most: usize) -> 
             return Ok(large);
         }
         // Answers to what was read do not pile up until all is.
-        if conn.has_answer() {
-            conn.pump(worker);
-        }
+        conn.pump_answer(worker);
         *ask = if count == asked { ASK_MOST.min(asked * 4) } else { (count * 2).clamp(ASK_LEAST, ASK_MOST) };
         if count < asked && count < BUSY {
             return Ok(Next::Wait);

@@ -4,7 +4,7 @@
 //! owns the bytes waits for room, and the pump goes on when it has completed; what is queued meanwhile goes out
 //! together. The pump holds the write side's [token](super::token) from the first byte until there is none left.
 
-use std::{rc::Rc, thread};
+use std::{mem, rc::Rc, thread, time::Duration};
 
 use bytes::Bytes;
 use compio::{
@@ -28,6 +28,8 @@ const CALL: usize = 32 * 1024;
 /// A batch of fewer bytes that follows another one is an early look at a stream of messages: more would be there for the
 /// same call of the kernel if others went first.
 const SMALL: usize = 4 * 1024;
+/// Time after which what else the worker has to do does not wait any longer.
+const LONG: Duration = Duration::from_millis(1);
 
 /// What came of an attempt to write.
 enum Step {
@@ -43,11 +45,18 @@ enum Step {
 }
 
 impl Conn {
-    /// Writes what there is to write.
+    /// Writes what there is to write, unless others are to be served first.
     pub(super) fn pump(self: &Rc<Self>, worker: &Rc<Worker>) {
+        if !self.state.borrow().again {
+            self.pump_now(worker);
+        }
+    }
+
+    /// Writes what there is to write.
+    pub(super) fn pump_now(self: &Rc<Self>, worker: &Rc<Worker>) {
         let mut state = self.state.borrow_mut();
         let open = matches!(state.phase, Phase::Open | Phase::Flushing);
-        if !open || state.pumping || state.writing || state.again || !self.shared.token.acquire_pump() {
+        if !open || state.pumping || state.writing || !self.shared.token.acquire_pump() {
             return;
         }
         state.pumping = true;
@@ -60,8 +69,9 @@ impl Conn {
                 self.flushed(worker);
             }
             Step::Wrote(_) => {
-                self.state.borrow_mut().again = true;
-                worker.again(self.key);
+                if !mem::replace(&mut self.state.borrow_mut().again, true) {
+                    worker.again(self.key);
+                }
             }
             Step::Full => {
                 self.state.borrow_mut().writing = true;
@@ -75,21 +85,26 @@ impl Conn {
     /// The worker has served the others.
     pub(super) fn pump_again(self: &Rc<Self>, worker: &Rc<Worker>) {
         self.state.borrow_mut().again = false;
-        self.pump(worker);
+        self.pump_now(worker);
     }
 
     /// Writes until something else than a written batch comes of it, or the turn is over.
     fn write_on(self: &Rc<Self>, worker: &Rc<Worker>) -> Step {
         let mut turn = 0;
+        let mut is_quick = true;
         loop {
             match self.write_once(worker) {
                 Step::Wrote(bytes) if turn + bytes.max(CALL) < TURN => {
-                    if turn > 0 && bytes < SMALL {
+                    if turn > 0 && bytes < SMALL && is_quick {
                         if worker.serves_others() {
                             return Step::Wrote(bytes);
                         }
-                        // To who sends, or to who reads what was written.
+                        // To who sends, or to who reads what was written; not again to one who keeps the processor for long.
+                        worker.refresh_now();
+                        let before = worker.now();
                         thread::yield_now();
+                        worker.refresh_now();
+                        is_quick = worker.now().saturating_duration_since(before) < LONG;
                     }
                     turn += bytes.max(CALL);
                 }

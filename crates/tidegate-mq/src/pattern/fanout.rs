@@ -49,7 +49,7 @@ impl Fanout {
         self.peers.detach(key, core.epoch(key));
         self.index.remove_peer(key, removed);
         core.effects.subscriptions = true;
-        wake_for(core, key);
+        wake_for(core, Effect::WakeAllFor(key));
     }
 
     /// Adds a topic to those of the peer.
@@ -60,32 +60,39 @@ impl Fanout {
         topic: &[u8],
     ) -> Result<Subscribed, Violation> {
         let result = subscribe_within(&mut self.index, &core.settings.subscriptions, key, topic)?;
-        self.changed(core, key);
+        self.subscribed_to(core, key, result);
         Ok(result)
     }
 
     /// Adds a topic to what the peer gets, whatever it has asked for.
     pub(super) fn subscribe_by_hand<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, topic: &[u8]) {
-        self.index.subscribe(topic, key);
-        self.changed(core, key);
+        let result = self.index.subscribe(topic, key);
+        self.subscribed_to(core, key, result);
     }
 
     /// Removes a topic from those of the peer (MQ-216).
     pub(super) fn cancel<L: Clone>(&mut self, core: &mut Core<L>, key: PeerKey, topic: &[u8]) -> Cancelled {
         let result = self.index.cancel(topic, key);
-        self.changed(core, key);
+        let is_change = result != Cancelled::NotHeld;
+        core.effects.subscriptions |= is_change;
+        if is_change && !core.settings.invert_matching {
+            wake_for(core, Effect::WakeAllFor(key));
+        }
         result
     }
 
-    /// Other messages than before are for the peer: who waits for room with it may not need that any more.
-    fn changed<L: Clone>(&self, core: &mut Core<L>, key: PeerKey) {
-        core.effects.subscriptions = true;
-        wake_for(core, key);
+    /// Fewer messages than before may be for the peer: who waits for room with it may not need that any more.
+    fn subscribed_to<L: Clone>(&self, core: &mut Core<L>, key: PeerKey, result: Subscribed) {
+        let is_change = result != Subscribed::Held;
+        core.effects.subscriptions |= is_change;
+        if is_change && core.settings.invert_matching {
+            wake_for(core, Effect::WakeAllFor(key));
+        }
     }
 
     /// The peer has room again.
     pub(super) fn room<L: Clone>(&self, core: &mut Core<L>, key: PeerKey) {
-        wake_for(core, key);
+        wake_for(core, Effect::WakeFor(key));
     }
 
     /// Queues the message for everybody it is for, or for `only` if it is for that peer. Without `xpub_nodrop` always
@@ -106,8 +113,8 @@ impl Fanout {
             message.clear();
             return Ok(());
         }
-        let promised = promised && core.settings.nodrop;
-        if core.settings.nodrop
+        let nodrop = core.settings.nodrop;
+        if nodrop
             && !promised
             && let Some(full) = self.chosen.iter().find(|key| !core.has_room_left(**key))
         {
@@ -115,7 +122,8 @@ impl Fanout {
         }
         let slow = &mut self.slow;
         self.chosen.retain(|&key| {
-            let takes = promised || core.is_writable(key);
+            // Where that was asked for all of them it counts, whatever others have put into the budget since.
+            let takes = nodrop || core.is_writable(key);
             if !takes {
                 let missed = core.count_missed(key);
                 if let SlowPolicy::DisconnectAfter(most) = core.settings.slow
@@ -192,10 +200,10 @@ impl Fanout {
     }
 }
 
-/// Has those try again who wait for room with this peer, or with all.
-fn wake_for<L: Clone>(core: &mut Core<L>, key: PeerKey) {
+/// Has those try again who wait for room with a peer, or with all.
+fn wake_for<L: Clone>(core: &mut Core<L>, which: Effect<L>) {
     if core.settings.nodrop {
-        core.effects.list.push(Effect::WakeFor(key));
+        core.effects.list.push(which);
         core.effects.room_for(1);
     }
 }

@@ -126,6 +126,8 @@ impl Req {
         };
         self.next_id = self.next_id.wrapping_add(1);
         self.forget(core);
+        // Who waits to ask may not any more, and is told so.
+        core.effects.all_senders |= !core.settings.req_relaxed;
         let carrier = key.map(|key| (key, core.born(key)));
         self.state = Exchange::Waiting(Waiting { carrier, id, copy, resent: 0, reply: None });
         if carrier.is_none() && core.settings.req_on_peer_loss == OnPeerLoss::Fail {

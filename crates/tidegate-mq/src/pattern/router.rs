@@ -210,7 +210,7 @@ impl<L: Clone> Pattern<L> for Router {
     }
 
     fn is_writable(&self, core: &Core<L>) -> bool {
-        !core.settings.router_mandatory || self.routes.iter().any(|(_, route)| core.is_writable(route.key))
+        !core.settings.router_mandatory || self.routes.iter().any(|(_, route)| core.has_room_left(route.key))
     }
 
     fn extras(&mut self) -> Extras<'_> {

@@ -273,7 +273,7 @@ impl Shared {
         self.finish(inner);
     }
 
-    fn far_limits(&self, key: PeerKey, epoch: Epoch, limits: LinkLimits) {
+    pub(crate) fn far_limits(&self, key: PeerKey, epoch: Epoch, limits: LinkLimits) {
         let mut inner = self.lock();
         inner.state.far_limits(key, epoch, limits);
         self.finish(inner);
@@ -325,12 +325,19 @@ impl Inner {
             });
         }
         for effect in &effects.list {
-            if let Effect::WakeFor(key) = effect {
-                self.senders.grant(wakes, |awaited| match awaited {
-                    Awaited::RoomOn(wanted) if wanted == key => Decision::Grant,
-                    _ => Decision::Skip,
-                });
-            }
+            let (key, mut left) = match effect {
+                Effect::WakeFor(key) => (key, 1),
+                Effect::WakeAllFor(key) => (key, usize::MAX),
+                _ => continue,
+            };
+            self.senders.grant(wakes, |awaited| match (awaited, left) {
+                (_, 0) => Decision::Stop,
+                (Awaited::RoomOn(wanted), _) if wanted == key => {
+                    left -= 1;
+                    Decision::Grant
+                }
+                _ => Decision::Skip,
+            });
         }
     }
 }
@@ -449,7 +456,8 @@ impl Deeds {
                 Effect::Resume { link: Link::Inproc(link) } => link.resume(),
                 Effect::Credit { link: Link::Stream { .. }, .. }
                 | Effect::Limits { link: Link::Stream { .. }, .. }
-                | Effect::WakeFor(_) => {}
+                | Effect::WakeFor(_)
+                | Effect::WakeAllFor(_) => {}
             }
         }
         let mut effects = std::mem::replace(&mut self.effects, Effects::new());

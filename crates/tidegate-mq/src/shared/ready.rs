@@ -12,7 +12,10 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Inner, Owner, Phase, Shared};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    state::Awaited,
+};
 
 /// What a task wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,8 +138,9 @@ impl Shared {
 
     /// What can be done now; an error once the socket is closed.
     pub(crate) fn readiness(&self) -> Result<Readiness> {
-        let inner = self.lock();
-        inner.phase.check().map(|()| inner.readiness())
+        let mut inner = self.lock();
+        inner.phase.check()?;
+        Ok(inner.readiness())
     }
 
     /// Ready when something of `interest` can be done; else the task is woken when that may have changed.
@@ -190,11 +194,12 @@ impl Shared {
 
 impl Inner {
     /// As a call would find it that does not wait: what was granted to somebody who waited is not for others.
-    fn readiness(&self) -> Readiness {
-        let readiness = self.state.readiness();
+    fn readiness(&mut self) -> Readiness {
+        let ahead = self.senders.ahead(None).filter_map(Awaited::pipe);
+        let readiness = self.state.readiness_behind(ahead);
         Readiness {
             receive: readiness.readable && self.receivers.granted() == 0,
-            send: readiness.writable && !self.must_queue() && self.senders.granted() == 0,
+            send: readiness.writable && !self.must_queue(),
         }
     }
 

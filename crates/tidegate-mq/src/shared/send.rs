@@ -152,16 +152,21 @@ impl Inner {
     /// those behind.
     fn pass_on(&mut self, left: Option<Awaited>, wakes: &mut Wakes) {
         let may_send = self.state.readiness().writable;
+        // One each; when it is through, or finds that it needs something else, it passes on in turn. Nobody overtakes who was
+        // granted before: where all wait for the same he passes it on.
+        let mut room = self.senders_wait_for_pipes() || self.senders.granted() == 0;
         let mut pipe = left.as_ref().and_then(Awaited::pipe);
         self.senders.grant(wakes, |awaited| match awaited {
-            Awaited::Room if may_send => Decision::Grant,
-            Awaited::Room => Decision::Stop,
-            // One; when it is through, or finds that it needs another, it passes on in turn.
+            Awaited::Room if !may_send => Decision::Stop,
+            Awaited::Room if room => {
+                room = false;
+                Decision::Grant
+            }
             Awaited::RoomOn(key) if pipe == Some(*key) => {
                 pipe = None;
                 Decision::Grant
             }
-            Awaited::RoomOn(_) => Decision::Skip,
+            Awaited::Room | Awaited::RoomOn(_) => Decision::Skip,
         });
     }
 }

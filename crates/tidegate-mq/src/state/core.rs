@@ -39,6 +39,8 @@ pub(crate) struct Core<L> {
     pub(super) ledger: Arc<Ledger>,
     /// Messages for which room is kept (MQ-076).
     pub(super) reserved: usize,
+    /// How often the limits of the queues were changed.
+    pub(super) limits_version: u64,
     /// Pipes whose room is for others who were there before the sender in hand.
     pub(super) ahead: Vec<PeerKey>,
     /// What the queues of this socket and of others may hold together, if that is limited.
@@ -56,6 +58,7 @@ impl<L: Clone> Core<L> {
             offers: VecDeque::new(),
             ledger: Arc::default(),
             reserved: 0,
+            limits_version: 0,
             ahead: Vec::new(),
             share: None,
         }

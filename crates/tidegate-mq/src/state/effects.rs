@@ -53,8 +53,11 @@ pub(crate) enum Effect<L> {
         /// Why.
         why: CloseCause,
     },
-    /// Senders waiting for room on this pipe shall try again: there is room, the pipe is gone, or other messages are for it.
+    /// There is room on this pipe, or it is gone: the first of the senders that wait for room on it shall try again. Whoever
+    /// is through gives the turn to the next.
     WakeFor(PeerKey),
+    /// Other messages are for this pipe than before: all senders that wait for room on it shall try again.
+    WakeAllFor(PeerKey),
 }
 
 /// Messages and bytes that the receiving end of an in-process link has consumed.
@@ -69,6 +72,8 @@ pub(crate) struct Credit {
 /// Limits of one end of an in-process link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LinkLimits {
+    /// Grows with each change, by which the newest are known.
+    pub(crate) version: u64,
     /// What it may queue for sending.
     pub(crate) send: Capacity,
     /// What it may queue of what it received.

@@ -20,14 +20,22 @@ impl<L: Clone> Core<L> {
         let (out, inbound) =
             self.pipe(key).map_or((false, false), |pipe| (pipe.out_conflates, pipe.inbound_conflates));
         let limit = |conflates, capacity| if conflates { Capacity::UNLIMITED } else { capacity };
-        LinkLimits { send: limit(out, self.settings.send), receive: limit(inbound, self.settings.receive) }
+        LinkLimits {
+            version: self.limits_version,
+            send: limit(out, self.settings.send),
+            receive: limit(inbound, self.settings.receive),
+        }
     }
 
-    /// The far end of an in-process link has other limits now.
+    /// The far end of an in-process link has these limits, unless newer ones of it are known: threads that tell of them may
+    /// overtake each other.
     pub(super) fn set_far_limits(&mut self, key: PeerKey, theirs: LinkLimits) {
         let own = self.link_limits(key);
         let Some(pipe) = self.pipes.get_mut(key) else { return };
         let (Some(far), Some(link)) = (&mut pipe.far, &pipe.link) else { return };
+        if theirs.version < far.theirs.version {
+            return;
+        }
         far.sending = in_a_row(own.send, theirs.receive);
         far.receiving = in_a_row(theirs.send, own.receive);
         far.theirs = theirs;

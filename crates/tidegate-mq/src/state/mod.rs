@@ -474,6 +474,14 @@ impl<L: Clone> State<L> {
         }
     }
 
+    /// [`readiness`](Self::readiness), behind others that wait for room on the pipes `ahead`.
+    pub(crate) fn readiness_behind(&mut self, ahead: impl Iterator<Item = PeerKey>) -> Readiness {
+        self.core.ahead.extend(ahead);
+        let readiness = self.readiness();
+        self.core.ahead.clear();
+        readiness
+    }
+
     /// The options.
     #[cfg(test)]
     pub(crate) fn settings(&self) -> &Settings {
@@ -486,14 +494,16 @@ impl<L: Clone> State<L> {
         change(&mut self.core.settings);
         let (old, new) = (&before, &self.core.settings);
         if old.send != new.send || old.receive != new.receive {
+            self.core.limits_version += 1;
             for key in self.core.keys() {
                 self.core.apply_limits(key);
                 self.pass_room(key);
             }
         }
         let waiting = |settings: &Settings| {
-            let Settings { nodrop, invert_matching, xpub_last_value, router_mandatory, .. } = settings;
-            (*nodrop, *invert_matching, *xpub_last_value, *router_mandatory)
+            let Settings { nodrop, invert_matching, xpub_last_value, router_mandatory, req_relaxed, .. } =
+                settings;
+            (*nodrop, *invert_matching, *xpub_last_value, *router_mandatory, *req_relaxed)
         };
         self.core.effects.all_senders |= waiting(&before) != waiting(&self.core.settings);
         self.pattern.configured(&mut self.core, &before);

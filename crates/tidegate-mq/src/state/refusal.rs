@@ -28,7 +28,7 @@ pub(crate) enum Awaited {
     /// Any room: [`Effects::senders`](super::Effects).
     Room,
     /// Room on this pipe, its end, or that the message is not for it any more:
-    /// [`Effect::WakeFor`](super::Effect::WakeFor).
+    /// [`Effect::WakeFor`](super::Effect::WakeFor) and [`Effect::WakeAllFor`](super::Effect::WakeAllFor).
     RoomOn(PeerKey),
 }
 

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tidegate_mq::{Context, Error, Interest, Options, Pair, Pub, Push, Router, Sub};
+use tidegate_mq::{Context, Error, Interest, Options, Pair, Pub, Push, Rep, Req, Router, Sub};
 
 use crate::{
-    near, options,
+    Count, near, options,
     support::{PATIENCE, expect, message, nothing, wait, with},
     text,
 };
@@ -117,6 +117,7 @@ fn nobody_is_overtaken_on_the_way_to_a_peer() {
     (0..2).for_each(|_| expect(&sub, &[b"A0"]));
     assert!(matches!(news.try_send("A4").unwrap_err().error, Error::WouldBlock));
     waits(second.as_mut());
+    assert!(news.readiness().unwrap().send, "for those for whom nobody waits");
     news.try_send("B").unwrap();
     expect(&other, &[b"B"]);
     assert!(poll(first.as_mut()).is_ready());
@@ -151,6 +152,78 @@ fn nobody_is_overtaken_on_the_way_to_a_peer() {
     assert!(wait(second).is_ok());
     ["1", "2"].iter().for_each(|expected| expect(&dealer, &[expected.as_bytes()]));
     router.try_send(message(["D", "4"])).unwrap();
+}
+
+/// Futures that have been asked once and wait, with counters of how often they were woken since.
+fn line<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<(Pin<Box<F>>, Arc<Count>)> {
+    let place = |future: F| {
+        let (mut future, count) = (Box::pin(future), Arc::new(Count::default()));
+        assert!(future.as_mut().poll(&mut TaskContext::from_waker(&count.clone().into())).is_pending());
+        (future, count)
+    };
+    futures.into_iter().map(place).collect()
+}
+
+fn woken<F>(line: &[(F, Arc<Count>)]) -> Vec<usize> {
+    line.iter().map(|(_, count)| *count.0.lock().unwrap()).collect()
+}
+
+/// Room wakes those at the front of the line for whom there is some, and no others.
+///
+/// Rules: MQ-061, MQ-217.
+#[test]
+fn only_those_are_woken_who_can_go_on() {
+    let context = Context::new();
+    let (push, pull) = near(&context, 2);
+    (0..2).for_each(|_| push.try_send("full").unwrap());
+    let mut senders = line(["1", "2", "3"].map(|text| push.send(text)));
+    (0..2).for_each(|_| expect(&pull, &[b"full"]));
+    for (nth, after) in [[1, 1, 0], [1, 1, 0]].into_iter().enumerate() {
+        assert!(poll(senders[nth].0.as_mut()).is_ready());
+        assert_eq!(woken(&senders), after);
+    }
+
+    let news = Pub::with_options(&context, with(|options| (options.sndhwm, options.xpub_nodrop) = (1, true)))
+        .unwrap();
+    news.bind_blocking("inproc://news").unwrap();
+    let sub = Sub::with_options(&context, with(|options| options.rcvhwm = 1)).unwrap();
+    sub.connect("inproc://news").unwrap();
+    ["A", "B"].iter().for_each(|topic| sub.subscribe(topic).unwrap());
+    (0..2).for_each(|_| news.try_send("A").unwrap());
+    let mut senders = line(["A", "B", "A"].map(|topic| news.send(topic)));
+    expect(&sub, &[b"A"]);
+    assert_eq!(woken(&senders), [1, 0, 0]);
+    sub.subscribe("C").unwrap();
+    assert_eq!(woken(&senders), [1, 0, 0]);
+    // It is nobody's any more: that is for whoever has it.
+    sub.unsubscribe("B").unwrap();
+    assert_eq!(woken(&senders), [1, 1, 1]);
+    assert!(poll(senders[1].0.as_mut()).is_ready());
+    assert!(poll(senders[2].0.as_mut()).is_pending(), "the first has the room");
+    assert!(poll(senders[0].0.as_mut()).is_ready());
+}
+
+/// A REQ that has asked may not ask again: those who wait for that are told so, and are in nobody's way after the answer.
+///
+/// Rules: MQ-061, MQ-188.
+#[test]
+fn who_waits_to_ask_is_told_that_another_has() {
+    let context = Context::new();
+    let req = Req::with_options(&context, options()).unwrap();
+    req.bind_blocking("inproc://ask").unwrap();
+    let mut askers = line(["1", "2", "3"].map(|text| req.send(text)));
+    let rep = Rep::with_options(&context, options()).unwrap();
+    rep.connect("inproc://ask").unwrap();
+    assert!(matches!(poll(askers[0].0.as_mut()), Poll::Ready(Ok(()))));
+    for (late, count) in &mut askers[1..] {
+        assert!(*count.0.lock().unwrap() > 0, "it sleeps");
+        let Poll::Ready(Err(failed)) = poll(late.as_mut()) else { panic!("it waits") };
+        assert!(matches!(failed.error, Error::WrongState(_)), "{failed}");
+    }
+    expect(&rep, &[b"1"]);
+    rep.try_send("answer").unwrap();
+    expect(&req, &[b"answer"]);
+    req.try_send("the next").unwrap();
 }
 
 /// A PAIR has the room of its partner, not that of an endpoint with which it is not paired.

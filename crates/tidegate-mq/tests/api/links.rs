@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_mq::{Context, Dealer, Error, Options, Pull, Push, Router};
+use tidegate_mq::{Context, Dealer, Error, Options, Pair, Pull, Push, Router, monitor::EventKind};
 
 use crate::{
     options,
-    support::{PATIENCE, until, wait},
+    support::{PATIENCE, event, until, wait},
     text,
 };
 
@@ -67,6 +67,57 @@ fn links_that_outlived_their_name_end_with_the_socket() {
     let next = Pull::with_options(&context, options()).unwrap();
     next.bind_blocking("inproc://again").unwrap();
     assert_eq!(text(&next.recv_blocking().unwrap()), "for the next");
+}
+
+/// Who finds no place at the far socket, or at its own, is told so and tries again until there is one, whoever had it.
+///
+/// Rules: MQ-208, MQ-245, MQ-271.
+#[test]
+fn who_is_turned_away_tries_again() {
+    let context = Context::new();
+    let router = Router::with_options(&context, options()).unwrap();
+    let far = router.bind_blocking("tcp://127.0.0.1:*").unwrap();
+    ["inproc://first", "inproc://second"].iter().for_each(|name| drop(router.bind_blocking(name).unwrap()));
+    let monitor = router.monitor();
+    let mut holder = Dealer::with_options(&context, named(|_| ())).unwrap();
+    wait(holder.connect_ready(&far, PATIENCE)).unwrap();
+    for next in ["inproc://first", "inproc://second"] {
+        let waits = Dealer::with_options(&context, named(|_| ())).unwrap();
+        waits.connect(next).unwrap();
+        event(&monitor, |kind| matches!(kind, EventKind::RoutingIdInUse));
+        wait(holder.close(Some(Duration::ZERO)));
+        wait(waits.connect_ready(next, PATIENCE)).unwrap();
+        holder = waits;
+    }
+
+    let bound = ["inproc://one", "inproc://two"].map(|name| {
+        let dealer = Dealer::with_options(&context, named(|_| ())).unwrap();
+        dealer.bind_blocking(name).unwrap();
+        dealer
+    });
+    let router = Router::with_options(&context, options()).unwrap();
+    let monitor = router.monitor();
+    wait(router.connect_ready("inproc://one", PATIENCE)).unwrap();
+    router.connect("inproc://two").unwrap();
+    event(&monitor, |kind| matches!(kind, EventKind::RoutingIdInUse));
+    router.disconnect("inproc://one").unwrap();
+    wait(router.connect_ready("inproc://two", PATIENCE)).unwrap();
+    bound[1].try_send("from two").unwrap();
+    assert_eq!(text(&router.recv_blocking().unwrap()), "me|from two");
+
+    let partners = ["inproc://a", "inproc://b"].map(|name| {
+        let pair = Pair::with_options(&context, options()).unwrap();
+        pair.bind_blocking(name).unwrap();
+        pair
+    });
+    let pair = Pair::with_options(&context, options()).unwrap();
+    let monitor = pair.monitor();
+    wait(pair.connect_ready("inproc://a", PATIENCE)).unwrap();
+    pair.connect("inproc://b").unwrap();
+    event(&monitor, |kind| matches!(kind, EventKind::PairBusy));
+    pair.disconnect("inproc://a").unwrap();
+    pair.send_blocking("for b").unwrap();
+    assert_eq!(text(&partners[1].recv_blocking().unwrap()), "for b");
 }
 
 /// A link that has ended is no connection to wait for.

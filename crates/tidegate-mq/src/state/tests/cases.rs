@@ -17,8 +17,11 @@ struct Link {
 impl Link {
     /// Joins the sockets; the near one may have a pipe for it already.
     fn join(mut near: Rig, mut far: Rig, dialed: Option<PeerKey>) -> Self {
-        let limits =
-            |rig: &Rig| LinkLimits { send: rig.state.settings().send, receive: rig.state.settings().receive };
+        let limits = |rig: &Rig| LinkLimits {
+            version: 0,
+            send: rig.state.settings().send,
+            receive: rig.state.settings().receive,
+        };
         let (of_near, of_far) = (limits(&near), limits(&far));
         let arrival = Arrival { far: Some(of_near), ..far.arrival(Origin::Accepted, "") };
         let (key, epoch) = far.state.pipe_up(None, arrival).expect("let in");
@@ -157,6 +160,29 @@ fn limits_change_under_way_and_drop_nothing() {
     assert_eq!(std::iter::from_fn(|| link.far.recv().ok()).count(), 10, "nothing was dropped");
     link.settle();
     assert_eq!(fill(&mut link, 100), 5, "of 1 + 6; credit for two of the ten is outstanding");
+}
+
+/// What is told late of limits that were changed again meanwhile does not count.
+///
+/// Rules: MQ-270, MQ-299.
+#[test]
+fn the_newest_limits_of_the_far_end_count() {
+    let mut link = push_pull(1, 1);
+    let told = |rig: &mut Rig| {
+        let limits = rig.effects().list.into_iter().find_map(|effect| match effect {
+            Effect::Limits { limits, .. } => Some(limits),
+            _ => None,
+        });
+        limits.expect("the far end is told")
+    };
+    let [former, latter] = [3, 9].map(|room| {
+        link.far.state.configure(|settings| settings.receive = messages(room));
+        told(&mut link.far)
+    });
+    let Peer { key, epoch } = link.near_peer;
+    link.near.state.far_limits(key, epoch, latter);
+    link.near.state.far_limits(key, epoch, former);
+    assert_eq!(fill(&mut link, 100), 10, "1 + 9");
 }
 
 /// A lost in-process link leaves its pipe ready for the next one, with all its room.

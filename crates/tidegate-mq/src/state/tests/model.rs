@@ -561,7 +561,8 @@ impl<T: Table> Run<T> {
         }
         let Self { table, pipes, waiting, .. } = self;
         waiting.retain_mut(|(parts, full)| {
-            let woken = effects.all_senders || effects.list.contains(&Effect::WakeFor(*full));
+            let is_about = |effect: &Effect<u32>| matches!(effect, Effect::WakeFor(key) | Effect::WakeAllFor(key) if key == full);
+            let woken = effects.all_senders || effects.list.iter().any(is_about);
             let waits = table.has_to_wait(pipes, parts);
             assert!(woken || waits, "step {number} {step:?}: the sender of {parts:?} sleeps");
             if woken && waits {
