@@ -406,17 +406,20 @@ impl ContextInner {
 
     /// Whether it was shut down.
     pub(crate) fn is_terminated(&self) -> bool {
-        // Relaxed: who sees it late finds the sockets ended.
+        // Relaxed: who sees it late finds the sockets ended; who has found that sees it, since they end under locks that are
+        // released after this was set.
         self.terminated.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count_discarded(&self, messages: u64) {
+        // Relaxed: the lock of the socket orders it.
         self.discarded.fetch_add(messages, Ordering::Relaxed);
     }
 
     fn begin_shutdown(&self) -> Vec<Arc<Shared>> {
         let sockets: Vec<_> = {
             let sockets = self.sockets();
+            // Relaxed: as `register` has it.
             self.terminated.store(true, Ordering::Relaxed);
             sockets.alive.values().chain(&sockets.internal).filter_map(Weak::upgrade).collect()
         };
@@ -434,6 +437,7 @@ impl ContextInner {
         {
             engine.shutdown_aside(Duration::ZERO).await;
         }
+        // Relaxed: sockets are counted under their locks, under which they are then seen to have been.
         self.discarded.load(Ordering::Relaxed)
     }
 

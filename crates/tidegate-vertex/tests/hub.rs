@@ -444,3 +444,24 @@ fn a_sink_is_the_only_producer_and_takes_over_from_a_dead_one() {
     let writing = Writing::open(dir.path(), "").unwrap();
     assert_eq!(writing.sink.producer().next_id().0, 0);
 }
+
+/// The producer before it left while the channel was closing, which takes no more slots: what is in it is read to its end, and
+/// the sink goes on in a new block.
+/// Rules: VX-851.
+#[test]
+fn a_sink_makes_a_new_block_where_the_channel_was_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let producer = Producer::create(&config(dir.path(), 8)).unwrap();
+    let (name, mut consumer) = (producer.name(), attach(&producer, dir.path()));
+    send(&producer, 0..3);
+    producer.writer().start_closing().unwrap();
+    producer.writer().resign().unwrap();
+    drop(producer);
+    let mut writing = Writing::open(dir.path(), "").unwrap();
+    assert_ne!(writing.sink.producer().name(), name);
+    assert!(!dir.path().join(name).exists());
+    assert_eq!(writing.publish(&outputs(0..2)).unwrap().through, 2);
+    assert_eq!(writing.sink.producer().next_id().0, 2);
+    let ids: Vec<u64> = std::iter::from_fn(|| consumer.try_next().ok().map(|slot| slot.id().0)).collect();
+    assert_eq!(ids, [0, 1, 2]);
+}

@@ -213,14 +213,8 @@ impl<T> Waiters<T> {
     /// The task gives up. Those behind it who can proceed, as `decide` says, are granted: it may have been granted and
     /// made no use of it, or stood first and must not have been overtaken.
     pub fn cancel(&mut self, ticket: Ticket, wakes: &mut Wakes, decide: impl FnMut(&T) -> Decision) {
-        self.leave(ticket);
+        self.remove(&ticket);
         self.grant(wakes, decide);
-    }
-
-    /// The first half of [`cancel`](Self::cancel), for callers who have something to do in between: true when the task
-    /// was granted. The caller must then call [`grant`](Self::grant).
-    pub fn leave(&mut self, ticket: Ticket) -> bool {
-        self.remove(&ticket).0
     }
 
     /// Takes a place out of the line. True when it was granted.
@@ -389,8 +383,8 @@ mod tests {
         });
         drop(wakes);
         assert_eq!(line.woken(), [1]);
-        assert!(line.waiters.leave(second));
-        assert!(!line.waiters.leave(third));
+        assert!(line.waiters.remove(&second).0);
+        assert!(!line.waiters.remove(&third).0);
     }
 
     #[test]
@@ -465,7 +459,7 @@ mod tests {
                         let at = model.iter().position(|place| place.0 == name).unwrap();
                         let granted = model.remove(at).unwrap().1;
                         if matches!(step, Step::Leave(_)) {
-                            prop_assert_eq!(line.waiters.leave(ticket), granted);
+                            prop_assert_eq!(line.waiters.remove(&ticket).0, granted);
                         } else {
                             prop_assert_eq!(line.waiters.finish(ticket), Some(name));
                         }

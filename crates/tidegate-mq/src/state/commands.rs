@@ -9,8 +9,8 @@ use super::pipe::Command;
 /// Changes for one publisher, in order.
 ///
 /// Where many have piled up they are joined: a publisher keeps a set (MQ-216), so that of the changes of a topic the last
-/// one counts, and none of a topic that comes and goes. So what waits for a publisher that does not read is bounded by the
-/// topics that are held, however many come and go.
+/// one counts, and none of a topic that comes and goes. So what waits for a publisher that does not read is bounded by twice
+/// the topics that are held, or were when it last read everything, however many come and go.
 #[derive(Debug)]
 pub(super) struct Commands {
     queue: VecDeque<Queued>,
@@ -48,6 +48,9 @@ impl Commands {
     pub(super) fn take(&mut self, most: usize, into: &mut VecDeque<Command>) -> usize {
         let count = most.min(self.queue.len());
         into.extend(self.queue.drain(..count).map(|queued| queued.command));
+        if self.queue.is_empty() {
+            self.join_at = LEAST;
+        }
         count
     }
 

@@ -176,8 +176,10 @@ fn only_those_are_woken_who_can_go_on() {
     let context = Context::new();
     let (push, pull) = near(&context, 2);
     (0..2).for_each(|_| push.try_send("full").unwrap());
-    let mut senders = line(["1", "2", "3"].map(|text| push.send(text)));
+    let mut senders = line(["1", "gives up", "2", "3"].map(|text| push.send(text)));
     (0..2).for_each(|_| expect(&pull, &[b"full"]));
+    drop(senders.remove(1));
+    assert_eq!(woken(&senders), [1, 0, 0], "the first is to go before others");
     for (nth, after) in [[1, 1, 0], [1, 1, 0]].into_iter().enumerate() {
         assert!(poll(senders[nth].0.as_mut()).is_ready());
         assert_eq!(woken(&senders), after);
@@ -209,11 +211,14 @@ fn only_those_are_woken_who_can_go_on() {
 #[test]
 fn who_waits_to_ask_is_told_that_another_has() {
     let context = Context::new();
-    let req = Req::with_options(&context, options()).unwrap();
+    let narrow = || with(|options| (options.sndhwm, options.rcvhwm) = (1, 1));
+    let req = Req::with_options(&context, narrow()).unwrap();
     req.bind_blocking("inproc://ask").unwrap();
-    let mut askers = line(["1", "2", "3"].map(|text| req.send(text)));
-    let rep = Rep::with_options(&context, options()).unwrap();
+    // More than there comes to be room for.
+    let mut askers = line(["1", "2", "3", "4"].map(|text| req.send(text)));
+    let rep = Rep::with_options(&context, narrow()).unwrap();
     rep.connect("inproc://ask").unwrap();
+    assert!(woken(&askers).contains(&0));
     assert!(matches!(poll(askers[0].0.as_mut()), Poll::Ready(Ok(()))));
     for (late, count) in &mut askers[1..] {
         assert!(*count.0.lock().unwrap() > 0, "it sleeps");

@@ -407,3 +407,23 @@ fn at_most_once(dir: &std::path::Path, role: &str, records: u64) {
     let text = of(dir, "at_most_once", role, &ledger(dir), &source, &file_sink(dir));
     Vertex::start(text.parse().unwrap()).unwrap().run().unwrap();
 }
+
+/// Whoever reads an array sees the rows of an interval when that is over, and not only when the run ends.
+/// Rules: VX-762, VX-854.
+#[test]
+fn at_most_once_flushes_at_intervals() {
+    let world = World::new();
+    world.write("in", &"row\n".repeat(100));
+    let source = format!("{}\nfollow = true", world.file_source("in"));
+    let sink = file_sink(&world.path("")) + "format = \"npy\"\ndtype = \"|S9\"\n";
+    let text = of(&world.path(""), "at_most_once", "upper", &ledger(&world.path("")), &source, &sink);
+    let vertex = Vertex::start(text.parse().unwrap()).unwrap();
+    let stop = vertex.stop_handle();
+    let running = std::thread::spawn(move || vertex.run());
+    let has_rows =
+        || fs::read(world.path("out")).is_ok_and(|file| String::from_utf8_lossy(&file).contains("(100, )"));
+    wait_for("all rows", || running.is_finished() || has_rows());
+    assert!(!running.is_finished(), "{:?}", running.join());
+    stop.drain();
+    assert_eq!(running.join().unwrap().unwrap().delivered, 100);
+}

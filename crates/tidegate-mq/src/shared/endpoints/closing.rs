@@ -85,7 +85,6 @@ impl Shared {
         let mut inner = self.lock();
         let left = if inner.counted { 0 } else { inner.state.queued_in_all() as u64 };
         inner.counted = true;
-        drop(inner);
         self.context.count_discarded(left);
         left
     }
