@@ -34,7 +34,7 @@ pub struct Readiness {
     /// A receive would give a message.
     pub receive: bool,
     /// A send would be taken. For ROUTER with `router_mandatory`, and for PUB and XPUB with `xpub_nodrop` once somebody has
-    /// subscribed: by at least one peer (MQ-212, MQ-217).
+    /// subscribed: by at least one peer for which nobody waits (MQ-212, MQ-217).
     pub send: bool,
 }
 
