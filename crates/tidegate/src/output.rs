@@ -126,8 +126,26 @@ pub(crate) enum Stop {
 impl<E: Report> From<E> for Stop {
     fn from(error: E) -> Self {
         let remedy = error.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
-        Self::Error { exit: error.exit(), code: error.code(), message: format!("{error}{remedy}") }
+        Self::Error {
+            exit: error.exit(),
+            code: error.code(),
+            message: format!("{}{remedy}", with_causes(&error)),
+        }
     }
+}
+
+/// An error with those of its causes that it does not name itself.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 impl Stop {

@@ -187,6 +187,32 @@ fn a_killed_publisher_is_taken_over_and_ids_go_on() {
     );
 }
 
+/// A channel for one consumer says so to whoever comes second, and to whoever waits for more.
+///
+/// Rules: DH-102.
+#[test]
+fn one_consumer_of_a_ring_is_all_there_can_be() {
+    let dir = place();
+    let (code, message) =
+        Running::start(&mut hub(dir.path(), "pub", &["--input", "-", "--consumers", "2", "--json"], ""))
+            .finish()
+            .exits(2)
+            .error();
+    assert!(code == "usage" && message.contains("--sync all"), "{message}");
+    let mut publisher = hub(dir.path(), "pub", &["--input", "-", "--json"], "");
+    let mut publisher = publisher.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let first = Running::start(&mut hub(dir.path(), "sub", &["--wait", "1m", "--json"], ""));
+    let pipe = publisher.stdin.take().unwrap();
+    (&pipe).write_all(line(0).as_bytes()).unwrap();
+    assert_eq!(first.json()["id"], "0");
+    let (code, message) =
+        Running::start(&mut hub(dir.path(), "sub", &["--json"], "")).finish().exits(4).error();
+    assert!(code == "consumer_limit" && message.contains("one consumer"), "{message}");
+    drop(pipe);
+    first.finish().exits(0);
+    publisher.wait().unwrap();
+}
+
 /// Both ends take the key from a file; whoever has none, or another one, gets nothing.
 ///
 /// Rules: DH-165.

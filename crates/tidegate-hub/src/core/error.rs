@@ -120,6 +120,16 @@ pub enum ReadBatchError {
     LatestOnly,
 }
 
+fn no_place(rows: u32, only: Option<ProcessKey>) -> String {
+    match only {
+        Some(only) => format!(
+            "each record is for one consumer, and {only} is that; let it leave, or make the channel for all readers \
+             (`hub pub --sync all`)"
+        ),
+        None => format!("all {rows} places for consumers are taken; let one leave or raise max_consumers"),
+    }
+}
+
 /// Why the registry could not be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -131,10 +141,12 @@ pub enum RegistryError {
         holder: Option<ProcessKey>,
     },
     /// No row is free, or the one consumer is there already (DH-074, DH-102).
-    #[error("all {rows} places for consumers are taken; let one leave or raise max_consumers")]
+    #[error("{}", no_place(*.rows, *.only))]
     ConsumerLimit {
         /// Number of places.
         rows: u32,
+        /// Who reads, where there is one consumer by [`SyncPolicy::SingleReader`](super::config::SyncPolicy::SingleReader).
+        only: Option<ProcessKey>,
     },
     /// The wanted start is outside of what the ring holds.
     #[error("id {wanted} is not between the floor {floor} and the end {end}")]

@@ -153,13 +153,13 @@ impl<W: Words, H: Host, P: Protocol> Core<W, H, P> {
 
     fn join_locked(&self, start: Start, names: &RowNames) -> Result<Ticket, RegistryError> {
         self.reap_locked();
-        let limit = RegistryError::ConsumerLimit { rows: self.config.max_consumers };
+        let limit = |only| RegistryError::ConsumerLimit { rows: self.config.max_consumers, only };
         let alone = self.config.sync == SyncPolicy::SingleReader;
-        if alone && self.rows(u32::MAX).any(|row| self.reg(row).is(RowState::Active)) {
-            return Err(limit);
+        if alone && let Some(row) = self.rows(u32::MAX).find(|row| self.reg(*row).is(RowState::Active)) {
+            return Err(limit(self.row_owner(row)));
         }
         let mut cursor = self.start_cursor(start)?;
-        let row = self.rows(u32::MAX).find(|row| self.reg(*row).is(RowState::Free)).ok_or(limit)?;
+        let row = self.rows(u32::MAX).find(|row| self.reg(*row).is(RowState::Free)).ok_or(limit(None))?;
         // Before the key is stored there (DH-038). A free row that is still noted was taken from this process by force.
         self.host.hold(Place::Row(row.0));
         let epoch = self.reg(row).epoch().wrapping_add(1);

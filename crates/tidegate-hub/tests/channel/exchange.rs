@@ -79,7 +79,11 @@ fn the_next_single_reader_goes_on_where_the_last_one_stopped() {
     let producer = Producer::create(&ring(dir.path(), 4)).unwrap();
     let mut first = attach(&producer, consumer_config(dir.path()));
     let second = tidegate_hub::consumer::Consumer::attach(&producer.name(), &consumer_config(dir.path()));
-    assert!(matches!(second.err(), Some(OpenError::Registry(RegistryError::ConsumerLimit { .. }))));
+    let refused = second.err();
+    assert!(
+        matches!(refused, Some(OpenError::Registry(RegistryError::ConsumerLimit { only: Some(_), .. }))),
+        "{refused:?}"
+    );
     send_all(&producer, 0..3);
     assert_eq!(receive(&mut first), Some(0));
     first.detach().unwrap();

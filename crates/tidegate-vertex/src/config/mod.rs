@@ -577,8 +577,7 @@ impl FromStr for Pipeline {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        // What is no TOML is said below, with its place.
-        let file = text.parse::<toml::Table>().unwrap_or_default();
+        let file = text.parse::<toml::Table>()?;
         later::refuse(&file)?;
         let pipeline: Self = toml::from_str(text)
             .map_err(|error| blame::blame(&file).unwrap_or(ConfigError::Syntax(error)))?;

@@ -191,6 +191,16 @@ fn what_is_wrong_in_a_part_with_a_kind_is_said_with_its_place() {
     }
 }
 
+/// A number that TOML does not have is said with its place, and hides nothing else that is wrong.
+/// Rules: VX-855.
+#[test]
+fn a_number_that_is_too_large_is_said_with_its_place() {
+    let text = WHOLE.replace("records = 1000", "records = 18446744073709551615");
+    let line = text[..text.find("records = 18").unwrap()].matches('\n').count() + 1;
+    let error = text.parse::<Pipeline>().unwrap_err().to_string();
+    assert!(error.contains(&format!("at line {line}")), "{error}");
+}
+
 /// Rules: VX-001, VX-620, VX-750.
 #[test]
 fn what_source_and_sinks_cannot_give_is_not_promised() {

@@ -73,7 +73,7 @@ pub struct WorkerSpec {
 #[non_exhaustive]
 pub enum AttachError {
     /// The program could not be started.
-    #[error("cannot start the worker {command:?}; check udf.command")]
+    #[error("cannot start the worker {command:?}: {source}; check udf.command, or --udf of udf-test")]
     Spawn {
         /// The program.
         command: String,

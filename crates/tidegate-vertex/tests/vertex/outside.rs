@@ -196,9 +196,9 @@ fn a_spare_worker_takes_the_place_of_one_that_is_killed() {
     let second = Outsider::of(&world, "hold 10");
     let said = second.says("(FULL)");
     assert!(said.contains("the vertex has its 1 workers (udf.workers)"), "{said}");
-    let outside = vertex.outside();
-    assert!(outside.refused > 0, "{outside:?}");
-    let last = outside.last_refusal.unwrap();
+    // The worker is told before the status is.
+    let last = eventually("it is told", || vertex.outside().last_refusal);
+    assert!(vertex.outside().refused > 0);
     let pid = format!("process {} of user", second.child.id());
     assert!(last.contains("(FULL)") && last.contains(&pid), "{last}");
     first.child.kill().unwrap();

@@ -55,6 +55,26 @@ fn a_missing_peer() {
     fails(&["dealer", "--connect", &endpoint, "--timeout", "300ms"], "\"one\"\n", 5, "timed_out", &parts);
 }
 
+/// Who waits without an end is told what for, when he asks for more words.
+#[test]
+fn a_missing_peer_is_told_of() {
+    let endpoint = nobody();
+    let found = run(&["pull", "--connect", &endpoint, "--timeout", "1s", "-v"], "").exits(5);
+    let told = found.stderr.lines().filter(|line| line.contains("not connected, trying on")).count();
+    assert_eq!(told, 1, "{}", found.stderr);
+}
+
+/// What is there and no file of keys stays.
+#[test]
+fn a_key_replaces_nothing_but_a_file() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let name = path.display().to_string();
+    fails(&["keygen", "--out", &name, "--force"], "", 4, "exists", &[&name, "no file"]);
+    assert!(!path.metadata().expect("it is there").is_file());
+}
+
 #[test]
 fn a_full_queue() {
     // Connected, but never reading: a monitor.

@@ -59,7 +59,7 @@ fn who_finds_no_place_disturbs_nobody() {
     block.write(&writer).unwrap();
     for _ in 0..2 {
         let refused = block.core(99).join(Start::Oldest, &NAMES, soon()).unwrap_err();
-        assert_eq!(refused, RegistryError::ConsumerLimit { rows: 8 });
+        assert_eq!(refused, RegistryError::ConsumerLimit { rows: 8, only: None });
     }
     assert!(readers.iter_mut().all(|reader| next(&block, reader) == Ok(0)));
     assert_eq!(block.write(&writer), Ok(1));

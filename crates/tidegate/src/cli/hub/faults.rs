@@ -3,7 +3,7 @@
 use tidegate::hub::block::{AttachError, CreateError};
 use tidegate::hub::error::{AcquireError, FollowError, OpenError, RegistryError};
 
-use crate::output::{Exit, Stop};
+use crate::output::{Exit, Stop, with_causes};
 
 /// `what` did not work.
 pub(super) fn open(what: &str, error: &OpenError) -> Stop {
@@ -20,13 +20,13 @@ pub(super) fn open(what: &str, error: &OpenError) -> Stop {
         },
         _ => (Exit::Failed, "block"),
     };
-    Stop::Error { exit, code, message: format!("{what}: {}", chain(error)) }
+    Stop::Error { exit, code, message: format!("{what}: {}", with_causes(error)) }
 }
 
 /// A block cannot be looked at.
 pub(super) fn attach(what: &str, error: &AttachError) -> Stop {
     let (exit, code) = attaching(error);
-    Stop::Error { exit, code, message: format!("{what}: {}", chain(error)) }
+    Stop::Error { exit, code, message: format!("{what}: {}", with_causes(error)) }
 }
 
 /// A channel that went on elsewhere cannot be read there.
@@ -34,9 +34,11 @@ pub(super) fn follow(what: &str, error: &FollowError) -> Stop {
     match error {
         FollowError::Acquire(error) => acquire(what, *error),
         FollowError::Successor(error) => open(what, error),
-        error => {
-            Stop::Error { exit: Exit::Failed, code: "block", message: format!("{what}: {}", chain(error)) }
-        }
+        error => Stop::Error {
+            exit: Exit::Failed,
+            code: "block",
+            message: format!("{what}: {}", with_causes(error)),
+        },
     }
 }
 
@@ -70,15 +72,4 @@ fn attaching(error: &AttachError) -> (Exit, &'static str) {
 
 fn creating(_: &CreateError) -> (Exit, &'static str) {
     (Exit::Failed, "create")
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -141,6 +141,12 @@ impl Publish {
         let mut config = HubConfig::new(channel.clone(), policy, u64::from(schema.size()));
         config.schema = info(&schema, version);
         config.sync = self.sync.map_or(config.sync, SyncPolicy::from);
+        if config.sync == SyncPolicy::SingleReader && self.consumers > 1 {
+            return Err(Stop::usage(format!(
+                "each record is for one consumer, so no {} of them come; give --sync all, with which each gets all",
+                self.consumers
+            )));
+        }
         config.overflow = match self.overflow {
             OnFull::Block => Overflow::Block,
             OnFull::Fail => Overflow::Fail,

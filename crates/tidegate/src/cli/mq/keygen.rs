@@ -60,6 +60,15 @@ impl Keygen {
 
     /// Writes both files or neither: a secret key beside the public key of another refuses everybody.
     fn write(&self, files: [(&Path, u32, &[u8]); 2]) -> Result<(), Stop> {
+        for (path, ..) in files.iter().filter(|_| self.force) {
+            if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+                return Err(Stop::Error {
+                    exit: Exit::Refused,
+                    code: "exists",
+                    message: format!("{} is no file; name another", path.display()),
+                });
+            }
+        }
         // Made anew beside what is replaced, so that they get their mode.
         let names =
             files.map(|(path, ..)| if self.force { with_suffix(path, ".new") } else { path.to_owned() });

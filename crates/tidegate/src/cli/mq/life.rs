@@ -3,6 +3,7 @@
 //! Whoever finds a reason calls [`Life::end`], which shuts the context down, so that every call that waits returns; the
 //! main thread then sends what is still queued, and exits.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -44,6 +45,8 @@ struct Known {
     peers: Vec<(String, Option<String>)>,
     /// What went wrong last with a connection, and where.
     failure: Option<Failure>,
+    /// What was said of endpoints that could not be connected, since they last were.
+    told: BTreeSet<(String, i32)>,
 }
 
 #[derive(Clone)]
@@ -239,6 +242,7 @@ impl Life {
             EventKind::HandshakeSucceeded { .. } => {
                 known.peers.push((event.endpoint.clone(), event.peer_address.clone()));
                 known.failure = None;
+                known.told.retain(|(endpoint, _)| *endpoint != event.endpoint);
                 return;
             }
             // Comes for connections, too, whose handshake was not complete.
@@ -251,11 +255,19 @@ impl Life {
                 }
                 return;
             }
-            EventKind::ConnectFailed(errno) => Failure {
-                endpoint: event.endpoint.clone(),
-                reason: format!("{}; start the peer, or check the endpoint", system_reason(*errno)),
-                refused: false,
-            },
+            EventKind::ConnectFailed(errno) => {
+                let reason = format!("{}; start the peer, or check the endpoint", system_reason(*errno));
+                if known.told.insert((event.endpoint.clone(), *errno)) {
+                    tracing::info!(endpoint = event.endpoint, "not connected, trying on: {reason}");
+                }
+                Failure { endpoint: event.endpoint.clone(), reason, refused: false }
+            }
+            // Another process that would have bound the path looked whether somebody is there.
+            EventKind::HandshakeFailed(CloseReason::Disconnected { greeting: true })
+                if event.is_bound && event.endpoint.starts_with("ipc://") =>
+            {
+                return;
+            }
             EventKind::HandshakeFailed(reason) => {
                 let address = event.peer_address.as_deref().unwrap_or("unknown");
                 let what = if is_silence(reason) { "connection lost" } else { "handshake failed" };
@@ -276,7 +288,10 @@ impl Life {
             EventKind::HandshakeFailed(CloseReason::AuthFailed(_)) => {
                 ("the peer refuses this client", "; check the keys or the password on both sides")
             }
-            EventKind::HandshakeFailed(CloseReason::PeerError(_)) => ("the peer refuses this client", ""),
+            EventKind::HandshakeFailed(CloseReason::PeerError(_)) => (
+                "the peer refuses this client",
+                "; check that it fits this socket type, and the keys on both sides",
+            ),
             // Says itself what to do.
             _ => ("peer and client do not fit", ""),
         };
