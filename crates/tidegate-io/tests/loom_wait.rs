@@ -135,7 +135,7 @@ impl Drop for Receiving {
         let Some(ticket) = self.ticket.take() else { return };
         let mut wakes = Wakes::new();
         let mut pipe = lock(&self.pipe);
-        pipe.receivers.leave(ticket);
+        pipe.receivers.finish(ticket);
         if self.passes_on {
             pipe.settle(&mut wakes);
         }
@@ -184,7 +184,7 @@ impl Drop for Sending {
         let Some(ticket) = self.ticket.take() else { return };
         let mut wakes = Wakes::new();
         let mut pipe = lock(&self.pipe);
-        pipe.senders.leave(ticket);
+        pipe.senders.finish(ticket);
         pipe.settle(&mut wakes);
         drop(pipe);
         wakes.fire();
