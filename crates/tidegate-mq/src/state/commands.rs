@@ -86,6 +86,20 @@ mod tests {
 
     use super::*;
 
+    /// How much once piled up does not let more pile up when that was read.
+    ///
+    /// Rules: MQ-065.
+    #[test]
+    fn what_was_read_makes_room_for_no_more() {
+        let (mut commands, mut taken) = (Commands::default(), VecDeque::new());
+        for number in 0..2 * LEAST {
+            commands.push(Command::Subscribe(number.to_string().into()), true);
+        }
+        assert!(commands.join_at > LEAST);
+        assert_eq!(commands.take(usize::MAX, &mut taken), 2 * LEAST);
+        assert_eq!(commands.join_at, LEAST);
+    }
+
     /// However changes are joined, the publisher ends up with the same set, and what waits is bounded.
     ///
     /// Rules: MQ-065, MQ-216, MQ-235.

@@ -168,16 +168,12 @@ fn limits_change_under_way_and_drop_nothing() {
 #[test]
 fn the_newest_limits_of_the_far_end_count() {
     let mut link = push_pull(1, 1);
-    let told = |rig: &mut Rig| {
-        let limits = rig.effects().list.into_iter().find_map(|effect| match effect {
-            Effect::Limits { limits, .. } => Some(limits),
-            _ => None,
-        });
-        limits.expect("the far end is told")
-    };
     let [former, latter] = [3, 9].map(|room| {
         link.far.state.configure(|settings| settings.receive = messages(room));
-        told(&mut link.far)
+        match link.far.effects().list[..] {
+            [Effect::Limits { limits, .. }, ..] => limits,
+            ref other => panic!("the far end is not told: {other:?}"),
+        }
     });
     let Peer { key, epoch } = link.near_peer;
     link.near.state.far_limits(key, epoch, latter);
