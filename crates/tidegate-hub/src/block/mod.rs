@@ -164,6 +164,13 @@ impl Block {
         dir.remove_file(&name)
     }
 
+    /// Removes the file of a closed block. One that stays is in nobody's way but for its name: a word in the log is enough.
+    pub(crate) fn unlink_closed(&self) {
+        if let Err(error) = self.unlink() {
+            tracing::warn!(path = %self.path().display(), %error, "the file of the closed block stays");
+        }
+    }
+
     /// Everything, to be read.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::{mem::offset_of, path::Path, sync::Arc};
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
-    region::RegionDir,
+    region::{AccessError, RegionDir},
     sync::Ordering,
 };
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     attachment::{Process, WriterCore, WriterWords, writer_core},
-    block::{AttachOptions, Block, Role, attach, look, registry::Place},
+    block::{AttachError, AttachOptions, Block, Role, attach, look, registry::Place},
     config::HubConfig,
     core::{
         TakeOver,
@@ -23,6 +23,7 @@ use crate::{
         crash::{self, Point},
         writer::Writer,
     },
+    error::OpenError,
     identity::{Liveness, ProcessKey},
     layout::{Descriptor, InitState, pages::ControlPage},
     upkeep::{Beats, ProducerMember},
@@ -60,31 +61,57 @@ fn remove_unused(announced: &Announcement, block: &Block, dir: &Path) {
     }
 }
 
-/// Last row of 15.6: the producer died while it removed the name of a block that is closed already. Returns the name of the
-/// successor; none if the block was not handed over.
-pub(crate) fn finish(name: &str, options: &AttachOptions<'_>) -> Option<String> {
-    let old = attach(name, &AttachOptions { role: Role::Recovery, ..options.clone() }).ok()?;
-    let announced = observe(&old.inspector_views().ok()?)?;
-    if announced.state != HandoverState::Done {
-        return None;
+/// Ends the closed block `name` if its producer died before its name was gone. Returns the name of the block that it was handed
+/// over to (last row of 15.6).
+///
+/// # Errors
+/// It was not handed over: closed, or its writer lives and is about to remove the name.
+pub(crate) fn end_closed(
+    name: &str,
+    config: &HubConfig,
+    options: &AttachOptions<'_>,
+    deadline: Deadline,
+) -> Result<String, OpenError> {
+    let old = Arc::new(attach(name, &AttachOptions { role: Role::Recovery, ..options.clone() })?);
+    if let Some(announced) = observe(&old.inspector_views()?).filter(|it| it.state == HandoverState::Done) {
+        remove_done(&old);
+        return Ok(announced.name);
     }
-    remove_done(&old)?;
-    Some(announced.name)
+    if writer_of(&old)?.is_some() {
+        if !old.hold(Place::Writer) {
+            return Err(AttachError::Locked.into());
+        }
+        // As its writer: the name may be another block's as soon as it is nobody's.
+        let ended = writer_core(&old, config.wait, config.timeouts.timing())
+            .map_err(OpenError::from)
+            .and_then(|core| {
+                let adopted = core.adopt(TakeOver::IfDead, deadline)?;
+                // Not ours any more means that somebody else ends it.
+                let _ = adopted.writer.finish_closing(|| old.unlink_closed());
+                Ok(())
+            });
+        old.release(Place::Writer);
+        ended?;
+    }
+    Err(AttachError::Closed.into())
+}
+
+/// Who is recorded as the writer of `block`.
+fn writer_of(block: &Block) -> Result<Option<ProcessKey>, AccessError> {
+    let views = block.inspector_views()?;
+    // Acquire: pairs with the release of whoever gave it up.
+    let owner =
+        views.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Ordering::Acquire);
+    Ok(ProcessKey::from_word(owner))
 }
 
 /// Removes the name of a block that was handed over and closed, unless its producer lives and is about to.
-fn remove_done(old: &Block) -> Option<()> {
-    let views = old.writer_views().ok()?;
-    let owner =
-        views.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Ordering::Acquire);
+fn remove_done(old: &Block) {
     // A producer that lives is about to remove it itself.
     let dead = |key| old.liveness(key, Place::Writer, false) == Liveness::Dead;
-    if ProcessKey::from_word(owner).is_none_or(dead)
-        && let Err(error) = old.unlink()
-    {
-        tracing::warn!(path = %old.path().display(), %error, "the file of the old block stays");
+    if writer_of(old).is_ok_and(|owner| owner.is_none_or(dead)) {
+        old.unlink_closed();
     }
-    Some(())
 }
 
 /// The block before, if it is there.

@@ -98,10 +98,7 @@ impl Retiring {
             after: HandoverState::Done as u64,
         });
         crash::at(Point::HandoverClose);
-        let block = core.host().block();
-        if let Err(error) = block.unlink() {
-            tracing::warn!(path = %block.path().display(), %error, "the file of the old block stays");
-        }
+        core.host().block().unlink_closed();
         // The writer stays recorded: through its handle writes end in `Closed`, not in `Fenced` (DH-224).
     }
 

@@ -329,7 +329,7 @@ impl Producer {
         self.note::<{ offset_of!(ControlPage, closed_ns) }>();
         self.writer.finish_closing(|| {
             if self.end.unlink {
-                unlink_closed(&self.block);
+                self.block.unlink_closed();
             }
         })
     }
@@ -350,13 +350,6 @@ impl Producer {
         for id in (from..to).map(SlotId).filter(|id| self.writer.is_open(*id)) {
             self.abort_slot(id);
         }
-    }
-}
-
-/// Removes the name of a block that is closed.
-fn unlink_closed(block: &Block) {
-    if let Err(error) = block.unlink() {
-        tracing::warn!(path = %block.path().display(), %error, "the file of the closed block stays");
     }
 }
 

@@ -5,14 +5,14 @@ use std::{mem::offset_of, sync::Arc, thread};
 use rustix::io::Errno;
 use tidegate_shm::{clock::monotonic_now, sync::AtomicU32};
 
-use super::{EndOfLife, Producer, digest::Digests, typed::TypedCheck, unlink_closed};
+use super::{EndOfLife, Producer, digest::Digests, typed::TypedCheck};
 use crate::{
     attachment::{Process, WriterWords, writer_core},
-    block::{AttachError, AttachOptions, Block, Expectations, Role, attach, create},
+    block::{AttachError, AttachOptions, Block, CreateError, Expectations, Role, attach, create},
     config::{HubConfig, IfExists, Timeout},
     core::{Adopted, TakeOver, config::Deadline},
     error::{AcquireError, OpenError, RegistryError},
-    handover::{Predecessors, call_off, finish, floor_hold, not_left_yet, observe, retire_predecessor},
+    handover::{Predecessors, call_off, end_closed, floor_hold, not_left_yet, observe, retire_predecessor},
     layout::pages::ControlPage,
     upkeep::{self, Beats, Member, ProducerMember},
 };
@@ -24,16 +24,20 @@ impl Producer {
     /// The configuration is not valid, the block cannot be made, or exists and may not be taken.
     pub fn create(config: &HubConfig) -> Result<Self, OpenError> {
         config.validate()?;
-        if config.if_exists == IfExists::Adopt
-            && let Some(uuid) = config.uuid
-        {
-            match Self::adopt(&config.channel.file_name(&uuid), config, Timeout::Immediate) {
-                Err(OpenError::Attach(AttachError::Closed)) => {}
-                Err(OpenError::Attach(error)) if is_missing(&error) => {}
-                result => return result,
-            }
+        let make = || Self::of_new(Arc::new(create(&config.block_spec(), &config.create_options())?), config);
+        let Some(uuid) = config.uuid.filter(|_| config.if_exists == IfExists::Adopt) else { return make() };
+        let name = config.channel.file_name(&uuid);
+        let adopt = || Self::adopt(&name, config, Timeout::Immediate);
+        match adopt() {
+            Err(OpenError::Attach(AttachError::Closed)) => {}
+            Err(OpenError::Attach(error)) if is_missing(&error) => {}
+            result => return result,
         }
-        Self::of_new(Arc::new(create(&config.block_spec(), &config.create_options())?), config)
+        match make() {
+            // Somebody else made it meanwhile, or it is closed and its name was to stay.
+            Err(OpenError::Create(CreateError::AlreadyExists { .. })) => adopt(),
+            result => result,
+        }
     }
 
     /// Takes over the block whose file is `name` from a writer that is dead or has left (5.10); ids go on where it
@@ -76,7 +80,7 @@ impl Producer {
             let block = match attach(&name, &options) {
                 Ok(block) => Arc::new(block),
                 Err(AttachError::Closed) => {
-                    name = finish(&name, &options).ok_or(OpenError::Attach(AttachError::Closed))?;
+                    name = end_closed(&name, config, &options, deadline)?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -109,7 +113,7 @@ impl Producer {
                     predecessors.finish();
                     // What was committed is there to be read for those who have it. Not ours any more means that somebody
                     // else ends it.
-                    let _ = adopted.writer.finish_closing(|| unlink_closed(&block));
+                    let _ = adopted.writer.finish_closing(|| block.unlink_closed());
                     return Err(OpenError::Attach(AttachError::Closed));
                 }
                 _ => {}

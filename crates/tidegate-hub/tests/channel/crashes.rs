@@ -8,7 +8,7 @@ use tidegate_hub::{
     block::{AttachError, AttachOptions, CreateError, Role},
     config::{ConsumerConfig, HubConfig, IfExists},
     consumer::Consumer,
-    error::{AcquireError, OpenError},
+    error::{AcquireError, OpenError, RegistryError},
     inspect::Inspector,
     layout::{BlockUuid, Overflow, SyncPolicy, pages::SyncPage},
     producer::Producer,
@@ -345,6 +345,36 @@ fn nobody_adopts_a_block_whose_name_is_being_removed() {
             remover.succeed();
         }
     }
+}
+
+/// The same for one that adopts if it can: it never finds the name taken. Who closes has it until it is gone, a name that
+/// the dead left is removed, and one that was to stay is that of a closed block.
+///
+/// Rules: DH-017, DH-239.
+#[test]
+fn who_adopts_if_it_can_does_not_stumble_over_a_closed_block() {
+    let test = "crashes::who_adopts_if_it_can_does_not_stumble_over_a_closed_block";
+    let uuid = Some(BlockUuid::new([7; 16]).unwrap());
+    let named = |dir: &Path| HubConfig { uuid, if_exists: IfExists::Adopt, ..ring(dir, 4) };
+    if let Some(task) = role("writer") {
+        return Producer::create(&named(&task.dir)).unwrap().close().unwrap();
+    }
+    let dir = place();
+    let mut writer = Child::start_and_stop_at(test, "writer", dir.path(), "", "w.closed");
+    writer.stops();
+    let refused = Producer::create(&named(dir.path())).unwrap_err();
+    assert!(matches!(refused, OpenError::Registry(RegistryError::WriterAlive { .. })), "{refused}");
+    writer.go_on();
+    writer.succeed();
+    assert_eq!(send(&Producer::create(&named(dir.path())).unwrap(), 0), 0);
+    let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("w.closed"));
+    assert_eq!(writer.signal(), KILLED);
+    let kept = HubConfig { unlink_on_close: false, ..named(dir.path()) };
+    let producer = Producer::create(&kept).unwrap();
+    assert_eq!(send(&producer, 0), 0);
+    producer.close().unwrap();
+    let refused = Producer::create(&kept).unwrap_err();
+    assert!(matches!(refused, OpenError::Attach(AttachError::Closed)), "{refused}");
 }
 
 /// A producer removes the name of its block while it is the writer still: whoever wants the name waits until then, and

@@ -108,6 +108,7 @@ impl Crowd {
             });
             let status = self.places[place].process.take().unwrap().wait().unwrap();
             if !status.success() {
+                self.check(place);
                 self.fail(&format!("{} ended with {status}", self.places[place].name));
             }
         }
