@@ -50,6 +50,17 @@ pub enum OpenError {
     Upkeep(#[source] io::Error),
 }
 
+impl OpenError {
+    /// Whether waiting may help: the writer lives, or this process itself or another one is cleaning up just now.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Registry(RegistryError::WriterAlive { .. } | RegistryError::LockTimeout { .. })
+                | Self::Attach(AttachError::Locked)
+        )
+    }
+}
+
 /// Why there is no next slot of a channel that is followed from block to block.
 #[derive(Debug, Error)]
 #[non_exhaustive]

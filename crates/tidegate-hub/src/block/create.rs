@@ -145,6 +145,9 @@ impl Building {
         let dir = RegionDir::open_base(&options.dir)?;
         if options.if_exists == IfExists::ReplaceIfDead {
             remove_dead(&dir, &name)?;
+            // Without the mount there is none.
+            let huge_dir = options.huge_dir.as_ref().and_then(|dir| RegionDir::open_base(dir).ok());
+            huge_dir.map_or(Ok(()), |dir| remove_dead(&dir, &name))?;
         }
         let site = Site::find(spec, options, &dir, &name)?;
         crash::at(Point::CreateAlloc);
@@ -388,8 +391,8 @@ fn remove_dead(dir: &RegionDir, name: &str) -> Result<(), CreateError> {
 
 /// Whether the writer and every consumer are proven dead.
 fn is_deserted(block: &Block) -> Result<bool, AccessError> {
-    let writer = writer_of(&block.inspector_views()?.control.row());
-    let writer_gone = writer.is_none_or(|key| block.liveness(key, Place::Writer, false) == Liveness::Dead);
+    let writer_gone =
+        block.writer()?.is_none_or(|key| block.liveness(key, Place::Writer, false) == Liveness::Dead);
     Ok(writer_gone && rows_are_deserted(block)?)
 }
 
@@ -411,12 +414,10 @@ fn rows_are_deserted(block: &Block) -> Result<bool, AccessError> {
 /// Why a name cannot be used: says who has it.
 fn already_exists(dir: &RegionDir, name: &str) -> CreateError {
     let path = dir.path().join(name);
-    let views =
-        open_again(dir, name, Role::Inspector).and_then(|block| Ok((block.inspector_views()?, block)));
-    let Ok((views, block)) = views else {
+    let found = open_again(dir, name, Role::Inspector).and_then(|block| Ok((block.writer()?, block)));
+    let Ok((owner, block)) = found else {
         return CreateError::AlreadyExists { path, owner: None, liveness: Liveness::Unknown };
     };
-    let owner = writer_of(&views.control.row());
     let liveness = owner.map_or(Liveness::Dead, |key| block.liveness(key, Place::Writer, false));
     CreateError::AlreadyExists { path, owner, liveness }
 }
@@ -430,14 +431,13 @@ fn open_again(dir: &RegionDir, name: &str, role: Role) -> Result<Block, AttachEr
     attach(name, &options)
 }
 
-fn writer_of(control: &region::Row<'_, 4096>) -> Option<ProcessKey> {
-    // Acquire: pairs with the exchange by which an owner came.
-    ProcessKey::from_word(control.u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Ordering::Acquire))
-}
-
 fn refusal(error: region::CreateError, dir: &RegionDir, name: &str) -> CreateError {
     match error {
-        region::CreateError::AlreadyExists { .. } => already_exists(dir, name),
+        region::CreateError::AlreadyExists { path } => {
+            // On hugetlbfs it is in another one.
+            let place = path.parent().and_then(|place| RegionDir::open_base(place).ok());
+            already_exists(place.as_ref().unwrap_or(dir), name)
+        }
         region::CreateError::NoSpace { path, needed, available } => {
             CreateError::NoSpace { path, needed, available }
         }

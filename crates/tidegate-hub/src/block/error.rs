@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use rustix::io::Errno;
 use tidegate_shm::region::{self, AccessError, DirError, MapError, OpenError};
 
 use crate::{
@@ -208,6 +209,11 @@ pub enum AttachError {
 }
 
 impl AttachError {
+    /// Whether there is no file by the name.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Open(error) if error.errno() == Some(Errno::NOENT.raw_os_error()))
+    }
+
     /// The code of annex B.
     pub fn code(&self) -> u16 {
         match self {

@@ -11,8 +11,8 @@ use tidegate_shm::{
 
 use super::{AttachError, AttachOptions, Block, attach, look};
 use crate::{
-    handover::observe,
-    layout::{BlockUuid, ChannelName, Descriptor, InitState, pages::ControlPage},
+    handover::{Announcement, observe},
+    layout::{ChannelName, Descriptor, InitState, pages::ControlPage},
 };
 
 /// A block that is in use.
@@ -47,7 +47,7 @@ pub enum FindError {
 }
 
 /// The blocks of `channel` in the directory of `options` that are in use, by name: one, unless something is wrong. Closed ones
-/// are over, one that was left for another block is not the channel any more, and those that are being made are not there yet; a
+/// are over, one that was left for another block is not the channel any more, also when that has ended before it, and those that are being made are not there yet; a
 /// successor that the block before was never left for is not the channel either (DH-225). One that takes no more data counts only
 /// while there is no other. Files of others, which are not trusted or
 /// may not be read, are passed over with a word in the log.
@@ -75,13 +75,13 @@ pub fn find(channel: &ChannelName, options: &AttachOptions<'_>) -> Result<Vec<Fo
             ),
             // Over, being made, or just removed.
             Err(AttachError::Closed | AttachError::NotReady { .. } | AttachError::StaleBoot { .. }) => {}
-            Err(AttachError::Open(error)) if error.errno() == Some(Errno::NOENT.raw_os_error()) => {}
+            Err(error) if error.is_missing() => {}
             Err(source) => return Err(FindError::Attach { name, source }),
         }
     }
     let is_channel = |one: &&Seen| {
         // A block that was left stays for a while, for those who have not read it to its end.
-        let is_left = seen.iter().any(|next| one.was_left_for(next));
+        let is_left = seen.iter().any(|next| one.was_left_for(next)) || one.successor_is_gone(options);
         let is_unused = seen.iter().any(|old| one.names(old) && !old.was_left_for(one));
         !is_left && !is_unused
     };
@@ -98,7 +98,7 @@ struct Seen {
     found: Found,
     is_ready: bool,
     /// Where the channel went on.
-    successor: Option<BlockUuid>,
+    successor: Option<Announcement>,
 }
 
 impl Seen {
@@ -110,7 +110,7 @@ impl Seen {
             views.control.row().u32::<{ offset_of!(ControlPage, init_state) }>().load(Ordering::Acquire);
         let is_ready = state == InitState::Ready.code();
         let found = Found { name: name.to_owned(), descriptor: Arc::clone(block.descriptor()) };
-        Ok(Self { found, is_ready, successor: announced.map(|announced| announced.successor) })
+        Ok(Self { found, is_ready, successor: announced })
     }
 
     /// Whether it was made to follow `old`.
@@ -119,7 +119,14 @@ impl Seen {
     }
 
     fn was_left_for(&self, next: &Self) -> bool {
-        next.names(self) && self.successor == Some(next.found.descriptor.uuid)
+        let uuid = self.successor.as_ref().map(|successor| successor.successor);
+        next.names(self) && uuid == Some(next.found.descriptor.uuid)
+    }
+
+    fn successor_is_gone(&self, options: &AttachOptions<'_>) -> bool {
+        let successor = self.successor.as_ref();
+        successor
+            .is_some_and(|successor| look(&successor.name, options).is_err_and(|error| error.is_missing()))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod registry;
 mod views;
 
 use std::{
+    mem::offset_of,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,6 +26,7 @@ use std::{
 use tidegate_shm::{
     fork::Forked,
     region::{AccessError, DirError, GuardedRegion, RegionDir, Span, SpanMut},
+    sync::Ordering,
 };
 
 pub use attach::{AttachOptions, Expectations, ExpectedConfig, SchemaCheck, Trust, attach};
@@ -38,7 +40,7 @@ pub use views::{ConsumerViews, InspectorViews, PAGE_RECORD, WriterViews};
 
 use crate::{
     identity::{Judge, Liveness, ProcessKey},
-    layout::Descriptor,
+    layout::{Descriptor, InitState, pages::ControlPage},
 };
 use registry::{Holding, Place, is_held};
 
@@ -145,6 +147,11 @@ impl Block {
         registry::release(&self.descriptor.uuid, place, self.region.guard());
     }
 
+    /// Notes that this process is about to be recorded at `place`, until the result is dropped. None when it is there already.
+    pub(crate) fn take(&self, place: Place) -> Option<Holding> {
+        Holding::take(&self.descriptor.uuid, place, self.region.guard())
+    }
+
     /// Gives the writer's place up, so that another handle of this process can have it.
     pub fn release_writer(&mut self) {
         self.holding = None;
@@ -164,11 +171,35 @@ impl Block {
         dir.remove_file(&name)
     }
 
-    /// Removes the file of a closed block. One that stays is in nobody's way but for its name: a word in the log is enough.
-    pub(crate) fn unlink_closed(&self) {
+    /// Removes the file of a block that is over. One that stays is in nobody's way but for its name: a word in the log is enough.
+    pub(crate) fn remove_name(&self) {
         if let Err(error) = self.unlink() {
-            tracing::warn!(path = %self.path().display(), %error, "the file of the closed block stays");
+            tracing::warn!(path = %self.path().display(), %error, "the file of a block that is over stays");
         }
+    }
+
+    /// Who is recorded as the writer.
+    ///
+    /// # Errors
+    /// None for a block that was attached; the mapping has all of it.
+    pub fn writer(&self) -> Result<Option<ProcessKey>, AccessError> {
+        let views = self.inspector_views()?;
+        // Acquire: pairs with the exchange by which an owner came, and the release of one who left.
+        let owner =
+            views.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Ordering::Acquire);
+        Ok(ProcessKey::from_word(owner))
+    }
+
+    /// Whether it is over (DH-239).
+    ///
+    /// # Errors
+    /// None for a block that was attached; the mapping has all of it.
+    pub(crate) fn is_closed(&self) -> Result<bool, AccessError> {
+        let views = self.inspector_views()?;
+        // Acquire: pairs with the release of whoever closed it.
+        let state =
+            views.control.row().u32::<{ offset_of!(ControlPage, init_state) }>().load(Ordering::Acquire);
+        Ok(state == InitState::Closed.code())
     }
 
     /// Everything, to be read.

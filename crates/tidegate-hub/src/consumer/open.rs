@@ -48,8 +48,12 @@ impl Consumer {
         let reader = Reader::join(core, start, &row_names(config), config.max_held, deadline)?;
         let reader = if config.allow_repeat { reader.with_repeats() } else { reader };
         let ticket = *reader.ticket();
-        let recovery =
-            config.recover_writer.then(|| Recovery::new(config.trust.clone(), config.secret.clone()));
+        let recovery = config.recover_writer.then(|| Recovery {
+            dir: config.dir.clone(),
+            huge_dir: config.huge_dir.clone(),
+            trust: config.trust.clone(),
+            secret: config.secret.clone(),
+        });
         let beats = Beats::new(&config.timeouts, config.heartbeat_thread);
         let member = Arc::new(ConsumerMember::new(member_core, ticket, beats, recovery));
         let max_held = config.max_held.min(block.descriptor().spec.slot_count) as usize;

@@ -1,11 +1,10 @@
 //! A producer died during a handover (15.6): what whoever adopts does about it.
 
-use std::{mem::offset_of, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, thread, time::Duration};
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
     region::{AccessError, RegionDir},
-    sync::Ordering,
 };
 
 use super::{
@@ -24,8 +23,7 @@ use crate::{
         writer::Writer,
     },
     error::OpenError,
-    identity::{Liveness, ProcessKey},
-    layout::{Descriptor, InitState, pages::ControlPage},
+    layout::Descriptor,
     upkeep::{Beats, ProducerMember},
 };
 
@@ -61,56 +59,53 @@ fn remove_unused(announced: &Announcement, block: &Block, dir: &Path) {
     }
 }
 
-/// Ends the closed block `name` if its producer died before its name was gone. Returns the name of the block that it was handed
-/// over to (last row of 15.6).
+/// Ends the closed block `name` if its producer died before its name was gone. Returns where to look next: the block that it was
+/// handed over to (last row of 15.6), or the same name, which is another block's by now.
 ///
 /// # Errors
-/// It was not handed over: closed, or its writer lives and is about to remove the name.
+/// The channel is over, or the writer lives and is about to remove the name.
 pub(crate) fn end_closed(
     name: &str,
     config: &HubConfig,
     options: &AttachOptions<'_>,
     deadline: Deadline,
 ) -> Result<String, OpenError> {
-    let old = Arc::new(attach(name, &AttachOptions { role: Role::Recovery, ..options.clone() })?);
+    let old = match attach(name, &AttachOptions { role: Role::Recovery, ..options.clone() }) {
+        Ok(old) => Arc::new(old),
+        Err(error) if error.is_missing() => return Err(AttachError::Closed.into()),
+        Err(error) => return Err(error.into()),
+    };
+    if !old.is_closed()? {
+        return Ok(name.to_owned());
+    }
     if let Some(announced) = observe(&old.inspector_views()?).filter(|it| it.state == HandoverState::Done) {
-        remove_done(&old);
+        remove_done(&old, config, deadline);
         return Ok(announced.name);
     }
-    if writer_of(&old)?.is_some() {
-        if !old.hold(Place::Writer) {
-            return Err(AttachError::Locked.into());
-        }
-        // As its writer: the name may be another block's as soon as it is nobody's.
-        let ended = writer_core(&old, config.wait, config.timeouts.timing())
-            .map_err(OpenError::from)
-            .and_then(|core| {
-                let adopted = core.adopt(TakeOver::IfDead, deadline)?;
-                // Not ours any more means that somebody else ends it.
-                let _ = adopted.writer.finish_closing(|| old.unlink_closed());
-                Ok(())
-            });
-        old.release(Place::Writer);
-        ended?;
+    if old.writer()?.is_some() {
+        let _place = old.take(Place::Writer).ok_or(AttachError::Locked)?;
+        end(&old, config, deadline)?;
     }
     Err(AttachError::Closed.into())
 }
 
-/// Who is recorded as the writer of `block`.
-fn writer_of(block: &Block) -> Result<Option<ProcessKey>, AccessError> {
-    let views = block.inspector_views()?;
-    // Acquire: pairs with the release of whoever gave it up.
-    let owner =
-        views.control.row().u64::<{ offset_of!(ControlPage, writer_owner) }>().load(Ordering::Acquire);
-    Ok(ProcessKey::from_word(owner))
+/// Ends `block` as its writer, since the name may be another block's as soon as it is nobody's. This process has the writer's
+/// place.
+///
+/// # Errors
+/// The writer lives, or the maintenance lock cannot be had.
+pub(crate) fn end(block: &Arc<Block>, config: &HubConfig, deadline: Deadline) -> Result<(), OpenError> {
+    let adopted = core_of(block, config)?.adopt(TakeOver::IfDead, deadline)?;
+    // Not ours any more means that somebody else ends it.
+    let _ = adopted.writer.finish_closing(|| block.remove_name());
+    Ok(())
 }
 
 /// Removes the name of a block that was handed over and closed, unless its producer lives and is about to.
-fn remove_done(old: &Block) {
-    // A producer that lives is about to remove it itself.
-    let dead = |key| old.liveness(key, Place::Writer, false) == Liveness::Dead;
-    if writer_of(old).is_ok_and(|owner| owner.is_none_or(dead)) {
-        old.unlink_closed();
+fn remove_done(old: &Arc<Block>, config: &HubConfig, deadline: Deadline) {
+    let Some(_place) = old.take(Place::Writer) else { return };
+    if let Err(error) = end(old, config, deadline) {
+        tracing::debug!(path = %old.path().display(), %error, "the file of a block that is over is left to others");
     }
 }
 
@@ -143,10 +138,7 @@ pub(crate) fn not_left_yet(descriptor: &Descriptor, options: &AttachOptions<'_>)
     let views = old.inspector_views().ok()?;
     let left = observe(&views)
         .is_some_and(|announced| announced.state.is_cut() && announced.successor == descriptor.uuid);
-    // Acquire: pairs with the release of whoever closed it.
-    let state = views.control.row().u32::<{ offset_of!(ControlPage, init_state) }>().load(Ordering::Acquire);
-    let is_over = state == InitState::Closed.code();
-    (!left && !is_over).then(|| old.descriptor().file_name())
+    (!left && !old.is_closed().ok()?).then(|| old.descriptor().file_name())
 }
 
 /// For how many consumers, and until when, whoever adopts `block` keeps its floor where it is (15.3, step 5).
@@ -167,28 +159,61 @@ pub(crate) fn retire_predecessor(
 ) -> Predecessors {
     let nobody = Predecessors::default();
     let Some((old, announced)) = predecessor(descriptor, options) else { return nobody };
+    let deadline = Deadline::At(monotonic_now().saturating_add(config.timeouts.maintenance_lock.into()));
     if announced.state == HandoverState::Done {
-        remove_done(&old);
+        remove_done(&old, config, deadline);
         return nobody;
     }
-    if !old.hold(Place::Writer) {
-        return nobody;
-    }
-    let adopted = core_of(&old, config).and_then(|core| {
-        let deadline = Deadline::At(monotonic_now().saturating_add(config.timeouts.maintenance_lock.into()));
-        core.adopt(TakeOver::IfDead, deadline).ok()
-    });
-    let Some(adopted) = adopted else {
-        old.release(Place::Writer);
-        return nobody;
+    let (place, adopted) = loop {
+        let adopted = old
+            .take(Place::Writer)
+            .ok_or(OpenError::from(AttachError::Locked))
+            .and_then(|place| Ok((place, core_of(&old, config)?.adopt(TakeOver::IfDead, deadline)?)));
+        match adopted {
+            Ok(adopted) => break adopted,
+            // Whoever cleans up after the dead producer is done in a moment.
+            Err(error) if error.may_pass() && !deadline.passed(monotonic_now()) => thread::sleep(RETRY),
+            Err(error) => {
+                tracing::warn!(path = %old.path().display(), %error, "the block before the channel's stays");
+                return nobody;
+            }
+        }
     };
     let core = adopted.writer.core().clone();
     let member = ProducerMember::new(core, Beats::new(&config.timeouts, true));
     let grace = Nanos::from(config.timeouts.handover_grace);
     let over = announced.grace_deadline.saturating_add(Nanos(grace.0.saturating_mul(2)));
-    nobody.and(Arc::new(member), over)
+    nobody.and(Arc::new(member), Some(place), over)
 }
 
-fn core_of(block: &Arc<Block>, config: &HubConfig) -> Option<WriterCore> {
-    writer_core(block, config.wait, config.timeouts.timing()).ok()
+fn core_of(block: &Arc<Block>, config: &HubConfig) -> Result<WriterCore, AccessError> {
+    writer_core(block, config.wait, config.timeouts.timing())
+}
+
+/// How often to ask again.
+const RETRY: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::{config::BufferPolicy, core::config::Deadline, layout::ChannelName, producer::Producer};
+
+    /// Between two looks at a name it may have become that of another block, which is not the closed one.
+    #[test]
+    fn only_what_is_closed_is_ended() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let ring = BufferPolicy::RingBuffer(NonZeroU32::new(4).unwrap());
+        let new = HubConfig::new(ChannelName::new("a").unwrap(), ring, 64);
+        let config = HubConfig { dir: dir.path().to_owned(), ..new };
+        let producer = Producer::create(&config).unwrap();
+        producer.writer().resign().unwrap();
+        let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Writer) };
+        let next = end_closed(&producer.name(), &config, &options, Deadline::Immediate);
+        assert_eq!(next.unwrap(), producer.name());
+        assert!(!producer.block().is_closed().unwrap() && producer.path().exists());
+    }
 }

@@ -21,7 +21,7 @@ mod page;
 mod prepare;
 mod retire;
 
-pub(crate) use adopt::{call_off, end_closed, floor_hold, not_left_yet, retire_predecessor};
+pub(crate) use adopt::{call_off, end, end_closed, floor_hold, not_left_yet, retire_predecessor};
 pub use error::HandoverError;
 pub use page::{Announcement, HandoverState};
 pub(crate) use page::{answer, glance, observe};

@@ -234,18 +234,19 @@ impl Handover<'_> {
         })?;
         old.writer().core().wake_readers();
         let over = cut.saturating_add(Nanos(Nanos::from(*grace).0.saturating_mul(3)));
-        producer.follow(old.predecessors().and(old.member().clone(), over));
+        producer.follow(old.predecessors().and(old.member().clone(), None, over));
         Ok(producer)
     }
 
     fn call_off(&mut self) {
         self.building = None;
-        self.producer.end_handover();
         // Whoever lost the block leaves its words to the next writer, who calls it off.
         if self.producer.member().is_writer() {
             self.page().store_state(HandoverState::Cancelled);
             self.producer.writer().core().wake_readers();
         }
+        // Now the next one may begin.
+        self.producer.end_handover();
     }
 
     fn page(&self) -> Writing<'_> {

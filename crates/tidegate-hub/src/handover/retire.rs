@@ -13,6 +13,7 @@ use tidegate_shm::{
 use super::{HandoverState, page::Writing};
 use crate::{
     attachment::audit::{Entry, Operation},
+    block::registry::Holding,
     core::{config::Deadline, crash, crash::Point},
     identity::ProcessKey,
     layout::{InitState, pages::ControlPage},
@@ -25,7 +26,13 @@ struct Retiring {
     /// When whoever is still here is left behind.
     over: Nanos,
     /// Held while it is ended, so that who finds it over finds its file gone.
-    is_over: Mutex<bool>,
+    end: Mutex<End>,
+}
+
+struct End {
+    is_over: bool,
+    /// The writer's place until then, of a block that this process has from a dead producer.
+    place: Option<Holding>,
 }
 
 /// The blocks before that of a producer, as long as they retire: their end is at the latest that of the channel.
@@ -35,8 +42,8 @@ pub(crate) struct Predecessors(Vec<Weak<Retiring>>);
 impl Predecessors {
     /// With the block of `member` as well, which the channel has left; the process's thread ends it when nobody reads
     /// there any more, or it is `over`.
-    pub(super) fn and(&self, member: Arc<ProducerMember>, over: Nanos) -> Self {
-        let retiring = Retiring::start(member, over);
+    pub(super) fn and(&self, member: Arc<ProducerMember>, place: Option<Holding>, over: Nanos) -> Self {
+        let retiring = Retiring::start(member, place, over);
         let mut all: Vec<_> = self.0.iter().filter(|one| one.strong_count() > 0).cloned().collect();
         all.push(Arc::downgrade(&retiring));
         Self(all)
@@ -49,8 +56,8 @@ impl Predecessors {
 }
 
 impl Retiring {
-    fn start(member: Arc<ProducerMember>, over: Nanos) -> Arc<Self> {
-        let retiring = Arc::new(Self { member, over, is_over: Mutex::new(false) });
+    fn start(member: Arc<ProducerMember>, place: Option<Holding>, over: Nanos) -> Arc<Self> {
+        let retiring = Arc::new(Self { member, over, end: Mutex::new(End { is_over: false, place }) });
         if let Err(error) = upkeep::keep(retiring.clone()) {
             tracing::warn!(%error, "the old block of a handover is ended at once: there is no thread for it");
             retiring.finish();
@@ -61,7 +68,7 @@ impl Retiring {
     fn step(&self) {
         let core = self.member.core();
         if !self.is_ours() {
-            *self.lock() = true;
+            self.lock().set();
             return;
         }
         // Not now is the next time.
@@ -76,8 +83,10 @@ impl Retiring {
     }
 
     fn finish(&self) {
-        let mut is_over = self.lock();
-        if std::mem::replace(&mut *is_over, true) || !self.is_ours() {
+        let mut end = self.lock();
+        // Given up when all is done.
+        let (was_over, _place) = end.set();
+        if was_over || !self.is_ours() {
             return;
         }
         let core = self.member.core();
@@ -98,13 +107,20 @@ impl Retiring {
             after: HandoverState::Done as u64,
         });
         crash::at(Point::HandoverClose);
-        core.host().block().unlink_closed();
+        core.host().block().remove_name();
         // The writer stays recorded: through its handle writes end in `Closed`, not in `Fenced` (DH-224).
     }
 
-    fn lock(&self) -> MutexGuard<'_, bool> {
+    fn lock(&self) -> MutexGuard<'_, End> {
         // It is set before anything is done, so that nothing is done twice.
-        self.is_over.lock().unwrap_or_else(PoisonError::into_inner)
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl End {
+    /// It is over. Whether it was already, and the place.
+    fn set(&mut self) -> (bool, Option<Holding>) {
+        (std::mem::replace(&mut self.is_over, true), self.place.take())
     }
 }
 
@@ -131,7 +147,7 @@ impl Member for Retiring {
     }
 
     fn is_over(&self) -> bool {
-        *self.lock()
+        self.lock().is_over
     }
 }
 

@@ -329,7 +329,7 @@ impl Producer {
         self.note::<{ offset_of!(ControlPage, closed_ns) }>();
         self.writer.finish_closing(|| {
             if self.end.unlink {
-                self.block.unlink_closed();
+                self.block.remove_name();
             }
         })
     }

@@ -1,8 +1,7 @@
 //! Making a block and taking one over.
 
-use std::{mem::offset_of, sync::Arc, thread};
+use std::{mem::offset_of, sync::Arc, thread, time::Duration};
 
-use rustix::io::Errno;
 use tidegate_shm::{clock::monotonic_now, sync::AtomicU32};
 
 use super::{EndOfLife, Producer, digest::Digests, typed::TypedCheck};
@@ -10,9 +9,11 @@ use crate::{
     attachment::{Process, WriterWords, writer_core},
     block::{AttachError, AttachOptions, Block, CreateError, Expectations, Role, attach, create},
     config::{HubConfig, IfExists, Timeout},
-    core::{Adopted, TakeOver, config::Deadline},
-    error::{AcquireError, OpenError, RegistryError},
-    handover::{Predecessors, call_off, end_closed, floor_hold, not_left_yet, observe, retire_predecessor},
+    core::{Adopted, TakeOver, config::Deadline, writer::Writer},
+    error::{AcquireError, OpenError},
+    handover::{
+        Predecessors, call_off, end, end_closed, floor_hold, not_left_yet, observe, retire_predecessor,
+    },
     layout::pages::ControlPage,
     upkeep::{self, Beats, Member, ProducerMember},
 };
@@ -27,16 +28,22 @@ impl Producer {
         let make = || Self::of_new(Arc::new(create(&config.block_spec(), &config.create_options())?), config);
         let Some(uuid) = config.uuid.filter(|_| config.if_exists == IfExists::Adopt) else { return make() };
         let name = config.channel.file_name(&uuid);
-        let adopt = || Self::adopt(&name, config, Timeout::Immediate);
-        match adopt() {
-            Err(OpenError::Attach(AttachError::Closed)) => {}
-            Err(OpenError::Attach(error)) if is_missing(&error) => {}
-            result => return result,
-        }
-        match make() {
-            // Somebody else made it meanwhile, or it is closed and its name was to stay.
-            Err(OpenError::Create(CreateError::AlreadyExists { .. })) => adopt(),
-            result => result,
+        let mut tries = 0..TRIES;
+        loop {
+            let over = match Self::adopt(&name, config, Timeout::Default) {
+                Err(OpenError::Attach(error))
+                    if error.is_missing() || matches!(error, AttachError::Closed) =>
+                {
+                    error
+                }
+                result => return result,
+            };
+            match make() {
+                // Somebody else has made it meanwhile, or it is closed and its name was to stay.
+                Err(OpenError::Create(CreateError::AlreadyExists { .. })) if tries.next().is_some() => {}
+                Err(OpenError::Create(CreateError::AlreadyExists { .. })) => return Err(over.into()),
+                result => return result,
+            }
         }
     }
 
@@ -45,22 +52,30 @@ impl Producer {
     ///
     /// # Errors
     /// The configuration is not valid, the block is not what it says, or its writer lives on. A block that takes no more
-    /// data, since its writer died while it closed it or was cut off by force, is ended instead: its name goes, and the
-    /// error is [`AttachError::Closed`]; the channel goes on in a new block.
+    /// data, since its writer died while it closed it or was cut off by force, or since the block that it was left for is
+    /// gone, is ended instead: its name goes, and the error is [`AttachError::Closed`], as of one that its writer closes
+    /// meanwhile; the channel goes on in a new block.
     pub fn adopt(name: &str, config: &HubConfig, timeout: Timeout) -> Result<Self, OpenError> {
         config.validate()?;
         let deadline = timeout.deadline(config.timeouts.maintenance_lock);
+        // The writer may live for long; whoever only cleans up after it is done in a moment.
+        let mut pause = SHORTEST;
+        let mut was_there = false;
         loop {
             let error = match Self::adopt_now(name, config, deadline) {
-                Err(error) if may_pass(&error) => error,
+                Err(error) if error.may_pass() => error,
+                Err(OpenError::Attach(error)) if was_there && error.is_missing() => {
+                    return Err(AttachError::Closed.into());
+                }
                 result => return result,
             };
             let now = monotonic_now();
             if deadline.passed(now) {
                 return Err(error);
             }
-            // The writer may live for long; whoever only cleans up after it is done in a moment.
-            thread::sleep(RETRY.min(deadline.left(now).into()));
+            was_there = true;
+            thread::sleep(pause.min(deadline.left(now).into()));
+            pause = (pause * 2).min(LONGEST);
         }
     }
 
@@ -76,6 +91,8 @@ impl Producer {
             ..AttachOptions::new(Role::Writer)
         };
         let mut name = name.to_owned();
+        // A block that says that the channel has left it.
+        let mut left = None;
         for _ in 0..MOVES {
             let block = match attach(&name, &options) {
                 Ok(block) => Arc::new(block),
@@ -83,12 +100,21 @@ impl Producer {
                     name = end_closed(&name, config, &options, deadline)?;
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => match left {
+                    // And where it went was ended, or removed, before it was.
+                    Some(left) if error.is_missing() => {
+                        end(&left, config, deadline)?;
+                        return Err(AttachError::Closed.into());
+                    }
+                    _ => return Err(error.into()),
+                },
             };
+            left = None;
             let announced = observe(&block.inspector_views()?).filter(|announced| announced.state.is_cut());
             if let Some(announced) = announced {
                 // The channel is in the successor (15.6).
                 name = announced.name;
+                left = Some(block);
                 continue;
             }
             if let Some(old) = not_left_yet(block.descriptor(), &options) {
@@ -113,12 +139,13 @@ impl Producer {
                     predecessors.finish();
                     // What was committed is there to be read for those who have it. Not ours any more means that somebody
                     // else ends it.
-                    let _ = adopted.writer.finish_closing(|| block.unlink_closed());
+                    let _ = adopted.writer.finish_closing(|| block.remove_name());
                     return Err(OpenError::Attach(AttachError::Closed));
                 }
                 _ => {}
             }
-            let mut producer = Self::open(block, adopted, config)?;
+            // Nothing is the matter with the block: who tries again finds it as it was.
+            let mut producer = Self::open(block, adopted, config, Opened::resign)?;
             producer.follow(predecessors);
             producer.note::<{ offset_of!(ControlPage, writer_attached_ns) }>();
             return Ok(producer);
@@ -128,25 +155,19 @@ impl Producer {
 
     /// The producer of a block that this process has just made.
     pub(crate) fn of_new(block: Arc<Block>, config: &HubConfig) -> Result<Self, OpenError> {
-        let opened = writer_core(&block, config.wait, config.timeouts.timing())
-            .map_err(OpenError::from)
-            .and_then(|core| Ok(core.created()?))
-            .and_then(|writer| {
-                let adopted = Adopted { writer, abandoned: 0, handover: false };
-                Self::open(block.clone(), adopted, config)
-            });
-        opened.inspect_err(|_| {
-            // Nobody uses it.
-            if let Err(error) = block.unlink() {
-                tracing::warn!(path = %block.path().display(), %error, "the file of an unused block stays");
-            }
-        })
+        let core = writer_core(&block, config.wait, config.timeouts.timing())
+            .inspect_err(|_| block.remove_name())?;
+        let adopted = Adopted { writer: core.created()?, abandoned: 0, handover: false };
+        // Nobody may find it without a producer.
+        let give_up = |writer: &Opened| writer.finish_closing(|| block.remove_name());
+        Self::open(block.clone(), adopted, config, give_up)
     }
 
     fn open(
         block: Arc<Block>,
         adopted: Adopted<WriterWords, Process, crate::core::protocol::Shipped>,
         config: &HubConfig,
+        give_up: impl FnOnce(&Opened) -> Result<(), AcquireError>,
     ) -> Result<Self, OpenError> {
         let Adopted { mut writer, abandoned, .. } = adopted;
         writer.set_stall(config.stall);
@@ -160,8 +181,8 @@ impl Producer {
         let digests = match kept.and_then(|()| Digests::of(&block, config.secret.as_ref())) {
             Ok(digests) => digests,
             Err(error) => {
-                // Nothing is the matter with the block: who tries again finds it as it was. Not ours any more is as well.
-                let _ = writer.resign();
+                // Not ours any more is as well.
+                let _ = give_up(&writer);
                 return Err(error);
             }
         };
@@ -185,20 +206,12 @@ impl Producer {
     }
 }
 
-/// Whether waiting may help: the writer lives, or this process itself or another one is cleaning up just now.
-fn may_pass(error: &OpenError) -> bool {
-    matches!(
-        error,
-        OpenError::Registry(RegistryError::WriterAlive { .. } | RegistryError::LockTimeout { .. })
-            | OpenError::Attach(AttachError::Locked)
-    )
-}
-
-fn is_missing(error: &AttachError) -> bool {
-    matches!(error, AttachError::Open(error) if error.errno() == Some(Errno::NOENT.raw_os_error()))
-}
+type Opened = Writer<WriterWords, Process>;
 
 /// Blocks that a channel may have moved through since somebody learnt its name.
 const MOVES: u32 = 64;
-/// How often to ask whether the writer still lives.
-const RETRY: std::time::Duration = std::time::Duration::from_millis(2);
+/// How often others may make a block by the name before this process does.
+const TRIES: u32 = 1;
+/// How often to ask whether the writer still lives: the longer, the longer it does.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_millis(16);

@@ -1,6 +1,5 @@
 //! Why a repair was not done.
 
-use rustix::io::Errno;
 use tidegate_shm::region::{AccessError, DirError};
 
 use crate::{
@@ -125,7 +124,7 @@ impl RecoverError {
             Self::Dir(error) | Self::Attach(AttachError::Dir(error)) => {
                 matches!(error, DirError::Missing { .. })
             }
-            Self::Attach(AttachError::Open(error)) => error.errno() == Some(Errno::NOENT.raw_os_error()),
+            Self::Attach(error) => error.is_missing(),
             _ => false,
         }
     }

@@ -13,6 +13,7 @@ use crate::{
     attachment::audit::Operation,
     block::{AttachError, AttachOptions, names},
     core::error::RegistryError,
+    handover::{HandoverState, observe},
     identity::Liveness,
     inspect::{BlockLife, ConsumerInfo, Inspector},
     layout::{InitState, pages::ControlPage},
@@ -34,7 +35,8 @@ pub struct Removable {
     pub consumers: usize,
 }
 
-/// The blocks whose writer and consumers are all proven dead, and those that are over and that nobody uses any more.
+/// The blocks whose writer and consumers are all proven dead, and those that are over and that nobody uses any more. Not one that
+/// consumers of the block before are on their way to.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -45,7 +47,7 @@ pub fn reclaimable(options: &AttachOptions<'_>) -> Result<Vec<Removable>, Recove
         .iter()
         .filter_map(open)
         .filter(|block| match block.life() {
-            BlockLife::Reclaimable => true,
+            BlockLife::Reclaimable => awaited_by(block, options).is_empty(),
             // Its producer died before it removed the name, or has left it on purpose.
             BlockLife::Closed => users(block).is_empty(),
             _ => false,
@@ -84,6 +86,18 @@ fn readers(block: &Inspector) -> Vec<u32> {
     block.consumers().iter().filter(|row| !row.is_dead()).map(|row| row.pid).collect()
 }
 
+/// Pids of those who still read the block that the channel has left for this one.
+fn awaited_by(block: &Inspector, options: &AttachOptions<'_>) -> Vec<u32> {
+    let descriptor = block.descriptor();
+    let before = descriptor.spec.predecessor.map(|uuid| descriptor.spec.channel.file_name(&uuid));
+    let Some(old) = before.and_then(|name| Inspector::open(&name, options).ok()) else { return Vec::new() };
+    let announced = observe(old.views()).filter(|announced| announced.state == HandoverState::Cut);
+    match announced {
+        Some(announced) if announced.successor == descriptor.uuid => readers(&old),
+        _ => Vec::new(),
+    }
+}
+
 fn unlink(name: &str, options: &AttachOptions<'_>, force: bool) -> Result<(), RecoverError> {
     let recovery = match Recovery::open(name, options) {
         Ok(recovery) => recovery,
@@ -99,7 +113,8 @@ fn unlink(name: &str, options: &AttachOptions<'_>, force: bool) -> Result<(), Re
         // Its processes ended with the boot; nobody is there to lock out.
         return remove(name, options);
     }
-    let processes = users(&recovery.inspector);
+    let mut processes = users(&recovery.inspector);
+    processes.extend(awaited_by(&recovery.inspector, options));
     let removed = match (processes.is_empty(), force) {
         (true, _) => recovery.remove_unused(),
         (false, true) => recovery.remove_in_use(&processes),

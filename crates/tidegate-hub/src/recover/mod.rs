@@ -43,7 +43,10 @@ use crate::{
         audit::{Entry, Operation},
         writer_core,
     },
-    block::{AttachOptions, Block, Role, attach, registry::Place},
+    block::{
+        AttachOptions, Block, Role, attach,
+        registry::{Holding, Place},
+    },
     core::config::{Deadline, Timing, WaitStrategy},
     inspect::{Inspector, Part},
     layout::pages::{ControlPage, MetricsPage},
@@ -127,12 +130,8 @@ impl Recovery {
     }
 
     /// The writer's place of this process, for as long as the result lives (DH-039).
-    fn take_place(&self) -> Result<WritersPlace<'_>, RecoverError> {
-        if self.block.hold(Place::Writer) {
-            Ok(WritersPlace(&self.block))
-        } else {
-            Err(RecoverError::OwnBlock)
-        }
+    fn take_place(&self) -> Result<Holding, RecoverError> {
+        self.block.take(Place::Writer).ok_or(RecoverError::OwnBlock)
     }
 
     /// Where control words are impossible nothing can be computed from them.
@@ -182,15 +181,6 @@ impl Recovery {
     fn told(&self, step: Step) -> Step {
         step.log(&self.inspector.name(), self.block.own_key());
         step
-    }
-}
-
-/// This process's place as writer, for as long as a repair takes.
-struct WritersPlace<'a>(&'a Block);
-
-impl Drop for WritersPlace<'_> {
-    fn drop(&mut self) {
-        self.0.release(Place::Writer);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         crash::{self, Point},
     },
     identity::Liveness,
-    inspect::{ConsumerInfo, Inspector, LockKind, Owner, Part, picture::text},
+    inspect::{BlockLife, ConsumerInfo, Inspector, LockKind, Owner, Part, picture::text},
     layout::{InitState, pages::ControlPage},
 };
 
@@ -202,10 +202,14 @@ fn writer(block: &Inspector) -> Option<Owner> {
     block.owner(block.control().writer_owner, Place::Writer)
 }
 
-/// What there is to adopt: a dead writer, or what one has left open. Not where the channel goes on in another block.
+/// What there is to adopt: a dead writer, or what one has left open. Not where the channel goes on in another block, or is over.
 pub(super) fn adoption(block: &Inspector) -> Option<Repair> {
     let (writer, handover) = (writer(block), block.control().handover_state);
     if writer.is_some_and(|writer| !writer.is_dead()) || handover == CUT || handover == DONE {
+        return None;
+    }
+    // Who wants its name sees by the dead writer that it was to go (DH-017).
+    if block.life() == BlockLife::Closed {
         return None;
     }
     let slots = block.diagnose_all();
@@ -257,7 +261,7 @@ fn successor(block: &Inspector) -> Option<String> {
     let options = AttachOptions { dir: dir.to_owned(), ..AttachOptions::new(Role::Inspector) };
     let found = Inspector::open(&name, &options).ok()?;
     let same = found.descriptor().uuid.as_bytes()[..] == uuid[..];
-    let unused = found.life() == crate::inspect::BlockLife::Reclaimable;
+    let unused = found.life() == BlockLife::Reclaimable;
     (same && unused).then_some(name)
 }
 
@@ -315,7 +319,7 @@ impl Recovery {
     /// 15.6, second row: the old block was never interrupted.
     fn cancel_handover(&self) -> Result<Step, RecoverError> {
         let mut removed = None;
-        self.set_handover(PREPARED, CANCELLED, None, || {
+        let first = || {
             // The name before the state: a repair that is killed in between is planned again (DH-262).
             removed = successor(&self.inspector);
             if let (Some(name), Some(dir)) = (&removed, self.block.path().parent()) {
@@ -323,7 +327,8 @@ impl Recovery {
             }
             crash::at(Point::HandoverCancel);
             Ok(())
-        })?;
+        };
+        self.set_handover(PREPARED, CANCELLED, first, || Ok(()))?;
         let done =
             removed.map_or_else(|| "called off".to_owned(), |name| format!("called off, {name} removed"));
         Ok(self.told(Step::new("handover", done, "its producer is dead").between(&PREPARED, &CANCELLED)))
@@ -332,31 +337,27 @@ impl Recovery {
     /// 15.3, step 6.
     fn finish_handover(&self) -> Result<Step, RecoverError> {
         let before = self.inspector.control().handover_state;
-        // The last thing that is left to do may be the name.
-        if before != DONE {
-            self.set_handover(CUT, DONE, Some(InitState::Closed), || Ok(()))?;
-        }
-        if let (Some(dir), Some(name)) = (self.block.path().parent(), self.block.path().file_name()) {
-            match remove(dir, &name.to_string_lossy()) {
-                // Somebody else has finished it meanwhile.
-                Err(error) if error.is_gone() && before == DONE => {
-                    return Err(RecoverError::NotStuck { what: "the old name was removed meanwhile" });
-                }
-                Err(error) if error.is_gone() => {}
-                removed => removed?,
+        // As the writer still, since the name may be another block's afterwards. It may be all that is left to do.
+        let last = || match self.block.unlink().map_err(RecoverError::from) {
+            // Somebody else has finished it meanwhile.
+            Err(error) if error.is_gone() && before == DONE => {
+                Err(RecoverError::NotStuck { what: "the old name was removed meanwhile" })
             }
-        }
+            Err(error) if error.is_gone() => Ok(()),
+            removed => removed,
+        };
+        self.set_handover(before, DONE, || Ok(()), last)?;
         let step = Step::new("handover", "finished, the old name is removed", "nobody uses the old block");
         Ok(self.told(step.between(&before, &DONE)))
     }
 
-    /// Moves the handover on as acting writer, after `first`.
+    /// Moves the handover on as acting writer, after `first` and before `last`. With its end the block is closed.
     fn set_handover(
         &self,
         from: u32,
         to: u32,
-        state: Option<InitState>,
         first: impl FnOnce() -> Result<(), RecoverError>,
+        last: impl FnOnce() -> Result<(), RecoverError>,
     ) -> Result<(), RecoverError> {
         let control = self.block.writer_views()?.control;
         let place = self.take_place()?;
@@ -366,16 +367,18 @@ impl Recovery {
             // Of a block that is over, nobody may be reading any more: looked at again, since somebody may have come.
             let unread = || self.inspector.consumers().iter().all(ConsumerInfo::is_dead);
             // Acquire: pairs with the release of the writer before. Only the acting writer stores it.
-            if word.load(Ordering::Acquire) != from || state.is_some() && !unread() {
+            if word.load(Ordering::Acquire) != from || to == DONE && !unread() {
                 return Ok(false);
             }
             first()?;
             // Release, both: pairs with the acquiring loads of consumers.
             word.store(to, Ordering::Release);
-            if let Some(state) = state {
-                row.u32::<{ offset_of!(ControlPage, init_state) }>().store(state.code(), Ordering::Release);
+            if to == DONE {
+                let closed = InitState::Closed.code();
+                row.u32::<{ offset_of!(ControlPage, init_state) }>().store(closed, Ordering::Release);
             }
             self.audit(Operation::Handover, false, 0, from.into(), to.into());
+            last()?;
             Ok(true)
         })?;
         drop(place);

@@ -1,6 +1,6 @@
 //! What the thread does for a producer and for a consumer.
 
-use std::{mem::offset_of, sync::Arc};
+use std::{mem::offset_of, path::PathBuf, sync::Arc};
 
 use tidegate_shm::{
     clock::{Nanos, monotonic_now},
@@ -163,14 +163,10 @@ pub(crate) struct ConsumerMember {
 /// What is needed to attach the block as a writer for a moment.
 #[derive(Debug)]
 pub(crate) struct Recovery {
-    trust: Trust,
-    secret: Option<Secret>,
-}
-
-impl Recovery {
-    pub(crate) fn new(trust: Trust, secret: Option<Secret>) -> Self {
-        Self { trust, secret }
-    }
+    pub(crate) dir: PathBuf,
+    pub(crate) huge_dir: Option<PathBuf>,
+    pub(crate) trust: Trust,
+    pub(crate) secret: Option<Secret>,
 }
 
 impl ConsumerMember {
@@ -264,9 +260,10 @@ impl Member for ConsumerMember {
         {
             return true;
         }
-        let (Some(dir), Some(name)) = (block.path().parent(), block.path().file_name()) else { return true };
+        let Some(name) = block.path().file_name() else { return true };
         let options = AttachOptions {
-            dir: dir.to_owned(),
+            dir: recovery.dir.clone(),
+            huge_dir: recovery.huge_dir.clone(),
             trust: recovery.trust.clone(),
             secret: recovery.secret.as_ref(),
             init_wait: std::time::Duration::ZERO,

@@ -35,8 +35,11 @@ pub(super) fn recover_writer(name: &str, options: &AttachOptions<'_>) -> bool {
     match core.adopt_holding(TakeOver::IfDead, deadline, hold) {
         Ok(adopted) => {
             tracing::warn!(block = name, abandoned = adopted.abandoned, "cleaned up after a dead writer");
-            // Not ours any more means that somebody writes again.
-            let _ = adopted.writer.resign();
+            // Not ours any more means that somebody writes again. What its writer was about to end has no name to keep.
+            let _ = match block.is_closed() {
+                Ok(true) => adopted.writer.finish_closing(|| block.remove_name()),
+                _ => adopted.writer.resign(),
+            };
             true
         }
         Err(error @ RegistryError::Damaged) => {

@@ -2,7 +2,12 @@
 //!
 //! A value is its id, so a value under a wrong id, a lost one and a repeated one all show.
 
-use std::{mem::offset_of, path::Path, thread, time::Instant};
+use std::{
+    mem::offset_of,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tidegate_hub::{
     block::{AttachError, AttachOptions, CreateError, Role},
@@ -12,7 +17,7 @@ use tidegate_hub::{
     inspect::Inspector,
     layout::{BlockUuid, Overflow, SyncPolicy, pages::SyncPage},
     producer::Producer,
-    recover::files::force_unlink,
+    recover::{Recovery, files::force_unlink},
 };
 use tidegate_shm::sync::Ordering::Acquire;
 
@@ -348,14 +353,14 @@ fn nobody_adopts_a_block_whose_name_is_being_removed() {
 }
 
 /// The same for one that adopts if it can: it never finds the name taken. Who closes has it until it is gone, a name that
-/// the dead left is removed, and one that was to stay is that of a closed block.
+/// the dead left is removed, also after a repair, and one that was to stay is that of a closed block.
 ///
 /// Rules: DH-017, DH-239.
 #[test]
 fn who_adopts_if_it_can_does_not_stumble_over_a_closed_block() {
     let test = "crashes::who_adopts_if_it_can_does_not_stumble_over_a_closed_block";
-    let uuid = Some(BlockUuid::new([7; 16]).unwrap());
-    let named = |dir: &Path| HubConfig { uuid, if_exists: IfExists::Adopt, ..ring(dir, 4) };
+    let uuid = BlockUuid::new([7; 16]).unwrap();
+    let named = |dir: &Path| HubConfig { uuid: Some(uuid), if_exists: IfExists::Adopt, ..ring(dir, 4) };
     if let Some(task) = role("writer") {
         return Producer::create(&named(&task.dir)).unwrap().close().unwrap();
     }
@@ -364,17 +369,76 @@ fn who_adopts_if_it_can_does_not_stumble_over_a_closed_block() {
     writer.stops();
     let refused = Producer::create(&named(dir.path())).unwrap_err();
     assert!(matches!(refused, OpenError::Registry(RegistryError::WriterAlive { .. })), "{refused}");
-    writer.go_on();
+    let name = named(dir.path()).channel.file_name(&uuid);
+    let waiting = thread::scope(|scope| {
+        let waiting = scope.spawn(|| Producer::adopt(&name, &named(dir.path()), LONG).unwrap_err());
+        thread::sleep(Duration::from_millis(50));
+        writer.go_on();
+        waiting.join().unwrap()
+    });
+    assert!(matches!(waiting, OpenError::Attach(AttachError::Closed)), "{waiting}");
     writer.succeed();
     assert_eq!(send(&Producer::create(&named(dir.path())).unwrap(), 0), 0);
     let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("w.closed"));
     assert_eq!(writer.signal(), KILLED);
+    let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
+    assert_eq!(Recovery::open(&name, &options).unwrap().auto_recover().unwrap(), []);
     let kept = HubConfig { unlink_on_close: false, ..named(dir.path()) };
     let producer = Producer::create(&kept).unwrap();
     assert_eq!(send(&producer, 0), 0);
     producer.close().unwrap();
     let refused = Producer::create(&kept).unwrap_err();
     assert!(matches!(refused, OpenError::Attach(AttachError::Closed)), "{refused}");
+}
+
+/// Who adopts if it can waits for whoever is about to be gone: a writer that ends, or a consumer that cleans up after it.
+///
+/// Rules: DH-017.
+#[test]
+fn who_adopts_if_it_can_waits_a_moment() {
+    let test = "crashes::who_adopts_if_it_can_waits_a_moment";
+    let uuid = Some(BlockUuid::new([7; 16]).unwrap());
+    let named = |dir: &Path| HubConfig { uuid, if_exists: IfExists::Adopt, ..ring(dir, 4) };
+    if let Some(task) = role("writer") {
+        let producer = Producer::create(&named(&task.dir)).unwrap();
+        say(format!("block {}", producer.name()));
+        return linger();
+    }
+    let dir = place();
+    let mut writer = Child::start(test, "writer", dir.path(), "");
+    writer.wait_for("block");
+    let producer = thread::scope(|scope| {
+        let waiting = scope.spawn(|| Producer::create(&named(dir.path())).unwrap());
+        thread::sleep(Duration::from_millis(50));
+        writer.kill();
+        waiting.join().unwrap()
+    });
+    assert_eq!(send(&producer, 0), 0);
+}
+
+/// A dead block is replaced wherever it is.
+///
+/// Rules: DH-017.
+#[test]
+fn a_dead_block_is_replaced_in_either_place() {
+    let test = "crashes::a_dead_block_is_replaced_in_either_place";
+    let uuid = Some(BlockUuid::new([7; 16]).unwrap());
+    let named = |dir: &Path| HubConfig { uuid, if_exists: IfExists::ReplaceIfDead, ..ring(dir, 4) };
+    if let Some(task) = role("writer") {
+        let producer = Producer::create(&named(&task.dir)).unwrap();
+        say(format!("block {}", producer.name()));
+        return linger();
+    }
+    let (dir, other) = (place(), place());
+    let mut writer = Child::start(test, "writer", other.path(), "");
+    let name = writer.wait_for("block");
+    let config = HubConfig { huge_dir: Some(other.path().to_owned()), ..named(dir.path()) };
+    let refused = Producer::create(&config).unwrap_err();
+    assert!(matches!(refused, OpenError::Create(CreateError::AlreadyExists { .. })), "{refused}");
+    writer.kill();
+    let producer = Producer::create(&config).unwrap();
+    assert_eq!(producer.path(), dir.path().join(&name));
+    assert!(!other.path().join(&name).exists());
 }
 
 /// A producer removes the name of its block while it is the writer still: whoever wants the name waits until then, and

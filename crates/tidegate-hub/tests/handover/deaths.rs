@@ -3,16 +3,17 @@
 use std::{mem::offset_of, path::Path};
 
 use tidegate_hub::{
-    block::{AttachOptions, Role, find},
-    config::{ConsumerConfig, HubConfig},
-    consumer::HandoverIterator,
+    block::{AttachError, AttachOptions, Role, find},
+    config::{ConsumerConfig, HubConfig, IfExists},
+    consumer::{Consumer, HandoverIterator},
     core::Start,
+    error::{AcquireError, OpenError},
     handover::{Confirm, HandoverOptions},
-    layout::pages::ControlPage,
+    layout::{BlockUuid, pages::ControlPage},
     producer::Producer,
     recover::{
-        Recovery,
-        files::{reclaim, reclaimable},
+        RecoverError, Recovery,
+        files::{force_unlink, reclaim, reclaimable},
         plan,
         slots::ResetOptions,
     },
@@ -180,6 +181,69 @@ fn a_producer_may_die_while_it_removes_the_old_name() {
         assert_eq!(blocks(dir.path()), std::slice::from_ref(new), "{way}");
         drop(producer);
     }
+}
+
+/// A block that the channel has left for one that is gone is over: it is not found, and who adopts it ends it. As long as it is
+/// read, nobody removes the other as unused.
+///
+/// Rules: DH-230, DH-241.
+#[test]
+fn a_block_that_was_left_for_one_that_is_gone_is_over() {
+    if let Some(task) = role("writer") {
+        return move_and_write(&task.dir);
+    }
+    let test = "deaths::a_block_that_was_left_for_one_that_is_gone_is_over";
+    let dir = place();
+    let mut writer = Child::start_at(test, "writer", dir.path(), "", Some("h.cut"));
+    let name = writer.wait_for("block");
+    let mut reader = Consumer::attach(&name, &consumer_config(dir.path())).unwrap();
+    assert_eq!(writer.signal(), KILLED);
+    let successor = blocks(dir.path()).into_iter().find(|block| *block != name).unwrap();
+    let options = AttachOptions { dir: dir.path().to_owned(), ..AttachOptions::new(Role::Recovery) };
+    assert_eq!(reclaimable(&options).unwrap(), []);
+    let refused = force_unlink(&successor, &options, false).unwrap_err();
+    assert!(matches!(refused, RecoverError::InUse { .. }), "{refused}");
+    std::fs::remove_file(dir.path().join(&successor)).unwrap();
+    let channel = kept(dir.path(), 8).channel;
+    let looking = AttachOptions { role: Role::Consumer, ..options };
+    assert!(find(&channel, &looking).unwrap().is_empty());
+    let refused = Producer::adopt(&name, &kept(dir.path(), 8), LONG).unwrap_err();
+    assert!(matches!(refused, OpenError::Attach(AttachError::Closed)), "{refused}");
+    assert_eq!(blocks(dir.path()), Vec::<String>::new());
+    while reader.try_next().is_ok() {}
+    assert!(matches!(reader.try_next(), Err(AcquireError::Closed { .. })));
+}
+
+/// Whoever has ended the block before that of a dead producer does not keep its name from himself.
+///
+/// Rules: DH-039, DH-230.
+#[test]
+fn a_name_that_was_moved_from_can_be_had_again() {
+    let uuid = BlockUuid::new([7; 16]).unwrap();
+    let named =
+        |dir: &Path| HubConfig { uuid: Some(uuid), if_exists: IfExists::Adopt, ..all_readers(dir, 8) };
+    if let Some(task) = role("writer") {
+        let old = Producer::create(&named(&task.dir)).unwrap();
+        say(format!("block {}", old.name()));
+        until("somebody reads", || old.consumer_count() == 1);
+        let unasked = HandoverOptions { confirm: Confirm::None, ..HandoverOptions::default() };
+        let new = old.begin_handover(&all_readers(&task.dir, 16), unasked).unwrap().cut().unwrap();
+        say(format!("moved to {}", new.name()));
+        return linger();
+    }
+    let test = "deaths::a_name_that_was_moved_from_can_be_had_again";
+    let dir = place();
+    let mut writer = Child::start(test, "writer", dir.path(), "");
+    let name = writer.wait_for("block");
+    let reader = Consumer::attach(&name, &consumer_config(dir.path())).unwrap();
+    let successor = writer.wait_for("moved to");
+    writer.kill();
+    let producer = Producer::create(&named(dir.path())).unwrap();
+    assert_eq!(producer.name(), successor);
+    drop(reader);
+    producer.close().unwrap();
+    assert_eq!(blocks(dir.path()), Vec::<String>::new());
+    assert_eq!(Producer::create(&named(dir.path())).unwrap().name(), name);
 }
 
 /// Without a new producer the recovery calls the handover off, also where a consumer has cleaned up after the dead one.
