@@ -81,10 +81,13 @@ const FIRST: Which = Which::One(PartitionId(0));
 /// A vertex with two partitions, under this manager; its function fails on an input of the first until the place has a file
 /// `mended`.
 fn failing(world: &World, manager: &InProc) -> Vertex {
+    Vertex::start_under(failing_pipeline(world), Arc::new(manager.member(7, 2))).unwrap()
+}
+
+fn failing_pipeline(world: &World) -> Pipeline {
     let dir = world.path("");
     let source = "kind = \"generator\"\npartitions = 2\nrecords = 1000000000";
-    let pipeline = with_epochs(&dir, "fail until mended", source, &epoch_sink(&dir));
-    Vertex::start_under(pipeline, Arc::new(manager.member(7, 2))).unwrap()
+    with_epochs(&dir, "fail until mended", source, &epoch_sink(&dir))
 }
 
 fn is_stopped(control: &Control) -> bool {
@@ -162,6 +165,27 @@ fn a_vertex_is_ready_to_take_over_when_it_has_a_worker() {
     wait_for("a session", || control.status().partitions[0].state == PartitionState::Active);
     let status = control.status();
     assert!(!status.standby && status.readiness().ok, "{status:?}");
+    stop.drain();
+    running.join().unwrap().unwrap();
+}
+
+/// What another vertex may have, and this one not, it neither takes nor waits for.
+/// Rules: VX-718, VX-865, VX-870.
+#[test]
+fn a_vertex_stands_by_only_for_what_it_may_have() {
+    let (world, manager) = (World::new(), InProc::default());
+    let mut pipeline = failing_pipeline(&world);
+    pipeline.only("0").unwrap();
+    (0..2).for_each(|partition| manager.assign(PartitionId(partition), Some(7)));
+    let vertex = Vertex::start_under(pipeline, Arc::new(manager.member(7, 2))).unwrap();
+    let (stop, control) = (vertex.stop_handle(), vertex.control());
+    let running = std::thread::spawn(move || vertex.run());
+    wait_for("a session", || control.status().partitions[0].state != PartitionState::Unowned);
+    assert_eq!(control.status().partitions[1].state, PartitionState::Unowned);
+    manager.assign(PartitionId(0), None);
+    wait_for("standby", || control.status().standby);
+    control.wish(FIRST, Wish::Drain).unwrap();
+    assert!(!control.status().standby, "the other one is not its own");
     stop.drain();
     running.join().unwrap().unwrap();
 }
