@@ -146,9 +146,15 @@ impl InprocLink {
             for command in load.commands.drain(..) {
                 heard(inner.state.commanded(far_key, far_epoch, command));
             }
-            while !load.messages.is_empty() {
+            let mut is_stuck = false;
+            while !load.messages.is_empty() && !is_stuck {
+                let before = load.messages.len();
                 heard(inner.state.received_many(far_key, far_epoch, &mut load.messages));
+                is_stuck = load.messages.len() == before;
             }
+            // No socket leaves all that it is given: if one did, the link would end rather than hang.
+            refused |= is_stuck;
+            load.messages.clear();
             if more && comes_again {
                 inner.state.offered(far_key, far_epoch);
             }

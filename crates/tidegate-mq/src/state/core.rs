@@ -342,7 +342,9 @@ impl<L: Clone> Core<L> {
         let heir_key = self.create(origin);
         let pipe = self.pipes.get_mut(key)?;
         let (label, peer, counters) = (pipe.label.clone(), pipe.peer.clone(), pipe.counters.clone());
-        let received = mem::replace(&mut pipe.inbound, Queue::new(self.settings.receive));
+        // On an in-process link the sender minds the limit.
+        let capacity = if pipe.is_inproc() { Capacity::UNLIMITED } else { self.settings.receive };
+        let received = mem::replace(&mut pipe.inbound, Queue::new(capacity));
         let heir = self.pipes.get_mut(heir_key)?;
         counters.inbound.moved_to(&heir.counters.inbound, received.len(), received.size().payload);
         heir.inbound = received;

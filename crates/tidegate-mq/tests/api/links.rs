@@ -120,6 +120,39 @@ fn who_is_turned_away_tries_again() {
     assert_eq!(text(&partners[1].recv_blocking().unwrap()), "for b");
 }
 
+/// What a ROUTER has unread of a peer stays under its name when another one takes the place; of that one it gets as much as
+/// the limits allow, as of the first.
+///
+/// Rules: MQ-210, MQ-270, MQ-271.
+#[test]
+fn who_returns_under_another_name_is_heard() {
+    for number in [10, 11] {
+        let context = Context::new();
+        let mut narrow = options();
+        narrow.rcvhwm = 10;
+        let router = Router::with_options(&context, narrow).unwrap();
+        router.connect("inproc://a").unwrap();
+        let dealer = Dealer::with_options(&context, options()).unwrap();
+        dealer.bind_blocking("inproc://a").unwrap();
+        dealer.try_send("unread").unwrap();
+        wait(dealer.close(Some(Duration::ZERO)));
+        let next = Dealer::with_options(&context, named(|_| ())).unwrap();
+        next.bind_blocking("inproc://a").unwrap();
+        (0..number).for_each(|number| next.try_send(number.to_string()).unwrap());
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            while let Ok(message) = router.recv_blocking() {
+                let _ = tell.send(text(&message));
+            }
+        });
+        let heard = || told.recv_timeout(PATIENCE / 2).expect("the socket hangs");
+        assert!(heard().ends_with("|unread"));
+        (0..number).for_each(|number| assert_eq!(heard(), format!("me|{number}")));
+        next.try_send("one more").unwrap();
+        assert_eq!(heard(), "me|one more");
+    }
+}
+
 /// A link that has ended is no connection to wait for.
 ///
 /// Rules: MQ-272.
