@@ -26,7 +26,11 @@ impl<L: Clone> State<L> {
         let most = if comes_again { ALL } else { SOME };
         self.take_commands(key, epoch, most.messages, commands);
         let taken = self.take_outbound(key, epoch, most, messages);
-        let more = if comes_again { taken > 1 } else { !self.core.is_silent(key) };
+        let more = match comes_again {
+            true => taken > 1,
+            // Of this link: what its pipe has for a later one is not for who asks.
+            false => self.core.is_connected(key, epoch) && !self.core.is_silent(key),
+        };
         self.core.set_noted(key, epoch, more);
         more
     }

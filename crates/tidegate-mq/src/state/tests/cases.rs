@@ -221,6 +221,24 @@ fn a_far_end_that_comes_again_is_not_told_of_more() {
     assert_eq!(notes(&mut link.near, b"6"), 1);
 }
 
+/// Who carries for a link that is gone does not go on because of what its pipe has for the next one.
+///
+/// Rules: MQ-068.
+#[test]
+fn a_link_that_is_gone_has_nothing_more() {
+    let mut rig = Rig::new(SocketType::Push);
+    let key = rig.dial();
+    let gone = rig.up(key);
+    rig.down(gone, true);
+    rig.send(&[b"for the next"]).expect("room");
+    for has_another in [false, true] {
+        let (mut commands, mut messages) = (VecDeque::new(), Packed::new());
+        let more = rig.state.take_all(key, gone.epoch, false, &mut commands, &mut messages);
+        assert!(!more && messages.is_empty(), "another: {has_another}");
+        rig.up(key);
+    }
+}
+
 /// Rules: MQ-048, MQ-058.
 #[test]
 fn what_is_offered_is_fetched_when_nothing_is_left() {
