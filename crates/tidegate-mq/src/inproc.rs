@@ -293,13 +293,21 @@ fn link(name: &str, connecting: &Arc<Shared>, pipe: Stamped, bound: &Arc<Shared>
     let name: Arc<str> = name.into();
     let ends = Arc::new(Ends { ends: Default::default(), carrying: Default::default(), name: name.clone() });
     let view = |side| InprocLink { ends: ends.clone(), side };
+    let far_info = describe(&bound.lock(), bound.kind);
     let (near_info, near_limits) = {
-        let inner = connecting.lock();
-        (describe(&inner, connecting.kind), inner.state.link_limits(key))
+        let mut inner = connecting.lock();
+        // Before the bound socket hears of it, for which it would come and go with every try.
+        let admitted = inner.state.admit(pipe, &far_info.routing_id);
+        let near = (describe(&inner, connecting.kind), inner.state.link_limits(key));
+        connecting.finish(inner);
+        match admitted {
+            Ok(()) => near,
+            Err(Refusal::Gone) => return,
+            Err(refusal) => return refused(&name, connecting, pipe, (connecting, false), refusal),
+        }
     };
 
     let mut inner = bound.lock();
-    let far_info = describe(&inner, bound.kind);
     if inner.phase != Phase::Open {
         // It has parted from its peers, or is about to: one more would be left behind.
         drop(inner);
@@ -316,9 +324,7 @@ fn link(name: &str, connecting: &Arc<Shared>, pipe: Stamped, bound: &Arc<Shared>
         Ok(pipe) => pipe,
         Err(refusal) => {
             bound.finish(inner);
-            bound.context.names.turned_away(&name, connecting, pipe);
-            bound.monitors.report(|| Event::new(format!("inproc://{name}"), true, told(refusal)));
-            return;
+            return refused(&name, connecting, pipe, (bound, true), refusal);
         }
     };
     let far_limits = inner.state.link_limits(bound_key);
@@ -366,13 +372,24 @@ fn link(name: &str, connecting: &Arc<Shared>, pipe: Stamped, bound: &Arc<Shared>
         }
         Err(refusal) => {
             connecting.finish(inner);
-            // Whom the passing pipe was in the way of tries again by himself: those who are refused here would else call each
-            // other without an end.
+            // Another came between. Whom the passing pipe was in the way of tries again by himself: those who are refused here
+            // would else call each other without an end.
             view(0).part_ends();
-            connecting.context.names.turned_away(&name, connecting, pipe);
-            connecting.monitors.report(|| Event::new(format!("inproc://{name}"), false, told(refusal)));
+            refused(&name, connecting, pipe, (connecting, false), refusal);
         }
     }
+}
+
+/// The pipe waits for a place, and the monitors of the socket that had none are told.
+fn refused(
+    name: &str,
+    connecting: &Arc<Shared>,
+    pipe: Stamped,
+    (by, is_bound): (&Shared, bool),
+    refusal: Refusal,
+) {
+    connecting.context.names.turned_away(name, connecting, pipe);
+    by.monitors.report(|| Event::new(format!("inproc://{name}"), is_bound, told(refusal)));
 }
 
 fn told(refusal: Refusal) -> EventKind {

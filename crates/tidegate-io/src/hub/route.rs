@@ -173,6 +173,15 @@ impl RoutingTable {
         Up::Live { id, renamed, replaced }
     }
 
+    /// Whether [`up`](Self::up) would refuse a peer that announces `identity`.
+    pub fn refuses(&self, key: PeerKey, identity: &[u8], handover: bool) -> bool {
+        let own = self.names.get(key.index()).and_then(Option::as_ref);
+        if identity.is_empty() || own.is_some_and(|name| name.assigned || name.id == identity) {
+            return false;
+        }
+        self.routes.get(identity).is_some_and(|holder| !self.yields(holder, handover))
+    }
+
     /// A connection of a pipe is gone. The pipe keeps its id when `keep` says so, which is for pipes that will connect
     /// again.
     pub fn down(&mut self, key: PeerKey, epoch: Epoch, keep: bool) -> Down {
@@ -333,6 +342,40 @@ mod tests {
         let holder = route(key(1), epoch(3), RouteState::Live);
         assert_eq!(table.up(key(0), epoch(4), b"Z", false, none), Up::Refused { holder, renamed: true });
         assert_eq!(table.id(key(0)), None);
+    }
+
+    /// What is asked before is what is answered then.
+    ///
+    /// Rules: MQ-207, MQ-208, MQ-209.
+    #[test]
+    fn who_would_be_refused_is_known_before() {
+        let (mut refused, mut now) = (0, Epoch::ZERO);
+        for number in 0..2592_u32 {
+            let mut table = RoutingTable::new();
+            let mut bits = number;
+            let mut pick = |of: u32| {
+                let picked = bits % of;
+                bits /= of;
+                picked
+            };
+            for index in 0..2 {
+                let id = ["X", "Y", "Z"][pick(3) as usize];
+                if pick(2) == 0 {
+                    table.reserve(id.into(), key(index));
+                } else {
+                    now = now.next();
+                    table.up(key(index), now, id.as_bytes(), false, none);
+                    table.down(key(index), now, pick(2) == 0);
+                }
+            }
+            now = now.next();
+            let (key, identity, handover) = (key(pick(3)), ["X", "Y", ""][pick(3) as usize], pick(2) == 0);
+            let expected = table.refuses(key, identity.as_bytes(), handover);
+            let up = table.up(key, now, identity.as_bytes(), handover, || Part::from("new"));
+            assert_eq!(matches!(up, Up::Refused { .. }), expected, "{number}");
+            refused += u32::from(expected);
+        }
+        assert!((100..2000).contains(&refused), "{refused}");
     }
 
     /// Rules: MQ-068, MQ-069.

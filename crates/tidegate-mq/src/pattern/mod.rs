@@ -77,6 +77,16 @@ pub(crate) trait Pattern<L: Clone>: Send {
         Ok(())
     }
 
+    /// Whether [`up`](Self::up) would let in who announces this routing id, on a pipe that has no connection.
+    ///
+    /// # Errors
+    ///
+    /// It would not; what a refusal changes has changed.
+    fn admit(&mut self, core: &mut Core<L>, key: PeerKey, routing_id: &[u8]) -> Result<(), Refusal> {
+        let _ = (core, key, routing_id);
+        Ok(())
+    }
+
     /// The pipe has a new connection.
     ///
     /// # Errors

@@ -34,6 +34,10 @@ impl<L: Clone> Pattern<L> for Pair {
         }
     }
 
+    fn admit(&mut self, _core: &mut Core<L>, key: PeerKey, _routing_id: &[u8]) -> Result<(), Refusal> {
+        if self.partner.is_some_and(|partner| partner != key) { Err(Refusal::PairBusy) } else { Ok(()) }
+    }
+
     fn up(&mut self, core: &mut Core<L>, key: PeerKey) -> Result<(), Refusal> {
         match self.partner {
             Some(partner) if partner != key => Err(Refusal::PairBusy),

@@ -95,6 +95,16 @@ impl<L: Clone> Pattern<L> for Router {
         }
     }
 
+    fn admit(&mut self, core: &mut Core<L>, key: PeerKey, routing_id: &[u8]) -> Result<(), Refusal> {
+        if !self.routes.refuses(key, routing_id, core.settings.router_handover) {
+            return Ok(());
+        }
+        if self.routes.forget(key).is_some() {
+            self.renamed(core, key);
+        }
+        Err(Refusal::RoutingIdInUse)
+    }
+
     fn up(&mut self, core: &mut Core<L>, key: PeerKey) -> Result<(), Refusal> {
         let Some(pipe) = core.pipe(key) else { return Err(Refusal::Gone) };
         let (epoch, peer) = (pipe.epoch, pipe.peer.clone());

@@ -7,9 +7,25 @@ use tidegate_io::{
     peer::{Epoch, PeerKey},
 };
 
-use super::{Command, Core, Credit, LinkLimits, Most, Received, State, pipe::Stage};
+use super::{Command, Core, Credit, LinkLimits, Most, Received, Refusal, State, pipe::Stage};
 
 impl<L: Clone> State<L> {
+    /// Whether a peer that announces this routing id would be let in on a pipe of ours, which is told by its key and its own
+    /// stamp: asked before the far socket hears of a link.
+    ///
+    /// # Errors
+    ///
+    /// It would not; the pipe is as after a [`pipe_up`](Self::pipe_up) that was refused.
+    pub(crate) fn admit(&mut self, (key, born): (PeerKey, Epoch), routing_id: &[u8]) -> Result<(), Refusal> {
+        match self.core.pipe(key).filter(|pipe| pipe.born == born) {
+            Some(pipe) if pipe.stage == Stage::Open && !pipe.is_up() => {
+                self.pattern.admit(&mut self.core, key, routing_id)
+            }
+            Some(pipe) if pipe.stage != Stage::Retired => Ok(()),
+            _ => Err(Refusal::Gone),
+        }
+    }
+
     /// Takes what is queued for the far end of an in-process link, and says whether that was not all: then nobody is told
     /// of more. With `comes_again` it is all, and the answer is true when the far end got several messages: it asks again
     /// by itself.

@@ -153,6 +153,31 @@ fn who_returns_under_another_name_is_heard() {
     }
 }
 
+/// A socket hears nothing of a peer that has no place for it, however often that tries.
+///
+/// Rules: MQ-208, MQ-211, MQ-277.
+#[test]
+fn who_has_no_place_for_a_peer_does_not_come_to_it() {
+    let context = Context::new();
+    let holder = Dealer::with_options(&context, named(|_| ())).unwrap();
+    holder.bind_blocking("inproc://one").unwrap();
+    let notifying = named(|options| options.set_raw(97, &3_i32.to_ne_bytes()).unwrap());
+    let bound = Router::with_options(&context, notifying).unwrap();
+    bound.bind_blocking("inproc://two").unwrap();
+    let mut often = options();
+    often.reconnect_ivl = Some(Duration::from_millis(5));
+    let router = Router::with_options(&context, often).unwrap();
+    let monitor = router.monitor();
+    wait(router.connect_ready("inproc://one", PATIENCE)).unwrap();
+    router.connect("inproc://two").unwrap();
+    (0..5).for_each(|_| drop(event(&monitor, |kind| matches!(kind, EventKind::RoutingIdInUse))));
+    assert!(matches!(bound.try_recv(), Err(Error::WouldBlock)));
+    assert!(bound.peers().is_empty());
+    router.disconnect("inproc://one").unwrap();
+    wait(router.connect_ready("inproc://two", PATIENCE)).unwrap();
+    assert_eq!(bound.recv_blocking().unwrap().parts().len(), 2, "it is there");
+}
+
 /// A link that has ended is no connection to wait for.
 ///
 /// Rules: MQ-272.

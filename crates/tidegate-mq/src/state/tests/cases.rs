@@ -562,9 +562,13 @@ fn a_pair_has_one_partner() {
     assert_eq!(rig.send(&[b"alone"]), FULL);
     let first = rig.accept();
     assert_eq!(rig.try_accept(""), Err(Refusal::PairBusy));
+    let key = rig.dial();
+    let dialed = (key, rig.state.born(key));
+    assert_eq!(rig.state.admit(dialed, b""), Err(Refusal::PairBusy));
     rig.send(&[b"lost"]).expect("room");
     assert_eq!(rig.receive(first, &[b"unread"]), Received::Taken);
     rig.down(first, false);
+    assert_eq!(rig.state.admit(dialed, b""), Ok(()));
     let second = rig.accept();
     assert_eq!(rig.receive(second, &[b"newer"]), Received::Taken);
     assert!(rig.take(second).is_empty());

@@ -213,6 +213,35 @@ fn a_peer_that_returns_renamed_is_known_by_the_new_id() {
     assert_eq!(rig.recv(), Ok(text(&["new", "2"])));
 }
 
+/// Who comes back under a name that is in use is refused before it is there as it is then: what waits for it is discarded,
+/// and nothing else changes.
+///
+/// Rules: MQ-208, MQ-210, MQ-271.
+#[test]
+fn who_is_refused_before_loses_its_former_name() {
+    for is_asked_before in [false, true] {
+        let mut rig = Rig::with(SocketType::Router, |settings| settings.router_mandatory = true);
+        let key = rig.dial();
+        let pipe = (key, rig.state.born(key));
+        let peer = rig.try_up(key, "old").expect("a new id");
+        rig.down(peer, true);
+        rig.send(&[b"old", b"waits"]).expect("pending");
+        let holder = rig.try_accept("new").expect("a new id");
+        let refused = match is_asked_before {
+            true => rig.state.admit(pipe, b"new"),
+            false => rig.try_up(key, "new").map(drop),
+        };
+        assert_eq!(refused, Err(Refusal::RoutingIdInUse));
+        assert_eq!(rig.send(&[b"old", b"x"]), Err(SendRefusal::HostUnreachable));
+        assert_eq!(rig.state.totals().out.discarded, 1);
+        assert_eq!(rig.send(&[b"new", b"x"]), Ok(()));
+        rig.down(holder, false);
+        assert_eq!(rig.state.admit(pipe, b"new"), Ok(()));
+        assert_eq!(rig.state.admit((key, pipe.1.next()), b"new"), Err(Refusal::Gone));
+        rig.try_up(key, "new").expect("nobody has it");
+    }
+}
+
 /// libzmq: test_router_notify, test_disconnect_msg.
 ///
 /// Rules: MQ-211, MQ-214.
