@@ -194,7 +194,7 @@ pub(crate) struct ContextInner {
     starting: Mutex<()>,
     sockets: Mutex<Sockets>,
     pub(crate) names: Names,
-    timers: Timers,
+    pub(crate) timers: Timers,
     /// What is left of `max_queued_bytes`.
     pub(crate) budget: Option<Arc<Budget>>,
     terminated: AtomicBool,
@@ -292,6 +292,14 @@ impl Context {
         &self.0.options
     }
 
+    /// A context that gets no thread for timers.
+    #[cfg(test)]
+    pub(crate) fn without_timer_thread() -> Self {
+        let mut context = Self::new();
+        Arc::get_mut(&mut context.0).unwrap().timers = Timers::without_thread();
+        context
+    }
+
     pub(crate) fn from_inner(inner: Arc<ContextInner>) -> Self {
         Self(inner)
     }
@@ -364,9 +372,9 @@ impl ContextInner {
         self.timers.after(timeout?)
     }
 
-    /// Has the waker called once `due` has come, and perhaps before.
-    pub(crate) fn wake_at(&self, due: Instant, waker: &Waker) {
-        self.timers.wait(due, None, waker);
+    /// Has the waker called once `due` has come, and perhaps at once, unless the timer is dropped before.
+    pub(crate) fn wake_at(&self, due: Instant, waker: &Waker) -> Timer {
+        self.timers.at(due, waker)
     }
 
     pub(crate) fn random_u32(&self) -> u32 {

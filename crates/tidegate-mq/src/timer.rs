@@ -46,16 +46,25 @@ pub(crate) struct Timer {
     due: Instant,
     /// Its place among the pending ones, once somebody waits.
     place: Option<u64>,
+    /// It is waited for by a waker alone, and rarely: when it is dropped the thread is told, which would else sleep until then.
+    is_alarm: bool,
 }
 
 impl Timers {
     pub(crate) fn after(&self, delay: Duration) -> Option<Timer> {
         let due = Instant::now().checked_add(delay)?;
-        Some(Timer { timers: self.clone(), due, place: None })
+        Some(Timer { timers: self.clone(), due, place: None, is_alarm: false })
+    }
+
+    /// Has `waker` called when `due` has come, or at once when the system has no thread to spare, unless the timer is dropped
+    /// before.
+    pub(crate) fn at(&self, due: Instant, waker: &Waker) -> Timer {
+        let place = Some(self.wait(due, None, waker));
+        Timer { timers: self.clone(), due, place, is_alarm: true }
     }
 
     /// Has `waker` called when `due` has come. `place` is that of an earlier call, whose waker this one replaces.
-    pub(crate) fn wait(&self, due: Instant, place: Option<u64>, waker: &Waker) -> u64 {
+    fn wait(&self, due: Instant, place: Option<u64>, waker: &Waker) -> u64 {
         let mut pending = self.lock();
         let place = place.unwrap_or_else(|| {
             pending.last += 1;
@@ -82,6 +91,18 @@ impl Timers {
             self.0.changed.notify_one();
         }
         place
+    }
+
+    #[cfg(test)]
+    pub(crate) fn without_thread() -> Self {
+        let start = |_| Err(io::ErrorKind::WouldBlock.into());
+        Self(Arc::new(Inner { start, ..Inner::default() }))
+    }
+
+    /// How many are waited for.
+    #[cfg(test)]
+    pub(crate) fn pending(&self) -> usize {
+        self.lock().due.len()
     }
 
     fn run(&self) {
@@ -144,6 +165,9 @@ impl Drop for Timer {
     fn drop(&mut self) {
         if let Some(place) = self.place {
             self.timers.lock().due.remove(&(self.due, place));
+            if self.is_alarm {
+                self.timers.0.changed.notify_one();
+            }
         }
     }
 }
@@ -176,10 +200,9 @@ mod tests {
 
     #[test]
     fn time_is_up_although_no_thread_can_be_had() {
-        let start = |_| Err(io::ErrorKind::WouldBlock.into());
-        let timers = Timers(Arc::new(Inner { start, ..Inner::default() }));
+        let timers = Timers::without_thread();
         assert!(wait(&timers) >= SOON);
-        assert!(timers.lock().due.is_empty());
+        assert_eq!(timers.pending(), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     context::ContextInner,
     error::{Error, Result},
     shared::Shared,
+    timer::Timer,
 };
 
 /// A pipe of a connecting socket, with its stamp. No lock is held from when it is taken off a list until it is linked: by
@@ -30,12 +31,25 @@ struct Name {
     /// For the name to be bound.
     waiting: Vec<(Weak<Shared>, Stamped)>,
     /// For a place at the socket that is bound, or at their own: one had none for them.
-    turned_away: Vec<(Weak<Shared>, Stamped)>,
-    /// When they try again.
-    retry: Option<Instant>,
+    turned_away: Vec<TurnedAway>,
+    /// Is set to when the first of them tries again.
+    alarm: Option<Alarm>,
 }
 
-/// Lets those who were turned away try again when the time has come.
+struct TurnedAway {
+    socket: Weak<Shared>,
+    pipe: Stamped,
+    /// When it tries again by itself, if it does (MQ-277).
+    due: Option<Instant>,
+}
+
+struct Alarm {
+    due: Instant,
+    /// None until the timer is there, which is asked for without a lock.
+    timer: Option<Timer>,
+}
+
+/// Lets those who were turned away try again when their time has come.
 struct Retry {
     context: Weak<ContextInner>,
     name: Arc<str>,
@@ -45,7 +59,7 @@ struct Retry {
 impl Wake for Retry {
     fn wake(self: Arc<Self>) {
         if let Some(context) = self.context.upgrade() {
-            context.names.retry(&self.name, self.due);
+            context.names.retry(&self.name, self.due, &context);
         }
     }
 }
@@ -55,12 +69,13 @@ impl Names {
         let waiting = {
             let mut names = self.lock();
             let entry = names.entry(name.into()).or_default();
-            if entry.bound.as_ref().is_some_and(|bound| bound.strong_count() > 0) {
+            if entry.is_bound() {
                 return Err(Error::AddressInUse(format!("inproc://{name}")));
             }
             entry.bound = Some(Arc::downgrade(socket));
             let mut waiting = std::mem::take(&mut entry.waiting);
-            waiting.append(&mut entry.turned_away);
+            waiting.extend(entry.turned_away.drain(..).map(|TurnedAway { socket, pipe, .. }| (socket, pipe)));
+            entry.alarm = None;
             waiting
         };
         for (connecting, pipe) in waiting {
@@ -133,41 +148,69 @@ impl Names {
     pub(super) fn turned_away(&self, name: &str, socket: &Arc<Shared>, pipe: Stamped) {
         let wait = socket.lock().options.reconnect_ivl.filter(|time| !time.is_zero());
         let due = wait.and_then(|time| Instant::now().checked_add(time));
-        let mut names = self.lock();
-        let entry = names.entry(name.into()).or_default();
-        entry.turned_away.retain(|(waiting, _)| waiting.strong_count() > 0);
-        entry.turned_away.push((Arc::downgrade(socket), pipe));
-        let is_first = entry.retry.is_none();
-        if is_first {
-            entry.retry = due;
+        {
+            let mut names = self.lock();
+            let entry = names.entry(name.into()).or_default();
+            entry.turned_away.retain(|other| other.socket.strong_count() > 0);
+            entry.turned_away.push(TurnedAway { socket: Arc::downgrade(socket), pipe, due });
         }
-        drop(names);
-        if let Some(due) = due.filter(|_| is_first) {
-            let context = Arc::downgrade(&socket.context);
-            socket.context.wake_at(due, &Arc::new(Retry { context, name: name.into(), due }).into());
-        }
+        self.set_alarm(name, &socket.context);
         self.forget_if_gone(name, socket, pipe);
     }
 
-    /// The time has come for which [`turned_away`](Self::turned_away) has asked.
-    fn retry(&self, name: &str, due: Instant) {
-        let is_due = {
+    /// Sees to it that the first who tries again is woken for it. While nobody is bound that is for who binds.
+    fn set_alarm(&self, name: &str, context: &Arc<ContextInner>) {
+        let due = {
             let mut names = self.lock();
-            // Else it is about others who had the name, or was called before its time.
-            let entry = names.get_mut(name).filter(|entry| entry.retry == Some(due) && due <= Instant::now());
-            entry.is_some_and(|entry| entry.retry.take().is_some())
+            let Some(entry) = names.get_mut(name).filter(|entry| entry.is_bound()) else { return };
+            let first = entry.turned_away.iter().filter_map(|other| other.due).min();
+            let is_new = |due: &Instant| entry.alarm.as_ref().is_none_or(|alarm| *due < alarm.due);
+            let Some(due) = first.filter(is_new) else { return };
+            entry.alarm = Some(Alarm { due, timer: None });
+            due
         };
-        if is_due {
-            self.readmit(name);
+        let retry = Retry { context: Arc::downgrade(context), name: name.into(), due };
+        let timer = context.wake_at(due, &Arc::new(retry).into());
+        if let Some(Name { alarm: Some(alarm), .. }) = self.lock().get_mut(name)
+            && alarm.due == due
+        {
+            alarm.timer = Some(timer);
+        }
+    }
+
+    /// The time has come for which the alarm was set. Before its time this is called when the system has no thread for timers:
+    /// then the next who is turned away asks again.
+    fn retry(&self, name: &str, due: Instant, context: &Arc<ContextInner>) {
+        {
+            let mut names = self.lock();
+            match names.get_mut(name) {
+                Some(entry) if entry.alarm.as_ref().is_some_and(|alarm| alarm.due == due) => {
+                    entry.alarm = None
+                }
+                // It is about others who had the name.
+                _ => return,
+            }
+        }
+        let now = Instant::now();
+        if due <= now {
+            self.readmit_those(name, |other| other.due.is_some_and(|due| due <= now));
+            self.set_alarm(name, context);
         }
     }
 
     /// Lets those who were turned away try again.
     pub(super) fn readmit(&self, name: &str) {
+        self.readmit_those(name, |_| true);
+    }
+
+    fn readmit_those(&self, name: &str, those: impl Fn(&TurnedAway) -> bool) {
         let Some(bound) = self.bound(name) else { return };
-        let trying = self.lock().get_mut(name).map(|entry| std::mem::take(&mut entry.turned_away));
-        for (connecting, pipe) in trying.unwrap_or_default() {
-            if let Some(connecting) = connecting.upgrade() {
+        let trying: Vec<_> = match self.lock().get_mut(name) {
+            Some(entry) => entry.turned_away.extract_if(.., |other| those(other)).collect(),
+            None => return,
+        };
+        for TurnedAway { socket, pipe, .. } in trying {
+            if let Some(connecting) = socket.upgrade() {
                 link(name, &connecting, pipe, &bound);
             }
         }
@@ -177,8 +220,11 @@ impl Names {
         let mut names = self.lock();
         if let Some(entry) = names.get_mut(name) {
             let this = socket.weak();
-            for list in [&mut entry.waiting, &mut entry.turned_away] {
-                list.retain(|(waiting, waiting_pipe)| !(waiting.ptr_eq(&this) && *waiting_pipe == pipe));
+            let is_other = |waiting: &Weak<Shared>, its: &Stamped| !waiting.ptr_eq(&this) || *its != pipe;
+            entry.waiting.retain(|(socket, pipe)| is_other(socket, pipe));
+            entry.turned_away.retain(|TurnedAway { socket, pipe, .. }| is_other(socket, pipe));
+            if entry.turned_away.is_empty() {
+                entry.alarm = None;
             }
             if entry.is_unused() {
                 names.remove(name);
@@ -192,6 +238,10 @@ impl Names {
 }
 
 impl Name {
+    fn is_bound(&self) -> bool {
+        self.bound.as_ref().is_some_and(|bound| bound.strong_count() > 0)
+    }
+
     fn is_unused(&self) -> bool {
         self.bound.is_none() && self.waiting.is_empty() && self.turned_away.is_empty()
     }
@@ -199,6 +249,8 @@ impl Name {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tidegate_io::message::Message;
 
     use super::*;
@@ -259,5 +311,37 @@ mod tests {
         let other = Shared::new(&context, SocketType::Pull, Options::default()).unwrap();
         wait(other.bind(&elsewhere)).unwrap();
         assert_eq!(other.recv_message_blocking().unwrap().parts(), ["for b"]);
+    }
+
+    /// A socket that waits for a place at a PAIR, with the others that are not to go meanwhile.
+    fn waits_for_a_place(context: &Context) -> [Arc<Shared>; 3] {
+        let mut options = Options::default();
+        options.reconnect_ivl = Some(Duration::from_secs(3600));
+        let sockets = [(); 3].map(|()| Shared::new(context, SocketType::Pair, options.clone()).unwrap());
+        wait(sockets[0].bind("inproc://a")).unwrap();
+        sockets[1..].iter().for_each(|socket| socket.connect("inproc://a").unwrap());
+        assert_eq!(context.inner().names.lock()["a"].turned_away.len(), 1);
+        sockets
+    }
+
+    /// A thread that could not be had is asked for again by the next who is turned away.
+    ///
+    /// Rules: MQ-277.
+    #[test]
+    fn an_alarm_that_could_not_be_set_is_none() {
+        let context = Context::without_timer_thread();
+        let _sockets = waits_for_a_place(&context);
+        assert!(context.inner().names.lock()["a"].alarm.is_none());
+        assert_eq!(context.inner().timers.pending(), 0);
+    }
+
+    /// Rules: MQ-042, MQ-276.
+    #[test]
+    fn nobody_is_woken_for_who_was_given_up() {
+        let context = Context::new();
+        let [_bound, _partner, waits] = waits_for_a_place(&context);
+        assert_eq!(context.inner().timers.pending(), 1);
+        waits.disconnect("inproc://a").unwrap();
+        assert_eq!(context.inner().timers.pending(), 0);
     }
 }

@@ -153,6 +153,34 @@ fn who_returns_under_another_name_is_heard() {
     }
 }
 
+/// Who is turned away tries again in its own time, whoever else waits; without `reconnect_ivl` it does not.
+///
+/// Rules: MQ-245, MQ-271, MQ-277.
+#[test]
+fn who_is_turned_away_tries_again_in_its_own_time() {
+    let context = Context::new();
+    let pair = Pair::with_options(&context, options()).unwrap();
+    let far = pair.bind_blocking("tcp://127.0.0.1:*").unwrap();
+    pair.bind_blocking("inproc://place").unwrap();
+    let monitor = pair.monitor();
+    let partner = Pair::with_options(&context, options()).unwrap();
+    partner.connect(&far).unwrap();
+    event(&monitor, |kind| matches!(kind, EventKind::HandshakeSucceeded { .. }));
+    let every = [None, Some(Duration::from_secs(3600)), Some(Duration::from_millis(20))];
+    let waiting = every.map(|interval| {
+        let mut options = options();
+        (options.reconnect_ivl, options.linger) = (interval, Some(Duration::ZERO));
+        let waits = Pair::with_options(&context, options).unwrap();
+        waits.connect("inproc://place").unwrap();
+        waits.try_send(format!("{interval:?}")).unwrap();
+        event(&monitor, |kind| matches!(kind, EventKind::PairBusy));
+        waits
+    });
+    wait(partner.close(Some(Duration::ZERO)));
+    assert_eq!(text(&pair.recv_blocking().unwrap()), "Some(20ms)");
+    drop(waiting);
+}
+
 /// A socket hears nothing of a peer that has no place for it, however often that tries.
 ///
 /// Rules: MQ-208, MQ-211, MQ-277.
