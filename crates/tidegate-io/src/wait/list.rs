@@ -207,7 +207,7 @@ impl<T> Waiters<T> {
 
     /// The task got what it waited for, or an error. It leaves the line.
     pub fn finish(&mut self, ticket: Ticket) -> Option<T> {
-        self.remove(&ticket).1
+        self.remove(&ticket)
     }
 
     /// The task gives up. Those behind it who can proceed, as `decide` says, are granted: it may have been granted and
@@ -217,12 +217,12 @@ impl<T> Waiters<T> {
         self.grant(wakes, decide);
     }
 
-    /// Takes a place out of the line. True when it was granted.
-    fn remove(&mut self, ticket: &Ticket) -> (bool, Option<T>) {
+    /// Takes a place out of the line.
+    fn remove(&mut self, ticket: &Ticket) -> Option<T> {
         let index = ticket.0;
-        let Some(place) = self.places.get_mut(index as usize) else { return (false, None) };
+        let place = self.places.get_mut(index as usize)?;
         let was_granted = match mem::replace(&mut place.state, State::Unused) {
-            State::Unused => return (false, None),
+            State::Unused => return None,
             State::Waiting(_) => false,
             State::Granted => true,
         };
@@ -240,7 +240,7 @@ impl<T> Waiters<T> {
         }
         self.len -= 1;
         self.granted -= usize::from(was_granted);
-        (was_granted, wanted)
+        wanted
     }
 }
 
@@ -383,8 +383,9 @@ mod tests {
         });
         drop(wakes);
         assert_eq!(line.woken(), [1]);
-        assert!(line.waiters.remove(&second).0);
-        assert!(!line.waiters.remove(&third).0);
+        let waker = line.waker(3);
+        assert!(line.waiters.is_granted(&second, &waker));
+        assert!(!line.waiters.is_granted(&third, &waker));
     }
 
     #[test]
@@ -457,9 +458,9 @@ mod tests {
                     Step::Finish(at) | Step::Leave(at) if at < tickets.len() => {
                         let (name, ticket) = tickets.swap_remove(at);
                         let at = model.iter().position(|place| place.0 == name).unwrap();
-                        let granted = model.remove(at).unwrap().1;
+                        model.remove(at);
                         if matches!(step, Step::Leave(_)) {
-                            prop_assert_eq!(line.waiters.remove(&ticket).0, granted);
+                            line.waiters.cancel(ticket, &mut Wakes::new(), |_| Decision::Stop);
                         } else {
                             prop_assert_eq!(line.waiters.finish(ticket), Some(name));
                         }
