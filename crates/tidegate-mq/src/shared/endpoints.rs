@@ -298,21 +298,9 @@ impl Shared {
 
     pub(crate) async fn connect_ready(&self, endpoint: &str, timeout: Duration) -> Result<()> {
         self.connect(endpoint)?;
-        let mut timer = self.context.timer(Some(timeout));
-        let ready = self.watch(|inner| match inner.is_up(endpoint) {
+        self.watch(timeout, |inner| match inner.is_up(endpoint) {
             true => Some(Ok(())),
             false => inner.is_given_up(endpoint).then(|| Err(Error::Stopped(endpoint.to_owned()))),
-        });
-        let mut ready = std::pin::pin!(ready);
-        std::future::poll_fn(|context| {
-            if let std::task::Poll::Ready(result) = ready.as_mut().poll(context) {
-                return std::task::Poll::Ready(result);
-            }
-            if timer.as_mut().is_some_and(|timer| timer.is_over(context.waker())) {
-                std::task::Poll::Ready(Err(Error::Timeout))
-            } else {
-                std::task::Poll::Pending
-            }
         })
         .await
     }

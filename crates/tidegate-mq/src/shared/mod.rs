@@ -27,7 +27,7 @@ use std::{
     cell::RefCell,
     os::fd::OwnedFd,
     sync::{Arc, OnceLock, Weak},
-    task::{Wake, Waker},
+    task::{Poll, Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -235,19 +235,30 @@ impl Shared {
         watchers.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits until `ready` gives something; asked again after every change of pipes, subscriptions or queues.
-    pub(crate) async fn watch<T>(&self, mut ready: impl FnMut(&mut Inner) -> Option<Result<T>>) -> Result<T> {
+    /// Waits until `ready` gives something, but not for longer than `timeout`; asked again after every change of pipes,
+    /// subscriptions or queues.
+    pub(crate) async fn watch<T>(
+        &self,
+        timeout: Duration,
+        mut ready: impl FnMut(&mut Inner) -> Option<Result<T>>,
+    ) -> Result<T> {
+        let mut timer = self.context.timer(Some(timeout));
         let mut watching = Watching::new(self);
         std::future::poll_fn(|context| {
             let mut inner = self.lock();
             if let Some(result) = ready(&mut inner) {
-                return std::task::Poll::Ready(result);
+                return Poll::Ready(result);
             }
             if let Err(error) = inner.phase.check() {
-                return std::task::Poll::Ready(Err(error));
+                return Poll::Ready(Err(error));
             }
             watching.wait(&mut inner, context.waker());
-            std::task::Poll::Pending
+            drop(inner);
+            if timer.as_mut().is_some_and(|timer| timer.is_over(context.waker())) {
+                Poll::Ready(Err(Error::Timeout))
+            } else {
+                Poll::Pending
+            }
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! Subscriptions, from either side.
 
-use std::{task::Poll, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -29,21 +29,9 @@ impl Shared {
         count: usize,
         timeout: Duration,
     ) -> Result<()> {
-        let mut timer = self.context.timer(Some(timeout));
-        let enough = self.watch(|inner| match inner.state.subscribers(topic) {
+        self.watch(timeout, |inner| match inner.state.subscribers(topic) {
             Ok(present) => (present >= count).then_some(Ok(())),
             Err(NotSupported) => Some(Err(Error::NotSupported("this socket type does not publish"))),
-        });
-        let mut enough = std::pin::pin!(enough);
-        std::future::poll_fn(|context| match enough.as_mut().poll(context) {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => {
-                if timer.as_mut().is_some_and(|timer| timer.is_over(context.waker())) {
-                    Poll::Ready(Err(Error::Timeout))
-                } else {
-                    Poll::Pending
-                }
-            }
         })
         .await
     }
