@@ -181,7 +181,7 @@ impl XPub {
     }
 
     /// Stops or resumes reading of a peer, by what it has unread: user messages by the limits of receiving, and
-    /// notifications by theirs where they cannot vanish (MQ-228).
+    /// notifications by theirs where they cannot vanish (MQ-228). While the budget is used up no user message may be unread.
     fn settle_reading<L: Clone>(&self, core: &mut Core<L>, key: PeerKey) {
         match self.load(core, key) {
             Load::Full => core.pause(key),
@@ -197,7 +197,8 @@ impl XPub {
         let notices = if repeats { pipe.notices } else { 0 };
         let most = limit.messages.max(LEAST_NOTICES);
         let loads = [(pipe.held, limit.messages), (pipe.held_bytes, limit.bytes), (notices, most + 1)];
-        if loads.iter().any(|(load, limit)| *limit != 0 && load >= limit) {
+        let is_over_budget = pipe.held > 0 && !pipe.is_inproc() && core.is_over_budget();
+        if is_over_budget || loads.iter().any(|(load, limit)| *limit != 0 && load >= limit) {
             Load::Full
         } else if loads.iter().all(|(load, limit)| *limit == 0 || *load <= limit / 2) {
             Load::Low

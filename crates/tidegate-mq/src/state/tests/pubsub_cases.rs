@@ -1,5 +1,9 @@
 //! Named cases of PUB, XPUB, SUB and XSUB.
 
+use std::task::Waker;
+
+use tidegate_io::wait::Budget;
+
 use super::*;
 
 fn subscribed(topic: &str) -> Command {
@@ -73,6 +77,34 @@ fn one_cancel_ends_a_topic_subscribed_twice_in_either_form() {
         assert!(rig.take(peer).is_empty());
         assert_eq!(rig.state.topics_count(), Ok(0));
     }
+}
+
+/// Where nothing more may be queued, an XPUB reads on from a peer once its application has read what came before, or others
+/// have made room.
+///
+/// Rules: MQ-066.
+#[test]
+fn an_xpub_over_the_budget_waits_to_be_read() {
+    let budget = Arc::new(Budget::new(1500));
+    let mut rig = Rig::new(SocketType::XPub);
+    rig.state.share(Share::new(budget.clone(), Waker::noop().clone()));
+    let peer = rig.accept();
+    let long = [b'x'; 1000];
+    let resumed = |rig: &mut Rig| rig.effects().list.contains(&Effect::Resume { link: 1 });
+    assert_eq!(rig.receive(peer, &[&long]), Received::Taken);
+    assert_eq!(rig.receive(peer, &[&long]), Received::Full);
+    assert_eq!(rig.subscribe(peer, "a"), Received::Full);
+    assert!(!resumed(&mut rig));
+    rig.recv().expect("there are two");
+    assert!(resumed(&mut rig), "there is room");
+
+    let _ = budget.change(0, 1500);
+    assert_eq!(rig.receive(peer, &[&long]), Received::Full);
+    rig.recv().expect("there are two");
+    assert!(!resumed(&mut rig));
+    assert_eq!(told(&mut rig).len(), 2);
+    assert!(resumed(&mut rig), "all was read");
+    assert_eq!(rig.cancel(peer, "a"), Received::Taken);
 }
 
 /// Rules: MQ-427, MQ-219, MQ-430.
