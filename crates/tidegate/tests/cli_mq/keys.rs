@@ -26,7 +26,11 @@ fn keygen_writes_pairs_that_only_their_owner_reads() {
     assert_eq!(text.trim_end().len(), 40);
     assert_eq!(run(&["keygen", "--public-of", &secret], "").exits(0).stdout, text);
     run(&["keygen", "--out", &secret], "").exits(4);
+    let own = format!("{secret}.new");
+    std::fs::write(&own, "the user's own").expect("a file");
     run(&["keygen", "--out", &secret, "--force", "--raw"], "").exits(0);
+    assert_eq!(std::fs::read_to_string(&own).expect("the file"), "the user's own");
+    std::fs::remove_file(&own).expect("removed");
     let raw = std::fs::read(&public).expect("the public key");
     assert_eq!(raw.len(), 32);
     assert_eq!(run(&["keygen", "--public-of", &secret], "").exits(0).stdout.trim_end().len(), 40);
