@@ -48,7 +48,7 @@ if [[ ! -x $venv/bin/cmake || ! -e $venv/libclang/libclang.so ]]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'cmake>=3.30,<5' 'libclang>=16,<20'
     # A place that does not depend on the version of Python.
     libclang=$(compgen -G "$venv/lib/python3*/site-packages/clang/native/libclang.so")
-    ln -sfn "$(dirname "$libclang")" "$venv/libclang"
+    ln -sfn "$(realpath "$(dirname "$libclang")")" "$venv/libclang"
 fi
 if [[ $purpose == demo || $purpose == test ]] && ! "$venv/bin/python" -c 'import nats, zmq' 2>/dev/null; then
     echo "installing pyzmq and nats-py into $venv"
