@@ -72,7 +72,8 @@ impl BufferPolicy {
 pub enum IfExists {
     /// Fails.
     Fail,
-    /// Takes over a block whose writer is dead or left, with its ids.
+    /// Takes over a block whose writer is dead or left, with its ids; waits for one that lives as long as for the maintenance
+    /// lock. Of a block that is over it makes a new one.
     Adopt,
     /// Removes it if writer and consumers are proven dead, and makes a new one.
     ReplaceIfDead,
